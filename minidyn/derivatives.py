@@ -1,0 +1,140 @@
+"""Forward and reverse differentiation on the graph.
+
+Reverse mode gives every gradient in one sweep; forward mode differentiates along a direction, so
+`hvp` is forward over reverse and `third` one more forward level. The cost of each level is a small
+multiple of the level below, at any size, because the graph shares its subexpressions.
+
+Source: Griewank, Walther, *Evaluating Derivatives* (2008), chapters 3-5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from minidyn.graph import Node, reachable
+
+
+def partials(n: Node) -> tuple[Node | float | None, ...]:
+    """The derivative of an elementwise node with respect to each argument; None where it is zero."""
+    g, op, a = n.graph, n.op, n.args
+    u = g.unary
+    if op in ("add", "sub"):
+        return 1.0, 1.0 if op == "add" else -1.0
+    if op == "mul":
+        return a[1], a[0]
+    if op == "div":
+        return 1.0 / a[1], -(n / a[1])
+    if op == "neg":
+        return (-1.0,)
+    if op == "powi":
+        return (float(n.data) * g.powi(a[0], n.data - 1),)
+    if op == "pow":
+        slope = a[1] * g.pow(a[0], a[1] - 1.0)
+        return slope, None if a[1].is_const else n * u("log", a[0])
+    if op in ("min", "max"):
+        first = g.binary("le" if op == "min" else "ge", a[0], a[1])
+        return g.select(first, 1.0, 0.0), g.select(first, 0.0, 1.0)
+    if op == "select":
+        return None, g.select(a[0], 1.0, 0.0), g.select(a[0], 0.0, 1.0)
+    if op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
+        return None, None
+    if op in ("sign", "heaviside", "not"):
+        return (None,)
+    x = a[0]
+    slopes = {
+        "exp": lambda: n,
+        "log": lambda: 1.0 / x,
+        "sqrt": lambda: 0.5 / n,
+        "sin": lambda: u("cos", x),
+        "cos": lambda: -u("sin", x),
+        "tan": lambda: 1.0 + n * n,
+        "asin": lambda: 1.0 / u("sqrt", (1.0 - x) * (1.0 + x)),
+        "acos": lambda: -1.0 / u("sqrt", (1.0 - x) * (1.0 + x)),
+        "atan": lambda: 1.0 / (1.0 + x * x),
+        "sinh": lambda: u("cosh", x),
+        "cosh": lambda: u("sinh", x),
+        "tanh": lambda: u("sech", x) ** 2,
+        "sech": lambda: -n * u("tanh", x),
+        "erf": lambda: (2.0 / math.sqrt(math.pi)) * u("exp", -(x * x)),
+        "abs": lambda: u("sign", x),
+        "logistic": lambda: n * u("logistic", -x),
+        "softplus": lambda: u("logistic", x),
+        "logcosh": lambda: u("tanh", x),
+        "log1p": lambda: 1.0 / (1.0 + x),
+        "expm1": lambda: u("exp", x),
+    }
+    return (slopes[op](),)
+
+
+def forward(outputs: Sequence[Node], array: str, direction: str) -> list[Node]:
+    """Derivatives of the outputs when `array` moves along `direction` (an array of the same layout)."""
+    if not outputs:
+        return []
+    g = outputs[0].graph
+    zero = g.const(0.0)
+    tangent: dict[int, Node] = {}
+    for n in reachable(outputs):
+        if n.op == "load":
+            name, offset, strides = n.data
+            tangent[n.id] = g.load(direction, offset, strides) if name == array else zero
+        elif n.op == "sum":
+            t = tangent[n.args[0].id]
+            tangent[n.id] = zero if t is zero else g.sum(t, n.data)
+        elif not n.args:
+            tangent[n.id] = zero
+        elif n.op == "select":
+            yes, no = tangent[n.args[1].id], tangent[n.args[2].id]
+            tangent[n.id] = g.select(n.args[0], yes, no)
+        elif all(tangent[a.id] is zero for a in n.args):
+            tangent[n.id] = zero
+        else:
+            total = zero
+            for a, slope in zip(n.args, partials(n), strict=True):
+                t = tangent[a.id]
+                if slope is not None and t is not zero:
+                    total = total + slope * t
+            tangent[n.id] = total
+    return [tangent[n.id] for n in outputs]
+
+
+def reverse(output: Node, array: str, seed: Node | float = 1.0) -> list[tuple[Node, Node]]:
+    """Gradient of a scalar output: pairs (element of `array`, derivative), one per element that occurs.
+
+    An element that is read inside a loop, `a[j]`, gives a derivative that still depends on `j`: it
+    stands for one number per turn. Two pairs may touch the same entry: their derivatives add.
+    """
+    g = output.graph
+    zero = g.const(0.0)
+    nodes = reachable([output])
+    wanted = {n.id for n in nodes if n.op == "load" and n.data[0] == array}
+    active: set[int] = set()
+    for n in nodes:
+        if n.id in wanted or any(a.id in active for a in n.args):
+            active.add(n.id)
+    adjoint: dict[int, Node] = {output.id: g._lift(seed)}
+    for n in reversed(nodes):
+        bar = adjoint.get(n.id)
+        if bar is None or bar is zero or n.id not in active:
+            continue
+        if n.op == "sum":
+            contributions = [(n.args[0], bar)]
+        else:
+            contributions = []
+            slopes = partials(n) if n.args else ()
+            for a, slope in zip(n.args, slopes, strict=True):
+                if slope is not None and a.id in active:
+                    if n.op == "select":  # keep inf * 0 out of the branch that is not taken
+                        yes = a is n.args[1]
+                        flow = g.select(n.args[0], bar if yes else 0.0, 0.0 if yes else bar)
+                        contributions.append((a, flow))
+                        if n.args[1] is n.args[2]:
+                            break
+                    else:
+                        contributions.append((a, bar * slope))
+        for a, flow in contributions:
+            for index in sorted(n.indices - a.indices, reverse=True):
+                if n.op != "sum":
+                    flow = g.sum(flow, index)
+            adjoint[a.id] = adjoint[a.id] + flow if a.id in adjoint else flow
+    return [(n, adjoint.get(n.id, zero)) for n in nodes if n.id in wanted]

@@ -1,0 +1,515 @@
+"""A loss: an expression, its parameters and its data; owns its compiled derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn import derivatives
+from minidyn.errors import ExpressionError, InputError
+from minidyn.graph import SAMPLE, Array, Converter, Graph, Node
+from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
+
+Floats = NDArray[np.float64]
+_ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
+
+
+def vector(name: str, size: int) -> sp.IndexedBase:
+    """An indexed parameter or input of `size` entries, for sums over units or features.
+
+    >>> import sympy as sp, minidyn as md
+    >>> a, j = md.vector("a", 100), sp.Symbol("j", integer=True)
+    >>> md.Loss(sp.Sum(a[j]**2, (j, 0, 99)), [a]).dim
+    100
+    """
+    if int(size) != size or size < 1:
+        raise InputError(f"a vector needs a positive whole number of entries, not {size!r}.")
+    return sp.IndexedBase(name, shape=(int(size),), real=True)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive entries of the parameter vector that belong to one symbol."""
+
+    name: str
+    symbol: Any
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def _lay_out(params: Sequence[Any]) -> list[Block]:
+    blocks: list[Block] = []
+    offset = 0
+    for p in params:
+        if isinstance(p, sp.MatrixBase):
+            entries = _lay_out(list(p))
+            blocks += [Block(b.name, b.symbol, b.shape, b.offset + offset) for b in entries]
+            offset += len(entries)
+            continue
+        blocks.append(Block(str(_label(p)), p, _shape(p), offset))
+        offset += blocks[-1].size
+    if not blocks:
+        raise InputError("a loss needs at least one parameter; params is empty.")
+    names = [b.name for b in blocks]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InputError(f"the parameter {twice[0]} is listed more than once.")
+    return blocks
+
+
+def _label(p: Any) -> Any:
+    return p.label if isinstance(p, sp.IndexedBase) else p
+
+
+def _shape(p: Any) -> tuple[int, ...]:
+    if isinstance(p, sp.Symbol):
+        return ()
+    if isinstance(p, (sp.IndexedBase, sp.MatrixSymbol)):
+        if p.shape is None or not all(sp.sympify(n).is_Integer for n in p.shape):
+            raise InputError(f"{p} needs a shape of whole numbers, such as md.vector('{p}', 10).")
+        return tuple(int(n) for n in p.shape)
+    raise InputError(
+        f"{p!r} cannot be a parameter: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
+    )
+
+
+class Loss:
+    """`L(w)`, or the mean over samples `L(w) = (1/n) sum_i l(w; x_i)` where `data` is given.
+
+    Parameters
+    ----------
+    expr : sympy expression of the loss, or of one sample's loss.
+    params : symbols, matrices (flattened in C order) or `md.vector`s; their order is that of `w`.
+    constants : `{symbol: number}`; can be changed without compiling again (`with_constants`).
+    data : `{symbol: array}`, each of shape `(n,)`, or `(n, m)` for an `md.vector` of m entries.
+
+    All evaluations take float64 arrays of shape `(..., D)` and are batched over the leading axes.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> loss = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+    >>> loss.grad([2.0, 1.0])
+    array([2., 5.])
+    """
+
+    model: sp.Expr | None = None
+    criterion: str | None = None
+
+    def __init__(self, expr: Any, params: Any, *, constants: Mapping[Any, float] | None = None,
+                 data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip
+        if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)):
+            params = [params]
+        self.blocks = _lay_out(list(params))
+        self.params = [b.symbol for b in self.blocks]
+        self.dim = sum(b.size for b in self.blocks)
+        try:
+            self.expr = sp.sympify(expr)
+        except (sp.SympifyError, TypeError, SyntaxError) as e:
+            raise InputError(f"the loss must be a sympy expression, not {type(expr).__name__}.") from e
+        if not isinstance(self.expr, sp.Expr):
+            raise InputError(f"the loss must be one sympy expression, not {type(self.expr).__name__}.")
+        self.constants = {s: _finite_number(s, v) for s, v in (constants or {}).items()}
+        self._read_data(data or {})
+        self.mean_node(Graph())  # unknown symbols and unsupported functions are reported now
+
+    def _read_data(self, data: Mapping[Any, ArrayLike]) -> None:
+        """Pack the data arrays side by side: one row per sample."""
+        self.data: dict[Any, Floats] = {}
+        columns: list[Floats] = []
+        self._columns: dict[Any, tuple[int, tuple[int, ...]]] = {}
+        offset, n = 0, None
+        for symbol, values in data.items():
+            shape = _shape(symbol)
+            array = np.asarray(values, dtype=float)
+            wanted = "(n,)" if not shape else f"(n, {', '.join(map(str, shape))})"
+            if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not array.size:
+                raise InputError(f"the data for {symbol} has shape {array.shape}, expected {wanted} with n >= 1.")
+            if not np.isfinite(array).all():
+                raise InputError(f"the data for {symbol} contains NaN or Inf; drop or fill those samples first.")
+            if n is not None and len(array) != n:
+                raise InputError(f"the data for {symbol} has {len(array)} samples, the others have {n}.")
+            n = len(array)
+            self.data[symbol] = array
+            self._columns[symbol] = (offset, shape)
+            offset += math.prod(shape)
+            columns.append(array.reshape(n, -1))
+        self.n_samples: int | None = n
+        self.rows: Floats = np.ascontiguousarray(np.hstack(columns)) if columns else np.zeros((1, 1))
+
+    @classmethod
+    def regression(cls, model: Any, params: Any, inputs: Mapping[Any, ArrayLike], target: ArrayLike,
+                   criterion: str = "squared", *, constants: Mapping[Any, float] | None = None) -> Loss:  # fmt: skip
+        """The mean over samples of `(f(x; w) - y)^2 / 2`, or of `log(1 + exp(-y f))` for targets -1, 1.
+
+        `inputs={}` is allowed: then `f` depends on the parameters alone, and `target` holds one number
+        or several. Knowing the model makes label noise, `model_values` and `jacobian` available.
+
+        >>> import sympy as sp, minidyn as md
+        >>> a, b = sp.symbols("a b")
+        >>> md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0]).value([2.0, 1.0])
+        0.5
+        """
+        y = sp.Symbol("y") if not any(str(_label(s)) == "y" for s in [*inputs, *_as_list(params)]) else sp.Dummy("y")
+        model = sp.sympify(model)
+        target = np.asarray(target, dtype=float)
+        if target.ndim != 1 or not target.size:
+            raise InputError(f"target must be a non-empty list of numbers, one per sample; it has shape {target.shape}.")
+        if criterion == "squared":
+            expr = (model - y) ** 2 / 2
+        elif criterion == "logistic":
+            if not np.isin(target, (-1.0, 1.0)).all():
+                raise InputError("the logistic criterion expects targets -1 and 1.")
+            expr = sp.log(1 + sp.exp(-y * model))
+        else:
+            raise InputError(f"criterion must be 'squared' or 'logistic', not {criterion!r}.")
+        loss = cls(expr, params, constants=constants, data={**inputs, y: target})
+        loss.model, loss.criterion, loss.target = model, criterion, y
+        return loss
+
+    def _copy(self, constants: Mapping[Any, float], data: Mapping[Any, ArrayLike]) -> Loss:
+        new = Loss(self.expr, self.params, constants=constants, data=data)
+        if self.model is not None:
+            new.model, new.criterion, new.target = self.model, self.criterion, self.target
+        return new
+
+    def with_constants(self, constants: Mapping[Any, float]) -> Loss:
+        """The same loss with other numbers for its constants; nothing is compiled again."""
+        unknown = [s for s in constants if s not in self.constants]
+        if unknown:
+            raise InputError(f"{unknown[0]} is not a constant of this loss (it has {_names(self.constants)}).")
+        return self._copy({**self.constants, **constants}, self.data)
+
+    def with_data(self, data: Mapping[Any, ArrayLike]) -> Loss:
+        """The same loss on other samples; nothing is compiled again."""
+        names = {str(_label(s)): s for s in self.data}
+        unknown = [s for s in data if str(_label(s)) not in names]
+        if unknown:
+            raise InputError(f"{unknown[0]} is not data of this loss (it has {_names(self.data)}).")
+        return self._copy(self.constants, {**self.data, **{names[str(_label(s))]: v for s, v in data.items()}})
+
+    # -- the graph ------------------------------------------------------------------------------
+    @property
+    def per_sample(self) -> bool:
+        """Whether kernels loop over samples (one sample alone is read directly)."""
+        return self.n_samples is not None and self.n_samples > 1
+
+    def converter(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Converter:
+        """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`."""
+        symbols: dict[Any, Node] = {}
+        arrays: dict[str, Array] = {}
+        per = SAMPLE if self.per_sample else None
+        for k, s in enumerate(self.constants):
+            symbols[s] = graph.load("c", k)
+        for s, (offset, shape) in self._columns.items():
+            if shape:
+                arrays[str(_label(s))] = Array("d", offset, shape, per)
+            else:
+                symbols[s] = graph.load("d", offset, per=per)
+        for block in self.blocks:
+            if block.shape:
+                arrays[block.name] = Array("w", block.offset, block.shape)
+            else:
+                symbols[block.symbol] = graph.load("w", block.offset)
+        symbols.update(replace or {})
+        return Converter(graph, symbols, arrays)
+
+    def sample_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
+        """One sample's loss (the loss itself where there is no data)."""
+        return self.converter(graph, replace)(self.expr)
+
+    def mean_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
+        """The loss: the mean of `sample_node` over samples."""
+        return mean(self.sample_node(graph, replace))
+
+    def model_node(self, graph: Graph) -> Node:
+        """The model `f(x; w)` of a regression loss at one sample."""
+        if self.model is None:
+            raise InputError("this loss has no model: build it with Loss.regression(model, params, inputs, target).")
+        return self.converter(graph)(self.model)
+
+    @cached_property
+    def names(self) -> dict[tuple[str, int], str]:
+        """Readable names of scalar parameters, constants and data in generated code."""
+        out = {("w", b.offset): mangle(b.name, "p") for b in self.blocks if not b.shape}
+        out |= {("c", k): mangle(str(s), "c") for k, s in enumerate(self.constants)}
+        return out | {("d", o): mangle(str(s), "d") for s, (o, shape) in self._columns.items() if not shape}
+
+    def emitter(self, stores: Sequence[Node], **options: Any) -> Emitter:
+        """An emitter that knows how this loss's arrays are read."""
+        row = "i" if self.per_sample else "0"
+
+        def read(array: str, address: str) -> str:
+            return f"d[{row}, {address}]" if array == "d" else f"{array}[{address}]"
+
+        return Emitter(stores, **({"read": read, "names": self.names} | options))
+
+    # -- kernels --------------------------------------------------------------------------------
+    @cached_property
+    def kernels(self) -> ModuleType:
+        """The compiled module: `value(w, c, d)`, `grad(w, c, d, out)`, `hvp`, `third`, `hessian`, ...
+
+        Its functions are numba-compiled and can be called from your own `@njit` code, with
+        `c = loss.c` and `d = loss.rows`.
+        """
+        return self.source.load()
+
+    @cached_property
+    def source(self) -> Source:
+        """The generated text behind `kernels`."""
+        src = Source(f"loss {self.expr}" if len(str(self.expr)) < 200 else "loss")
+        count = ["n = d.shape[0]"] if self.per_sample else []
+
+        def add(name: str, args: str, lines: list[str], doc: str) -> None:
+            src.add(name, args, [*count, *lines], doc)
+
+        g = Graph()
+        loss = self.mean_node(g)
+        pairs = derivatives.reverse(loss, "w")
+        add("value", "w, c, d", self._returning(g, loss), "L(w)")
+        self._add_vector(add, "grad", "w, c, d, out", pairs, "gradient")
+        along = _differentiate(pairs, "u")
+        self._add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
+        self._add_vector(add, "third", "w, u, v, c, d, out", _differentiate(along, "v"), "T[u, v]")
+        one = self.sample_node(g)
+        options = {"headers": _ONE_SAMPLE, "sample_count": "1"}
+        src.add("sample_value", "w, c, d, sample", self._returning(g, _first(one), **options), "one sample's loss")
+        self._add_vector(src.add, "sample_grad", "w, c, d, sample, out",
+                         derivatives.reverse(_first(one), "w"), "its gradient", **options)  # fmt: skip
+        if self.model is not None:
+            f = _first(self.model_node(g))
+            src.add("model_value", "w, c, d, sample", self._returning(g, f, **options), "f(x_i; w)")
+            self._add_vector(src.add, "model_grad", "w, c, d, sample, out",
+                             derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **options)  # fmt: skip
+        src.quote(hessian, third_trace)
+        src.quote(values, grads, hessians, hvps, thirds, sample_grads)
+        if self.model is not None:
+            src.quote(model_values, model_grads)
+        return src
+
+    def _returning(self, graph: Graph, node: Node, **options: Any) -> list[str]:
+        emitter = self.emitter([store(graph, node, "result")], **options)
+        emitter.read = lambda array, address, read=emitter.read: (  # type: ignore[misc]
+            "result" if array == "result" else read(array, address)
+        )
+        return [*emitter.lines(), "return result"]
+
+    def _add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],
+                    doc: str, **options: Any) -> None:  # fmt: skip
+        if not pairs:
+            add(name, args, [f"for q in range({self.dim}):", "    out[q] = 0.0"], doc)
+            return
+        before, stores = store_gradient(pairs[0][0].graph, pairs, "out", self.dim)
+        add(name, args, [*before, *self.emitter(stores, **options).lines()], doc)
+
+    @cached_property
+    def c(self) -> Floats:
+        """The numbers of the constants, in order."""
+        return np.array(list(self.constants.values()) or [0.0], dtype=float)
+
+    # -- evaluation -----------------------------------------------------------------------------
+    def check(self, w: ArrayLike, name: str = "w") -> Floats:
+        """`w` as a float64 array of shape `(..., D)`, or an `InputError`."""
+        try:
+            array = np.asarray(w, dtype=float)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"{name} must be numbers of shape (..., {self.dim}), one per parameter.") from e
+        if array.ndim == 0 or array.shape[-1] != self.dim:
+            raise InputError(
+                f"{name} has shape {array.shape}, expected (..., {self.dim}): one number for each of {self.param_names}."
+            )
+        return array
+
+    def _batched(self, kernel: Callable[..., None], arrays: Sequence[ArrayLike], tail: tuple[int, ...]) -> Floats:
+        checked = np.broadcast_arrays(*(self.check(a) for a in arrays))
+        lead = checked[0].shape[:-1]
+        flat = [np.ascontiguousarray(a.reshape(-1, self.dim)) for a in checked]
+        out = np.empty((len(flat[0]), *tail))
+        kernel(*flat, self.c, self.rows, out)
+        return out.reshape(lead + tail)
+
+    def value(self, w: ArrayLike) -> Any:
+        """`L(w)`, shape `(...)`."""
+        out = self._batched(self.kernels.values, [w], ())
+        return float(out) if out.ndim == 0 else out
+
+    def grad(self, w: ArrayLike) -> Floats:
+        """The gradient, shape `(..., D)`."""
+        return self._batched(self.kernels.grads, [w], (self.dim,))
+
+    def hessian(self, w: ArrayLike) -> Floats:
+        """The Hessian, shape `(..., D, D)`."""
+        return self._batched(self.kernels.hessians, [w], (self.dim, self.dim))
+
+    def hvp(self, w: ArrayLike, v: ArrayLike) -> Floats:
+        """Hessian times `v`, shape `(..., D)`."""
+        return self._batched(self.kernels.hvps, [w, v], (self.dim,))
+
+    def third(self, w: ArrayLike, u: ArrayLike, v: ArrayLike) -> Floats:
+        """`T[u, v]_i = sum_jk d_i d_j d_k L u_j v_k`, shape `(..., D)`."""
+        return self._batched(self.kernels.thirds, [w, u, v], (self.dim,))
+
+    def sample_grads(self, w: ArrayLike) -> Floats:
+        """Gradients of the single samples' losses, shape `(..., n, D)`; needs data."""
+        return self._batched(self.kernels.sample_grads, [w], (self._count("sample_grads"), self.dim))
+
+    def model_values(self, w: ArrayLike) -> Floats:
+        """The model's outputs on the samples, shape `(..., n)`; needs `Loss.regression`."""
+        self.model_node(Graph())
+        return self._batched(self.kernels.model_values, [w], (self._count("model_values"),))
+
+    def jacobian(self, w: ArrayLike) -> Floats:
+        """Gradients of the model's outputs, shape `(..., n, D)`; needs `Loss.regression`."""
+        self.model_node(Graph())
+        return self._batched(self.kernels.model_grads, [w], (self._count("jacobian"), self.dim))
+
+    def _count(self, what: str) -> int:
+        if self.n_samples is None:
+            raise InputError(f"{what} needs samples: this loss has no data.")
+        return self.n_samples
+
+    # -- at the keyboard ------------------------------------------------------------------------
+    @property
+    def param_names(self) -> list[str]:
+        """One name per entry of `w`: `x`, `a[0]`, `W[1,2]`."""
+        out = []
+        for b in self.blocks:
+            if b.shape:
+                out += [f"{b.name}[{','.join(map(str, k))}]" for k in np.ndindex(*b.shape)]
+            else:
+                out.append(b.name)
+        return out
+
+    def __repr__(self) -> str:
+        text = str(self.expr)
+        text = text if len(text) <= 70 else text[:67] + "..."
+        where = f"; mean over {self.n_samples} samples" if self.n_samples is not None else ""
+        shown = ", ".join(b.name if not b.shape else f"{b.name}{list(b.shape)}" for b in self.blocks[:8])
+        return f"Loss({text}; {shown}{', ...' if len(self.blocks) > 8 else ''}{where})"
+
+    def _repr_latex_(self) -> str:
+        body = sp.latex(self.expr)
+        if self.n_samples is not None:
+            body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{i}} {body}"
+        return rf"$\displaystyle L = {body}$"
+
+
+def mean(sample: Node) -> Node:
+    """The mean over samples of a node."""
+    g = sample.graph
+    return g.sum(sample, SAMPLE) / g.count(SAMPLE) if SAMPLE in sample.indices else sample
+
+
+def _first(sample: Node) -> Node:
+    return sample.graph.sum(sample, SAMPLE) if SAMPLE in sample.indices else sample
+
+
+def _differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple[Node, Node]]:
+    tangents = derivatives.forward([d for _, d in pairs], "w", direction)
+    return [(n, t) for (n, _), t in zip(pairs, tangents, strict=True)]
+
+
+def _as_list(params: Any) -> list[Any]:
+    return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else list(params)
+
+
+def _names(symbols: Mapping[Any, Any]) -> str:
+    return ", ".join(str(_label(s)) for s in symbols) or "none"
+
+
+def _finite_number(symbol: Any, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as e:
+        raise InputError(f"the constant {symbol} must be a number, not {value!r}.") from e
+    if not math.isfinite(number):
+        raise InputError(f"the constant {symbol} is {number}; it must be finite.")
+    return number
+
+
+# -- loops quoted into every loss module: they call its generated functions ------------------------
+# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
+# ruff: noqa: F821
+
+
+def hessian(w, c, d, out):
+    size = w.shape[0]
+    unit = np.zeros(size)
+    for j in range(size):
+        unit[j] = 1.0
+        hvp(w, unit, c, d, out[j])
+        unit[j] = 0.0
+    for i in range(size):
+        for j in range(i):
+            mid = 0.5 * (out[i, j] + out[j, i])
+            out[i, j] = mid
+            out[j, i] = mid
+
+
+def third_trace(w, cov, c, d, out):
+    """T[cov] for a symmetric matrix cov."""
+    size = w.shape[0]
+    unit = np.zeros(size)
+    part = np.empty(size)
+    for i in range(size):
+        out[i] = 0.0
+    for j in range(size):
+        unit[j] = 1.0
+        third(w, unit, cov[j], c, d, part)
+        unit[j] = 0.0
+        for i in range(size):
+            out[i] += part[i]
+
+
+def values(ws, c, d, out):
+    for b in range(ws.shape[0]):
+        out[b] = value(ws[b], c, d)
+
+
+def grads(ws, c, d, out):
+    for b in range(ws.shape[0]):
+        grad(ws[b], c, d, out[b])
+
+
+def hessians(ws, c, d, out):
+    for b in range(ws.shape[0]):
+        hessian(ws[b], c, d, out[b])
+
+
+def hvps(ws, us, c, d, out):
+    for b in range(ws.shape[0]):
+        hvp(ws[b], us[b], c, d, out[b])
+
+
+def thirds(ws, us, vs, c, d, out):
+    for b in range(ws.shape[0]):
+        third(ws[b], us[b], vs[b], c, d, out[b])
+
+
+def sample_grads(ws, c, d, out):
+    for b in range(ws.shape[0]):
+        for s in range(out.shape[1]):
+            sample_grad(ws[b], c, d, s, out[b, s])
+
+
+def model_values(ws, c, d, out):
+    for b in range(ws.shape[0]):
+        for s in range(out.shape[1]):
+            out[b, s] = model_value(ws[b], c, d, s)
+
+
+def model_grads(ws, c, d, out):
+    for b in range(ws.shape[0]):
+        for s in range(out.shape[1]):
+            model_grad(ws[b], c, d, s, out[b, s])

@@ -1,0 +1,114 @@
+"""The samples of a model: columns of a CSV file, or numbers in the model file itself."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ModelFileError
+from .table import Table, describe
+from .wording import did_you_mean
+
+STANDARDIZED = ("inputs", "target")
+
+
+class Samples:
+    """The `[loss.data]` table: selected rows of a CSV file, and which columns to standardize."""
+
+    def __init__(self, loss: Table, folder: Path | None) -> None:
+        self.columns: Mapping[str, list[str]] = {}
+        self.standardize: tuple[str, ...] = ()
+        self.name = "no file"
+        if "data" not in loss:
+            return
+        table = loss.table("data", ("file", "rows", "standardize"))
+        self.standardize = _standardize(table)
+        if "file" in table:
+            self.columns, self.name = _read_csv(table, folder), table.get("file", str)
+        elif "rows" in table:
+            table.fail("rows", "no rows without a file")
+
+    def numbers(self, loss: Table, key: str, value: object) -> np.ndarray:
+        """The samples that `value` names: `(n,)` for a column or a list, `(n, d)` for columns or rows."""
+        if isinstance(value, str):
+            found = self.column(loss, key, value)
+        elif isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+            found = np.stack([self.column(loss, key, name) for name in value], axis=-1)
+        else:
+            found = loss.array(key, value, ndim=(1, 2))
+        return found
+
+    def standardized(self, loss: Table, key: str, role: str, values: np.ndarray) -> np.ndarray:
+        """`values` with mean 0 and standard deviation 1 over the samples, where the file asks for it."""
+        if role not in self.standardize:
+            return values
+        spread = values.std(axis=0)
+        if not np.all(spread > 0):
+            loss.fail(key, "samples that are not all equal, for `standardize`")
+        return (values - values.mean(axis=0)) / spread
+
+    def column(self, loss: Table, key: str, name: str) -> np.ndarray:
+        """One column as numbers."""
+        if name not in self.columns:
+            near = did_you_mean(name, self.columns).rstrip(".")
+            loss.fail(key, f"a column of {self.name}{near}", name)
+        values = []
+        for row, text in enumerate(self.columns[name]):
+            try:
+                values.append(float(text))
+            except ValueError:
+                values.append(math.nan)
+            if not math.isfinite(values[-1]):
+                loss.fail(key, f"a column of numbers (selected row {row} of {self.name} holds {describe(text)})", name)
+        return np.array(values)
+
+
+def _standardize(table: Table) -> tuple[str, ...]:
+    value = table.content.get("standardize", False)
+    if isinstance(value, bool):
+        return STANDARDIZED if value else ()
+    if not isinstance(value, list) or not all(v in STANDARDIZED for v in value):
+        table.fail("standardize", 'true, false, or a list of "inputs" and "target"')
+    return tuple(value)
+
+
+def _read_csv(table: Table, folder: Path | None) -> Mapping[str, list[str]]:
+    """Columns by name, of the selected rows; the file stands beside the model file or in the package."""
+    name = table.get("file", str)
+    places = [Path(str(resources.files("minidyn") / "data")) / name]
+    if folder is not None:
+        places.insert(0, folder / name)
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        table.fail("file", "a CSV file beside the model file or among minidyn's own")
+    try:
+        header, *rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError):
+        table.fail("file", "a readable CSV file in UTF-8 with a header")
+    if any(len(row) != len(header) for row in rows):
+        table.fail("file", "a CSV file with as many fields in every row as in its header")
+    chosen = _select(table, rows)
+    return {column: [row[i] for row in chosen] for i, column in enumerate(header)}
+
+
+def _select(table: Table, rows: list[list[str]]) -> list[list[str]]:
+    """The rows that `rows` asks for: a list of row numbers from 0, or start, stop and step."""
+    if "rows" not in table:
+        chosen = rows
+    elif isinstance(table.content["rows"], list):
+        numbers = table.content["rows"]
+        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < len(rows) for i in numbers):
+            table.fail("rows", f"a list of row numbers from 0 to {len(rows) - 1}")
+        chosen = [rows[i] for i in numbers]
+    else:
+        part = table.table("rows", ("start", "stop", "step"))
+        start, step = part.count("start", 0, least=0), part.count("step", 1)
+        chosen = rows[start : part.count("stop", len(rows)) : step]
+    if not chosen:
+        raise ModelFileError(f"{table.source}: `{table.dotted('rows')}` selects no row of {len(rows)}.")
+    return chosen

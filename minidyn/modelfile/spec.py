@@ -1,0 +1,130 @@
+"""What a model file says, typed and checked: plain data, before any loss, rule or map is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+RULES: dict[str, tuple[str, ...]] = {
+    "GD": ("lr",),
+    "SGD": ("lr", "momentum", "nesterov"),
+    "SignGD": ("lr",),
+    "Lion": ("lr", "beta1", "beta2", "weight_decay"),
+    "RMSProp": ("lr", "beta2", "eps"),
+    "Adam": ("lr", "beta1", "beta2", "eps"),
+    "AdamW": ("lr", "beta1", "beta2", "eps", "weight_decay"),
+}
+FLOWS = ("gradient", "modified", "stochastic_modified", "quasistatic", "subquadratic", "rod", "central")
+OBSERVABLES = ("loss", "grad_norm", "sharpness", "trace", "distance")
+CRITERIA = ("squared", "logistic")
+NOISE_KINDS = ("gaussian", "minibatch", "reshuffle", "label")
+STARTS = ("here", "manifold")
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One declared parameter: a scalar (`shape == ()`), a vector `(m,)` or a matrix `(m, p)`."""
+
+    name: str
+    shape: tuple[int, ...]
+    symbol: Any  # sp.Symbol, or sp.IndexedBase with that shape
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss: `expr` itself (kind "expression"), or a criterion on the model `expr` (kind "regression").
+
+    With `inputs`, `expr` speaks of one sample; `inputs[name]` holds all `n` of them, shape `(n,)` where
+    `name` is a scalar symbol and `(n, d)` where it is an `IndexedBase` of shape `(d,)`.
+    """
+
+    kind: str  # "expression" | "regression"
+    params: tuple[ParameterSpec, ...]
+    expr: sp.Expr
+    constants: Mapping[str, float]
+    inputs: Mapping[str, np.ndarray]
+    target: np.ndarray | None  # (n,); None for kind "expression"
+    criterion: str | None  # "squared" | "logistic"; None for kind "expression"
+    symbols: Mapping[str, Any]  # every declared name, in order: parameters, constants, inputs
+
+    @property
+    def dimension(self) -> int:
+        """`D`, the length of the flat parameter vector."""
+        return sum(parameter.size for parameter in self.params)
+
+    @property
+    def samples(self) -> int | None:
+        """`n`, or None where there is neither input nor target."""
+        arrays = [*self.inputs.values(), *([] if self.target is None else [self.target])]
+        return len(arrays[0]) if arrays else None
+
+
+@dataclass(frozen=True)
+class RuleSpec:
+    """An update rule by name; a hyperparameter is a number, a bool, or an expression in the step `k`."""
+
+    name: str
+    hyperparameters: Mapping[str, float | bool | sp.Expr]
+
+
+@dataclass(frozen=True)
+class NoiseSpec:
+    """One gradient noise: `kind` and its options.
+
+    gaussian: `sigma` (number, expression, or nested lists of them, `(D,)` or `(D, p)`);
+    minibatch: `batch`, `replace`; reshuffle: `batch`;
+    label: `std` (number), `batch` (int or None), `distribution` ("normal" | "rademacher").
+    """
+
+    kind: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ChartSpec:
+    """Closed-form coordinates of the manifold: each scalar parameter as an expression in `coordinates`."""
+
+    coordinates: tuple[sp.Symbol, ...]
+    chart: Mapping[sp.Symbol, sp.Expr]
+
+
+@dataclass(frozen=True)
+class ExperimentSpec:
+    """The run that a model is known for."""
+
+    w0: np.ndarray  # (D,)
+    start: str  # "here", or "manifold": project w0 on the minima first
+    steps: int
+    paths: int
+    save_every: int | None
+    observe: Mapping[str, sp.Expr | None]  # text -> expression in the parameters, None for a built-in name
+    flows: tuple[str, ...]
+    rng: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model file, whole: the loss, the rule, the noises, the default experiment and the text itself."""
+
+    name: str
+    title: str
+    description: str
+    reference: str
+    text: str
+    path: Path | None
+    loss: LossSpec
+    rule: RuleSpec
+    noise: tuple[NoiseSpec, ...]
+    manifold: ChartSpec | None
+    experiment: ExperimentSpec

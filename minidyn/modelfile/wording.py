@@ -1,0 +1,21 @@
+"""Words that error sentences share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def shorten(text: object) -> str:
+    """`text` in backquotes on one line, cut to what a person reads in an error."""
+    line = " ".join(str(text).split())
+    return f"`{line}`" if len(line) <= 60 else f"`{line[:57]}...`"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error sentence: the nearest known name, else all of them when few, else nothing."""
+    names = [str(n) for n in known]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    return f"; known: {', '.join(names)}." if 0 < len(names) <= 30 else "."

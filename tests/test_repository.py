@@ -1,0 +1,85 @@
+"""The repository keeps its word: what the README shows runs, and nothing from one machine leaks into it."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+FOLDERS = (".ci", "benchmarks", "docs", "minidyn", "notebooks", "results", "tests")
+FOREIGN = re.compile(rb"(?<![\w.])/(home|root|tmp|work|Users)/|pypi\.org|pythonhosted\.org|anaconda\.org")
+
+
+def readme_blocks(*languages):
+    """(line number, text) of every fenced block of the README in one of these languages."""
+    text = README.read_text(encoding="utf-8")
+    for block in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.M | re.S):
+        if block[1] in languages:
+            yield text.count("\n", 0, block.start(2)), block[2]
+
+
+def readme_commands():
+    """The arguments of every call of `minidyn` in the README's shell blocks."""
+    for _, block in readme_blocks("sh", "bash", "shell", "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|;|\|", line.split("#")[0]):
+                words = [word for word in shlex.split(part) if word != "$"]
+                if words and Path(words[0]).name == "minidyn":
+                    yield words[1:]
+
+
+def repository_files():
+    """Every file in the top folder and in the project's own folders."""
+    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix not in {".h5", ".png"})
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts and ".ipynb_checkpoints" not in path.parts:
+                yield path
+
+
+def python(code, *arguments, cwd=ROOT):
+    """What `python -c code arguments` did, run in `cwd` with this repository's minidyn."""
+    call = [sys.executable, "-c", code, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_readme_is_short():
+    """The README stays under 150 lines."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_readme_snippets_run(tmp_path, monkeypatch):
+    """The README's Python runs, block after block as a reader would, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    blocks = list(readme_blocks("python"))
+    assert blocks
+    namespace = {"__name__": "__main__"}
+    for line, block in blocks:
+        exec(compile("\n" * line + block, str(README), "exec"), namespace)  # tracebacks point into the README
+
+
+def test_readme_commands_run(tmp_path):
+    """Every `minidyn` command in the README exits with 0, one after the other, in an empty folder."""
+    commands = list(readme_commands())
+    assert commands
+    for arguments in commands:
+        done = python("import sys; from minidyn.cli import main; sys.exit(main())", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, f"minidyn {shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+
+
+def test_nothing_names_a_machine():
+    """No file holds a path of someone's machine or the host of a package registry, binary files included."""
+    found = [(path, FOREIGN.search(path.read_bytes())) for path in repository_files()]
+    assert not [f"{path.relative_to(ROOT)}: {match[0]}" for path, match in found if match]
+
+
+def test_import_is_light():
+    """`import minidyn` leaves alone what only some calls need."""
+    heavy = {"matplotlib", "xarray", "pandas", "scipy.integrate"}
+    done = python("import sys, minidyn; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert not heavy & set(done.stdout.split())

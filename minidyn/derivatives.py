@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from minidyn.graph import Node, reachable
+from minidyn.graph import NO_INDICES, Index, Node, reachable
 
 
 def partials(n: Node) -> tuple[Node | float | None, ...]:
@@ -98,11 +98,12 @@ def forward(outputs: Sequence[Node], array: str, direction: str) -> list[Node]:
     return [tangent[n.id] for n in outputs]
 
 
-def reverse(output: Node, array: str, seed: Node | float = 1.0) -> list[tuple[Node, Node]]:
+def reverse(output: Node, array: str, fixed: frozenset[Index] = NO_INDICES) -> list[tuple[Node, Node]]:
     """Gradient of a scalar output: pairs (element of `array`, derivative), one per element that occurs.
 
     An element that is read inside a loop, `a[j]`, gives a derivative that still depends on `j`: it
     stands for one number per turn. Two pairs may touch the same entry: their derivatives add.
+    Loops in `fixed` stay open: with the sample loop fixed, the derivative is that of one sample.
     """
     g = output.graph
     zero = g.const(0.0)
@@ -112,7 +113,7 @@ def reverse(output: Node, array: str, seed: Node | float = 1.0) -> list[tuple[No
     for n in nodes:
         if n.id in wanted or any(a.id in active for a in n.args):
             active.add(n.id)
-    adjoint: dict[int, Node] = {output.id: g._lift(seed)}
+    adjoint: dict[int, Node] = {output.id: g.const(1.0)}
     for n in reversed(nodes):
         bar = adjoint.get(n.id)
         if bar is None or bar is zero or n.id not in active:
@@ -133,7 +134,7 @@ def reverse(output: Node, array: str, seed: Node | float = 1.0) -> list[tuple[No
                     else:
                         contributions.append((a, bar * slope))
         for a, flow in contributions:
-            for index in sorted(n.indices - a.indices, reverse=True):
+            for index in sorted(n.indices - a.indices - fixed, reverse=True):
                 if n.op != "sum":
                     flow = g.sum(flow, index)
             adjoint[a.id] = adjoint[a.id] + flow if a.id in adjoint else flow

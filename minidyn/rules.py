@@ -1,0 +1,374 @@
+"""Update rules, written once, symbolically; PyTorch's conventions.
+
+A rule is a function on sympy symbols that reads like the paper. From it minidyn compiles the
+discrete step, and derives the averaged rule that effective flows are built from.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+
+from minidyn.errors import FlowError, InputError
+from minidyn.graph import Converter, Graph, Node
+
+K = sp.Symbol("k")
+_THETA, _G = sp.Symbol("theta"), sp.Symbol("g")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An update rule with numbers for its hyperparameters; make one by calling `SGD(...)`, `Adam(...)`,
+    or what `@md.rule` returns.
+
+    `hyper` maps each hyperparameter to a number or to a sympy expression in `k` (a schedule).
+    """
+
+    name: str
+    function: Callable[..., Any]
+    states: tuple[str, ...]
+    hyper: Mapping[str, Any]
+    uses_step: bool
+    doc: str = ""
+
+    def symbolic(self) -> tuple[sp.Expr, list[sp.Expr]]:
+        """`theta'` and the new states, in the symbols `theta, g, k`, the states and hyperparameters."""
+        states = [sp.Symbol(s) for s in self.states]
+        hyper = {h: sp.Symbol(h, positive=True) for h in self.hyper}
+        out = self.function(_THETA, _G, *states, **hyper, **({"k": K} if self.uses_step else {}))
+        out = out if isinstance(out, tuple) else (out,)
+        if len(out) != 1 + len(states):
+            raise InputError(
+                f"the rule {self.name} has {len(states)} states but returns {len(out)} values: "
+                "return the new theta, then the new state in the order of the arguments."
+            )
+        exprs = [sp.sympify(e) for e in out]
+        return exprs[0], exprs[1:]
+
+    @property
+    def hyper_values(self) -> list[float]:
+        """The numbers of the hyperparameters, in order; schedules stand as 0 and are compiled."""
+        return [0.0 if isinstance(v, sp.Expr) else float(v) for v in self.hyper.values()]
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a hyperparameter changes with the step."""
+        return any(isinstance(v, sp.Expr) for v in self.hyper.values())
+
+    def lr(self, k: float = 1) -> float:
+        """The learning rate at step `k`: the time `t` that one step takes (1 for a rule without `lr`)."""
+        value = self.hyper.get("lr", 1.0)
+        return float(value.subs(K, k)) if isinstance(value, sp.Expr) else float(value)
+
+    def converter(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node) -> Converter:
+        """sympy -> nodes, with hyperparameters read from `hp` and schedules written out."""
+        symbols: dict[Any, Node] = {_THETA: theta, _G: g, K: k}
+        symbols |= {sp.Symbol(s): n for s, n in zip(self.states, states, strict=True)}
+        schedule = Converter(graph, {K: k})
+        for i, (name, value) in enumerate(self.hyper.items()):
+            node = schedule(value) if isinstance(value, sp.Expr) else graph.load("hp", i)
+            symbols[sp.Symbol(name, positive=True)] = node
+        return Converter(graph, symbols)
+
+    def update(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node) -> list[Node]:
+        """Nodes of the new theta and the new states of one coordinate."""
+        convert = self.converter(graph, theta, g, states, k)
+        new, new_states = self.symbolic()
+        return [convert(new), *(convert(s) for s in new_states)]
+
+    def with_hyper(self, **changes: Any) -> Rule:
+        """The same rule with some hyperparameters changed."""
+        unknown = [c for c in changes if c not in self.hyper]
+        if unknown:
+            raise InputError(
+                f"{self.name} has no hyperparameter {unknown[0]!r}; it has {', '.join(self.hyper) or 'none'}."
+            )
+        checked = {h: _check_hyper(self.name, h, v) for h, v in changes.items()}
+        return Rule(self.name, self.function, self.states, {**self.hyper, **checked}, self.uses_step, self.doc)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{h}={v}' for h, v in self.hyper.items())})"
+
+    def _repr_latex_(self) -> str:
+        new, states = self.symbolic()
+        rows = [rf"{s}' &= {sp.latex(e)}" for s, e in zip(self.states, states, strict=True)]
+        rows.append(rf"\theta' &= {sp.latex(new)}")
+        return r"$\displaystyle \begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}$"
+
+
+def _check_hyper(rule_name: str, name: str, value: Any) -> Any:
+    if isinstance(value, sp.Expr) and not value.is_number:
+        foreign = value.free_symbols - {K}
+        named_k = [s for s in foreign if s.name == "k"]  # type: ignore[attr-defined]
+        if len(foreign) > len(named_k):
+            raise InputError(f"{rule_name}: the schedule {name} = {value} may only use the step number k.")
+        return value.subs({s: K for s in named_k})
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as e:
+        raise InputError(
+            f"{rule_name}: {name} must be a number or a sympy expression in k, not {value!r}."
+        ) from e
+    if not math.isfinite(number):
+        raise InputError(f"{rule_name}: {name} is {number}; it must be finite.")
+    if name == "lr" and number <= 0:
+        raise InputError(f"{rule_name}: the learning rate lr is {number:g}; it must be positive.")
+    if name.startswith(("beta", "momentum")) and not 0 <= number < 1:
+        raise InputError(f"{rule_name}: {name} is {number:g}; it must lie in [0, 1).")
+    if name in ("eps", "weight_decay") and number < 0:
+        raise InputError(f"{rule_name}: {name} is {number:g}; it must not be negative.")
+    return number
+
+
+def rule(function: Callable[..., Any]) -> Callable[..., Rule]:
+    """Make an update rule of a function on symbols, written for one coordinate.
+
+    Arguments after `theta` and `g` are the state (zero at the start), keyword-only ones the
+    hyperparameters; a keyword `k` receives the step number 1, 2, ... Return the new theta, then
+    the new state in the same order.
+
+    >>> import minidyn as md
+    >>> @md.rule
+    ... def heavy_ball(theta, g, m, *, lr, beta=0.9):
+    ...     m = beta * m + g
+    ...     return theta - lr * m, m
+    >>> heavy_ball(lr=0.1)
+    heavy_ball(lr=0.1, beta=0.9)
+    """
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    keyword = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+    name = getattr(function, "__name__", "rule")
+    if len(positional) < 2 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        raise InputError(f"the rule {name} must be a function of (theta, g, *one argument per state*, *, lr, ...).")
+    uses_step = "k" in keyword
+    keyword.pop("k", None)
+    states = tuple(positional[2:])
+
+    def make(*args: Any, **given: Any) -> Rule:
+        if len(args) > len(keyword):
+            raise InputError(f"{name} takes {len(keyword)} hyperparameters ({', '.join(keyword)}), got {len(args)}.")
+        values = dict(zip(keyword, args, strict=False))
+        for h, v in given.items():
+            if h not in keyword or h in values:
+                raise InputError(f"{name} has hyperparameters {', '.join(keyword) or 'none'}; {h!r} does not fit.")
+            values[h] = v
+        missing = [h for h, default in keyword.items() if h not in values and default is inspect.Parameter.empty]
+        if missing:
+            raise InputError(f"{name} needs {', '.join(missing)}.")
+        hyper = {h: _check_hyper(name, h, values.get(h, default)) for h, default in keyword.items()}
+        new = Rule(name, function, states, hyper, uses_step, inspect.getdoc(function) or "")
+        new.symbolic()
+        return new
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = function.__doc__
+    return make
+
+
+# -- the rules of theory.md, section 1 ------------------------------------------------------------
+
+
+def _named(name: str, function: Callable[..., Any]) -> Callable[..., Rule]:
+    function.__name__ = name
+    return rule(function)
+
+
+def _gradient_step(theta, g, *, lr):  # type: ignore[no-untyped-def]
+    """`theta' = theta - lr g`"""
+    return theta - lr * g
+
+
+def _heavy_ball(theta, g, m, *, lr, momentum):  # type: ignore[no-untyped-def]
+    """`m' = momentum m + g`, `theta' = theta - lr m'`"""
+    m = momentum * m + g
+    return theta - lr * m, m
+
+
+def _nesterov(theta, g, m, *, lr, momentum):  # type: ignore[no-untyped-def]
+    """`m' = momentum m + g`, `theta' = theta - lr (g + momentum m')`"""
+    m = momentum * m + g
+    return theta - lr * (g + momentum * m), m
+
+
+_SGD, _HEAVY_BALL, _NESTEROV = (
+    _named("SGD", _gradient_step), _named("SGD", _heavy_ball), _named("SGD", _nesterov),
+)  # fmt: skip
+_GD = rule(_gradient_step)
+
+
+def GD(lr: Any) -> Rule:
+    """Gradient descent, `theta' = theta - lr g`.
+
+    >>> import minidyn as md
+    >>> md.GD(0.1)
+    GD(lr=0.1)
+    """
+    base = _SGD(lr)
+    return Rule("GD", base.function, base.states, base.hyper, False, base.doc)
+
+
+def SGD(lr: Any, momentum: Any = 0, nesterov: bool = False) -> Rule:
+    """`m' = momentum m + g`, `theta' = theta - lr m'`; Nesterov: `theta' = theta - lr (g + momentum m')`.
+
+    Without momentum it is the gradient step. PyTorch's `SGD` (dampening 0).
+
+    >>> import minidyn as md
+    >>> md.SGD(lr=0.1, momentum=0.9, nesterov=True)
+    Nesterov(lr=0.1, momentum=0.9)
+    """
+    if not isinstance(momentum, sp.Expr) and momentum == 0:
+        if nesterov:
+            raise InputError("SGD(nesterov=True) needs momentum > 0.")
+        return _SGD(lr)
+    if nesterov:
+        base = _NESTEROV(lr, momentum)
+        return Rule("Nesterov", base.function, base.states, base.hyper, False, base.doc)
+    return _HEAVY_BALL(lr, momentum)
+
+
+@rule
+def SignGD(theta, g, *, lr):  # type: ignore[no-untyped-def]
+    """`theta' = theta - lr sign(g)`
+
+    >>> import minidyn as md
+    >>> md.SignGD(0.01)
+    SignGD(lr=0.01)
+    """
+    return theta - lr * sp.sign(g)
+
+
+@rule
+def Lion(theta, g, m, *, lr, beta1=0.9, beta2=0.99):  # type: ignore[no-untyped-def]
+    """`theta' = theta - lr sign(beta1 m + (1-beta1) g)`, `m' = beta2 m + (1-beta2) g` (Chen et al. 2023)
+
+    >>> import minidyn as md
+    >>> md.Lion(0.01).states
+    ('m',)
+    """
+    return theta - lr * sp.sign(beta1 * m + (1 - beta1) * g), beta2 * m + (1 - beta2) * g
+
+
+@rule
+def RMSProp(theta, g, v, *, lr, beta2=0.99, eps=1e-8):  # type: ignore[no-untyped-def]
+    """`v' = beta2 v + (1-beta2) g^2`, `theta' = theta - lr g/(sqrt(v') + eps)`
+
+    >>> import minidyn as md
+    >>> md.RMSProp(0.01).hyper["beta2"]
+    0.99
+    """
+    v = beta2 * v + (1 - beta2) * g**2
+    return theta - lr * g / (sp.sqrt(v) + eps), v
+
+
+@rule
+def Adam(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, k):  # type: ignore[no-untyped-def]
+    """`m' = beta1 m + (1-beta1) g`, `v' = beta2 v + (1-beta2) g^2`,
+    `theta' = theta - lr m^/(sqrt(v^) + eps)` with `m^ = m'/(1-beta1^k)`, `v^ = v'/(1-beta2^k)`
+    (Kingma, Ba 2015)
+
+    >>> import minidyn as md
+    >>> md.Adam(lr=0.001).states
+    ('m', 'v')
+    """
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    return theta - lr * (m / (1 - beta1**k)) / (sp.sqrt(v / (1 - beta2**k)) + eps), m, v
+
+
+@rule
+def AdamW(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, k):  # type: ignore[no-untyped-def]
+    """Adam after `theta` was multiplied by `1 - lr weight_decay` (Loshchilov, Hutter 2019)
+
+    >>> import minidyn as md
+    >>> md.AdamW(lr=0.001, weight_decay=0.1).hyper["weight_decay"]
+    0.1
+    """
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    step = lr * (m / (1 - beta1**k)) / (sp.sqrt(v / (1 - beta2**k)) + eps)
+    return theta * (1 - lr * weight_decay) - step, m, v
+
+
+# -- the rule averaged over its noise (theory.md 2.2, 2.2b) ----------------------------------------
+
+_Q = sp.Symbol("_q", positive=True)
+_SIGN = sp.Symbol("_sign")
+
+
+@dataclass(frozen=True)
+class AveragedRule:
+    """One coordinate of a rule after averaging over Gaussian gradient noise of variance `q`.
+
+    outputs : the averaged new theta and states, in the symbols `theta, g, q` and the states.
+    gain : how each output answers to the noise in `g` itself.
+    sign_gain : how each output answers to the sign of the noise; None for rules without `sign`.
+    accumulators : which states see the noise squared.
+
+    Powers such as `beta^k` have gone to their limit 0; `k` remains only in schedules.
+    """
+
+    rule: Rule
+    outputs: list[sp.Expr]
+    gain: list[sp.Expr]
+    sign_gain: list[sp.Expr] | None
+    accumulators: tuple[bool, ...]
+
+    def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
+        """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
+        x = [graph.load("x", i) for i in range(3 + len(self.rule.states))]
+        convert = self.rule.converter(graph, x[0], x[1], x[3:], graph.load("kk", 0))
+        convert.symbols[_Q] = x[2]  # type: ignore[index]
+        return [convert(e) for e in exprs]
+
+
+def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
+    """Average a rule over its noise: `g^2 -> g^2 + q` in accumulators, `sign -> erf`, and to second
+    order in whatever else is not linear in `g`.
+
+    With `"frozen"` the step uses the accumulators as they stand, not as they are updated.
+    """
+    new, updates = rule.symbolic()
+    new, updates = _limit(new), [_limit(e) for e in updates]
+    kinks = {k for e in (new, *updates) for k in e.atoms(sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside)}
+    if any(k.has(_G) for k in kinks):
+        raise FlowError(f"{rule.name} is not smooth in the gradient ({kinks.pop()}): no averaged rule is known for it.")
+
+    squares = tuple(not e.has(sp.sign) and sp.diff(e, _G, 2) != 0 for e in updates)
+    mean_updates = [e + _Q / 2 * sp.diff(e, _G, 2) if a else e for e, a in zip(updates, squares, strict=True)]
+    marks = {e: sp.Symbol(f"_new_{s}") for e, s, a in zip(updates, rule.states, squares, strict=True) if a}
+    new = new.xreplace(marks)
+
+    signs = set().union(*(e.atoms(sp.sign) for e in (new, *updates)))
+    if len(signs) > 1:
+        raise FlowError(f"{rule.name} takes the sign of {len(signs)} different quantities; averaging handles one.")
+    gain = [sp.diff(e.xreplace({s: _SIGN for s in signs}), _G) for e in (new, *mean_updates)]
+    sign_gain = None
+    if signs:
+        (sign,) = signs
+        inner = sign.args[0]
+        step = sp.erf(inner / (sp.Abs(sp.diff(inner, _G)) * sp.sqrt(2 * _Q)))
+        sign_gain = [sp.diff(e.xreplace({sign: _SIGN}), _SIGN) for e in (new, *mean_updates)]
+        new, mean_updates = new.xreplace({sign: step}), [e.xreplace({sign: step}) for e in mean_updates]
+    else:
+        new = new + _Q / 2 * sp.diff(new, _G, 2)
+    finish = {
+        marks[e]: sp.Symbol(s) if accumulators == "frozen" else m
+        for e, m, s in zip(updates, mean_updates, rule.states, strict=True)
+        if e in marks
+    }
+    return AveragedRule(
+        rule, [new.xreplace(finish), *mean_updates], [e.xreplace(finish) for e in gain],
+        sign_gain and [e.xreplace(finish) for e in sign_gain], squares,
+    )  # fmt: skip
+
+
+def _limit(e: sp.Expr) -> sp.Expr:
+    """Bias corrections have died out: `beta**k -> 0`."""
+    powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
+    return e.xreplace({p: sp.S.Zero for p in powers})

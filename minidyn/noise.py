@@ -331,7 +331,7 @@ class BoundNoise:
                 for value, z in self.sigma_terms(g, position):
                     factor.append(store(g, value, "f", position * width + z.data[1]))
             functions.append(
-                ("noise_factor", "w, c, d, nz, f", ["f[:] = 0.0", *self.loss.emitter(factor).lines()])
+                ("noise_factor", "w, c, d, nz, f", [f"for q in range({size * width}):", "    f[q] = 0.0", *self.loss.emitter(factor).lines()])
             )
             body += [
                 f"f = np.empty({size * width})", "noise_factor(w, c, d, nz, f)",

@@ -1,7 +1,7 @@
 """Losses with closed-form answers, as sympy expressions and numpy callables, and those answers as numbers.
 
-Drifts and covariances are **per unit of flow time** `t = η k`, as in a flow's `drift` and `diffusion diffusionᵀ`;
-multiply by η for one step of the map. `P_T`, `P_N` project on the kernel and the range of the Hessian.
+Drifts and covariances are **per unit of flow time** `t = η k`; multiply by η for one step of the map.
+`P_T`, `P_N` project on the kernel and the range of the Hessian.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import sympy as sp
 class Problem:
     """A loss, its parameters, a point of its minima manifold, and callables that take (…, D) arrays.
 
-    `model` is f where the loss is ½ (f − target)² of one datum without inputs; label noise of deviation s then has
-    the covariance Σ = s² ∇f ∇fᵀ, which is s² H on the manifold.
+    `model` is f where the loss is ½ (f − target)² of one datum without inputs; label noise of deviation s
+    then has the covariance Σ = s² ∇f ∇fᵀ, which is s² H on the manifold.
     """
 
     name: str
@@ -81,9 +81,9 @@ class Problem:
         return sp.ImmutableMatrix(std**2 * sp.eye(len(self.params)))
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # The losses
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 x, y = sp.symbols("x y", real=True)
 a, b, c, d = sp.symbols("a b c d", real=True)
@@ -96,7 +96,8 @@ def valley(h: sp.Expr = 1 + x**2, at: float = 1.3) -> Problem:
 
 def circle(angle: float = 0.4) -> Problem:
     """¼ (x² + y² − 1)²: M is the unit circle, sharpness 2 everywhere."""
-    return Problem("circle", (x**2 + y**2 - 1) ** 2 / 4, (x, y), (float(np.cos(angle)), float(np.sin(angle))), 1)
+    at = (float(np.cos(angle)), float(np.sin(angle)))
+    return Problem("circle", (x**2 + y**2 - 1) ** 2 / 4, (x, y), at, 1)
 
 
 def product(at: float = 2.0) -> Problem:
@@ -105,9 +106,10 @@ def product(at: float = 2.0) -> Problem:
 
 
 def two_products() -> Problem:
-    """½ (ab + 2cd − 1)²: M is a 3-dimensional quadric, singular only where f = 1 fails (a = b = c = d = 0)."""
+    """½ (ab + 2cd − 1)²: M is a 3-dimensional quadric, nowhere singular; the origin is a saddle off M."""
     f = a * b + 2 * c * d
-    return Problem("two_products", (f - 1) ** 2 / 2, (a, b, c, d), (2.0, 0.3, 0.8, 0.25), 3, model=f, target=1.0)
+    at = (2.0, 0.3, 0.8, 0.25)
+    return Problem("two_products", (f - 1) ** 2 / 2, (a, b, c, d), at, 3, model=f, target=1.0)
 
 
 def ellipse(angle: float = 0.7) -> Problem:
@@ -118,7 +120,8 @@ def ellipse(angle: float = 0.7) -> Problem:
 
 def curved_valley(at: float = 0.5) -> Problem:
     """½ (2 + cos x) (y − sin x)²: M = {y = sin x}."""
-    return Problem("curved_valley", (2 + sp.cos(x)) * (y - sp.sin(x)) ** 2 / 2, (x, y), (at, float(np.sin(at))), 1)
+    expr = (2 + sp.cos(x)) * (y - sp.sin(x)) ** 2 / 2
+    return Problem("curved_valley", expr, (x, y), (at, float(np.sin(at))), 1)
 
 
 PLANAR: tuple[Callable[[], Problem], ...] = (valley, circle, product, ellipse, curved_valley)
@@ -128,9 +131,9 @@ SMALL: tuple[Callable[[], Problem], ...] = (*PLANAR, two_products)
 class TanhNet:
     """L = (1/n) Σ_i ½ (f(x_i) − y_i)², f(x) = Σ_j a_j tanh(w_j x + b_j): 10 units, 30 parameters, n = 8 data.
 
-    θ = (a_0 … a_9, w_0 … w_9, b_0 … b_9). Labels come from the parameters `on_manifold`, so the minimum is 0 and the
-    manifold has dimension 30 − 8 = 22. `expr` is one sample's loss in the symbols `params`, `X`, `Y`; `data` maps
-    X and Y to arrays; `model` is f. Callables are written out by hand and take one point w of shape (30,).
+    θ = (a_0 … a_9, w_0 … w_9, b_0 … b_9). Labels come from the point `on_manifold`, so the minimum is 0
+    and the manifold has dimension 30 − 8 = 22. `expr` is one sample's loss in the symbols `params`, `X`, `Y`;
+    `data` maps X and Y to arrays; `model` is f. Callables are written by hand and take one w of shape (30,).
     """
 
     units = 10
@@ -140,7 +143,7 @@ class TanhNet:
         rng = np.random.default_rng(7)
         m = self.units
         self.inputs = np.linspace(-2.0, 2.0, 8)
-        self.on_manifold = np.concatenate([rng.normal(0, 0.7, m), rng.normal(0, 1.2, m), rng.normal(0, 1.0, m)])
+        self.on_manifold = np.concatenate([rng.normal(0, scale, m) for scale in (0.7, 1.2, 1.0)])
         self.labels = self.output(self.on_manifold)
         A, W, B = (sp.symbols(f"{s}0:{m}", real=True) for s in "awb")
         self.params = (*A, *W, *B)
@@ -200,9 +203,9 @@ class TanhNet:
         return 2 * np.einsum("ijk,ik->j", self.model_hessian(w), self.model_grad(w)) / len(self.inputs)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Closed-form answers (drift and covariance per unit of t = η k)
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 def tangent_projector(H: np.ndarray) -> np.ndarray:
@@ -243,7 +246,7 @@ def label_noise_sgd(problem, w: Sequence[float], lr: float, scale: float) -> np.
 
 
 def label_noise_heavy_ball(problem, w: Sequence[float], lr: float, scale: float, beta: float) -> np.ndarray:
-    """Per step, SGD with learning rate η/(1−β), to leading order; per unit of t = η k that is divided by η."""
+    """Per step, SGD with learning rate η/(1−β), to leading order; per unit of t that is divided by η."""
     fast = lr / (1 - beta)
     return label_noise_sgd(problem, w, fast, scale) * fast / lr
 
@@ -265,7 +268,7 @@ def label_noise_adam_frozen(problem: Problem, w: Sequence[float], lr: float) -> 
 
 
 def circle_sgd(w: Sequence[float], lr: float, std: float) -> tuple[np.ndarray, np.ndarray]:
-    """Σ = σ² I on the unit circle: Brownian motion, dθ = −(ησ²/2) θ dt + √η σ τ dW with τ the unit tangent."""
+    """Σ = σ² I on the unit circle: Brownian motion, dθ = −(ησ²/2) θ dt + √η σ τ dW, τ the tangent."""
     w = np.asarray(w, float)
     tau = np.array([-w[1], w[0]])
     return -0.5 * lr * std**2 * w, lr * std**2 * np.outer(tau, tau)

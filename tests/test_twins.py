@@ -1,4 +1,4 @@
-"""The oracles checked against closed forms, against each other, and against discrete runs. No package code here."""
+"""The oracles checked against closed forms, against each other and against discrete runs; no package code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fitted_order(error, lrs) -> float:
     return float(np.polyfit(np.log(lrs), np.log([error(lr) for lr in lrs]), 1)[0])
 
 
-# The problems themselves ---------------------------------------------------------------------------------------
+# The problems themselves ----------
 
 
 @pytest.mark.parametrize("make", pb.SMALL, ids=lambda f: f.__name__)
@@ -62,11 +62,15 @@ def test_tanh_net_derivatives_and_rank():
     star = net.on_manifold
     lam = np.linalg.eigvalsh(net.hessian(star))
     assert net.loss(star) == 0 and np.sum(lam < 1e-7 * lam[-1]) == net.dim
-    slope = [(np.sum(net.model_grad(star + u) ** 2) - np.sum(net.model_grad(star - u) ** 2)) / 2e-5 for u in e]
-    assert np.allclose(np.array(slope) / len(net.inputs), net.grad_trace(star), atol=1e-7)
+
+    def gauss_newton_trace(w):
+        return np.sum(net.model_grad(w) ** 2) / len(net.inputs)
+
+    slope = [(gauss_newton_trace(star + u) - gauss_newton_trace(star - u)) / 2e-5 for u in e]
+    assert np.allclose(slope, net.grad_trace(star), atol=1e-7)
 
 
-# The update rules ----------------------------------------------------------------------------------------------
+# The update rules ----------
 
 
 def test_adam_first_step_is_the_sign():
@@ -89,7 +93,8 @@ def test_rmsprop_first_step_has_no_bias_correction():
 def test_momentum_rules_have_the_textbook_characteristic_polynomial(rule, roots):
     """On ½ h θ² heavy ball and Nesterov contract at the root radius of their textbook recurrences."""
     q, beta = 0.7, 0.9
-    theta, _, saved = twins.simulate(rule, lambda t: q * t, np.ones((1, 1)), 400, save_every=1, lr=1.0, beta=beta)
+    hyper = {"lr": 1.0, "beta": beta}
+    _, _, saved = twins.simulate(rule, lambda t: q * t, np.ones((1, 1)), 400, save_every=1, **hyper)
     tail = np.abs(saved[200:, 0, 0])
     rate = np.exp(np.polyfit(np.arange(len(tail)), np.log(tail + 1e-300), 1)[0])
     assert np.isclose(rate, np.max(np.abs(np.roots(roots(q, beta)))), rtol=3e-3)
@@ -105,11 +110,12 @@ def test_lion_with_equal_betas_is_the_sign_of_the_momentum():
 
 def test_adamw_decays_then_steps():
     """AdamW with zero gradient multiplies θ by 1 − ηλ."""
-    theta, _ = twins.adamw(np.ones(2), twins.zero_state("adamw", np.ones(2)), np.zeros(2), 1, lr=0.1, weight_decay=0.5)
+    state = twins.zero_state("adamw", np.ones(2))
+    theta, _ = twins.adamw(np.ones(2), state, np.zeros(2), 1, lr=0.1, weight_decay=0.5)
     assert np.allclose(theta, 0.95)
 
 
-# The one formula against closed forms --------------------------------------------------------------------------
+# The one formula against closed forms ----------
 
 
 @pytest.mark.parametrize("lr", [0.02, 0.3])
@@ -153,7 +159,7 @@ def test_valley_heavy_ball_finite_lr(lr, beta):
     (2 + sp.cos(x), y - sp.sin(x), (0.5, np.sin(0.5))),
 ], ids=["valley", "circle", "ellipse", "curved_valley"])
 def test_codimension_one_finite_lr(h, q, at):
-    """SGD on ½ h q² with correlated noise: all three terms of the drift meet the plane's closed form, to 1e-10."""
+    """SGD on ½ h q² with correlated noise: all three terms of the drift meet the closed form, to 1e-10."""
     lr = 0.15
     got = twins.quasistatic(h * q**2 / 2, (x, y), "gd", sp.ImmutableMatrix(C), at, {"lr": lr})
     drift, covariance = pb.codimension_one_sgd(h, q, C, at, lr)
@@ -170,10 +176,12 @@ def test_circle_brownian_motion():
     assert np.allclose(q.diffusion_theta, lr * covariance, atol=1e-14)
 
 
+momentum = pb.label_noise_heavy_ball
 LABEL = {
     "sgd": ("gd", {}, lambda p, w, lr, s: pb.label_noise_sgd(p, w, lr, s**2)),
-    "heavy_ball": ("heavy_ball", {"beta": 0.6}, lambda p, w, lr, s: pb.label_noise_heavy_ball(p, w, lr, s**2, 0.6)),
-    "nesterov": ("nesterov", {"beta": 0.6}, lambda p, w, lr, s: pb.label_noise_heavy_ball(p, w, lr, s**2, 0.6)),
+    "heavy_ball": ("heavy_ball", {"beta": 0.6}, lambda p, w, lr, s: momentum(p, w, lr, s**2, 0.6)),
+    # near β = 0.6 Nesterov's own first-order correction vanishes, so another β shows the order
+    "nesterov": ("nesterov", {"beta": 0.8}, lambda p, w, lr, s: momentum(p, w, lr, s**2, 0.8)),
     "adam frozen": ("adam", {"eps": 1e-12}, lambda p, w, lr, s: pb.label_noise_adam_frozen(p, w, lr)),
     "rmsprop frozen": ("rmsprop", {"eps": 1e-12}, lambda p, w, lr, s: pb.label_noise_adam_frozen(p, w, lr)),
 }
@@ -182,7 +190,7 @@ LABEL = {
 @pytest.mark.parametrize("make", [pb.product, pb.two_products], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("case", LABEL)
 def test_label_noise_leading_order(make, case):
-    """As η → 0 label noise meets each rule's closed form; the relative difference vanishes at order 1 in η."""
+    """As η → 0 label noise meets each rule's closed form; the relative difference is of order 1 in η."""
     rule, hyper, closed = LABEL[case]
     p, std = make(), 0.4
 
@@ -193,20 +201,20 @@ def test_label_noise_leading_order(make, case):
         assert np.linalg.norm(q.diffusion_theta) < 1e-9 * np.linalg.norm(q.Q)
         return np.linalg.norm(q.drift_theta / lr - expected) / np.linalg.norm(expected)
 
-    lrs = [4e-3, 2e-3, 1e-3]
     assert error(1e-4) < 4e-3
-    assert abs(fitted_order(error, lrs) - 1) < 0.1
+    assert abs(fitted_order(error, [2e-3, 1e-3, 5e-4]) - 1) < 0.1
 
 
 @pytest.mark.parametrize("rule", ["adam", "rmsprop"])
 def test_frozen_is_the_limit_of_slow_accumulators(rule):
     """As 1−β2 → 0 at fixed η the full drift meets the frozen one, at order 1 in 1−β2."""
-    p = pb.two_products()
+    p = pb.product()
 
     def drift(beta2, accumulators):
         hyper = {"lr": 0.01, "beta2": beta2}
         sigma = p.label_sigma(0.5)
-        return twins.quasistatic(p.expr, p.params, rule, sigma, p.on_manifold, hyper, accumulators).drift_theta
+        q = twins.quasistatic(p.expr, p.params, rule, sigma, p.on_manifold, hyper, accumulators)
+        return q.drift_theta
 
     frozen = drift(0.99, "frozen")
 
@@ -216,15 +224,17 @@ def test_frozen_is_the_limit_of_slow_accumulators(rule):
     assert abs(fitted_order(error, [1e-4, 5e-5, 2.5e-5]) - 1) < 0.05
 
 
-# The one formula against independent roads ---------------------------------------------------------------------
+# The one formula against independent roads ----------
 
 
-@pytest.mark.parametrize("make", pb.PLANAR[:1] + pb.PLANAR[1:2] + pb.PLANAR[3:], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", pb.PLANAR, ids=lambda f: f.__name__)
 def test_reduced_sgd_is_the_one_formula(make):
-    """The reduced SGD formula equals the one formula at finite η, with correlated position-dependent noise."""
-    p, lr = make(), 0.2
-    q = twins.quasistatic(p.expr, p.params, "gd", VARYING, p.on_manifold, {"lr": lr})
-    drift, covariance = twins.reduced_sgd(p.expr, p.params, VARYING, p.on_manifold, lr)
+    """The reduced SGD formula equals the one formula at finite η, with correlated, varying noise."""
+    p, lr = make(), 0.1
+    here = dict(zip((x, y), p.params, strict=True))
+    sigma = VARYING.subs(here)
+    q = twins.quasistatic(p.expr, p.params, "gd", sigma, p.on_manifold, {"lr": lr})
+    drift, covariance = twins.reduced_sgd(p.expr, p.params, sigma, p.on_manifold, lr)
     assert np.allclose(q.drift_theta, drift, rtol=1e-10, atol=1e-15)
     assert np.allclose(q.diffusion_theta, covariance, rtol=1e-10, atol=1e-15)
 
@@ -249,13 +259,13 @@ def test_drift_is_half_the_second_derivative_of_the_limit_map(rule, accumulators
     q = twins.quasistatic(*args)
     scale = np.linalg.norm(q.drift_theta)
     for name in ("normal", "coupling", "curvature"):
-        assert np.linalg.norm(q.terms[name]) > 0.1 * scale  # the point would not notice a missing term otherwise
+        assert np.linalg.norm(q.terms[name]) > 0.1 * scale  # else a missing term would pass unseen
     assert np.allclose(q.drift_theta, twins.drift_by_iteration(*args), atol=1e-3 * scale)
 
 
 @pytest.mark.parametrize("rule", ["gd", "heavy_ball", "nesterov"])
 def test_drift_moves_a_noisy_ensemble(rule):
-    """40 noisy steps, then noiseless ones to the limit: the mean moves by 40 b, within 4 standard errors + 2 %.
+    """40 noisy steps, then noiseless ones to the limit: the mean moves by 40 b, to 4 standard errors + 2 %.
 
     Antithetic noise removes the first-order spread; 2 % allows for b changing along the way.
     """
@@ -291,21 +301,22 @@ def test_lion_noise_on_a_flat_loss_has_the_long_run_covariance(beta2, expected):
     assert abs(float(twins._noise_covariance("lion", np.eye(1), h)[0, 0]) - expected) < 0.1
 
 
-# Whole paths ---------------------------------------------------------------------------------------------------
+# Whole paths ----------
 
 
 def test_product_label_noise_path():
-    """Integrated with a few Runge–Kutta steps, the oracle is the closed solution a² − b² ∝ e^{−ηct} as η → 0."""
+    """Integrated by Runge–Kutta, the oracle is the closed solution a² − b² ∝ e^{−ηct} as η → 0."""
     p, lr, std, steps = pb.product(), 1e-3, 0.5, 2e6
-    end = twins.quasistatic_path(p.expr, p.params, "gd", p.label_sigma(std), p.on_manifold, {"lr": lr}, steps, rk_steps=8)
-    assert np.allclose(end, pb.product_label_noise_path(p.on_manifold, lr * steps, lr, std**2), atol=1e-3)
+    w0, sigma = p.on_manifold, p.label_sigma(std)
+    end = twins.quasistatic_path(p.expr, p.params, "gd", sigma, w0, {"lr": lr}, steps, rk_steps=8)
+    assert np.allclose(end, pb.product_label_noise_path(w0, lr * steps, lr, std**2), atol=1e-3)
 
 
 def test_two_products_label_noise_decay():
-    """With SGD a² − b² and c² − d² shrink by their closed factors on the three-dimensional manifold as η → 0."""
+    """With SGD a² − b² and c² − d² shrink by their closed factors as η → 0."""
     p, lr, std, steps = pb.two_products(), 1e-3, 0.5, 1e6
-    w0 = np.array(p.on_manifold)
-    end = twins.quasistatic_path(p.expr, p.params, "gd", p.label_sigma(std), w0, {"lr": lr}, steps, rk_steps=8)
+    w0, sigma = np.array(p.on_manifold), p.label_sigma(std)
+    end = twins.quasistatic_path(p.expr, p.params, "gd", sigma, w0, {"lr": lr}, steps, rk_steps=8)
     shrink = (end[[0, 2]] ** 2 - end[[1, 3]] ** 2) / (w0[[0, 2]] ** 2 - w0[[1, 3]] ** 2)
     assert np.allclose(shrink, pb.two_products_label_noise_decay(lr * steps, lr, std**2), rtol=5e-3)
 
@@ -315,12 +326,14 @@ def test_two_products_adam_displacement(accumulators, expected):
     """Adam, label noise s = 0.5, β2 = 0.99, η = 0.002, 4000 steps: the first coordinate moves as stated."""
     p = pb.two_products()
     hyper = {"lr": 0.002, "beta2": 0.99}
-    end = twins.quasistatic_path(p.expr, p.params, "adam", p.label_sigma(0.5), p.on_manifold, hyper, 4000, accumulators)
+    end = twins.quasistatic_path(
+        p.expr, p.params, "adam", p.label_sigma(0.5), p.on_manifold, hyper, 4000, accumulators,
+        rk_steps=2)
     assert abs(end[0] - 2 - expected) < 1e-4
 
 
 def test_two_products_adam_discrete():
-    """The discrete Adam of that case moves like "full" (within 4 standard errors + 2 %), not like "frozen"."""
+    """The discrete Adam of that case moves like "full" (to 4 standard errors + 2 %), not like "frozen"."""
     p, std, lr = pb.two_products(), 0.5, 0.002
     w0 = np.tile(p.on_manifold, (1000, 1))
     stationary = (np.zeros_like(w0), (std * p.model_grad(w0)) ** 2)

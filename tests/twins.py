@@ -1,11 +1,11 @@
-"""Slow, literal twins: numpy and sympy that anyone can check against the paper, sharing no code with the package.
+"""Slow, literal twins: numpy and sympy that anyone can check against the paper.
 
-Four independent roads to the same numbers:
+Nothing here uses the package. Four independent roads to the same numbers:
 
 * the update rules, one numpy line per line of the paper, and an ensemble simulator built on them;
-* `quasistatic`: the one formula for the slow motion, every matrix built by `sympy.diff` and dense linear algebra;
+* `quasistatic`: the one formula for the slow motion, by `sympy.diff` and dense linear algebra;
 * `reduced_sgd`: the same for plain SGD, from derivatives of the loss alone;
-* `drift_by_iteration`: no formula at all, the map is iterated to its limit and that limit is differentiated twice.
+* `drift_by_iteration`: no formula, the map is iterated to its limit and that limit differentiated twice.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from functools import lru_cache
 import numpy as np
 import sympy as sp
 
-# --------------------------------------------------------------------------------------------------------------
-# Update rules: step(theta, state, g, k, **hyper) -> (theta', state').  Elementwise, so any leading batch shape.
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
+# Update rules: step(theta, state, g, k, **hyper) -> (theta', state').  Elementwise, any batch shape.
+# ----------------------------------------------------------------------------------------------------
 
 
 def gd(theta, state, g, k, *, lr):
@@ -109,8 +109,8 @@ def simulate(
     """z_{k+1} = F(z_k; ∇L(θ_k) + ξ_k) for a whole ensemble at once.
 
     `theta0` is (N, D); `grad` maps (N, D) to (N, D); `noise(theta, rng)` draws ξ of that shape. Adam's bias
-    corrections count from `first_step`; a large one switches them off. Returns the last θ, the last state, and
-    the saved θ of shape (saves, N, D): step 0, then every `save_every` steps (default: only 0 and the last).
+    corrections count from `first_step`; a large one switches them off. Returns the last θ, the last state,
+    and the saved θ, shape (saves, N, D): step 0, then every `save_every` steps (default: only the ends).
     """
     rng = np.random.default_rng(rng)
     theta = np.array(theta0, float)
@@ -139,7 +139,7 @@ def gaussian_noise(sigma: np.ndarray, antithetic: bool = False) -> Callable:
     return draw
 
 
-def label_noise(model_grad: Callable[[np.ndarray], np.ndarray], std: float, antithetic: bool = False) -> Callable:
+def label_noise(model_grad: Callable, std: float, antithetic: bool = False) -> Callable:
     """ξ = −s ε ∇f for one datum, ε standard normal; `model_grad` maps (N, D) to (N, D)."""
 
     def draw(theta, rng):
@@ -151,14 +151,14 @@ def label_noise(model_grad: Callable[[np.ndarray], np.ndarray], std: float, anti
     return draw
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # The one formula of the quasistatic flow
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Quasistatic:
-    """Drift and diffusion **per step** at one point of the minima manifold, with everything they were made of."""
+    """Drift and diffusion **per step** at one point of the manifold, with everything they were made of."""
 
     drift: np.ndarray        # b, shape (Z,), in the full state z = (θ, aux)
     diffusion: np.ndarray    # Π Q Πᵀ, shape (Z, Z), covariance per step
@@ -241,19 +241,23 @@ def averaged_map(
     full = [[*z], [*frozen]]
     flat = [F2[i][j][k] for i in range(len(z)) for j in range(len(z)) for k in range(len(z))]
     return {
-        "F": compile_(list(F), full), "A": compile_(A, full), "F2": compile_(flat, full), "B": compile_(B, full),
+        "F": compile_(list(F), full), "A": compile_(A, full),
+        "F2": compile_(flat, full), "B": compile_(B, full),
         "gradient": compile_(gradient, [[*params]]), "hessian": compile_(sp.hessian(L, params), [[*params]]),
         "sigma": compile_(sp.Matrix(sigma_expr), [[*params]]),
     }
 
 
 def _compiled(L, params, rule, sigma_expr, hyper, accumulators) -> dict[str, Callable]:
-    """`averaged_map` with its arguments made hashable, so that every point of one flow shares one derivation."""
+    """`averaged_map` with its arguments made hashable, so that all points of a flow share one derivation."""
     hashable = tuple(sorted((name, float(value)) for name, value in hyper.items()))
-    return averaged_map(sp.sympify(L), tuple(params), rule, sp.ImmutableMatrix(sigma_expr), hashable, accumulators)
+    sigma_expr = sp.ImmutableMatrix(sigma_expr)
+    return averaged_map(sp.sympify(L), tuple(params), rule, sigma_expr, hashable, accumulators)
 
 
-def _fixed_point(rule: str, accumulators: str, w: np.ndarray, Sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fixed_point(
+    rule: str, accumulators: str, w: np.ndarray, Sigma: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """z* = (θ, m = 0, v = diag Σ) and the frozen constants c."""
     v = np.diag(Sigma)
     if "v" in STATE[rule] and np.any(v <= 0):
@@ -278,10 +282,10 @@ def lion_correlation(beta1: float, beta2: float, lags: int) -> np.ndarray:
 
 
 def _noise_covariance(rule: str, Sigma: np.ndarray, h: dict[str, float]) -> np.ndarray:
-    """Covariance of what enters through B: Σ; for the sign of a Gaussian (2/π) arcsin ρ, summed over all lags.
+    """Covariance of what enters through B: Σ; for the sign of a Gaussian (2/π) arcsin ρ, over all lags.
 
-    Lion's signs are correlated in time through m. The sum is its long-run covariance, so its flow is the leading
-    order for η λ ≪ 1−β2 and a Σ that hardly varies within 1/(1−β2) steps.
+    Lion's signs are correlated in time through m. The sum is its long-run covariance, so its flow is the
+    leading order for η λ ≪ 1−β2 and a Σ that hardly varies within 1/(1−β2) steps.
     """
     if rule not in ("sign_gd", "lion"):
         return Sigma
@@ -309,8 +313,8 @@ def quasistatic(
 ) -> Quasistatic:
     """b = ½ Π F2[W_SS + W_SN + W_SNᵀ] + ½ (I−A)_S⁻¹ Π_S F2[Π Q Πᵀ],  covariance Π Q Πᵀ, **per step**.
 
-    `w` must be on the minima manifold; `sigma_expr` is Σ(θ), a D×D sympy matrix in `params`. Deliberately slow
-    and dense: meant for D ≤ 4. AdamW's decay enters as the weak extra force Π p, p = −ηλ θ.
+    `w` must be on the minima manifold; `sigma_expr` is Σ(θ), a D×D sympy matrix in `params`. Slow and
+    dense: meant for D ≤ 4. AdamW's decay enters as the weak extra force Π p, p = −ηλ θ.
     """
     w = np.asarray(w, float)
     D, h = len(w), {**DEFAULTS[rule], **hyper}
@@ -396,8 +400,8 @@ def hessian_third_noise(L, params, sigma_expr, w) -> tuple[np.ndarray, np.ndarra
 
     H = [[number(sp.diff(L, a, b)) for b in params] for a in params]
     T = [[[number(sp.diff(L, a, b, c)) for c in params] for b in params] for a in params]
-    D = len(params)
-    return np.array(H), np.array(T), np.array([[number(sigma_expr[i, j]) for j in range(D)] for i in range(D)])
+    Sigma = [[number(sigma_expr[i, j]) for j in range(len(params))] for i in range(len(params))]
+    return np.array(H), np.array(T), np.array(Sigma)
 
 
 def drift_by_iteration(
@@ -406,8 +410,8 @@ def drift_by_iteration(
 ) -> np.ndarray:
     """½ Σ_ij Q_ij ∂_i∂_j Φ̂(z*), Φ̂(z) = lim Fⁿ(z): the definition of the drift, θ-part, **per step**.
 
-    Φ̂ is computed by iterating the map, its second derivative by central differences along the principal axes of
-    Q, extrapolated once from `size` and `size/2`.
+    Φ̂ is computed by iterating the map, its second derivative by central differences along the principal axes
+    of Q, extrapolated once from `size` and `size/2`.
     """
     w, h = np.asarray(w, float), {**DEFAULTS[rule], **hyper}
     f = _compiled(L, params, rule, sigma_expr, hyper, accumulators)
@@ -432,9 +436,9 @@ def drift_by_iteration(
     return ((4 * half_laplacian(size / 2) - half_laplacian(size)) / 3)[: len(w)]
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Moving along the manifold
-# --------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 
 
 def project(gradient: Callable, hessian: Callable, w: Sequence[float], iterations: int = 20) -> np.ndarray:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ModelFileError
 from .table import Table, describe
-from .wording import did_you_mean
+from .wording import nearest
 
 STANDARDIZED = ("inputs", "target")
 
@@ -40,7 +39,7 @@ class Samples:
         elif isinstance(value, list) and value and all(isinstance(name, str) for name in value):
             found = np.stack([self.column(loss, key, name) for name in value], axis=-1)
         else:
-            found = loss.array(key, value, ndim=(1, 2))
+            found = loss.array(key, value)
         return found
 
     def standardized(self, loss: Table, key: str, role: str, values: np.ndarray) -> np.ndarray:
@@ -55,8 +54,7 @@ class Samples:
     def column(self, loss: Table, key: str, name: str) -> np.ndarray:
         """One column as numbers."""
         if name not in self.columns:
-            near = did_you_mean(name, self.columns).rstrip(".")
-            loss.fail(key, f"a column of {self.name}{near}", name)
+            loss.fail(key, f"a column of {self.name}{nearest(name, self.columns)}", name)
         values = []
         for row, text in enumerate(self.columns[name]):
             try:
@@ -64,7 +62,7 @@ class Samples:
             except ValueError:
                 values.append(math.nan)
             if not math.isfinite(values[-1]):
-                loss.fail(key, f"a column of numbers (selected row {row} of {self.name} holds {describe(text)})", name)
+                loss.fail(key, f"a column of numbers (its selected row {row} holds {describe(text)})", name)
         return np.array(values)
 
 
@@ -110,5 +108,5 @@ def _select(table: Table, rows: list[list[str]]) -> list[list[str]]:
         start, step = part.count("start", 0, least=0), part.count("step", 1)
         chosen = rows[start : part.count("stop", len(rows)) : step]
     if not chosen:
-        raise ModelFileError(f"{table.source}: `{table.dotted('rows')}` selects no row of {len(rows)}.")
+        table.refuse("rows", f"selects no row of {len(rows)}")
     return chosen

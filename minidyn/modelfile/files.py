@@ -35,7 +35,7 @@ def find_model(name_or_path: str | Path) -> Path:
     except (OSError, ValueError):  # a null byte, a name too long
         pass
     if path.suffix or len(path.parts) != 1:
-        raise ModelFileError(f"There is no model file {name!r}; give the path of a TOML file, or a name of the library.")
+        raise ModelFileError(f"There is no model file {name!r}; give a TOML file or a name of the library.")
     names = list_models()
     near = did_you_mean(name, names)
     listed = f" The library has {', '.join(names)}." if near.endswith("?") else ""
@@ -73,7 +73,7 @@ def _from_text(text: str, source: str, name: str, path: Path | None) -> ModelSpe
         name=name,
         title=root.get("title", str, name),
         description=root.get("description", str, "").strip(),
-        reference=root.get("reference", str, ""),
+        reference=" ".join(root.get("reference", str, "").split()),
         text=text,
         path=path,
         loss=loss,

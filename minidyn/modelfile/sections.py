@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from ..errors import ModelFileError
 from . import spec
 from .data import Samples
-from .table import Table, describe, is_number
+from .table import Table, is_number
 
 MAX_SIZE = 1_000_000  # numbers in one parameter
 
 _NAME = re.compile(r"\\?[^\W\d]\w*(?:\^?\{[^{}\s]*\}\w*)*'*")  # x, lambda, \theta, x_{1}, W^{(2)}_{a}
-_RESERVED = ("pi", "E", "True", "Sum", "Piecewise")
+_RESERVED = ("True", "Sum", "Piecewise")
 _LOSS_KEYS = ("kind", "params", "expr", "model", "constants", "inputs", "target", "criterion", "data")
 _OPTIONS = {
     "gaussian": ("sigma",),
@@ -40,19 +39,17 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
     for key in ("expr",) if regression else ("model", "target", "criterion"):
         if key in table:
             other = "`model` and `target`" if regression else "`expr`"
-            raise ModelFileError(
-                f"{table.source}: `{table.dotted(key)}` does not belong to the kind {kind}, which has {other}."
-            )
+            table.refuse(key, f"does not belong to a loss of kind {kind}, which has {other}")
     key = "model" if regression else "expr"
     expr = table.expression(key, table.get(key, str), symbols)
-    if not any(_symbols_of(expr) & {_atom(p.symbol)} for p in params):
+    if not expr.atoms(sp.Symbol, sp.IndexedBase) & {parameter.symbol for parameter in params}:
         table.fail(key, "an expression in at least one of the parameters")
     target = read_target(table, samples) if regression else None
     lengths = {name: len(values) for name, values in inputs.items()}
     lengths |= {} if target is None else {"target": len(target)}
     if inputs and len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ModelFileError(f"{table.source}: `loss.inputs` and target differ in samples: {found}.")
+        table.refuse("inputs", f"and target differ in their number of samples: {found}")
     criterion = table.choice("criterion", spec.CRITERIA, "squared") if regression else None
     return spec.LossSpec(kind, params, expr, constants, inputs, target, criterion, symbols)
 
@@ -62,14 +59,15 @@ def read_params(table: Table, symbols: dict[str, Any]) -> tuple[spec.ParameterSp
     found = []
     for item in table.get("params", list):
         if isinstance(item, str):
-            found.append(_parameter(table, item, (), symbols))
+            found.append((item, ()))
         elif isinstance(item, dict) and item:
-            found += [_parameter(table, name, _shape(table, name, size), symbols) for name, size in item.items()]
+            found += [(name, _shape(table, name, size)) for name, size in item.items()]
         else:
             table.fail("params", "names and tables, as in x, {a = 10} or {W = [10, 3]}", item)
     if not found:
         table.fail("params", "at least one parameter")
-    return tuple(found)
+    declared = ((name, shape, _declare(table, "params", name, shape, symbols)) for name, shape in found)
+    return tuple(spec.ParameterSpec(*parameter) for parameter in declared)
 
 
 def _shape(table: Table, name: str, size: object) -> tuple[int, ...]:
@@ -80,17 +78,13 @@ def _shape(table: Table, name: str, size: object) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _parameter(table: Table, name: str, shape: tuple[int, ...], symbols: dict[str, Any]) -> spec.ParameterSpec:
-    return spec.ParameterSpec(name, shape, _declare(table, "params", name, shape, symbols))
-
-
 def _declare(table: Table, key: str, name: str, shape: tuple[int, ...], symbols: dict[str, Any]) -> Any:
     """A fresh symbol under `name`, after checking that the name is one and is free."""
-    if not _NAME.fullmatch(name) or name in _RESERVED[2:]:
+    if not _NAME.fullmatch(name) or name in _RESERVED:
         table.fail(key, "a name such as x, lambda or x_{1}", name)
     if name in symbols:
-        raise ModelFileError(f"{table.source}: `{table.dotted(key)}` declares `{name}`, which is declared already.")
-    symbols[name] = sp.IndexedBase(name, shape=shape) if shape else sp.Symbol(name)
+        table.refuse(key, f"declares `{name}`, which is declared already")
+    symbols[name] = sp.IndexedBase(name, shape=shape, real=True) if shape else sp.Symbol(name)
     return symbols[name]
 
 
@@ -115,7 +109,7 @@ def read_inputs(table: Table, samples: Samples, symbols: dict[str, Any]) -> dict
 def read_target(table: Table, samples: Samples) -> np.ndarray:
     """`target`: one number per sample."""
     if "target" not in table:
-        raise ModelFileError(f"{table.source}: `loss.target` is missing, expected a column or a list of numbers.")
+        table.fail("target", "a column or a list of numbers")
     values = samples.numbers(table, "target", table.content["target"])
     if values.ndim != 1:
         table.fail("target", "one number per sample")
@@ -127,7 +121,7 @@ def read_rule(root: Table) -> spec.RuleSpec:
     name = root.table("rule").choice("name", tuple(spec.RULES))
     table = root.table("rule", ("name", *spec.RULES[name]))
     if "lr" not in table:
-        raise ModelFileError(f"{table.source}: `rule.lr` is missing, expected a number or an expression in `k`.")
+        table.fail("lr", "a number or an expression in `k`")
     values: dict[str, Any] = {}
     for key in (key for key in table.content if key != "name"):
         value = table.content[key]
@@ -155,7 +149,7 @@ def _one_noise(table: Table, loss: spec.LossSpec) -> spec.NoiseSpec:
         return spec.NoiseSpec(kind, {"sigma": _sigma(table, loss)})
     if loss.samples is None or (kind == "label" and loss.kind != "regression"):
         wanted = "a regression loss" if kind == "label" else "a loss with samples (`loss.inputs`)"
-        raise ModelFileError(f"{table.source}: `{table.dotted('kind')}` is `{kind}`, which needs {wanted}.")
+        table.refuse("kind", f"is `{kind}`, which needs {wanted}")
     if kind == "label":
         std = table.get("std", float)
         if std < 0:
@@ -177,10 +171,10 @@ def _sigma(table: Table, loss: spec.LossSpec) -> Any:
         return float(item) if is_number(item) else table.expression("sigma", item, known)  # type: ignore[arg-type]
 
     if not isinstance(value, list):
-        return entry("" if value is None else value)
+        return entry(table.fail("sigma", "a number or an expression") if value is None else value)
     rows = [item if isinstance(item, list) else [item] for item in value]
     if len(rows) != loss.dimension or len({len(row) for row in rows}) != 1:
-        table.fail("sigma", f"a number, an expression, or a list of {loss.dimension} of them or of their rows")
+        table.fail("sigma", f"a number, an expression, or a list of {loss.dimension} of them or of rows")
     return [[entry(i) for i in item] if isinstance(item, list) else entry(item) for item in value]
 
 
@@ -197,14 +191,13 @@ def read_manifold(root: Table, loss: spec.LossSpec) -> spec.ChartSpec | None:
     known = symbols | {n: loss.symbols[n] for n in loss.constants if n not in symbols}
     scalars = {p.name: p.symbol for p in loss.params if not p.shape}
     if len(scalars) != len(loss.params):
-        raise ModelFileError(f"{table.source}: `manifold.chart` needs a loss whose parameters are all scalars.")
+        table.refuse("chart", "needs a loss whose parameters are all scalars")
     chart = table.table("chart", tuple(scalars))
     for name in scalars:
         if name not in chart:
-            raise ModelFileError(f"{table.source}: `{chart.dotted(name)}` is missing, expected an expression.")
-    return spec.ChartSpec(
-        coordinates, {s: chart.expression(n, chart.content[n], known) for n, s in scalars.items()}
-    )
+            chart.fail(name, "an expression in the coordinates")
+    place = {symbol: chart.expression(name, chart.content[name], known) for name, symbol in scalars.items()}
+    return spec.ChartSpec(coordinates, place)
 
 
 def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:
@@ -236,7 +229,7 @@ def read_start(table: Table, dimension: int) -> np.ndarray:
         scale, seed = draw.get("scale", float), draw.count("seed", 0, least=0)
         return scale * np.random.default_rng(seed).standard_normal(dimension)
     if not isinstance(value, list) or len(value) != dimension or not all(map(is_number, value)):
-        table.fail("w0", f"a list of {dimension} numbers or a table such as {{kind = 'normal', scale = 0.5}}", value)
+        table.fail("w0", f'a list of {dimension} numbers or a table as in {{kind = "normal", scale = 0.5}}')
     return np.array(value, dtype=np.float64)
 
 
@@ -246,15 +239,7 @@ def read_observe(table: Table, loss: spec.LossSpec) -> dict[str, sp.Expr | None]
     found: dict[str, sp.Expr | None] = {}
     for item in table.get("observe", list, []):
         if not isinstance(item, str):
-            raise ModelFileError(f"{table.source}: `experiment.observe` holds {describe(item)}, expected text.")
+            table.fail("observe", "names and expressions in quotes", item)
         built_in = item in spec.OBSERVABLES and item not in known
         found[item] = None if built_in else table.expression("observe", item, known)
     return found
-
-
-def _symbols_of(expr: sp.Expr) -> set[Any]:
-    return expr.free_symbols
-
-
-def _atom(symbol: Any) -> Any:
-    return symbol

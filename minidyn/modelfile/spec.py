@@ -15,7 +15,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "GD": ("lr",),
     "SGD": ("lr", "momentum", "nesterov"),
     "SignGD": ("lr",),
-    "Lion": ("lr", "beta1", "beta2", "weight_decay"),
+    "Lion": ("lr", "beta1", "beta2"),
     "RMSProp": ("lr", "beta2", "eps"),
     "Adam": ("lr", "beta1", "beta2", "eps"),
     "AdamW": ("lr", "beta1", "beta2", "eps", "weight_decay"),

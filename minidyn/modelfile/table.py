@@ -11,10 +11,11 @@ import sympy as sp
 
 from ..errors import ExpressionError, ModelFileError
 from .expressions import parse_expression
-from .wording import did_you_mean, shorten
+from .wording import did_you_mean, nearest, shorten
 
 _REQUIRED: Any = object()
-_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text", list: "a list", dict: "a table"}
+_TYPES = {bool: "true or false", int: "an integer", float: "a number"}
+_TYPES |= {str: "text", list: "a list", dict: "a table"}
 
 
 class Table:
@@ -34,9 +35,14 @@ class Table:
         return f"{self.path}.{key}" if self.path else key
 
     def fail(self, key: str, expected: str, found: object = None) -> NoReturn:
-        """Raise: this key holds what it should not."""
+        """Raise: this key is missing, or holds what it should not (`found`, if it is a part of the value)."""
         found = self.content.get(key) if found is None else found
-        raise ModelFileError(f"{self.source}: `{self.dotted(key)}` is {describe(found)}, expected {expected}.")
+        self.refuse(key, f"is {'missing' if found is None else describe(found)}, expected {expected}")
+
+    def refuse(self, key: str, verdict: str) -> NoReturn:
+        """Raise: the file, the key and the verdict on it, as one sentence."""
+        end = "" if verdict.endswith("?") else "."
+        raise ModelFileError(f"{self.source}: `{self.dotted(key)}` {verdict}{end}")
 
     def __contains__(self, key: str) -> bool:
         """Whether the file says anything about `key`."""
@@ -46,7 +52,7 @@ class Table:
         """The value of `key`, of type `kind`; an integer will do where a number is expected."""
         if key not in self.content:
             if default is _REQUIRED:
-                raise ModelFileError(f"{self.source}: `{self.dotted(key)}` is missing, expected {_TYPES[kind]}.")
+                self.fail(key, _TYPES[kind])
             return default
         value = self.content[key]
         if kind is float:
@@ -77,14 +83,14 @@ class Table:
         """One of `options`."""
         value = self.get(key, str, default)
         if value not in options:
-            self.fail(key, f"one of {', '.join(options)}{did_you_mean(value, options).rstrip('.')}")
+            self.fail(key, f"one of {', '.join(options)}{nearest(value, options)}")
         return value
 
-    def array(self, key: str, value: object, ndim: Sequence[int]) -> np.ndarray:
-        """`value` as a float64 array with one of the given numbers of axes."""
-        expected = "a list of finite numbers" if tuple(ndim) == (1,) else "a list of numbers, or of rows of equal length"
+    def array(self, key: str, value: object) -> np.ndarray:
+        """`value`, a list of numbers or of rows of equal length, as a float64 array."""
+        expected = "a list of finite numbers, or of rows of equal length"
         rows = value if isinstance(value, list) and value else self.fail(key, expected, value)
-        nested = all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows) and 2 in ndim
+        nested = all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows)
         flat = [number for row in rows for number in row] if nested else rows
         if not flat or not all(is_number(number) for number in flat):
             self.fail(key, expected, value)

@@ -13,9 +13,13 @@ def shorten(text: object) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error sentence: the nearest known name, else all of them when few, else nothing."""
+    """The end of an error sentence: the nearest known name, else all of them when few, else a full stop."""
     names = [str(n) for n in known]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    return f"; known: {', '.join(names)}." if 0 < len(names) <= 30 else "."
+    listed = f"; known: {', '.join(names)}." if 0 < len(names) <= 30 else "."
+    return nearest(name, names) or listed
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error sentence: the nearest known name, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""

@@ -1,0 +1,532 @@
+"""Results as HDF5 that is also netCDF-4: `save` and `load` give back the same bits, or an error, never a wrong answer.
+
+    Run or Comparison  <->  tree of groups, labelled variables, attributes  <->  file
+
+A run fills one group; a comparison has one group per run (`runs/<label>`), `quantities` and `errors`. Every
+dimension is a dimension scale, so `xarray.open_dataset(path, engine="h5netcdf", group=...)` labels all of it.
+Names that netCDF cannot hold are rewritten and the originals kept as attributes. A digest of the whole tree
+travels with it: it survives copying and repacking, and gives away a damaged or edited file.
+
+The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go to a
+temporary name in the target's folder and are renamed, so that an older result stays until the new one is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import unicodedata
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.errors import ArchiveError, InputError
+from minidyn.trajectory import QUANTILES, Run, Status
+
+if TYPE_CHECKING:
+    from minidyn.compare import Comparison
+
+FORMAT = 1
+_OWN = "minidyn_"  # attributes with this prefix, and `title`, are the archive's; the others of a group are `meta`
+_NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and what starts with "_"
+_LARGE = 16 * 1024  # bytes from which an array is compressed
+_BROKEN = (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)  # of a damaged file
+_ADVICE = {
+    errno.EACCES: "you may not write there; choose another folder or change its permissions",
+    errno.EPERM: "you may not write there; choose another folder or change its permissions",
+    errno.EROFS: "that disk is read-only; choose another folder",
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file would be too large there; choose another folder or save less often (`save_every`)",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EEXIST: "a part of that path is a file, not a folder; choose another path",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another path",
+}
+
+
+# ---------------------------------------------------------------- the two doors
+
+
+def save(result: Run | Comparison, path: str | os.PathLike[str]) -> Path:
+    """Write a run or a comparison to `path`, whole or not at all, and return the path that was written.
+
+    `.h5` is added where `path` has no extension; missing folders are made; an older file is replaced only when
+    the new one is complete. Raises `ArchiveError` where the file cannot be written, `InputError` where `result`
+    is not a result.
+    """
+    target = _target(path)
+    if isinstance(result, Run):
+        tree = _run_tree(result)
+    elif all(hasattr(result, part) for part in ("runs", "quantities", "errors", "steps", "time", "meta")):
+        tree = _comparison_tree(result)
+    else:
+        raise InputError(f"Cannot save {type(result).__name__}: give a Run or a Comparison.")
+    tree.attrs[_OWN + "digest"] = _digest(tree)
+    try:
+        image = _image(tree)
+    except _BROKEN as error:
+        raise ArchiveError(f"Cannot save {_shown(target)}: HDF5 refuses the result ({_shown(error)}).") from error
+    _write(image, target)
+    return target
+
+
+def load(path: str | os.PathLike[str]) -> Run | Comparison:
+    """Read back what `save` wrote, bit for bit.
+
+    Values in `meta` that are neither text nor numbers come back as JSON has them: tuples and arrays as lists,
+    other objects as their text. Raises `ArchiveError` for a file that is missing, truncated, damaged, changed,
+    not minidyn's, or written by a newer minidyn.
+    """
+    file = _source(path)
+    try:
+        with h5py.File(file, "r") as root:
+            kind = _check_header(root.attrs, file)
+            tree = _read_group(root)
+    except _BROKEN as error:
+        if getattr(error, "errno", None) in (errno.EAGAIN, errno.EACCES):
+            raise ArchiveError(f"{_shown(file)} is open for writing elsewhere; close it there first.") from error
+        raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy it again or compute it again.") from error
+    if tree.attrs.pop(_OWN + "digest", None) != _digest(tree):
+        raise ArchiveError(f"{_shown(file)} is damaged, or was changed after minidyn wrote it; compute it again.")
+    try:
+        return _run(tree) if kind == "run" else _comparison(tree)
+    except _BROKEN as error:
+        raise ArchiveError(
+            f"{_shown(file)} is whole but not what this minidyn expects; load it with the minidyn that wrote it."
+        ) from error
+
+
+# ---------------------------------------------------------------- the tree
+
+
+@dataclass
+class _Variable:
+    """Numbers or text with named dimensions; along its own name it is a coordinate."""
+
+    dims: tuple[str, ...]
+    values: NDArray[Any]
+    attrs: dict[str, Any]
+
+
+@dataclass
+class _Group:
+    """What one HDF5 group holds."""
+
+    attrs: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, _Variable] = field(default_factory=dict)
+    groups: dict[str, _Group] = field(default_factory=dict)
+
+    def add(self, name: str, dims: tuple[str, ...], values: Any, **attrs: Any) -> None:
+        """Add a variable whose shape must agree with the coordinates that are there already."""
+        array = np.asarray(values)
+        array = np.asarray(array, array.dtype.newbyteorder("="))
+        if not (array.dtype.kind in "biu" or array.dtype in (np.float32, np.float64, object)):
+            raise ArchiveError(f"Cannot save {_shown(name)}: {array.dtype} is not a number that netCDF can hold.")
+        sizes = tuple(len(array) if dim == name else len(self.variables[dim].values) for dim in dims)
+        if array.shape != sizes:
+            wanted = ", ".join(f"{dim}: {size}" for dim, size in zip(dims, sizes, strict=True))
+            raise ArchiveError(f"Cannot save {_shown(name)}: its shape is {array.shape}, expected ({wanted}).")
+        if "step" in dims and name not in ("step", "time"):
+            attrs["coordinates"] = "time"
+        self.variables[name] = _Variable(dims, array, attrs)
+
+    def add_items(self, name: str, dim: str, values: Sequence[object], **attrs: Any) -> None:
+        """Add Python values of one type; values that no netCDF type holds exactly become JSON."""
+        items = [_plain(value) for value in values]
+        kinds = {type(item) for item in items}
+        if not all(_is_native(item) or isinstance(item, bool) for item in items) or len(kinds) > 1:
+            items, kinds = [json.dumps(item) for item in items], {str}
+            attrs["stored_as"] = "json"
+        dtype: Any = {bool: bool, int: np.int64, float: np.float64}.get(next(iter(kinds), str), object)
+        self.add(name, (dim,), np.array(items, dtype), **attrs)
+
+    def items(self, name: str) -> list[Any]:
+        """The Python values that `add_items` was given."""
+        variable = self.variables[name]
+        values = variable.values.tolist()
+        return [json.loads(value) for value in values] if "stored_as" in variable.attrs else values
+
+    def having(self, role: str) -> dict[str, _Variable]:
+        """The variables of one role, in the order in which they were added."""
+        return {name: v for name, v in self.variables.items() if v.attrs.get("role") == role}
+
+
+def _clock(steps: NDArray[Any], time: NDArray[Any]) -> _Group:
+    """A group that has the clock that maps and flows share."""
+    group = _Group()
+    group.add("step", ("step",), steps, long_name="step number k")
+    group.add("time", ("step",), time, long_name="flow time t")
+    return group
+
+
+def _run_tree(run: Run) -> _Group:
+    group = _clock(run.steps, run.time)
+    group.attrs = _attributes("run", _title(run.meta, run.meta.get("system", "run")), run.meta)
+    group.add("path", ("path",), np.arange(run.paths))
+    group.add_items("parameter", "parameter", run.names)
+    codes, words = [int(s) for s in Status], " ".join(s.label.replace(" ", "_") for s in Status)
+    group.add("status", ("path",), run.status, flag_values=np.array(codes, run.status.dtype), flag_meanings=words)
+    group.add("ended", ("path",), run.ended, long_name="step at which the path ended")
+    if run.w is not None:
+        group.add("w", ("path", "step", "parameter"), run.w, long_name="parameters")
+    _add_moments(group, run.moments)
+    taken = {*group.variables, "w", "quantile", "quantity"}
+    for name, values in run.observables.items():
+        group.add(_name(name, taken), ("path", "step"), values, role="observable", quantity=name)
+    return group
+
+
+def _run(group: _Group) -> Run:
+    variables = group.variables
+    moments: dict[str, dict[str, Any]] = {}
+    for variable in group.having("moment").values():
+        for name, values in zip(group.items(variable.dims[0]), variable.values, strict=True):
+            moments.setdefault(name, {})[variable.attrs["statistic"]] = values
+    return Run(
+        steps=variables["step"].values,
+        time=variables["time"].values,
+        w=variables["w"].values if "w" in variables else None,
+        observables={v.attrs["quantity"]: v.values for v in group.having("observable").values()},
+        status=variables["status"].values,
+        ended=variables["ended"].values,
+        names=group.items("parameter"),
+        meta=_meta(group.attrs),
+        moments=moments,
+    )
+
+
+def _add_moments(group: _Group, moments: Mapping[str, Mapping[str, Any]]) -> None:
+    """Stack the moments of all names, `mean (quantity, step)`: thousands of parameters stay four variables."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for name, stats in moments.items():
+        kind = tuple((stat, np.shape(v), np.asarray(v).dtype.str) for stat, v in stats.items())
+        alike.setdefault(kind, []).append(name)
+    if moments:
+        group.add("quantile", ("quantile",), QUANTILES)
+    taken = {*group.variables, "w"}
+    for kind, names in alike.items():
+        dim = _name("quantity", taken)
+        group.add_items(dim, dim, names)
+        for stat, shape, _ in kind:
+            dims = (dim, "quantile", "step") if len(shape) == 2 else (dim, "step")
+            stacked = np.stack([moments[name][stat] for name in names])
+            group.add(_name(stat, taken), dims, stacked, role="moment", statistic=stat)
+
+
+def _comparison_tree(comparison: Comparison) -> _Group:
+    runs = _Group()
+    taken: set[str] = set()
+    for label, run in comparison.runs.items():
+        tree = runs.groups[_name(label, taken)] = _run_tree(run)
+        tree.attrs[_OWN + "label"] = label
+
+    quantities = _clock(comparison.steps, comparison.time)
+    taken = {*quantities.variables, "path"}
+    for quantity, by_label in comparison.quantities.items():
+        for label, values in by_label.items():
+            dim = _path_dimension(quantities, len(values), taken)
+            name = _name(f"{quantity}_{label}", taken)
+            quantities.add(name, (dim, "step"), values, role="quantity", quantity=quantity, label=label)
+
+    rows, errors = list(comparison.errors), _Group()
+    if rows:
+        errors.add("row", ("row",), np.arange(len(rows)))
+        taken = {"row"}
+        for column in (f.name for f in fields(rows[0])):
+            items = [getattr(row, column) for row in rows]
+            errors.add_items(_name(column, taken), "row", items, role="column", column=column)
+
+    attrs = _attributes("comparison", _title(comparison.meta, " and ".join(comparison.runs)), comparison.meta)
+    return _Group(attrs, groups={"runs": runs, "quantities": quantities, "errors": errors})
+
+
+def _comparison(group: _Group) -> Comparison:
+    from minidyn.compare import Comparison, ErrorRow
+
+    table = group.groups["quantities"]
+    quantities: dict[str, dict[str, Any]] = {}
+    for variable in table.having("quantity").values():
+        quantities.setdefault(variable.attrs["quantity"], {})[variable.attrs["label"]] = variable.values
+    errors = group.groups["errors"]
+    columns = {variable.attrs["column"]: errors.items(name) for name, variable in errors.having("column").items()}
+    rows = zip(*columns.values(), strict=True)
+    return Comparison(
+        runs={run.attrs[_OWN + "label"]: _run(run) for run in group.groups["runs"].groups.values()},
+        quantities=quantities,
+        steps=table.variables["step"].values,
+        time=table.variables["time"].values,
+        errors=[ErrorRow(**dict(zip(columns, row, strict=True))) for row in rows],
+        meta=_meta(group.attrs),
+    )
+
+
+def _path_dimension(group: _Group, size: int, taken: set[str]) -> str:
+    """`path`, or `path_<size>` for labels with another number of paths (a noiseless flow has one)."""
+    known = group.variables.get("path")
+    dim = "path" if known is None or len(known.values) == size else f"path_{size}"
+    if dim not in group.variables:
+        taken.add(dim)
+        group.add(dim, (dim,), np.arange(size))
+    return dim
+
+
+# ---------------------------------------------------------------- names, attributes, digest
+
+
+def _name(text: str, taken: set[str]) -> str:
+    """A name that netCDF and HDF5 can hold and that is not taken yet; takes it."""
+    plain = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text))[:80].strip("_.-") or "unnamed"
+    name, count = plain, 1
+    while name in taken:
+        count += 1
+        name = f"{plain}_{count}"
+    taken.add(name)
+    return name
+
+
+def _title(meta: Mapping[str, Any], otherwise: object) -> str:
+    text = str(meta.get("title", otherwise))
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _attributes(kind: str, title: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a result: the archive's own, then `meta` under names that netCDF can hold."""
+    attrs: dict[str, Any] = {"title": title, _OWN + "format": FORMAT, _OWN + "kind": kind}
+    taken = {"title", "coordinates", *_NETCDF}
+    renamed = {}
+    for key, value in _plain(meta).items():
+        name = _name(f"meta_{key}" if key.startswith(_OWN) else key, taken)
+        attrs[name] = value
+        if name != key:
+            renamed[name] = key
+    return attrs | ({_OWN + "renamed": renamed} if renamed else {})
+
+
+def _meta(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """The `meta` that `_attributes` was given."""
+    renamed = attrs.get(_OWN + "renamed", {})
+    kept = {name: value for name, value in attrs.items() if name != "title" and not name.startswith(_OWN)}
+    return {renamed.get(name, name): value for name, value in kept.items()}
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON knows it; what JSON does not know becomes its text."""
+    if isinstance(value, np.generic):
+        item = value.item()
+        return str(value) if isinstance(item, np.generic) else _plain(item)
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
+
+
+def _is_native(value: object) -> bool:
+    """Whether a netCDF attribute or variable holds this value exactly: text, int64, float64."""
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
+    return isinstance(value, float) or (
+        isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    )
+
+
+def _digest(group: _Group) -> str:
+    """A hash of everything in a group, however the file stores it; the digest itself must not be among it yet."""
+    state = hashlib.blake2b(digest_size=16)
+
+    def feed(*facts: Any) -> None:
+        state.update(json.dumps(facts, sort_keys=True, default=np.ndarray.tolist).encode() + b"\n")
+
+    def walk(node: _Group) -> None:
+        feed("group", node.attrs, sorted(node.groups), sorted(node.variables))
+        for name, v in sorted(node.variables.items()):
+            feed(name, v.dims, v.values.dtype.name, v.values.shape, v.attrs)
+            if v.values.dtype == object:
+                feed(v.values.tolist())
+            else:
+                state.update(np.ascontiguousarray(v.values).reshape(-1).view(np.uint8))
+        for _, child in sorted(node.groups.items()):
+            walk(child)
+
+    walk(group)
+    return state.hexdigest()
+
+
+# ---------------------------------------------------------------- the file
+
+
+def _image(tree: _Group) -> bytes:
+    """The bytes of the HDF5 file that holds a tree."""
+    options: dict[str, Any] = {"driver": "core", "backing_store": False, "block_size": 2**20}
+    with h5py.File("image", "w", track_order=True, libver=("v108", "v110"), **options) as root:
+        _write_group(root, tree, 0)
+        root.flush()
+        return bytes(root.id.get_file_image())
+
+
+def _write_group(node: h5py.Group, group: _Group, dimid: int) -> int:
+    """Write a group and those below it; dimensions count on from `dimid`, returns the next one."""
+    _write_attributes(node, group.attrs)
+    scales: dict[str, h5py.Dataset] = {}
+    for name, variable in group.variables.items():
+        dataset = _write_variable(node, name, variable)
+        if variable.dims == (name,):
+            dataset.make_scale(name)
+            dataset.attrs["_Netcdf4Dimid"] = np.int32(dimid)
+            scales[name] = dataset
+            dimid += 1
+    for name, variable in group.variables.items():
+        if name not in scales:
+            for axis, dim in enumerate(variable.dims):
+                node[name].dims[axis].attach_scale(scales[dim])
+    for name, child in group.groups.items():
+        dimid = _write_group(node.create_group(name, track_order=True), child, dimid)
+    return dimid
+
+
+def _write_variable(node: h5py.Group, name: str, variable: _Variable) -> h5py.Dataset:
+    values, attrs = variable.values, variable.attrs
+    options: dict[str, Any] = {"track_order": True}
+    if values.dtype == object:
+        options["dtype"] = h5py.string_dtype()
+    elif values.dtype == bool:  # netCDF has no bool; xarray turns this one back
+        values, attrs = values.astype(np.int8), attrs | {"dtype": "bool"}
+    elif values.nbytes >= _LARGE:
+        options |= {"chunks": True, "compression": "gzip", "compression_opts": 1, "shuffle": True}
+    dataset = node.create_dataset(name, data=values, **options)
+    _write_attributes(dataset, attrs)
+    return dataset
+
+
+def _write_attributes(node: h5py.Group | h5py.Dataset, attrs: Mapping[str, Any]) -> None:
+    encoded = [n for n, value in attrs.items() if not (_is_native(value) or isinstance(value, np.ndarray))]
+    for name, value in attrs.items():
+        node.attrs[name] = json.dumps(value) if name in encoded else value
+    if encoded:
+        node.attrs[_OWN + "json"] = json.dumps(encoded)
+
+
+def _read_attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    read = {n: v for n, v in node.attrs.items() if n not in _NETCDF and not n.startswith("_")}
+    attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in read.items()}
+    for name in json.loads(attrs.pop(_OWN + "json", "[]")):
+        attrs[name] = json.loads(attrs[name])
+    return attrs
+
+
+def _read_group(node: h5py.Group) -> _Group:
+    group = _Group(_read_attributes(node))
+    for name, item in node.items():
+        if isinstance(item, h5py.Group):
+            group.groups[name] = _read_group(item)
+        else:
+            group.variables[name] = _read_variable(name, item)
+    return group
+
+
+def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
+    attrs = _read_attributes(dataset)
+    dims = (name,) if dataset.is_scale else tuple(Path(axis[0].name).name for axis in dataset.dims)
+    values = dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
+    if attrs.get("dtype") == "bool":
+        del attrs["dtype"]
+        values = values.astype(bool)
+    return _Variable(dims, values, attrs)
+
+
+def _check_header(attrs: Mapping[str, Any], file: Path) -> str:
+    """The kind of result that a file says it holds; refuses what this version cannot read."""
+    version, kind = attrs.get(_OWN + "format"), attrs.get(_OWN + "kind")
+    if not isinstance(version, np.integer):
+        raise ArchiveError(f"{_shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
+    if version > FORMAT:
+        raise ArchiveError(
+            f"{_shown(file)} was written by a newer minidyn (format {version}, this one reads {FORMAT}); "
+            "upgrade minidyn."
+        )
+    if version < 1 or kind not in ("run", "comparison"):
+        raise ArchiveError(f"{_shown(file)} says format {version}, kind {_shown(kind)}: no minidyn wrote this.")
+    return str(kind)
+
+
+def _write(image: bytes, target: Path) -> None:
+    """Put the bytes at `target` in one move: whoever looks sees the older file or the new one."""
+    temporary = target.with_name(f".minidyn-{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(image)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another path")
+        raise ArchiveError(f"Cannot save {_shown(target)}: {advice}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where `save` writes: with an extension, through symbolic links, never onto a folder."""
+    given = _path(path)
+    target = Path(os.path.realpath(_named(given)))
+    for folder in (given, target):
+        if folder.is_dir():
+            raise ArchiveError(f"Cannot save {_shown(folder)}: it is a folder; add a file name such as `run.h5`.")
+    return target
+
+
+def _source(path: str | os.PathLike[str]) -> Path:
+    """The file that `load` reads, known to start as HDF5 does."""
+    given = _path(path)
+    file = _named(given) if _named(given).exists() else given
+    if file.is_dir():
+        raise ArchiveError(f"{_shown(file)} is a folder; give a file in it.")
+    if not file.is_file():
+        raise ArchiveError(f"There is no file {_shown(file)}; check the name and the folder.")
+    try:
+        with file.open("rb") as start:
+            signature = start.read(8)
+    except OSError as error:
+        raise ArchiveError(f"Cannot read {_shown(file)}: {error.strerror}; check its permissions.") from error
+    if signature != b"\x89HDF\r\n\x1a\n":
+        raise ArchiveError(f"{_shown(file)} is not HDF5, or was cut short; give a file that `save` wrote.")
+    return file
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    try:
+        given = Path(path).expanduser()
+        given.exists()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ArchiveError(f"{_shown(path)} is not a path; give one such as `results/run.h5`.") from error
+    return given
+
+
+def _named(path: Path) -> Path:
+    """`path` with `.h5` where it has no extension; `lr0.05` has none."""
+    return path if path.suffix[1:2].isalpha() or not path.name else path.with_name(path.name + ".h5")
+
+
+def _shown(value: object) -> str:
+    """`value` on one line, cut to what a person reads in an error."""
+    line = " ".join(str(value).split())
+    return f"`{line}`" if len(line) <= 200 else f"`{line[:97]}...{line[-97:]}`"

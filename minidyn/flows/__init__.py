@@ -1,0 +1,7 @@
+"""Effective flows, one file per theory."""
+
+from minidyn.flows.base import Flow
+from minidyn.flows.gradient import GradientFlow
+from minidyn.flows.quasistatic import QuasistaticFlow
+
+__all__ = ["Flow", "GradientFlow", "QuasistaticFlow"]

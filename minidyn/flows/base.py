@@ -1,0 +1,110 @@
+"""What every flow has: the map it belongs to, a field per step, a drift and a diffusion per time."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.errors import FlowError, InputError
+from minidyn.kernels import Source
+from minidyn.maps import Map
+
+Floats = NDArray[np.float64]
+
+
+class Flow:
+    """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
+
+    Subclasses write a kernel module with `field(w, k, hp, c, d, nz, fp, b, f)`, which fills the change
+    per step `b` (D,) and its noise factor per square root of a step `f` (D, COLUMNS) and returns a
+    status code, and with `retract(w, ...)`, which puts a point back where the flow lives.
+    """
+
+    name: ClassVar[str] = "flow"
+    reference: ClassVar[str] = ""
+
+    def __init__(self, system: Map):
+        if not isinstance(system, Map):
+            raise InputError(f"{type(self).__name__} is the flow of a map: give it a Map, not {system!r}.")
+        self.map = system
+
+    @property
+    def loss(self) -> Any:
+        return self.map.loss
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters D."""
+        return self.map.dim
+
+    @cached_property
+    def source(self) -> Source:
+        """The generated text of the flow's kernels."""
+        raise NotImplementedError
+
+    @cached_property
+    def kernels(self) -> ModuleType:
+        """The compiled module."""
+        return self.source.load()
+
+    def stochastic(self, w0: Floats) -> bool:
+        """Whether the flow has noise (at these starting points)."""
+        return False
+
+    def numbers(self, w0: Floats) -> Floats:
+        """Numbers that the kernels read as `fp`, found from the starting points."""
+        return np.zeros(1)
+
+    def start(self, w0: ArrayLike) -> Floats:
+        """Where the flow starts for a map that starts at `w0`, shape (..., D)."""
+        return self.loss.check(w0, "w0")
+
+    @property
+    def couples(self) -> bool:
+        """Whether the flow is driven by the very normals that the map draws."""
+        return False
+
+    def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
+        points = self.loss.check(w)
+        flat = np.ascontiguousarray(points.reshape(-1, self.dim))
+        drift, factor = np.empty_like(flat), np.zeros((len(flat), self.dim, self.kernels.COLUMNS))
+        numbers, m = self.numbers(flat), self.map
+        for row, (b, f) in enumerate(zip(drift, factor, strict=True)):
+            code = self.kernels.field(flat[row], float(k), m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f)
+            if code:
+                raise FlowError(f"{self.name} at w = {np.round(flat[row], 6)}: {self.explain(code)}")
+        lr = self.map.lr(max(k, 1))
+        lead = points.shape[:-1]
+        return (
+            drift.reshape(*lead, self.dim) / lr,
+            factor.reshape(*lead, self.dim, self.kernels.COLUMNS) / np.sqrt(lr),
+        )
+
+    def drift(self, w: ArrayLike, k: float = 1) -> Floats:
+        """Drift per unit of flow time `t`, shape (..., D); `k` matters only for schedules.
+
+        Raises FlowError where the flow does not exist, InputError for a wrong shape.
+        """
+        return self._evaluate(w, k)[0]
+
+    def diffusion(self, w: ArrayLike, k: float = 1) -> Floats:
+        """A matrix `S` with `dw = drift dt + S dW`, shape (..., D, r): `S S^T` is the covariance per time."""
+        return self._evaluate(w, k)[1]
+
+    def explain(self, code: int) -> str:
+        """A status code in words, with what to try."""
+        return f"the field could not be evaluated (status {code})."
+
+    def describe(self, latex: bool = False) -> str:
+        """Equations, state, clock, assumptions, order and reference, as text or LaTeX."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.map!r})"
+
+    def _repr_latex_(self) -> str:
+        return self.describe(latex=True).replace("\n", "<br>")

@@ -1,0 +1,81 @@
+"""Gradient flow `dw/dt = -grad L(w)`: every rule's limit for small learning rates."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar
+
+from minidyn.errors import FlowError
+from minidyn.flows.base import Flow
+from minidyn.kernels import Source
+from minidyn.maps import Map
+
+# mypy: disable-error-code="name-defined, no-untyped-def"
+# ruff: noqa: F821
+
+
+class GradientFlow(Flow):
+    """`dw/dt = -grad L(w)`, on the clock `t = lr k`.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> md.GradientFlow(md.Map(md.Loss(x**2, [x]), md.GD(0.1))).drift([1.0])
+    array([-2.])
+    """
+
+    name: ClassVar[str] = "gradient flow"
+    reference: ClassVar[str] = "Cauchy (1847)"
+
+    def __init__(self, system: Map):
+        super().__init__(system)
+        if system.rule.name not in ("GD", "SGD", "Nesterov"):
+            raise FlowError(
+                f"gradient flow is the small-lr limit of gradient descent with or without momentum, "
+                f"not of {system.rule.name}; compare it with the map of md.GD(lr)."
+            )
+
+    @cached_property
+    def source(self) -> Source:
+        src = Source(f"gradient flow of {self.map.loss}")
+        momentum = "hp[1]" if self.map.rule.states else "0.0"
+        src.line(f"from {self.map.loss.kernels.__name__} import grad")
+        src.line(f"COLUMNS = 0\nROWS = 0\nSCHEDULE = {self.map.rule.scheduled}")
+        src.add("speed", "k, hp", self._speed_lines(momentum))
+        src.quote(field, retract)
+        return src
+
+    def _speed_lines(self, momentum: str) -> list[str]:
+        from minidyn.graph import Graph
+        from minidyn.kernels import Emitter, store
+        from minidyn.rules import K, Converter
+
+        lr = self.map.rule.hyper["lr"]
+        if not self.map.rule.scheduled or not hasattr(lr, "free_symbols"):
+            return [f"return hp[0] / (1.0 - {momentum})"]
+        g = Graph()
+        node = Converter(g, {K: g.load("k")})(lr)
+        emitter = Emitter([store(g, node, "result")], read=lambda array, address: array)
+        return [*emitter.lines(), f"return result / (1.0 - {momentum})"]
+
+    def describe(self, latex: bool = False) -> str:
+        equation = r"$\dot w = -\nabla L(w)$" if latex else "dw/dt = -grad L(w)"
+        if self.map.rule.states:
+            equation = r"$\dot w = -\nabla L(w)/(1-\beta)$" if latex else "dw/dt = -grad L(w) / (1 - momentum)"
+        return "\n".join([
+            f"Gradient flow of {self.map.rule}", equation,
+            "state: w; clock: t = lr k; noise: ignored",
+            "assumes: lr small against 2/sharpness; error against the map O(lr) at fixed t",
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+
+def field(w, k, hp, c, d, nz, fp, b, f):
+    grad(w, c, d, b)
+    rate = speed(k, hp)
+    for i in range(w.shape[0]):
+        b[i] = -rate * b[i]
+    return 0
+
+
+def retract(w, hp, c, d, nz, fp):
+    return 0

@@ -1,0 +1,288 @@
+"""Small dense linear algebra for compiled flows: deterministic, no threads, no allocation surprises."""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+jit = nb.njit(cache=True, nogil=True, error_model="numpy")
+
+
+@jit
+def multiply(a, b, out):
+    """out = a b"""
+    n, m, p = a.shape[0], a.shape[1], b.shape[1]
+    for i in range(n):
+        row = out[i]
+        for j in range(p):
+            row[j] = 0.0
+        for k in range(m):
+            x = a[i, k]
+            if x != 0.0:
+                col = b[k]
+                for j in range(p):
+                    row[j] += x * col[j]
+
+
+@jit
+def multiply_transposed(a, b, out):
+    """out = a b^T"""
+    for i in range(a.shape[0]):
+        for j in range(b.shape[0]):
+            total = 0.0
+            for k in range(a.shape[1]):
+                total += a[i, k] * b[j, k]
+            out[i, j] = total
+
+
+@jit
+def solve(a, b):
+    """Overwrite b (n, m) by a^-1 b, and a by its factors; False if a is singular."""
+    n, m = b.shape
+    for k in range(n):
+        pivot = k
+        for i in range(k + 1, n):
+            if abs(a[i, k]) > abs(a[pivot, k]):
+                pivot = i
+        if not abs(a[pivot, k]) > 0.0:
+            return False
+        if pivot != k:
+            for j in range(n):
+                x = a[k, j]
+                a[k, j] = a[pivot, j]
+                a[pivot, j] = x
+            for j in range(m):
+                x = b[k, j]
+                b[k, j] = b[pivot, j]
+                b[pivot, j] = x
+        for i in range(k + 1, n):
+            factor = a[i, k] / a[k, k]
+            a[i, k] = 0.0
+            if factor != 0.0:
+                for j in range(k + 1, n):
+                    a[i, j] -= factor * a[k, j]
+                for j in range(m):
+                    b[i, j] -= factor * b[k, j]
+    for k in range(n - 1, -1, -1):
+        for j in range(m):
+            total = b[k, j]
+            for i in range(k + 1, n):
+                total -= a[k, i] * b[i, j]
+            b[k, j] = total / a[k, k]
+    return True
+
+
+@jit
+def symmetric_eigen(a, values, vectors):
+    """Eigenvalues and eigenvectors (columns) of a symmetric matrix, in no particular order.
+
+    Cyclic Jacobi rotations (Golub, Van Loan 2013, section 8.5): accurate for small eigenvalues,
+    deterministic, and quick to compile. `a` is overwritten.
+    """
+    n = a.shape[0]
+    for i in range(n):
+        for j in range(n):
+            vectors[i, j] = 0.0
+        vectors[i, i] = 1.0
+    for _ in range(60):
+        off = 0.0
+        total = 0.0
+        for i in range(n):
+            total += a[i, i] * a[i, i]
+            for j in range(i):
+                off += a[i, j] * a[i, j]
+        if not off > 1e-34 * total:
+            break
+        for p in range(n - 1):
+            for q in range(p + 1, n):
+                pivot = a[p, q]
+                if pivot == 0.0:
+                    continue
+                theta = (a[q, q] - a[p, p]) / (2.0 * pivot)
+                t = 1.0 / (abs(theta) + math.sqrt(theta * theta + 1.0))
+                t = t if theta >= 0.0 else -t
+                c = 1.0 / math.sqrt(t * t + 1.0)
+                s = t * c
+                a[p, p] -= t * pivot
+                a[q, q] += t * pivot
+                a[p, q] = 0.0
+                a[q, p] = 0.0
+                for k in range(n):
+                    if k != p and k != q:
+                        x = a[p, k]
+                        y = a[q, k]
+                        a[p, k] = c * x - s * y
+                        a[q, k] = s * x + c * y
+                        a[k, p] = a[p, k]
+                        a[k, q] = a[q, k]
+                    x = vectors[k, p]
+                    y = vectors[k, q]
+                    vectors[k, p] = c * x - s * y
+                    vectors[k, q] = s * x + c * y
+    for i in range(n):
+        values[i] = a[i, i]
+
+
+@jit
+def discrete_lyapunov(a, q, w):
+    """w = a w a^T + q by doubling (Smith 1968); False if a has an eigenvalue on or outside the unit circle.
+
+    `a` is overwritten.
+    """
+    n = a.shape[0]
+    power, square, left = a, np.empty((n, n)), np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            w[i, j] = q[i, j]
+    for _ in range(64):
+        multiply(power, w, left)
+        multiply_transposed(left, power, square)
+        change, size = 0.0, 0.0
+        for i in range(n):
+            for j in range(n):
+                change += square[i, j] * square[i, j]
+                w[i, j] += square[i, j]
+                size += w[i, j] * w[i, j]
+        if not size < 1e200:
+            return False
+        if change <= 1e-34 * size:
+            return True
+        multiply(power, power, square)
+        for i in range(n):
+            for j in range(n):
+                power[i, j] = square[i, j]
+    return False
+
+
+@jit
+def cholesky_semidefinite(a, out):
+    """out out^T = a, lower triangular, for a positive semidefinite a."""
+    n = a.shape[0]
+    largest = 0.0
+    for i in range(n):
+        largest = max(largest, a[i, i])
+        for j in range(n):
+            out[i, j] = 0.0
+    for j in range(n):
+        pivot = a[j, j]
+        for k in range(j):
+            pivot -= out[j, k] * out[j, k]
+        if not pivot > 1e-15 * largest:
+            continue
+        out[j, j] = math.sqrt(pivot)
+        for i in range(j + 1, n):
+            total = a[i, j]
+            for k in range(j):
+                total -= out[i, k] * out[j, k]
+            out[i, j] = total / out[j, j]
+
+
+@jit
+def copy(a, out):
+    """out = a"""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = a[i, j]
+
+
+@jit
+def subtract(a, b, out):
+    """out = a - b"""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = a[i, j] - b[i, j]
+
+
+@jit
+def identity_minus(a, out):
+    """out = I - a"""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = -a[i, j]
+        out[i, i] += 1.0
+
+
+@jit
+def transpose(a, out):
+    """out = a^T"""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[j, i] = a[i, j]
+
+
+@jit
+def add_twice_symmetric(a, out):
+    """out += a + a^T, made exactly symmetric"""
+    for i in range(out.shape[0]):
+        for j in range(i + 1):
+            x = 0.5 * (out[i, j] + out[j, i]) + a[i, j] + a[j, i]
+            out[i, j] = x
+            out[j, i] = x
+
+
+@jit
+def null_space(a, border, work, out):
+    """out (n, d): the null space of a, found from a frame `border` (m, d), m <= n, that it projects onto.
+
+    Solves [[a, B], [B^T, 0]] [x; y] = [0; I] with B the border padded by zeros (Govaerts 2000, chapter 3).
+    """
+    n = a.shape[0]
+    m, d = border.shape
+    rhs = np.zeros((n + d, d))
+    for i in range(n + d):
+        for j in range(n + d):
+            work[i, j] = a[i, j] if (i < n and j < n) else 0.0
+    for t in range(d):
+        rhs[n + t, t] = 1.0
+        for i in range(m):
+            work[i, n + t] = border[i, t]
+            work[n + t, i] = border[i, t]
+    if not solve(work, rhs):
+        return False
+    for i in range(n):
+        for t in range(d):
+            out[i, t] = rhs[i, t]
+    return True
+
+
+@jit
+def spectral_projector(a, border, p, right, left):
+    """p = right left: the projector on the eigenvalue 1 of a along its other eigenspaces.
+
+    `right` (n, d) and `left` (d, n) are its null vectors with left right = I; False if it is defective.
+    """
+    n = a.shape[0]
+    d = border.shape[1]
+    gap = np.empty((n, n))
+    turned = np.empty((n, n))
+    work = np.empty((n + d, n + d))
+    back = np.empty((n, d))
+    gram = np.empty((d, d))
+    identity_minus(a, gap)
+    transpose(gap, turned)
+    if not (null_space(gap, border, work, right) and null_space(turned, border, work, back)):
+        return False
+    transpose(back, left)
+    multiply(left, right, gram)
+    if not solve(gram, left):
+        return False
+    multiply(right, left, p)
+    return True
+
+
+@jit
+def group_inverse(a, p, out):
+    """out = (I - a + p)^-1 - p: the inverse of I - a on the stable space, zero on the neutral one."""
+    n = a.shape[0]
+    work = np.empty((n, n))
+    subtract(a, p, out)
+    identity_minus(out, work)
+    for i in range(n):
+        for j in range(n):
+            out[i, j] = 1.0 if i == j else 0.0
+    if not solve(work, out):
+        return False
+    subtract(out, p, out)
+    return True

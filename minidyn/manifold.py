@@ -1,0 +1,284 @@
+"""Geometry of the minima: projection along the gradient flow, tangent and normal spaces."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.errors import InputError, ManifoldError
+from minidyn.kernels import Source
+from minidyn.loss import Loss
+
+# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
+# ruff: noqa: F821
+
+Floats = NDArray[np.float64]
+
+
+class Manifold:
+    """The minima of a loss near a point: `grad L = 0`, the Hessian positive semidefinite of constant rank.
+
+    `gap` decides rank: eigenvalues of the Hessian below `gap` times the largest belong to the tangent
+    space, provided that there is a clear gap; otherwise `ManifoldError`.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> circle = md.Manifold(md.Loss((x**2 + y**2 - 1)**2 / 4, [x, y]))
+    >>> circle.project([2.0, 0.0]), circle.dimension([1.0, 0.0])
+    (array([1., 0.]), 1)
+    """
+
+    def __init__(self, loss: Loss, *, gap: float = 1e-7):
+        if not isinstance(loss, Loss):
+            raise InputError(f"a Manifold needs a Loss, not {type(loss).__name__}.")
+        if not 0 < gap < 1:
+            raise InputError(f"gap must lie between 0 and 1, not {gap}.")
+        self.loss, self.gap = loss, gap
+
+    @cached_property
+    def kernels(self) -> ModuleType:
+        """The compiled module."""
+        src = Source(f"manifold of {self.loss}")
+        src.line(f"from {self.loss.kernels.__name__} import grad, hessian, value")
+        src.line("from minidyn.kernels.linalg import symmetric_eigen")
+        src.quote(newton_across, descend, project_all)
+        return src.load()
+
+    def project(self, w: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
+        """The limit of the gradient flow from `w` (theory's Phi), shape (..., D).
+
+        Raises ManifoldError where the flow does not reach a minimum: it escapes to infinity, or takes
+        more than `max_steps` steps.
+        """
+        points, codes = self._project(w, rtol, max_steps)
+        bad = np.argwhere(codes != 0)
+        if len(bad):
+            start = self.loss.check(w)[tuple(bad[0])]
+            raise ManifoldError(
+                f"the gradient flow from w = {np.round(start, 6).tolist()} does not reach a minimum "
+                f"({'it leaves every bound' if codes[tuple(bad[0])] == 1 else 'too slow or too flat'}); "
+                "start closer to the minima."
+            )
+        return points
+
+    def _project(self, w: ArrayLike, rtol: float, max_steps: int) -> tuple[Floats, NDArray[np.int64]]:
+        given = self.loss.check(w)
+        points = np.ascontiguousarray(given.reshape(-1, self.loss.dim)).copy()
+        codes = np.zeros(len(points), np.int64)
+        finite = np.isfinite(points).all(axis=1)
+        reached = points[finite]
+        inner = codes[finite]
+        self.kernels.project_all(reached, self.loss.c, self.loss.rows, rtol, max_steps, self.gap, inner)
+        points[finite], codes[finite] = reached, inner
+        points[~finite] = np.nan
+        points[codes != 0] = np.nan
+        return points.reshape(given.shape), codes.reshape(given.shape[:-1])
+
+    def _spectrum(self, w: ArrayLike) -> tuple[Floats, Floats, int]:
+        point = self.loss.check(w)
+        if point.ndim != 1:
+            raise InputError(f"one point of shape ({self.loss.dim},) is expected here, not {point.shape}.")
+        values, vectors = np.linalg.eigh(self.loss.hessian(point))
+        order = np.argsort(np.abs(values))
+        values, vectors = values[order], vectors[:, order]
+        top = np.abs(values[-1])
+        if not np.isfinite(values).all() or top == 0:
+            raise ManifoldError(f"the Hessian at {np.round(point, 6).tolist()} is zero or not finite: no normal space.")
+        relative = np.abs(values) / top
+        tangent = int((relative <= self.gap).sum())
+        inside = relative[:tangent].max(initial=0.0)
+        if tangent and tangent < len(values) and relative[tangent] < 10 * max(inside, self.gap):
+            raise ManifoldError(
+                f"the rank of the Hessian at {np.round(point, 6).tolist()} is not clear: relative eigenvalues "
+                f"{relative[tangent - 1]:.1e} and {relative[tangent]:.1e} leave no gap; the manifold may be singular here."
+            )
+        if (values[tangent:] < 0).any():
+            raise ManifoldError(
+                f"the point {np.round(point, 6).tolist()} is a saddle (Hessian eigenvalue {values[tangent:].min():.3g})."
+            )
+        return values, vectors, tangent
+
+    def dimension(self, w: ArrayLike) -> int:
+        """Dimension of the manifold at a point of it; 0 for an isolated minimum."""
+        return self._spectrum(w)[2]
+
+    def tangent(self, w: ArrayLike) -> Floats:
+        """Orthonormal basis of the tangent space at a point of the manifold, shape (D, d)."""
+        _, vectors, d = self._spectrum(w)
+        return vectors[:, :d]
+
+    def normal(self, w: ArrayLike) -> Floats:
+        """Orthonormal basis of the normal space at a point of the manifold, shape (D, D - d)."""
+        _, vectors, d = self._spectrum(w)
+        return vectors[:, d:]
+
+    def sharpness(self, w: ArrayLike) -> Any:
+        """Largest eigenvalue of the Hessian, shape (...)."""
+        out = np.linalg.eigvalsh(self.loss.hessian(w))[..., -1]
+        return float(out) if out.ndim == 0 else out
+
+    def find(self, w0s: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
+        """Minima reached from many starting points (N, D): shape (M, D), without those that reach none."""
+        points, codes = self._project(np.atleast_2d(np.asarray(w0s, dtype=float)), rtol, max_steps)
+        return points[codes == 0]
+
+    def distance(self, w: ArrayLike) -> Any:
+        """Distance to the manifold across it, shape (...): to the interpolating parameters by
+        Gauss-Newton for squared regression losses, else by Newton's method in the normal directions.
+
+        NaN where the iteration does not converge.
+        """
+        points = self.loss.check(w)
+        flat = points.reshape(-1, self.loss.dim)
+        out = np.array([self._distance(p) for p in flat]).reshape(points.shape[:-1])
+        return float(out) if out.ndim == 0 else out
+
+    def _distance(self, start: Floats) -> float:
+        w = start.copy()
+        squared = self.loss.criterion == "squared"
+        for _ in range(50):
+            if not np.isfinite(w).all():
+                return float("nan")
+            if squared:
+                residual = self.loss.model_values(w) - self.loss.data[self.loss.target]
+                jacobian = self.loss.jacobian(w)
+                # nearest point of the linearized solution set to the start (Ben-Israel 1966)
+                move = -np.linalg.lstsq(jacobian, residual + jacobian @ (start - w), rcond=1e-10)[0] + (start - w)
+            else:
+                values, vectors = np.linalg.eigh(self.loss.hessian(w))
+                keep = np.abs(values) > 1e-6 * np.abs(values).max()
+                normal = vectors[:, keep]
+                move = -normal @ ((normal.T @ self.loss.grad(w)) / np.abs(values[keep]))
+            w = w + move
+            if np.linalg.norm(move) <= 1e-10 * (1e-6 + np.linalg.norm(w - start)):
+                return float(np.linalg.norm(w - start))
+        return float("nan")
+
+    def __repr__(self) -> str:
+        return f"Manifold of the minima of {self.loss}"
+
+
+# -- quoted into the manifold's module --------------------------------------------------------------
+
+
+def newton_across(w, c, d, gap, H, values, vectors, g, step):
+    """The Newton step in the directions whose curvature is not negligible; its length.
+
+    Infinite where a direction curves downwards."""
+    hessian(w, c, d, H)
+    grad(w, c, d, g)
+    symmetric_eigen(H, values, vectors)
+    size = w.shape[0]
+    top = 0.0
+    for i in range(size):
+        top = max(top, abs(values[i]))
+        step[i] = 0.0
+    if not (top > 0.0 and top < np.inf):
+        return np.inf
+    length = 0.0
+    for a in range(size):
+        if abs(values[a]) <= gap * top:
+            continue
+        if values[a] < 0.0 and values[a] < -1e-3 * top:
+            return np.inf
+        along = 0.0
+        for i in range(size):
+            along += vectors[i, a] * g[i]
+        along /= abs(values[a])
+        length += along * along
+        for i in range(size):
+            step[i] -= along * vectors[i, a]
+    return np.sqrt(length)
+
+
+def descend(w, c, d, rtol, max_steps, gap):
+    """Gradient flow by Dormand-Prince 5(4) until Newton's method takes over; 0, or 1 escaped, 2 too slow."""
+    size = w.shape[0]
+    H = np.empty((size, size))
+    values = np.empty(size)
+    vectors = np.empty((size, size))
+    g = np.empty(size)
+    step = np.empty(size)
+    k1 = np.empty(size)
+    k2 = np.empty(size)
+    k3 = np.empty(size)
+    k4 = np.empty(size)
+    k5 = np.empty(size)
+    k6 = np.empty(size)
+    k7 = np.empty(size)
+    y = np.empty(size)
+    h = 0.0
+    grad(w, c, d, k1)
+    for turn in range(max_steps):
+        scale, slope = 0.0, 0.0
+        for i in range(size):
+            scale = max(scale, abs(w[i]))
+            slope = max(slope, abs(k1[i]))
+        if not scale < 1e12:
+            return 1
+        if turn % 8 == 0:
+            length = newton_across(w, c, d, 1e-5, H, values, vectors, g, step)
+            if length <= 1e-6 * (1.0 + scale):
+                for again in range(12):
+                    for i in range(size):
+                        w[i] += step[i]
+                    before = length
+                    length = newton_across(w, c, d, gap, H, values, vectors, g, step)
+                    if length <= 1e-15 * (1e-300 + scale) or (again > 2 and length >= before):
+                        break
+                return 0 if length <= 1e-9 * (1.0 + scale) else 2
+        if slope == 0.0:
+            return 0
+        if h == 0.0:
+            h = 1e-3 * (1e-3 + scale) / slope
+        for _ in range(60):
+            for i in range(size):
+                y[i] = w[i] - h * (0.2 * k1[i])
+            grad(y, c, d, k2)
+            for i in range(size):
+                y[i] = w[i] - h * (3 / 40 * k1[i] + 9 / 40 * k2[i])
+            grad(y, c, d, k3)
+            for i in range(size):
+                y[i] = w[i] - h * (44 / 45 * k1[i] - 56 / 15 * k2[i] + 32 / 9 * k3[i])
+            grad(y, c, d, k4)
+            for i in range(size):
+                y[i] = w[i] - h * (
+                    19372 / 6561 * k1[i] - 25360 / 2187 * k2[i] + 64448 / 6561 * k3[i] - 212 / 729 * k4[i]
+                )
+            grad(y, c, d, k5)
+            for i in range(size):
+                y[i] = w[i] - h * (
+                    9017 / 3168 * k1[i] - 355 / 33 * k2[i] + 46732 / 5247 * k3[i] + 49 / 176 * k4[i]
+                    - 5103 / 18656 * k5[i]
+                )
+            grad(y, c, d, k6)
+            for i in range(size):
+                y[i] = w[i] - h * (
+                    35 / 384 * k1[i] + 500 / 1113 * k3[i] + 125 / 192 * k4[i] - 2187 / 6784 * k5[i] + 11 / 84 * k6[i]
+                )
+            grad(y, c, d, k7)
+            error = 0.0
+            for i in range(size):
+                e = h * (
+                    71 / 57600 * k1[i] - 71 / 16695 * k3[i] + 71 / 1920 * k4[i] - 17253 / 339200 * k5[i]
+                    + 22 / 525 * k6[i] - 1 / 40 * k7[i]
+                ) / (rtol * (1.0 + max(abs(w[i]), abs(y[i]))))
+                error += e * e
+            error = np.sqrt(error / size)
+            if error <= 1.0:
+                break
+            h *= max(0.2, 0.9 * error**-0.2) if error < np.inf else 0.2
+        for i in range(size):
+            w[i] = y[i]
+            k1[i] = k7[i]
+        h *= min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
+    return 2
+
+
+def project_all(ws, c, d, rtol, max_steps, gap, codes):
+    for b in range(ws.shape[0]):
+        codes[b] = descend(ws[b], c, d, rtol, max_steps, gap)

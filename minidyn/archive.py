@@ -1,4 +1,4 @@
-"""Results as HDF5 that is also netCDF-4: `save` and `load` give back the same bits, or an error, never a wrong answer.
+"""Results as HDF5 that is also netCDF-4: what `save` wrote, `load` gives back bit for bit, or says why not.
 
     Run or Comparison  <->  tree of groups, labelled variables, attributes  <->  file
 
@@ -7,8 +7,8 @@ dimension is a dimension scale, so `xarray.open_dataset(path, engine="h5netcdf",
 Names that netCDF cannot hold are rewritten and the originals kept as attributes. A digest of the whole tree
 travels with it: it survives copying and repacking, and gives away a damaged or edited file.
 
-The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go to a
-temporary name in the target's folder and are renamed, so that an older result stays until the new one is complete.
+The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go
+to a temporary name in the target's folder and are renamed, so an older result stays until then.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from minidyn.compare import Comparison
 
 FORMAT = 1
-_OWN = "minidyn_"  # attributes with this prefix, and `title`, are the archive's; the others of a group are `meta`
-_NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and what starts with "_"
+_OWN = "minidyn_"  # a group's attributes with this prefix, and `title`, are the archive's; the rest is `meta`
+_NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and any _...
 _LARGE = 16 * 1024  # bytes from which an array is compressed
-_BROKEN = (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)  # of a damaged file
+# What h5py, numpy and json raise on bytes that are not what they were.
+_BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 _ADVICE = {
     errno.EACCES: "you may not write there; choose another folder or change its permissions",
     errno.EPERM: "you may not write there; choose another folder or change its permissions",
@@ -60,9 +61,9 @@ _ADVICE = {
 def save(result: Run | Comparison, path: str | os.PathLike[str]) -> Path:
     """Write a run or a comparison to `path`, whole or not at all, and return the path that was written.
 
-    `.h5` is added where `path` has no extension; missing folders are made; an older file is replaced only when
-    the new one is complete. Raises `ArchiveError` where the file cannot be written, `InputError` where `result`
-    is not a result.
+    `.h5` is added where `path` has no extension; missing folders are made; an older file is replaced only
+    when the new one is complete. Raises `ArchiveError` where the file cannot be written, `InputError` where
+    `result` is not a result.
     """
     target = _target(path)
     if isinstance(result, Run):
@@ -75,7 +76,7 @@ def save(result: Run | Comparison, path: str | os.PathLike[str]) -> Path:
     try:
         image = _image(tree)
     except _BROKEN as error:
-        raise ArchiveError(f"Cannot save {_shown(target)}: HDF5 refuses the result ({_shown(error)}).") from error
+        raise ArchiveError(f"Cannot save {_shown(target)}: HDF5 cannot hold it ({_shown(error)}).") from error
     _write(image, target)
     return target
 
@@ -84,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison:
     """Read back what `save` wrote, bit for bit.
 
     Values in `meta` that are neither text nor numbers come back as JSON has them: tuples and arrays as lists,
-    other objects as their text. Raises `ArchiveError` for a file that is missing, truncated, damaged, changed,
+    other objects as their text. Raises `ArchiveError` for a file that is missing, truncated, damaged, edited,
     not minidyn's, or written by a newer minidyn.
     """
     file = _source(path)
@@ -92,17 +93,18 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison:
         with h5py.File(file, "r") as root:
             kind = _check_header(root.attrs, file)
             tree = _read_group(root)
+        intact = tree.attrs.pop(_OWN + "digest") == _digest(tree)
     except _BROKEN as error:
-        if getattr(error, "errno", None) in (errno.EAGAIN, errno.EACCES):
-            raise ArchiveError(f"{_shown(file)} is open for writing elsewhere; close it there first.") from error
-        raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy it again or compute it again.") from error
-    if tree.attrs.pop(_OWN + "digest", None) != _digest(tree):
-        raise ArchiveError(f"{_shown(file)} is damaged, or was changed after minidyn wrote it; compute it again.")
+        if getattr(error, "errno", None) == errno.EAGAIN:
+            raise ArchiveError(f"{_shown(file)} is open for writing elsewhere; close it there.") from error
+        raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy it or compute it again.") from error
+    if not intact:
+        raise ArchiveError(f"{_shown(file)} was damaged or edited since minidyn wrote it; compute it again.")
     try:
         return _run(tree) if kind == "run" else _comparison(tree)
     except _BROKEN as error:
         raise ArchiveError(
-            f"{_shown(file)} is whole but not what this minidyn expects; load it with the minidyn that wrote it."
+            f"{_shown(file)} is whole but laid out differently; load it with the minidyn that wrote it."
         ) from error
 
 
@@ -131,11 +133,11 @@ class _Group:
         array = np.asarray(values)
         array = np.asarray(array, array.dtype.newbyteorder("="))
         if not (array.dtype.kind in "biu" or array.dtype in (np.float32, np.float64, object)):
-            raise ArchiveError(f"Cannot save {_shown(name)}: {array.dtype} is not a number that netCDF can hold.")
+            raise ArchiveError(f"Cannot save {_shown(name)}: netCDF has no {array.dtype}; use float64.")
         sizes = tuple(len(array) if dim == name else len(self.variables[dim].values) for dim in dims)
         if array.shape != sizes:
             wanted = ", ".join(f"{dim}: {size}" for dim, size in zip(dims, sizes, strict=True))
-            raise ArchiveError(f"Cannot save {_shown(name)}: its shape is {array.shape}, expected ({wanted}).")
+            raise ArchiveError(f"Cannot save {_shown(name)}: its shape is {array.shape}, not ({wanted}).")
         if "step" in dims and name not in ("step", "time"):
             attrs["coordinates"] = "time"
         self.variables[name] = _Variable(dims, array, attrs)
@@ -144,6 +146,8 @@ class _Group:
         """Add Python values of one type; values that no netCDF type holds exactly become JSON."""
         items = [_plain(value) for value in values]
         kinds = {type(item) for item in items}
+        if kinds == {int, float} and all(float(item) == item for item in items if isinstance(item, int)):
+            items, kinds = [float(item) for item in items], {float}
         if not all(_is_native(item) or isinstance(item, bool) for item in items) or len(kinds) > 1:
             items, kinds = [json.dumps(item) for item in items], {str}
             attrs["stored_as"] = "json"
@@ -174,8 +178,9 @@ def _run_tree(run: Run) -> _Group:
     group.attrs = _attributes("run", _title(run.meta, run.meta.get("system", "run")), run.meta)
     group.add("path", ("path",), np.arange(run.paths))
     group.add_items("parameter", "parameter", run.names)
-    codes, words = [int(s) for s in Status], " ".join(s.label.replace(" ", "_") for s in Status)
-    group.add("status", ("path",), run.status, flag_values=np.array(codes, run.status.dtype), flag_meanings=words)
+    codes = np.array([int(s) for s in Status], np.int8)
+    words = " ".join(s.label.replace(" ", "_") for s in Status)
+    group.add("status", ("path",), run.status, flag_values=codes, flag_meanings=words)
     group.add("ended", ("path",), run.ended, long_name="step at which the path ended")
     if run.w is not None:
         group.add("w", ("path", "step", "parameter"), run.w, long_name="parameters")
@@ -206,7 +211,7 @@ def _run(group: _Group) -> Run:
 
 
 def _add_moments(group: _Group, moments: Mapping[str, Mapping[str, Any]]) -> None:
-    """Stack the moments of all names, `mean (quantity, step)`: thousands of parameters stay four variables."""
+    """Stack the moments of all names, `mean (quantity, step)`: a thousand parameters are four variables."""
     alike: dict[tuple[Any, ...], list[str]] = {}
     for name, stats in moments.items():
         kind = tuple((stat, np.shape(v), np.asarray(v).dtype.str) for stat, v in stats.items())
@@ -231,12 +236,16 @@ def _comparison_tree(comparison: Comparison) -> _Group:
         tree.attrs[_OWN + "label"] = label
 
     quantities = _clock(comparison.steps, comparison.time)
-    taken = {*quantities.variables, "path"}
-    for quantity, by_label in comparison.quantities.items():
-        for label, values in by_label.items():
-            dim = _path_dimension(quantities, len(values), taken)
-            name = _name(f"{quantity}_{label}", taken)
-            quantities.add(name, (dim, "step"), values, role="quantity", quantity=quantity, label=label)
+    table = [(q, label, v) for q, by_label in comparison.quantities.items() for label, v in by_label.items()]
+    dims: dict[int, str] = {}
+    for _, _, values in table:  # labels may differ in their number of paths: a noiseless flow has one
+        if len(values) not in dims:
+            dim = dims[len(values)] = f"path_{len(values)}" if dims else "path"
+            quantities.add(dim, (dim,), np.arange(len(values)))
+    taken = set(quantities.variables)
+    for quantity, label, values in table:
+        attrs = {"role": "quantity", "quantity": quantity, "label": label}
+        quantities.add(_name(f"{quantity}_{label}", taken), (dims[len(values)], "step"), values, **attrs)
 
     rows, errors = list(comparison.errors), _Group()
     if rows:
@@ -258,7 +267,7 @@ def _comparison(group: _Group) -> Comparison:
     for variable in table.having("quantity").values():
         quantities.setdefault(variable.attrs["quantity"], {})[variable.attrs["label"]] = variable.values
     errors = group.groups["errors"]
-    columns = {variable.attrs["column"]: errors.items(name) for name, variable in errors.having("column").items()}
+    columns = {v.attrs["column"]: errors.items(name) for name, v in errors.having("column").items()}
     rows = zip(*columns.values(), strict=True)
     return Comparison(
         runs={run.attrs[_OWN + "label"]: _run(run) for run in group.groups["runs"].groups.values()},
@@ -268,16 +277,6 @@ def _comparison(group: _Group) -> Comparison:
         errors=[ErrorRow(**dict(zip(columns, row, strict=True))) for row in rows],
         meta=_meta(group.attrs),
     )
-
-
-def _path_dimension(group: _Group, size: int, taken: set[str]) -> str:
-    """`path`, or `path_<size>` for labels with another number of paths (a noiseless flow has one)."""
-    known = group.variables.get("path")
-    dim = "path" if known is None or len(known.values) == size else f"path_{size}"
-    if dim not in group.variables:
-        taken.add(dim)
-        group.add(dim, (dim,), np.arange(size))
-    return dim
 
 
 # ---------------------------------------------------------------- names, attributes, digest
@@ -305,7 +304,7 @@ def _attributes(kind: str, title: str, meta: Mapping[str, Any]) -> dict[str, Any
     taken = {"title", "coordinates", *_NETCDF}
     renamed = {}
     for key, value in _plain(meta).items():
-        name = _name(f"meta_{key}" if key.startswith(_OWN) else key, taken)
+        name = _name(f"meta_{key}" if _name(key, set()).startswith(_OWN) else key, taken)
         attrs[name] = value
         if name != key:
             renamed[name] = key
@@ -348,7 +347,7 @@ def _is_native(value: object) -> bool:
 
 
 def _digest(group: _Group) -> str:
-    """A hash of everything in a group, however the file stores it; the digest itself must not be among it yet."""
+    """A hash of everything in a group, however the file stores it; taken while the digest is not in it."""
     state = hashlib.blake2b(digest_size=16)
 
     def feed(*facts: Any) -> None:
@@ -361,7 +360,7 @@ def _digest(group: _Group) -> str:
             if v.values.dtype == object:
                 feed(v.values.tolist())
             else:
-                state.update(np.ascontiguousarray(v.values).reshape(-1).view(np.uint8))
+                state.update(np.ascontiguousarray(v.values).reshape(-1).view(np.uint8).data)
         for _, child in sorted(node.groups.items()):
             walk(child)
 
@@ -443,7 +442,7 @@ def _read_group(node: h5py.Group) -> _Group:
 
 def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
     attrs = _read_attributes(dataset)
-    dims = (name,) if dataset.is_scale else tuple(Path(axis[0].name).name for axis in dataset.dims)
+    dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
     values = dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
     if attrs.get("dtype") == "bool":
         del attrs["dtype"]
@@ -462,7 +461,7 @@ def _check_header(attrs: Mapping[str, Any], file: Path) -> str:
             "upgrade minidyn."
         )
     if version < 1 or kind not in ("run", "comparison"):
-        raise ArchiveError(f"{_shown(file)} says format {version}, kind {_shown(kind)}: no minidyn wrote this.")
+        raise ArchiveError(f"{_shown(file)} holds {_shown(kind)} in format {version}; no minidyn wrote that.")
     return str(kind)
 
 
@@ -489,18 +488,18 @@ def _target(path: str | os.PathLike[str]) -> Path:
     given = _path(path)
     target = Path(os.path.realpath(_named(given)))
     for folder in (given, target):
-        if folder.is_dir():
-            raise ArchiveError(f"Cannot save {_shown(folder)}: it is a folder; add a file name such as `run.h5`.")
+        if os.path.isdir(folder):
+            raise ArchiveError(f"Cannot save {_shown(folder)}: it is a folder; add a name such as `run.h5`.")
     return target
 
 
 def _source(path: str | os.PathLike[str]) -> Path:
     """The file that `load` reads, known to start as HDF5 does."""
     given = _path(path)
-    file = _named(given) if _named(given).exists() else given
-    if file.is_dir():
+    file = _named(given) if os.path.isfile(_named(given)) else given
+    if os.path.isdir(file):
         raise ArchiveError(f"{_shown(file)} is a folder; give a file in it.")
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ArchiveError(f"There is no file {_shown(file)}; check the name and the folder.")
     try:
         with file.open("rb") as start:
@@ -514,11 +513,12 @@ def _source(path: str | os.PathLike[str]) -> Path:
 
 def _path(path: str | os.PathLike[str]) -> Path:
     try:
-        given = Path(path).expanduser()
-        given.exists()
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise ArchiveError(f"{_shown(path)} is not a path; give one such as `results/run.h5`.") from error
-    return given
+        os.fsencode(path).index(0)
+    except ValueError:  # no zero byte, as it must be
+        return Path(os.fsdecode(path)).expanduser()
+    except TypeError:
+        pass
+    raise ArchiveError(f"{_shown(path)} is not a path; give one such as `results/run.h5`.")
 
 
 def _named(path: Path) -> Path:

@@ -37,7 +37,7 @@ def add_averaged_map(src: Source, system: Map, accumulators: str) -> None:
     )
     system.bound.add_covariance(src)
     _add_jets(src, rule, states)
-    src.quote(noise_slopes, fixed_state, expand, correlated_sign_noise, noise_covariance)
+    src.quote(noise_slopes, fixed_state, expand, correlated_sign_noise, noise_covariance, inner=True)
 
 
 def _constant_diagonal(system: Map) -> bool:
@@ -76,7 +76,7 @@ def _add_jets(src: Source, rule, states: int) -> None:
         stores.append(store(g, node, "gain", a))
     for a, node in enumerate(rule.nodes(g, rule.sign_gain) if rule.sign_gain else []):
         stores.append(store(g, node, "sign_gain", a))
-    src.add("jets", "x, hp, kk, R, J, K, gain, sign_gain", Emitter(stores).lines(), "averaged rule, one coordinate")
+    src.add("jets", "x, hp, kk, R, J, K, gain, sign_gain", Emitter(stores).lines(), "averaged rule, one coordinate", inner=True)
 
 
 # -- quoted into modules ----------------------------------------------------------------------------

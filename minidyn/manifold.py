@@ -45,7 +45,8 @@ class Manifold:
         src = Source(f"manifold of {self.loss}")
         src.line(f"from {self.loss.kernels.__name__} import grad, hessian, value")
         src.line("from minidyn.kernels.linalg import symmetric_eigen")
-        src.quote(newton_across, descend, project_all)
+        src.quote(newton_across, descend, inner=True)
+        src.quote(project_all)
         return src.load()
 
     def project(self, w: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:

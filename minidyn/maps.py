@@ -79,7 +79,11 @@ class Map:
             "from minidyn.kernels.random import normals, seed_lanes, shuffle, signs, with_replacement, "
             "without_replacement"
         )
-        src.line(f"ROWS = {self.bound.rows}\nBATCH = {self.bound.batch}\nPICKS = {self.bound.picks}")
+        shuffled = self.bound.picks and self.bound.noise.sampling == "reshuffle"
+        src.line(
+            f"ROWS = {self.bound.rows}\nBATCH = {self.bound.batch}\nPICKS = {self.bound.picks}\n"
+            f"RESHUFFLE = {shuffled}"
+        )
         src.add("draw", "r, z, index, order, k, n", self.bound.draw_lines())
         looped = self.loss.per_sample or any(b.shape for b in self.loss.blocks)
         if self.components <= _FUSED and not looped:

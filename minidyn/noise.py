@@ -304,7 +304,7 @@ class BoundNoise:
                 "use Minibatch(batch) for the flow (sampling without replacement within a step)."
             )
         for name, args, lines in self._sigma_functions():
-            src.add(name, args, lines)
+            src.add(name, args, lines, inner=True)
         g = Graph()
         stores = self._diagonal(g)
         tangents = _along(stores, "u")
@@ -316,7 +316,7 @@ class BoundNoise:
             zero = [f"for q in range({self.loss.dim}):", "    out[q] = 0.0"]
             body = self.loss.emitter(nodes).lines() if nodes else []
             count = ["n = d.shape[0]"] if self.loss.per_sample else []
-            src.add(name, args, [*count, *zero, *body])
+            src.add(name, args, [*count, *zero, *body], inner=True)
 
     def _sigma_functions(self) -> list[tuple[str, str, list[str]]]:
         """`sigma`, and the sample gradients whose second moments it adds up."""

@@ -1,4 +1,4 @@
-"""Model files and the expressions in them: what is read is exact, what is refused is refused in a sentence."""
+"""Model files and their expressions: what is read is exact, what is refused is refused in a sentence."""
 
 import math
 import os
@@ -45,7 +45,7 @@ def parse(text, **more):
         ("log(cosh(y)) * erf(x)", sp.log(sp.cosh(Y)) * sp.erf(X)),
         ("Max(x, y, 2) - Min(x, 1)", sp.Max(X, Y, 2) - sp.Min(X, 1)),
         ("Abs(x) * sign(y) + Heaviside(x)", sp.Abs(X) * sp.sign(Y) + sp.Heaviside(X)),
-        ("Piecewise((x, x < 0), (y**2, x >= 1), (0, True))", sp.Piecewise((X, X < 0), (Y**2, X >= 1), (0, True))),
+        ("Piecewise((x, x < 0), (y, x >= 1), (0, True))", sp.Piecewise((X, X < 0), (Y, X >= 1), (0, True))),
         ("Sum(a[j], (j, 0, 9))", sp.Sum(A[J], (J, 0, 9))),
         ("Sum(W[j, 1] * a[9 - j], (j, 0, 9))", sp.Sum(W[J, 1] * A[9 - J], (J, 0, 9))),
         ("Sum(W[j, i], (j, 0, 9), (i, 0, 2))", sp.Sum(W[J, I], (J, 0, 9), (I, 0, 2))),
@@ -58,7 +58,7 @@ def test_expressions_mean_what_python_and_sympy_mean(text, expected):
     assert parse(text) == expected
 
 
-@pytest.mark.parametrize("name", ["lambda", "in", "None", "x_{1}", "x_{12}", r"\theta", "W^{(2)}_{a}", "x'", "σ", "E"])
+@pytest.mark.parametrize("name", ["lambda", "in", "None", "x_{1}", r"\theta", "W^{(2)}_{a}", "x'", "σ", "E"])
 def test_any_name_can_be_a_parameter(name):
     """A declared name is read as that symbol, even a keyword, LaTeX, or the name of a number."""
     symbol = sp.Symbol(name)
@@ -100,7 +100,7 @@ REFUSED = {
     "__import__('os').system('true')": "has no meaning",
     "__import__(os)": "not a function",
     "eval(x)": "not a function",
-    "().__class__": "number, a name or (",
+    "().__class__": "no attributes",
     "x.real": "no attributes",
     "lambda: 1": "no meaning",
     "lambda x, y": "found `x`",
@@ -121,6 +121,7 @@ REFUSED = {
     "": "is empty",
     "  \n": "is empty",
     "x +": "the end",
+    "()": "number, a name or (",
     "(x": "`)`",
     "x)": "operator",
     "x < y": "condition of Piecewise",
@@ -180,7 +181,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("text", "part"), REFUSED.items(), ids=lambda v: v[:30].encode("unicode_escape").decode())
+@pytest.mark.parametrize(("text", "part"), REFUSED.items(), ids=range(len(REFUSED)))
 def test_everything_else_is_refused_in_one_sentence(text, part):
     """Code, wrong grammar and dangerous sizes raise ExpressionError, whose one line says what is wrong."""
     start = time.perf_counter()
@@ -216,8 +217,8 @@ def test_nothing_is_evaluated(tmp_path):
     assert not target.exists()
 
 
-PIECES = [*"xya0123456789+-*/()[],.<>=j '", "**", "exp(", "Sum(", "(j, 0, 9)", "log(", "1e9", "a[j]", "sqrt(", "Max("]
-PIECES += ["Piecewise((", ", True)", "W[", "9**99", "E**", "pi", "Abs(", "acos(", "0.1"]
+PIECES = [*"xya0123456789+-*/()[],.<>=j '", "**", "exp(", "Sum(", "(j, 0, 9)", "log(", "1e9", "a[j]", "sqrt("]
+PIECES += ["Piecewise((", ", True)", "W[", "9**99", "E**", "pi", "Abs(", "acos(", "0.1", "Max("]
 
 
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=40).map("".join)))
@@ -230,18 +231,32 @@ def test_random_text_is_an_expression_or_an_expression_error(text):
         assert "\n" not in str(error)
 
 
-def grown(children):
-    """Well-formed texts around well-formed texts: deep, unlike what random characters give."""
-    pairs = st.tuples(children, children)
-    return st.one_of(
-        *[children.map(f"{f}({{}})".format) for f in ("exp", "log", "sqrt", "acos", "Abs", "tanh", "-")],
-        *[pairs.map(lambda p, o=o: f"({p[0]}){o}({p[1]})") for o in ("+", "*", "**", "/", "-")],
-        pairs.map(lambda p: f"Max({p[0]}, {p[1]})"),
-        pairs.map(lambda p: f"Piecewise(({p[0]}, x < {p[1]}), (1, True))"),
-    )
+LEAVES = ["x", "y", "2", "99", "0.3", "1e15", "10**15", "0", "1/3", "pi", "E", "a[j]"]
+UNARY = ["exp({})", "log({})", "sqrt({})", "acos({})", "Abs({})", "tanh({})", "-{}", "Sum({}, (j, 0, 9))"]
+BINARY = [
+    "({})+({})",
+    "({})*({})",
+    "({})**({})",
+    "({})/({})",
+    "Max({}, {})",
+    "Piecewise(({0}, x < {1}), (1, True))",
+]
 
 
-@given(st.recursive(st.sampled_from(["x", "y", "2", "99", "0.3", "1e15", "10**15", "0", "1/3", "pi", "E"]), grown))
+def well_formed(program):
+    """The text that a program for a stack machine writes: leaves are pushed, the rest wraps what is there."""
+    stack = ["x"]
+    for step in program:
+        if step in LEAVES:
+            stack.append(step)
+        elif step in UNARY:
+            stack.append(step.format(stack.pop()))
+        elif len(stack) > 1:
+            stack.append(step.format(stack.pop(), stack.pop()))
+    return stack[-1]
+
+
+@given(st.lists(st.sampled_from(LEAVES + UNARY + BINARY), max_size=60).map(well_formed))
 @settings(max_examples=300, deadline=2000)
 def test_well_formed_text_stays_cheap(text):
     """Any nest of allowed operations is read soon, and every number in the result fits in float64."""
@@ -350,8 +365,8 @@ def test_sigma_may_be_a_matrix_with_expressions():
 
 def test_noises_add_up_in_order():
     """Several `[[noise]]` tables are all kept, each with its options."""
-    text = NET.replace("[experiment]", '[[noise]]\nkind = "minibatch"\nbatch = 2\nreplace = true\n[experiment]')
-    first, second = read_model_text(text).noise
+    more = '[[noise]]\nkind = "minibatch"\nbatch = 2\nreplace = true\n[experiment]'
+    first, second = read_model_text(NET.replace("[experiment]", more)).noise
     assert (first.kind, first.options) == ("label", {"std": 0.1, "batch": 3, "distribution": "normal"})
     assert (second.kind, second.options) == ("minibatch", {"batch": 2, "replace": True})
 
@@ -477,13 +492,24 @@ def test_an_unknown_name_lists_the_library():
     assert issubclass(ModelFileError, InputError)
 
 
+SMALL = """
+rule = { name = "GD", lr = 1 }
+experiment = { w0 = [0], steps = 1 }
+[loss]
+kind = "regression"
+params = ["a"]
+model = "a*u"
+target = "v"
+inputs = { u = "u" }
+data = { file = "penguins.csv" }
+"""
+
+
 def test_a_file_is_found_by_path_and_its_data_beside_it(tmp_path):
     """A CSV file in the model file's folder is taken before one of the package."""
     (tmp_path / "penguins.csv").write_text("u,v\n1,2\n3,5\n")
-    body = '\n[loss]\nkind = "regression"\nparams = ["a"]\nmodel = "a*u"\ntarget = "v"\ninputs = { u = "u" }\n'
-    body += 'data = { file = "penguins.csv" }\n[rule]\nname = "GD"\nlr = 1\n[experiment]\nw0 = [0]\nsteps = 1\n'
     path = tmp_path / "mine.toml"
-    path.write_text(body)
+    path.write_text(SMALL)
     spec = read_model(os.fspath(path))
     assert (spec.name, spec.path) == ("mine", path)
     assert spec.loss.inputs["u"].tolist() == [1.0, 3.0] and spec.loss.target.tolist() == [2.0, 5.0]
@@ -497,6 +523,10 @@ def test_random_files_raise_nothing_but_model_file_errors(text):
         read_model_text(text)
 
 
+ODD = ["1", "-1", "1e308", "nan", "true", '""', '"x"', '[["x"]]', "[]", "[[]]", "[1, [2]]", "{}", "[{}]"]
+ODD += ["1979-05-27", '{ "" = 1 }', '{ x = "x" }']
+
+
 @given(st.data())
 @settings(max_examples=150, deadline=2000)
 def test_a_wrong_type_anywhere_raises_nothing_but_a_model_file_error(data):
@@ -504,8 +534,7 @@ def test_a_wrong_type_anywhere_raises_nothing_but_a_model_file_error(data):
     lines = data.draw(st.sampled_from([VALLEY, NET])).splitlines()
     where = [i for i, line in enumerate(lines) if " = " in line]
     at = data.draw(st.sampled_from(where))
-    odd = ["1", "-1", "1e308", "nan", "true", '""', '"x"', "[]", "[[]]", "[1, [2]]", "{}", "1979-05-27", "[{}]", '[["x"]]']
-    lines[at] = f"{lines[at].split(' = ')[0]} = {data.draw(st.sampled_from(odd))}"
+    lines[at] = f"{lines[at].split(' = ')[0]} = {data.draw(st.sampled_from(ODD))}"
     try:
         read_model_text("\n".join(lines))
     except ModelFileError as error:
@@ -544,7 +573,7 @@ def test_charts_of_the_library_are_minima(name):
 
 @pytest.mark.parametrize("name", ["valley", "ellipse", "product", "two_products"])
 def test_toy_models_start_on_their_minima(name):
-    """The default start of the toy models has loss zero, so that the flows on the manifold start there too."""
+    """The default start of the toy models has loss zero: the flows on the manifold start there too."""
     spec = read_model(name)
     point = dict(zip([p.symbol for p in spec.loss.params], spec.experiment.w0, strict=True))
     target = spec.loss.target[0] if spec.loss.kind == "regression" else 0

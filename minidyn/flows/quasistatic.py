@@ -82,7 +82,8 @@ class QuasistaticFlow(Flow):
         src.line(f"COLUMNS = {columns}\nROWS = {rows}\nCOUPLED = {self.couples}")
         lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {rows // 2})", "return 1"]
         src.add("draw", "r, z, index, order, k, n", lines)
-        src.quote(normal_step, retract, analyse, second_derivative, noise_columns, field)
+        src.quote(normal_step, across, analyse, second_derivative, noise_columns, inner=True)
+        src.quote(retract, field)
         return src
 
     @property
@@ -226,6 +227,10 @@ def normal_step(w, c, d, fp, values, vectors, H):
 
 
 def retract(w, hp, c, d, nz, fp):
+    return across(w, c, d, fp)
+
+
+def across(w, c, d, fp):
     """Newton's method across M, in the normal space of the starting point; a status code."""
     H = np.empty((D, D))
     values = np.empty(D)
@@ -388,7 +393,7 @@ def field(w, k, hp, c, d, nz, fp, b, f):
     width = 3 + STATES
     tangent = np.int64(fp[0])
     point = w.copy()
-    code = retract(point, hp, c, d, nz, fp)
+    code = across(point, c, d, fp)
     if code != 0:
         return code
     vectors = np.empty((D, D))

@@ -33,6 +33,7 @@ from math import acos, asin, asinh, atan, cos, cosh, erf, exp, expm1, log, log1p
 from minidyn.kernels.functions import heaviside, logcosh, logistic, maximum, minimum, sech, sign, softplus
 
 jit = nb.njit(cache=True, nogil=True, error_model="numpy")
+inner = nb.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 '''
 
 
@@ -48,16 +49,16 @@ class Source:
         self._parts = [_HEADER.format(title=title.replace("\\", "/").replace('"""', "'''"))]
         self._module: ModuleType | None = None
 
-    def add(self, name: str, args: str, lines: Sequence[str], doc: str = "") -> None:
-        """A generated function."""
+    def add(self, name: str, args: str, lines: Sequence[str], doc: str = "", inner: bool = False) -> None:
+        """A generated function; an `inner` one is called by other kernels only and compiles faster."""
         head = [f"def {name}({args}):"] + ([f'    """{doc}"""'] if doc else [])
-        self._parts.append("\n\n@jit\n" + "\n".join(head + ["    " + line for line in lines]) + "\n")
+        self._parts.append(_decorator(inner) + "\n".join(head + ["    " + line for line in lines]) + "\n")
 
-    def quote(self, *functions: Callable[..., Any]) -> None:
+    def quote(self, *functions: Callable[..., Any], inner: bool = False) -> None:
         """Functions of the package, compiled here so that they call what this module defines."""
         for function in functions:
             text = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
-            self._parts.append("\n\n@jit\n" + text[text.index("def ") :])
+            self._parts.append(_decorator(inner) + text[text.index("def ") :])
 
     def line(self, text: str) -> None:
         """A line at module level."""
@@ -72,6 +73,10 @@ class Source:
         if self._module is None:
             self._module = cache.load_module(self.text)
         return self._module
+
+
+def _decorator(inner: bool) -> str:
+    return "\n\n@inner\n" if inner else "\n\n@jit\n"
 
 
 def store_gradient(graph: Graph, pairs: Sequence[tuple[Node, Node]], array: str, size: int,

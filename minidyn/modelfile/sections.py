@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
 
 def read_params(table: Table, symbols: dict[str, Any]) -> tuple[spec.ParameterSpec, ...]:
     """`params = ["x", {a = 10}, {W = [10, 3]}]`: names in order, with the shape of what is not a scalar."""
-    found = []
+    found: list[tuple[str, tuple[int, ...]]] = []
     for item in table.get("params", list):
         if isinstance(item, str):
             found.append((item, ()))
@@ -72,10 +73,10 @@ def read_params(table: Table, symbols: dict[str, Any]) -> tuple[spec.ParameterSp
 
 def _shape(table: Table, name: str, size: object) -> tuple[int, ...]:
     sizes = size if isinstance(size, list) else [size]
-    right = all(isinstance(s, int) and not isinstance(s, bool) and 1 <= s <= MAX_SIZE for s in sizes)
-    if not right or len(sizes) not in (1, 2) or np.prod(sizes, dtype=float) > MAX_SIZE:
+    whole = tuple(s for s in sizes if isinstance(s, int) and not isinstance(s, bool) and s >= 1)
+    if len(whole) != len(sizes) or len(sizes) not in (1, 2) or prod(whole) > MAX_SIZE:
         table.fail(f"params.{name}", f"a length or [rows, columns], at most {MAX_SIZE} numbers", size)
-    return tuple(sizes)
+    return whole
 
 
 def _declare(table: Table, key: str, name: str, shape: tuple[int, ...], symbols: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "AdamW": ("lr", "beta1", "beta2", "eps", "weight_decay"),
 }
 FLOWS = ("gradient", "modified", "stochastic_modified", "quasistatic", "subquadratic", "rod", "central")
-OBSERVABLES = ("loss", "grad_norm", "sharpness", "trace", "distance")
+OBSERVABLES = ("loss", "gradient_norm", "sharpness", "trace", "distance", "norm")
 CRITERIA = ("squared", "logistic")
 NOISE_KINDS = ("gaussian", "minibatch", "reshuffle", "label")
 STARTS = ("here", "manifold")

@@ -19,16 +19,19 @@ _TYPES |= {str: "text", list: "a list", dict: "a table"}
 
 
 class Table:
-    """One table of a model file. `known` are its keys: any other is refused at once."""
+    """One table of a model file. `known` are its keys, if they are known: any other is refused at once."""
 
     def __init__(self, source: str, path: str, content: object, known: Sequence[str] | None = None) -> None:
         self.source, self.path = source, path
         if not isinstance(content, dict):
             raise ModelFileError(f"{source}: `{path}` is {describe(content)}, expected a table.")
         self.content: Mapping[str, Any] = content
-        for key in content if known is not None else ():
-            if key not in known:
-                raise ModelFileError(f"{source}: unknown key `{self.dotted(key)}`{did_you_mean(key, known)}")
+        allowed = content.keys() if known is None else known
+        for key in content:
+            if key not in allowed:
+                raise ModelFileError(
+                    f"{source}: unknown key `{self.dotted(key)}`{did_you_mean(key, allowed)}"
+                )
 
     def dotted(self, key: str) -> str:
         """The key as a person would write it, `loss.expr`."""

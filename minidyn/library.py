@@ -1,0 +1,185 @@
+"""Models by name: from what a model file says to a loss, a map and its flows, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+
+from minidyn import modelfile, noise, rules
+from minidyn.compare import Comparison, compare
+from minidyn.errors import InputError, ModelFileError
+from minidyn.flows import GradientFlow, QuasistaticFlow
+from minidyn.flows.base import Flow
+from minidyn.loss import Loss
+from minidyn.manifold import Manifold
+from minidyn.maps import Map
+
+FLOWS: Mapping[str, type[Flow]] = {"quasistatic": QuasistaticFlow, "gradient": GradientFlow}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A named loss with the experiment it is known for.
+
+    loss, map, manifold, flows() : built from the model file (`spec`, whose text is `text`).
+    w0 : starting parameters (D,).  steps, paths, save_every, observe, seed : the default experiment.
+    """
+
+    spec: modelfile.ModelSpec
+    loss: Loss
+    map: Map
+    steps: int
+    paths: int
+    save_every: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def title(self) -> str:
+        return self.spec.title
+
+    @property
+    def description(self) -> str:
+        return self.spec.description.strip()
+
+    @property
+    def reference(self) -> str:
+        return " ".join(self.spec.reference.split())
+
+    @property
+    def text(self) -> str:
+        """The model file."""
+        return self.spec.text
+
+    @cached_property
+    def manifold(self) -> Manifold:
+        """The minima of the loss."""
+        return Manifold(self.loss)
+
+    @cached_property
+    def w0(self) -> NDArray[np.float64]:
+        """Where the experiment starts; projected on the minima if the file says so."""
+        w0 = self.spec.experiment.w0
+        return self.manifold.project(w0) if self.spec.experiment.start == "manifold" else w0
+
+    @property
+    def observe(self) -> dict[str, Any] | None:
+        """What is observed: name -> built-in name or expression."""
+        return {text: text if e is None else e for text, e in self.spec.experiment.observe.items()} or None
+
+    def flows(self) -> list[Flow]:
+        """The flows that the model file names."""
+        out = []
+        for name in self.spec.experiment.flows:
+            if name not in FLOWS:
+                raise ModelFileError(
+                    f"{self.name}: experiment.flows names {name!r}, which this version does not have; "
+                    f"it has {', '.join(FLOWS)}."
+                )
+            flow = FLOWS[name]
+            out.append(QuasistaticFlow(self.map, self.manifold) if flow is QuasistaticFlow else flow(self.map))
+        return out
+
+    def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,
+                       save_every: int | None = None, seed: int | None = None) -> Model:  # fmt: skip
+        """The same model with another learning rate or another size of experiment."""
+        changes = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
+        new = replace(self, **{k: v for k, v in changes.items() if v is not None})
+        if steps is not None and save_every is None:
+            new = replace(new, save_every=None)
+        return new if lr is None else replace(new, map=self.map.with_lr(lr))
+
+    def run(self, **options: Any) -> Comparison:
+        """`compare` the map with its flows as the model file says; keyword arguments override.
+
+        >>> import minidyn as md
+        >>> result = md.load_model("valley").run(steps=200, paths=64)
+        >>> result.meta["paths"]
+        64
+        """
+        given = {
+            "w0": self.w0, "steps": self.steps, "paths": self.paths, "save_every": self.save_every,
+            "observe": self.observe, "rng": self.seed,
+        } | options  # fmt: skip
+        result = compare(self.map, *self.flows(), **given)
+        result.meta |= {"model": self.name, "model_text": self.text}
+        return result
+
+    def __repr__(self) -> str:
+        return f"Model {self.name}: {self.title}\n  {self.map!r}\n  {self.steps:,} steps, {self.paths:,} paths"
+
+    def _repr_latex_(self) -> str:
+        return f"<b>{self.name}</b>: {self.title}<br>{self.map._repr_latex_()}"
+
+
+def list_models() -> list[str]:
+    """Names of the models that come with minidyn.
+
+    >>> import minidyn as md
+    >>> "valley" in md.list_models()
+    True
+    """
+    return modelfile.list_models()
+
+
+def load_model(name: Any) -> Model:
+    """A model by name or by path of a TOML file.
+
+    Raises ModelFileError where the file is missing or broken; names the file, the key and what was expected.
+
+    >>> import minidyn as md
+    >>> md.load_model("valley").loss.dim
+    2
+    """
+    spec = modelfile.read_model(modelfile.find_model(name))
+    try:
+        loss = _loss(spec.loss)
+        system = Map(loss, _rule(spec.rule), _noise(spec.noise))
+    except InputError as e:
+        raise ModelFileError(f"{spec.path or spec.name}: {e}") from e
+    e = spec.experiment
+    return Model(spec, loss, system, e.steps, e.paths, e.save_every, e.rng)
+
+
+def _loss(spec: modelfile.LossSpec) -> Loss:
+    params = [p.symbol for p in spec.params]
+    constants = {spec.symbols[n]: v for n, v in spec.constants.items()}
+    inputs = {spec.symbols[n]: v for n, v in spec.inputs.items()}
+    if spec.kind == "regression":
+        assert spec.target is not None and spec.criterion is not None
+        return Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+    return Loss(spec.expr, params, constants=constants, data=inputs)
+
+
+def _rule(spec: modelfile.RuleSpec) -> rules.Rule:
+    return getattr(rules, spec.name)(**spec.hyperparameters)  # type: ignore[no-any-return]
+
+
+def _noise(specs: tuple[modelfile.NoiseSpec, ...]) -> noise.Noise | None:
+    total: noise.Noise | None = None
+    for spec in specs:
+        o = dict(spec.options)
+        if spec.kind == "gaussian":
+            sigma = o["sigma"]
+            new = noise.GaussianNoise(sp.Matrix(sigma) if _nested(sigma) else sigma)
+        elif spec.kind == "label":
+            new = noise.LabelNoise(o["std"], o.get("batch"), o.get("distribution") or "normal")
+        elif spec.kind == "reshuffle":
+            new = noise.Reshuffle(o["batch"])
+        else:
+            new = noise.Minibatch(o["batch"], bool(o.get("replace")))
+        total = new if total is None else total + new
+    return total
+
+
+def _nested(sigma: Any) -> bool:
+    return isinstance(sigma, (list, tuple)) and bool(sigma) and isinstance(sigma[0], (list, tuple))

@@ -1,0 +1,87 @@
+"""Named quantities along a run: loss, sharpness, trace, distance to the manifold, ...
+
+An observable is a name from `NAMES`, a sympy expression in the parameters, or a function of the
+parameters `w` of shape (paths, D) that returns (paths,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+
+from minidyn.errors import InputError
+from minidyn.loss import Loss
+from minidyn.manifold import Manifold
+
+Floats = NDArray[np.float64]
+Observable = Callable[[Floats], Floats]
+
+NAMES: dict[str, tuple[str, Callable[[Loss], Observable]]] = {
+    "loss": ("the loss", lambda loss: loss.value),
+    "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
+    "sharpness": (
+        "largest eigenvalue of the Hessian",
+        lambda loss: lambda w: np.linalg.eigvalsh(loss.hessian(w))[..., -1],
+    ),
+    "trace": (
+        "trace of the Hessian",
+        lambda loss: lambda w: np.trace(loss.hessian(w), axis1=-2, axis2=-1),
+    ),
+    "distance": ("distance to the manifold of minima", lambda loss: Manifold(loss).distance),
+    "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
+}
+
+
+def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
+    """`{name: function of w (paths, D)}` for what the user asked to observe."""
+    if observe is None:
+        return {}
+    if isinstance(observe, (str, sp.Expr)) or callable(observe):
+        observe = [observe]
+    if isinstance(observe, Mapping):
+        items: Iterable[tuple[str, Any]] = [(str(k), v) for k, v in observe.items()]
+    else:
+        items = [(_name_of(o), o) for o in observe]
+    return {name: _guarded(loss, name, what) for name, what in items}
+
+
+def _name_of(what: Any) -> str:
+    return what if isinstance(what, str) else str(getattr(what, "__name__", what))
+
+
+def _guarded(loss: Loss, name: str, what: Any) -> Observable:
+    """The function, fed only with finite points: others give NaN."""
+    function = _function(loss, what)
+
+    def evaluate(w: Floats) -> Floats:
+        finite = np.isfinite(w).all(axis=-1)
+        out = np.full(len(w), np.nan)
+        if finite.any():
+            values = np.asarray(function(w[finite]), dtype=float)
+            if values.shape != (int(finite.sum()),):
+                raise InputError(
+                    f"the observable {name} returned shape {values.shape} for w of shape {w[finite].shape}; "
+                    "it must return one number per path."
+                )
+            out[finite] = values
+        return out
+
+    return evaluate
+
+
+def _function(loss: Loss, what: Any) -> Observable:
+    if isinstance(what, str):
+        if what not in NAMES:
+            raise InputError(
+                f"no observable is called {what!r}; use {', '.join(NAMES)}, a sympy expression or a function of w."
+            )
+        return NAMES[what][1](loss)
+    if isinstance(what, sp.Expr):
+        return Loss(what, loss.params, constants=loss.constants).value
+    if callable(what):
+        return what  # type: ignore[no-any-return]
+    raise InputError(f"{what!r} cannot be observed: use a name, a sympy expression or a function of w.")

@@ -32,11 +32,6 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
     if op == "pow":
         slope = a[1] * g.pow(a[0], a[1] - 1.0)
         return slope, None if a[1].is_const else n * u("log", a[0])
-    if op in ("min", "max"):
-        first = g.binary("le" if op == "min" else "ge", a[0], a[1])
-        return g.select(first, 1.0, 0.0), g.select(first, 0.0, 1.0)
-    if op == "select":
-        return None, g.select(a[0], 1.0, 0.0), g.select(a[0], 0.0, 1.0)
     if op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
         return None, None
     if op in ("sign", "heaviside", "not"):
@@ -49,8 +44,9 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
         "sin": lambda: u("cos", x),
         "cos": lambda: -u("sin", x),
         "tan": lambda: 1.0 + n * n,
-        "asin": lambda: 1.0 / u("sqrt", (1.0 - x) * (1.0 + x)),
-        "acos": lambda: -1.0 / u("sqrt", (1.0 - x) * (1.0 + x)),
+        "asin": lambda: u("asin_slope", x),
+        "acos": lambda: -u("asin_slope", x),
+        "asin_slope": lambda: x * g.powi(n, 3),
         "atan": lambda: 1.0 / (1.0 + x * x),
         "sinh": lambda: u("cosh", x),
         "cosh": lambda: u("sinh", x),
@@ -58,13 +54,23 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
         "sech": lambda: -n * u("tanh", x),
         "erf": lambda: (2.0 / math.sqrt(math.pi)) * u("exp", -(x * x)),
         "abs": lambda: u("sign", x),
-        "logistic": lambda: n * u("logistic", -x),
+        "logistic": lambda: u("logistic_slope", x),
+        "logistic_slope": lambda: -n * u("tanh", 0.5 * x),
         "softplus": lambda: u("logistic", x),
         "logcosh": lambda: u("tanh", x),
         "log1p": lambda: 1.0 / (1.0 + x),
         "expm1": lambda: u("exp", x),
     }
     return (slopes[op](),)
+
+
+def choice(n: Node) -> tuple[Node, Node, Node] | None:
+    """(condition, value where it holds, value elsewhere) of a node that only chooses, else None."""
+    if n.op == "select":
+        return n.args[0], n.args[1], n.args[2]
+    if n.op in ("min", "max"):  # on a tie the first
+        return n.graph.binary("le" if n.op == "min" else "ge", *n.args), n.args[0], n.args[1]
+    return None
 
 
 def forward(outputs: Sequence[Node], array: str, direction: str) -> list[Node]:
@@ -83,11 +89,11 @@ def forward(outputs: Sequence[Node], array: str, direction: str) -> list[Node]:
             tangent[n.id] = zero if t is zero else g.sum(t, n.data)
         elif not n.args:
             tangent[n.id] = zero
-        elif n.op == "select":
-            yes, no = tangent[n.args[1].id], tangent[n.args[2].id]
-            tangent[n.id] = g.select(n.args[0], yes, no)
         elif all(tangent[a.id] is zero for a in n.args):
             tangent[n.id] = zero
+        elif chosen := choice(n):
+            condition, yes, no = chosen
+            tangent[n.id] = g.select(condition, tangent[yes.id], tangent[no.id])
         else:
             total = zero
             for a, slope in zip(n.args, partials(n), strict=True):
@@ -120,19 +126,14 @@ def reverse(output: Node, array: str, fixed: frozenset[Index] = NO_INDICES) -> l
             continue
         if n.op == "sum":
             contributions = [(n.args[0], bar)]
+        elif chosen := choice(n):  # a mask, not a factor 0 or 1: the branch not taken may be infinite
+            condition, yes, no = chosen
+            flows = [(yes, g.select(condition, bar, 0.0)), (no, g.select(condition, 0.0, bar))]
+            contributions = [(a, flow) for a, flow in flows if a.id in active]
         else:
-            contributions = []
             slopes = partials(n) if n.args else ()
-            for a, slope in zip(n.args, slopes, strict=True):
-                if slope is not None and a.id in active:
-                    if n.op == "select":  # keep inf * 0 out of the branch that is not taken
-                        yes = a is n.args[1]
-                        flow = g.select(n.args[0], bar if yes else 0.0, 0.0 if yes else bar)
-                        contributions.append((a, flow))
-                        if n.args[1] is n.args[2]:
-                            break
-                    else:
-                        contributions.append((a, bar * slope))
+            pairs = zip(n.args, slopes, strict=True)
+            contributions = [(a, bar * slope) for a, slope in pairs if slope is not None and a.id in active]
         for a, flow in contributions:
             for index in sorted(n.indices - a.indices - fixed, reverse=True):
                 if n.op != "sum":

@@ -85,7 +85,7 @@ class Node:
 
 UNARY = frozenset(
     "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf abs sign heaviside "
-    "logistic softplus logcosh sech log1p expm1 not".split()
+    "logistic softplus logcosh sech log1p expm1 asin_slope logistic_slope not".split()
 )
 _FOLD = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,
@@ -116,6 +116,8 @@ class Graph:
     # -- leaves ---------------------------------------------------------------------------------
     def const(self, value: float) -> Node:
         value = float(value)
+        if not math.isfinite(value):
+            raise ExpressionError(f"a constant of the expression is {value}: it must be a finite number.")
         return self.make("const", data=value if value != 0.0 else 0.0)
 
     def load(self, array: str, offset: int = 0, strides: Iterable[tuple[Index, int]] = (),
@@ -147,6 +149,8 @@ class Graph:
             return self.sub(b, a.args[0])
         if a is b:
             return self.mul(2.0, a)
+        if _same_mask(a, b):
+            return self.select(a.args[0], a.args[1] + b.args[1], a.args[2] + b.args[2])
         return self.make("add", sorted((a, b), key=lambda n: n.id))
 
     def sub(self, a: Node | float, b: Node | float) -> Node:
@@ -161,6 +165,8 @@ class Graph:
             return self.neg(b)
         if b.op == "neg":
             return self.add(a, b.args[0])
+        if _same_mask(a, b):
+            return self.select(a.args[0], a.args[1] - b.args[1], a.args[2] - b.args[2])
         return self.make("sub", (a, b))
 
     def neg(self, a: Node) -> Node:
@@ -185,6 +191,8 @@ class Graph:
                 return b
             if a.data == -1.0:
                 return self.neg(b)
+            if _masked(b):
+                return self.select(b.args[0], self.mul(a, b.args[1]), self.mul(a, b.args[2]))
             if b.op == "mul" and b.args[0].is_const and _exact_product(a.data, b.args[0].data):
                 return self.mul(a.data * b.args[0].data, b.args[1])
             if b.op == "neg":
@@ -194,6 +202,9 @@ class Graph:
             return self.neg(self.mul(a.args[0], b))
         if b.op == "neg":
             return self.neg(self.mul(a, b.args[0]))
+        for x, y in ((a, b), (b, a)):  # zero outside its branch, also where the other factor is infinite
+            if _masked(x):
+                return self.select(x.args[0], self.mul(x.args[1], y), self.mul(x.args[2], y))
         for x, y in ((a, b), (b, a)):  # powers of two move outwards, where they meet and cancel
             if x.op == "mul" and x.args[0].is_const and _power_of_two(x.args[0].data):
                 return self.mul(x.args[0], self.mul(x.args[1], y))
@@ -222,7 +233,10 @@ class Graph:
         if n == -1:
             return self.div(1.0, a)
         if a.is_const and (a.data != 0.0 or n > 0):
-            return self.const(a.data**n)
+            try:
+                return self.const(a.data**n)
+            except OverflowError:
+                return self.const(math.inf)
         return self.make("powi", (a,), n)
 
     def pow(self, a: Node, b: Node) -> Node:
@@ -264,6 +278,15 @@ class Graph:
             if index not in b.indices:
                 return self.mul(b, self.sum(a, index))
         return self.make("sum", (body,), index, indices=body.indices - {index})
+
+
+def _masked(x: Node) -> bool:
+    """Whether a node is zero outside one branch of a condition."""
+    return x.op == "select" and any(arm.is_const and arm.data == 0.0 for arm in x.args[1:])
+
+
+def _same_mask(a: Node, b: Node) -> bool:
+    return _masked(a) and _masked(b) and a.args[0] is b.args[0]
 
 
 def _power_of_two(x: float) -> bool:
@@ -335,7 +358,7 @@ class Converter:
         # an iterative walk over what is deep, so that long sums of sums do not exhaust the stack
         expr = sp.sympify(expr)
         todo = [expr]
-        key = tuple(sorted((str(s), i) for s, (i, _) in self._loops.items()))
+        key = tuple(sorted((str(s), i, low) for s, (i, low) in self._loops.items()))
         while todo:
             e = todo[-1]
             if (e, key) in self._memo or isinstance(e, (sp.Sum, sp.Indexed)) or not _plain(e):
@@ -361,21 +384,25 @@ class Converter:
         def go(x: sp.Basic) -> Node:
             return self._convert(x, key)
 
+        if e in self._loops:
+            index, low = self._loops[e]
+            return g.make("index", data=index, indices=frozenset([index])) + float(low)
         if e in self.symbols:
             return self.symbols[e]
         if isinstance(e, sp.Symbol):
-            if e in self._loops:
-                index, low = self._loops[e]
-                return g.make("index", data=index, indices=frozenset([index])) + float(low)
             known = ", ".join(sorted({str(s) for s in self.symbols} | set(self.arrays))) or "none"
             raise ExpressionError(
                 f"the symbol {e} is neither a parameter, a constant nor data (known: {known}); "
                 "declare it or give its number in constants=."
             )
         if isinstance(e, (sp.Integer, sp.Float, sp.Rational)) or (e.is_Number or e.is_NumberSymbol):
-            if e.is_finite is False or e is sp.nan:
-                raise ExpressionError(f"the expression contains {e}, which is not a finite number.")
-            return g.const(float(e))
+            try:
+                number = float(e)
+            except OverflowError:
+                number = math.inf
+            if not math.isfinite(number):
+                raise ExpressionError(f"the expression contains {_short(e)}, which is not a finite number.")
+            return g.const(number)
         if e is sp.I or (getattr(e, "is_number", False) and e.is_real is False):
             raise ExpressionError(f"the subexpression {e} is not real; a loss must be a real expression.")
         if isinstance(e, sp.Add):
@@ -396,7 +423,9 @@ class Converter:
                 out = g.binary(op, out, a)
             return out
         if isinstance(e, sp.Heaviside):
-            return g.unary("heaviside", go(e.args[0]))
+            x, at_zero = go(e.args[0]), e.args[1]
+            step = g.unary("heaviside", x)
+            return step if at_zero == sp.S.Half else g.select(g.binary("eq", x, g.const(0.0)), go(at_zero), step)
         if isinstance(e, sp.Piecewise):
             return self._piecewise(e, go)
         if type(e) in _RELATIONS:
@@ -421,9 +450,10 @@ class Converter:
 
     def _add(self, e: sp.Add, go: Any) -> Node:
         g, args = self.graph, list(e.args)
-        exps = [a for a in args if isinstance(a, sp.exp)]
-        if len(args) == 2 and sp.S.NegativeOne in args and exps:
-            return g.unary("expm1", go(exps[0].args[0]))
+        for sign in (1, -1):  # exp(a) - 1 and 1 - exp(a)
+            exps = [sign * a for a in args if isinstance(sign * a, sp.exp)]
+            if len(args) == 2 and -sign in args and exps:
+                return float(sign) * g.unary("expm1", go(exps[0].args[0]))
         out = g.const(0.0)
         constant = 0.0
         for a in args:
@@ -469,9 +499,6 @@ class Converter:
         b = go(base)
         if exponent.is_Integer:
             return g.powi(b, int(exponent))
-        if exponent.is_Rational and exponent.q == 2 and abs(exponent.p) < 9:
-            root = g.unary("sqrt", b)
-            return g.powi(b, (int(exponent.p) - 1) // 2) * root
         return g.pow(b, go(exponent))
 
     def _log(self, e: sp.log, go: Any) -> Node:
@@ -507,7 +534,7 @@ class Converter:
             if size <= 0:
                 self._loops = saved
                 return self.graph.const(0.0)
-            level = sum(1 for i, _ in self._loops.values())
+            level = 1 + max((i.level for i, _ in saved.values()), default=-1) + len(opened)
             index = Index(level, "sum", size)
             self._loops[symbol] = (index, int(low))
             opened.append((symbol, index))

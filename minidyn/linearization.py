@@ -8,13 +8,14 @@ numbers per coordinate: values `R`, slopes `J`, second derivatives `K` of the av
 
 from __future__ import annotations
 
+import numpy as np
 import sympy as sp
 
 from minidyn.derivatives import reverse
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, store
 from minidyn.maps import Map
-from minidyn.rules import averaged
+from minidyn.rules import AveragedRule, averaged
 
 # mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
 # ruff: noqa: F821
@@ -36,8 +37,20 @@ def add_averaged_map(src: Source, system: Map, accumulators: str) -> None:
         f"SIGNS = {rule.sign_gain is not None}\nADAPTIVE = {any(rule.accumulators)}"
     )
     system.bound.add_covariance(src)
-    _add_jets(src, rule, states)
-    src.quote(noise_slopes, fixed_state, expand, correlated_sign_noise, noise_covariance, inner=True)
+    curved = _add_jets(src, rule, states)
+    if states:
+        src.quote(fixed_state, inner=True)
+    else:
+        src.quote(no_state, inner=True, name="fixed_state")
+    if rule.sign_gain is not None:
+        src.quote(correlated_sign_noise, noise_covariance, inner=True)
+    else:
+        src.quote(linear_noise_covariance, inner=True, name="noise_covariance")
+    src.quote(noise_slopes, expand, inner=True)
+    if curved:
+        src.quote(second_derivative, inner=True)
+    else:
+        src.quote(linear_second_derivative, inner=True, name="second_derivative")
 
 
 def _constant_diagonal(system: Map) -> bool:
@@ -48,13 +61,11 @@ def _constant_diagonal(system: Map) -> bool:
 
 
 def _entries(sigma: object) -> list[object]:
-    import numpy as np
-
     return list(np.asarray(sigma, dtype=object).flat)
 
 
-def _add_jets(src: Source, rule, states: int) -> None:
-    """`jets(x, hp, kk, R, J, K, gain, sign_gain)` for one coordinate."""
+def _add_jets(src: Source, rule: AveragedRule, states: int) -> bool:
+    """`jets(x, hp, kk, R, J, K, gain, sign_gain)` for one coordinate; whether the rule is not linear."""
     g = Graph()
     outputs = rule.nodes(g, rule.outputs)
     width = 3 + states
@@ -76,7 +87,9 @@ def _add_jets(src: Source, rule, states: int) -> None:
         stores.append(store(g, node, "gain", a))
     for a, node in enumerate(rule.nodes(g, rule.sign_gain) if rule.sign_gain else []):
         stores.append(store(g, node, "sign_gain", a))
+    curved = any(n.data[0] == "K" and not (n.args[0].is_const and n.args[0].data == 0.0) for n in stores)
     src.add("jets", "x, hp, kk, R, J, K, gain, sign_gain", Emitter(stores).lines(), "averaged rule, one coordinate", inner=True)
+    return curved
 
 
 # -- quoted into modules ----------------------------------------------------------------------------
@@ -100,6 +113,12 @@ def noise_slopes(w, c, d, nz, q, dq):
                 dq[i, j] = 0.0
 
 
+def no_state(x, hp, kk, R, J, K, gain, sign_gain):
+    """A rule without states: its jets, as they are."""
+    jets(x, hp, kk, R, J, K, gain, sign_gain)
+    return True
+
+
 def fixed_state(x, hp, kk, R, J, K, gain, sign_gain):
     """Newton's method for the states that the averaged rule leaves in place; False if it fails."""
     width = 3 + STATES
@@ -121,8 +140,6 @@ def fixed_state(x, hp, kk, R, J, K, gain, sign_gain):
             x[3 + a] += step[a, 0]
         if largest < 1e-15:
             jets(x, hp, kk, R, J, K, gain, sign_gain)
-            return True
-        if largest == 1.0 and STATES == 0:
             return True
     jets(x, hp, kk, R, J, K, gain, sign_gain)
     return largest < 1e-10
@@ -173,6 +190,15 @@ def correlated_sign_noise(S, i, j):
     return np.sqrt(2.0 / np.pi) * S[i, j] / sj, 2.0 / np.pi * np.arcsin(rho)
 
 
+def linear_noise_covariance(S, gain, sign_gain, Q):
+    """Q = B Sigma B^T for a rule that is smooth in the gradient."""
+    for a in range(1 + STATES):
+        for b in range(1 + STATES):
+            for i in range(D):
+                for j in range(D):
+                    Q[a * D + i, b * D + j] = gain[i, a] * gain[j, b] * S[i, j]
+
+
 def noise_covariance(S, gain, sign_gain, Q):
     """Q = B Sigma B^T, one number per pair of state components."""
     for a in range(1 + STATES):
@@ -189,3 +215,64 @@ def noise_covariance(S, gain, sign_gain, Q):
                             + sign_gain[i, a] * sign_gain[j, b] * both
                         )
                     Q[a * D + i, b * D + j] = total
+
+
+def linear_second_derivative(w, c, d, nz, H, dq, J, K, W, out):
+    """F2[W] where the rule is linear in its inputs: curvature comes from the gradient alone."""
+    width = 3 + STATES
+    top = np.empty((D, D))
+    for i in range(D):
+        for j in range(D):
+            top[i, j] = W[i, j]
+    bend = np.empty(D)
+    third_trace(w, top, c, d, bend)
+    for i in range(D):
+        for a in range(1 + STATES):
+            out[a * D + i] = J[i, a * width + 1] * bend[i]
+
+
+def second_derivative(w, c, d, nz, H, dq, J, K, W, out):
+    """F2[W] for a symmetric W on the full state."""
+    width = 3 + STATES
+    top = np.empty((D, D))
+    for i in range(D):
+        for j in range(D):
+            top[i, j] = W[i, j]
+    bend = np.empty(D)
+    third_trace(w, top, c, d, bend)
+    curve = np.zeros(D)
+    if VARIES:
+        unit = np.zeros(D)
+        part = np.empty(D)
+        for j in range(D):
+            unit[j] = 1.0
+            noise_ddq(w, unit, top[j], c, d, nz, part)
+            unit[j] = 0.0
+            for i in range(D):
+                curve[i] += part[i]
+    inputs = np.zeros((width, (1 + STATES) * D))
+    half = np.empty((width, (1 + STATES) * D))
+    for i in range(D):
+        for p in range(width):
+            for j in range((1 + STATES) * D):
+                inputs[p, j] = 0.0
+        inputs[0, i] = 1.0
+        for j in range(D):
+            inputs[1, j] = H[i, j]
+            inputs[2, j] = dq[i, j]
+        for b in range(STATES):
+            inputs[3 + b, (1 + b) * D + i] = 1.0
+        multiply(inputs, W, half)
+        for a in range(1 + STATES):
+            out[a * D + i] = J[i, a * width + 1] * bend[i] + J[i, a * width + 2] * curve[i]
+        for p in range(width):
+            for r in range(width):
+                used = False
+                for a in range(1 + STATES):
+                    used = used or K[i, (a * width + p) * width + r] != 0.0
+                if used:
+                    covariance = 0.0
+                    for j in range((1 + STATES) * D):
+                        covariance += half[p, j] * inputs[r, j]
+                    for a in range(1 + STATES):
+                        out[a * D + i] += K[i, (a * width + p) * width + r] * covariance

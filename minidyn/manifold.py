@@ -44,7 +44,7 @@ class Manifold:
         """The compiled module."""
         src = Source(f"manifold of {self.loss}")
         src.line(f"from {self.loss.kernels.__name__} import grad, hessian, value")
-        src.line("from minidyn.kernels.linalg import symmetric_eigen")
+        src.line("from minidyn.kernels.linalg import symmetric_eigen\nfrom minidyn.solvers.ode import TABLEAU")
         src.quote(newton_across, descend, inner=True)
         src.quote(project_all)
         return src.load()
@@ -204,21 +204,15 @@ def descend(w, c, d, rtol, max_steps, gap):
     vectors = np.empty((size, size))
     g = np.empty(size)
     step = np.empty(size)
-    k1 = np.empty(size)
-    k2 = np.empty(size)
-    k3 = np.empty(size)
-    k4 = np.empty(size)
-    k5 = np.empty(size)
-    k6 = np.empty(size)
-    k7 = np.empty(size)
+    slopes = np.empty((7, size))
     y = np.empty(size)
     h = 0.0
-    grad(w, c, d, k1)
+    grad(w, c, d, slopes[0])
     for turn in range(max_steps):
         scale, slope = 0.0, 0.0
         for i in range(size):
             scale = max(scale, abs(w[i]))
-            slope = max(slope, abs(k1[i]))
+            slope = max(slope, abs(slopes[0, i]))
         if not scale < 1e12:
             return 1
         if turn % 8 == 0:
@@ -237,37 +231,19 @@ def descend(w, c, d, rtol, max_steps, gap):
         if h == 0.0:
             h = 1e-3 * (1e-3 + scale) / slope
         for _ in range(60):
-            for i in range(size):
-                y[i] = w[i] - h * (0.2 * k1[i])
-            grad(y, c, d, k2)
-            for i in range(size):
-                y[i] = w[i] - h * (3 / 40 * k1[i] + 9 / 40 * k2[i])
-            grad(y, c, d, k3)
-            for i in range(size):
-                y[i] = w[i] - h * (44 / 45 * k1[i] - 56 / 15 * k2[i] + 32 / 9 * k3[i])
-            grad(y, c, d, k4)
-            for i in range(size):
-                y[i] = w[i] - h * (
-                    19372 / 6561 * k1[i] - 25360 / 2187 * k2[i] + 64448 / 6561 * k3[i] - 212 / 729 * k4[i]
-                )
-            grad(y, c, d, k5)
-            for i in range(size):
-                y[i] = w[i] - h * (
-                    9017 / 3168 * k1[i] - 355 / 33 * k2[i] + 46732 / 5247 * k3[i] + 49 / 176 * k4[i]
-                    - 5103 / 18656 * k5[i]
-                )
-            grad(y, c, d, k6)
-            for i in range(size):
-                y[i] = w[i] - h * (
-                    35 / 384 * k1[i] + 500 / 1113 * k3[i] + 125 / 192 * k4[i] - 2187 / 6784 * k5[i] + 11 / 84 * k6[i]
-                )
-            grad(y, c, d, k7)
+            for stage in range(1, 7):
+                for i in range(size):
+                    total = 0.0
+                    for s in range(stage):
+                        total += TABLEAU[stage, s] * slopes[s, i]
+                    y[i] = w[i] - h * total
+                grad(y, c, d, slopes[stage])
             error = 0.0
             for i in range(size):
-                e = h * (
-                    71 / 57600 * k1[i] - 71 / 16695 * k3[i] + 71 / 1920 * k4[i] - 17253 / 339200 * k5[i]
-                    + 22 / 525 * k6[i] - 1 / 40 * k7[i]
-                ) / (rtol * (1.0 + max(abs(w[i]), abs(y[i]))))
+                total = 0.0
+                for s in range(7):
+                    total += TABLEAU[7, s] * slopes[s, i]
+                e = h * total / (rtol * (1.0 + max(abs(w[i]), abs(y[i]))))
                 error += e * e
             error = np.sqrt(error / size)
             if error <= 1.0:
@@ -275,7 +251,7 @@ def descend(w, c, d, rtol, max_steps, gap):
             h *= max(0.2, 0.9 * error**-0.2) if error < np.inf else 0.2
         for i in range(size):
             w[i] = y[i]
-            k1[i] = k7[i]
+            slopes[0, i] = slopes[6, i]
         h *= min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
     return 2
 

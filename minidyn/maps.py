@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn import rules
 from minidyn.errors import InputError
 from minidyn.graph import LANE, SAMPLE, Graph, Node, reachable
-from minidyn.kernels import Emitter, Source, coordinate, store, store_gradient
+from minidyn.kernels import Emitter, Source, coordinate, pointer, store, store_gradient
+from minidyn.kernels.loops import advance_block
+from minidyn.kernels.random import seed_lanes
 from minidyn.loss import Loss
 from minidyn.noise import BoundNoise, Noise
 
@@ -76,13 +78,8 @@ class Map:
         """The generated text of `step` and `draw`."""
         src = Source(f"map {self.rule.name} on {self.loss}")
         src.line(
-            "from minidyn.kernels.random import normals, seed_lanes, shuffle, signs, with_replacement, "
+            "from minidyn.kernels.random import normals, shuffle, signs, with_replacement, "
             "without_replacement"
-        )
-        shuffled = self.bound.picks and self.bound.noise.sampling == "reshuffle"
-        src.line(
-            f"ROWS = {self.bound.rows}\nBATCH = {self.bound.batch}\nPICKS = {self.bound.picks}\n"
-            f"RESHUFFLE = {shuffled}"
         )
         src.add("draw", "r, z, index, order, k, n", self.bound.draw_lines())
         looped = self.loss.per_sample or any(b.shape for b in self.loss.blocks)
@@ -143,7 +140,7 @@ class Map:
             stores, read=read, headers={LANE: ["for lane in range(64):"]}, mutable=("w", "aux", "ok"),
             names=self.loss.names | {("hp", i): f"h_{h}" for i, h in enumerate(self.rule.hyper)},
         )  # fmt: skip
-        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", [*self._step_header(), *emitter.lines()])
+        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", [*self._step_header(), *emitter.lines(), "return 0"])
 
     def _add_called_step(self, src: Source) -> None:
         """Per lane: copy theta, call the noisy gradient, then apply the rule coordinate by coordinate."""
@@ -191,7 +188,7 @@ class Map:
             *(["    add_gaussian(w, c, d, nz, z, lane, out)"] if lines else []),
             *["    " + line for line in rule_emitter.lines()],
             "    total = 0.0", f"    for q in range({size}):", "        total += abs(s[q*64 + lane])",
-            "    if total < np.inf:", "        ok[lane] += 1.0",
+            "    if total < np.inf:", "        ok[lane] += 1.0", "return 0",
         ]  # fmt: skip
         src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", body)
 
@@ -240,13 +237,14 @@ class Map:
         system = self if noise else Map(self.loss, self.rule)
         lead, flat = state.shape[:-1], state.reshape(-1, self.components)
         blocks = pack(flat)
-        kernels, bound = system.kernels, system.bound
+        bound = system.bound
         key = np.random.SeedSequence(rng if isinstance(rng, int) else None).generate_state(2, np.uint64)
         r, draws, index, order = np.empty(256, np.uint64), *buffers(bound)
+        draw, one_step = pointer(system.kernels, "draw"), pointer(system.kernels, "step")
+        numbers = (self.hyper, self.loss.c, self.loss.rows, bound.numbers)
         for number, s in enumerate(blocks):
-            kernels.seed_lanes(key, number * 64, r)
-            size = kernels.draw(r, draws, index, order, k, self.loss.n_samples or 1)
-            kernels.step(s, draws, index, size, k, self.hyper, self.loss.c, self.loss.rows, bound.numbers, np.zeros(64))
+            seed_lanes(key, number * 64, r)
+            advance_block(draw, one_step, s, r, draws, index, order, k, self.loss.n_samples or 1, *numbers, np.zeros(64))
         new = unpack(blocks, len(flat)).reshape((*lead, self.components))
         return new[..., : self.dim] if alone else new
 

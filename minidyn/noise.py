@@ -202,6 +202,11 @@ class BoundNoise:
         return self.noise.batch is not None
 
     @property
+    def shuffles(self) -> bool:
+        """Whether samples are visited in permutations, epoch by epoch."""
+        return self.picks and self.noise.sampling == "reshuffle"
+
+    @property
     def couples(self) -> bool:
         """Whether a flow can be driven by the same normals: all noise is Gaussian."""
         return self.noise.sigma is not None and self.noise.batch is None and self.noise.label_std is None

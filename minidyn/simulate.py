@@ -11,19 +11,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+import numba as nb
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
-from minidyn.kernels import Source
+from minidyn.kernels import pointer
+from minidyn.kernels.random import seed_lanes
 from minidyn.maps import Map, pack, unpack
-from minidyn.solvers import ode, sde
+from minidyn.solvers.ode import integrate
+from minidyn.solvers.sde import em_step
 from minidyn.trajectory import QUANTILES, Run, Status, provenance
 
-# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
-# ruff: noqa: F821
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
 log = logging.getLogger("minidyn")
@@ -224,24 +226,26 @@ class _MapEngine(_Threaded):
         self.system, self.paths = system, len(start)
         self.blocks = pack(system.initial_state(start))
         super().__init__(threads, len(self.blocks))
-        self.kernels = _loop(system, advance_map, "BATCH, PICKS, RESHUFFLE, ROWS, draw, step")
+        self.draw, self.step = pointer(system.kernels, "draw"), pointer(system.kernels, "step")
         self.streams = np.empty((len(self.blocks), 256), np.uint64)
         for number, r in enumerate(self.streams):
-            self.kernels.seed_lanes(key, 64 * number, r)
+            seed_lanes(key, 64 * number, r)
         self.alive = np.zeros((len(self.blocks), 64))
         n = system.loss.n_samples or 1
-        shuffled = system.bound.noise.sampling == "reshuffle" and system.bound.picks
-        self.orders = np.zeros((len(self.blocks) if shuffled else 1, n * 64 if shuffled else 1), np.int64)
+        self.shuffles = system.bound.shuffles
+        size = (len(self.blocks), n * 64) if self.shuffles else (1, 1)
+        self.orders = np.zeros(size, np.int64)
         self.meta: dict[str, Any] = {"threads": self.workers}
 
     def advance(self, done: int, count: int) -> None:
-        m = self.system
-        arrays = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers)
+        m, bound = self.system, self.system.bound
+        arrays = (m.hyper, m.loss.c, m.loss.rows, bound.numbers)
 
         def work(first: int, last: int) -> None:
-            self.kernels.advance_map(
-                self.blocks, self.streams, self.alive, self.orders, first, last, done, count, *arrays
-            )
+            advance_map(
+                self.draw, self.step, self.blocks, self.streams, self.alive, self.orders, first, last, done, count,
+                bound.rows, bound.batch, bound.picks, self.shuffles, *arrays,
+            )  # fmt: skip
 
         self.spread(count, work)
 
@@ -280,7 +284,7 @@ class _OdeEngine(_FlowPaths):
         self.points, self.which = np.unique(start, axis=0, return_inverse=True)
         self.which = self.which.ravel()
         super().__init__(flow, self.points, len(self.points), threads)
-        self.kernels = _loop(flow, advance_ode, "COLUMNS, field, retract", ode.integrate)
+        self.field, self.retract = pointer(flow.kernels, "field"), pointer(flow.kernels, "retract")
         self.rtol, self.atol = rtol, atol
         self.h = np.zeros((len(self.points), 1))
         self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
@@ -290,8 +294,8 @@ class _OdeEngine(_FlowPaths):
 
     def advance(self, done: int, count: int) -> None:
         def work(first: int, last: int) -> None:
-            self.kernels.advance_ode(
-                self.points, self.h, self.status, self.ended, first, last, done, count, self.rtol, self.atol,
+            advance_ode(
+                self.field, self.retract, self.flow.kernels.COLUMNS, self.points, self.h, self.status, self.ended, first, last, done, count, self.rtol, self.atol,
                 *self.arrays,
             )  # fmt: skip
 
@@ -312,12 +316,13 @@ class _SdeEngine(_FlowPaths):
         self.blocks = pack(start)
         super().__init__(flow, start, len(self.blocks), threads)
         self.paths = len(start)
-        self.kernels = _loop(flow, advance_sde, "COLUMNS, ROWS, draw, field, retract", sde.em_step)
+        self.draw = pointer(flow.kernels, "draw")
+        self.field, self.retract = pointer(flow.kernels, "field"), pointer(flow.kernels, "retract")
         self.substeps = substeps
         self.streams = np.empty((len(self.blocks), 256), np.uint64)
         own = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
         for number, r in enumerate(self.streams):
-            self.kernels.seed_lanes(own, 64 * number, r)
+            seed_lanes(own, 64 * number, r)
         # lanes that only fill up the last block do not run
         self.status = np.full(len(self.blocks) * 64, 99, np.int64)
         self.status[: self.paths] = 0
@@ -333,8 +338,8 @@ class _SdeEngine(_FlowPaths):
 
     def advance(self, done: int, count: int) -> None:
         def work(first: int, last: int) -> None:
-            self.kernels.advance_sde(
-                self.blocks, self.streams, self.status, self.ended, first, last, done, count, self.substeps,
+            advance_sde(
+                self.draw, self.field, self.retract, self.flow.kernels.ROWS, self.flow.kernels.COLUMNS, self.blocks, self.streams, self.status, self.ended, first, last, done, count, self.substeps,
                 *self.arrays,
             )  # fmt: skip
 
@@ -351,52 +356,48 @@ class _SdeEngine(_FlowPaths):
 # -- the compiled loops --------------------------------------------------------------------------------
 
 
-def _loop(system: Map | Flow, loop: Callable[..., None], names: str, *extra: Callable[..., Any]) -> Any:
-    """The module that runs `loop` on the kernels of a system, made once per system."""
-    modules = system.__dict__.setdefault("_loops", {})
-    if loop.__name__ not in modules:
-        src = Source(f"{loop.__name__} of {type(system).__name__}")
-        src.line(f"from {system.kernels.__name__} import {names}")
-        src.line("from minidyn.kernels.random import seed_lanes\nfrom minidyn.solvers.ode import NODES, TABLEAU")
-        if extra:
-            src.quote(*extra, inner=True)
-        src.quote(loop)
-        modules[loop.__name__] = src.load()
-    return modules[loop.__name__]
+def _jit(function):
+    return nb.njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
-def advance_map(blocks, streams, alive, orders, first, last, k0, steps, hp, c, d, nz):
+@_jit
+def advance_map(
+    draw, step, blocks, streams, alive, orders, first, last, k0, steps, rows, batch, picks, shuffles, hp, c, d, nz
+):
     n = d.shape[0]
-    z = np.zeros((ROWS + 1) * 64)
-    index = np.zeros(BATCH * 64, np.int64)
-    own = np.zeros(n * 64 if PICKS else 1, np.int64)
+    z = np.zeros((rows + 1) * 64)
+    index = np.zeros(batch * 64, np.int64)
+    own = np.zeros(n * 64 if picks else 1, np.int64)
     for q in range(own.shape[0]):
         own[q] = q // 64
     for block in range(first, last):
         s = blocks[block]
         r = streams[block]
         ok = alive[block]
-        order = orders[block] if RESHUFFLE else own
+        order = orders[block] if shuffles else own
         for k in range(k0 + 1, k0 + steps + 1):
             size = draw(r, z, index, order, k, n)
             step(s, z, index, size, k, hp, c, d, nz, ok)
 
 
-def advance_ode(points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp):
+@_jit
+def advance_ode(
+    field, retract, columns, points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp
+):
     size = points.shape[1]
     slopes = np.empty((7, size))
     trial = np.empty(size)
-    f = np.zeros((size, COLUMNS))
+    f = np.zeros((size, columns))
     for path in range(first, last):
         if status[path] != 0:
             continue
         w = points[path]
         k1 = float(k0 + steps)
-        code = integrate(w, h[path], float(k0), k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f)
+        code = integrate(field, retract, w, h[path], float(k0), k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f)
         for i in range(size):
             if not abs(w[i]) < np.inf:
                 code = 1
-            if abs(f[i, 0] if COLUMNS > 0 else 0.0) > 0.0:
+            if columns > 0 and abs(f[i, 0]) > 0.0:
                 code = 4
         if code != 0:
             status[path] = code
@@ -405,16 +406,19 @@ def advance_ode(points, h, status, ended, first, last, k0, steps, rtol, atol, hp
                 w[i] = np.nan
 
 
-def advance_sde(blocks, streams, status, ended, first, last, k0, steps, substeps, hp, c, d, nz, fp):
+@_jit
+def advance_sde(
+    draw, field, retract, rows, columns, blocks, streams, status, ended, first, last, k0, steps, substeps, hp, c, d, nz, fp
+):
     size = blocks.shape[1] // 64
     n = d.shape[0]
-    z = np.zeros((ROWS + 1) * 64)
-    total = np.zeros((ROWS + 1) * 64)
+    z = np.zeros((rows + 1) * 64)
+    total = np.zeros((rows + 1) * 64)
     index = np.zeros(64, np.int64)
     w = np.empty(size)
     b = np.empty(size)
-    f = np.zeros((size, COLUMNS))
-    xi = np.empty(COLUMNS)
+    f = np.zeros((size, columns))
+    xi = np.empty(columns)
     for block in range(first, last):
         s = blocks[block]
         r = streams[block]
@@ -433,9 +437,9 @@ def advance_sde(blocks, streams, status, ended, first, last, k0, steps, substeps
                     continue
                 for i in range(size):
                     w[i] = s[i * 64 + lane]
-                for q in range(COLUMNS):
+                for q in range(columns):
                     xi[q] = total[q * 64 + lane]
-                code = em_step(w, float(k), float(span), xi, b, f, hp, c, d, nz, fp)
+                code = em_step(field, retract, w, float(k), float(span), xi, b, f, hp, c, d, nz, fp)
                 for i in range(size):
                     if code == 0 and not abs(w[i]) < np.inf:
                         code = 1

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import FlowError, InputError
-from minidyn.kernels import Source
+from minidyn.kernels import Source, pointer
+from minidyn.kernels.loops import evaluate
 from minidyn.maps import Map
 
 Floats = NDArray[np.float64]
@@ -68,13 +69,19 @@ class Flow:
         """Whether the flow is driven by the very normals that the map draws."""
         return False
 
+    def evaluate(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        """Fill `b` and `f` at one point; the field's status code."""
+        m = self.map
+        field = pointer(self.kernels, "field")
+        return int(evaluate(field, w, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
         points = self.loss.check(w)
         flat = np.ascontiguousarray(points.reshape(-1, self.dim))
         drift, factor = np.empty_like(flat), np.zeros((len(flat), self.dim, self.kernels.COLUMNS))
-        numbers, m = self.numbers(flat), self.map
+        numbers = self.numbers(flat)
         for row, (b, f) in enumerate(zip(drift, factor, strict=True)):
-            code = self.kernels.field(flat[row], float(k), m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f)
+            code = self.evaluate(flat[row], float(k), numbers, b, f)
             if code:
                 raise FlowError(f"{self.name} at w = {np.round(flat[row], 6)}: {self.explain(code)}")
         lr = self.map.lr(max(k, 1))

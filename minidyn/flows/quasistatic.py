@@ -82,7 +82,7 @@ class QuasistaticFlow(Flow):
         src.line(f"COLUMNS = {columns}\nROWS = {rows}\nCOUPLED = {self.couples}")
         lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {rows // 2})", "return 1"]
         src.add("draw", "r, z, index, order, k, n", lines)
-        src.quote(normal_step, across, analyse, second_derivative, noise_columns, inner=True)
+        src.quote(normal_step, across, analyse, noise_columns, inner=True)
         src.quote(retract, field)
         return src
 
@@ -119,12 +119,10 @@ class QuasistaticFlow(Flow):
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`: label noise on interpolating minima has none."""
-        numbers, m = self.numbers(w0), self.map
+        numbers = self.numbers(w0)
         for w in np.unique(w0.reshape(-1, self.dim), axis=0)[:16]:
             b, f = np.empty(self.dim), np.zeros((self.dim, self.kernels.COLUMNS))
-            code = self.kernels.field(
-                w, 1.0, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f
-            )  # fmt: skip
+            code = self.evaluate(w, 1.0, numbers, b, f)
             if code:
                 raise FlowError(f"{self.name} at w = {np.round(w, 6)}: {self.explain(code)}")
             if np.abs(f).max() > 0.0:
@@ -295,53 +293,6 @@ def analyse(w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q):
     sigma(w, c, d, nz, S)
     noise_covariance(S, gain, sign_gain, Q)
     return 0
-
-
-def second_derivative(w, c, d, nz, H, dq, J, K, W, out):
-    """F2[W] for a symmetric W on the full state."""
-    width = 3 + STATES
-    top = np.empty((D, D))
-    for i in range(D):
-        for j in range(D):
-            top[i, j] = W[i, j]
-    bend = np.empty(D)
-    third_trace(w, top, c, d, bend)
-    curve = np.zeros(D)
-    if VARIES:
-        unit = np.zeros(D)
-        part = np.empty(D)
-        for j in range(D):
-            unit[j] = 1.0
-            noise_ddq(w, unit, top[j], c, d, nz, part)
-            unit[j] = 0.0
-            for i in range(D):
-                curve[i] += part[i]
-    inputs = np.zeros((width, (1 + STATES) * D))
-    half = np.empty((width, (1 + STATES) * D))
-    for i in range(D):
-        for p in range(width):
-            for j in range((1 + STATES) * D):
-                inputs[p, j] = 0.0
-        inputs[0, i] = 1.0
-        for j in range(D):
-            inputs[1, j] = H[i, j]
-            inputs[2, j] = dq[i, j]
-        for b in range(STATES):
-            inputs[3 + b, (1 + b) * D + i] = 1.0
-        multiply(inputs, W, half)
-        for a in range(1 + STATES):
-            out[a * D + i] = J[i, a * width + 1] * bend[i] + J[i, a * width + 2] * curve[i]
-        for p in range(width):
-            for r in range(width):
-                used = False
-                for a in range(1 + STATES):
-                    used = used or K[i, (a * width + p) * width + r] != 0.0
-                if used:
-                    covariance = 0.0
-                    for j in range((1 + STATES) * D):
-                        covariance += half[p, j] * inputs[r, j]
-                    for a in range(1 + STATES):
-                        out[a * D + i] += K[i, (a * width + p) * width + r] * covariance
 
 
 def noise_columns(w, c, d, nz, right, left, gain, Q, f):

@@ -16,8 +16,9 @@ from typing import Any
 from minidyn.graph import Graph, Index, Node
 from minidyn.kernels import cache
 from minidyn.kernels.emit import Emitter, store
+from minidyn.kernels.pointers import SIGNATURES, pointer
 
-__all__ = ["Emitter", "Source", "cache", "mangle", "store", "store_gradient"]
+__all__ = ["Emitter", "Source", "cache", "mangle", "pointer", "store", "store_gradient"]
 
 _HEADER = '''"""{title}
 
@@ -30,7 +31,9 @@ import numba as nb
 import numpy as np
 from math import acos, asin, asinh, atan, cos, cosh, erf, exp, expm1, log, log1p, sin, sinh, sqrt, tan, tanh
 
-from minidyn.kernels.functions import heaviside, logcosh, logistic, maximum, minimum, sech, sign, softplus
+from minidyn.kernels.functions import (
+    asin_slope, heaviside, logcosh, logistic, logistic_slope, maximum, minimum, sech, sign, softplus,
+)
 
 jit = nb.njit(cache=True, nogil=True, error_model="numpy")
 inner = nb.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -52,13 +55,18 @@ class Source:
     def add(self, name: str, args: str, lines: Sequence[str], doc: str = "", inner: bool = False) -> None:
         """A generated function; an `inner` one is called by other kernels only and compiles faster."""
         head = [f"def {name}({args}):"] + ([f'    """{doc}"""'] if doc else [])
-        self._parts.append(_decorator(inner) + "\n".join(head + ["    " + line for line in lines]) + "\n")
+        self._parts.append(_decorator(name, inner) + "\n".join(head + ["    " + line for line in lines]) + "\n")
 
-    def quote(self, *functions: Callable[..., Any], inner: bool = False) -> None:
-        """Functions of the package, compiled here so that they call what this module defines."""
+    def quote(self, *functions: Callable[..., Any], inner: bool = False, name: str = "") -> None:
+        """Functions of the package, compiled here so that they call what this module defines.
+
+        With `name` a function goes by another name: that of the general one whose place it takes."""
         for function in functions:
             text = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
-            self._parts.append(_decorator(inner) + text[text.index("def ") :])
+            text = text[text.index("def ") :]
+            if name:
+                text = text.replace(f"def {function.__name__}(", f"def {name}(", 1)
+            self._parts.append(_decorator(name or function.__name__, inner) + text)
 
     def line(self, text: str) -> None:
         """A line at module level."""
@@ -75,7 +83,9 @@ class Source:
         return self._module
 
 
-def _decorator(inner: bool) -> str:
+def _decorator(name: str, inner: bool) -> str:
+    if name in SIGNATURES:  # compiled on demand, as a function pointer
+        return "\n\n"
     return "\n\n@inner\n" if inner else "\n\n@jit\n"
 
 

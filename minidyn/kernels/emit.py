@@ -226,7 +226,9 @@ class Emitter:
 
     def _name(self, name: str) -> str:
         self._taken[name] += 1
-        return name if self._taken[name] == 1 else f"{name}_{self._taken[name]}"
+        if self._taken[name] > 1:
+            return self._name(f"{name}_{self._taken[name]}")
+        return name
 
     def _text(self, n: Node, bound: dict[int, str]) -> tuple[str, int]:
         if n.op == "const":
@@ -268,9 +270,17 @@ class Emitter:
         if n.op == "powi":
             return _power(arg(0, _ATOM), n.data), own
         if n.op == "pow":
-            return f"pow({arg(0, 0)}, {arg(1, 0)})", _ATOM
+            return self._pow(arg(0, 0), n.args[1], arg(1, 0)), _ATOM
         inner = ", ".join(arg(k, 0) for k in range(len(n.args)))
         return f"{_CALLS.get(n.op, n.op)}({inner})", _ATOM
+
+    @staticmethod
+    def _pow(x: str, exponent: Node, text: str) -> str:
+        """Small half-integer powers by a square root, the others by the library's pow."""
+        n = exponent.data - 0.5 if exponent.is_const else 0.0
+        if x.isidentifier() and n in (1.0, 2.0, 3.0):
+            return f"({'*'.join([x] * int(n))}*sqrt({x}))"
+        return f"pow({x}, {text})"
 
     # -- addresses ------------------------------------------------------------------------------
     def _count(self, index: Index) -> str:

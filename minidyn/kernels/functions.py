@@ -21,6 +21,19 @@ def logistic(x):
 
 
 @jit
+def logistic_slope(x):
+    """`exp(x) / (1 + exp(x))**2`, the derivative of the logistic function."""
+    e = math.exp(-abs(x))
+    return e / ((1.0 + e) * (1.0 + e))
+
+
+@jit
+def asin_slope(x):
+    """`1 / sqrt(1 - x**2)`, accurate near -1 and 1."""
+    return 1.0 / math.sqrt((1.0 - x) * (1.0 + x))
+
+
+@jit
 def softplus(x):
     """`log(1 + exp(x))` without overflow."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))

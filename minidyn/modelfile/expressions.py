@@ -4,12 +4,11 @@
 
 A whitelist of functions, subscripts of declared arrays, `Sum(expr, (j, 0, 9))`, and comparisons as the
 conditions of `Piecewise((expr, condition), ..., (expr, True))`. Nothing else exists, so nothing else can
-happen; every size is checked before the work that it would make expensive.
+happen; `algebra` keeps each step small.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -17,17 +16,12 @@ from typing import Any
 import sympy as sp
 
 from ..errors import ExpressionError
+from .algebra import ANY_NUMBER, FUNCTIONS, add, apply, constant, multiply, number, power
 from .grammar import read_tree
 from .wording import did_you_mean, shorten
 
-MAX_EXPONENT = 100  # of a power with a numeric exponent
-MAX_INTEGER = 2**53  # beyond it an integer is no longer exactly a float64
-MAX_BITS = 1_100  # of any integer that a constant power may produce; a float64 ends at 2**1024
 MAX_RANGE = 10_000_000  # terms of one Sum
 
-_ONE_ARGUMENT = "exp log sin cos tan asin acos atan sinh cosh tanh erf Abs sign Heaviside sqrt"
-_ANY_NUMBER = ("Min", "Max")
-FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE_ARGUMENT.split(), *_ANY_NUMBER)}
 SPECIAL_FORMS = ("Piecewise", "Sum")
 NUMBERS = {"pi": sp.pi, "E": sp.E}
 RELATIONS = {"<": sp.Lt, "<=": sp.Le, ">": sp.Gt, ">=": sp.Ge, "==": sp.Eq, "!=": sp.Ne}
@@ -42,7 +36,15 @@ def parse_expression(text: str, symbols: Mapping[str, Any]) -> sp.Expr:
 
     Raises `ExpressionError`, one sentence, for anything outside the grammar or over a limit.
     """
-    return _in_float64(_Builder(symbols).expression(read_tree(text, symbols)))
+    tree = read_tree(text, symbols)
+    try:
+        return _Builder(symbols).expression(tree)
+    except ExpressionError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:  # sympy, where it must compare what is not real
+        raise ExpressionError(
+            f"The expression {shorten(text)} compares something that is not real."
+        ) from error
 
 
 class _Builder:
@@ -55,19 +57,19 @@ class _Builder:
     def expression(self, tree: tuple) -> sp.Expr:
         match tree:
             case ("number", text):
-                return _number(text)
+                return number(text)
             case ("name", name):
                 return self.name(name)
             case ("+", terms):
-                return _finite(sp.Add(*[self.expression(t) for t in terms]))
+                return add([self.expression(t) for t in terms])
             case ("*", factors):
-                return _finite(sp.Mul(*[self.expression(f) for f in factors]))
+                return multiply([self.expression(f) for f in factors])
             case ("-", operand):
-                return -self.expression(operand)
+                return multiply([sp.Integer(-1), self.expression(operand)])
             case ("/", operand):
-                return _power(self.expression(operand), sp.Integer(-1))
+                return power(self.expression(operand), sp.Integer(-1))
             case ("**", base, exponent):
-                return _power(self.expression(base), self.expression(exponent))
+                return power(self.expression(base), self.expression(exponent))
             case ("index", name, indices):
                 return self.indexed(name, indices)
             case ("call", "Sum", arguments) if "Sum" not in self.symbols:
@@ -103,11 +105,11 @@ class _Builder:
         if name not in FUNCTIONS:
             near = did_you_mean(name, [*FUNCTIONS, *SPECIAL_FORMS])
             raise ExpressionError(f"`{name}` is not a function that expressions may call{near}")
-        many = name in _ANY_NUMBER
+        many = name in ANY_NUMBER
         if len(arguments) != 1 and not (many and arguments):
             wanted = "at least one argument" if many else "one argument"
             raise ExpressionError(f"`{name}` takes {wanted}, not {len(arguments)}.")
-        return _apply(name, [self.expression(argument) for argument in arguments])
+        return apply(name, [self.expression(argument) for argument in arguments])
 
     def indexed(self, name: str, indices: list[tuple]) -> sp.Expr:
         base = self.symbols.get(name)
@@ -150,6 +152,8 @@ class _Builder:
             limits.append(limit)
         body = self.expression(arguments[0])
         self.ranges = outer
+        if not body.free_symbols - {symbol for symbol, _, _ in limits}:
+            raise ExpressionError(f"The Sum of {shorten(body)} is a constant: write its value instead.")
         return sp.Sum(body, *limits)
 
     def piecewise(self, arguments: list[tuple]) -> sp.Expr:
@@ -166,7 +170,9 @@ class _Builder:
         if tree[0] != "compare":
             raise ExpressionError("A condition of `Piecewise` is one comparison, as in x < 0, or True.")
         _, relation, left, right = tree
-        a, b = self.expression(left), self.expression(right)
+        a, b = constant(self.expression(left)), constant(self.expression(right))
+        if a.has(sp.Piecewise) or b.has(sp.Piecewise):  # sympy would multiply the cases out
+            raise ExpressionError("A condition of `Piecewise` must not hold another `Piecewise`.")
         return RELATIONS[relation](a, b, evaluate=a.is_Number and b.is_Number)
 
 
@@ -180,78 +186,3 @@ def _limit(index: tuple, low: sp.Expr, high: sp.Expr) -> tuple[sp.Symbol, int, i
             f"integers in order, with at most {MAX_RANGE} terms."
         )
     return sp.Symbol(index[1], integer=True), int(low), int(high)
-
-
-def _number(text: str) -> sp.Number:
-    if text.isdigit():
-        if len(text) > 20 or int(text) > MAX_INTEGER:
-            raise ExpressionError(f"The integer {shorten(text)} is above 2**53; write a decimal, as in 1e20.")
-        return sp.Integer(int(text))
-    value = float(text)
-    if not math.isfinite(value):
-        raise ExpressionError(f"The number {shorten(text)} does not fit in double precision.")
-    return sp.Float(value)  # 53 bits: exactly the float64
-
-
-def _power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
-    """`base**exponent`, after making sure that it is real and cheap to compute."""
-    if not exponent.is_Number:
-        return _apply("exp", [exponent]) if base is sp.E else _finite(base ** _without_big_integers(exponent))
-    if exponent.is_Float and (2 * float(exponent)).is_integer():
-        exponent = sp.Rational(int(2 * exponent), 2)  # x**2.0 is x**2, x**0.5 is sqrt(x)
-    if abs(exponent) > MAX_EXPONENT:
-        raise ExpressionError(f"The exponent {shorten(exponent)} is above {MAX_EXPONENT} in magnitude.")
-    if base.is_negative and base.is_Number and not exponent.is_Integer:
-        raise ExpressionError(f"The constant {shorten(base)} ** ({exponent}) is not real.")
-    bits = max((max(abs(n.p), n.q).bit_length() for n in base.atoms(sp.Rational)), default=0)
-    if exponent != -1 and bits * abs(exponent) > MAX_BITS:
-        raise ExpressionError(f"The power {shorten(base)} ** {exponent} is too large for double precision.")
-    return _finite(base**exponent)
-
-
-def _apply(name: str, arguments: list[sp.Expr]) -> sp.Expr:
-    """A function call, left as written unless its arguments are plain numbers.
-
-    sympy's own simplifications can take long, or turn exp(n*log(2)) into 2**n for any n.
-    """
-    if name == "sqrt":
-        return _power(arguments[0], sp.Rational(1, 2))
-    if all(argument.is_Number for argument in arguments):
-        value = _finite(FUNCTIONS[name](*arguments))
-        if value.is_extended_real is False:
-            raise ExpressionError(f"The constant {shorten(value)} is not real.")
-        return value
-    if name in ("Min", "Max") and len(set(arguments)) == 1:
-        return arguments[0]
-    if name == "exp" and arguments[0].has(sp.log):
-        arguments = [_without_big_integers(arguments[0])]
-    return FUNCTIONS[name](*arguments, evaluate=False)
-
-
-def _without_big_integers(expr: sp.Expr) -> sp.Expr:
-    """The same exponent with large integers as floats, so that no exact power of them is ever formed."""
-    big = [n for n in expr.atoms(sp.Rational) if abs(n.p) > MAX_EXPONENT * n.q]
-    return expr.xreplace({n: sp.Float(float(n)) for n in big})
-
-
-def _finite(expr: sp.Expr) -> sp.Expr:
-    """`expr`, if it is not a constant that float64 lacks."""
-    bad = expr.is_number and expr.has(sp.zoo, sp.nan, sp.oo, sp.I)
-    if bad or (expr.is_Number and not math.isfinite(_as_float(expr))):
-        raise ExpressionError("A constant part divides by zero, is not real, or overflows double precision.")
-    return expr
-
-
-def _in_float64(expr: sp.Expr) -> sp.Expr:
-    """`expr` with every number finite, and as a float where an exact one needs more than 53 bits."""
-    big = [n for n in expr.atoms(sp.Number) if not n.is_Rational or max(abs(n.p), n.q) > MAX_INTEGER]
-    if expr.has(sp.I) or not all(math.isfinite(_as_float(n)) for n in big):
-        raise ExpressionError(f"The expression {shorten(expr)} holds a number that is not real or finite.")
-    return expr.xreplace({n: sp.Float(float(n)) for n in big if n.is_Rational})
-
-
-def _as_float(number: sp.Number) -> float:
-    try:
-        return float(number)
-    except OverflowError:
-        return math.inf

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
+import numba as nb
 import numpy as np
 
-# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
-# ruff: noqa: F821
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 TABLEAU = np.array([
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
@@ -26,7 +26,8 @@ TABLEAU = np.array([
 NODES = np.array([0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0])
 
 
-def integrate(w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f):
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def integrate(field, retract, w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f):
     """Carry w from step k0 to k1 in place; h[0] is the step size that is tried first, and next.
 
     Returns the status code of the field where it fails for good, 4 where the step size vanishes.

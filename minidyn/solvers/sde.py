@@ -6,11 +6,13 @@ manifold every step is followed by the flow's retraction.
 
 from __future__ import annotations
 
-# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
-# ruff: noqa: F821
+import numba as nb
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
-def em_step(w, k, span, xi, b, f, hp, c, d, nz, fp):
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def em_step(field, retract, w, k, span, xi, b, f, hp, c, d, nz, fp):
     """w += b span + f xi, with xi the sum of the `span` steps' normals; a status code."""
     code = field(w, k, hp, c, d, nz, fp, b, f)
     if code != 0:

@@ -1,0 +1,20 @@
+"""Calls of kernels by pointer from Python."""
+
+from __future__ import annotations
+
+import numba as nb
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+
+@nb.njit(cache=True, error_model="numpy")
+def evaluate(field, w, k, hp, c, d, nz, fp, b, f):
+    """One evaluation of a flow's field."""
+    return field(w, k, hp, c, d, nz, fp, b, f)
+
+
+@nb.njit(cache=True, error_model="numpy")
+def advance_block(draw, step, s, r, z, index, order, k, n, hp, c, d, nz, ok):
+    """One step of one block of 64 paths."""
+    size = draw(r, z, index, order, k, n)
+    step(s, z, index, size, k, hp, c, d, nz, ok)

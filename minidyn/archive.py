@@ -4,8 +4,9 @@
 
 A run fills one group; a comparison has one group per run (`runs/<label>`), `quantities` and `errors`. Every
 dimension is a dimension scale, so `xarray.open_dataset(path, engine="h5netcdf", group=...)` labels all of it.
-Names that netCDF cannot hold are rewritten and the originals kept as attributes. A digest of the whole tree
-travels with it: it survives copying and repacking, and gives away a damaged or edited file.
+Names that netCDF cannot hold are rewritten and the originals kept as attributes. After the last byte of HDF5
+comes a seal, a hash of all before it, which readers of HDF5 ignore and which gives away a damaged or edited file:
+the HDF5 library alone returns flipped bits without a word, and never returns from some zeroed blocks.
 
 The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go
 to a temporary name in the target's folder and are renamed, so an older result stays until then.
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _OWN = "minidyn_"  # a group's attributes with this prefix, and `title`, are the archive's; the rest is `meta`
 _NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and any _...
+_SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
 _LARGE = 16 * 1024  # bytes from which an array is compressed
 # What h5py, numpy and json raise on bytes that are not what they were.
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
@@ -72,7 +74,6 @@ def save(result: Run | Comparison, path: str | os.PathLike[str]) -> Path:
         tree = _comparison_tree(result)
     else:
         raise InputError(f"Cannot save {type(result).__name__}: give a Run or a Comparison.")
-    tree.attrs[_OWN + "digest"] = _digest(tree)
     try:
         image = _image(tree)
     except _BROKEN as error:
@@ -91,15 +92,17 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison:
     file = _source(path)
     try:
         with h5py.File(file, "r") as root:
-            kind = _check_header(root.attrs, file)
+            _check_format(root.attrs.get(_OWN + "format"), file)
+            if not _is_sealed(file):
+                raise ArchiveError(f"{_shown(file)} was damaged or edited after `save`; copy or compute it again.")
             tree = _read_group(root)
-        intact = tree.attrs.pop(_OWN + "digest") == _digest(tree)
     except _BROKEN as error:
         if getattr(error, "errno", None) == errno.EAGAIN:
             raise ArchiveError(f"{_shown(file)} is open for writing elsewhere; close it there.") from error
-        raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy it or compute it again.") from error
-    if not intact:
-        raise ArchiveError(f"{_shown(file)} was damaged or edited since minidyn wrote it; compute it again.")
+        raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy or compute it again.") from error
+    kind = tree.attrs.get(_OWN + "kind")
+    if kind not in ("run", "comparison"):
+        raise ArchiveError(f"{_shown(file)} holds {_shown(kind)}, not a run or a comparison; upgrade minidyn.")
     try:
         return _run(tree) if kind == "run" else _comparison(tree)
     except _BROKEN as error:
@@ -279,7 +282,7 @@ def _comparison(group: _Group) -> Comparison:
     )
 
 
-# ---------------------------------------------------------------- names, attributes, digest
+# ---------------------------------------------------------------- names and attributes
 
 
 def _name(text: str, taken: set[str]) -> str:
@@ -346,28 +349,6 @@ def _is_native(value: object) -> bool:
     )
 
 
-def _digest(group: _Group) -> str:
-    """A hash of everything in a group, however the file stores it; taken while the digest is not in it."""
-    state = hashlib.blake2b(digest_size=16)
-
-    def feed(*facts: Any) -> None:
-        state.update(json.dumps(facts, sort_keys=True, default=np.ndarray.tolist).encode() + b"\n")
-
-    def walk(node: _Group) -> None:
-        feed("group", node.attrs, sorted(node.groups), sorted(node.variables))
-        for name, v in sorted(node.variables.items()):
-            feed(name, v.dims, v.values.dtype.name, v.values.shape, v.attrs)
-            if v.values.dtype == object:
-                feed(v.values.tolist())
-            else:
-                state.update(np.ascontiguousarray(v.values).reshape(-1).view(np.uint8).data)
-        for _, child in sorted(node.groups.items()):
-            walk(child)
-
-    walk(group)
-    return state.hexdigest()
-
-
 # ---------------------------------------------------------------- the file
 
 
@@ -377,7 +358,8 @@ def _image(tree: _Group) -> bytes:
     with h5py.File("image", "w", track_order=True, libver=("v108", "v110"), **options) as root:
         _write_group(root, tree, 0)
         root.flush()
-        return bytes(root.id.get_file_image())
+        image: bytes = root.id.get_file_image()
+        return image
 
 
 def _write_group(node: h5py.Group, group: _Group, dimid: int) -> int:
@@ -450,19 +432,34 @@ def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
     return _Variable(dims, values, attrs)
 
 
-def _check_header(attrs: Mapping[str, Any], file: Path) -> str:
-    """The kind of result that a file says it holds; refuses what this version cannot read."""
-    version, kind = attrs.get(_OWN + "format"), attrs.get(_OWN + "kind")
+def _check_format(version: object, file: Path) -> None:
+    """Refuse what this minidyn cannot read, before the HDF5 library reads anything but a number."""
     if not isinstance(version, np.integer):
         raise ArchiveError(f"{_shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
-    if version > FORMAT:
+    if version != FORMAT:
         raise ArchiveError(
             f"{_shown(file)} was written by a newer minidyn (format {version}, this one reads {FORMAT}); "
             "upgrade minidyn."
         )
-    if version < 1 or kind not in ("run", "comparison"):
-        raise ArchiveError(f"{_shown(file)} holds {_shown(kind)} in format {version}; no minidyn wrote that.")
-    return str(kind)
+
+
+def _seal(digest: hashlib.blake2b) -> bytes:
+    return _SEAL + digest.hexdigest().encode()
+
+
+def _is_sealed(file: Path) -> bool:
+    """Whether a file is byte for byte what `save` wrote."""
+    digest = _hash()
+    left = file.stat().st_size - len(_seal(digest))
+    with file.open("rb") as bytes_of:
+        while left > 0 and (block := bytes_of.read(min(left, 2**20))):
+            digest.update(block)
+            left -= len(block)
+        return bytes_of.read() == _seal(digest)
+
+
+def _hash(start: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(start, digest_size=16)
 
 
 def _write(image: bytes, target: Path) -> None:
@@ -472,6 +469,7 @@ def _write(image: bytes, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(image)
+            file.write(_seal(_hash(image)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

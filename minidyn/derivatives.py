@@ -87,9 +87,7 @@ def forward(outputs: Sequence[Node], array: str, direction: str) -> list[Node]:
         elif n.op == "sum":
             t = tangent[n.args[0].id]
             tangent[n.id] = zero if t is zero else g.sum(t, n.data)
-        elif not n.args:
-            tangent[n.id] = zero
-        elif all(tangent[a.id] is zero for a in n.args):
+        elif not n.args or all(tangent[a.id] is zero for a in n.args):
             tangent[n.id] = zero
         elif chosen := choice(n):
             condition, yes, no = chosen

@@ -40,6 +40,8 @@ Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band,
 _PANELS = 6
 _POINTS = 400  # of an ensemble drawn on the landscape
 _THIN = 3  # paths drawn as thin lines
+_HUGE = 1e100  # beyond this a path has left every picture
+_LOWEST = 1e-18  # part of the largest value at which a logarithmic scale ends
 _ZERO = 1e-12  # a quantity that stays below this on the manifold is zero to rounding
 _GREY, _FAINT, _MINIMA = "#5f6670", "#c9ced6", "#8c1d40"
 _GREEK = frozenset(
@@ -106,20 +108,21 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
     plane = all(run.w is not None and run.w.shape[-1] == 2 for run in result.runs.values())
     rows, columns, wide = _layout(len(names), plane)
     with rc_context(_STYLE):
-        fig = _figure(4.0 * columns + 0.9 * wide, 1.3 + max(2.65 * rows, 3.3))
-        widths, heights = [1 + 0.225 * wide] + [1] * (columns - 1), [1.8, 1] * rows
+        fig = _figure(max(3.8 * columns + 1.6 * wide, 6.4), 1.3 + max(2.65 * rows, 3.3))
+        widths, heights = [1 + 0.42 * wide] + [1] * (columns - 1), [1.8, 1] * rows
         grid = fig.add_gridspec(2 * rows, columns, width_ratios=widths, height_ratios=heights)
         places = [divmod(i, columns) for i in range(rows * columns)]
         if plane:
             places = [(r, c) for r, c in places if c > 0 or (r > 0 and not wide)]
-            _draw_landscape(fig.add_subplot(grid[:, 0] if wide else grid[:2, 0]), result, loss, looks, wide)
+            _draw_landscape(fig.add_subplot(grid[:, 0] if wide else grid[:2, 0]), result, loss, looks)
         for name, (row, column) in zip(names, places, strict=False):
             upper = fig.add_subplot(grid[2 * row, column])
             lower = fig.add_subplot(grid[2 * row + 1, column], sharex=upper)
             _draw_quantity(upper, lower, result, name, looks)
             _share_clock(upper, lower, result.steps, result.time, row == 0, row == rows - 1)
         _head(fig, _headline(result), _details(result))
-        fig.legend(handles=_handles(looks, plane, loss), loc="outside lower center", ncols=6, frameon=False)
+        handles, room = _handles(looks, plane, loss), int(fig.get_figwidth() / 1.45)
+        fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), room), frameon=False)
         _save(fig, path)
     return fig
 
@@ -176,8 +179,7 @@ def _draw_quantity(upper: Axes, lower: Axes, result: Comparison, name: str, look
         for edge in (low, high) if len(values[label]) > 1 else ():
             upper.plot(k, edge, color=look.colour, ls=look.dash, lw=0.8, alpha=0.85, zorder=3 + order)
         upper.plot(k, mean, color=look.colour, ls=look.dash, lw=look.width, zorder=10 + order)
-    if _wants_log(list(curves.values())):
-        upper.set_yscale("log")
+    _choose_scale(upper, list(curves.values()))
     upper.set_title(_pretty(name), loc="left")
     lower.set_ylabel("flow − map", fontsize=8)
     lower.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
@@ -209,9 +211,19 @@ def _draw_spread(ax: Axes, run: Run, name: str, look: _Look) -> None:
         if values is not None:
             ax.plot(run.steps, values[:_THIN].T, color=look.colour, lw=0.5, alpha=0.55)
     ax.plot(run.steps, mean, color=look.colour, lw=1.9)
-    if _wants_log([(mean, edges[0.05], edges[0.95])]):
-        ax.set_yscale("log")
+    _choose_scale(ax, [(mean, edges[0.05], edges[0.95])])
     ax.set_title(_pretty(name), loc="left")
+
+
+def _choose_scale(ax: Axes, curves: list[Curve]) -> None:
+    """A logarithmic scale where means and bands are positive and the means span more than a factor of thirty."""
+    everything = np.concatenate([np.concatenate(c) for c in curves])
+    means = np.concatenate([c[0] for c in curves])
+    everything, means = everything[np.isfinite(everything)], means[np.isfinite(means)]
+    if means.size and everything.min() > 0 and means.max() > 30 * means.min():
+        ax.set_yscale("log")
+        if everything.min() < _LOWEST * everything.max():
+            ax.set_ylim(_LOWEST * everything.max(), 3 * everything.max())
 
 
 def _share_clock(upper: Axes, lower: Axes, steps: NDArray[np.int64], time: Floats, top: bool, bottom: bool) -> None:
@@ -239,12 +251,12 @@ def _share_clock(upper: Axes, lower: Axes, steps: NDArray[np.int64], time: Float
 # -- the landscape -------------------------------------------------------------------------------------
 
 
-def _draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict[str, _Look], wide: bool) -> None:
+def _draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict[str, _Look]) -> None:
     """Level sets, minima, the ensembles at the last step, a few paths."""
     low, high = _window([run.w for run in result.runs.values() if run.w is not None])
     first = next(iter(result.runs.values()))
     if loss is not None and loss.dim == 2:
-        _draw_levels(ax, loss, low, high, wide)
+        _draw_levels(ax, loss, low, high)
         for curve in _minima(loss, low, high):
             ax.plot(*curve.T, color=_MINIMA, lw=1.3, zorder=3, **({"marker": "*"} if len(curve) == 1 else {}))
     for order, (label, look) in enumerate(looks.items()):
@@ -269,7 +281,7 @@ def _draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict
     ax.set_title(f"ensembles at step {int(first.steps[-1]):,}; thin: {_THIN} paths", loc="left")
 
 
-def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats, wide: bool) -> None:
+def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:
     """Filled level sets of the loss above its lowest value here, log-spaced over four decades."""
     x, y = (np.linspace(a, b, 161) for a, b in zip(low, high, strict=True))
     with np.errstate(all="ignore"):
@@ -284,21 +296,17 @@ def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats, wide: bool) ->
     filled = ax.contourf(x, y, np.maximum(z, levels[0] / 10), levels, cmap=_LAND, norm=norm, extend="both", zorder=0)
     ax.contour(x, y, z, levels, colors="white", linewidths=0.5, alpha=0.8, zorder=1)
     bar = ax.figure.colorbar(
-        filled, ax=ax, location="bottom" if wide else "right", shrink=0.75, aspect=38 if wide else 26, pad=0.02,
-        format=LogFormatterSciNotation(), ticks=LogLocator(10),
-    )  # fmt: skip
+        filled, ax=ax, shrink=0.7, aspect=30, pad=0.01, format=LogFormatterSciNotation(), ticks=LogLocator(10)
+    )
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.annotate(
-        "loss", (-0.02, 0.5) if wide else (0.5, 1.06), xycoords="axes fraction",
-        ha="right" if wide else "center", va="center" if wide else "bottom",
-    )  # fmt: skip
+    bar.ax.annotate("loss", (0.5, 1.06), xycoords="axes fraction", ha="center", va="bottom")
 
 
 def _window(clouds: Iterable[Floats]) -> tuple[Floats, Floats]:
     """Corners of the part of the plane that almost all points visit."""
     points = np.concatenate([w.reshape(-1, 2) for w in clouds])
-    points = points[np.isfinite(points).all(axis=1)]
+    points = points[(np.abs(points) < _HUGE).all(axis=1)]
     if not len(points):
         return np.array([-1.0, -1.0]), np.array([1.0, 1.0])
     low, high = np.quantile(points, [0.001, 0.999], axis=0)
@@ -351,8 +359,8 @@ def _walk(manifold: Manifold, seed: Floats, low: Floats, high: Floats, sign: flo
 
 
 def _over_paths(values: Floats, statistic: Callable[[Floats], Any]) -> Floats:
-    """A statistic over the finite paths at each time, (paths, T) -> (T,); NaN where there are none."""
-    columns = (v[np.isfinite(v)] for v in values.T)
+    """A statistic over the paths that are in the picture at each time, (paths, T) -> (T,); NaN where none is."""
+    columns = (v[np.abs(v) < _HUGE] for v in values.T)
     return np.array([float(statistic(v)) if len(v) else np.nan for v in columns])
 
 
@@ -368,20 +376,13 @@ def _difference(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
     def variance(v: Floats) -> Any:
         return v.var(ddof=1) / len(v) if len(v) > 1 else 0.0
 
+    a, b = (np.where(np.abs(v) < _HUGE, v, np.nan) for v in (a, b))
     if coupled and a.shape == b.shape:
         return _over_paths(b - a, np.mean), np.sqrt(_over_paths(b - a, variance))
     return (
         _over_paths(b, np.mean) - _over_paths(a, np.mean),
         np.sqrt(_over_paths(a, variance) + _over_paths(b, variance)),
     )
-
-
-def _wants_log(curves: list[Curve]) -> bool:
-    """Whether means and bands are positive and the means span more than a factor of thirty."""
-    everything = np.concatenate([np.concatenate(c) for c in curves])
-    means = np.concatenate([c[0] for c in curves])
-    everything, means = everything[np.isfinite(everything)], means[np.isfinite(means)]
-    return bool(means.size and everything.min() > 0 and means.max() > 30 * means.min())
 
 
 def _shown(result: Comparison) -> list[str]:
@@ -459,7 +460,7 @@ def _head(fig: Figure, title: str, details: list[str]) -> None:
     fig.text(0.1 / width, 1 - 0.36 / height, text, **below)
     engine = fig.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0, 0, 1, 1 - (0.45 + 0.165 * (text.count("\n") + 1)) / height))
+    engine.set(h_pad=0.03, hspace=0.0, rect=(0, 0, 1, 1 - (0.45 + 0.165 * (text.count("\n") + 1)) / height))
 
 
 def _handles(looks: dict[str, _Look], plane: bool, loss: Loss | None) -> list[Any]:

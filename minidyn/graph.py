@@ -9,7 +9,7 @@ written once, whatever the length of the loop.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,8 @@ class Node:
         return self.op == "const"
 
     def __repr__(self) -> str:
-        inner = ", ".join([f"#{a.id}" for a in self.args] + ([repr(self.data)] if self.data is not None else []))
+        data = [repr(self.data)] if self.data is not None else []
+        inner = ", ".join([f"#{a.id}" for a in self.args] + data)
         return f"#{self.id}={self.op}({inner})"
 
 
@@ -87,7 +88,7 @@ UNARY = frozenset(
     "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf abs sign heaviside "
     "logistic softplus logcosh sech log1p expm1 asin_slope logistic_slope not".split()
 )
-_FOLD = {
+_FOLD: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,
     "tan": math.tan, "tanh": math.tanh, "atan": math.atan, "cosh": math.cosh, "sinh": math.sinh,
     "erf": math.erf, "abs": abs,
@@ -322,6 +323,7 @@ _RELATIONS = {
     sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
     sp.Equality: "eq", sp.Unequality: "ne",
 }  # fmt: skip
+_DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
 SUPPORTED = (
     "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf Abs sign Min Max "
     "Piecewise Heaviside Sum"
@@ -349,7 +351,8 @@ class Converter:
     `MatrixSymbol` to the `Array` where it lives.
     """
 
-    def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node], arrays: Mapping[str, Array] | None = None):
+    def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node],
+                 arrays: Mapping[str, Array] | None = None):  # fmt: skip
         self.graph, self.symbols, self.arrays = graph, symbols, dict(arrays or {})
         self._loops: dict[sp.Basic, tuple[Index, int]] = {}
         self._memo: dict[Any, Node] = {}
@@ -425,7 +428,9 @@ class Converter:
         if isinstance(e, sp.Heaviside):
             x, at_zero = go(e.args[0]), e.args[1]
             step = g.unary("heaviside", x)
-            return step if at_zero == sp.S.Half else g.select(g.binary("eq", x, g.const(0.0)), go(at_zero), step)
+            if at_zero == sp.S.Half:
+                return step
+            return g.select(g.binary("eq", x, g.const(0.0)), go(at_zero), step)
         if isinstance(e, sp.Piecewise):
             return self._piecewise(e, go)
         if type(e) in _RELATIONS:
@@ -445,7 +450,8 @@ class Converter:
         if isinstance(e, sp.matrices.expressions.matexpr.MatrixElement):
             return self._element(str(e.parent), e.indices, e)
         raise ExpressionError(
-            f"the subexpression {_short(e)} uses {type(e).__name__}, which has no kernel; supported: {SUPPORTED}."
+            f"the subexpression {_short(e)} uses {type(e).__name__}, which has no kernel; "
+            f"supported: {SUPPORTED}."
         )
 
     def _add(self, e: sp.Add, go: Any) -> Node:
@@ -476,8 +482,7 @@ class Converter:
         for f in factors:
             if isinstance(f, sp.Rational) and not f.is_Integer:
                 top, bottom = top * float(f.p), bottom * float(f.q)
-            elif (isinstance(f, sp.Pow) and f.exp.is_Number and f.exp.is_negative
-                  and _one_plus_exp(f.base) is None):  # fmt: skip
+            elif isinstance(f, sp.Pow) and f.exp in _DIVISIONS and _one_plus_exp(f.base) is None:
                 bottom = bottom * self._power(f.base, -f.exp, go)
             else:
                 top = top * go(f)
@@ -488,7 +493,7 @@ class Converter:
         inner = _one_plus_exp(base)
         if inner is not None and exponent.is_Integer and exponent.is_negative:
             return self.graph.powi(self.graph.unary("logistic", go(-inner)), int(-exponent))
-        if exponent.is_Number and exponent.is_negative:
+        if exponent in _DIVISIONS:
             return 1.0 / self._power(base, -exponent, go)
         return self._power(base, exponent, go)
 
@@ -517,7 +522,9 @@ class Converter:
     def _piecewise(self, e: sp.Piecewise, go: Any) -> Node:
         pairs = list(e.args)
         if pairs[-1][1] not in (True, sp.true):
-            raise ExpressionError(f"{_short(e)} has no last branch `(..., True)`: it would be undefined somewhere.")
+            raise ExpressionError(
+                f"{_short(e)} has no last branch `(..., True)`: it would be undefined somewhere."
+            )
         out = go(pairs[-1][0])
         for value, condition in reversed(pairs[:-1]):
             out = self.graph.select(go(condition), go(value), out)
@@ -529,7 +536,9 @@ class Converter:
         saved = dict(self._loops)
         for symbol, low, high in reversed(limits):  # sympy writes the innermost sum first
             if not (low.is_Integer and high.is_Integer):
-                raise ExpressionError(f"the sum over {symbol} runs from {low} to {high}: both must be integers.")
+                raise ExpressionError(
+                    f"the sum over {symbol} runs from {low} to {high}: both must be integers."
+                )
             size = int(high) - int(low) + 1
             if size <= 0:
                 self._loops = saved
@@ -549,13 +558,16 @@ class Converter:
     def _element(self, name: str, positions: Sequence[sp.Basic], e: sp.Basic) -> Node:
         if name not in self.arrays:
             known = ", ".join(sorted(self.arrays)) or "none"
-            raise ExpressionError(f"{e}: the indexed symbol {name} is neither a parameter nor data (known: {known}).")
+            raise ExpressionError(
+                f"{e}: the indexed symbol {name} is neither a parameter nor data (known: {known})."
+            )
         home = self.arrays[name]
         if len(home.shape) == 1 and len(positions) == 2 and positions[1] == 0:
             positions = positions[:1]
         if len(positions) != len(home.shape):
             raise ExpressionError(f"{e}: {name} has {len(home.shape)} indices, not {len(positions)}.")
-        offset, strides = home.offset, {}
+        offset = home.offset
+        strides: dict[Index, int] = {}
         for position, stride, length in zip(positions, home.strides, home.shape, strict=True):
             const, reach = sp.sympify(position), []
             for symbol in sorted(position.free_symbols, key=str):
@@ -573,7 +585,9 @@ class Converter:
             least = int(const) + sum(min(r, 0) for r in reach)
             most = int(const) + sum(max(r, 0) for r in reach)
             if least < 0 or most >= length:
-                raise ExpressionError(f"{e}: the index runs from {least} to {most}, but {name} has {length} entries.")
+                raise ExpressionError(
+                    f"{e}: the index runs from {least} to {most}, but {name} has {length} entries."
+                )
             offset += int(const) * stride
         return self.graph.load(home.array, offset, [(i, s) for i, s in strides.items() if s], per=home.per)
 

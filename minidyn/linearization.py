@@ -8,49 +8,40 @@ numbers per coordinate: values `R`, slopes `J`, second derivatives `K` of the av
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import sympy as sp
 
 from minidyn.derivatives import reverse
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, store
-from minidyn.maps import Map
+from minidyn.kernels.linalg import jit, multiply, solve, symmetric_eigen
 from minidyn.rules import AveragedRule, averaged
 
-# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
-# ruff: noqa: F821
+if TYPE_CHECKING:
+    from minidyn.maps import Map
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "jets")
 
 
 def add_averaged_map(src: Source, system: Map, accumulators: str) -> None:
-    """Add `jets`, the loss's derivatives, the noise covariance and `expand` to a module."""
-    rule = averaged(system.rule, accumulators)
-    names = "value grad hessian hvp third third_trace sample_grad"
-    if system.loss.model is not None:
-        names += " model_grad"
-    src.line(f"from {system.loss.kernels.__name__} import {', '.join(names.split())}")
-    src.line("from minidyn.kernels.linalg import *")
-    states = len(system.rule.states)
-    frozen = [int(accumulators == "frozen" and a) for a in rule.accumulators]
-    varies = not _constant_diagonal(system)
-    src.line(
-        f"D = {system.dim}\nSTATES = {states}\nFROZEN = np.array({frozen or [0]})\nVARIES = {varies}\n"
-        f"SIGNS = {rule.sign_gain is not None}\nADAPTIVE = {any(rule.accumulators)}"
-    )
+    """Add the kernels that `expand` and `analyse` need to a module: `jets` and the noise covariance."""
+    names = ["grad", "sample_grad"] + (["model_grad"] if system.loss.model is not None else [])
+    src.line(f"from {system.loss.kernels.__name__} import {', '.join(names)}")
     system.bound.add_covariance(src)
-    curved = _add_jets(src, rule, states)
-    if states:
-        src.quote(fixed_state, inner=True)
-    else:
-        src.quote(no_state, inner=True, name="fixed_state")
-    if rule.sign_gain is not None:
-        src.quote(correlated_sign_noise, noise_covariance, inner=True)
-    else:
-        src.quote(linear_noise_covariance, inner=True, name="noise_covariance")
-    src.quote(noise_slopes, expand, inner=True)
-    if curved:
-        src.quote(second_derivative, inner=True)
-    else:
-        src.quote(linear_second_derivative, inner=True, name="second_derivative")
+    _add_jets(src, averaged(system.rule, accumulators))
+
+
+def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
+    """What the compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
+    whether the rule takes signs, has accumulators, shares the map's normals, and which states are frozen."""
+    rule = averaged(system.rule, accumulators)
+    frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
+    known = (len(frozen), not _constant_diagonal(system), rule.sign_gain is not None, any(rule.accumulators), coupled)
+    return [*map(float, known), *frozen]
 
 
 def _constant_diagonal(system: Map) -> bool:
@@ -64,11 +55,11 @@ def _entries(sigma: object) -> list[object]:
     return list(np.asarray(sigma, dtype=object).flat)
 
 
-def _add_jets(src: Source, rule: AveragedRule, states: int) -> bool:
-    """`jets(x, hp, kk, R, J, K, gain, sign_gain)` for one coordinate; whether the rule is not linear."""
+def _add_jets(src: Source, rule: AveragedRule) -> None:
+    """`jets(x, hp, kk, R, J, K, gain, sign_gain)` for one coordinate."""
     g = Graph()
     outputs = rule.nodes(g, rule.outputs)
-    width = 3 + states
+    width = 3 + len(rule.accumulators)
     stores = []
 
     def slopes(node: Node) -> dict[int, Node]:
@@ -87,53 +78,49 @@ def _add_jets(src: Source, rule: AveragedRule, states: int) -> bool:
         stores.append(store(g, node, "gain", a))
     for a, node in enumerate(rule.nodes(g, rule.sign_gain) if rule.sign_gain else []):
         stores.append(store(g, node, "sign_gain", a))
-    curved = any(n.data[0] == "K" and not (n.args[0].is_const and n.args[0].data == 0.0) for n in stores)
-    src.add("jets", "x, hp, kk, R, J, K, gain, sign_gain", Emitter(stores).lines(), "averaged rule, one coordinate", inner=True)
-    return curved
+    src.add("jets", "x, hp, kk, R, J, K, gain, sign_gain", Emitter(stores).lines(), "averaged rule, one coordinate", plain=True)
 
 
-# -- quoted into modules ----------------------------------------------------------------------------
+# -- compiled once per machine -----------------------------------------------------------------------
 
 
-def noise_slopes(w, c, d, nz, q, dq):
+@jit
+def noise_slopes(fns, w, c, d, nz, fp, q, dq):
     """q = diag Sigma and its derivative dq[i, j] = d q_i / d theta_j."""
+    _, _, _, _, _, noise_q, noise_dq, _, _ = fns
+    dim = w.shape[0]
     noise_q(w, c, d, nz, q)
-    if VARIES:
-        unit = np.zeros(D)
-        column = np.empty(D)
-        for j in range(D):
+    if fp[3] != 0.0:
+        unit = np.zeros(dim)
+        column = np.empty(dim)
+        for j in range(dim):
             unit[j] = 1.0
             noise_dq(w, unit, c, d, nz, column)
             unit[j] = 0.0
-            for i in range(D):
+            for i in range(dim):
                 dq[i, j] = column[i]
     else:
-        for i in range(D):
-            for j in range(D):
+        for i in range(dim):
+            for j in range(dim):
                 dq[i, j] = 0.0
 
 
-def no_state(x, hp, kk, R, J, K, gain, sign_gain):
-    """A rule without states: its jets, as they are."""
-    jets(x, hp, kk, R, J, K, gain, sign_gain)
-    return True
-
-
-def fixed_state(x, hp, kk, R, J, K, gain, sign_gain):
+@jit
+def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
     """Newton's method for the states that the averaged rule leaves in place; False if it fails."""
-    width = 3 + STATES
-    block = np.empty((STATES, STATES))
-    step = np.empty((STATES, 1))
+    width = 3 + states
+    block = np.empty((states, states))
+    step = np.empty((states, 1))
     for _ in range(50):
         jets(x, hp, kk, R, J, K, gain, sign_gain)
         largest = 0.0
-        for a in range(STATES):
+        for a in range(states):
             step[a, 0] = R[1 + a] - x[3 + a]
-            for b in range(STATES):
+            for b in range(states):
                 block[a, b] = (1.0 if a == b else 0.0) - J[(1 + a) * width + 3 + b]
         if not solve(block, step):
             return False
-        for a in range(STATES):
+        for a in range(states):
             if not abs(step[a, 0]) < np.inf:
                 return False
             largest = max(largest, abs(step[a, 0]) / (1e-300 + abs(x[3 + a]) + abs(step[a, 0])))
@@ -145,43 +132,48 @@ def fixed_state(x, hp, kk, R, J, K, gain, sign_gain):
     return largest < 1e-10
 
 
-def expand(w, k, hp, c, d, nz, q, X, R, J, K, gain, sign_gain):
+@jit
+def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     """Fixed state and jets of every coordinate at a point of M; a status code, 0 if all is well.
 
     Also takes out the weak force `p = R_theta(g=0) - theta` (theory 2.2c): it is returned in R[:, 0].
     """
-    width = 3 + STATES
+    _, _, _, _, _, _, _, _, jets = fns
+    dim = w.shape[0]
+    states = np.int64(fp[2])
+    width = 3 + states
     kk = np.empty(1)
     kk[0] = k
-    for i in range(D):
-        if (ADAPTIVE or SIGNS) and not q[i] > 0.0:
+    for i in range(dim):
+        if (fp[5] != 0.0 or fp[4] != 0.0) and not q[i] > 0.0:
             return 6
         for b in range(width):
             X[i, b] = 0.0
         X[i, 0] = w[i]
         X[i, 2] = q[i]
-        if not fixed_state(X[i], hp, kk, R[i], J[i], K[i], gain[i], sign_gain[i]):
+        if not fixed_state(jets, states, X[i], hp, kk, R[i], J[i], K[i], gain[i], sign_gain[i]):
             return 6
         R[i, 0] -= w[i]
         J[i, 0] = 1.0
         K[i, 0] = 0.0
-        for a in range(STATES):
-            if FROZEN[a]:
+        for a in range(states):
+            if fp[7 + a] != 0.0:
                 for b in range(width):
                     J[i, (1 + a) * width + b] = 0.0
                     for e in range(width):
                         K[i, ((1 + a) * width + b) * width + e] = 0.0
-                for out in range(1 + STATES):
+                for out in range(1 + states):
                     J[i, out * width + 3 + a] = 0.0
                     for b in range(width):
                         K[i, (out * width + 3 + a) * width + b] = 0.0
                         K[i, (out * width + b) * width + 3 + a] = 0.0
-        for b in range((1 + STATES) * width):
+        for b in range((1 + states) * width):
             if not abs(J[i, b]) < np.inf:
                 return 6
     return 0
 
 
+@jit
 def correlated_sign_noise(S, i, j):
     """Covariances (xi_i, sign xi_j) and (sign xi_i, sign xi_j) of Gaussian noise."""
     si = np.sqrt(S[i, i])
@@ -190,23 +182,17 @@ def correlated_sign_noise(S, i, j):
     return np.sqrt(2.0 / np.pi) * S[i, j] / sj, 2.0 / np.pi * np.arcsin(rho)
 
 
-def linear_noise_covariance(S, gain, sign_gain, Q):
-    """Q = B Sigma B^T for a rule that is smooth in the gradient."""
-    for a in range(1 + STATES):
-        for b in range(1 + STATES):
-            for i in range(D):
-                for j in range(D):
-                    Q[a * D + i, b * D + j] = gain[i, a] * gain[j, b] * S[i, j]
-
-
-def noise_covariance(S, gain, sign_gain, Q):
+@jit
+def noise_covariance(S, gain, sign_gain, signs, Q):
     """Q = B Sigma B^T, one number per pair of state components."""
-    for a in range(1 + STATES):
-        for b in range(1 + STATES):
-            for i in range(D):
-                for j in range(D):
+    dim = S.shape[0]
+    states = gain.shape[1] - 1
+    for a in range(1 + states):
+        for b in range(1 + states):
+            for i in range(dim):
+                for j in range(dim):
                     total = gain[i, a] * gain[j, b] * S[i, j]
-                    if SIGNS:
+                    if signs:
                         cross, both = correlated_sign_noise(S, i, j)
                         back, _ = correlated_sign_noise(S, j, i)
                         total += (
@@ -214,65 +200,127 @@ def noise_covariance(S, gain, sign_gain, Q):
                             + sign_gain[i, a] * gain[j, b] * back
                             + sign_gain[i, a] * sign_gain[j, b] * both
                         )
-                    Q[a * D + i, b * D + j] = total
+                    Q[a * dim + i, b * dim + j] = total
 
 
-def linear_second_derivative(w, c, d, nz, H, dq, J, K, W, out):
-    """F2[W] where the rule is linear in its inputs: curvature comes from the gradient alone."""
-    width = 3 + STATES
-    top = np.empty((D, D))
-    for i in range(D):
-        for j in range(D):
-            top[i, j] = W[i, j]
-    bend = np.empty(D)
-    third_trace(w, top, c, d, bend)
-    for i in range(D):
-        for a in range(1 + STATES):
-            out[a * D + i] = J[i, a * width + 1] * bend[i]
-
-
-def second_derivative(w, c, d, nz, H, dq, J, K, W, out):
+@jit
+def second_derivative(fns, w, c, d, nz, fp, H, dq, J, K, W, out):
     """F2[W] for a symmetric W on the full state."""
-    width = 3 + STATES
-    top = np.empty((D, D))
-    for i in range(D):
-        for j in range(D):
+    _, _, third_trace, _, _, _, _, noise_ddq, _ = fns
+    dim = w.shape[0]
+    states = np.int64(fp[2])
+    width = 3 + states
+    top = np.empty((dim, dim))
+    for i in range(dim):
+        for j in range(dim):
             top[i, j] = W[i, j]
-    bend = np.empty(D)
+    bend = np.empty(dim)
     third_trace(w, top, c, d, bend)
-    curve = np.zeros(D)
-    if VARIES:
-        unit = np.zeros(D)
-        part = np.empty(D)
-        for j in range(D):
+    curve = np.zeros(dim)
+    if fp[3] != 0.0:
+        unit = np.zeros(dim)
+        part = np.empty(dim)
+        for j in range(dim):
             unit[j] = 1.0
             noise_ddq(w, unit, top[j], c, d, nz, part)
             unit[j] = 0.0
-            for i in range(D):
+            for i in range(dim):
                 curve[i] += part[i]
-    inputs = np.zeros((width, (1 + STATES) * D))
-    half = np.empty((width, (1 + STATES) * D))
-    for i in range(D):
+    inputs = np.zeros((width, (1 + states) * dim))
+    half = np.empty((width, (1 + states) * dim))
+    for i in range(dim):
         for p in range(width):
-            for j in range((1 + STATES) * D):
+            for j in range((1 + states) * dim):
                 inputs[p, j] = 0.0
         inputs[0, i] = 1.0
-        for j in range(D):
+        for j in range(dim):
             inputs[1, j] = H[i, j]
             inputs[2, j] = dq[i, j]
-        for b in range(STATES):
-            inputs[3 + b, (1 + b) * D + i] = 1.0
+        for b in range(states):
+            inputs[3 + b, (1 + b) * dim + i] = 1.0
         multiply(inputs, W, half)
-        for a in range(1 + STATES):
-            out[a * D + i] = J[i, a * width + 1] * bend[i] + J[i, a * width + 2] * curve[i]
+        for a in range(1 + states):
+            out[a * dim + i] = J[i, a * width + 1] * bend[i] + J[i, a * width + 2] * curve[i]
         for p in range(width):
             for r in range(width):
                 used = False
-                for a in range(1 + STATES):
+                for a in range(1 + states):
                     used = used or K[i, (a * width + p) * width + r] != 0.0
                 if used:
                     covariance = 0.0
-                    for j in range((1 + STATES) * D):
+                    for j in range((1 + states) * dim):
                         covariance += half[p, j] * inputs[r, j]
-                    for a in range(1 + STATES):
-                        out[a * D + i] += K[i, (a * width + p) * width + r] * covariance
+                    for a in range(1 + states):
+                        out[a * dim + i] += K[i, (a * width + p) * width + r] * covariance
+
+
+@jit
+def normal_step(hessian, w, c, d, fp, values, vectors, H):
+    """Eigen-decomposition of the Hessian at w; code 3 if its rank is not that of M."""
+    dim = w.shape[0]
+    hessian(w, c, d, H)
+    work = H.copy()
+    symmetric_eigen(work, values, vectors)
+    largest = 0.0
+    for a in range(dim):
+        largest = max(largest, abs(values[a]))
+        if not abs(values[a]) < np.inf:
+            return 2
+    tangent = np.int64(fp[0])
+    # the eigenvalues nearest zero belong to the tangent space: move them to the front
+    for a in range(tangent):
+        best = a
+        for b in range(a + 1, dim):
+            if abs(values[b]) < abs(values[best]):
+                best = b
+        if best != a:
+            x = values[a]
+            values[a] = values[best]
+            values[best] = x
+            for i in range(dim):
+                x = vectors[i, a]
+                vectors[i, a] = vectors[i, best]
+                vectors[i, best] = x
+    for a in range(tangent, dim):
+        if values[a] < -fp[1] * largest:
+            return 5
+        if values[a] <= fp[1] * largest:
+            return 3
+    return 0
+
+
+@jit
+def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q):
+    """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q."""
+    _, hessian, _, sigma, _, _, _, _, _ = fns
+    dim = w.shape[0]
+    states = np.int64(fp[2])
+    values = np.empty(dim)
+    code = normal_step(hessian, w, c, d, fp, values, vectors, H)
+    if code != 0:
+        return code
+    width = 3 + states
+    q = np.empty(dim)
+    noise_slopes(fns, w, c, d, nz, fp, q, dq)
+    X = np.empty((dim, width))
+    R = np.empty((dim, 1 + states))
+    sign_gain = np.zeros((dim, 1 + states))
+    code = expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain)
+    if code != 0:
+        return code
+    for a in range(1 + states):
+        for i in range(dim):
+            row = A[a * dim + i]
+            for j in range((1 + states) * dim):
+                row[j] = 0.0
+            for j in range(dim):
+                row[j] = J[i, a * width + 1] * H[i, j] + J[i, a * width + 2] * dq[i, j]
+            row[i] += J[i, a * width]
+            for b in range(states):
+                row[(1 + b) * dim + i] += J[i, a * width + 3 + b]
+    for i in range(dim):
+        weak[i] = R[i, 0]
+    S = np.empty((dim, dim))
+    sigma(w, c, d, nz, S)
+    noise_covariance(S, gain, sign_gain, fp[4] != 0.0, Q)
+    return 0

@@ -14,7 +14,7 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import derivatives
-from minidyn.errors import ExpressionError, InputError
+from minidyn.errors import InputError
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
 

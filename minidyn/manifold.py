@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import InputError, ManifoldError
-from minidyn.kernels import Source
+from minidyn.kernels import pointer
+from minidyn.kernels.linalg import jit, symmetric_eigen
 from minidyn.loss import Loss
+from minidyn.solvers.ode import TABLEAU
 
-# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
-# ruff: noqa: F821
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
 
@@ -38,16 +37,6 @@ class Manifold:
         if not 0 < gap < 1:
             raise InputError(f"gap must lie between 0 and 1, not {gap}.")
         self.loss, self.gap = loss, gap
-
-    @cached_property
-    def kernels(self) -> ModuleType:
-        """The compiled module."""
-        src = Source(f"manifold of {self.loss}")
-        src.line(f"from {self.loss.kernels.__name__} import grad, hessian, value")
-        src.line("from minidyn.kernels.linalg import symmetric_eigen\nfrom minidyn.solvers.ode import TABLEAU")
-        src.quote(newton_across, descend, inner=True)
-        src.quote(project_all)
-        return src.load()
 
     def project(self, w: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
         """The limit of the gradient flow from `w` (theory's Phi), shape (..., D).
@@ -73,7 +62,8 @@ class Manifold:
         finite = np.isfinite(points).all(axis=1)
         reached = points[finite]
         inner = codes[finite]
-        self.kernels.project_all(reached, self.loss.c, self.loss.rows, rtol, max_steps, self.gap, inner)
+        grad, hessian = pointer(self.loss.kernels, "grad"), pointer(self.loss.kernels, "hessian")
+        project_all(grad, hessian, reached, self.loss.c, self.loss.rows, rtol, max_steps, self.gap, inner)
         points[finite], codes[finite] = reached, inner
         points[~finite] = np.nan
         points[codes != 0] = np.nan
@@ -163,10 +153,11 @@ class Manifold:
         return f"Manifold of the minima of {self.loss}"
 
 
-# -- quoted into the manifold's module --------------------------------------------------------------
+# -- compiled loops ----------------------------------------------------------------------------------
 
 
-def newton_across(w, c, d, gap, H, values, vectors, g, step):
+@jit
+def newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step):
     """The Newton step in the directions whose curvature is not negligible; its length.
 
     Infinite where a direction curves downwards."""
@@ -196,7 +187,8 @@ def newton_across(w, c, d, gap, H, values, vectors, g, step):
     return np.sqrt(length)
 
 
-def descend(w, c, d, rtol, max_steps, gap):
+@jit
+def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
     """Gradient flow by Dormand-Prince 5(4) until Newton's method takes over; 0, or 1 escaped, 2 too slow."""
     size = w.shape[0]
     H = np.empty((size, size))
@@ -216,13 +208,13 @@ def descend(w, c, d, rtol, max_steps, gap):
         if not scale < 1e12:
             return 1
         if turn % 8 == 0:
-            length = newton_across(w, c, d, 1e-5, H, values, vectors, g, step)
+            length = newton_across(hessian, grad, w, c, d, 1e-5, H, values, vectors, g, step)
             if length <= 1e-6 * (1.0 + scale):
                 for again in range(12):
                     for i in range(size):
                         w[i] += step[i]
                     before = length
-                    length = newton_across(w, c, d, gap, H, values, vectors, g, step)
+                    length = newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step)
                     if length <= 1e-15 * (1e-300 + scale) or (again > 2 and length >= before):
                         break
                 return 0 if length <= 1e-9 * (1.0 + scale) else 2
@@ -256,6 +248,7 @@ def descend(w, c, d, rtol, max_steps, gap):
     return 2
 
 
-def project_all(ws, c, d, rtol, max_steps, gap, codes):
+@jit
+def project_all(grad, hessian, ws, c, d, rtol, max_steps, gap, codes):
     for b in range(ws.shape[0]):
-        codes[b] = descend(ws[b], c, d, rtol, max_steps, gap)
+        codes[b] = descend(grad, hessian, ws[b], c, d, rtol, max_steps, gap)

@@ -18,7 +18,7 @@ from minidyn.errors import InputError
 from minidyn.graph import LANE, SAMPLE, Graph, Node, reachable
 from minidyn.kernels import Emitter, Source, coordinate, pointer, store, store_gradient
 from minidyn.kernels.loops import advance_block
-from minidyn.kernels.random import seed_lanes
+from minidyn.kernels.random import seed_key, seed_lanes
 from minidyn.loss import Loss
 from minidyn.noise import BoundNoise, Noise
 
@@ -81,7 +81,7 @@ class Map:
             "from minidyn.kernels.random import normals, shuffle, signs, with_replacement, "
             "without_replacement"
         )
-        src.add("draw", "r, z, index, order, k, n", self.bound.draw_lines())
+        src.add("draw", "r, z, index, order, k, n", self.bound.draw_lines(), plain=True)
         looped = self.loss.per_sample or any(b.shape for b in self.loss.blocks)
         if self.components <= _FUSED and not looped:
             self._add_fused_step(src)
@@ -140,7 +140,7 @@ class Map:
             stores, read=read, headers={LANE: ["for lane in range(64):"]}, mutable=("w", "aux", "ok"),
             names=self.loss.names | {("hp", i): f"h_{h}" for i, h in enumerate(self.rule.hyper)},
         )  # fmt: skip
-        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", [*self._step_header(), *emitter.lines(), "return 0"])
+        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", [*self._step_header(), *emitter.lines(), "return 0"], plain=True)
 
     def _add_called_step(self, src: Source) -> None:
         """Per lane: copy theta, call the noisy gradient, then apply the rule coordinate by coordinate."""
@@ -190,7 +190,7 @@ class Map:
             "    total = 0.0", f"    for q in range({size}):", "        total += abs(s[q*64 + lane])",
             "    if total < np.inf:", "        ok[lane] += 1.0", "return 0",
         ]  # fmt: skip
-        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", body)
+        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", body, plain=True)
 
     def _gaussian_lines(self) -> list[str]:
         if self.bound.noise.sigma is None:
@@ -222,7 +222,8 @@ class Map:
         """One step of the map from `z`; `z` may be theta alone, then the auxiliary state starts at zero.
 
         Returns what was given: the new theta, or the whole new state. Shapes `(..., D)` or
-        `(..., components)`. With `noise=False` the full gradient is used.
+        `(..., components)`. With `noise=False` the full gradient is used. `rng` is a seed,
+        `SeedSequence` or `Generator`.
 
         Raises InputError if the last axis of `z` has neither length.
         """
@@ -238,12 +239,15 @@ class Map:
         lead, flat = state.shape[:-1], state.reshape(-1, self.components)
         blocks = pack(flat)
         bound = system.bound
-        key = np.random.SeedSequence(rng if isinstance(rng, int) else None).generate_state(2, np.uint64)
+        _, key = seed_key(rng)
+        shuffler = np.random.default_rng(key)
         r, draws, index, order = np.empty(256, np.uint64), *buffers(bound)
         draw, one_step = pointer(system.kernels, "draw"), pointer(system.kernels, "step")
         numbers = (self.hyper, self.loss.c, self.loss.rows, bound.numbers)
         for number, s in enumerate(blocks):
             seed_lanes(key, number * 64, r)
+            if bound.noise.sampling == "reshuffle":  # in the middle of an epoch its order is any order
+                order = shuffler.permuted(order.reshape(-1, 64), axis=0).ravel()
             advance_block(draw, one_step, s, r, draws, index, order, k, self.loss.n_samples or 1, *numbers, np.zeros(64))
         new = unpack(blocks, len(flat)).reshape((*lead, self.components))
         return new[..., : self.dim] if alone else new
@@ -265,8 +269,8 @@ def pack(states: Floats) -> Floats:
 
 def unpack(blocks: Floats, count: int) -> Floats:
     """Blocks -> paths `(count, Q)`."""
-    b = len(blocks)
-    return blocks.reshape(b, -1, 64).transpose(0, 2, 1).reshape(b * 64, -1)[:count]
+    b, q = len(blocks), blocks.shape[1] // 64
+    return blocks.reshape(b, q, 64).transpose(0, 2, 1).reshape(b * 64, q)[:count]
 
 
 def buffers(bound: BoundNoise) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:

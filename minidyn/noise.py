@@ -96,7 +96,7 @@ def GaussianNoise(sigma: Any) -> Noise:
             raise InputError(f"sigma must hold numbers or sympy expressions, not {v!r}.") from e
         if not np.isfinite(number):
             raise InputError(f"sigma contains {number}; it must be finite.")
-    if values.ndim < 2 and any(not isinstance(v, sp.Expr) and v < 0 for v in values.flat):
+    if values.ndim < 2 and any(v < 0 for v in values.flat if not isinstance(v, sp.Expr) or v.is_number):
         raise InputError("sigma is a standard deviation and must not be negative.")
     return Noise(sigma=sigma)
 
@@ -132,13 +132,13 @@ def LabelNoise(std: float, batch: int | None = None, kind: str = "normal") -> No
     """
     if kind not in ("normal", "rademacher"):
         raise InputError(f"the kind of label noise is 'normal' or 'rademacher', not {kind!r}.")
-    if isinstance(std, bool) or not np.isscalar(std) or not np.isfinite(std) or std <= 0:  # type: ignore[arg-type,operator]
+    if isinstance(std, (bool, str)) or not np.isscalar(std) or not np.isfinite(std) or std <= 0:  # type: ignore[arg-type,operator]
         raise InputError(f"the standard deviation of label noise must be a positive number, not {std!r}.")
     return Noise(batch=None if batch is None else _batch(batch), label_std=float(std), label_kind=kind)
 
 
 def _batch(batch: int) -> int:
-    if isinstance(batch, bool) or int(batch) != batch or batch < 1:
+    if isinstance(batch, bool) or not isinstance(batch, (int, np.integer, float)) or not 1 <= batch == batch // 1:
         raise InputError(f"the batch size must be a positive whole number, not {batch!r}.")
     return int(batch)
 
@@ -159,6 +159,8 @@ class BoundNoise:
             shape = np.shape(np.asarray(noise.sigma, dtype=object))
             if shape and shape[0] != loss.dim:
                 raise InputError(f"sigma has {shape[0]} rows, expected {loss.dim}: one for each parameter.")
+            for position in self.positions:  # unknown symbols are reported now
+                self.sigma_terms(Graph(), position)
         if noise.batch is not None:
             if n is None:
                 raise InputError(f"{noise} draws samples, but the loss has no data: give data= or use GaussianNoise.")
@@ -309,7 +311,9 @@ class BoundNoise:
                 "use Minibatch(batch) for the flow (sampling without replacement within a step)."
             )
         for name, args, lines in self._sigma_functions():
-            src.add(name, args, lines, inner=True)
+            src.add(name, args, lines, plain=True)
+            if name == "noise_factor":
+                src.line("factor = jit(noise_factor)")
         g = Graph()
         stores = self._diagonal(g)
         tangents = _along(stores, "u")
@@ -321,12 +325,14 @@ class BoundNoise:
             zero = [f"for q in range({self.loss.dim}):", "    out[q] = 0.0"]
             body = self.loss.emitter(nodes).lines() if nodes else []
             count = ["n = d.shape[0]"] if self.loss.per_sample else []
-            src.add(name, args, [*count, *zero, *body], inner=True)
+            src.add(name, args, [*count, *zero, *body], plain=True)
 
     def _sigma_functions(self) -> list[tuple[str, str, list[str]]]:
         """`sigma`, and the sample gradients whose second moments it adds up."""
         size, noise = self.loss.dim, self.noise
         functions = []
+        if noise.sigma is None:
+            functions.append(("noise_factor", "w, c, d, nz, f", ["pass"]))
         body = [f"for i in range({size}):", f"    for j in range({size}):", "        out[i, j] = 0.0"]
         if noise.sigma is not None:
             g = Graph()
@@ -339,7 +345,7 @@ class BoundNoise:
                 ("noise_factor", "w, c, d, nz, f", [f"for q in range({size * width}):", "    f[q] = 0.0", *self.loss.emitter(factor).lines()])
             )
             body += [
-                f"f = np.empty({size * width})", "noise_factor(w, c, d, nz, f)",
+                f"f = np.empty({size * width})", "factor(w, c, d, nz, f)",
                 f"for i in range({size}):", f"    for j in range({size}):", f"        for r in range({width}):",
                 f"            out[i, j] += f[i*{width} + r] * f[j*{width} + r]",
             ]  # fmt: skip

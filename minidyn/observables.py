@@ -20,6 +20,7 @@ from minidyn.manifold import Manifold
 Floats = NDArray[np.float64]
 Observable = Callable[[Floats], Floats]
 
+_TAKEN = {"w", "status", "ended", "step", "time", "path", "parameter", "quantile"}  # names in Run.to_xarray
 NAMES: dict[str, tuple[str, Callable[[Loss], Observable]]] = {
     "loss": ("the loss", lambda loss: loss.value),
     "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
@@ -43,9 +44,19 @@ def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
     if isinstance(observe, (str, sp.Expr)) or callable(observe):
         observe = [observe]
     if isinstance(observe, Mapping):
-        items: Iterable[tuple[str, Any]] = [(str(k), v) for k, v in observe.items()]
-    else:
+        items: list[tuple[str, Any]] = [(str(k), v) for k, v in observe.items()]
+    elif isinstance(observe, Iterable):
         items = [(_name_of(o), o) for o in observe]
+    else:
+        raise InputError(f"{observe!r} cannot be observed: use a name, a sympy expression or a function of w.")
+    names = [name for name, _ in items]
+    for name in names:
+        if name in loss.param_names:
+            raise InputError(f"{name} is a parameter, which a run holds anyway; observe other things, by other names.")
+        if name in _TAKEN or names.count(name) > 1:
+            raise InputError(
+                f"the name {name} is taken in the run; give another one with observe={{name: expression or function}}."
+            )
     return {name: _guarded(loss, name, what) for name, what in items}
 
 
@@ -61,7 +72,8 @@ def _guarded(loss: Loss, name: str, what: Any) -> Observable:
         finite = np.isfinite(w).all(axis=-1)
         out = np.full(len(w), np.nan)
         if finite.any():
-            values = np.asarray(function(w[finite]), dtype=float)
+            with np.errstate(over="ignore", invalid="ignore"):  # paths about to diverge
+                values = np.asarray(function(w[finite]), dtype=float)
             if values.shape != (int(finite.sum()),):
                 raise InputError(
                     f"the observable {name} returned shape {values.shape} for w of shape {w[finite].shape}; "

@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sympy as sp
@@ -40,14 +41,28 @@ class Rule:
         """`theta'` and the new states, in the symbols `theta, g, k`, the states and hyperparameters."""
         states = [sp.Symbol(s) for s in self.states]
         hyper = {h: sp.Symbol(h, positive=True) for h in self.hyper}
-        out = self.function(_THETA, _G, *states, **hyper, **({"k": K} if self.uses_step else {}))
-        out = out if isinstance(out, tuple) else (out,)
+        step = {"k": K} if self.uses_step else {}
+        try:
+            out = self.function(_THETA, _G, *states, **hyper, **step)
+            out = out if isinstance(out, tuple) else (out,)
+            exprs = [sp.sympify(e, strict=True) for e in out]
+        except (TypeError, sp.SympifyError) as e:
+            raise InputError(
+                f"the rule {self.name} does not give sympy expressions ({e}): "
+                "write it with sympy's functions (sp.sqrt, sp.sign, ...) and return the new values."
+            ) from e
         if len(out) != 1 + len(states):
             raise InputError(
                 f"the rule {self.name} has {len(states)} states but returns {len(out)} values: "
                 "return the new theta, then the new state in the order of the arguments."
             )
-        exprs = [sp.sympify(e) for e in out]
+        known = {_THETA, _G, *states, *hyper.values(), *step.values()}
+        foreign = sorted(str(s) for e in exprs for s in e.free_symbols - known)
+        if foreign:
+            raise InputError(
+                f"the rule {self.name} uses the symbol {foreign[0]}, which is not one of its arguments: "
+                "make it a keyword-only hyperparameter."
+            )
         return exprs[0], exprs[1:]
 
     @property
@@ -63,7 +78,7 @@ class Rule:
     def lr(self, k: float = 1) -> float:
         """The learning rate at step `k`: the time `t` that one step takes (1 for a rule without `lr`)."""
         value = self.hyper.get("lr", 1.0)
-        return float(value.subs(K, k)) if isinstance(value, sp.Expr) else float(value)
+        return float(_schedule(value)(float(k))) if isinstance(value, sp.Expr) else float(value)
 
     def converter(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node) -> Converter:
         """sympy -> nodes, with hyperparameters read from `hp` and schedules written out."""
@@ -99,6 +114,12 @@ class Rule:
         rows = [rf"{s}' &= {sp.latex(e)}" for s, e in zip(self.states, states, strict=True)]
         rows.append(rf"\theta' &= {sp.latex(new)}")
         return r"$\displaystyle \begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}$"
+
+
+@cache
+def _schedule(value: sp.Expr) -> Callable[[float], Any]:
+    """A schedule as a function of the step number."""
+    return sp.lambdify(K, value, modules=["math", "sympy"])  # type: ignore[no-any-return]
 
 
 def _check_hyper(rule_name: str, name: str, value: Any) -> Any:
@@ -196,10 +217,8 @@ def _nesterov(theta, g, m, *, lr, momentum):  # type: ignore[no-untyped-def]
     return theta - lr * (g + momentum * m), m
 
 
-_SGD, _HEAVY_BALL, _NESTEROV = (
-    _named("SGD", _gradient_step), _named("SGD", _heavy_ball), _named("SGD", _nesterov),
-)  # fmt: skip
-_GD = rule(_gradient_step)
+_GD, _SGD = _named("GD", _gradient_step), _named("SGD", _gradient_step)
+_HEAVY_BALL, _NESTEROV = _named("SGD", _heavy_ball), _named("Nesterov", _nesterov)
 
 
 def GD(lr: Any) -> Rule:
@@ -209,8 +228,7 @@ def GD(lr: Any) -> Rule:
     >>> md.GD(0.1)
     GD(lr=0.1)
     """
-    base = _SGD(lr)
-    return Rule("GD", base.function, base.states, base.hyper, False, base.doc)
+    return _GD(lr)
 
 
 def SGD(lr: Any, momentum: Any = 0, nesterov: bool = False) -> Rule:
@@ -227,8 +245,7 @@ def SGD(lr: Any, momentum: Any = 0, nesterov: bool = False) -> Rule:
             raise InputError("SGD(nesterov=True) needs momentum > 0.")
         return _SGD(lr)
     if nesterov:
-        base = _NESTEROV(lr, momentum)
-        return Rule("Nesterov", base.function, base.states, base.hyper, False, base.doc)
+        return _NESTEROV(lr, momentum)
     return _HEAVY_BALL(lr, momentum)
 
 

@@ -19,7 +19,7 @@ from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.kernels import pointer
-from minidyn.kernels.random import seed_lanes
+from minidyn.kernels.random import seed_key, seed_lanes
 from minidyn.maps import Map, pack, unpack
 from minidyn.solvers.ode import integrate
 from minidyn.solvers.sde import em_step
@@ -77,13 +77,13 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     watchers = observables.resolve(system.loss, observe)
     engine = _engine(system, start, paths, key, method, rtol, atol, substeps, save_every, _threads(threads))
     recorder = _Recorder(system.loss.param_names, watchers, keep)
+    recorder.save(engine.parameters())
     interrupted = False
     bar = _Progress(steps, paths, progress, type(system).__name__)
     done = 0
     saves = [*range(0, steps, save_every), steps]
     try:
         with bar:
-            recorder.save(engine.parameters())
             for target in saves[1:]:
                 while done < target:
                     count = engine.slice(target - done)
@@ -109,7 +109,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
 
 
 def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer, float)) or int(value) != value:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer, float)) or value % 1 != 0:
         raise InputError(f"{name} must be a whole number, not {value!r}.")
     if value < least:
         raise InputError(f"{name} is {value}; it must be at least {least}.")
@@ -128,23 +128,6 @@ def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
     if isinstance(system, Flow):
         start = system.start(start)
     return np.ascontiguousarray(np.broadcast_to(np.atleast_2d(start), (paths, system.dim)))
-
-
-def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:
-    """(entropy that reproduces the run, key of its random streams) from a seed, SeedSequence or Generator."""
-    if isinstance(rng, np.random.Generator):
-        rng = [int(x) for x in rng.integers(0, 2**32, 4, dtype=np.uint64)]
-    if isinstance(rng, np.random.SeedSequence):
-        sequence = rng
-    else:
-        try:
-            sequence = np.random.SeedSequence(rng)
-        except (TypeError, ValueError) as e:
-            raise InputError(
-                f"rng must be a non-negative whole number, a SeedSequence or a Generator, not {rng!r}."
-            ) from e
-    entropy = sequence.entropy if not sequence.spawn_key else (sequence.entropy, sequence.spawn_key)
-    return entropy, sequence.generate_state(2, np.uint64)
 
 
 def _threads(threads: int | None) -> int:
@@ -284,7 +267,7 @@ class _OdeEngine(_FlowPaths):
         self.points, self.which = np.unique(start, axis=0, return_inverse=True)
         self.which = self.which.ravel()
         super().__init__(flow, self.points, len(self.points), threads)
-        self.field, self.retract = pointer(flow.kernels, "field"), pointer(flow.kernels, "retract")
+        self.field, self.retract, self.fns = flow.pointers
         self.rtol, self.atol = rtol, atol
         self.h = np.zeros((len(self.points), 1))
         self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
@@ -295,7 +278,7 @@ class _OdeEngine(_FlowPaths):
     def advance(self, done: int, count: int) -> None:
         def work(first: int, last: int) -> None:
             advance_ode(
-                self.field, self.retract, self.flow.kernels.COLUMNS, self.points, self.h, self.status, self.ended, first, last, done, count, self.rtol, self.atol,
+                self.field, self.retract, self.fns, self.flow.columns, self.points, self.h, self.status, self.ended, first, last, done, count, self.rtol, self.atol,
                 *self.arrays,
             )  # fmt: skip
 
@@ -317,7 +300,7 @@ class _SdeEngine(_FlowPaths):
         super().__init__(flow, start, len(self.blocks), threads)
         self.paths = len(start)
         self.draw = pointer(flow.kernels, "draw")
-        self.field, self.retract = pointer(flow.kernels, "field"), pointer(flow.kernels, "retract")
+        self.field, self.retract, self.fns = flow.pointers
         self.substeps = substeps
         self.streams = np.empty((len(self.blocks), 256), np.uint64)
         own = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
@@ -339,7 +322,7 @@ class _SdeEngine(_FlowPaths):
     def advance(self, done: int, count: int) -> None:
         def work(first: int, last: int) -> None:
             advance_sde(
-                self.draw, self.field, self.retract, self.flow.kernels.ROWS, self.flow.kernels.COLUMNS, self.blocks, self.streams, self.status, self.ended, first, last, done, count, self.substeps,
+                self.draw, self.field, self.retract, self.fns, self.flow.rows, self.flow.columns, self.blocks, self.streams, self.status, self.ended, first, last, done, count, self.substeps,
                 *self.arrays,
             )  # fmt: skip
 
@@ -382,7 +365,7 @@ def advance_map(
 
 @_jit
 def advance_ode(
-    field, retract, columns, points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp
+    field, retract, fns, columns, points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp
 ):
     size = points.shape[1]
     slopes = np.empty((7, size))
@@ -392,8 +375,8 @@ def advance_ode(
         if status[path] != 0:
             continue
         w = points[path]
-        k1 = float(k0 + steps)
-        code = integrate(field, retract, w, h[path], float(k0), k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f)
+        # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
+        code = integrate(field, retract, fns, w, h[path], k0 + 0.5, k0 + steps + 0.5, rtol, atol, slopes, trial, hp, c, d, nz, fp, f)
         for i in range(size):
             if not abs(w[i]) < np.inf:
                 code = 1
@@ -408,7 +391,7 @@ def advance_ode(
 
 @_jit
 def advance_sde(
-    draw, field, retract, rows, columns, blocks, streams, status, ended, first, last, k0, steps, substeps, hp, c, d, nz, fp
+    draw, field, retract, fns, rows, columns, blocks, streams, status, ended, first, last, k0, steps, substeps, hp, c, d, nz, fp
 ):
     size = blocks.shape[1] // 64
     n = d.shape[0]
@@ -439,7 +422,7 @@ def advance_sde(
                     w[i] = s[i * 64 + lane]
                 for q in range(columns):
                     xi[q] = total[q * 64 + lane]
-                code = em_step(field, retract, w, float(k), float(span), xi, b, f, hp, c, d, nz, fp)
+                code = em_step(field, retract, fns, w, k + 0.5 * (span + 1), float(span), xi, b, f, hp, c, d, nz, fp)
                 for i in range(size):
                     if code == 0 and not abs(w[i]) < np.inf:
                         code = 1
@@ -471,8 +454,9 @@ class _Recorder:
             for name, v in values.items():
                 self.values[name].append(v)
         else:
-            for name, v in [*zip(self.names, w.T, strict=True), *values.items()]:
-                self.stats.setdefault(name, []).append(_moments(v))
+            rows = {name: _moments(v) for name, v in [*zip(self.names, w.T, strict=True), *values.items()]}
+            for name, row in rows.items():
+                self.stats.setdefault(name, []).append(row)
         self.count += 1
 
     def run(self, steps: NDArray[np.int64], times: Floats, status: Any, ended: Any, meta: dict[str, Any]) -> Run:
@@ -492,7 +476,8 @@ def _moments(v: Floats) -> tuple[float, float, Floats, int]:
     good = v[np.isfinite(v)]
     if not len(good):
         return math.nan, math.nan, np.full(len(QUANTILES), np.nan), 0
-    variance = float(good.var(ddof=1)) if len(good) > 1 else 0.0
+    with np.errstate(over="ignore"):  # a path about to diverge
+        variance = float(good.var(ddof=1)) if len(good) > 1 else 0.0
     return float(good.mean()), variance, np.quantile(good, QUANTILES), len(good)
 
 

@@ -151,14 +151,16 @@ class Run:
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [("system", str(self.meta.get("system", ""))), ("steps", f"{self.steps[-1]:,} in {len(self.steps)} saves")]
+        running = self.finished | (self.status == Status.INTERRUPTED)
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}"))
         shown = [*self.names[:6], *self.observables]
         for name in shown:
             if name in self.moments:
                 mean, spread = self.moments[name]["mean"][-1], self.moments[name]["variance"][-1] ** 0.5
             elif self.w is not None or name in self.observables:
-                last = self.quantity(name)[self.finished, -1]
-                mean, spread = (last.mean(), last.std()) if len(last) else (np.nan, np.nan)
+                last = self.quantity(name)[running, -1]
+                with np.errstate(over="ignore"):
+                    mean, spread = (last.mean(), last.std()) if len(last) else (np.nan, np.nan)
             else:
                 continue
             rows.append((f"final {name}", f"{mean:.6g}" + (f" ± {spread:.3g}" if self.paths > 1 else "")))

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.errors import FlowError, InputError
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.loops import evaluate
+from minidyn.kernels.pointers import compiled, flow_signatures
 from minidyn.maps import Map
 
 Floats = NDArray[np.float64]
@@ -20,10 +21,17 @@ Floats = NDArray[np.float64]
 class Flow:
     """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
 
-    Subclasses write a kernel module with `field(w, k, hp, c, d, nz, fp, b, f)`, which fills the change
-    per step `b` (D,) and its noise factor per square root of a step `f` (D, COLUMNS) and returns a
-    status code, and with `retract(w, ...)`, which puts a point back where the flow lives.
+    A subclass names the kernels that it needs (`needs`) and gives two compiled functions of them:
+    `field(fns, w, k, hp, c, d, nz, fp, b, f)` fills the change per step `b` (D,) and its noise factor per
+    square root of a step `f` (D, columns) and returns a status code; `retract(fns, w, ...)` puts a point
+    back where the flow lives. Both are compiled once per machine; only `fns` belong to one model.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    field: ClassVar[Any]
+    retract: ClassVar[Any]
+    columns: int = 0
+    rows: int = 0
 
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""
@@ -52,6 +60,16 @@ class Flow:
         """The compiled module."""
         return self.source.load()
 
+    @cached_property
+    def pointers(self) -> tuple[Any, Any, tuple[Any, ...]]:
+        """`field`, `retract` and the kernels that they take, as function pointers."""
+        types = flow_signatures(self.needs)
+        fns = tuple(
+            pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in self.needs
+        )
+        cls = type(self)
+        return compiled(cls.field, types["field"]), compiled(cls.retract, types["retract"]), fns
+
     def stochastic(self, w0: Floats) -> bool:
         """Whether the flow has noise (at these starting points)."""
         return False
@@ -72,13 +90,13 @@ class Flow:
     def evaluate(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
         """Fill `b` and `f` at one point; the field's status code."""
         m = self.map
-        field = pointer(self.kernels, "field")
-        return int(evaluate(field, w, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+        field, _, fns = self.pointers
+        return int(evaluate(field, fns, w, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
 
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
         points = self.loss.check(w)
         flat = np.ascontiguousarray(points.reshape(-1, self.dim))
-        drift, factor = np.empty_like(flat), np.zeros((len(flat), self.dim, self.kernels.COLUMNS))
+        drift, factor = np.empty_like(flat), np.zeros((len(flat), self.dim, self.columns))
         numbers = self.numbers(flat)
         for row, (b, f) in enumerate(zip(drift, factor, strict=True)):
             code = self.evaluate(flat[row], float(k), numbers, b, f)
@@ -88,7 +106,7 @@ class Flow:
         lead = points.shape[:-1]
         return (
             drift.reshape(*lead, self.dim) / lr,
-            factor.reshape(*lead, self.dim, self.kernels.COLUMNS) / np.sqrt(lr),
+            factor.reshape(*lead, self.dim, self.columns) / np.sqrt(lr),
         )
 
     def drift(self, w: ArrayLike, k: float = 1) -> Floats:

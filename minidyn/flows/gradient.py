@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from minidyn.errors import FlowError
 from minidyn.flows.base import Flow
-from minidyn.kernels import Source
+from minidyn.graph import Converter, Graph
+from minidyn.kernels import Emitter, Source, store
 from minidyn.maps import Map
+from minidyn.rules import K
 
-# mypy: disable-error-code="name-defined, no-untyped-def"
-# ruff: noqa: F821
+# mypy: disable-error-code="no-untyped-def"
+
+
+def _field(fns, w, k, hp, c, d, nz, fp, b, f):
+    grad, speed = fns
+    grad(w, c, d, b)
+    rate = speed(k, hp)
+    for i in range(w.shape[0]):
+        b[i] = -rate * b[i]
+    return 0
+
+
+def _stay(fns, w, hp, c, d, nz, fp):
+    return 0
 
 
 class GradientFlow(Flow):
@@ -25,6 +39,9 @@ class GradientFlow(Flow):
 
     name: ClassVar[str] = "gradient flow"
     reference: ClassVar[str] = "Cauchy (1847)"
+    needs: ClassVar[tuple[str, ...]] = ("grad", "speed")
+    field: ClassVar[Any] = staticmethod(_field)
+    retract: ClassVar[Any] = staticmethod(_stay)
 
     def __init__(self, system: Map):
         super().__init__(system)
@@ -38,17 +55,10 @@ class GradientFlow(Flow):
     def source(self) -> Source:
         src = Source(f"gradient flow of {self.map.loss}")
         momentum = "hp[1]" if self.map.rule.states else "0.0"
-        src.line(f"from {self.map.loss.kernels.__name__} import grad")
-        src.line(f"COLUMNS = 0\nROWS = 0\nSCHEDULE = {self.map.rule.scheduled}")
-        src.add("speed", "k, hp", self._speed_lines(momentum))
-        src.quote(field, retract)
+        src.add("speed", "k, hp", self._speed_lines(momentum), plain=True)
         return src
 
     def _speed_lines(self, momentum: str) -> list[str]:
-        from minidyn.graph import Graph
-        from minidyn.kernels import Emitter, store
-        from minidyn.rules import K, Converter
-
         lr = self.map.rule.hyper["lr"]
         if not self.map.rule.scheduled or not hasattr(lr, "free_symbols"):
             return [f"return hp[0] / (1.0 - {momentum})"]
@@ -67,15 +77,3 @@ class GradientFlow(Flow):
             "assumes: lr small against 2/sharpness; error against the map O(lr) at fixed t",
             f"reference: {self.reference}",
         ])  # fmt: skip
-
-
-def field(w, k, hp, c, d, nz, fp, b, f):
-    grad(w, c, d, b)
-    rate = speed(k, hp)
-    for i in range(w.shape[0]):
-        b[i] = -rate * b[i]
-    return 0
-
-
-def retract(w, hp, c, d, nz, fp):
-    return 0

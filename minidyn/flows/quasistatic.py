@@ -24,16 +24,177 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows.base import Flow
 from minidyn.kernels import Source
-from minidyn.linearization import add_averaged_map
+from minidyn.kernels.linalg import (
+    add_twice_symmetric,
+    cholesky_semidefinite,
+    discrete_lyapunov,
+    group_inverse,
+    identity_minus,
+    jit,
+    multiply,
+    multiply_transposed,
+    spectral_projector,
+    subtract,
+)
+from minidyn.linearization import NEEDS, add_averaged_map, analyse, flags, normal_step, second_derivative
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.rules import averaged
 
-# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
-# ruff: noqa: F821
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
 _FAR = 0.1
+
+
+@jit
+def across(fns, w, c, d, fp):
+    """Newton's method across M, in the normal space of the starting point; a status code."""
+    grad, hessian, _, _, _, _, _, _, _ = fns
+    dim = w.shape[0]
+    H = np.empty((dim, dim))
+    values = np.empty(dim)
+    vectors = np.empty((dim, dim))
+    g = np.empty(dim)
+    tangent = np.int64(fp[0])
+    code = 0
+    before = np.inf
+    for turn in range(60):
+        if turn == 0 or turn == 20:
+            code = normal_step(hessian, w, c, d, fp, values, vectors, H)
+            if code == 2:
+                return code
+        grad(w, c, d, g)
+        largest, size = 0.0, 1e-300
+        for i in range(dim):
+            size = max(size, abs(w[i]))
+        for a in range(tangent, dim):
+            along = 0.0
+            for i in range(dim):
+                along += vectors[i, a] * g[i]
+            along /= values[a]
+            largest = max(largest, abs(along))
+            for i in range(dim):
+                w[i] -= along * vectors[i, a]
+        if not largest < 1e6 * (1.0 + size):
+            return 2
+        if largest <= 4e-16 * size or (largest <= 1e-13 * size and largest >= before):
+            return 0
+        before = largest
+    return 2 if before > 1e-9 * size else 0
+
+
+@jit
+def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
+    """A factor f f^T of the theta part of Pi Q Pi^T; zero where noise does not reach the tangent space."""
+    dim = w.shape[0]
+    states = gain.shape[1] - 1
+    size = Q.shape[0]
+    tangent = right.shape[1]
+    part = np.empty((tangent, size))
+    small = np.empty((tangent, tangent))
+    multiply(left, Q, part)
+    multiply_transposed(part, left, small)
+    scale, along = 0.0, 0.0
+    for i in range(size):
+        scale += Q[i, i]
+    for t in range(tangent):
+        norm = 0.0
+        for j in range(size):
+            norm += left[t, j] * left[t, j]
+        along = max(along, small[t, t] / norm)
+    reached = along > 1e-13 * scale
+    for i in range(dim):
+        for r in range(f.shape[1]):
+            f[i, r] = 0.0
+    if not reached:
+        return
+    if coupled:
+        width = f.shape[1]
+        flat = np.empty(dim * width)
+        noise_factor(w, c, d, nz, flat)
+        for t in range(tangent):
+            for r in range(width):
+                total = 0.0
+                for a in range(1 + states):
+                    for j in range(dim):
+                        total += left[t, a * dim + j] * gain[j, a] * flat[j * width + r]
+                for i in range(dim):
+                    f[i, r] += right[i, t] * total
+    else:
+        root = np.empty((tangent, tangent))
+        cholesky_semidefinite(small, root)
+        for i in range(dim):
+            for u in range(tangent):
+                for t in range(tangent):
+                    f[i, u] += right[i, t] * root[t, u]
+
+
+def _retract(fns, w, hp, c, d, nz, fp):
+    return across(fns, w, c, d, fp)
+
+
+def _field(fns, w, k, hp, c, d, nz, fp, b, f):
+    """Drift per step and noise factor per square root of a step; a status code."""
+    _, _, _, _, noise_factor, _, _, _, _ = fns
+    dim = w.shape[0]
+    states = np.int64(fp[2])
+    size = (1 + states) * dim
+    width = 3 + states
+    tangent = np.int64(fp[0])
+    point = w.copy()
+    code = across(fns, point, c, d, fp)
+    if code != 0:
+        return code
+    vectors = np.empty((dim, dim))
+    H = np.empty((dim, dim))
+    dq = np.empty((dim, dim))
+    J = np.empty((dim, (1 + states) * width))
+    K = np.empty((dim, (1 + states) * width * width))
+    gain = np.zeros((dim, 1 + states))
+    weak = np.zeros(size)
+    A = np.empty((size, size))
+    Q = np.empty((size, size))
+    code = analyse(fns, point, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q)
+    if code != 0:
+        return code
+    frame = np.empty((dim, tangent))
+    for i in range(dim):
+        for t in range(tangent):
+            frame[i, t] = vectors[i, t]
+    P = np.empty((size, size))
+    right = np.empty((size, tangent))
+    left = np.empty((tangent, size))
+    inverse = np.empty((size, size))
+    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
+        return 3
+    stable = np.empty((size, size))
+    half = np.empty((size, size))
+    noise = np.empty((size, size))
+    cross = np.empty((size, size))
+    W = np.empty((size, size))
+    identity_minus(P, stable)
+    multiply(stable, Q, half)
+    multiply_transposed(half, P, noise)
+    multiply(inverse, noise, cross)
+    multiply_transposed(half, stable, noise)
+    subtract(A, P, half)
+    if not discrete_lyapunov(half, noise, W):
+        return 5
+    add_twice_symmetric(cross, W)
+    bend = np.empty(size)
+    second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, W, bend)
+    multiply(P, Q, half)
+    multiply_transposed(half, P, noise)
+    curve = np.empty(size)
+    second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, noise, curve)
+    multiply(inverse, stable, half)
+    for i in range(dim):
+        b[i] = 0.0
+        for j in range(size):
+            b[i] += P[i, j] * (0.5 * bend[j] + weak[j]) + 0.5 * half[i, j] * curve[j]
+    noise_columns(noise_factor, fp[6] != 0.0, point, c, d, nz, right, left, gain, Q, f)
+    return 0
 
 
 class QuasistaticFlow(Flow):
@@ -60,6 +221,10 @@ class QuasistaticFlow(Flow):
         "Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li, Wen, Lyu (2025)"
     )
 
+    needs: ClassVar[tuple[str, ...]] = NEEDS
+    field: ClassVar[Any] = staticmethod(_field)
+    retract: ClassVar[Any] = staticmethod(_retract)
+
     def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "full"):
         super().__init__(system)
         if accumulators not in ("full", "frozen"):
@@ -76,15 +241,20 @@ class QuasistaticFlow(Flow):
         src = Source(f"quasistatic flow of {self.map.rule.name} on {self.map.loss}")
         add_averaged_map(src, self.map, self.accumulators)
         bound = self.map.bound
-        columns = bound.gaussian_rows if self.couples else self.dim
-        rows = bound.rows if self.couples else self.dim + self.dim % 2
         src.line("from minidyn.kernels.random import normals")
-        src.line(f"COLUMNS = {columns}\nROWS = {rows}\nCOUPLED = {self.couples}")
-        lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {rows // 2})", "return 1"]
-        src.add("draw", "r, z, index, order, k, n", lines)
-        src.quote(normal_step, across, analyse, noise_columns, inner=True)
-        src.quote(retract, field)
+        lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {self.rows // 2})", "return 1"]
+        src.add("draw", "r, z, index, order, k, n", lines, plain=True)
         return src
+
+    @property
+    def columns(self) -> int:  # type: ignore[override]
+        """Columns of the noise factor."""
+        return self.map.bound.gaussian_rows if self.couples else self.dim
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        """Normals that are drawn per step, an even number."""
+        return self.map.bound.rows if self.couples else self.dim + self.dim % 2
 
     @property
     def couples(self) -> bool:
@@ -115,13 +285,13 @@ class QuasistaticFlow(Flow):
             raise ManifoldError(
                 "the minimum is isolated (the Hessian has full rank): there is no manifold to move along."
             )
-        return np.array([float(dimension), self.manifold.gap])
+        return np.array([float(dimension), self.manifold.gap, *flags(self.map, self.accumulators, self.couples)])
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`: label noise on interpolating minima has none."""
         numbers = self.numbers(w0)
         for w in np.unique(w0.reshape(-1, self.dim), axis=0)[:16]:
-            b, f = np.empty(self.dim), np.zeros((self.dim, self.kernels.COLUMNS))
+            b, f = np.empty(self.dim), np.zeros((self.dim, self.columns))
             code = self.evaluate(w, 1.0, numbers, b, f)
             if code:
                 raise FlowError(f"{self.name} at w = {np.round(w, 6)}: {self.explain(code)}")
@@ -186,213 +356,3 @@ class QuasistaticFlow(Flow):
 def averaged_signs(system: Map) -> bool:
     """Whether the rule takes the sign of the gradient: then its noise is not Gaussian."""
     return averaged(system.rule).sign_gain is not None
-
-
-# -- quoted into the flow's module ------------------------------------------------------------------
-
-
-def normal_step(w, c, d, fp, values, vectors, H):
-    """Eigen-decomposition of the Hessian at w; code 3 if its rank is not that of M."""
-    hessian(w, c, d, H)
-    work = H.copy()
-    symmetric_eigen(work, values, vectors)
-    largest = 0.0
-    for a in range(D):
-        largest = max(largest, abs(values[a]))
-        if not abs(values[a]) < np.inf:
-            return 2
-    tangent = np.int64(fp[0])
-    # the eigenvalues nearest zero belong to the tangent space: move them to the front
-    for a in range(tangent):
-        best = a
-        for b in range(a + 1, D):
-            if abs(values[b]) < abs(values[best]):
-                best = b
-        if best != a:
-            x = values[a]
-            values[a] = values[best]
-            values[best] = x
-            for i in range(D):
-                x = vectors[i, a]
-                vectors[i, a] = vectors[i, best]
-                vectors[i, best] = x
-    for a in range(tangent, D):
-        if values[a] < -fp[1] * largest:
-            return 5
-        if values[a] <= fp[1] * largest:
-            return 3
-    return 0
-
-
-def retract(w, hp, c, d, nz, fp):
-    return across(w, c, d, fp)
-
-
-def across(w, c, d, fp):
-    """Newton's method across M, in the normal space of the starting point; a status code."""
-    H = np.empty((D, D))
-    values = np.empty(D)
-    vectors = np.empty((D, D))
-    g = np.empty(D)
-    tangent = np.int64(fp[0])
-    code = 0
-    before = np.inf
-    for turn in range(60):
-        if turn == 0 or turn == 20:
-            code = normal_step(w, c, d, fp, values, vectors, H)
-            if code == 2:
-                return code
-        grad(w, c, d, g)
-        largest, size = 0.0, 1e-300
-        for i in range(D):
-            size = max(size, abs(w[i]))
-        for a in range(tangent, D):
-            along = 0.0
-            for i in range(D):
-                along += vectors[i, a] * g[i]
-            along /= values[a]
-            largest = max(largest, abs(along))
-            for i in range(D):
-                w[i] -= along * vectors[i, a]
-        if not largest < 1e6 * (1.0 + size):
-            return 2
-        if largest <= 4e-16 * size or (largest <= 1e-13 * size and largest >= before):
-            return 0
-        before = largest
-    return 2 if before > 1e-9 * size else 0
-
-
-def analyse(w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q):
-    """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q."""
-    values = np.empty(D)
-    code = normal_step(w, c, d, fp, values, vectors, H)
-    if code != 0:
-        return code
-    width = 3 + STATES
-    q = np.empty(D)
-    noise_slopes(w, c, d, nz, q, dq)
-    X = np.empty((D, width))
-    R = np.empty((D, 1 + STATES))
-    sign_gain = np.zeros((D, 1 + STATES))
-    code = expand(w, k, hp, c, d, nz, q, X, R, J, K, gain, sign_gain)
-    if code != 0:
-        return code
-    for a in range(1 + STATES):
-        for i in range(D):
-            row = A[a * D + i]
-            for j in range((1 + STATES) * D):
-                row[j] = 0.0
-            for j in range(D):
-                row[j] = J[i, a * width + 1] * H[i, j] + J[i, a * width + 2] * dq[i, j]
-            row[i] += J[i, a * width]
-            for b in range(STATES):
-                row[(1 + b) * D + i] += J[i, a * width + 3 + b]
-    for i in range(D):
-        weak[i] = R[i, 0]
-    S = np.empty((D, D))
-    sigma(w, c, d, nz, S)
-    noise_covariance(S, gain, sign_gain, Q)
-    return 0
-
-
-def noise_columns(w, c, d, nz, right, left, gain, Q, f):
-    """A factor f f^T of the theta part of Pi Q Pi^T; zero where noise does not reach the tangent space."""
-    size = Q.shape[0]
-    tangent = right.shape[1]
-    part = np.empty((tangent, size))
-    small = np.empty((tangent, tangent))
-    multiply(left, Q, part)
-    multiply_transposed(part, left, small)
-    scale, along = 0.0, 0.0
-    for i in range(size):
-        scale += Q[i, i]
-    for t in range(tangent):
-        norm = 0.0
-        for j in range(size):
-            norm += left[t, j] * left[t, j]
-        along = max(along, small[t, t] / norm)
-    reached = along > 1e-13 * scale
-    for i in range(D):
-        for r in range(f.shape[1]):
-            f[i, r] = 0.0
-    if not reached:
-        return
-    if COUPLED:
-        width = f.shape[1]
-        flat = np.empty(D * width)
-        noise_factor(w, c, d, nz, flat)
-        for t in range(tangent):
-            for r in range(width):
-                total = 0.0
-                for a in range(1 + STATES):
-                    for j in range(D):
-                        total += left[t, a * D + j] * gain[j, a] * flat[j * width + r]
-                for i in range(D):
-                    f[i, r] += right[i, t] * total
-    else:
-        root = np.empty((tangent, tangent))
-        cholesky_semidefinite(small, root)
-        for i in range(D):
-            for u in range(tangent):
-                for t in range(tangent):
-                    f[i, u] += right[i, t] * root[t, u]
-
-
-def field(w, k, hp, c, d, nz, fp, b, f):
-    """Drift per step and noise factor per square root of a step; a status code."""
-    size = (1 + STATES) * D
-    width = 3 + STATES
-    tangent = np.int64(fp[0])
-    point = w.copy()
-    code = across(point, c, d, fp)
-    if code != 0:
-        return code
-    vectors = np.empty((D, D))
-    H = np.empty((D, D))
-    dq = np.empty((D, D))
-    J = np.empty((D, (1 + STATES) * width))
-    K = np.empty((D, (1 + STATES) * width * width))
-    gain = np.zeros((D, 1 + STATES))
-    weak = np.zeros(size)
-    A = np.empty((size, size))
-    Q = np.empty((size, size))
-    code = analyse(point, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q)
-    if code != 0:
-        return code
-    frame = np.empty((D, tangent))
-    for i in range(D):
-        for t in range(tangent):
-            frame[i, t] = vectors[i, t]
-    P = np.empty((size, size))
-    right = np.empty((size, tangent))
-    left = np.empty((tangent, size))
-    inverse = np.empty((size, size))
-    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
-        return 3
-    stable = np.empty((size, size))
-    half = np.empty((size, size))
-    noise = np.empty((size, size))
-    cross = np.empty((size, size))
-    W = np.empty((size, size))
-    identity_minus(P, stable)
-    multiply(stable, Q, half)
-    multiply_transposed(half, P, noise)
-    multiply(inverse, noise, cross)
-    multiply_transposed(half, stable, noise)
-    subtract(A, P, half)
-    if not discrete_lyapunov(half, noise, W):
-        return 5
-    add_twice_symmetric(cross, W)
-    bend = np.empty(size)
-    second_derivative(point, c, d, nz, H, dq, J, K, W, bend)
-    multiply(P, Q, half)
-    multiply_transposed(half, P, noise)
-    curve = np.empty(size)
-    second_derivative(point, c, d, nz, H, dq, J, K, noise, curve)
-    multiply(inverse, stable, half)
-    for i in range(D):
-        b[i] = 0.0
-        for j in range(size):
-            b[i] += P[i, j] * (0.5 * bend[j] + weak[j]) + 0.5 * half[i, j] * curve[j]
-    noise_columns(point, c, d, nz, right, left, gain, Q, f)
-    return 0

@@ -16,7 +16,7 @@ from typing import Any
 from minidyn.graph import Graph, Index, Node
 from minidyn.kernels import cache
 from minidyn.kernels.emit import Emitter, store
-from minidyn.kernels.pointers import SIGNATURES, pointer
+from minidyn.kernels.pointers import pointer
 
 __all__ = ["Emitter", "Source", "cache", "mangle", "pointer", "store", "store_gradient"]
 
@@ -36,7 +36,6 @@ from minidyn.kernels.functions import (
 )
 
 jit = nb.njit(cache=True, nogil=True, error_model="numpy")
-inner = nb.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 '''
 
 
@@ -52,21 +51,16 @@ class Source:
         self._parts = [_HEADER.format(title=title.replace("\\", "/").replace('"""', "'''"))]
         self._module: ModuleType | None = None
 
-    def add(self, name: str, args: str, lines: Sequence[str], doc: str = "", inner: bool = False) -> None:
-        """A generated function; an `inner` one is called by other kernels only and compiles faster."""
+    def add(self, name: str, args: str, lines: Sequence[str], doc: str = "", plain: bool = False) -> None:
+        """A generated function; a `plain` one is left to be compiled on demand, as a pointer."""
         head = [f"def {name}({args}):"] + ([f'    """{doc}"""'] if doc else [])
-        self._parts.append(_decorator(name, inner) + "\n".join(head + ["    " + line for line in lines]) + "\n")
+        self._parts.append(("\n\n" if plain else "\n\n@jit\n") + "\n".join(head + ["    " + line for line in lines]) + "\n")
 
-    def quote(self, *functions: Callable[..., Any], inner: bool = False, name: str = "") -> None:
-        """Functions of the package, compiled here so that they call what this module defines.
-
-        With `name` a function goes by another name: that of the general one whose place it takes."""
+    def quote(self, *functions: Callable[..., Any]) -> None:
+        """Functions of the package, compiled here so that they call what this module defines."""
         for function in functions:
             text = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
-            text = text[text.index("def ") :]
-            if name:
-                text = text.replace(f"def {function.__name__}(", f"def {name}(", 1)
-            self._parts.append(_decorator(name or function.__name__, inner) + text)
+            self._parts.append("\n\n@jit\n" + text[text.index("def ") :])
 
     def line(self, text: str) -> None:
         """A line at module level."""
@@ -81,12 +75,6 @@ class Source:
         if self._module is None:
             self._module = cache.load_module(self.text)
         return self._module
-
-
-def _decorator(name: str, inner: bool) -> str:
-    if name in SIGNATURES:  # compiled on demand, as a function pointer
-        return "\n\n"
-    return "\n\n@inner\n" if inner else "\n\n@jit\n"
 
 
 def store_gradient(graph: Graph, pairs: Sequence[tuple[Node, Node]], array: str, size: int,

@@ -95,7 +95,7 @@ class Emitter:
         context = frozenset(block.context)
         remaining = sorted(nodes, key=lambda n: (n.op == "store", n.id))
         while remaining:
-            rest = []
+            rest: list[Node] = []
             for n in remaining:  # what is ready here and now
                 if home(n) == context and self._ready(n) and not (n.op == "store" and rest):
                     block.items.append(n)
@@ -277,9 +277,10 @@ class Emitter:
     @staticmethod
     def _pow(x: str, exponent: Node, text: str) -> str:
         """Small half-integer powers by a square root, the others by the library's pow."""
-        n = exponent.data - 0.5 if exponent.is_const else 0.0
+        n = abs(exponent.data) - 0.5 if exponent.is_const else 0.0
         if x.isidentifier() and n in (1.0, 2.0, 3.0):
-            return f"({'*'.join([x] * int(n))}*sqrt({x}))"
+            product = f"({'*'.join([x] * int(n))}*sqrt({x}))"
+            return product if exponent.data > 0.0 else f"(1.0/{product})"
         return f"pow({x}, {text})"
 
     # -- addresses ------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import numba as nb
 
 
 @nb.njit(cache=True, error_model="numpy")
-def evaluate(field, w, k, hp, c, d, nz, fp, b, f):
+def evaluate(field, fns, w, k, hp, c, d, nz, fp, b, f):
     """One evaluation of a flow's field."""
-    return field(w, k, hp, c, d, nz, fp, b, f)
+    return field(fns, w, k, hp, c, d, nz, fp, b, f)
 
 
 @nb.njit(cache=True, error_model="numpy")

@@ -6,11 +6,15 @@ per model, and the generated kernel is compiled once, not again inside every loo
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 from typing import Any
 
 import numba as nb
 from numba import types
+from numba.core.errors import NumbaExperimentalFeatureWarning
+
+warnings.filterwarnings("ignore", category=NumbaExperimentalFeatureWarning)
 
 _F1 = types.Array(types.float64, 1, "C")
 _F2 = types.Array(types.float64, 2, "C")
@@ -21,9 +25,42 @@ _F, _I = types.float64, types.int64
 SIGNATURES = {
     "draw": _I(_U1, _F1, _I1, _I1, _I, _I),  # r, z, index, order, k, n
     "step": _I(_F1, _F1, _I1, _I, _I, _F1, _F1, _F2, _F1, _F1),  # s, z, index, size, k, hp, c, d, nz, ok
-    "field": _I(_F1, _F, _F1, _F1, _F2, _F1, _F1, _F1, _F2),  # w, k, hp, c, d, nz, fp, b, f
-    "retract": _I(_F1, _F1, _F1, _F2, _F1, _F1),  # w, hp, c, d, nz, fp
+    "grad": types.void(_F1, _F1, _F2, _F1),  # w, c, d, out
+    "hessian": types.void(_F1, _F1, _F2, _F2),  # w, c, d, out
+    "third_trace": types.void(_F1, _F2, _F1, _F2, _F1),  # w, cov, c, d, out
+    "sigma": types.void(_F1, _F1, _F2, _F1, _F2),  # w, c, d, nz, out
+    "noise_factor": types.void(_F1, _F1, _F2, _F1, _F1),  # w, c, d, nz, out
+    "noise_q": types.void(_F1, _F1, _F2, _F1, _F1),  # w, c, d, nz, out
+    "noise_dq": types.void(_F1, _F1, _F1, _F2, _F1, _F1),  # w, u, c, d, nz, out
+    "noise_ddq": types.void(_F1, _F1, _F1, _F1, _F2, _F1, _F1),  # w, u, v, c, d, nz, out
+    "jets": types.void(_F1, _F1, _F1, _F1, _F1, _F1, _F1, _F1),  # x, hp, kk, R, J, K, gain, sign_gain
+    "speed": _F(_F, _F1),  # k, hp
 }
+
+
+def functions(*names: str) -> Any:
+    """The type of a tuple of kernels with these names."""
+    return types.Tuple(tuple(types.FunctionType(SIGNATURES[n]) for n in names))
+
+
+def flow_signatures(names: tuple[str, ...]) -> dict[str, Any]:
+    """Types of `field(fns, w, k, hp, c, d, nz, fp, b, f)` and `retract(fns, w, hp, c, d, nz, fp)`."""
+    fns = functions(*names)
+    return {
+        "field": _I(fns, _F1, _F, _F1, _F1, _F2, _F1, _F1, _F1, _F2),
+        "retract": _I(fns, _F1, _F1, _F1, _F2, _F1, _F1),
+    }
+
+
+_compiled: dict[Any, Any] = {}
+
+
+def compiled(function: Any, signature: Any) -> Any:
+    """A function of the package as a pointer of this type; compiled once per machine."""
+    key = (function, signature)
+    if key not in _compiled:
+        _compiled[key] = nb.cfunc(signature, cache=True, nopython=True, error_model="numpy")(function)
+    return _compiled[key]
 
 
 def pointer(module: ModuleType, name: str) -> Any:
@@ -31,6 +68,5 @@ def pointer(module: ModuleType, name: str) -> Any:
     made = module.__dict__.setdefault("_pointers", {})
     if name not in made:
         function = getattr(module, name)
-        options = {"nopython": True, "error_model": "numpy"}
-        made[name] = nb.cfunc(SIGNATURES[name], cache=True, **options)(getattr(function, "py_func", function))
+        made[name] = compiled(getattr(function, "py_func", function), SIGNATURES[name])
     return made[name]

@@ -9,15 +9,49 @@ for the logarithm and the sine, without branches, so that LLVM works on many lan
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba as nb
 import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.errors import InputError
 
 LANES = 64
 _U = np.uint64
 _HALF_PI = math.pi / 2
 jit = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz","contract"})
 inline = nb.njit(inline="always", error_model="numpy")
+
+
+def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:
+    """(entropy that reproduces the run, key of its random streams) from a seed, SeedSequence or Generator."""
+    if isinstance(rng, np.random.Generator):
+        rng = [int(x) for x in rng.integers(0, 2**32, 4, dtype=np.uint64)]
+    if isinstance(rng, np.random.SeedSequence):
+        sequence = rng
+    else:
+        try:
+            sequence = np.random.SeedSequence(rng)
+        except (TypeError, ValueError) as e:
+            raise InputError(
+                f"rng must be a non-negative whole number, a SeedSequence or a Generator, not {rng!r}."
+            ) from e
+    entropy: Any = sequence.entropy
+    if sequence.spawn_key:  # the flat list of words that a spawned sequence mixes: what it spawned from comes first
+        words = _words(entropy)
+        entropy = [*words, *[0] * (sequence.pool_size - len(words)), *_words(sequence.spawn_key)]
+    return entropy, sequence.generate_state(2, np.uint64)
+
+
+def _words(value: Any) -> list[int]:
+    """Whole numbers in words of 32 bits, the lowest first."""
+    if not isinstance(value, (int, np.integer)):
+        return [word for v in value for word in _words(v)]
+    words = [int(value) & 0xFFFFFFFF]
+    while value := int(value) >> 32:
+        words.append(value & 0xFFFFFFFF)
+    return words
 
 
 @inline

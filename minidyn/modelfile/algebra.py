@@ -40,12 +40,12 @@ def number(text: str) -> sp.Number:
 
 def add(terms: Sequence[sp.Expr]) -> sp.Expr:
     """The sum of all terms."""
-    return _finite(sp.Add(*terms))
+    return finite(sp.Add(*terms))
 
 
 def multiply(factors: Sequence[sp.Expr]) -> sp.Expr:
     """The product of all factors."""
-    return _finite(sp.Mul(*factors))
+    return finite(sp.Mul(*factors))
 
 
 def power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
@@ -57,10 +57,8 @@ def power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
         base = constant(base) if base is not sp.E else base
     if not exponent.is_Number:
         if base.is_zero:
-            raise ExpressionError(
-                f"The power 0 ** {shorten(exponent)} of the constant 0 is not defined everywhere."
-            )
-        return base if base is sp.S.One else _finite(sp.Pow(base, _small_integers(exponent), evaluate=False))
+            raise ExpressionError(f"The power 0 ** {shorten(exponent)} of the constant 0 is not defined everywhere.")
+        return base if base is sp.S.One else finite(sp.Pow(base, _small_integers(exponent), evaluate=False))
     if exponent.is_Float and (2 * float(exponent)).is_integer():
         exponent = sp.Rational(int(2 * exponent), 2)  # x**2.0 is x**2, x**0.5 is sqrt(x)
     if abs(exponent) > MAX_EXPONENT:
@@ -72,7 +70,7 @@ def power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
         raise ExpressionError(f"The power {shorten(base)} ** {exponent} is too large for double precision.")
     simplify = exponent in (0, 1) or base.is_number or base.is_Atom
     simplify = simplify or (exponent.is_Integer and (base.is_Mul or base.is_Pow))
-    return _finite(sp.Pow(base, exponent, evaluate=simplify))
+    return finite(sp.Pow(base, exponent, evaluate=simplify))
 
 
 def apply(name: str, arguments: Sequence[sp.Expr]) -> sp.Expr:
@@ -82,7 +80,7 @@ def apply(name: str, arguments: Sequence[sp.Expr]) -> sp.Expr:
     if name not in ("sin", "cos", "tan") or not arguments[0].has(sp.pi):  # sin(pi/2) is 1
         arguments = [constant(argument) for argument in arguments]
     if all(argument.is_number for argument in arguments):
-        return _finite(FUNCTIONS[name](*arguments))
+        return finite(FUNCTIONS[name](*arguments))
     if name in ANY_NUMBER and len(set(arguments)) == 1:
         return arguments[0]
     if name == "exp" and arguments[0].has(sp.log):
@@ -101,8 +99,8 @@ def _small_integers(exponent: sp.Expr) -> sp.Expr:
     return exponent.xreplace({n: sp.Float(_value(n)) for n in big})
 
 
-def _finite(expr: sp.Expr) -> sp.Expr:
-    """`expr` with every number in float64: refused where there is none, a float where it needs over 53 bits."""
+def finite(expr: sp.Expr) -> sp.Expr:
+    """`expr` with every number in float64: as a float where it needs more than 53 bits, or refused."""
     if expr.has(sp.zoo, sp.nan, sp.oo, -sp.oo, sp.I):
         raise ExpressionError("A constant part divides by zero or is not real.")
     if expr.is_number:

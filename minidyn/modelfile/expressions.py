@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from math import prod
 from typing import Any
 
 import sympy as sp
 
 from ..errors import ExpressionError
-from .algebra import ANY_NUMBER, FUNCTIONS, add, apply, constant, multiply, number, power
+from .algebra import ANY_NUMBER, FUNCTIONS, add, apply, constant, finite, multiply, number, power
 from .grammar import read_tree
 from .wording import did_you_mean, shorten
 
 MAX_RANGE = 10_000_000  # terms of one Sum
+MAX_CASES = 64  # of all Piecewise in one Sum: sympy multiplies them out
 
 SPECIAL_FORMS = ("Piecewise", "Sum")
 NUMBERS = {"pi": sp.pi, "E": sp.E}
@@ -42,9 +44,7 @@ def parse_expression(text: str, symbols: Mapping[str, Any]) -> sp.Expr:
     except ExpressionError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:  # sympy, where it must compare what is not real
-        raise ExpressionError(
-            f"The expression {shorten(text)} compares something that is not real."
-        ) from error
+        raise ExpressionError(f"The expression {shorten(text)} compares something that is not real.") from error
 
 
 class _Builder:
@@ -154,7 +154,9 @@ class _Builder:
         self.ranges = outer
         if not body.free_symbols - {symbol for symbol, _, _ in limits}:
             raise ExpressionError(f"The Sum of {shorten(body)} is a constant: write its value instead.")
-        return sp.Sum(body, *limits)
+        if prod(len(piecewise.args) for piecewise in body.atoms(sp.Piecewise)) > MAX_CASES:
+            raise ExpressionError(f"A Sum holds Piecewise with more than {MAX_CASES} cases in all.")
+        return finite(sp.Sum(body, *limits))
 
     def piecewise(self, arguments: list[tuple]) -> sp.Expr:
         if not arguments or any(a[0] != "tuple" or len(a[1]) != 2 for a in arguments):

@@ -29,9 +29,7 @@ class Table:
         allowed = content.keys() if known is None else known
         for key in content:
             if key not in allowed:
-                raise ModelFileError(
-                    f"{source}: unknown key `{self.dotted(key)}`{did_you_mean(key, allowed)}"
-                )
+                raise ModelFileError(f"{source}: unknown key `{self.dotted(key)}`{did_you_mean(key, allowed)}")
 
     def dotted(self, key: str) -> str:
         """The key as a person would write it, `loss.expr`."""

@@ -27,7 +27,7 @@ NODES = np.array([0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0])
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def integrate(field, retract, w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f):
+def integrate(field, retract, fns, w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f):
     """Carry w from step k0 to k1 in place; h[0] is the step size that is tried first, and next.
 
     Returns the status code of the field where it fails for good, 4 where the step size vanishes.
@@ -35,7 +35,7 @@ def integrate(field, retract, w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d,
     size = w.shape[0]
     k = k0
     code = 0
-    code = field(w, k, hp, c, d, nz, fp, slopes[0], f)
+    code = field(fns, w, k, hp, c, d, nz, fp, slopes[0], f)
     if code != 0:
         return code
     if not h[0] > 0.0:
@@ -50,7 +50,7 @@ def integrate(field, retract, w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d,
                 for s in range(stage):
                     total += TABLEAU[stage, s] * slopes[s, i]
                 trial[i] = w[i] + step * total
-            code = field(trial, k + NODES[stage] * step, hp, c, d, nz, fp, slopes[stage], f)
+            code = field(fns, trial, k + NODES[stage] * step, hp, c, d, nz, fp, slopes[stage], f)
             if code != 0:
                 break
         error = 0.0
@@ -69,7 +69,7 @@ def integrate(field, retract, w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d,
                 slopes[0, i] = slopes[6, i]
             if not last or error > 0.1:
                 h[0] = step * min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
-            code = retract(w, hp, c, d, nz, fp)
+            code = retract(fns, w, hp, c, d, nz, fp)
             if code != 0:
                 return code
         else:

@@ -12,9 +12,9 @@ import numba as nb
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def em_step(field, retract, w, k, span, xi, b, f, hp, c, d, nz, fp):
+def em_step(field, retract, fns, w, k, span, xi, b, f, hp, c, d, nz, fp):
     """w += b span + f xi, with xi the sum of the `span` steps' normals; a status code."""
-    code = field(w, k, hp, c, d, nz, fp, b, f)
+    code = field(fns, w, k, hp, c, d, nz, fp, b, f)
     if code != 0:
         return code
     for i in range(w.shape[0]):
@@ -22,4 +22,4 @@ def em_step(field, retract, w, k, span, xi, b, f, hp, c, d, nz, fp):
         for r in range(f.shape[1]):
             total += f[i, r] * xi[r]
         w[i] += total
-    return retract(w, hp, c, d, nz, fp)
+    return retract(fns, w, hp, c, d, nz, fp)

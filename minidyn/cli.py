@@ -1,0 +1,310 @@
+"""The command line: `minidyn run valley` and its siblings.
+
+Exit codes: 0 done, 1 a run failed, 2 wrong usage or input, 130 interrupted. An error is one sentence on stderr.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from minidyn.compare import Comparison
+    from minidyn.library import Model
+
+app = typer.Typer(
+    name="minidyn", pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Run an optimizer on a toy loss beside the effective dynamics that theory predicts for it.",
+)  # fmt: skip
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C: passes through `simulate`, which would return what there is."""
+
+
+# -- options -------------------------------------------------------------------------------------------
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from minidyn import __version__
+
+        typer.echo(f"minidyn {__version__}")
+        raise typer.Exit
+
+
+def _complete_model(typed: str) -> list[str]:
+    from minidyn.modelfile import list_models
+
+    return [name for name in list_models() if name.startswith(typed)]
+
+
+_ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of the library or a TOML file.", autocompletion=_complete_model)
+]
+_File = Annotated[Path, typer.Argument(metavar="FILE.h5", help="A result that `minidyn run` or `save` wrote.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read in `call`
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run an optimizer on a toy loss beside the effective dynamics that theory predicts for it."""
+
+
+# -- commands ------------------------------------------------------------------------------------------
+
+
+@app.command()
+def models(debug: _Debug = False) -> None:
+    """List the models of the library."""
+    from rich import box
+    from rich.table import Table
+
+    from minidyn.library import list_models, load_model
+
+    table = Table("name", "title", "parameters", "rule", "noise", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[2].justify = "right"
+    table.columns[0].no_wrap = True
+    for name in list_models():
+        model = load_model(name)
+        table.add_row(name, model.title, str(model.loss.dim), str(model.map.rule), str(model.map.noise or "none"))
+    _console(wide=True).print(table)
+
+
+@app.command()
+def run(
+    model: _ModelName,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps k.")] = None,
+    paths: Annotated[int | None, typer.Option(min=1, help="Number of independent paths.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between two saves.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="At most so many threads; by default all.")] = None,
+    out: Annotated[
+        str, typer.Option(help="Where results go: a folder, or the start of the file names.", metavar="PATH")
+    ] = "",
+    no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
+    debug: _Debug = False,
+) -> None:
+    """Run a model's map and its flows, compare them, and write the figure and the data."""
+    from minidyn.library import load_model
+
+    known = load_model(model)
+    chosen = known.with_overrides(lr=lr, steps=steps, paths=paths, save_every=save_every, seed=seed)
+    stem = _stem(out, chosen.name)
+    outputs = [stem.with_name(stem.name + end) for end in ([".h5"] if no_figure else [".h5", ".png"])]
+    for output in outputs:
+        _check_writable(output)
+    typer.echo(_introduction(chosen))
+    began = time.perf_counter()
+    result = chosen.run(threads=threads)
+    result.meta["command"] = shlex.join(["minidyn", *sys.argv[1:]])
+    typer.echo(f"{result.summary()}\ntotal {time.perf_counter() - began:.2f} s, compilation included\n")
+    result.save(outputs[0])
+    if not no_figure:
+        from minidyn.figures import plot_comparison
+
+        plot_comparison(result, loss=chosen.loss, path=outputs[1])
+    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
+    _fail_if_nothing_finished(result)
+
+
+@app.command()
+def derive(
+    model: _ModelName,
+    latex: Annotated[bool, typer.Option("--latex", help="Equations in LaTeX.")] = False,
+    debug: _Debug = False,
+) -> None:
+    """Print the equations of a model's flows, with their assumptions and sources."""
+    from minidyn.library import load_model
+
+    typer.echo("\n\n".join(flow.describe(latex=latex) for flow in load_model(model).flows()))
+
+
+@app.command()
+def show(file: _File, debug: _Debug = False) -> None:
+    """Print what a result file holds: its table and what made it."""
+    result = _load(file)
+    typer.echo(repr(result))
+    runs = list(result.runs.values()) if hasattr(result, "runs") else [result]
+    meta = runs[0].meta | result.meta
+    made = [f"{name} {meta[name]}" for name in ("minidyn", "python", "numpy", "numba", "scipy", "sympy") if name in meta]
+    typer.echo("made with " + ", ".join(made))
+    if "command" in meta:
+        typer.echo(f"made by {meta['command']}")
+
+
+@app.command()
+def plot(
+    file: _File,
+    out: Annotated[
+        str, typer.Option(help="The picture: .png, .pdf or .svg; FILE.png by default.", metavar="PATH")
+    ] = "",
+    debug: _Debug = False,
+) -> None:
+    """Draw a result file."""
+    target = Path(out) if out else file.with_suffix(".png")
+    result = _load(file)
+    _check_writable(target)
+    from minidyn.figures import plot_comparison, plot_run
+
+    if hasattr(result, "runs"):
+        plot_comparison(result, loss=_loss_of(result), path=target)
+    else:
+        plot_run(result, path=target)
+    typer.echo(f"wrote {target}")
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete the compiled kernels.")] = False,
+    debug: _Debug = False,
+) -> None:
+    """Say where compiled kernels are kept, or delete them."""
+    from minidyn.kernels import cache as kernels
+
+    if clear:
+        before = kernels.info()
+        kernels.clear()
+        typer.echo(f"deleted {before}")
+    else:
+        typer.echo(str(kernels.info()))
+
+
+# -- what commands share -------------------------------------------------------------------------------
+
+
+def _introduction(model: Model) -> str:
+    """What is about to run, in two lines."""
+    flows = " and ".join(flow.name for flow in model.flows())
+    return (
+        f"{model.name}: {model.title}\n"
+        f"running {model.map.rule} beside its {flows}: {model.paths:,} paths, {model.steps:,} steps\n"
+    )
+
+
+def _stem(out: str, name: str) -> Path:
+    """Where results go, without an extension: `out` is a folder, or the start of a file name."""
+    path = Path(out).expanduser()
+    if not out or out.endswith(("/", "\\")) or path.is_dir():
+        return path / name
+    return path.with_suffix("") if path.suffix in (".h5", ".png") else path
+
+
+def _check_writable(target: Path) -> None:
+    """Refuse a file that could not be written later, before the work is done; leaves nothing behind."""
+    from minidyn.errors import ArchiveError
+
+    if target.is_dir():
+        raise ArchiveError(f"cannot write {target}: it is a folder; give another --out.")
+    folder = target.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        if not folder.is_dir():
+            raise NotADirectoryError(20, f"{folder} is not a folder")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArchiveError(f"cannot write {target}: {error.strerror}; give another --out.") from error
+
+
+def _load(file: Path) -> Any:
+    from minidyn import archive
+
+    return archive.load(file)
+
+
+def _loss_of(result: Comparison) -> Any:
+    """The loss of a comparison read from a file, where the library still has that very model."""
+    from minidyn.errors import MinidynError
+    from minidyn.library import load_model
+
+    try:
+        model = load_model(result.meta.get("model", ""))
+    except MinidynError:
+        return None
+    return model.loss if model.text == result.meta.get("model_text") else None
+
+
+def _fail_if_nothing_finished(result: Comparison) -> None:
+    from minidyn.errors import SolverError
+
+    failed = [
+        f"no path of the {label} finished: {run.describe_status()}"
+        for label, run in result.runs.items() if not run.finished.any()
+    ]  # fmt: skip
+    if failed:
+        raise SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.")
+
+
+def _console(wide: bool = False) -> Any:
+    """A rich console on stdout; a pipe gets long lines instead of broken ones."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal or not wide else Console(highlight=False, width=180)
+
+
+# -- the door ------------------------------------------------------------------------------------------
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command; its exit code. Errors become one sentence on stderr."""
+    previous = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        code = typer.main.get_command(app).main(arguments or ["--help"], prog_name="minidyn", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (_Interrupted, KeyboardInterrupt, typer.Abort):
+        return _say("interrupted; nothing more was written.", 130)
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return _explain(error)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _interrupt(*_: object) -> None:
+    raise _Interrupted
+
+
+def _explain(error: Exception) -> int:
+    """One sentence for an error, and its exit code."""
+    if hasattr(error, "format_message"):  # wrong usage, found by typer
+        context = getattr(error, "ctx", None)
+        where = f"; see `{context.command_path} --help`." if context else "."
+        return _say(str(error.format_message()).rstrip(".") + where, 2)
+    from minidyn.errors import FlowError, ManifoldError, MinidynError, SolverError
+
+    if isinstance(error, MinidynError):
+        return _say(str(error), 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2)
+    if isinstance(error, MemoryError):
+        return _say("not enough memory; take fewer --paths or a larger --save-every.", 1)
+    return _say(f"this should not happen ({type(error).__name__}: {error}); --debug shows where.", 1)
+
+
+def _say(sentence: str, code: int) -> int:
+    print("minidyn: " + " ".join(sentence.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Every rule with every noise is a map, and every flow is a flow, as `conformance.py` says."""
+
+from __future__ import annotations
+
+import numpy as np
+import problems as pb
+import pytest
+import sympy as sp
+from conformance import check_flow, check_map
+
+import minidyn as md
+
+k, a, b, u = sp.symbols("k a b u")
+RULES = {
+    "GD": md.GD(0.1),
+    "momentum": md.SGD(0.05, momentum=0.8),
+    "nesterov": md.SGD(0.05, momentum=0.8, nesterov=True),
+    "SignGD": md.SignGD(0.02),
+    "Lion": md.Lion(0.02),
+    "RMSProp": md.RMSProp(0.02),
+    "Adam": md.Adam(0.02),
+    "AdamW": md.AdamW(0.02, weight_decay=0.1),
+    "schedule": md.GD(1 / (k + 9)),
+}
+PLAIN = md.Loss(pb.curved_valley().expr, pb.curved_valley().params)
+# five samples and no fit: the sample gradients differ, at the minimum too
+DATA = md.Loss.regression(a * sp.tanh(b * u), [a, b], {u: np.linspace(-1, 2, 5)}, np.linspace(0, 1, 5) ** 2)
+NOISES = {
+    "none": (PLAIN, None),
+    "gaussian": (PLAIN, md.GaussianNoise([[0.3, 0.0, 0.1], [0.1, 0.2, 0.0]])),
+    "minibatch": (DATA, md.Minibatch(2)),
+    "replacement": (DATA, md.Minibatch(2, replace=True)),
+    "reshuffle": (DATA, md.Reshuffle(2)),
+    "label": (DATA, md.LabelNoise(0.1)),
+    "sum": (DATA, md.LabelNoise(0.1, batch=2, kind="rademacher") + md.GaussianNoise(0.1)),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("rule", RULES)
+def test_map(rule, noise):
+    """A rule with a noise satisfies all that a map must."""
+    loss, model = NOISES[noise]
+    check_map(md.Map(loss, RULES[rule], model), [0.5, 0.8])
+
+
+def test_map_of_many_parameters():
+    """A loss with vector parameters and sums over units satisfies all that a map must."""
+    v, w, j = md.vector("v", 9), md.vector("w", 9), sp.Symbol("j", integer=True)
+    model = sp.Sum(v[j] * sp.tanh(w[j] * u), (j, 0, 8))
+    loss = md.Loss.regression(model, [v, w], {u: np.linspace(-1, 1, 4)}, [0.0, 1.0, 0.5, 0.2])
+    noise = md.Minibatch(3) + md.GaussianNoise(np.linspace(0, 1, 18))
+    check_map(md.Map(loss, md.Adam(0.01), noise), np.linspace(-1, 1, 18))
+
+
+VALLEY = md.Loss(pb.valley().expr, pb.valley().params)
+PRODUCT = md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0])
+FLOWS = {
+    "gradient": (md.GradientFlow, md.Map(PLAIN, md.GD(0.01)), [1.0, 0.3]),
+    "gradient, momentum": (md.GradientFlow, md.Map(PLAIN, md.SGD(0.01, momentum=0.5), md.GaussianNoise(0.1)), [1.0, 0.3]),
+    "quasistatic, SDE": (md.QuasistaticFlow, md.Map(VALLEY, md.SGD(0.02), md.GaussianNoise(0.3)), [1.3, 0.01]),
+    "quasistatic, ODE": (md.QuasistaticFlow, md.Map(PRODUCT, md.Adam(0.01), md.LabelNoise(0.3)), [2.0, 0.5]),
+    "quasistatic, signs": (md.QuasistaticFlow, md.Map(VALLEY, md.SignGD(0.01), md.GaussianNoise(0.3)), [1.3, 0.0]),
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flow(name):
+    """A flow of a map satisfies all that a flow must."""
+    flow, system, w = FLOWS[name]
+    check_flow(flow(system), w)

@@ -434,9 +434,9 @@ def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
 
 def _check_format(version: object, file: Path) -> None:
     """Refuse what this minidyn cannot read, before the HDF5 library reads anything but a number."""
-    if not isinstance(version, np.integer):
+    if not isinstance(version, np.integer) or version < 1:
         raise ArchiveError(f"{_shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
-    if version != FORMAT:
+    if version > FORMAT:
         raise ArchiveError(
             f"{_shown(file)} was written by a newer minidyn (format {version}, this one reads {FORMAT}); "
             "upgrade minidyn."

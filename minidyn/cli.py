@@ -48,7 +48,8 @@ def _complete_model(typed: str) -> list[str]:
 
 
 _ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name of the library or a TOML file.", autocompletion=_complete_model)
+    str,
+    typer.Argument(metavar="MODEL", help="A name of the library or a TOML file.", autocompletion=_complete_model),
 ]
 _File = Annotated[Path, typer.Argument(metavar="FILE.h5", help="A result that `minidyn run` or `save` wrote.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read in `call`
@@ -85,6 +86,7 @@ def models(debug: _Debug = False) -> None:
 
 @app.command()
 def run(
+    context: typer.Context,
     model: _ModelName,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of steps k.")] = None,
     paths: Annotated[int | None, typer.Option(min=1, help="Number of independent paths.")] = None,
@@ -110,7 +112,7 @@ def run(
     typer.echo(_introduction(chosen))
     began = time.perf_counter()
     result = chosen.run(threads=threads)
-    result.meta["command"] = shlex.join(["minidyn", *sys.argv[1:]])
+    result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
     typer.echo(f"{result.summary()}\ntotal {time.perf_counter() - began:.2f} s, compilation included\n")
     result.save(outputs[0])
     if not no_figure:
@@ -140,8 +142,8 @@ def show(file: _File, debug: _Debug = False) -> None:
     typer.echo(repr(result))
     runs = list(result.runs.values()) if hasattr(result, "runs") else [result]
     meta = runs[0].meta | result.meta
-    made = [f"{name} {meta[name]}" for name in ("minidyn", "python", "numpy", "numba", "scipy", "sympy") if name in meta]
-    typer.echo("made with " + ", ".join(made))
+    makers = ("minidyn", "python", "numpy", "numba", "scipy", "sympy")
+    typer.echo("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
     if "command" in meta:
         typer.echo(f"made by {meta['command']}")
 
@@ -270,7 +272,9 @@ def call(arguments: list[str]) -> int:
     """Run one command; its exit code. Errors become one sentence on stderr."""
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
-        code = typer.main.get_command(app).main(arguments or ["--help"], prog_name="minidyn", standalone_mode=False)
+        command = typer.main.get_command(app)
+        options: dict[str, Any] = {"prog_name": "minidyn", "standalone_mode": False, "obj": arguments}
+        code = command.main(arguments or ["--help"], **options)
         return code if isinstance(code, int) else 0
     except (_Interrupted, KeyboardInterrupt, typer.Abort):
         return _say("interrupted; nothing more was written.", 130)

@@ -138,7 +138,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     Parameters
     ----------
     system, flows : a `Map` and flows of it.
-    w0 : starting parameters, (D,) or (paths, D); flows on the manifold start at its projection.
+    w0 : starting parameters, (D,) or (paths, D); flows on the manifold start at its projection. The map may
+        be given its whole state, such as `map.fixed_point(w)`, to start without a transient.
     coupled : drive map and flow with the same normals where all noise is Gaussian; error bars are paired.
     observe : further quantities (see `simulate`); with more than six parameters these are what is
         compared (by default loss, sharpness and trace).
@@ -167,10 +168,11 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     runs = {labels[0]: simulate(system, w0, steps, paths=paths, rng=sequence, observe=None, **common)}
     for label, flow in zip(labels[1:], flows, strict=True):
         start = np.atleast_2d(np.asarray(w0, dtype=float))
+        start = start[:, : system.dim] if start.shape[-1] == system.components else start
         noisy = flow.stochastic(np.atleast_2d(flow.start(start)))
         own = sequence if coupled else np.random.SeedSequence(entropy=sequence.entropy, spawn_key=(1,))
         count = paths if noisy or len(start) > 1 else 1
-        runs[label] = simulate(flow, w0, steps, paths=count, rng=own, observe=None, **common, **flow_options)
+        runs[label] = simulate(flow, start, steps, paths=count, rng=own, observe=None, **common, **flow_options)
     projected = any(isinstance(f, QuasistaticFlow) for f in flows)
     times = _pick(len(runs[labels[0]].steps), 25)
     quantities = _quantities(system, runs, times, projected, observe)

@@ -1,6 +1,6 @@
-"""Pictures: a run over its steps; a map and its flows side by side, on the landscape where there are two parameters.
+"""Pictures: a run over its steps; a map and its flows side by side, on the landscape of two parameters.
 
-Figures are made without pyplot: no global state, nothing to close, no display needed; Jupyter shows what is returned.
+Figures are made without pyplot: no global state, nothing to close, no display needed, and Jupyter shows them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from minidyn.compare import Comparison
 from minidyn.errors import ArchiveError, InputError, ManifoldError
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
-from minidyn.trajectory import QUANTILES, Run, Status
+from minidyn.trajectory import QUANTILES, Run
 
 Floats = NDArray[np.float64]
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)
@@ -40,20 +41,19 @@ Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band,
 _PANELS = 6
 _POINTS = 400  # of an ensemble drawn on the landscape
 _THIN = 3  # paths drawn as thin lines
-_HUGE = 1e100  # beyond this a path has left every picture
+_HUGE = 1e15  # beyond this a path has left every picture
 _LOWEST = 1e-18  # part of the largest value at which a logarithmic scale ends
 _ZERO = 1e-12  # a quantity that stays below this on the manifold is zero to rounding
 _GREY, _FAINT, _MINIMA = "#5f6670", "#c9ced6", "#8c1d40"
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
-)
+_GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi
+omega""".split()
 _LAND = LinearSegmentedColormap.from_list("land", ["#ffffff", "#eef2f5", "#d5dee6", "#b4c3d0", "#93a8ba"])
-_STYLE = {
-    "font.size": 9.0, "axes.titlesize": 9.5, "axes.labelsize": 9.0, "xtick.labelsize": 8.0, "ytick.labelsize": 8.0,
-    "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7,
-    "axes.edgecolor": _GREY, "xtick.color": _GREY, "ytick.color": _GREY, "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black", "xtick.major.width": 0.7, "ytick.major.width": 0.7, "axes.formatter.limits": (-2, 4),
-    "axes.formatter.use_mathtext": True, "mathtext.fontset": "dejavusans", "savefig.dpi": 200.0, "text.parse_math": True,
+_STYLE: Any = {
+    "font.size": 9.0, "axes.titlesize": 9.5, "axes.labelsize": 9.0, "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0, "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.linewidth": 0.7, "axes.edgecolor": _GREY, "xtick.color": _GREY, "ytick.color": _GREY,
+    "xtick.labelcolor": "black", "ytick.labelcolor": "black", "xtick.major.width": 0.7, "ytick.major.width": 0.7,
+    "axes.formatter.limits": (-2, 4), "axes.formatter.use_mathtext": True, "mathtext.fontset": "dejavusans",
 }  # fmt: skip
 
 
@@ -70,7 +70,7 @@ class _Look:
 _MAP = _Look("#12385c", "-", 2.2, "o")
 _FLOWS = (
     _Look("#f08c00", (0, (4, 1.6)), 1.7, "D"),
-    _Look("#00a37a", (0, (1.2, 1.2)), 1.9, "^"),
+    _Look("#0fae84", (0, (1.2, 1.2)), 1.9, "^"),
     _Look("#d36ba6", (0, (6, 1.5, 1.2, 1.5)), 1.7, "s"),
     _Look("#62bdea", (0, (8, 2)), 1.7, "v"),
 )
@@ -89,9 +89,10 @@ class Picture(Figure):
 def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any = None) -> Figure:
     """The picture of a comparison; saved to `path` where one is given (the extension names the format).
 
-    Every quantity over the steps: means and 5-95 % bands of the map and of its flows, and below them the difference
-    of means with two standard errors to each side. For two parameters also the landscape: level sets and minima
-    (of `loss`, or of the loss that the comparison carries), the ensembles at the last step, and a few paths.
+    Every quantity over the steps: means and 5-95 % bands of the map and of its flows, and below them the
+    difference of means with two standard errors to each side. For two parameters also the landscape: level
+    sets and minima (of `loss`, or of the loss that the comparison carries), the ensembles at the last step, and
+    a few paths.
 
     Raises ArchiveError where the file cannot be written, InputError for an unknown format.
 
@@ -103,7 +104,7 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
     ['$x$', 'sharpness']
     """
     loss = loss if loss is not None else getattr(result, "loss", None)
-    looks = dict(zip(result.runs, [_MAP, *(_FLOWS[i % len(_FLOWS)] for i in range(len(result.runs) - 1))], strict=True))
+    looks = dict(zip(result.runs, [_MAP, *_FLOWS * len(result.runs)], strict=False))
     names = _shown(result)
     plane = all(run.w is not None and run.w.shape[-1] == 2 for run in result.runs.values())
     rows, columns, wide = _layout(len(names), plane)
@@ -121,8 +122,7 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
             _draw_quantity(upper, lower, result, name, looks)
             _share_clock(upper, lower, result.steps, result.time, row == 0, row == rows - 1)
         _head(fig, _headline(result), _details(result))
-        handles, room = _handles(looks, plane, loss), int(fig.get_figwidth() / 1.45)
-        fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), room), frameon=False)
+        _explain(fig, _handles(looks, result.runs[result.map_label].paths, plane, loss))
         _save(fig, path)
     return fig
 
@@ -155,9 +155,20 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
             _share_clock(ax, ax, run.steps, run.time, number < columns, number + columns >= len(names))
         many = f"{run.paths:,} paths: mean, 5–95 % and 25–75 % bands" if run.paths > 1 else "one path"
         ended = [] if run.finished.all() else [run.describe_status()]
-        _head(fig, _short(str(run.meta.get("system", "Run")), 90), [many, f"{int(run.steps[-1]):,} steps", *ended])
+        system = str(run.meta.get("system", "Run"))
+        _head(fig, system.partition("(")[0], [system, many, f"{int(run.steps[-1]):,} steps", *ended])
         _save(fig, path)
     return fig
+
+
+def _layout(panels: int, plane: bool) -> tuple[int, int, bool]:
+    """Rows and columns for so many panels and a landscape, and whether the landscape is as tall as all rows."""
+    if not plane:
+        columns = panels if panels <= 3 else 2 if panels == 4 else 3
+        return max(-(-panels // max(columns, 1)), 1), max(columns, 1), False
+    rows = {1: 1, 6: 3}.get(panels, 2)
+    wide = panels % 2 == 0
+    return rows, -(-panels // rows) + 1 if wide else (panels + 1) // rows, wide
 
 
 # -- panels over the steps -----------------------------------------------------------------------------
@@ -179,20 +190,9 @@ def _draw_quantity(upper: Axes, lower: Axes, result: Comparison, name: str, look
         for edge in (low, high) if len(values[label]) > 1 else ():
             upper.plot(k, edge, color=look.colour, ls=look.dash, lw=0.8, alpha=0.85, zorder=3 + order)
         upper.plot(k, mean, color=look.colour, ls=look.dash, lw=look.width, zorder=10 + order)
-    _choose_scale(upper, list(curves.values()))
-    upper.set_title(_pretty(name), loc="left")
+    _name_and_scale(upper, name, list(curves.values()))
     lower.set_ylabel("flow − map", fontsize=8)
     lower.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
-
-
-def _layout(panels: int, plane: bool) -> tuple[int, int, bool]:
-    """Rows and columns for so many panels and a landscape, and whether the landscape is as tall as all rows."""
-    if not plane:
-        columns = panels if panels <= 3 else 2 if panels == 4 else 3
-        return -(-panels // max(columns, 1)), max(columns, 1), False
-    rows = {1: 1, 6: 3}.get(panels, 2)
-    wide = panels % 2 == 0
-    return rows, -(-panels // rows) + 1 if wide else (panels + 1) // rows, wide
 
 
 def _draw_spread(ax: Axes, run: Run, name: str, look: _Look) -> None:
@@ -203,7 +203,7 @@ def _draw_spread(ax: Axes, run: Run, name: str, look: _Look) -> None:
         mean, values = stats["mean"], None
     else:
         values = run.quantity(name)
-        edges = {q: _over_paths(values, lambda v, q=q: np.quantile(v, q)) for q in QUANTILES}  # type: ignore[misc]
+        edges = {q: _over_paths(values, partial(np.quantile, q=q)) for q in QUANTILES}
         mean = _over_paths(values, np.mean)
     if run.paths > 1:
         for low, high in ((0.05, 0.95), (0.25, 0.75)):
@@ -211,12 +211,13 @@ def _draw_spread(ax: Axes, run: Run, name: str, look: _Look) -> None:
         if values is not None:
             ax.plot(run.steps, values[:_THIN].T, color=look.colour, lw=0.5, alpha=0.55)
     ax.plot(run.steps, mean, color=look.colour, lw=1.9)
-    _choose_scale(ax, [(mean, edges[0.05], edges[0.95])])
+    _name_and_scale(ax, name, [(mean, edges[0.05], edges[0.95])])
+
+
+def _name_and_scale(ax: Axes, name: str, curves: list[Curve]) -> None:
+    """The quantity's name; a logarithmic scale where all is positive and the means span a factor above thirty."""
     ax.set_title(_pretty(name), loc="left")
-
-
-def _choose_scale(ax: Axes, curves: list[Curve]) -> None:
-    """A logarithmic scale where means and bands are positive and the means span more than a factor of thirty."""
+    ax.ticklabel_format(axis="y", scilimits=(-4, 5))
     everything = np.concatenate([np.concatenate(c) for c in curves])
     means = np.concatenate([c[0] for c in curves])
     everything, means = everything[np.isfinite(everything)], means[np.isfinite(means)]
@@ -226,8 +227,8 @@ def _choose_scale(ax: Axes, curves: list[Curve]) -> None:
             ax.set_ylim(_LOWEST * everything.max(), 3 * everything.max())
 
 
-def _share_clock(upper: Axes, lower: Axes, steps: NDArray[np.int64], time: Floats, top: bool, bottom: bool) -> None:
-    """Steps k below the lowest panels; the flow's time t beside them, or above where it is not a multiple of k."""
+def _share_clock(upper: Axes, lower: Axes, steps: NDArray[Any], time: Floats, top: bool, bottom: bool) -> None:
+    """Steps k below the lowest panels; the time t beside them, or above where it is not a multiple of k."""
     k, t = np.asarray(steps, dtype=float), np.asarray(time, dtype=float)
     for ax in (upper, lower):
         ax.grid(True, color=_FAINT, lw=0.4, alpha=0.7)
@@ -258,17 +259,16 @@ def _draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict
     if loss is not None and loss.dim == 2:
         _draw_levels(ax, loss, low, high)
         for curve in _minima(loss, low, high):
-            ax.plot(*curve.T, color=_MINIMA, lw=1.3, zorder=3, **({"marker": "*"} if len(curve) == 1 else {}))
+            ax.plot(*curve.T, color=_MINIMA, lw=1.3, zorder=3, marker="*" if len(curve) == 1 else "")
     for order, (label, look) in enumerate(looks.items()):
         w = result.runs[label].w
         assert w is not None
         for path in w[:_THIN]:
             ax.plot(*path.T, color=look.colour, ls=look.dash, lw=0.4, alpha=0.4, zorder=4 + order)
         size = (8 if order else 14) if len(w) > 1 else 40
-        ax.scatter(
-            *w[:_POINTS, -1].T, s=size, marker=look.marker, color=look.colour, zorder=10 + order,
-            alpha=0.6 if len(w) > 1 else 1.0, edgecolors="white", linewidths=0.3,
-        )  # fmt: skip
+        x, y = w[:_POINTS, -1].T
+        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "alpha": 0.6 if len(w) > 1 else 1.0}
+        ax.scatter(x, y, size, color=look.colour, marker=look.marker, zorder=10 + order, **style)
     start = first.w[:, 0] if first.w is not None else np.empty((0, 2))
     ax.plot(*np.unique(start, axis=0)[:_POINTS].T, ls="", marker="X", ms=6.5, mfc="white", mec="black", zorder=30)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
@@ -276,31 +276,35 @@ def _draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict
         ax.set_aspect("equal", adjustable="box")
     for spine in ax.spines.values():
         spine.set_visible(True)
+    ax.ticklabel_format(scilimits=(-4, 5))
     ax.set_xlabel(_pretty(first.names[0]))
     ax.set_ylabel(_pretty(first.names[1]))
-    ax.set_title(f"ensembles at step {int(first.steps[-1]):,}; thin: {_THIN} paths", loc="left")
+    thin = f"{min(_THIN, first.paths)} path{'s' * (first.paths > 1)}"
+    ax.set_title(f"ensembles at step {int(first.steps[-1]):,}; thin: {thin}", loc="left")
 
 
 def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:
-    """Filled level sets of the loss above its lowest value here, log-spaced over four decades."""
+    """Filled level sets of the loss, or of what it is above its minimum, log-spaced over four decades."""
     x, y = (np.linspace(a, b, 161) for a, b in zip(low, high, strict=True))
     with np.errstate(all="ignore"):
         z = np.asarray(loss.value(np.stack(np.meshgrid(x, y), axis=-1)))
     finite = z[np.isfinite(z)]
     if not finite.size or not np.ptp(finite) > 0:
         return
-    z = z - finite.min() if finite.min() < 0 else z
-    top = np.ceil(np.log10(np.quantile(z[np.isfinite(z)], 0.97)))
+    high_up, bottom = np.quantile(finite - finite.min(), 0.97) or np.ptp(finite), finite.min()
+    top = np.ceil(np.log10(high_up))
     levels = np.logspace(top - 4, top, 13)
-    norm = LogNorm(levels[0], levels[-1])
-    filled = ax.contourf(x, y, np.maximum(z, levels[0] / 10), levels, cmap=_LAND, norm=norm, extend="both", zorder=0)
+    shifted = not 0 <= bottom < levels[0]
+    z = z - bottom if shifted else z
+    shades: dict[str, Any] = {"cmap": _LAND, "norm": LogNorm(levels[0], levels[-1]), "extend": "both"}
+    filled = ax.contourf(x, y, np.maximum(z, levels[0] / 10), levels, zorder=0, **shades)
     ax.contour(x, y, z, levels, colors="white", linewidths=0.5, alpha=0.8, zorder=1)
     bar = ax.figure.colorbar(
         filled, ax=ax, shrink=0.7, aspect=30, pad=0.01, format=LogFormatterSciNotation(), ticks=LogLocator(10)
     )
     bar.ax.minorticks_off()
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.annotate("loss", (0.5, 1.06), xycoords="axes fraction", ha="center", va="bottom")
+    bar.outline.set_visible(False)
+    bar.ax.text(0.5, 1.06, "loss − min" if shifted else "loss", transform=bar.ax.transAxes, ha="center")
 
 
 def _window(clouds: Iterable[Floats]) -> tuple[Floats, Floats]:
@@ -319,17 +323,25 @@ def _window(clouds: Iterable[Floats]) -> tuple[Floats, Floats]:
 
 
 def _minima(loss: Loss, low: Floats, high: Floats) -> list[Floats]:
-    """Curves of minima in a window, each (N, 2), found from a grid of points; an isolated minimum is one point."""
+    """Curves of minima in a window, each (N, 2), found from a grid of points; an isolated one is one point."""
     manifold = Manifold(loss)
     x, y = (np.linspace(a, b, 9) for a, b in zip(low, high, strict=True))
     curves: list[Floats] = []
     for seed in manifold.find(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), max_steps=2000):
         inside = ((seed >= low) & (seed <= high)).all()
         known = any(np.linalg.norm((c - seed) / (high - low), axis=1).min() < 0.02 for c in curves)
-        if inside and not known and len(curves) < 12:
+        if inside and not known and len(curves) < 12 and _is_minimum(manifold, seed):
             halves = [_walk(manifold, seed, low, high, sign) for sign in (1.0, -1.0)]
             curves.append(np.array([*halves[1][::-1], seed, *halves[0]]))
     return curves
+
+
+def _is_minimum(manifold: Manifold, w: Floats) -> bool:
+    """Whether the Hessian has a clear rank and no direction downwards: a grid can hit a maximum exactly."""
+    try:
+        return manifold.dimension(w) >= 0
+    except ManifoldError:
+        return False
 
 
 def _walk(manifold: Manifold, seed: Floats, low: Floats, high: Floats, sign: float) -> list[Floats]:
@@ -366,7 +378,7 @@ def _over_paths(values: Floats, statistic: Callable[[Floats], Any]) -> Floats:
 
 def _curve(values: Floats) -> Curve:
     """Mean and 5-95 % band of (paths, T)."""
-    low, high = (_over_paths(values, lambda v, q=q: np.quantile(v, q)) for q in (0.05, 0.95))  # type: ignore[misc]
+    low, high = (_over_paths(values, partial(np.quantile, q=q)) for q in (0.05, 0.95))
     return _over_paths(values, np.mean), low, high
 
 
@@ -398,9 +410,9 @@ def _shown(result: Comparison) -> list[str]:
 
 def _run_names(run: Run) -> list[str]:
     """What a run shows: its observables, and before them as many parameters as find room."""
-    observables = [n for n in (run.moments or run.observables) if n not in run.names]
-    known = run.w is not None or any(n in run.moments for n in run.names)
-    parameters = run.names if known else []
+    named = set(run.names)
+    observables = [n for n in (run.moments or run.observables) if n not in named]
+    parameters = run.names if run.w is not None or not named.isdisjoint(run.moments) else []
     return [*parameters[: max(_PANELS - len(observables), 0)], *observables][:_PANELS]
 
 
@@ -438,9 +450,8 @@ def _details(result: Comparison) -> list[str]:
     clock = f"{meta.get('paths', 0):,} paths, {meta.get('steps', 0):,} steps"
     noise = "same noise for both" if meta.get("coupled") else "independent noise"
     where = "panels: after projection on the minima" if meta.get("projected") else ""
-    ended = [
-        f"{label}: {run.describe_status()}" for label, run in result.runs.items() if (run.status != Status.FINISHED).any()
-    ]  # fmt: skip
+    runs = result.runs.items()
+    ended = [f"{label}: {run.describe_status()}" for label, run in runs if not run.finished.all()]
     return [part for part in (system, clock, noise, where, *ended) if part]
 
 
@@ -456,21 +467,28 @@ def _head(fig: Figure, title: str, details: list[str]) -> None:
             lines += textwrap.wrap(part, int(width * 14.5))
     text = "\n".join(line for line in lines if line)
     fig.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
-    below: dict[str, Any] = {"va": "top", "fontsize": 8.5, "color": _GREY, "linespacing": 1.35, "parse_math": False}
-    fig.text(0.1 / width, 1 - 0.36 / height, text, **below)
+    style: dict[str, Any] = {"fontsize": 8.5, "color": _GREY, "linespacing": 1.35, "parse_math": False}
+    fig.text(0.1 / width, 1 - 0.36 / height, text, va="top", **style)
     engine = fig.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(h_pad=0.03, hspace=0.0, rect=(0, 0, 1, 1 - (0.45 + 0.165 * (text.count("\n") + 1)) / height))
 
 
-def _handles(looks: dict[str, _Look], plane: bool, loss: Loss | None) -> list[Any]:
+def _explain(fig: Figure, handles: list[Any]) -> None:
+    """A legend below everything, as wide as the figure allows."""
+    columns = min(len(handles), int(fig.get_figwidth() / 1.45))
+    fig.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _handles(looks: dict[str, _Look], paths: int, plane: bool, loss: Loss | None) -> list[Any]:
     """What the legend explains."""
     handles: list[Any] = []
     for label, look in looks.items():
-        marker = look.marker if plane else None
-        handles.append(Line2D([], [], color=look.colour, ls=look.dash, lw=look.width, marker=marker, ms=4, label=label))
-    handles.append(Patch(color=_MAP.colour, alpha=0.17, lw=0, label="5–95 % of paths"))
-    handles.append(Patch(color=_FLOWS[0].colour, alpha=0.27, lw=0, label="±2 s.e. of the difference"))
+        style = {"color": look.colour, "ls": look.dash, "lw": look.width, "marker": look.marker if plane else ""}
+        handles.append(Line2D([], [], ms=4, label=label, **style))
+    if paths > 1:
+        handles.append(Patch(color=_MAP.colour, alpha=0.17, lw=0, label="5–95 % of paths"))
+        handles.append(Patch(color=_FLOWS[0].colour, alpha=0.27, lw=0, label="±2 s.e. of the difference"))
     if plane:
         if loss is not None:
             handles.append(Line2D([], [], color=_MINIMA, lw=1.3, label="minima"))
@@ -508,8 +526,9 @@ def _save(fig: Figure, path: Any) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(image)
         os.replace(temporary, target)
-    except OSError as error:
-        raise ArchiveError(f"Cannot save `{path}`: {error.strerror or error}; choose another path.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArchiveError(f"Cannot save `{path}`: {reason}; choose another path.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -394,6 +394,11 @@ class Converter:
             return self.symbols[e]
         if isinstance(e, sp.Symbol):
             known = ", ".join(sorted({str(s) for s in self.symbols} | set(self.arrays))) or "none"
+            if any(str(s) == str(e) for s in self.symbols):
+                raise ExpressionError(
+                    f"the expression uses another symbol {e} than the one declared: sympy tells symbols with different "
+                    "assumptions (real=True, ...) apart; use the same object in both places."
+                )
             raise ExpressionError(
                 f"the symbol {e} is neither a parameter, a constant nor data (known: {known}); "
                 "declare it or give its number in constants=."

@@ -8,14 +8,16 @@ numbers per coordinate: values `R`, slopes `J`, second derivatives `K` of the av
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy as sp
+from numpy.typing import NDArray
 
 from minidyn.derivatives import reverse
 from minidyn.graph import Graph, Node
-from minidyn.kernels import Emitter, Source, store
+from minidyn.kernels import Emitter, Source, pointer, store
 from minidyn.kernels.linalg import jit, multiply, solve, symmetric_eigen
 from minidyn.rules import AveragedRule, averaged
 
@@ -24,19 +26,46 @@ if TYPE_CHECKING:
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
+Floats = NDArray[np.float64]
 NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "jets")
 
 
-def add_averaged_map(src: Source, system: Map, accumulators: str) -> None:
-    """Add the kernels that `expand` and `analyse` need to a module: `jets` and the noise covariance."""
-    names = ["grad", "sample_grad"] + (["model_grad"] if system.loss.model is not None else [])
-    src.line(f"from {system.loss.kernels.__name__} import {', '.join(names)}")
-    system.bound.add_covariance(src)
-    _add_jets(src, averaged(system.rule, accumulators))
+class AveragedMap:
+    """A map averaged over its noise, near the fixed points that it has on the minima manifold."""
+
+    def __init__(self, system: Map, accumulators: str = "full"):
+        self.map, self.accumulators = system, accumulators
+        self.rule = averaged(system.rule, accumulators)
+
+    def add_kernels(self, src: Source) -> None:
+        """Add the kernels that `expand` and `analyse` need to a module: `jets` and the noise covariance."""
+        loss = self.map.loss
+        names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
+        src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
+        self.map.bound.add_covariance(src)
+        _add_jets(src, self.rule)
+
+    def pointers(self, module: ModuleType) -> tuple[Any, ...]:
+        """The kernels of `NEEDS` from the averaged map's module and the loss's, as function pointers."""
+        loss = self.map.loss.kernels
+        return tuple(pointer(module if n in vars(module) and n != "grad" else loss, n) for n in NEEDS)
+
+    def linearize(self, w: Floats) -> tuple[int, Floats, Floats, Floats]:
+        """Status code, fixed point z*, A = dF/dz and B = dF/dg at a point w of the manifold."""
+        src = Source(f"linearization of {self.map.rule.name} on {self.map.loss}")
+        self.add_kernels(src)
+        fns = self.pointers(src.load())
+        m, dim, states = self.map, self.map.dim, len(self.map.rule.states)
+        size, width = dim * (1 + states), 3 + states
+        A, gain, X = np.empty((size, size)), np.zeros((dim, 1 + states)), np.empty((dim, width))
+        fp = np.array([0.0, 1e-7, *flags(m, self.accumulators, False)])
+        code = linear_part(fns, w, 1.0, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, fp, X, gain, A)
+        B = np.concatenate([np.diag(gain[:, a]) for a in range(1 + states)])
+        return code, np.concatenate([w, X[:, 3:].T.ravel()]), A, B
 
 
 def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
-    """What the compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
+    """What compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
     whether the rule takes signs, has accumulators, shares the map's normals, and which states are frozen."""
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
@@ -290,6 +319,46 @@ def normal_step(hessian, w, c, d, fp, values, vectors, H):
 
 
 @jit
+def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, A):
+    """States X[:, 3:] that the averaged rule leaves in place, gains and A = dF/dz at w; a status code."""
+    _, hessian, _, _, _, _, _, _, _ = fns
+    dim = w.shape[0]
+    width = X.shape[1]
+    H = np.empty((dim, dim))
+    dq = np.empty((dim, dim))
+    q = np.empty(dim)
+    J = np.empty((dim, (width - 2) * width))
+    K = np.empty((dim, (width - 2) * width * width))
+    R = np.empty((dim, width - 2))
+    sign_gain = np.zeros((dim, width - 2))
+    hessian(w, c, d, H)
+    noise_slopes(fns, w, c, d, nz, fp, q, dq)
+    code = expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain)
+    if code == 0:
+        assemble(H, dq, J, A)
+    return code
+
+
+@jit
+def assemble(H, dq, J, A):
+    """A = dF/dz from the slopes J of the rule and the derivatives H, dq of its inputs g, q."""
+    dim = H.shape[0]
+    size = A.shape[0]
+    states = size // dim - 1
+    width = 3 + states
+    for a in range(1 + states):
+        for i in range(dim):
+            row = A[a * dim + i]
+            for j in range(size):
+                row[j] = 0.0
+            for j in range(dim):
+                row[j] = J[i, a * width + 1] * H[i, j] + J[i, a * width + 2] * dq[i, j]
+            row[i] += J[i, a * width]
+            for b in range(states):
+                row[(1 + b) * dim + i] += J[i, a * width + 3 + b]
+
+
+@jit
 def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q):
     """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q."""
     _, hessian, _, sigma, _, _, _, _, _ = fns
@@ -308,16 +377,7 @@ def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q)
     code = expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain)
     if code != 0:
         return code
-    for a in range(1 + states):
-        for i in range(dim):
-            row = A[a * dim + i]
-            for j in range((1 + states) * dim):
-                row[j] = 0.0
-            for j in range(dim):
-                row[j] = J[i, a * width + 1] * H[i, j] + J[i, a * width + 2] * dq[i, j]
-            row[i] += J[i, a * width]
-            for b in range(states):
-                row[(1 + b) * dim + i] += J[i, a * width + 3 + b]
+    assemble(H, dq, J, A)
     for i in range(dim):
         weak[i] = R[i, 0]
     S = np.empty((dim, dim))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import rules
-from minidyn.errors import InputError
+from minidyn.errors import FlowError, InputError
 from minidyn.graph import LANE, SAMPLE, Graph, Node, reachable
 from minidyn.kernels import Emitter, Source, coordinate, pointer, store, store_gradient
 from minidyn.kernels.loops import advance_block
@@ -251,6 +251,39 @@ class Map:
             advance_block(draw, one_step, s, r, draws, index, order, k, self.loss.n_samples or 1, *numbers, np.zeros(64))
         new = unpack(blocks, len(flat)).reshape((*lead, self.components))
         return new[..., : self.dim] if alone else new
+
+    def fixed_point(self, w: ArrayLike) -> Floats:
+        """The state z* = (w, aux*) that the noise-averaged map leaves in place at a point w of the minima.
+
+        Raises FlowError where there is none (noise that vanishes where the rule divides by its size).
+        """
+        return self._linearization(w)[0]
+
+    def linearize(self, w: ArrayLike) -> tuple[Floats, Floats]:
+        """`A = dF/dz` (components, components) and `B = dF/dg` (components, D) of the noise-averaged map
+        at the fixed point above a point w of the minima; z is ordered (theta, first state, ...).
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> md.Map(md.Loss(x**2, [x]), md.SGD(0.1, momentum=0.5)).linearize([0.0])[0]
+        array([[ 0.8 , -0.05],
+               [ 2.  ,  0.5 ]])
+        """
+        return self._linearization(w)[1:]
+
+    def _linearization(self, w: ArrayLike) -> tuple[Floats, Floats, Floats]:
+        from minidyn.linearization import AveragedMap
+
+        point = self.loss.check(w)
+        if point.ndim != 1:
+            raise InputError(f"one point of shape ({self.dim},) is expected here, not {point.shape}.")
+        code, z, a, b = AveragedMap(self).linearize(point)
+        if code:
+            raise FlowError(
+                f"{self.rule} has no fixed point at {np.round(point, 6).tolist()}: the noise vanishes in a coordinate "
+                "where the rule divides by its size."
+            )
+        return z, a, b
 
     def __repr__(self) -> str:
         return f"Map({self.loss}, {self.rule}, {self.noise or 'no noise'})"

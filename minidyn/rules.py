@@ -369,6 +369,11 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     if signs:
         (sign,) = signs
         inner = sign.args[0]
+        if inner.free_symbols & {sp.Symbol(s) for s in rule.states}:
+            raise FlowError(
+                f"{rule.name} takes the sign of a state that carries noise from step to step; averaging knows only "
+                "the sign of the fresh gradient (SignGD)."
+            )
         step = sp.erf(inner / (sp.Abs(sp.diff(inner, _G)) * sp.sqrt(2 * _Q)))
         sign_gain = [sp.diff(e.xreplace({sign: _SIGN}), _SIGN) for e in (new, *mean_updates)]
         new, mean_updates = new.xreplace({sign: step}), [e.xreplace({sign: step}) for e in mean_updates]

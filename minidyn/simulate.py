@@ -42,7 +42,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     ----------
     system : a `Map`, or a flow of one; a flow's time is `t = lr k`.
     w0 : starting parameters, (D,) for all paths or (paths, D). Flows on a manifold start at the
-        gradient-flow limit of `w0`.
+        gradient-flow limit of `w0`. For a map it may be the whole state `z` (theta, then the rule's states),
+        for example `map.fixed_point(w)`; without it the states start at zero.
     steps : number of steps k.  paths : number of independent paths.
     save_every : steps between saves; by default about 200 saves.
     observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy
@@ -118,7 +119,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 
 def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
     """Starting parameters (paths, D), checked."""
-    start = system.loss.check(w0, "w0")
+    start = np.asarray(w0, dtype=float) if isinstance(system, Map) and _whole_state(system, w0) else None
+    start = system.loss.check(w0, "w0") if start is None else start
     if start.ndim > 2 or (start.ndim == 2 and len(start) not in (1, paths)):
         raise InputError(
             f"w0 has shape {start.shape}, expected ({system.dim},) for all paths or ({paths}, {system.dim})."
@@ -127,7 +129,13 @@ def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
         raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
     if isinstance(system, Flow):
         start = system.start(start)
-    return np.ascontiguousarray(np.broadcast_to(np.atleast_2d(start), (paths, system.dim)))
+    return np.ascontiguousarray(np.broadcast_to(np.atleast_2d(start), (paths, start.shape[-1])))
+
+
+def _whole_state(system: Map, w0: ArrayLike) -> bool:
+    """Whether w0 holds the rule's auxiliary state beside theta."""
+    shape = np.shape(w0)
+    return bool(shape) and shape[-1] == system.components != system.dim
 
 
 def _threads(threads: int | None) -> int:
@@ -207,7 +215,8 @@ class _MapEngine(_Threaded):
 
     def __init__(self, system: Map, start: Floats, key: NDArray[np.uint64], threads: int):
         self.system, self.paths = system, len(start)
-        self.blocks = pack(system.initial_state(start))
+        whole = start.shape[-1] == system.components
+        self.blocks = pack(start if whole else system.initial_state(start))
         super().__init__(threads, len(self.blocks))
         self.draw, self.step = pointer(system.kernels, "draw"), pointer(system.kernels, "step")
         self.streams = np.empty((len(self.blocks), 256), np.uint64)

@@ -189,14 +189,16 @@ def interpreted(loss) -> SimpleNamespace:
     return SimpleNamespace(**namespace)
 
 
-def kernel_jets(loss, w, u, v, module=None) -> dict[str, Any]:
+def kernel_jets(loss, w, u, v, module=None, only: str = "") -> dict[str, Any]:
     """As `jets`, from the generated module, in plain Python unless a compiled one is given."""
     module = module or interpreted(loss)
     w, u, v = (np.array(a, dtype=float) for a in (w, u, v))
-    out = {"value": module.value(w, loss.c, loss.rows)}
-    for name, args in (("grad", (w,)), ("hvp", (w, u)), ("third", (w, u, v))):
-        out[name] = np.empty(loss.dim)
-        getattr(module, name)(*args, loss.c, loss.rows, out[name])
+    out: dict[str, Any] = {}
+    for name, args in (("value", (w,)), ("grad", (w,)), ("hvp", (w, u)), ("third", (w, u, v))):
+        if only in ("", name):
+            result = [] if name == "value" else [np.empty(loss.dim)]
+            returned = getattr(module, name)(*args, loss.c, loss.rows, *result)
+            out[name] = result[0] if result else returned
     return out
 
 
@@ -257,8 +259,8 @@ def literal(expr, values, nudge=lambda e, v: v):
             total = mpf(0)
             ranges = [range(int(low), int(high) + 1) for _, low, high in e.limits]
             for turn in itertools.product(*ranges):
-                new = dict(zip((s for s, _, _ in e.limits), turn, strict=True))
-                total += walk(e.function, bound | new)
+                inner_wins = zip(reversed(e.limits), reversed(turn), strict=True)  # where a letter is used twice
+                total += walk(e.function, bound | {limit[0]: i for limit, i in inner_wins})
             return total
         if isinstance(e, sp.Indexed):
             return mpf(values[str(e.base.label)][tuple(int(walk(i, bound)) for i in e.indices)])
@@ -293,16 +295,8 @@ def literal_loss(loss, w) -> Any:
     return sum(literal(loss.expr, values | row) for row in rows) / len(rows)
 
 
-def literal_jets(loss, w, u, v) -> dict[str, Any]:
-    """As `jets`, by differences of `literal_loss` in 120 digits."""
-    with mp.workdps(120):
-        def along(*directions):
-            return derivative(lambda p: literal_loss(loss, p), w, directions)
-
-        units = np.eye(loss.dim)
-        return {
-            "value": along(),
-            "grad": [along(e) for e in units],
-            "hvp": [along(u, e) for e in units],
-            "third": [along(u, v, e) for e in units],
-        }
+def literal_jets(loss, w, u, v, t) -> dict[str, Any]:
+    """Value, and `grad`, `hvp` and `third` along t, by differences of `literal_loss` in 200 digits."""
+    with mp.workdps(200):
+        directions = {"value": [], "grad": [t], "hvp": [u, t], "third": [u, v, t]}
+        return {n: derivative(lambda p: literal_loss(loss, p), w, d) for n, d in directions.items()}

@@ -427,6 +427,7 @@ WRONG = [
     ('flows = ["quasistatic"]', 'flows = ["quasi"]', "`experiment.flows` is the text `quasi`"),
     ('flows = ["quasistatic"]', 'flows = "rod"', "expected a list"),
     ('observe = ["loss", "x**2"]', 'observe = ["los"]', "`experiment.observe`: The name `los`"),
+    ('observe = ["loss", "x**2"]', 'observe = ["x"]', "that a run does not hold anyway"),
     ("[experiment]", "[experiment", "not TOML"),
     ("[[noise]]", "[noise]", "`noise` is a table, expected a list"),
 ]

@@ -36,10 +36,9 @@ from minidyn.kernels.linalg import (
     spectral_projector,
     subtract,
 )
-from minidyn.linearization import NEEDS, add_averaged_map, analyse, flags, normal_step, second_derivative
+from minidyn.linearization import NEEDS, AveragedMap, analyse, flags, normal_step, second_derivative
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
-from minidyn.rules import averaged
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -233,13 +232,14 @@ class QuasistaticFlow(Flow):
         if noise.sigma is None and noise.batch is None and noise.label_std is None:
             raise FlowError("the quasistatic flow describes motion driven by noise, and this map has none.")
         self.accumulators = accumulators
+        self.averaged = AveragedMap(system, accumulators)
         self.manifold = manifold or Manifold(system.loss)
         self.source  # noqa: B018 - refuse rules and noises that cannot be averaged right away
 
     @cached_property
     def source(self) -> Source:
         src = Source(f"quasistatic flow of {self.map.rule.name} on {self.map.loss}")
-        add_averaged_map(src, self.map, self.accumulators)
+        self.averaged.add_kernels(src)
         bound = self.map.bound
         src.line("from minidyn.kernels.random import normals")
         lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {self.rows // 2})", "return 1"]
@@ -258,7 +258,7 @@ class QuasistaticFlow(Flow):
 
     @property
     def couples(self) -> bool:
-        return self.map.bound.couples and not averaged_signs(self.map)
+        return self.map.bound.couples and self.averaged.rule.sign_gain is None
 
     # -- starting points ------------------------------------------------------------------------
     def start(self, w0: ArrayLike) -> Floats:
@@ -323,7 +323,7 @@ class QuasistaticFlow(Flow):
         >>> print(md.QuasistaticFlow(md.Map(loss, md.Adam(0.01), md.LabelNoise(0.1))).describe())  # doctest: +ELLIPSIS
         Quasistatic flow of Adam(...
         """
-        rule = averaged(self.map.rule, self.accumulators)
+        rule = self.averaged.rule
         names = ["theta", *self.map.rule.states]
         q = sp.Symbol("_q", positive=True)
         shown = [e.subs(q, sp.Symbol("q", positive=True)) for e in rule.outputs]
@@ -351,8 +351,3 @@ class QuasistaticFlow(Flow):
             "order: leading order in the noise at finite lr",
             f"reference: {self.reference}",
         ])  # fmt: skip
-
-
-def averaged_signs(system: Map) -> bool:
-    """Whether the rule takes the sign of the gradient: then its noise is not Gaussian."""
-    return averaged(system.rule).sign_gain is not None

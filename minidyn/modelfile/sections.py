@@ -241,6 +241,8 @@ def read_observe(table: Table, loss: spec.LossSpec) -> dict[str, sp.Expr | None]
     for item in table.get("observe", list, []):
         if not isinstance(item, str):
             table.fail("observe", "names and expressions in quotes", item)
+        if item in loss.symbols:
+            table.fail("observe", "something that a run does not hold anyway", item)
         built_in = item in spec.OBSERVABLES and item not in known
         found[item] = None if built_in else table.expression("observe", item, known)
     return found

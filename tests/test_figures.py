@@ -1,0 +1,264 @@
+"""Figures: what is drawn is what was computed, whole files or none, and nothing fails on paths that ended."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sympy as sp
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
+
+import minidyn as md
+from minidyn import figures
+from minidyn.trajectory import Run
+
+
+@pytest.fixture(scope="module")
+def model():
+    return md.load_model("valley")
+
+
+@pytest.fixture(scope="module")
+def result(model):
+    return model.run(steps=40, paths=64, save_every=2)
+
+
+def with_runs(result, **changes):
+    """A copy of a comparison whose arrays can be changed."""
+    runs = {label: replace(run, w=run.w.copy()) for label, run in result.runs.items()}
+    quantities = {name: {k: v.copy() for k, v in by.items()} for name, by in result.quantities.items()}
+    return replace(result, runs=runs, quantities=quantities, **changes)
+
+
+def synthetic(values, time=None, **changes):
+    """A run with one observable `q` of shape (paths, T)."""
+    values = np.atleast_2d(values)
+    paths, count = values.shape
+    steps = np.arange(count)
+    time = 0.1 * steps if time is None else time
+    status = np.zeros(paths, np.int8)
+    return replace(
+        Run(steps, time, None, {"q": values}, status, np.full(paths, count - 1), ["x"], {"system": "Map(q)"}), **changes
+    )
+
+
+def titles(fig):
+    return [ax.get_title(loc="left") for ax in fig.axes]
+
+
+def drawn(ax, values):
+    """Whether one of the lines of a panel has these ordinates."""
+    return any(len(line.get_ydata()) == len(values) and np.allclose(line.get_ydata(), values) for line in ax.lines)
+
+
+# -- comparisons ---------------------------------------------------------------------------------------
+
+
+def test_landscape_shows_both_ensembles_where_they_ended(result, model):
+    """The points on the landscape are the last iterates of the map and of the flow."""
+    ax = figures.plot_comparison(result, loss=model.loss).axes[0]
+    clouds = [np.asarray(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection)]
+    for run in result.runs.values():
+        assert any(c.shape == (64, 2) and np.array_equal(c, run.w[:, -1]) for c in clouds)
+
+
+def test_every_moving_quantity_has_its_means_and_their_difference(result, model):
+    """Each quantity has a panel with both means, and below it one with flow mean minus map mean."""
+    fig = figures.plot_comparison(result, loss=model.loss)
+    for name, shown in (("x", "$x$"), ("sharpness", "sharpness")):
+        place = titles(fig).index(shown)
+        a, b = result.quantities[name].values()
+        assert drawn(fig.axes[place], a.mean(axis=0)) and drawn(fig.axes[place], b.mean(axis=0))
+        assert drawn(fig.axes[place + 1], b.mean(axis=0) - a.mean(axis=0))
+        low, high = np.quantile(b, [0.05, 0.95], axis=0)
+        assert drawn(fig.axes[place], low) and drawn(fig.axes[place], high)
+
+
+def test_difference_panel_agrees_with_the_table(result):
+    """Difference and standard error in the picture are those of the table, for paired noise."""
+    row = result.errors[-1]
+    a, b = result.quantities[row.quantity].values()
+    gap, error = figures._difference(a, b, coupled=True)
+    at = list(result.steps).index(row.step)
+    assert gap[at] == pytest.approx(row.difference) and error[at] == pytest.approx(row.standard_error)
+
+
+def test_minima_are_traced_all_around_a_closed_valley():
+    """The traced minima of a ring go once around it without a gap and lie on it."""
+    x, y = sp.symbols("x y")
+    ring = md.Loss((x**2 / 4 + y**2 - 1) ** 2, [x, y])
+    (curve,) = figures._minima(ring, np.array([-3.0, -3.0]), np.array([3.0, 3.0]))
+    assert np.abs(curve[:, 0] ** 2 / 4 + curve[:, 1] ** 2 - 1).max() < 1e-8
+    angles = np.sort(np.arctan2(2 * curve[:, 1], curve[:, 0]))
+    assert np.diff([*angles, angles[0] + 2 * np.pi]).max() < 0.15
+
+
+def test_without_a_loss_the_ensembles_are_still_drawn(result):
+    """A comparison read from a file has no loss: no level sets, no minima, the same ensembles."""
+    bare = figures.plot_comparison(with_runs(result, **({"loss": None} if hasattr(result, "loss") else {})))
+    assert "minima" not in [t.get_text() for t in bare.legends[0].get_texts()]
+    assert sum(isinstance(c, PathCollection) for c in bare.axes[0].collections) == 2
+
+
+def test_title_says_the_map_and_the_paths(result, model):
+    """The head of the figure names the model, the rule, its noise, the paths and the steps."""
+    text = " ".join(t.get_text() for t in figures.plot_comparison(result, loss=model.loss).texts)
+    for part in ("valley", "SGD(lr=0.05)", "GaussianNoise", "64 paths", "40 steps", "same noise for both"):
+        assert part in text
+
+
+def test_paths_that_ended_do_not_disturb_the_picture(result, model, tmp_path):
+    """With paths that are NaN from some step on, even all of them, the figure is drawn and says how they ended."""
+    broken = with_runs(result)
+    label, run = list(broken.runs.items())[1]
+    run.w[:10, 5:] = np.nan
+    run.status = run.status.copy()
+    run.status[:10] = md.Status.LEFT_MANIFOLD
+    broken.quantities["x"][label][:10, 5:] = np.nan
+    broken.quantities["sharpness"][label][:, 5:] = np.nan
+    fig = figures.plot_comparison(broken, loss=model.loss, path=tmp_path / "broken.png")
+    panel = fig.axes[titles(fig).index("$x$")]
+    assert drawn(panel, np.nanmean(broken.quantities["x"][label], axis=0))
+    assert "10 left the manifold" in " ".join(t.get_text() for t in fig.texts)
+
+
+def test_nothing_finite_is_drawn_as_an_empty_picture(result, model, tmp_path):
+    """A comparison of which no path survived the first step still gives a figure."""
+    broken = with_runs(result)
+    for run in broken.runs.values():
+        run.w[:] = np.nan
+    for by_label in broken.quantities.values():
+        for values in by_label.values():
+            values[:] = np.nan
+    figures.plot_comparison(broken, loss=model.loss, path=tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").exists()
+
+
+def test_diverging_values_are_left_out(result, model, tmp_path):
+    """Values on their way to infinity neither raise nor stretch the axes beyond 1e15."""
+    broken = with_runs(result)
+    run = broken.runs[broken.map_label]
+    run.w[0, -3:] = 1e300
+    broken.quantities["x"][broken.map_label][:, -3:] = 1e300
+    fig = figures.plot_comparison(broken, loss=model.loss, path=tmp_path / "steep.png")
+    assert all(abs(np.array(ax.get_ylim())).max() < 1e16 for ax in fig.axes)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+@pytest.mark.parametrize("plane", [True, False])
+def test_any_number_of_quantities_finds_its_place(result, count, plane):
+    """One to six quantities get two panels each, more than six are cut; with two parameters beside a landscape."""
+    values = result.quantities["x"]
+    few = with_runs(result)
+    few.quantities = {f"q{i}": values for i in range(count)}
+    if not plane:
+        few.runs = {label: replace(run, w=None) for label, run in few.runs.items()}
+    fig = figures.plot_comparison(few)
+    assert len(fig.axes) == 2 * min(count, 6) + plane
+
+
+# -- runs ----------------------------------------------------------------------------------------------
+
+
+def test_run_shows_parameters_and_observables(model):
+    """A run of a map shows each parameter and observable; kept as moments it shows the same means."""
+    options = {"w0": [2.0, 0.0], "steps": 40, "paths": 64, "observe": "sharpness", "rng": 0}
+    run = md.simulate(model.map, **options)
+    fig = figures.plot_run(run)
+    assert titles(fig) == ["$x$", "$y$", "sharpness"]
+    assert drawn(fig.axes[2], run.observables["sharpness"].mean(axis=0))
+    moments = figures.plot_run(md.simulate(model.map, keep="moments", **options))
+    assert titles(moments) == titles(fig)
+    assert drawn(moments.axes[2], run.observables["sharpness"].mean(axis=0))
+
+
+def test_decay_over_decades_is_shown_on_a_logarithmic_scale():
+    """A positive quantity that falls over decades gets a logarithmic axis, one with a zero or a sign does not."""
+    fall = np.exp(-np.arange(20.0))
+    assert figures.plot_run(synthetic(fall)).axes[0].get_yscale() == "log"
+    assert figures.plot_run(synthetic(fall - 0.5)).axes[0].get_yscale() == "linear"
+    assert figures.plot_run(synthetic(1 + fall)).axes[0].get_yscale() == "linear"
+
+
+def test_time_of_a_schedule_has_its_own_axis():
+    """Where t is a multiple of k the label says which; where it is not, a second axis shows t."""
+    values = np.arange(30.0)
+    assert "0.1" in figures.plot_run(synthetic(values)).axes[0].get_xlabel()
+    fig = figures.plot_run(synthetic(values, time=np.sqrt(np.arange(30.0))))
+    (above,) = [a for a in fig.axes[0].child_axes]
+    fig.canvas.draw()
+    assert above.get_xlabel() == "time $t$"
+    assert above.get_xlim() == pytest.approx((0.0, np.sqrt(29.0)))
+
+
+def test_unknown_quantity_is_refused():
+    """Asking for a quantity that the run does not hold names what it holds."""
+    with pytest.raises(md.InputError, match="the run holds no 'speed'"):
+        figures.plot_run(synthetic([1.0, 2.0]), quantities=["speed"])
+    with pytest.raises(md.InputError, match="nothing to draw"):
+        figures.plot_run(synthetic([1.0, 2.0], observables={}))
+
+
+# -- words and colours ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("x", "$x$"), ("a[3]", "$a_{3}$"), ("W[1,2]", "$W_{1,2}$"), ("x_{1}", "$x_{1}$"), ("theta", r"$\theta$"),
+        ("a - b", "$a - b$"), ("Abs(a) + 2*b**2", "|a| + 2·b²"), ("$cost$", r"\$cost\$"), ("sharpness", "sharpness"),
+    ],
+)  # fmt: skip
+def test_names_are_set_as_in_a_paper(name, shown):
+    """Letters, indices and Greek become mathematics; what is not surely mathematics stays text."""
+    assert figures._pretty(name) == shown
+
+
+def test_map_and_flows_differ_in_grey():
+    """In a grey print the map's colour is far from each flow's: lightness differs by a quarter or more."""
+
+    def lightness(look):
+        return np.dot(to_rgb(look.colour), [0.299, 0.587, 0.114])
+
+    assert all(abs(lightness(look) - lightness(figures._MAP)) > 0.25 for look in figures._FLOWS)
+
+
+# -- files and notebooks -------------------------------------------------------------------------------
+
+
+def test_figure_is_written_in_the_format_of_its_name(tmp_path):
+    """The extension names the format, PNG where there is none; missing folders are made, nothing else is left."""
+    run = synthetic([1.0, 2.0])
+    for name, signature in (("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("lr0.05", b"\x89PNG")):
+        figures.plot_run(run, path=tmp_path / "new" / name)
+        written = tmp_path / "new" / (name if name != "lr0.05" else "lr0.05.png")
+        assert written.read_bytes().startswith(signature)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a.pdf", "a.png", "lr0.05.png"]
+
+
+def test_unwritable_figure_is_one_sentence(tmp_path):
+    """Where a figure cannot be written the error says so, and nothing is left behind."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(md.ArchiveError, match=r"^Cannot save `.*a\.png`: .*; choose another path\.$"):
+        figures.plot_run(synthetic([1.0, 2.0]), path=tmp_path / "file" / "a.png")
+    with pytest.raises(md.InputError, match=r"^a figure cannot be written as \.xyz; use one of .*png"):
+        figures.plot_run(synthetic([1.0, 2.0]), path=tmp_path / "a.xyz")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_notebooks_show_figures():
+    """A figure knows how to show itself in Jupyter, pyplot or not."""
+    assert figures.plot_run(synthetic([1.0, 2.0]))._repr_png_().startswith(b"\x89PNG")
+
+
+def test_figures_leave_no_global_state():
+    """Drawing needs no pyplot, and leaves matplotlib's settings as they were."""
+    program = (
+        "import sys, matplotlib; before = dict(matplotlib.rcParams); import minidyn.figures as f, numpy as np;"
+        "from minidyn.trajectory import Run; z = np.zeros(1, int);"
+        "f.plot_run(Run(np.arange(2), np.arange(2.), None, {'q': np.ones((1, 2))}, z, z, ['x'], {}));"
+        "assert 'matplotlib.pyplot' not in sys.modules; assert dict(matplotlib.rcParams) == before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -145,12 +145,19 @@ def apply(f, a):
     return f.subs(t, a) if isinstance(f, sp.Basic) else f(a)
 
 
-expressions = st.recursive(
-    st.sampled_from([x, y, z]) | st.builds(sp.Rational, st.integers(-5, 5), st.integers(1, 4)),
-    lambda inner: st.builds(apply, st.sampled_from(ONE_ARGUMENT), inner)
-    | st.builds(lambda f, a, b: f(a, b), st.sampled_from(TWO_ARGUMENTS), inner, inner),
-    max_leaves=6,
-)
+@st.composite
+def expressions(draw, depth=3):
+    """A random expression in x, y, z: operations nested `depth` deep along at least one way down."""
+    if depth == 0:
+        number = st.builds(sp.Rational, st.integers(1, 9), st.sampled_from([2, -3, 7]))
+        return draw(st.sampled_from([x, y, z, x, y, z]) | number)
+    inner = draw(expressions(depth - 1))
+    if draw(st.booleans()):
+        return apply(draw(st.sampled_from(ONE_ARGUMENT)), inner)
+    other = draw(expressions(draw(st.integers(0, depth - 1))))
+    return draw(st.sampled_from(TWO_ARGUMENTS))(*draw(st.permutations([inner, other])))
+
+
 numbers = st.floats(-2, 2).map(lambda r: round(r, 3) + 0.000123)
 points = st.tuples(numbers, numbers, numbers)
 
@@ -197,11 +204,11 @@ def check_conditioned(loss, module, w, directions):
     got = kernel_jets(loss, w, pad[0], pad[1], module, only=name)[name]
     if directions:
         got = sum(mpf(float(g)) * mpf(d) for g, d in zip(got, directions[-1], strict=True))
-    assert abs(got - exact) <= TOLERANCE * size, f"{name}: {mp.nstr(mpf(got), 17)}, not {mp.nstr(exact, 17)}"
+    assert abs(got - exact) <= TOLERANCE * size + mpf(10) ** -60, f"{name}: {mp.nstr(mpf(got), 17)}, not {mp.nstr(exact, 17)}"
 
 
 @settings(max_examples=60)
-@given(expressions, points, points, points, st.integers(0, 2), st.integers(0, 2))
+@given(expressions(), points, points, points, st.integers(0, 2), st.integers(0, 2))
 def test_random_expression(expr, w, u, v, row, column):
     """Value, grad, hvp, Hessian, third of a random expression lie within 1e-13 of mpmath, times the condition."""
     assume(expr.free_symbols)
@@ -349,9 +356,9 @@ def test_sum(name):
 
 
 @st.composite
-def sums(draw, loops=(), depth=3):
+def sums(draw, loops=(), depth=4):
     """A random expression in arrays, scalars and data under the sums that are open, and new ones."""
-    kind = draw(st.sampled_from(["leaf", "add", "mul", "one", "sum", "sum"] if depth else ["leaf"]))
+    kind = draw(st.sampled_from(["add", "mul", "one", "sum", "sum"] if depth else ["leaf"]))
     if kind == "sum":
         letter = draw(st.sampled_from([j, k, m]))
         low, high = draw(st.sampled_from([(0, 3), (0, 2), (1, 3), (2, 2)]))
@@ -361,7 +368,7 @@ def sums(draw, loops=(), depth=3):
         f = draw(st.sampled_from([sp.sin, sp.tanh, sp.log(2 + t**2), t**2, sp.exp(sp.sin(t)), t**3]))
         return apply(f, draw(sums(loops, depth - 1)))
     if kind in ("add", "mul"):
-        left, right = draw(sums(loops, depth - 1)), draw(sums(loops, depth - 1))
+        left, right = draw(sums(loops, depth - 1)), draw(sums(loops, draw(st.integers(0, depth - 1))))
         return left + right if kind == "add" else left * right
     positions = [sp.Integer(2)]
     for letter, _, high in loops:

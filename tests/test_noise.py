@@ -99,7 +99,7 @@ def test_words_are_the_twins_bit_for_bit(seed, first):
 
 
 def test_normals_are_the_twins_to_a_few_ulp():
-    """Normals are Box-Muller of the twin's words within 8 units in the last place, signs within 0."""
+    """Normals are Box-Muller of the twin's words within 6 units in the last place (some of them the twin's)."""
     r, z = lanes(7), np.empty(200 * 64)
     random.normals(r, z, 0, 99)
     random.normals(r, z, 198, 1)  # in pieces or at once
@@ -109,7 +109,7 @@ def test_normals_are_the_twins_to_a_few_ulp():
         stream = Stream(key, lane)
         expected.append([value for _ in range(100) for value in stream.normals()])
     got, expected = z.reshape(200, 64).T, np.array(expected)
-    assert np.all(abs(got - expected) <= 8 * np.spacing(abs(expected)))
+    assert np.all(abs(got - expected) <= 6 * np.spacing(abs(expected)))
 
 
 def test_signs_and_picks_are_the_twins():

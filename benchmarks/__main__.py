@@ -1,0 +1,119 @@
+"""Timings of minidyn's public calls, each beside what it is measured against.
+
+    python -m benchmarks            # all of it, about two minutes
+    python -m benchmarks gradient   # one part: gradient, paths, start
+
+Machines are noisy: figures are medians of interleaved repeats, compilation apart.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+import sympy as sp
+
+import minidyn as md
+
+
+def interleaved(cases: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, float]:
+    """Median seconds of each case, run in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, run in cases.items():
+            began = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def tanh_net(units: int, samples: int) -> tuple[md.Loss, np.ndarray]:
+    """A two-layer tanh net on a scalar input, written with sums."""
+    a, w, b = (md.vector(name, units) for name in "awb")
+    x, j = sp.Symbol("X"), sp.Symbol("j", integer=True)
+    inputs = np.linspace(-2, 2, samples)
+    model = sp.Sum(a[j] * sp.tanh(w[j] * x + b[j]), (j, 0, units - 1))
+    loss = md.Loss.regression(model, [a, w, b], {x: inputs}, np.sin(2 * inputs) + 0.3 * inputs)
+    return loss, np.random.default_rng(0).normal(size=(200, 3 * units))
+
+
+def gradient() -> None:
+    """The compiled gradient against the compiled loss."""
+    print("\ncost of the compiled gradient in losses (bar: 5)")
+    for units, samples in ((10, 20), (100, 200)):
+        loss, points = tanh_net(units, samples)
+        cases = {"loss": lambda f=loss, p=points: f.value(p), "gradient": lambda f=loss, p=points: f.grad(p)}
+        interleaved(cases, 2)
+        t = interleaved(cases)
+        each = {name: seconds / len(points) * 1e6 for name, seconds in t.items()}
+        print(f"  tanh net, {3 * units:3d} parameters: loss {each['loss']:.2f} us, gradient {each['gradient']:.2f} us, "
+              f"ratio {t['gradient'] / t['loss']:.2f}")  # fmt: skip
+
+
+def numpy_sgd(paths: int, steps: int, lr: float, sigma: float) -> np.ndarray:
+    """The same ensemble as anyone would write it in numpy."""
+    rng = np.random.Generator(np.random.SFC64(1))
+    x, y = np.full(paths, 1.0), np.full(paths, 0.8)
+    for _ in range(steps):
+        gx, gy = x * y * y, (1 + x * x) * y
+        x = x - lr * (gx + sigma * rng.standard_normal(paths))
+        y = y - lr * (gy + sigma * rng.standard_normal(paths))
+    return np.stack([x, y])
+
+
+def paths() -> None:
+    """Noisy SGD on the valley, 102 400 paths of 1000 steps, against numpy (a tenth of the paths)."""
+    x, y = sp.symbols("x y")
+    system = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.01), md.GaussianNoise(0.5))
+    many, few, steps = 102_400, 10_240, 1000
+    run = lambda threads: md.simulate(  # noqa: E731
+        system, [1.0, 0.8], steps, paths=many, save_every=steps, rng=0, threads=threads, keep="moments"
+    )
+    run(1)
+    t = interleaved({
+        "minidyn, one thread": lambda: run(1), "minidyn, two threads": lambda: run(2),
+        "numpy": lambda: numpy_sgd(few, steps, 0.01, 0.5),
+    }, 5)  # fmt: skip
+    print("\nnoisy SGD on the valley, ns per path-step (bar: 8 on one core)")
+    for name, seconds in t.items():
+        print(f"  {name:22s} {seconds / ((few if name == 'numpy' else many) * steps) * 1e9:6.2f}")
+
+
+def start() -> None:
+    """Import, and `minidyn run valley` as whole processes: with an empty kernel cache, then with a full one."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "MINIDYN_CACHE_DIR": folder, "NUMBA_CACHE_DIR": os.path.join(folder, "numba")}
+        command = [sys.executable, "-m", "minidyn", "run", "valley", "--out", folder]
+
+        def timed(arguments: list[str]) -> float:
+            began = time.perf_counter()
+            subprocess.run(arguments, env=env, check=True, capture_output=True)
+            return time.perf_counter() - began
+
+        first = timed(command)
+        second = statistics.median(timed(command) for _ in range(3))
+        load = statistics.median(timed([sys.executable, "-c", "import minidyn"]) for _ in range(5))
+        bare = statistics.median(timed([sys.executable, "-c", "pass"]) for _ in range(5))
+    print("\nwhole processes, seconds")
+    print(f"  minidyn run valley, first time  {first:5.2f}  (bar: 10)")
+    print(f"  minidyn run valley, second time {second:5.2f}  (bar: 3)")
+    print(f"  import minidyn                  {load - bare:5.2f}  (bar: 1; the interpreter's own {bare:.2f} taken off)")
+
+
+PARTS = {"gradient": gradient, "paths": paths, "start": start}
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:] or list(PARTS)
+    unknown = [name for name in wanted if name not in PARTS]
+    if unknown:
+        sys.exit(f"no part is called {unknown[0]!r}; there are {', '.join(PARTS)}")
+    print(f"minidyn {md.__version__}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
+    for name in wanted:
+        PARTS[name]()

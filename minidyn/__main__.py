@@ -1,0 +1,5 @@
+"""`python -m minidyn` is the command line."""
+
+from minidyn.cli import main
+
+main()

@@ -111,6 +111,7 @@ def run(
         _check_writable(output)
     typer.echo(_introduction(chosen))
     began = time.perf_counter()
+    _prepare(chosen)
     result = chosen.run(threads=threads)
     result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
     typer.echo(f"{result.summary()}\ntotal {time.perf_counter() - began:.2f} s, compilation included\n")
@@ -121,6 +122,15 @@ def run(
         plot_comparison(result, loss=chosen.loss, path=outputs[1])
     typer.echo("wrote " + " and ".join(str(output) for output in outputs))
     _fail_if_nothing_finished(result)
+
+
+def _prepare(model: Model) -> None:
+    """Compile on two cores the first time, and say so: it takes a few seconds."""
+    from minidyn.warmup import is_ready, prepare
+
+    if not is_ready(model):
+        print("compiling for the first time ...", file=sys.stderr)
+        prepare(model)
 
 
 @app.command()

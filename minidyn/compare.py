@@ -163,7 +163,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
             raise InputError(f"{flow!r} is not a flow.")
     entropy, _ = seed_key(rng)
     sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
-    common = {"save_every": save_every, "threads": threads, "progress": progress}
+    common: dict[str, Any] = {"save_every": save_every, "threads": threads, "progress": progress}
     labels = _labels(system, flows)
     runs = {labels[0]: simulate(system, w0, steps, paths=paths, rng=sequence, observe=None, **common)}
     for label, flow in zip(labels[1:], flows, strict=True):

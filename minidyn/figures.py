@@ -99,7 +99,7 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
     >>> import sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
     >>> sgd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(lr=0.05), md.GaussianNoise(0.3))
-    >>> result = md.compare(sgd, md.QuasistaticFlow(sgd), w0=[2, 0], steps=200, paths=64, rng=0)
+    >>> result = md.compare(sgd, md.QuasistaticFlow(sgd), w0=[2, 0], steps=200, paths=64, observe="sharpness")
     >>> [ax.get_title(loc="left") for ax in result.plot().axes[1:] if ax.get_title(loc="left")]
     ['$x$', 'sharpness']
     """
@@ -476,8 +476,9 @@ def _head(fig: Figure, title: str, details: list[str]) -> None:
 
 def _explain(fig: Figure, handles: list[Any]) -> None:
     """A legend below everything, as wide as the figure allows."""
-    columns = min(len(handles), int(fig.get_figwidth() / 1.45))
-    fig.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    columns = min(len(handles), int(fig.get_figwidth() / 1.25))
+    close: dict[str, Any] = {"columnspacing": 1.4, "handlelength": 1.7, "handletextpad": 0.6, "frameon": False}
+    fig.legend(handles=handles, loc="outside lower center", ncols=columns, **close)
 
 
 def _handles(looks: dict[str, _Look], paths: int, plane: bool, loss: Loss | None) -> list[Any]:

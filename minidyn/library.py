@@ -92,7 +92,7 @@ class Model:
     def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,
                        save_every: int | None = None, seed: int | None = None) -> Model:  # fmt: skip
         """The same model with another learning rate or another size of experiment."""
-        changes = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
+        changes: dict[str, Any] = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
         new = replace(self, **{k: v for k, v in changes.items() if v is not None})
         if steps is not None and save_every is None:
             new = replace(new, save_every=None)
@@ -106,7 +106,7 @@ class Model:
         >>> result.meta["paths"]
         64
         """
-        given = {
+        given: dict[str, Any] = {
             "w0": self.w0, "steps": self.steps, "paths": self.paths, "save_every": self.save_every,
             "observe": self.observe, "rng": self.seed,
         } | options  # fmt: skip
@@ -144,8 +144,8 @@ def load_model(name: Any) -> Model:
     try:
         loss = _loss(spec.loss)
         system = Map(loss, _rule(spec.rule), _noise(spec.noise))
-    except InputError as e:
-        raise ModelFileError(f"{spec.path or spec.name}: {e}") from e
+    except InputError as error:
+        raise ModelFileError(f"{spec.path or spec.name}: {error}") from error
     e = spec.experiment
     return Model(spec, loss, system, e.steps, e.paths, e.save_every, e.rng)
 
@@ -161,7 +161,7 @@ def _loss(spec: modelfile.LossSpec) -> Loss:
 
 
 def _rule(spec: modelfile.RuleSpec) -> rules.Rule:
-    return getattr(rules, spec.name)(**spec.hyperparameters)  # type: ignore[no-any-return]
+    return getattr(rules, spec.name)(**spec.hyperparameters)
 
 
 def _noise(specs: tuple[modelfile.NoiseSpec, ...]) -> noise.Noise | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from minidyn.derivatives import reverse
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, pointer, store
-from minidyn.kernels.linalg import jit, multiply, solve, symmetric_eigen
+from minidyn.kernels.linalg import inner, jit, multiply, solve, symmetric_eigen
 from minidyn.rules import AveragedRule, averaged
 
 if TYPE_CHECKING:
@@ -107,13 +107,14 @@ def _add_jets(src: Source, rule: AveragedRule) -> None:
         stores.append(store(g, node, "gain", a))
     for a, node in enumerate(rule.nodes(g, rule.sign_gain) if rule.sign_gain else []):
         stores.append(store(g, node, "sign_gain", a))
-    src.add("jets", "x, hp, kk, R, J, K, gain, sign_gain", Emitter(stores).lines(), "averaged rule, one coordinate", plain=True)
+    args = "x, hp, kk, R, J, K, gain, sign_gain"
+    src.add("jets", args, Emitter(stores).lines(), "averaged rule, one coordinate", plain=True)
 
 
 # -- compiled once per machine -----------------------------------------------------------------------
 
 
-@jit
+@inner
 def noise_slopes(fns, w, c, d, nz, fp, q, dq):
     """q = diag Sigma and its derivative dq[i, j] = d q_i / d theta_j."""
     _, _, _, _, _, noise_q, noise_dq, _, _ = fns
@@ -134,7 +135,7 @@ def noise_slopes(fns, w, c, d, nz, fp, q, dq):
                 dq[i, j] = 0.0
 
 
-@jit
+@inner
 def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
     """Newton's method for the states that the averaged rule leaves in place; False if it fails."""
     width = 3 + states
@@ -161,7 +162,7 @@ def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
     return largest < 1e-10
 
 
-@jit
+@inner
 def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     """Fixed state and jets of every coordinate at a point of M; a status code, 0 if all is well.
 
@@ -202,7 +203,7 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     return 0
 
 
-@jit
+@inner
 def correlated_sign_noise(S, i, j):
     """Covariances (xi_i, sign xi_j) and (sign xi_i, sign xi_j) of Gaussian noise."""
     si = np.sqrt(S[i, i])
@@ -211,7 +212,7 @@ def correlated_sign_noise(S, i, j):
     return np.sqrt(2.0 / np.pi) * S[i, j] / sj, 2.0 / np.pi * np.arcsin(rho)
 
 
-@jit
+@inner
 def noise_covariance(S, gain, sign_gain, signs, Q):
     """Q = B Sigma B^T, one number per pair of state components."""
     dim = S.shape[0]
@@ -232,7 +233,7 @@ def noise_covariance(S, gain, sign_gain, signs, Q):
                     Q[a * dim + i, b * dim + j] = total
 
 
-@jit
+@inner
 def second_derivative(fns, w, c, d, nz, fp, H, dq, J, K, W, out):
     """F2[W] for a symmetric W on the full state."""
     _, _, third_trace, _, _, _, _, noise_ddq, _ = fns
@@ -283,7 +284,7 @@ def second_derivative(fns, w, c, d, nz, fp, H, dq, J, K, W, out):
                         out[a * dim + i] += K[i, (a * width + p) * width + r] * covariance
 
 
-@jit
+@inner
 def normal_step(hessian, w, c, d, fp, values, vectors, H):
     """Eigen-decomposition of the Hessian at w; code 3 if its rank is not that of M."""
     dim = w.shape[0]
@@ -339,7 +340,7 @@ def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, A):
     return code
 
 
-@jit
+@inner
 def assemble(H, dq, J, A):
     """A = dF/dz from the slopes J of the rule and the derivatives H, dq of its inputs g, q."""
     dim = H.shape[0]
@@ -358,7 +359,7 @@ def assemble(H, dq, J, A):
                 row[(1 + b) * dim + i] += J[i, a * width + 3 + b]
 
 
-@jit
+@inner
 def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q):
     """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q."""
     _, hessian, _, sigma, _, _, _, _, _ = fns

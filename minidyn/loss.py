@@ -106,6 +106,7 @@ class Loss:
 
     model: sp.Expr | None = None
     criterion: str | None = None
+    target: Any = None  # the symbol that stands for the targets among the data
 
     def __init__(self, expr: Any, params: Any, *, constants: Mapping[Any, float] | None = None,
                  data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip
@@ -165,7 +166,9 @@ class Loss:
         model = sp.sympify(model)
         target = np.asarray(target, dtype=float)
         if target.ndim != 1 or not target.size:
-            raise InputError(f"target must be a non-empty list of numbers, one per sample; it has shape {target.shape}.")
+            raise InputError(
+                f"target must be a non-empty list of numbers, one per sample; it has shape {target.shape}."
+            )
         if criterion == "squared":
             expr = (model - y) ** 2 / 2
         elif criterion == "logistic":
@@ -253,7 +256,8 @@ class Loss:
         def read(array: str, address: str) -> str:
             return f"d[{row}, {address}]" if array == "d" else f"{array}[{address}]"
 
-        return Emitter(stores, **({"read": read, "names": self.names} | options))
+        known: dict[str, Any] = {"read": read, "names": self.names}
+        return Emitter(stores, **(known | options))
 
     # -- kernels --------------------------------------------------------------------------------
     @cached_property
@@ -327,7 +331,8 @@ class Loss:
             raise InputError(f"{name} must be numbers of shape (..., {self.dim}), one per parameter.") from e
         if array.ndim == 0 or array.shape[-1] != self.dim:
             raise InputError(
-                f"{name} has shape {array.shape}, expected (..., {self.dim}): one number for each of {self.param_names}."
+                f"{name} has shape {array.shape}, expected (..., {self.dim}): "
+                f"one number for each of {self.param_names}."
             )
         return array
 
@@ -444,6 +449,7 @@ def _finite_number(symbol: Any, value: Any) -> float:
 
 
 def hessian(w, c, d, out):
+    """The Hessian from its products with unit vectors, made exactly symmetric."""
     size = w.shape[0]
     unit = np.zeros(size)
     for j in range(size):
@@ -473,43 +479,51 @@ def third_trace(w, cov, c, d, out):
 
 
 def values(ws, c, d, out):
+    """The loss at many points."""
     for b in range(ws.shape[0]):
         out[b] = value(ws[b], c, d)
 
 
 def grads(ws, c, d, out):
+    """The gradient at many points."""
     for b in range(ws.shape[0]):
         grad(ws[b], c, d, out[b])
 
 
 def hessians(ws, c, d, out):
+    """The Hessian at many points."""
     for b in range(ws.shape[0]):
         hessian(ws[b], c, d, out[b])
 
 
 def hvps(ws, us, c, d, out):
+    """The Hessian times u at many points."""
     for b in range(ws.shape[0]):
         hvp(ws[b], us[b], c, d, out[b])
 
 
 def thirds(ws, us, vs, c, d, out):
+    """T[u, v] at many points."""
     for b in range(ws.shape[0]):
         third(ws[b], us[b], vs[b], c, d, out[b])
 
 
 def sample_grads(ws, c, d, out):
+    """The gradients of all samples' losses at many points."""
     for b in range(ws.shape[0]):
         for s in range(out.shape[1]):
             sample_grad(ws[b], c, d, s, out[b, s])
 
 
 def model_values(ws, c, d, out):
+    """The model's outputs on all samples at many points."""
     for b in range(ws.shape[0]):
         for s in range(out.shape[1]):
             out[b, s] = model_value(ws[b], c, d, s)
 
 
 def model_grads(ws, c, d, out):
+    """The gradients of the model's outputs on all samples at many points."""
     for b in range(ws.shape[0]):
         for s in range(out.shape[1]):
             model_grad(ws[b], c, d, s, out[b, s])

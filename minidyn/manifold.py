@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import InputError, ManifoldError
 from minidyn.kernels import pointer
-from minidyn.kernels.linalg import jit, symmetric_eigen
+from minidyn.kernels.linalg import inner, jit, symmetric_eigen
+from minidyn.kernels.tableau import TABLEAU
 from minidyn.loss import Loss
-from minidyn.solvers.ode import TABLEAU
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -85,11 +85,13 @@ class Manifold:
         if tangent and tangent < len(values) and relative[tangent] < 10 * max(inside, self.gap):
             raise ManifoldError(
                 f"the rank of the Hessian at {np.round(point, 6).tolist()} is not clear: relative eigenvalues "
-                f"{relative[tangent - 1]:.1e} and {relative[tangent]:.1e} leave no gap; the manifold may be singular here."
+                f"{relative[tangent - 1]:.1e} and {relative[tangent]:.1e} leave no gap; "
+                "the manifold may be singular here."
             )
         if (values[tangent:] < 0).any():
             raise ManifoldError(
-                f"the point {np.round(point, 6).tolist()} is a saddle (Hessian eigenvalue {values[tangent:].min():.3g})."
+                f"the point {np.round(point, 6).tolist()} is a saddle "
+                f"(Hessian eigenvalue {values[tangent:].min():.3g})."
             )
         return values, vectors, tangent
 
@@ -118,36 +120,56 @@ class Manifold:
         return points[codes == 0]
 
     def distance(self, w: ArrayLike) -> Any:
-        """Distance to the manifold across it, shape (...): to the interpolating parameters by
-        Gauss-Newton for squared regression losses, else by Newton's method in the normal directions.
+        """Distance to the manifold, shape (...).
 
-        NaN where the iteration does not converge.
+        For squared regression losses: how far damped Gauss-Newton steps of minimum norm lead to interpolation,
+        which is the distance up to terms of second order in it and an upper bound beyond. Otherwise the
+        distance to the nearest point of the manifold, found by walking on it from the gradient-flow limit.
+        NaN where the steps do not reach a minimum.
         """
         points = self.loss.check(w)
         flat = points.reshape(-1, self.loss.dim)
-        out = np.array([self._distance(p) for p in flat]).reshape(points.shape[:-1])
+        across = self._to_interpolation if self.loss.criterion == "squared" else self._to_nearest
+        out = np.array([across(p) for p in flat]).reshape(points.shape[:-1])
         return float(out) if out.ndim == 0 else out
 
-    def _distance(self, start: Floats) -> float:
-        w = start.copy()
-        squared = self.loss.criterion == "squared"
-        for _ in range(50):
-            if not np.isfinite(w).all():
-                return float("nan")
-            if squared:
-                residual = self.loss.model_values(w) - self.loss.data[self.loss.target]
-                jacobian = self.loss.jacobian(w)
-                # nearest point of the linearized solution set to the start (Ben-Israel 1966)
-                move = -np.linalg.lstsq(jacobian, residual + jacobian @ (start - w), rcond=1e-10)[0] + (start - w)
-            else:
-                values, vectors = np.linalg.eigh(self.loss.hessian(w))
-                keep = np.abs(values) > 1e-6 * np.abs(values).max()
-                normal = vectors[:, keep]
-                move = -normal @ ((normal.T @ self.loss.grad(w)) / np.abs(values[keep]))
-            w = w + move
-            if np.linalg.norm(move) <= 1e-10 * (1e-6 + np.linalg.norm(w - start)):
-                return float(np.linalg.norm(w - start))
+    def _to_interpolation(self, start: Floats) -> float:
+        w, value = start.copy(), float(self.loss.value(start))
+        for _ in range(200):
+            residual = self.loss.model_values(w) - self.loss.data[self.loss.target]
+            move = np.asarray(-np.linalg.lstsq(self.loss.jacobian(w), residual, rcond=1e-10)[0])
+            if np.linalg.norm(move) <= 1e-9 * (1e-3 + np.linalg.norm(w - start)):
+                return float(np.linalg.norm(w + move - start))
+            scale, trial = 1.0, float(self.loss.value(w + move))
+            while not (trial < value or trial <= 1e-25):
+                scale /= 2
+                if scale < 1e-6:
+                    return float("nan")
+                trial = float(self.loss.value(w + scale * move))
+            w, value = w + scale * move, trial
         return float("nan")
+
+    def _to_nearest(self, start: Floats) -> float:
+        point, code = self._project(start, 1e-10, 200_000)
+        if code:
+            return float("nan")
+        for _ in range(200):
+            gap = start - point
+            tangent = self.tangent(point)
+            along = tangent @ (tangent.T @ gap)
+            length = float(np.linalg.norm(gap))
+            if np.linalg.norm(along) <= 1e-7 * length or length < 1e-12:
+                break
+            scale = 1.0
+            while scale > 1e-4:
+                trial, code = self._project(point + scale * along, 1e-10, 200_000)
+                if not code and np.linalg.norm(start - trial) < length:
+                    break
+                scale /= 2
+            else:
+                break
+            point = trial
+        return float(np.linalg.norm(start - point))
 
     def __repr__(self) -> str:
         return f"Manifold of the minima of {self.loss}"
@@ -156,7 +178,7 @@ class Manifold:
 # -- compiled loops ----------------------------------------------------------------------------------
 
 
-@jit
+@inner
 def newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step):
     """The Newton step in the directions whose curvature is not negligible; its length.
 
@@ -187,7 +209,7 @@ def newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step):
     return np.sqrt(length)
 
 
-@jit
+@inner
 def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
     """Gradient flow by Dormand-Prince 5(4) until Newton's method takes over; 0, or 1 escaped, 2 too slow."""
     size = w.shape[0]
@@ -250,5 +272,6 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
 
 @jit
 def project_all(grad, hessian, ws, c, d, rtol, max_steps, gap, codes):
+    """`descend` from every row of ws, in place."""
     for b in range(ws.shape[0]):
         codes[b] = descend(grad, hessian, ws[b], c, d, rtol, max_steps, gap)

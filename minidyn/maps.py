@@ -140,7 +140,8 @@ class Map:
             stores, read=read, headers={LANE: ["for lane in range(64):"]}, mutable=("w", "aux", "ok"),
             names=self.loss.names | {("hp", i): f"h_{h}" for i, h in enumerate(self.rule.hyper)},
         )  # fmt: skip
-        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", [*self._step_header(), *emitter.lines(), "return 0"], plain=True)
+        lines = [*self._step_header(), *emitter.lines(), "return 0"]
+        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", lines, plain=True)
 
     def _add_called_step(self, src: Source) -> None:
         """Per lane: copy theta, call the noisy gradient, then apply the rule coordinate by coordinate."""
@@ -244,11 +245,12 @@ class Map:
         r, draws, index, order = np.empty(256, np.uint64), *buffers(bound)
         draw, one_step = pointer(system.kernels, "draw"), pointer(system.kernels, "step")
         numbers = (self.hyper, self.loss.c, self.loss.rows, bound.numbers)
+        n = self.loss.n_samples or 1
         for number, s in enumerate(blocks):
             seed_lanes(key, number * 64, r)
             if bound.noise.sampling == "reshuffle":  # in the middle of an epoch its order is any order
                 order = shuffler.permuted(order.reshape(-1, 64), axis=0).ravel()
-            advance_block(draw, one_step, s, r, draws, index, order, k, self.loss.n_samples or 1, *numbers, np.zeros(64))
+            advance_block(draw, one_step, s, r, draws, index, order, k, n, *numbers, np.zeros(64))
         new = unpack(blocks, len(flat)).reshape((*lead, self.components))
         return new[..., : self.dim] if alone else new
 

@@ -50,8 +50,12 @@ class Noise:
                 continue
             if getattr(out, field) is not None:
                 raise InputError(f"cannot add {self} and {other}: both set {field}.")
-            extra = {"batch": {"sampling": other.sampling}, "label_std": {"label_kind": other.label_kind}}
-            out = replace(out, **{field: theirs}, **extra.get(field, {}))
+            changes = {field: theirs}
+            if field == "batch":
+                changes["sampling"] = other.sampling
+            if field == "label_std":
+                changes["label_kind"] = other.label_kind
+            out = replace(out, **changes)
         return out
 
     def __repr__(self) -> str:
@@ -132,7 +136,8 @@ def LabelNoise(std: float, batch: int | None = None, kind: str = "normal") -> No
     """
     if kind not in ("normal", "rademacher"):
         raise InputError(f"the kind of label noise is 'normal' or 'rademacher', not {kind!r}.")
-    if isinstance(std, (bool, str)) or not np.isscalar(std) or not np.isfinite(std) or std <= 0:  # type: ignore[arg-type,operator]
+    plain = not isinstance(std, (bool, str)) and np.isscalar(std)
+    if not plain or not np.isfinite(std) or std <= 0:
         raise InputError(f"the standard deviation of label noise must be a positive number, not {std!r}.")
     return Noise(batch=None if batch is None else _batch(batch), label_std=float(std), label_kind=kind)
 
@@ -341,9 +346,8 @@ class BoundNoise:
             for position in range(size):
                 for value, z in self.sigma_terms(g, position):
                     factor.append(store(g, value, "f", position * width + z.data[1]))
-            functions.append(
-                ("noise_factor", "w, c, d, nz, f", [f"for q in range({size * width}):", "    f[q] = 0.0", *self.loss.emitter(factor).lines()])
-            )
+            zero = [f"for q in range({size * width}):", "    f[q] = 0.0"]
+            functions.append(("noise_factor", "w, c, d, nz, f", [*zero, *self.loss.emitter(factor).lines()]))
             body += [
                 f"f = np.empty({size * width})", "factor(w, c, d, nz, f)",
                 f"for i in range({size}):", f"    for j in range({size}):", f"        for r in range({width}):",

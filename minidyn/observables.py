@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Observable = Callable[[Floats], Floats]
 
 _TAKEN = {"w", "status", "ended", "step", "time", "path", "parameter", "quantile"}  # names in Run.to_xarray
-NAMES: dict[str, tuple[str, Callable[[Loss], Observable]]] = {
+NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
     "loss": ("the loss", lambda loss: loss.value),
     "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
     "sharpness": (
@@ -85,7 +85,7 @@ def _guarded(loss: Loss, name: str, what: Any) -> Observable:
     return evaluate
 
 
-def _function(loss: Loss, what: Any) -> Observable:
+def _function(loss: Loss, what: Any) -> Callable[[Floats], Any]:
     if isinstance(what, str):
         if what not in NAMES:
             raise InputError(
@@ -95,5 +95,5 @@ def _function(loss: Loss, what: Any) -> Observable:
     if isinstance(what, sp.Expr):
         return Loss(what, loss.params, constants=loss.constants).value
     if callable(what):
-        return what  # type: ignore[no-any-return]
+        return what
     raise InputError(f"{what!r} cannot be observed: use a name, a sympy expression or a function of w.")

@@ -119,13 +119,13 @@ class Rule:
 @cache
 def _schedule(value: sp.Expr) -> Callable[[float], Any]:
     """A schedule as a function of the step number."""
-    return sp.lambdify(K, value, modules=["math", "sympy"])  # type: ignore[no-any-return]
+    return sp.lambdify(K, value, modules=["math", "sympy"])
 
 
 def _check_hyper(rule_name: str, name: str, value: Any) -> Any:
     if isinstance(value, sp.Expr) and not value.is_number:
         foreign = value.free_symbols - {K}
-        named_k = [s for s in foreign if s.name == "k"]  # type: ignore[attr-defined]
+        named_k = [s for s in foreign if s.name == "k"]
         if len(foreign) > len(named_k):
             raise InputError(f"{rule_name}: the schedule {name} = {value} may only use the step number k.")
         return value.subs({s: K for s in named_k})

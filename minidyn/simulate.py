@@ -19,6 +19,7 @@ from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.kernels import pointer
+from minidyn.kernels.pointers import loop_types
 from minidyn.kernels.random import seed_key, seed_lanes
 from minidyn.maps import Map, pack, unpack
 from minidyn.solvers.ode import integrate
@@ -287,8 +288,8 @@ class _OdeEngine(_FlowPaths):
     def advance(self, done: int, count: int) -> None:
         def work(first: int, last: int) -> None:
             advance_ode(
-                self.field, self.retract, self.fns, self.flow.columns, self.points, self.h, self.status, self.ended, first, last, done, count, self.rtol, self.atol,
-                *self.arrays,
+                self.field, self.retract, self.fns, self.flow.columns, self.points, self.h, self.status, self.ended,
+                first, last, done, count, self.rtol, self.atol, *self.arrays,
             )  # fmt: skip
 
         self.spread(count, work)
@@ -331,8 +332,8 @@ class _SdeEngine(_FlowPaths):
     def advance(self, done: int, count: int) -> None:
         def work(first: int, last: int) -> None:
             advance_sde(
-                self.draw, self.field, self.retract, self.fns, self.flow.rows, self.flow.columns, self.blocks, self.streams, self.status, self.ended, first, last, done, count, self.substeps,
-                *self.arrays,
+                self.draw, self.field, self.retract, self.fns, self.flow.rows, self.flow.columns, self.blocks,
+                self.streams, self.status, self.ended, first, last, done, count, self.substeps, *self.arrays,
             )  # fmt: skip
 
         self.spread(count, work)
@@ -356,6 +357,7 @@ def _jit(function):
 def advance_map(
     draw, step, blocks, streams, alive, orders, first, last, k0, steps, rows, batch, picks, shuffles, hp, c, d, nz
 ):
+    """Carry the blocks first .. last-1 of a map through `steps` steps after k0."""
     n = d.shape[0]
     z = np.zeros((rows + 1) * 64)
     index = np.zeros(batch * 64, np.int64)
@@ -376,6 +378,7 @@ def advance_map(
 def advance_ode(
     field, retract, fns, columns, points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp
 ):
+    """Carry the points first .. last-1 of a flow without noise through `steps` steps after k0."""
     size = points.shape[1]
     slopes = np.empty((7, size))
     trial = np.empty(size)
@@ -385,7 +388,9 @@ def advance_ode(
             continue
         w = points[path]
         # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
-        code = integrate(field, retract, fns, w, h[path], k0 + 0.5, k0 + steps + 0.5, rtol, atol, slopes, trial, hp, c, d, nz, fp, f)
+        code = integrate(
+            field, retract, fns, w, h[path], k0 + 0.5, k0 + steps + 0.5, rtol, atol, slopes, trial, hp, c, d, nz, fp, f
+        )
         for i in range(size):
             if not abs(w[i]) < np.inf:
                 code = 1
@@ -400,8 +405,10 @@ def advance_ode(
 
 @_jit
 def advance_sde(
-    draw, field, retract, fns, rows, columns, blocks, streams, status, ended, first, last, k0, steps, substeps, hp, c, d, nz, fp
-):
+    draw, field, retract, fns, rows, columns, blocks, streams, status, ended, first, last, k0, steps, substeps,
+    hp, c, d, nz, fp,
+):  # fmt: skip
+    """Carry the blocks first .. last-1 of a flow with noise through `steps` steps after k0."""
     size = blocks.shape[1] // 64
     n = d.shape[0]
     z = np.zeros((rows + 1) * 64)
@@ -441,6 +448,13 @@ def advance_sde(
                 for i in range(size):
                     s[i * 64 + lane] = w[i] if code == 0 else np.nan
             k += span
+
+
+def compile_loop(flow: Flow) -> None:
+    """Compile the loop for noisy flows of this kind; it depends on the flow's kind alone."""
+    draw, (field, retract, fns) = loop_types(flow.needs)
+    i, f1, f2, i1, u2 = nb.int64, nb.float64[::1], nb.float64[:, ::1], nb.int64[::1], nb.uint64[:, ::1]
+    advance_sde.compile((draw, field, retract, fns, i, i, f2, u2, i1, i1, i, i, i, i, i, f1, f1, f2, f1, f1))
 
 
 # -- recording and progress ---------------------------------------------------------------------------

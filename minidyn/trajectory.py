@@ -150,7 +150,10 @@ class Run:
         return figures.plot_run(self, **options)
 
     def _rows(self) -> list[tuple[str, str]]:
-        rows = [("system", str(self.meta.get("system", ""))), ("steps", f"{self.steps[-1]:,} in {len(self.steps)} saves")]
+        rows = [
+            ("system", str(self.meta.get("system", ""))),
+            ("steps", f"{self.steps[-1]:,} in {len(self.steps)} saves"),
+        ]
         running = self.finished | (self.status == Status.INTERRUPTED)
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}"))
         shown = [*self.names[:6], *self.observables]

@@ -68,6 +68,8 @@ def _rounded(function):
     return of_doubles
 
 
+ROUNDINGS = {"logcosh": 2, "pow": 2}  # operations that are made of several, such as a fourth power of products
+
 MP = Arithmetic(mpf, _EXACT)
 FLOAT = Arithmetic(np.float64, {op: _rounded(f) for op, f in _EXACT.items()})
 
@@ -92,7 +94,7 @@ def _bounded(op, function):
                 ends = [function(*values[:k], a.value + s * a.error, *values[k + 1 :]) for s in (-1, 1)]
                 error += max(abs(end - out) for end in ends)
         exact = op in ("neg", "abs", "min", "max", "sign", "heaviside")
-        return Bounded(out, error if exact else error + 2 * np.spacing(abs(out)))
+        return Bounded(out, error if exact else error + 2 * ROUNDINGS.get(op, 1) * np.spacing(abs(out)))
 
     return of_pairs
 

@@ -219,7 +219,7 @@ def test_killed_save_keeps_the_older_file(tmp_path):
     """A process that dies just before the rename leaves the older file as it was."""
     path = archive.save(make_run(), tmp_path / "run.h5")
     die = "os.replace = lambda *_: os._exit(9)"
-    code = f"import os, sys; from minidyn import archive; {die}; archive.save(archive.load(sys.argv[1]), sys.argv[1])"
+    code = f"import os, sys; from minidyn.archive import load, save; {die}; save(load(sys.argv[1]), sys.argv[1])"
     before = path.read_bytes(), path.stat().st_ino
     environment = os.environ | {"PYTHONPATH": str(Path(archive.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", code, path], env=environment).returncode == 9

@@ -55,9 +55,10 @@ def test_map_of_many_parameters():
 
 VALLEY = md.Loss(pb.valley().expr, pb.valley().params)
 PRODUCT = md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0])
+HEAVY_BALL = md.Map(PLAIN, md.SGD(0.01, momentum=0.5), md.GaussianNoise(0.1))
 FLOWS = {
     "gradient": (md.GradientFlow, md.Map(PLAIN, md.GD(0.01)), [1.0, 0.3]),
-    "gradient, momentum": (md.GradientFlow, md.Map(PLAIN, md.SGD(0.01, momentum=0.5), md.GaussianNoise(0.1)), [1.0, 0.3]),
+    "gradient, momentum": (md.GradientFlow, HEAVY_BALL, [1.0, 0.3]),
     "quasistatic, SDE": (md.QuasistaticFlow, md.Map(VALLEY, md.SGD(0.02), md.GaussianNoise(0.3)), [1.3, 0.01]),
     "quasistatic, ODE": (md.QuasistaticFlow, md.Map(PRODUCT, md.Adam(0.01), md.LabelNoise(0.3)), [2.0, 0.5]),
     "quasistatic, signs": (md.QuasistaticFlow, md.Map(VALLEY, md.SignGD(0.01), md.GaussianNoise(0.3)), [1.3, 0.0]),

@@ -204,7 +204,8 @@ def check_conditioned(loss, module, w, directions):
     got = kernel_jets(loss, w, pad[0], pad[1], module, only=name)[name]
     if directions:
         got = sum(mpf(float(g)) * mpf(d) for g, d in zip(got, directions[-1], strict=True))
-    assert abs(got - exact) <= TOLERANCE * size + mpf(10) ** -60, f"{name}: {mp.nstr(mpf(got), 17)}, not {mp.nstr(exact, 17)}"
+    told = f"{name}: {mp.nstr(mpf(got), 17)}, not {mp.nstr(exact, 17)}"
+    assert abs(got - exact) <= TOLERANCE * size + mpf(10) ** -60, told
 
 
 @settings(max_examples=60)

@@ -39,9 +39,8 @@ def synthetic(values, time=None, **changes):
     steps = np.arange(count)
     time = 0.1 * steps if time is None else time
     status = np.zeros(paths, np.int8)
-    return replace(
-        Run(steps, time, None, {"q": values}, status, np.full(paths, count - 1), ["x"], {"system": "Map(q)"}), **changes
-    )
+    ended = np.full(paths, count - 1)
+    return replace(Run(steps, time, None, {"q": values}, status, ended, ["x"], {"system": "Map(q)"}), **changes)
 
 
 def titles(fig):
@@ -208,7 +207,8 @@ def test_unknown_quantity_is_refused():
     ("name", "shown"),
     [
         ("x", "$x$"), ("a[3]", "$a_{3}$"), ("W[1,2]", "$W_{1,2}$"), ("x_{1}", "$x_{1}$"), ("theta", r"$\theta$"),
-        ("a - b", "$a - b$"), ("Abs(a) + 2*b**2", "|a| + 2·b²"), ("$cost$", r"\$cost\$"), ("sharpness", "sharpness"),
+        ("a - b", "$a - b$"), ("Abs(a) + 2*b**2", "|a| + 2·b²"), ("$cost$", r"\$cost\$"),
+        ("sharpness", "sharpness"),
     ],
 )  # fmt: skip
 def test_names_are_set_as_in_a_paper(name, shown):

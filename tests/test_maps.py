@@ -100,7 +100,8 @@ def test_a_wide_state_takes_the_loop():
     narrow = md.Map(md.Loss(sp.cosh(xs[0]), [xs[0]]), md.Adam(0.02))
     w0 = np.linspace(-1, 1, 16)
     got = md.simulate(wide, w0, 50, save_every=1).w[0]
-    np.testing.assert_allclose(got, md.simulate(narrow, w0[:, None], 50, paths=16, save_every=1).w[:, :, 0].T, rtol=1e-13)
+    one_by_one = md.simulate(narrow, w0[:, None], 50, paths=16, save_every=1).w[:, :, 0].T
+    np.testing.assert_allclose(got, one_by_one, rtol=1e-13)
 
 
 def test_new_numbers_need_no_new_kernel():

@@ -382,7 +382,8 @@ def test_noise_in_words():
     assert repr(md.GaussianNoise(0.3)) == "GaussianNoise(0.3)"
     assert repr(md.Minibatch(4, replace=True)) == "Minibatch(4, replace=True)"
     assert repr(md.LabelNoise(0.1, batch=3, kind="rademacher")) == "LabelNoise(0.1, batch=3, kind='rademacher')"
-    assert repr(md.Reshuffle(2) + md.GaussianNoise(0.3) + md.LabelNoise(1)) == "GaussianNoise(0.3) + LabelNoise(1) + Reshuffle(2)"
+    everything = md.Reshuffle(2) + md.GaussianNoise(0.3) + md.LabelNoise(1)
+    assert repr(everything) == "GaussianNoise(0.3) + LabelNoise(1) + Reshuffle(2)"
     assert len(repr(md.GaussianNoise(np.ones((10, 10))))) < 60
 
 
@@ -412,7 +413,8 @@ def on(loss, noise):
     (lambda: md.Minibatch(2.5), "the batch size must be a positive whole number, not 2.5."),
     (lambda: md.Reshuffle(None), "the batch size must be a positive whole number, not None."),
     (lambda: md.Reshuffle(float("inf")), "the batch size must be a positive whole number, not inf."),
-    (on(PLAIN, md.Minibatch(2)), "Minibatch(2) draws samples, but the loss has no data: give data= or use GaussianNoise."),
+    (on(PLAIN, md.Minibatch(2)), "Minibatch(2) draws samples, but the loss has no data: give data= or use "
+                                 "GaussianNoise."),
     (on(LOSS, md.Minibatch(6)), "the batch of 6 is larger than the 5 samples; choose at most 5."),
     (on(LOSS, md.Reshuffle(6)), "the batch of 6 is larger than the 5 samples; choose at most 5."),
     (lambda: md.LabelNoise(0), "the standard deviation of label noise must be a positive number, not 0."),
@@ -420,8 +422,8 @@ def on(loss, noise):
     (lambda: md.LabelNoise(0.1, kind="uniform"), "the kind of label noise is 'normal' or 'rademacher', not 'uniform'."),
     (on(PLAIN, md.LabelNoise(0.1)), "label noise needs Loss.regression with the squared criterion."),
     (lambda: md.Minibatch(2) + md.Reshuffle(2), "cannot add Minibatch(2) and Reshuffle(2): both set batch."),
-    (lambda: md.LabelNoise(0.1, batch=2) + md.Minibatch(2), "cannot add LabelNoise(0.1, batch=2) and Minibatch(2): both "
-                                                            "set batch."),
+    (lambda: md.LabelNoise(0.1, batch=2) + md.Minibatch(2), "cannot add LabelNoise(0.1, batch=2) and Minibatch(2): "
+                                                            "both set batch."),
 ])  # fmt: skip
 def test_error_is_a_sentence(make, sentence):
     """A noise that cannot be is one sentence that says what was given and what is expected."""

@@ -101,7 +101,7 @@ def test_valley_has_its_closed_form_at_finite_lr(at):
     """On (1 + x^2) y^2 / 2 with isotropic noise the drift is -sigma^2 lr h' / (2 h (2 - lr h)), exactly."""
     problem = pb.valley(at=at)
     flow = flow_of(problem, md.SGD(0.05), md.GaussianNoise(0.3))
-    drift, diffusion = pb.valley_sgd(1 + pb.x**2, at, 0.05, 0.3)
+    drift, _ = pb.valley_sgd(1 + pb.x**2, at, 0.05, 0.3)
     w = np.array([at, 0.0])
     np.testing.assert_allclose(flow.drift(w), [drift, 0.0], rtol=1e-12, atol=1e-16)
     np.testing.assert_allclose(flow.diffusion(w) @ flow.diffusion(w).T, np.diag([0.05 * 0.09, 0.0]), atol=1e-16)

@@ -110,12 +110,13 @@ def test_rule_is_pytorchs(name, noisy):
 
 # Schedules ----------
 
+COSINE = 0.1 * (1 + sp.cos(sp.pi * k / 1000))
 WARM_UP = sp.Piecewise((k / 100, k < 10), (sp.Rational(1, 10), True))
 SCHEDULES = {
     "decay": (md.GD(0.5 / sp.sqrt(k + 4)), "gd", {"lr": lambda k: 0.5 / np.sqrt(k + 4)}),
     "warm-up": (md.Adam(WARM_UP / 5), "adam", {"lr": lambda k: (k / 100 if k < 10 else 0.1) / 5}),
     "momentum": (md.SGD(0.02, momentum=1 - 3 / (k + 5)), "heavy_ball", {"lr": 0.02, "beta": lambda k: 1 - 3 / (k + 5)}),
-    "cosine": (md.SGD(0.1 * (1 + sp.cos(sp.pi * k / 1000))), "gd", {"lr": lambda k: 0.1 * (1 + np.cos(np.pi * k / 1000))}),
+    "cosine": (md.SGD(COSINE), "gd", {"lr": lambda k: 0.1 * (1 + np.cos(np.pi * k / 1000))}),
 }
 
 
@@ -239,14 +240,15 @@ def foreign(theta, g, *, lr):
     (lambda: md.Adam(0.1, decay=1), "Adam has hyperparameters lr, beta1, beta2, eps; 'decay' does not fit."),
     (lambda: md.SignGD(0.1, lr=0.1), "SignGD has hyperparameters lr; 'lr' does not fit."),
     (lambda: md.SignGD(0.1, 0.2), "SignGD takes 1 hyperparameters (lr), got 2."),
-    (lambda: md.Adam(0.1).with_hyper(momentum=0.5), "Adam has no hyperparameter 'momentum'; it has lr, beta1, beta2, eps."),
+    (lambda: md.Adam(0.1).with_hyper(momentum=0.5), "Adam has no hyperparameter 'momentum'; it has lr, beta1, "
+                                                     "beta2, eps."),
     (lambda: md.Adam(0.1).with_hyper(lr=-1), "Adam: the learning rate lr is -1; it must be positive."),
     (lambda: forgetful(0.1), "the rule forgetful has 1 states but returns 1 values: return the new theta, then the new "
                              "state in the order of the arguments."),
     (lambda: foreign(0.1), "the rule foreign uses the symbol rate, which is not one of its arguments: make it a "
                            "keyword-only hyperparameter."),
-    (lambda: md.rule(lambda theta: theta), "the rule <lambda> must be a function of (theta, g, *one argument per state*, "
-                                           "*, lr, ...)."),
+    (lambda: md.rule(lambda theta: theta), "the rule <lambda> must be a function of (theta, g, *one argument per "
+                                           "state*, *, lr, ...)."),
 ])  # fmt: skip
 def test_error_is_a_sentence(make, sentence):
     """A wrong hyperparameter or rule is one sentence that says what was given and what is expected."""
@@ -258,5 +260,6 @@ def test_error_is_a_sentence(make, sentence):
 @pytest.mark.parametrize("make", [numeric, silent])
 def test_rule_that_is_not_symbolic(make):
     """A rule that calls numpy, or returns nothing, is told to use sympy's functions."""
-    with pytest.raises(md.InputError, match=rf"the rule {make.__name__} does not give sympy expressions .* sympy's functions"):
+    sentence = rf"the rule {make.__name__} does not give sympy expressions .* write it with sympy's functions"
+    with pytest.raises(md.InputError, match=sentence):
         make(0.1)

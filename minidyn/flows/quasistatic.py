@@ -30,7 +30,7 @@ from minidyn.kernels.linalg import (
     discrete_lyapunov,
     group_inverse,
     identity_minus,
-    jit,
+    inner,
     multiply,
     multiply_transposed,
     spectral_projector,
@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 _FAR = 0.1
 
 
-@jit
+@inner
 def across(fns, w, c, d, fp):
     """Newton's method across M, in the normal space of the starting point; a status code."""
     grad, hessian, _, _, _, _, _, _, _ = fns
@@ -83,7 +83,7 @@ def across(fns, w, c, d, fp):
     return 2 if before > 1e-9 * size else 0
 
 
-@jit
+@inner
 def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
     """A factor f f^T of the theta part of Pi Q Pi^T; zero where noise does not reach the tangent space."""
     dim = w.shape[0]

@@ -54,7 +54,8 @@ class Source:
     def add(self, name: str, args: str, lines: Sequence[str], doc: str = "", plain: bool = False) -> None:
         """A generated function; a `plain` one is left to be compiled on demand, as a pointer."""
         head = [f"def {name}({args}):"] + ([f'    """{doc}"""'] if doc else [])
-        self._parts.append(("\n\n" if plain else "\n\n@jit\n") + "\n".join(head + ["    " + line for line in lines]) + "\n")
+        text = "\n".join(head + ["    " + line for line in lines]) + "\n"
+        self._parts.append(("\n\n" if plain else "\n\n@jit\n") + text)
 
     def quote(self, *functions: Callable[..., Any]) -> None:
         """Functions of the package, compiled here so that they call what this module defines."""

@@ -98,6 +98,16 @@ def _write_once(path: Path, text: str) -> None:
     os.unlink(temporary)
 
 
+def mark(name: str) -> None:
+    """Remember across processes that something was compiled."""
+    (folder() / (_PREFIX + name)).touch()
+
+
+def marked(name: str) -> bool:
+    """Whether `mark` was called with this name since the cache was cleared."""
+    return (folder() / (_PREFIX + name)).exists()
+
+
 def _files() -> list[Path]:
     """Everything in the folder that minidyn put there."""
     return [p for p in folder().rglob("*") if p.is_file() and p.name.startswith(_PREFIX)]

@@ -9,6 +9,8 @@ import math
 
 import numba as nb
 
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 jit = nb.njit(cache=True, error_model="numpy", inline="never")
 _LOG2 = math.log(2.0)
 

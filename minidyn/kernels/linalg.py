@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba as nb
 import numpy as np
 
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 jit = nb.njit(cache=True, nogil=True, error_model="numpy")
+# for functions that only other compiled functions call: no entry from Python, nothing of their own on disk
+_ALONE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = nb.njit(nogil=True, error_model="numpy", **_ALONE)
 
 
-@jit
+@inner
 def multiply(a, b, out):
     """out = a b"""
     n, m, p = a.shape[0], a.shape[1], b.shape[1]
@@ -26,7 +32,7 @@ def multiply(a, b, out):
                     row[j] += x * col[j]
 
 
-@jit
+@inner
 def multiply_transposed(a, b, out):
     """out = a b^T"""
     for i in range(a.shape[0]):
@@ -37,7 +43,7 @@ def multiply_transposed(a, b, out):
             out[i, j] = total
 
 
-@jit
+@inner
 def solve(a, b):
     """Overwrite b (n, m) by a^-1 b, and a by its factors; False if a is singular."""
     n, m = b.shape
@@ -74,7 +80,7 @@ def solve(a, b):
     return True
 
 
-@jit
+@inner
 def symmetric_eigen(a, values, vectors):
     """Eigenvalues and eigenvectors (columns) of a symmetric matrix, in no particular order.
 
@@ -125,7 +131,7 @@ def symmetric_eigen(a, values, vectors):
         values[i] = a[i, i]
 
 
-@jit
+@inner
 def discrete_lyapunov(a, q, w):
     """w = a w a^T + q by doubling (Smith 1968); False if a has an eigenvalue on or outside the unit circle.
 
@@ -156,7 +162,7 @@ def discrete_lyapunov(a, q, w):
     return False
 
 
-@jit
+@inner
 def cholesky_semidefinite(a, out):
     """out out^T = a, lower triangular, for a positive semidefinite a."""
     n = a.shape[0]
@@ -179,7 +185,7 @@ def cholesky_semidefinite(a, out):
             out[i, j] = total / out[j, j]
 
 
-@jit
+@inner
 def copy(a, out):
     """out = a"""
     for i in range(a.shape[0]):
@@ -187,7 +193,7 @@ def copy(a, out):
             out[i, j] = a[i, j]
 
 
-@jit
+@inner
 def subtract(a, b, out):
     """out = a - b"""
     for i in range(a.shape[0]):
@@ -195,7 +201,7 @@ def subtract(a, b, out):
             out[i, j] = a[i, j] - b[i, j]
 
 
-@jit
+@inner
 def identity_minus(a, out):
     """out = I - a"""
     for i in range(a.shape[0]):
@@ -204,7 +210,7 @@ def identity_minus(a, out):
         out[i, i] += 1.0
 
 
-@jit
+@inner
 def transpose(a, out):
     """out = a^T"""
     for i in range(a.shape[0]):
@@ -212,7 +218,7 @@ def transpose(a, out):
             out[j, i] = a[i, j]
 
 
-@jit
+@inner
 def add_twice_symmetric(a, out):
     """out += a + a^T, made exactly symmetric"""
     for i in range(out.shape[0]):
@@ -222,7 +228,7 @@ def add_twice_symmetric(a, out):
             out[j, i] = x
 
 
-@jit
+@inner
 def null_space(a, border, work, out):
     """out (n, d): the null space of a, found from a frame `border` (m, d), m <= n, that it projects onto.
 
@@ -247,7 +253,7 @@ def null_space(a, border, work, out):
     return True
 
 
-@jit
+@inner
 def spectral_projector(a, border, p, right, left):
     """p = right left: the projector on the eigenvalue 1 of a along its other eigenspaces.
 
@@ -272,7 +278,7 @@ def spectral_projector(a, border, p, right, left):
     return True
 
 
-@jit
+@inner
 def group_inverse(a, p, out):
     """out = (I - a + p)^-1 - p: the inverse of I - a on the stable space, zero on the neutral one."""
     n = a.shape[0]

@@ -52,6 +52,14 @@ def flow_signatures(names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+_OPTIONS: dict[str, Any] = {"cache": True, "nopython": True, "error_model": "numpy"}
+def loop_types(names: tuple[str, ...]) -> tuple[Any, tuple[Any, Any, Any]]:
+    """The types that a time loop sees: of `draw`, and of a flow's `(field, retract, fns)`."""
+    made = flow_signatures(names)
+    flow = types.FunctionType(made["field"]), types.FunctionType(made["retract"]), functions(*names)
+    return types.FunctionType(SIGNATURES["draw"]), flow
+
+
 _compiled: dict[Any, Any] = {}
 
 
@@ -59,7 +67,7 @@ def compiled(function: Any, signature: Any) -> Any:
     """A function of the package as a pointer of this type; compiled once per machine."""
     key = (function, signature)
     if key not in _compiled:
-        _compiled[key] = nb.cfunc(signature, cache=True, nopython=True, error_model="numpy")(function)
+        _compiled[key] = nb.cfunc(signature, **_OPTIONS)(function)
     return _compiled[key]
 
 

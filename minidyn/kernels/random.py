@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from minidyn.errors import InputError
 
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
 LANES = 64
 _U = np.uint64
 _HALF_PI = math.pi / 2
@@ -41,7 +43,7 @@ def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:
     if sequence.spawn_key:  # the flat list of words that a spawned sequence mixes: what it spawned from comes first
         words = _words(entropy)
         entropy = [*words, *[0] * (sequence.pool_size - len(words)), *_words(sequence.spawn_key)]
-    return entropy, sequence.generate_state(2, np.uint64)
+    return entropy, np.asarray(sequence.generate_state(2, np.uint64), dtype=np.uint64)
 
 
 def _words(value: Any) -> list[int]:

@@ -1,0 +1,119 @@
+"""Comparisons and models: coupled error bars, tables, the library."""
+
+import numpy as np
+import pytest
+import sympy as sp
+
+import minidyn as md
+
+x, y = sp.symbols("x y")
+
+
+@pytest.fixture(scope="module")
+def valley():
+    return md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.05), md.GaussianNoise(0.25))
+
+
+@pytest.fixture(scope="module")
+def flow(valley):
+    return md.QuasistaticFlow(valley)
+
+
+@pytest.fixture(scope="module")
+def coupled(valley, flow):
+    return md.compare(valley, flow, w0=[2, 0], steps=1000, paths=500, rng=4, save_every=100, substeps=10)
+
+
+def test_coupling_removes_most_of_the_monte_carlo_error(valley, flow, coupled):
+    """With the same normals the standard error of the difference is at least five times smaller in variance."""
+    apart = md.compare(
+        valley, flow, w0=[2, 0], steps=1000, paths=500, rng=4, save_every=100, substeps=10, coupled=False
+    )
+    assert coupled.meta["coupled"] and not apart.meta["coupled"]
+    together, separate = (next(r for r in c.errors[::-1] if r.quantity == "x") for c in (coupled, apart))
+    assert (separate.standard_error / together.standard_error) ** 2 > 5
+
+
+def test_rows_say_what_the_runs_hold(coupled):
+    """A row's means, spreads and paired error are those of the paths, recomputed from the quantities."""
+    row = coupled.errors[-1]
+    place = list(coupled.steps).index(row.step)
+    a, b = (coupled.quantities[row.quantity][label][:, place] for label in coupled.runs)
+    assert row.map_mean == a.mean() and row.flow_mean == b.mean()
+    assert row.standard_error == pytest.approx((b - a).std(ddof=1) / np.sqrt(len(a)), rel=1e-12)
+    assert row.sigmas == pytest.approx((b - a).mean() / row.standard_error, rel=1e-12)
+
+
+def test_map_is_compared_after_projection(coupled):
+    """On the manifold the map's iterates are projected along the gradient flow: y drops out, x moves little."""
+    assert "y" not in coupled.quantities
+    raw = coupled.runs["SGD"].w[:, -1, 0]
+    assert 0 < np.abs(coupled.quantities["x"]["SGD"][:, -1] - raw).max() < 0.1
+
+
+def test_summary_and_reprs_are_readable(coupled):
+    """The table names the quantities, the steps and the status of every run, in plain lines."""
+    text = coupled.summary()
+    for piece in ("quantity", "in s.e.", "500 finished", "quasistatic flow", "1,000"):
+        assert piece in text
+    assert "<table>" in coupled._repr_html_()
+    assert max(map(len, text.splitlines())) < 160
+
+
+def test_a_wrong_theory_is_found_out(valley):
+    """A flow of another map (four times the noise) differs by many standard errors."""
+    other = md.QuasistaticFlow(md.Map(valley.loss, valley.rule, md.GaussianNoise(0.5)))
+    result = md.compare(valley, other, w0=[2, 0], steps=4000, paths=500, rng=4, save_every=400)
+    assert abs(result.errors[-1].sigmas) > 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paths": 0}, "paths is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"w0": [1.0, np.nan]}, "NaN"),
+        ({"w0": [1.0]}, "expected"),
+        ({"observe": "sharpnes"}, "sharpnes"),
+        ({"rng": "seed"}, "rng must be"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(valley, flow, change, message):
+    """Arguments that do not fit raise InputError with one sentence that says what was expected."""
+    given = {"w0": [2, 0], "steps": 10, "paths": 10} | change
+    with pytest.raises(md.InputError, match=message) as error:
+        md.compare(valley, flow, **given)
+    assert "\n" not in str(error.value)
+
+
+def test_flows_are_asked_for(valley):
+    """compare without a flow, or with something else, says so."""
+    with pytest.raises(md.InputError, match="at least one flow"):
+        md.compare(valley, w0=[1, 0], steps=10)
+    with pytest.raises(md.InputError, match="not a flow"):
+        md.compare(valley, md.Adam, w0=[1, 0], steps=10)
+
+
+@pytest.mark.parametrize("name", md.list_models())
+def test_every_model_runs_small(name):
+    """Every shipped model loads, runs and is compared; all its paths end well."""
+    model = md.load_model(name)
+    result = model.run(steps=60, paths=4, save_every=20)
+    for run in result.runs.values():
+        assert run.finished.all()
+    assert model.name == name and model.title and model.reference
+    assert result.meta["model_text"] == model.text
+
+
+def test_observables_along_a_real_run():
+    """On the real data set, loss, sharpness, trace and distance to the manifold are followed along minibatch SGD
+    and label-noise SGD."""
+    model = md.load_model("tanh_net")
+    label = md.Map(model.loss, md.SGD(0.05), md.LabelNoise(0.1))
+    for system in (model.map, label):
+        watched = ["loss", "sharpness", "trace", "distance"]
+        run = md.simulate(system, model.w0, 300, observe=watched, save_every=100, rng=0)
+        values = {name: v[0] for name, v in run.observables.items()}
+        assert values["loss"][-1] < values["loss"][0]
+        assert (values["trace"] >= values["sharpness"]).all()
+        assert np.isfinite(values["distance"]).all() and values["distance"][-1] < values["distance"][0]

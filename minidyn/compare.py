@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from minidyn.flows.base import Flow
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.simulate import seed_key, simulate
-from minidyn.trajectory import Run
+from minidyn.trajectory import Run, Status
 
 Floats = NDArray[np.float64]
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
@@ -51,7 +51,7 @@ class Comparison:
     runs : label -> `Run`; the map's comes first.
     quantities : name -> label -> (paths, T) values at `steps`; a flow without noise has one path.
         On a manifold, the map's iterates are compared after the projection Phi.
-    errors : rows of the table.  meta : how the comparison was made.
+    errors : rows of the table.  meta : how the comparison was made.  loss : the map's loss (None in a loaded file).
     """
 
     runs: dict[str, Run]
@@ -60,6 +60,7 @@ class Comparison:
     time: Floats
     errors: list[ErrorRow]
     meta: dict[str, Any]
+    loss: Any = field(default=None, repr=False, compare=False)
 
     @property
     def map_label(self) -> str:
@@ -67,13 +68,21 @@ class Comparison:
         return next(iter(self.runs))
 
     def distances(self) -> dict[tuple[str, str], dict[str, float]]:
-        """For each (quantity, flow): sup and root-mean-square over the steps of the difference of means."""
+        """For each (quantity, flow): sup and root-mean-square over the steps of the difference of means,
+        over the same paths where map and flow share their noise."""
         out = {}
         for name, values in self.quantities.items():
-            centre = _mean(values[self.map_label])
+            centre = values[self.map_label]
             for label in list(self.runs)[1:]:
-                gap = np.abs(_mean(values[label]) - centre)
-                out[name, label] = {"sup": float(np.nanmax(gap)), "rms": float(np.sqrt(np.nanmean(gap**2)))}
+                other = values[label]
+                if self.meta.get("coupled") and other.shape == centre.shape:
+                    gap = np.abs(_mean(other - centre))
+                else:
+                    gap = np.abs(_mean(other) - _mean(centre))
+                gap = gap[np.isfinite(gap)]
+                largest = float(gap.max(initial=0.0)) if len(gap) else float("nan")
+                rms = largest * float(np.sqrt(np.mean((gap / largest) ** 2))) if largest > 0 else largest
+                out[name, label] = {"sup": largest, "rms": rms}
         return out
 
     def summary(self) -> str:
@@ -166,6 +175,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     common: dict[str, Any] = {"save_every": save_every, "threads": threads, "progress": progress}
     labels = _labels(system, flows)
     runs = {labels[0]: simulate(system, w0, steps, paths=paths, rng=sequence, observe=None, **common)}
+    if (runs[labels[0]].status == Status.INTERRUPTED).any():
+        raise KeyboardInterrupt
     for label, flow in zip(labels[1:], flows, strict=True):
         start = np.atleast_2d(np.asarray(w0, dtype=float))
         start = start[:, : system.dim] if start.shape[-1] == system.components else start
@@ -173,25 +184,38 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
         own = sequence if coupled else np.random.SeedSequence(entropy=sequence.entropy, spawn_key=(1,))
         count = paths if noisy or len(start) > 1 else 1
         runs[label] = simulate(flow, start, steps, paths=count, rng=own, observe=None, **common, **flow_options)
+        if (runs[label].status == Status.INTERRUPTED).any():
+            break
+    runs, flows = _common(runs, flows)
     projected = any(isinstance(f, QuasistaticFlow) for f in flows)
     times = _pick(len(runs[labels[0]].steps), 25)
     quantities = _quantities(system, runs, times, projected, observe)
     paired = {
         label: coupled and (flow.couples and runs[label].paths == paths)
-        for label, flow in zip(labels[1:], flows, strict=True)
+        for label, flow in zip(list(runs)[1:], flows, strict=True)
     }
     first = runs[labels[0]]
     chosen = _pick(len(times), rows + 1)[1:]
     errors = [
         _row(name, label, values[labels[0]][:, t], values[label][:, t], int(first.steps[times[t]]),
              float(first.time[times[t]]), paired[label])
-        for label in labels[1:] for name, values in quantities.items() for t in chosen
+        for label in list(runs)[1:] for name, values in quantities.items() for t in chosen
     ]  # fmt: skip
     meta = {
         "map": repr(system), "flows": [f.name for f in flows], "seed": str(entropy), "paths": paths, "steps": steps,
         "coupled": any(paired.values()), "projected": projected, "lr": system.lr(),
     }  # fmt: skip
-    return Comparison(runs, quantities, first.steps[times], first.time[times], errors, meta)
+    return Comparison(runs, quantities, first.steps[times], first.time[times], errors, meta, system.loss)
+
+
+def _common(runs: dict[str, Run], flows: tuple[Flow, ...]) -> tuple[dict[str, Run], tuple[Flow, ...]]:
+    """The runs cut to the saves that all of them have: an interrupted comparison is a shorter one."""
+    count = min(len(run.steps) for run in runs.values())
+    cut = {
+        label: run if run.w is None else replace(run, steps=run.steps[:count], time=run.time[:count], w=run.w[:, :count])
+        for label, run in runs.items()
+    }
+    return cut, flows[: len(runs) - 1]
 
 
 def _labels(system: Map, flows: tuple[Flow, ...]) -> list[str]:

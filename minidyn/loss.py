@@ -399,7 +399,7 @@ class Loss:
     def __repr__(self) -> str:
         text = str(self.expr)
         text = text if len(text) <= 70 else text[:67] + "..."
-        where = f"; mean over {self.n_samples} samples" if self.n_samples is not None else ""
+        where = f"; mean over {self.n_samples} samples" if self.per_sample else ""
         shown = ", ".join(b.name if not b.shape else f"{b.name}{list(b.shape)}" for b in self.blocks[:8])
         return f"Loss({text}; {shown}{', ...' if len(self.blocks) > 8 else ''}{where})"
 

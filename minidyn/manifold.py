@@ -240,8 +240,8 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
                     if length <= 1e-15 * (1e-300 + scale) or (again > 2 and length >= before):
                         break
                 return 0 if length <= 1e-9 * (1.0 + scale) else 2
-        if slope == 0.0:
-            return 0
+        if slope == 0.0:  # nothing moves: a minimum, unless some direction curves downwards
+            return 0 if newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step) < np.inf else 2
         if h == 0.0:
             h = 1e-3 * (1e-3 + scale) / slope
         for _ in range(60):

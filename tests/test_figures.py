@@ -29,7 +29,7 @@ def with_runs(result, **changes):
     """A copy of a comparison whose arrays can be changed."""
     runs = {label: replace(run, w=run.w.copy()) for label, run in result.runs.items()}
     quantities = {name: {k: v.copy() for k, v in by.items()} for name, by in result.quantities.items()}
-    return replace(result, runs=runs, quantities=quantities, **changes)
+    return replace(result, **({"runs": runs, "quantities": quantities, "loss": None} | changes))
 
 
 def synthetic(values, time=None, **changes):

@@ -1,6 +1,5 @@
 """Every notebook under notebooks/ runs from top to bottom and is stored clean."""
 
-import os
 import re
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def test_there_are_notebooks():
 @each
 def test_notebook_runs(path, tmp_path, monkeypatch):
     """A fresh kernel runs all cells without an error or a warning, and leaves no file behind."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}

@@ -258,7 +258,6 @@ def test_observables_by_name_expression_function_and_dict():
         assert len(md.simulate(GD, START, 5, observe=one).observables) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="Manifold.distance takes small curvatures off the manifold for normal ones")
 def test_observed_distance():
     """The distance to the manifold of a valley is the distance to its axis."""
     run = md.simulate(SGD, START, 20, paths=4, save_every=5, rng=0, observe="distance")

@@ -448,6 +448,9 @@ class Converter:
             return out
         if isinstance(e, sp.Not):
             return g.unary("not", go(e.args[0]))
+        if isinstance(e, sp.ITE):  # sympy's reading of a Piecewise inside a condition
+            condition, yes, no = (go(a) for a in e.args)
+            return g.binary("or", g.binary("and", condition, yes), g.binary("and", g.unary("not", condition), no))
         if isinstance(e, sp.Sum):
             return self._sum(e)
         if isinstance(e, sp.Indexed):

@@ -223,6 +223,8 @@ _LITERAL = {
     sp.erf: mp.erf, sp.Abs: abs, sp.sign: _sign, sp.Heaviside: lambda x, half: (_sign(x) + 1) / 2,
     sp.Min: min, sp.Max: max, sp.StrictLessThan: mpf.__lt__,
     sp.LessThan: mpf.__le__, sp.StrictGreaterThan: mpf.__gt__, sp.GreaterThan: mpf.__ge__,
+    sp.ITE: lambda condition, yes, no: yes if condition else no, sp.Not: lambda a: not a,
+    sp.And: lambda *a: all(a), sp.Or: lambda *a: any(a),
 }  # fmt: skip
 
 

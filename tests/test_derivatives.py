@@ -269,6 +269,8 @@ KINKS = {  # value and slope left of 1, at 1, right of 1
     sp.Piecewise((t**2, t < 1), (5, t <= 1), (7 * t, True)): ((0.25, 1), (5, 0), (10.5, 7)),
     sp.Piecewise((t, sp.And(t > 0, t < 1)), (2 * t, sp.Eq(t, 1)), (3 * t, True)): ((0.5, 1), (2, 2), (4.5, 3)),
     sp.Piecewise((t, sp.Or(t > 1, t < 0)), (2 * t, sp.Ne(t, 1)), (3 * t, True)): ((1, 2), (3, 3), (1.5, 1)),
+    sp.Piecewise((t, sp.Piecewise((2 * t, t < 1), (t / 2, True)) > 0.6), (5 * t, True)): (
+        (0.5, 1), (5, 5), (1.5, 1)),
     sp.Min(t, 1): ((0.5, 1), (1, None), (1, 0)),
     sp.Max(t, 1): ((1, 0), (1, None), (1.5, 1)),
     sp.Max(t, 2 * t - 1, 3 * t - 2): ((0.5, 1), (1, None), (2.5, 3)),
@@ -379,7 +381,7 @@ def sums(draw, loops=(), depth=4):
     return draw(st.sampled_from([*arrays, W[draw(position), draw(position)], x, X, *(loop[0] for loop in loops)]))
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(sums(), st.integers(0, 1000))
 def test_random_sums(expr, seed):
     """The same for random nests of sums, with equal letters, equal lengths and shifted indices."""

@@ -110,6 +110,8 @@ class Comparison:
     def _headline(self) -> str:
         m = self.meta
         noise = "same noise for both" if m.get("coupled") else "independent noise"
+        if all(run.meta.get("method") == "dopri5" for run in list(self.runs.values())[1:]):
+            noise = "no noise in the flow"
         where = "compared on the manifold" if m.get("projected") else "compared as they are"
         return f"{m.get('map', '')}\n{m['paths']:,} paths, {m['steps']:,} steps; {where}, {noise}; seed {m['seed']}"
 
@@ -140,7 +142,7 @@ class Comparison:
 
 
 def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1000, coupled: bool = True,
-            save_every: int | None = None, observe: Any = None, rng: Any = None, rows: int = 5,
+            save_every: int | None = None, observe: Any = None, rng: Any = None, rows: int = 5, first_step: int = 1,
             threads: int | None = None, progress: bool | None = None, **flow_options: Any) -> Comparison:  # fmt: skip
     """Run a map and its flows in lock-step on one clock, and say how well they agree.
 
@@ -152,6 +154,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     coupled : drive map and flow with the same normals where all noise is Gaussian; error bars are paired.
     observe : further quantities (see `simulate`); with more than six parameters these are what is
         compared (by default loss, sharpness and trace).
+    first_step : the number k of the map's first step (see `simulate`).
     rows : steps shown in the table.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
     Raises InputError for arguments that do not fit, FlowError or ManifoldError where a flow does not exist.
@@ -174,7 +177,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
     common: dict[str, Any] = {"save_every": save_every, "threads": threads, "progress": progress}
     labels = _labels(system, flows)
-    runs = {labels[0]: simulate(system, w0, steps, paths=paths, rng=sequence, observe=None, **common)}
+    runs = {labels[0]: simulate(system, w0, steps, paths=paths, rng=sequence, first_step=first_step, **common)}
     if (runs[labels[0]].status == Status.INTERRUPTED).any():
         raise KeyboardInterrupt
     for label, flow in zip(labels[1:], flows, strict=True):
@@ -188,7 +191,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
             break
     runs, flows = _common(runs, flows)
     projected = any(isinstance(f, QuasistaticFlow) for f in flows)
-    times = _pick(len(runs[labels[0]].steps), 25)
+    times = _pick(len(runs[labels[0]].steps), 4 * rows + 1)
     quantities = _quantities(system, runs, times, projected, observe)
     paired = {
         label: coupled and (flow.couples and runs[label].paths == paths)

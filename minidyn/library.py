@@ -117,8 +117,8 @@ class Model:
     def __repr__(self) -> str:
         return f"Model {self.name}: {self.title}\n  {self.map!r}\n  {self.steps:,} steps, {self.paths:,} paths"
 
-    def _repr_latex_(self) -> str:
-        return f"<b>{self.name}</b>: {self.title}<br>{self.map._repr_latex_()}"
+    def _repr_markdown_(self) -> str:
+        return f"**{self.name}**: {self.title}\n\n{self.map._repr_markdown_()}"
 
 
 def list_models() -> list[str]:

@@ -290,8 +290,8 @@ class Map:
     def __repr__(self) -> str:
         return f"Map({self.loss}, {self.rule}, {self.noise or 'no noise'})"
 
-    def _repr_latex_(self) -> str:
-        return f"{self.loss._repr_latex_()}<br>{self.rule._repr_latex_()}<br>{self.noise or 'no noise'}"
+    def _repr_markdown_(self) -> str:
+        return f"{self.loss._repr_latex_()}\n\n{self.rule._repr_latex_()}\n\n{self.noise or 'no noise'}"
 
 
 def pack(states: Floats) -> Floats:

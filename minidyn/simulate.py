@@ -35,7 +35,7 @@ _SLICE = 0.2  # seconds of work between two looks at Ctrl-C and the progress bar
 
 def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: int | None = None,
              observe: Any = None, rng: Any = None, method: str | None = None, rtol: float = 1e-9,
-             atol: float = 1e-12, substeps: int | None = None, keep: str = "paths",
+             atol: float = 1e-12, substeps: int | None = None, keep: str = "paths", first_step: int = 1,
              threads: int | None = None, progress: bool | None = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
@@ -54,6 +54,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     rtol, atol : tolerances of "dopri5" per step, on w.
     substeps : steps k that one Euler-Maruyama step covers; by default at most a hundredth of the run
         and small enough that a step's noise stays small against the distance between saves.
+    first_step : the number k of a map's first step; a large one finds bias corrections and warm-ups already over,
+        as `w0=map.fixed_point(w)` wants it for Adam.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
     threads : at most this many; by default as many as this process may use.
     progress : show a progress bar; by default on a terminal, for runs longer than a second or two.
@@ -73,11 +75,12 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     save_every = max(1, steps // 200) if save_every is None else _whole("save_every", save_every, 1)
     if keep not in ("paths", "moments"):
         raise InputError(f"keep must be 'paths' or 'moments', not {keep!r}.")
+    first_step = _whole("first_step", first_step, 1)
     start = _starts(system, w0, paths)
     entropy, key = seed_key(rng)
     began = time.perf_counter()
     watchers = observables.resolve(system.loss, observe)
-    engine = _engine(system, start, paths, key, method, rtol, atol, substeps, save_every, _threads(threads))
+    engine = _engine(system, start, paths, key, method, rtol, atol, substeps, save_every, _threads(threads), first_step)
     recorder = _Recorder(system.loss.param_names, watchers, keep)
     recorder.save(engine.parameters())
     interrupted = False
@@ -157,11 +160,12 @@ class _Engine(Protocol):
 
 
 def _engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint64], method: str | None,
-            rtol: float, atol: float, substeps: int | None, save_every: int, threads: int) -> _Engine:  # fmt: skip
+            rtol: float, atol: float, substeps: int | None, save_every: int, threads: int,
+            first_step: int) -> _Engine:  # fmt: skip
     if isinstance(system, Map):
         if method is not None:
             raise InputError("a map runs exactly as it is: method= is for flows.")
-        return _MapEngine(system, start, key, threads)
+        return _MapEngine(system, start, key, threads, first_step)
     noisy = system.stochastic(start)
     method = method or ("euler-maruyama" if noisy else "dopri5")
     if method not in ("euler-maruyama", "dopri5"):
@@ -214,8 +218,8 @@ class _Threaded:
 class _MapEngine(_Threaded):
     """A map on blocks of 64 paths side by side."""
 
-    def __init__(self, system: Map, start: Floats, key: NDArray[np.uint64], threads: int):
-        self.system, self.paths = system, len(start)
+    def __init__(self, system: Map, start: Floats, key: NDArray[np.uint64], threads: int, first: int):
+        self.system, self.paths, self.before = system, len(start), first - 1
         whole = start.shape[-1] == system.components
         self.blocks = pack(start if whole else system.initial_state(start))
         super().__init__(threads, len(self.blocks))
@@ -236,7 +240,7 @@ class _MapEngine(_Threaded):
 
         def work(first: int, last: int) -> None:
             advance_map(
-                self.draw, self.step, self.blocks, self.streams, self.alive, self.orders, first, last, done, count,
+                self.draw, self.step, self.blocks, self.streams, self.alive, self.orders, first, last, self.before + done, count,
                 bound.rows, bound.batch, bound.picks, self.shuffles, *arrays,
             )  # fmt: skip
 

@@ -53,7 +53,7 @@ def check_map(system: md.Map, w) -> None:
     # clock, words, errors
     assert np.allclose(system.time([0, 1, 3]), [0, system.lr(1), sum(system.lr(k) for k in (1, 2, 3))], rtol=1e-15)
     assert repr(system.rule) in repr(system) and str(system.noise or "no noise") in repr(system)
-    assert system._repr_latex_().count("$") >= 4
+    assert system._repr_markdown_().count("$") >= 4
     for wrong in (np.zeros(system.components + 1), 0.0):
         with pytest.raises(md.InputError, match="expected"):
             system.step(wrong)
@@ -95,7 +95,7 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
     assert repr(flow.map.rule) in text and flow.reference in text and "$" not in text
     assert latex.count("$") >= 2 and latex.count("$") % 2 == 0
     assert repr(flow) == f"{type(flow).__name__}({flow.map!r})"
-    assert flow._repr_latex_()
+    assert flow._repr_markdown_()
 
     # errors
     with pytest.raises(md.InputError, match="expected"):

@@ -131,5 +131,5 @@ class Flow:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.map!r})"
 
-    def _repr_latex_(self) -> str:
-        return self.describe(latex=True).replace("\n", "<br>")
+    def _repr_markdown_(self) -> str:
+        return self.describe(latex=True).replace("\n", "\n\n")

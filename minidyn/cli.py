@@ -5,10 +5,12 @@ Exit codes: 0 done, 1 a run failed, 2 wrong usage or input, 130 interrupted. An 
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -112,6 +114,8 @@ def run(
     typer.echo(_introduction(chosen))
     began = time.perf_counter()
     _prepare(chosen)
+    if not no_figure:  # matplotlib loads while compiled code runs
+        threading.Thread(target=importlib.import_module, args=("minidyn.figures",), daemon=True).start()
     result = chosen.run(threads=threads)
     result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
     typer.echo(f"{result.summary()}\ntotal {time.perf_counter() - began:.2f} s, compilation included\n")

@@ -448,6 +448,8 @@ class Converter:
             return out
         if isinstance(e, sp.Not):
             return g.unary("not", go(e.args[0]))
+        if e in (sp.true, sp.false):
+            return g.binary("eq" if e else "ne", g.const(0.0), g.const(0.0))
         if isinstance(e, sp.ITE):  # sympy's reading of a Piecewise inside a condition
             condition, yes, no = (go(a) for a in e.args)
             return g.binary("or", g.binary("and", condition, yes), g.binary("and", g.unary("not", condition), no))

@@ -178,7 +178,7 @@ def _engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint6
                 raise InputError(f"{name} must lie between 0 and 1, not {value!r}.")
         return _OdeEngine(system, start, paths, rtol, atol, threads)
     if substeps is None:
-        substeps = max(d for d in range(1, 21) if save_every % d == 0)
+        substeps = max(d for d in range(1, 41) if save_every % d == 0)
     return _SdeEngine(system, start, key, _whole("substeps", substeps, 1), threads)
 
 

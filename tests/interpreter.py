@@ -242,6 +242,8 @@ def literal(expr, values, nudge=lambda e, v: v):
         return memo[key]
 
     def step(e, bound):
+        if e in (sp.true, sp.false):
+            return bool(e)
         if e in bound:
             return mpf(bound[e])
         if e in values:

@@ -271,6 +271,7 @@ KINKS = {  # value and slope left of 1, at 1, right of 1
     sp.Piecewise((t, sp.Or(t > 1, t < 0)), (2 * t, sp.Ne(t, 1)), (3 * t, True)): ((1, 2), (3, 3), (1.5, 1)),
     sp.Piecewise((t, sp.Piecewise((2 * t, t < 1), (t / 2, True)) > 0.6), (5 * t, True)): (
         (0.5, 1), (5, 5), (1.5, 1)),
+    sp.Piecewise((t, sp.ITE(t > 1.2, True, t < 0.7)), (5 * t, True)): ((0.5, 1), (5, 5), (1.5, 1)),
     sp.Min(t, 1): ((0.5, 1), (1, None), (1, 0)),
     sp.Max(t, 1): ((1, 0), (1, None), (1.5, 1)),
     sp.Max(t, 2 * t - 1, 3 * t - 2): ((0.5, 1), (1, None), (2.5, 3)),

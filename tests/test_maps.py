@@ -85,6 +85,8 @@ def test_both_roads_make_the_same_steps(rule):
     straight = md.Loss(sum((i + 1) * sp.cosh(s) for i, s in enumerate(x)) + x[0] * x[2], list(x))
     looped = md.Loss(sp.Sum((j + 1) * sp.cosh(v[j]), (j, 0, 2)) + v[0] * v[2], [v])
     sigma = [[0.1, 0.2], [0.0, 0.3], [0.2, -0.1]]
+    roads = ["noisy_grad" in md.Map(loss, rule).source.text for loss in (straight, looped)]
+    assert roads == [False, True]
     first, second = (
         md.simulate(md.Map(loss, rule, md.GaussianNoise(sigma)), [0.5, -0.4, 0.3], 200, paths=3, save_every=1, rng=2).w
         for loss in (straight, looped)

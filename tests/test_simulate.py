@@ -169,6 +169,16 @@ def test_flow_with_noise_reads_its_schedule_at_the_maps_steps():
     assert md.simulate(md.QuasistaticFlow(system), [1.0, 0.0], **kept).finished.all()
 
 
+@pytest.mark.parametrize("substeps", [1, 4])
+def test_flow_is_driven_by_the_maps_normals(substeps):
+    """Along a flat direction a coupled flow is where the map is, whether a solver step covers one step or four."""
+    level = md.Map(md.Loss(y**2 / 2, [x, y]), md.SGD(0.1), md.GaussianNoise([[0.3, 0.1], [0.0, 0.2]]))
+    kept = {"steps": 30, "paths": 70, "save_every": 10, "rng": 1}
+    flow = md.simulate(md.QuasistaticFlow(level), [1.0, 0.0], substeps=substeps, **kept)
+    assert flow.meta["coupled"] and flow.meta["substeps"] == substeps
+    np.testing.assert_allclose(flow.w[:, :, 0], md.simulate(level, [1.0, 0.0], **kept).w[:, :, 0], rtol=1e-12)
+
+
 # How paths end ----------
 
 

@@ -111,7 +111,8 @@ def agreement() -> None:
     """Displacement along a curved valley after 600 steps, map against quasistatic flow, for every rule."""
     x, y = sp.symbols("x y")
     loss = md.Loss((y - sp.sin(x)) ** 2 * (2 + sp.cos(x)) / 2, [x, y])
-    noise = md.GaussianNoise([sp.sqrt(sp.Rational(1, 5) + sp.sin(x) ** 2 / 10), sp.sqrt(sp.Rational(1, 10) + y**2 / 20)])
+    variances = [sp.Rational(1, 5) + sp.sin(x) ** 2 / 10, sp.Rational(1, 10) + y**2 / 20]
+    noise = md.GaussianNoise([sp.sqrt(v) for v in variances])
     rules = {
         "SGD": md.SGD(0.05), "heavy ball": md.SGD(0.01, momentum=0.8), "Nesterov": md.SGD(0.01, 0.8, nesterov=True),
         "RMSProp": md.RMSProp(0.01, beta2=0.999), "Adam": md.Adam(0.01, beta2=0.999),

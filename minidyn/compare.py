@@ -215,8 +215,9 @@ def _common(runs: dict[str, Run], flows: tuple[Flow, ...]) -> tuple[dict[str, Ru
     """The runs cut to the saves that all of them have: an interrupted comparison is a shorter one."""
     count = min(len(run.steps) for run in runs.values())
     cut = {
-        label: run if run.w is None else replace(run, steps=run.steps[:count], time=run.time[:count], w=run.w[:, :count])
+        label: replace(run, steps=run.steps[:count], time=run.time[:count], w=run.w[:, :count])
         for label, run in runs.items()
+        if run.w is not None
     }
     return cut, flows[: len(runs) - 1]
 

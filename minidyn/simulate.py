@@ -240,7 +240,8 @@ class _MapEngine(_Threaded):
 
         def work(first: int, last: int) -> None:
             advance_map(
-                self.draw, self.step, self.blocks, self.streams, self.alive, self.orders, first, last, self.before + done, count,
+                self.draw, self.step, self.blocks, self.streams, self.alive, self.orders,
+                first, last, self.before + done, count,
                 bound.rows, bound.batch, bound.picks, self.shuffles, *arrays,
             )  # fmt: skip
 

@@ -328,7 +328,8 @@ class QuasistaticFlow(Flow):
         q = sp.Symbol("_q", positive=True)
         shown = [e.subs(q, sp.Symbol("q", positive=True)) for e in rule.outputs]
         if latex:
-            updates = [rf"$\bar{{{sp.latex(sp.Symbol(n))}}}' = {sp.latex(e)}$" for n, e in zip(names, shown, strict=True)]
+            bars = [rf"\bar{{{sp.latex(sp.Symbol(n))}}}'" for n in names]
+            updates = [rf"${bar} = {sp.latex(e)}$" for bar, e in zip(bars, shown, strict=True)]
             equations = [
                 r"$W_{SS} = A W_{SS} A^\top + \Pi_S Q \Pi_S^\top,\quad W_{SN} = (I-A)_S^{-1}\Pi_S Q \Pi^\top$",
                 r"$\mathrm{d}z = \{\tfrac12 \Pi F_2[W_{SS}+W_{SN}+W_{SN}^\top]"

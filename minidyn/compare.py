@@ -184,7 +184,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
         start = np.atleast_2d(np.asarray(w0, dtype=float))
         start = start[:, : system.dim] if start.shape[-1] == system.components else start
         noisy = flow.stochastic(np.atleast_2d(flow.start(start)))
-        own = sequence if coupled else np.random.SeedSequence(entropy=sequence.entropy, spawn_key=(1,))
+        own = sequence if coupled else np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
         count = paths if noisy or len(start) > 1 else 1
         runs[label] = simulate(flow, start, steps, paths=count, rng=own, observe=None, **common, **flow_options)
         if (runs[label].status == Status.INTERRUPTED).any():

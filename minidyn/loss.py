@@ -115,6 +115,8 @@ class Loss:
         self.blocks = _lay_out(list(params))
         self.params = [b.symbol for b in self.blocks]
         self.dim = sum(b.size for b in self.blocks)
+        if isinstance(expr, str):
+            raise InputError("the loss must be a sympy expression, not text; build it from sympy symbols.")
         try:
             self.expr = sp.sympify(expr)
         except (sp.SympifyError, TypeError, SyntaxError) as e:

@@ -70,3 +70,10 @@ def test_flow(name):
     """A flow of a map satisfies all that a flow must."""
     flow, system, w = FLOWS[name]
     check_flow(flow(system), w)
+
+
+def test_gradient_flow_reads_scheduled_momentum():
+    """With lr and momentum given as schedules, the flow's speed per step is lr(k) / (1 - momentum(k))."""
+    loss = md.Loss(2 * a**2, [a])
+    flow = md.GradientFlow(md.Map(loss, md.SGD(0.1 / k, momentum=1 - 0.5 / k)))
+    assert flow.drift([2.0], k=4)[0] == pytest.approx(-8.0 / 0.125, rel=1e-12)

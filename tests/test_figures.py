@@ -66,8 +66,8 @@ def test_landscape_shows_both_ensembles_where_they_ended(result, model):
 def test_every_moving_quantity_has_its_means_and_their_difference(result, model):
     """Each quantity has a panel with both means, and below it one with flow mean minus map mean."""
     fig = figures.plot_comparison(result, loss=model.loss)
-    for name, shown in (("x", "$x$"), ("sharpness", "sharpness")):
-        place = titles(fig).index(shown)
+    for name, title in (("x", "$x$"), ("log(1 + x**2)", "log(1 + x")):
+        place = next(i for i, t in enumerate(titles(fig)) if t.startswith(title))
         a, b = result.quantities[name].values()
         assert drawn(fig.axes[place], a.mean(axis=0)) and drawn(fig.axes[place], b.mean(axis=0))
         assert drawn(fig.axes[place + 1], b.mean(axis=0) - a.mean(axis=0))
@@ -116,7 +116,7 @@ def test_paths_that_ended_do_not_disturb_the_picture(result, model, tmp_path):
     run.status = run.status.copy()
     run.status[:10] = md.Status.LEFT_MANIFOLD
     broken.quantities["x"][label][:10, 5:] = np.nan
-    broken.quantities["sharpness"][label][:, 5:] = np.nan
+    broken.quantities["log(1 + x**2)"][label][:, 5:] = np.nan
     fig = figures.plot_comparison(broken, loss=model.loss, path=tmp_path / "broken.png")
     panel = fig.axes[titles(fig).index("$x$")]
     assert drawn(panel, np.nanmean(broken.quantities["x"][label], axis=0))

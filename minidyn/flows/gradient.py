@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
+from sympy import Expr
+
 from minidyn.errors import FlowError
 from minidyn.flows.base import Flow
-from minidyn.graph import Converter, Graph
+from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
 from minidyn.maps import Map
 from minidyn.rules import K
@@ -54,18 +56,25 @@ class GradientFlow(Flow):
     @cached_property
     def source(self) -> Source:
         src = Source(f"gradient flow of {self.map.loss}")
-        momentum = "hp[1]" if self.map.rule.states else "0.0"
-        src.add("speed", "k, hp", self._speed_lines(momentum), plain=True)
+        src.add("speed", "k, hp", self._speed_lines(), plain=True)
         return src
 
-    def _speed_lines(self, momentum: str) -> list[str]:
-        lr = self.map.rule.hyper["lr"]
-        if not self.map.rule.scheduled or not hasattr(lr, "free_symbols"):
-            return [f"return hp[0] / (1.0 - {momentum})"]
+    def _speed_lines(self) -> list[str]:
+        """`lr / (1 - momentum)` at step k: how far a step carries along the gradient, schedules included."""
         g = Graph()
-        node = Converter(g, {K: g.load("k")})(lr)
-        emitter = Emitter([store(g, node, "result")], read=lambda array, address: array)
-        return [*emitter.lines(), f"return result / (1.0 - {momentum})"]
+        schedule = Converter(g, {K: g.load("k")})
+        names = list(self.map.rule.hyper)
+
+        def number(name: str) -> Node:
+            value = self.map.rule.hyper[name]
+            return schedule(value) if isinstance(value, Expr) else g.load("hp", names.index(name))
+
+        speed = number("lr") / (1.0 - number("momentum")) if "momentum" in names else number("lr")
+        emitter = Emitter(
+            [store(g, speed, "result")],
+            read=lambda array, address: f"{array}[{address}]" if array == "hp" else array,
+        )
+        return [*emitter.lines(), "return result"]
 
     def describe(self, latex: bool = False) -> str:
         equation = r"$\dot w = -\nabla L(w)$" if latex else "dw/dt = -grad L(w)"

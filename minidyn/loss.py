@@ -30,7 +30,7 @@ def vector(name: str, size: int) -> sp.IndexedBase:
     >>> md.Loss(sp.Sum(a[j]**2, (j, 0, 99)), [a]).dim
     100
     """
-    if int(size) != size or size < 1:
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer, float)) or int(size) != size or size < 1:
         raise InputError(f"a vector needs a positive whole number of entries, not {size!r}.")
     return sp.IndexedBase(name, shape=(int(size),), real=True)
 
@@ -125,7 +125,18 @@ class Loss:
             raise InputError(f"the loss must be one sympy expression, not {type(self.expr).__name__}.")
         self.constants = {s: _finite_number(s, v) for s, v in (constants or {}).items()}
         self._read_data(data or {})
+        self._refuse_clashes()
         self.mean_node(Graph())  # unknown symbols and unsupported functions are reported now
+
+    def _refuse_clashes(self) -> None:
+        """A symbol is a parameter, a constant or data, not two of these."""
+        roles = [("parameter", [b.symbol for b in self.blocks]), ("constant", self.constants), ("data", self.data)]
+        seen: dict[str, str] = {}
+        for role, symbols in roles:
+            for symbol in symbols:
+                name = str(_label(symbol))
+                if seen.setdefault(name, role) != role:
+                    raise InputError(f"{name} is given as {seen[name]} and as {role}; it can only be one of them.")
 
     def _read_data(self, data: Mapping[Any, ArrayLike]) -> None:
         """Pack the data arrays side by side: one row per sample."""
@@ -135,7 +146,7 @@ class Loss:
         offset, n = 0, None
         for symbol, values in data.items():
             shape = _shape(symbol)
-            array = np.asarray(values, dtype=float)
+            array = _numbers(f"the data for {_label(symbol)}", values)
             wanted = "(n,)" if not shape else f"(n, {', '.join(map(str, shape))})"
             if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not array.size:
                 raise InputError(f"the data for {symbol} has shape {array.shape}, expected {wanted} with n >= 1.")
@@ -166,7 +177,7 @@ class Loss:
         """
         y = sp.Symbol("y") if not any(str(_label(s)) == "y" for s in [*inputs, *_as_list(params)]) else sp.Dummy("y")
         model = sp.sympify(model)
-        target = np.asarray(target, dtype=float)
+        target = _numbers("target", target)
         if target.ndim != 1 or not target.size:
             raise InputError(
                 f"target must be a non-empty list of numbers, one per sample; it has shape {target.shape}."
@@ -339,7 +350,12 @@ class Loss:
         return array
 
     def _batched(self, kernel: Callable[..., None], arrays: Sequence[ArrayLike], tail: tuple[int, ...]) -> Floats:
-        checked = np.broadcast_arrays(*(self.check(a) for a in arrays))
+        given = [self.check(a) for a in arrays]
+        try:
+            checked = np.broadcast_arrays(*given)
+        except ValueError as e:
+            shapes = " and ".join(str(a.shape) for a in given)
+            raise InputError(f"the points and directions have shapes {shapes}, which do not go together.") from e
         lead = checked[0].shape[:-1]
         flat = [np.ascontiguousarray(a.reshape(-1, self.dim)) for a in checked]
         out = np.empty((len(flat[0]), *tail))
@@ -433,6 +449,13 @@ def _as_list(params: Any) -> list[Any]:
 
 def _names(symbols: Mapping[Any, Any]) -> str:
     return ", ".join(str(_label(s)) for s in symbols) or "none"
+
+
+def _numbers(what: str, values: ArrayLike) -> Floats:
+    try:
+        return np.array(values, dtype=float)
+    except (TypeError, ValueError) as e:
+        raise InputError(f"{what} must hold real numbers.") from e
 
 
 def _finite_number(symbol: Any, value: Any) -> float:

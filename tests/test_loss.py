@@ -335,3 +335,31 @@ def test_repr():
     assert len(repr(many)) < 150 and "..." in repr(many)
     assert valley()._repr_latex_().startswith(r"$\displaystyle L = ")
     assert r"\frac{1}{7}\sum_{i}" in regression("squared")._repr_latex_()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x, y: md.Loss(x * y, [x], data={y: ["a", "b"]}), "must hold real numbers"),
+        (lambda x, y: md.Loss.regression(x, [x], {}, [1j]), "must hold real numbers"),
+        (lambda x, y: md.Loss(x * y, [x, y], constants={y: 1.0}), "given as parameter and as constant"),
+        (lambda x, y: md.Loss(x * y, [x, y], data={y: [1.0, 2.0]}), "given as parameter and as data"),
+        (lambda x, y: md.Loss("x**2", [x]), "not text"),
+        (lambda x, y: md.vector("a", "b"), "positive whole number"),
+        (lambda x, y: md.Loss(x * y, [x, y]).hvp(np.ones((2, 2)), np.ones((3, 2))), "do not go together"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(make, message):
+    """Data that are no numbers, symbols with two roles, text for an expression, shapes that do not broadcast."""
+    with pytest.raises(md.InputError, match=message) as error:
+        make(*sp.symbols("x y"))
+    assert "\n" not in str(error.value)
+
+
+def test_data_are_copied():
+    """Changing the caller's array afterwards changes neither the loss nor copies made of it."""
+    x, y = sp.symbols("x y")
+    values = np.array([1.0, 2.0])
+    loss = md.Loss(x * y, [x], data={y: values})
+    values[:] = 100.0
+    assert loss.with_constants({}).value([1.0]) == loss.value([1.0]) == 1.5

@@ -114,9 +114,11 @@ def run(
     typer.echo(_introduction(chosen))
     began = time.perf_counter()
     _prepare(chosen)
+    _stop_if_asked()
     if not no_figure:  # matplotlib loads while compiled code runs
         threading.Thread(target=importlib.import_module, args=("minidyn.figures",), daemon=True).start()
     result = chosen.run(threads=threads)
+    _stop_if_asked()
     result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
     typer.echo(f"{result.summary()}\ntotal {time.perf_counter() - began:.2f} s, compilation included\n")
     result.save(outputs[0])
@@ -284,6 +286,7 @@ def main() -> NoReturn:
 
 def call(arguments: list[str]) -> int:
     """Run one command; its exit code. Errors become one sentence on stderr."""
+    _asked_to_stop.clear()
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
         command = typer.main.get_command(app)
@@ -293,6 +296,8 @@ def call(arguments: list[str]) -> int:
     except (_Interrupted, KeyboardInterrupt, typer.Abort):
         return _say("interrupted; nothing more was written.", 130)
     except Exception as error:
+        if _asked_to_stop.is_set():  # the interrupt came out of the compiler as another error
+            return _say("interrupted; nothing more was written.", 130)
         if "--debug" in arguments:
             traceback.print_exc()
         return _explain(error)
@@ -300,8 +305,18 @@ def call(arguments: list[str]) -> int:
         signal.signal(signal.SIGINT, previous)
 
 
+_asked_to_stop = threading.Event()
+
+
 def _interrupt(*_: object) -> None:
+    _asked_to_stop.set()
     raise _Interrupted
+
+
+def _stop_if_asked() -> None:
+    """Ctrl-C while numba compiles can be lost in one of its callbacks; it is not lost here."""
+    if _asked_to_stop.is_set():
+        raise _Interrupted
 
 
 def _explain(error: Exception) -> int:

@@ -182,7 +182,6 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
         raise KeyboardInterrupt
     for label, flow in zip(labels[1:], flows, strict=True):
         start = np.atleast_2d(np.asarray(w0, dtype=float))
-        start = start[:, : system.dim] if start.shape[-1] == system.components else start
         noisy = flow.stochastic(np.atleast_2d(flow.start(start)))
         own = sequence if coupled else np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
         count = paths if noisy or len(start) > 1 else 1

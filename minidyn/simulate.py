@@ -123,8 +123,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 
 def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
     """Starting parameters (paths, D), checked."""
-    start = np.asarray(w0, dtype=float) if isinstance(system, Map) and _whole_state(system, w0) else None
-    start = system.loss.check(w0, "w0") if start is None else start
+    owner = system if isinstance(system, Map) else system.map
+    start = np.asarray(w0, dtype=float) if _whole_state(owner, w0) else system.loss.check(w0, "w0")
     if start.ndim > 2 or (start.ndim == 2 and len(start) not in (1, paths)):
         raise InputError(
             f"w0 has shape {start.shape}, expected ({system.dim},) for all paths or ({paths}, {system.dim})."
@@ -300,7 +300,7 @@ class _OdeEngine(_FlowPaths):
         self.spread(count, work)
 
     def parameters(self) -> Floats:
-        return self.points[self.which]
+        return self.points[self.which, : self.flow.dim]
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         status, ended = super().ending(done)
@@ -344,7 +344,7 @@ class _SdeEngine(_FlowPaths):
         self.spread(count, work)
 
     def parameters(self) -> Floats:
-        return unpack(self.blocks, self.paths).copy()
+        return unpack(self.blocks, self.paths)[:, : self.flow.dim].copy()
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         status = self.status[: self.paths].astype(np.int8)

@@ -22,9 +22,10 @@ class Flow:
     """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
 
     A subclass names the kernels that it needs (`needs`) and gives two compiled functions of them:
-    `field(fns, w, k, hp, c, d, nz, fp, b, f)` fills the change per step `b` (D,) and its noise factor per
-    square root of a step `f` (D, columns) and returns a status code; `retract(fns, w, ...)` puts a point
-    back where the flow lives. Both are compiled once per machine; only `fns` belong to one model.
+    `field(fns, w, k, hp, c, d, nz, fp, b, f)` fills the change per step `b` (size,) and its noise factor per
+    square root of a step `f` (size, columns) and returns a status code; `retract(fns, w, ...)` puts a point
+    back where the flow lives. Both are compiled once per machine; only `fns` belong to one model. The state is
+    theta (D,), followed by further numbers where `size` is larger than D (an amplitude, a momentum).
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -49,6 +50,11 @@ class Flow:
     def dim(self) -> int:
         """Number of parameters D."""
         return self.map.dim
+
+    @property
+    def size(self) -> int:
+        """Length of the flow's state: D for theta, then whatever else the theory moves along with it."""
+        return self.dim
 
     @cached_property
     def source(self) -> Source:
@@ -79,8 +85,14 @@ class Flow:
         return np.zeros(1)
 
     def start(self, w0: ArrayLike) -> Floats:
-        """Where the flow starts for a map that starts at `w0`, shape (..., D)."""
-        return self.loss.check(w0, "w0")
+        """The flow's state (..., size) for a map that starts at `w0`: theta (..., D), or the map's whole state."""
+        return self.theta(w0)
+
+    def theta(self, w0: ArrayLike) -> Floats:
+        """The parameters (..., D) of a start that is given as theta or as the map's whole state."""
+        shape = np.shape(w0)
+        whole = bool(shape) and shape[-1] == self.map.components != self.dim
+        return self.loss.check(np.asarray(w0, dtype=float)[..., : self.dim] if whole else w0, "w0")
 
     @property
     def couples(self) -> bool:
@@ -93,10 +105,22 @@ class Flow:
         field, _, fns = self.pointers
         return int(evaluate(field, fns, w, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
 
+    def check(self, w: ArrayLike) -> Floats:
+        """A state of the flow as an array of shape (..., size), or an InputError."""
+        if self.size == self.dim:
+            return self.loss.check(w)
+        array = np.asarray(w, dtype=float)
+        if array.ndim == 0 or array.shape[-1] != self.size:
+            raise InputError(
+                f"w has shape {array.shape}, expected (..., {self.size}): the state of the {self.name}, which starts "
+                "with theta; flow.start(w0) makes one."
+            )
+        return array
+
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
-        points = self.loss.check(w)
-        flat = np.ascontiguousarray(points.reshape(-1, self.dim))
-        drift, factor = np.empty_like(flat), np.zeros((len(flat), self.dim, self.columns))
+        points = self.check(w)
+        flat = np.ascontiguousarray(points.reshape(-1, self.size))
+        drift, factor = np.empty_like(flat), np.zeros((len(flat), self.size, self.columns))
         numbers = self.numbers(flat)
         for row, (b, f) in enumerate(zip(drift, factor, strict=True)):
             code = self.evaluate(flat[row], float(k), numbers, b, f)
@@ -105,19 +129,19 @@ class Flow:
         lr = self.map.lr(max(k, 1))
         lead = points.shape[:-1]
         return (
-            drift.reshape(*lead, self.dim) / lr,
-            factor.reshape(*lead, self.dim, self.columns) / np.sqrt(lr),
+            drift.reshape(*lead, self.size) / lr,
+            factor.reshape(*lead, self.size, self.columns) / np.sqrt(lr),
         )
 
     def drift(self, w: ArrayLike, k: float = 1) -> Floats:
-        """Drift per unit of flow time `t`, shape (..., D); `k` matters only for schedules.
+        """Drift per unit of flow time `t`, shape (..., size); `k` matters only for schedules.
 
         Raises FlowError where the flow does not exist, InputError for a wrong shape.
         """
         return self._evaluate(w, k)[0]
 
     def diffusion(self, w: ArrayLike, k: float = 1) -> Floats:
-        """A matrix `S` with `dw = drift dt + S dW`, shape (..., D, r): `S S^T` is the covariance per time."""
+        """A matrix `S` with `dw = drift dt + S dW`, shape (..., size, r): `S S^T` is the covariance per time."""
         return self._evaluate(w, k)[1]
 
     def explain(self, code: int) -> str:

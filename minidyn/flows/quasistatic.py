@@ -263,7 +263,7 @@ class QuasistaticFlow(Flow):
     # -- starting points ------------------------------------------------------------------------
     def start(self, w0: ArrayLike) -> Floats:
         """The limit of the gradient flow from `w0`; refuses starts that are far from `M`."""
-        given = self.loss.check(w0, "w0")
+        given = self.theta(w0)
         points = self.manifold.project(given)
         far = np.linalg.norm(points - given, axis=-1) > _FAR * (1 + np.linalg.norm(points, axis=-1))
         if np.any(far):

@@ -15,7 +15,7 @@ from conformance import BITS
 import minidyn as md
 from minidyn.trajectory import QUANTILES
 
-engine_room = importlib.import_module("minidyn.simulate")  # `md.simulate` is the function
+engine_room = importlib.import_module("minidyn.simulate.engines")  # `md.simulate` is the function
 
 x, y, a, b, u, k = sp.symbols("x y a b u k")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])
@@ -326,14 +326,14 @@ def test_ctrl_c_returns_what_there_is(keep):
 
 def test_ctrl_c_between_saves(monkeypatch):
     """An interruption in the middle of the steps between two saves keeps the last save; lost paths stay lost."""
-    advance = engine_room._MapEngine.advance
+    advance = engine_room.MapEngine.advance
 
     def interrupted(self, done, count):
         if done >= 8:
             raise KeyboardInterrupt
         advance(self, done, count)
 
-    monkeypatch.setattr(engine_room._MapEngine, "advance", interrupted)
+    monkeypatch.setattr(engine_room.MapEngine, "advance", interrupted)
     monkeypatch.setattr(engine_room._Threaded, "slice", lambda self, wanted: min(wanted, 4))
     run = md.simulate(QUARTIC, [[2.0], [0.5]], 100, paths=2, save_every=6)
     assert run.steps.tolist() == [0, 6]

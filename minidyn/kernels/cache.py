@@ -58,7 +58,8 @@ def code_version() -> str:
     digest = hashlib.sha256(sys.version.encode())
     package = Path(__file__).resolve().parent.parent
     for path in sorted([*package.glob("kernels/*.py"), *package.glob("solvers/*.py"), package / "noise.py",
-                        package / "simulate.py", *package.glob("flows/*.py"), package / "manifold.py"]):  # fmt: skip
+                        *package.glob("simulate/*.py"), *package.glob("flows/*.py"),
+                        package / "linearization.py", package / "manifold.py"]):  # fmt: skip
         if path.exists():
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

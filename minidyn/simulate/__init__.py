@@ -1,0 +1,128 @@
+"""The only time loops: maps and flows, many paths, saving, progress, statuses."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn import observables
+from minidyn.errors import InputError
+from minidyn.flows.base import Flow
+from minidyn.kernels.random import seed_key
+from minidyn.maps import Map
+from minidyn.simulate.engines import make_engine, thread_count, whole
+from minidyn.simulate.loops import compile_loop
+from minidyn.simulate.progress import Bar
+from minidyn.simulate.recording import Recorder
+from minidyn.trajectory import Run, Status, provenance
+
+__all__ = ["compile_loop", "seed_key", "simulate"]
+
+Floats = NDArray[np.float64]
+log = logging.getLogger("minidyn")
+
+
+def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: int | None = None,
+             observe: Any = None, rng: Any = None, method: str | None = None, rtol: float = 1e-9,
+             atol: float = 1e-12, substeps: int | None = None, keep: str = "paths", first_step: int = 1,
+             threads: int | None = None, progress: bool | None = None) -> Run:  # fmt: skip
+    """Run a map or a flow for a number of steps, many paths at once.
+
+    Parameters
+    ----------
+    system : a `Map`, or a flow of one; a flow's time is `t = lr k`.
+    w0 : starting parameters, (D,) for all paths or (paths, D). Flows on a manifold start at the
+        gradient-flow limit of `w0`. For a map it may be the whole state `z` (theta, then the rule's states),
+        for example `map.fixed_point(w)`; without it the states start at zero.
+    steps : number of steps k.  paths : number of independent paths.
+    save_every : steps between saves; by default about 200 saves.
+    observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy
+        expressions, functions of w (paths, D), a list of these, or `{name: any of these}`.
+    rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
+    method : "euler-maruyama" for flows with noise, "dopri5" for flows without; chosen if not given.
+    rtol, atol : tolerances of "dopri5" per step, on w.
+    substeps : steps k that one Euler-Maruyama step covers; by default at most a hundredth of the run
+        and small enough that a step's noise stays small against the distance between saves.
+    first_step : the number k of a map's first step; a large one finds bias corrections and warm-ups already over,
+        as `w0=map.fixed_point(w)` wants it for Adam.
+    keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
+    threads : at most this many; by default as many as this process may use.
+    progress : show a progress bar; by default on a terminal, for runs longer than a second or two.
+
+    Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
+    Raises InputError for arguments that do not fit, FlowError where a flow does not exist.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> run = md.simulate(md.Map(md.Loss(x**2, [x]), md.GD(0.25)), w0=[1.0], steps=4, save_every=1)
+    >>> run.w[0, :, 0]
+    array([1.    , 0.5   , 0.25  , 0.125 , 0.0625])
+    """
+    if not isinstance(system, (Map, Flow)):
+        raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
+    steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
+    save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
+    if keep not in ("paths", "moments"):
+        raise InputError(f"keep must be 'paths' or 'moments', not {keep!r}.")
+    first_step = whole("first_step", first_step, 1)
+    start = _starts(system, w0, paths)
+    entropy, key = seed_key(rng)
+    began = time.perf_counter()
+    watchers = observables.resolve(system.loss, observe)
+    workers = thread_count(threads)
+    engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, save_every, workers, first_step)
+    recorder = Recorder(system.loss.param_names, watchers, keep)
+    recorder.save(engine.parameters())
+    interrupted = False
+    bar = Bar(steps, paths, progress, type(system).__name__)
+    done = 0
+    saves = [*range(0, steps, save_every), steps]
+    try:
+        with bar:
+            for target in saves[1:]:
+                while done < target:
+                    count = engine.slice(target - done)
+                    engine.advance(done, count)
+                    done += count
+                    bar.update(done)
+                recorder.save(engine.parameters())
+    except KeyboardInterrupt:
+        interrupted = True
+        log.warning("interrupted after step %d", done)
+    status, ended = engine.ending(done)
+    if interrupted:
+        running = status == Status.FINISHED
+        status[running], ended[running] = Status.INTERRUPTED, done
+    kept = np.array(saves[: recorder.count], dtype=np.int64)
+    clock = system if isinstance(system, Map) else system.map
+    meta = {
+        "system": repr(system), "kind": "map" if isinstance(system, Map) else "flow", "lr": clock.lr(),
+        "seed": str(entropy), "paths": paths, "steps": steps, **engine.meta,
+        "wall_seconds": time.perf_counter() - began, **provenance(),
+    }  # fmt: skip
+    return recorder.run(kept, clock.time(kept), status, ended, meta)
+
+
+def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
+    """Starting parameters (paths, D), checked."""
+    owner = system if isinstance(system, Map) else system.map
+    start = np.asarray(w0, dtype=float) if is_whole_state(owner, w0) else system.loss.check(w0, "w0")
+    if start.ndim > 2 or (start.ndim == 2 and len(start) not in (1, paths)):
+        raise InputError(
+            f"w0 has shape {start.shape}, expected ({system.dim},) for all paths or ({paths}, {system.dim})."
+        )
+    if not np.isfinite(start).all():
+        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
+    if isinstance(system, Flow):
+        start = system.start(start)
+    return np.ascontiguousarray(np.broadcast_to(np.atleast_2d(start), (paths, start.shape[-1])))
+
+
+def is_whole_state(system: Map, w0: ArrayLike) -> bool:
+    """Whether w0 holds the rule's auxiliary state beside theta."""
+    shape = np.shape(w0)
+    return bool(shape) and shape[-1] == system.components != system.dim

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minidyn.compare import Comparison
     from minidyn.library import Model
 
+
 app = typer.Typer(
     name="minidyn", pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Run an optimizer on a toy loss beside the effective dynamics that theory predicts for it.",
@@ -113,7 +114,6 @@ def run(
         _check_writable(output)
     typer.echo(_introduction(chosen))
     began = time.perf_counter()
-    _prepare(chosen)
     _stop_if_asked()
     if not no_figure:  # matplotlib loads while compiled code runs
         threading.Thread(target=importlib.import_module, args=("minidyn.figures",), daemon=True).start()
@@ -128,15 +128,6 @@ def run(
         plot_comparison(result, loss=chosen.loss, path=outputs[1])
     typer.echo("wrote " + " and ".join(str(output) for output in outputs))
     _fail_if_nothing_finished(result)
-
-
-def _prepare(model: Model) -> None:
-    """Compile on two cores the first time, and say so: it takes a few seconds."""
-    from minidyn.warmup import is_ready, prepare
-
-    if not is_ready(model):
-        print("compiling for the first time ...", file=sys.stderr)
-        prepare(model)
 
 
 @app.command()

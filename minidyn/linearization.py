@@ -108,7 +108,7 @@ def _add_jets(src: Source, rule: AveragedRule) -> None:
     for a, node in enumerate(rule.nodes(g, rule.sign_gain) if rule.sign_gain else []):
         stores.append(store(g, node, "sign_gain", a))
     args = "x, hp, kk, R, J, K, gain, sign_gain"
-    src.add("jets", args, Emitter(stores).lines(), "averaged rule, one coordinate", plain=True)
+    src.add("jets", args, Emitter(stores).lines(), "averaged rule, one coordinate")
 
 
 # -- compiled once per machine -----------------------------------------------------------------------

@@ -81,7 +81,7 @@ class Map:
             "from minidyn.kernels.random import normals, shuffle, signs, with_replacement, "
             "without_replacement"
         )
-        src.add("draw", "r, z, index, order, k, n", self.bound.draw_lines(), plain=True)
+        src.add("draw", "r, z, index, order, k, n", self.bound.draw_lines())
         looped = self.loss.per_sample or any(b.shape for b in self.loss.blocks)
         if self.components <= _FUSED and not looped:
             self._add_fused_step(src)
@@ -141,7 +141,7 @@ class Map:
             names=self.loss.names | {("hp", i): f"h_{h}" for i, h in enumerate(self.rule.hyper)},
         )  # fmt: skip
         lines = [*self._step_header(), *emitter.lines(), "return 0"]
-        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", lines, plain=True)
+        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", lines)
 
     def _add_called_step(self, src: Source) -> None:
         """Per lane: copy theta, call the noisy gradient, then apply the rule coordinate by coordinate."""
@@ -191,7 +191,7 @@ class Map:
             "    total = 0.0", f"    for q in range({size}):", "        total += abs(s[q*64 + lane])",
             "    if total < np.inf:", "        ok[lane] += 1.0", "return 0",
         ]  # fmt: skip
-        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", body, plain=True)
+        src.add("step", "s, z, index, size, k, hp, c, d, nz, ok", body)
 
     def _gaussian_lines(self) -> list[str]:
         if self.bound.noise.sigma is None:

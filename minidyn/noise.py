@@ -316,9 +316,7 @@ class BoundNoise:
                 "use Minibatch(batch) for the flow (sampling without replacement within a step)."
             )
         for name, args, lines in self._sigma_functions():
-            src.add(name, args, lines, plain=True)
-            if name == "noise_factor":
-                src.line("factor = jit(noise_factor)")
+            src.add(name, args, lines)
         g = Graph()
         stores = self._diagonal(g)
         tangents = _along(stores, "u")
@@ -330,7 +328,7 @@ class BoundNoise:
             zero = [f"for q in range({self.loss.dim}):", "    out[q] = 0.0"]
             body = self.loss.emitter(nodes).lines() if nodes else []
             count = ["n = d.shape[0]"] if self.loss.per_sample else []
-            src.add(name, args, [*count, *zero, *body], plain=True)
+            src.add(name, args, [*count, *zero, *body])
 
     def _sigma_functions(self) -> list[tuple[str, str, list[str]]]:
         """`sigma`, and the sample gradients whose second moments it adds up."""
@@ -349,7 +347,7 @@ class BoundNoise:
             zero = [f"for q in range({size * width}):", "    f[q] = 0.0"]
             functions.append(("noise_factor", "w, c, d, nz, f", [*zero, *self.loss.emitter(factor).lines()]))
             body += [
-                f"f = np.empty({size * width})", "factor(w, c, d, nz, f)",
+                f"f = np.empty({size * width})", "noise_factor(w, c, d, nz, f)",
                 f"for i in range({size}):", f"    for j in range({size}):", f"        for r in range({width}):",
                 f"            out[i, j] += f[i*{width} + r] * f[j*{width} + r]",
             ]  # fmt: skip

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import pytest
 
@@ -104,16 +103,6 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
         type(flow)(flow.map.loss)
 
 
-@nb.njit
-def _call(kernel, w, c, d, nz, out):
-    kernel(w, c, d, nz, out)
-
-
-@nb.njit
-def _call_along(kernel, w, u, c, d, nz, out):
-    kernel(w, u, c, d, nz, out)
-
-
 def stated_covariance(system: md.Map, w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a flow is told about the noise at `w`: Σ (D, D), its diagonal (D,), the slopes of that (D, D)."""
     w, loss = np.asarray(w, float), system.loss
@@ -123,9 +112,9 @@ def stated_covariance(system: md.Map, w) -> tuple[np.ndarray, np.ndarray, np.nda
     system.bound.add_covariance(src)
     module, numbers = src.load(), (loss.c, loss.rows, system.bound.numbers)
     sigma, diagonal, slopes = np.full((len(w), len(w)), np.nan), np.full(len(w), np.nan), []
-    _call(pointer(module, "sigma"), w, *numbers, sigma)
-    _call(pointer(module, "noise_q"), w, *numbers, diagonal)
+    pointer(module, "sigma")(w, *numbers, sigma)
+    pointer(module, "noise_q")(w, *numbers, diagonal)
     for unit in np.eye(len(w)):
         slopes.append(np.full(len(w), np.nan))
-        _call_along(pointer(module, "noise_dq"), w, unit, *numbers, slopes[-1])
+        pointer(module, "noise_dq")(w, unit, *numbers, slopes[-1])
     return sigma, diagonal, np.stack(slopes, axis=1)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.compiler import compiled
 from minidyn.errors import FlowError, InputError
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.loops import evaluate
-from minidyn.kernels.pointers import compiled, flow_signatures
+from minidyn.kernels.pointers import flow_signatures
 from minidyn.maps import Map
 
 Floats = NDArray[np.float64]
@@ -74,7 +75,7 @@ class Flow:
             pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in self.needs
         )
         cls = type(self)
-        return compiled(cls.field, types["field"]), compiled(cls.retract, types["retract"]), fns
+        return compiled(cls.field).pointer(types["field"]), compiled(cls.retract).pointer(types["retract"]), fns
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether the flow has noise (at these starting points)."""

@@ -56,7 +56,7 @@ class GradientFlow(Flow):
     @cached_property
     def source(self) -> Source:
         src = Source(f"gradient flow of {self.map.loss}")
-        src.add("speed", "k, hp", self._speed_lines(), plain=True)
+        src.add("speed", "k, hp", self._speed_lines())
         return src
 
     def _speed_lines(self) -> list[str]:

@@ -243,7 +243,7 @@ class QuasistaticFlow(Flow):
         bound = self.map.bound
         src.line("from minidyn.kernels.random import normals")
         lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {self.rows // 2})", "return 1"]
-        src.add("draw", "r, z, index, order, k, n", lines, plain=True)
+        src.add("draw", "r, z, index, order, k, n", lines)
         return src
 
     @property

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
+from minidyn.compiler import jit
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-jit = nb.njit(cache=True, error_model="numpy", inline="never")
 _LOG2 = math.log(2.0)
 
 

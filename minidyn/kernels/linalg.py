@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numba as nb
 import numpy as np
+
+from minidyn.compiler import jit
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-jit = nb.njit(cache=True, nogil=True, error_model="numpy")
-# for functions that only other compiled functions call: no entry from Python, nothing of their own on disk
-_ALONE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inner = nb.njit(nogil=True, error_model="numpy", **_ALONE)
+inner = jit  # for functions that only other compiled functions call
 
 
 @inner

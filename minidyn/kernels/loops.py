@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numba as nb
+from minidyn.compiler import jit
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
-@nb.njit(cache=True, error_model="numpy")
+@jit
 def evaluate(field, fns, w, k, hp, c, d, nz, fp, b, f):
     """One evaluation of a flow's field."""
     return field(fns, w, k, hp, c, d, nz, fp, b, f)
 
 
-@nb.njit(cache=True, error_model="numpy")
+@jit
 def advance_block(draw, step, s, r, z, index, order, k, n, hp, c, d, nz, ok):
     """One step of one block of 64 paths."""
     size = draw(r, z, index, order, k, n)

@@ -9,12 +9,13 @@ for the logarithm and the sine, without branches, so that LLVM works on many lan
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.compiler import jit
 from minidyn.errors import InputError
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -22,8 +23,7 @@ from minidyn.errors import InputError
 LANES = 64
 _U = np.uint64
 _HALF_PI = math.pi / 2
-jit = nb.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz","contract"})
-inline = nb.njit(inline="always", error_model="numpy")
+inline = partial(jit, inline=True, fma=True)
 
 
 def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:

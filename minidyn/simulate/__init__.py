@@ -15,12 +15,11 @@ from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
 from minidyn.simulate.engines import make_engine, thread_count, whole
-from minidyn.simulate.loops import compile_loop
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.trajectory import Run, Status, provenance
 
-__all__ = ["compile_loop", "seed_key", "simulate"]
+__all__ = ["seed_key", "simulate"]
 
 Floats = NDArray[np.float64]
 log = logging.getLogger("minidyn")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
-from minidyn.flows.base import Flow
-from minidyn.kernels.pointers import loop_types
+from minidyn.compiler import jit
 from minidyn.solvers.ode import integrate
 from minidyn.solvers.sde import em_step
 
@@ -14,11 +12,7 @@ from minidyn.solvers.sde import em_step
 
 
 
-def _jit(function):
-    return nb.njit(cache=True, nogil=True, error_model="numpy")(function)
-
-
-@_jit
+@jit
 def advance_map(
     draw, step, blocks, streams, alive, orders, first, last, k0, steps, rows, batch, picks, shuffles, hp, c, d, nz
 ):
@@ -39,7 +33,7 @@ def advance_map(
             step(s, z, index, size, k, hp, c, d, nz, ok)
 
 
-@_jit
+@jit
 def advance_ode(
     field, retract, fns, columns, points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp
 ):
@@ -68,7 +62,7 @@ def advance_ode(
                 w[i] = np.nan
 
 
-@_jit
+@jit
 def advance_sde(
     draw, field, retract, fns, rows, columns, blocks, streams, status, ended, first, last, k0, steps, substeps,
     hp, c, d, nz, fp,
@@ -113,12 +107,3 @@ def advance_sde(
                 for i in range(size):
                     s[i * 64 + lane] = w[i] if code == 0 else np.nan
             k += span
-
-
-def compile_loop(flow: Flow) -> None:
-    """Compile the loop for noisy flows of this kind; it depends on the flow's kind alone."""
-    draw, (field, retract, fns) = loop_types(flow.needs)
-    i, f1, f2, i1, u2 = nb.int64, nb.float64[::1], nb.float64[:, ::1], nb.int64[::1], nb.uint64[:, ::1]
-    advance_sde.compile((draw, field, retract, fns, i, i, f2, u2, i1, i1, i, i, i, i, i, f1, f1, f2, f1, f1))
-
-

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from minidyn.compiler import jit
 from minidyn.kernels.tableau import NODES, TABLEAU
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def integrate(field, retract, fns, w, h, k0, k1, rtol, atol, slopes, trial, hp, c, d, nz, fp, f):
     """Carry w from step k0 to k1 in place; h[0] is the step size that is tried first, and next.
 

@@ -6,12 +6,12 @@ manifold every step is followed by the flow's retraction.
 
 from __future__ import annotations
 
-import numba as nb
+from minidyn.compiler import jit
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@jit
 def em_step(field, retract, fns, w, k, span, xi, b, f, hp, c, d, nz, fp):
     """w += b span + f xi, with xi the sum of the `span` steps' normals; a status code."""
     code = field(fns, w, k, hp, c, d, nz, fp, b, f)

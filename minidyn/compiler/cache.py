@@ -1,17 +1,18 @@
-"""Where generated kernels live on disk.
+"""Where generated modules and machine code live on disk.
 
-One readable module per content hash; numba keeps its machine code beside it. The folder is
+One readable module per content hash, one object file per compiled function beside it. The folder is
 `MINIDYN_CACHE_DIR`, else the platform's cache folder, else a temporary one (read-only homes).
-Modules are written under a temporary name and linked into place, so that many processes may
-start at once.
+Files are written under a temporary name and moved into place, so that many processes may start at
+once; what is damaged or belongs to another version is made again; the oldest go when the folder grows
+beyond `MINIDYN_CACHE_MB` (512 if not set).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -54,18 +55,16 @@ def folder() -> Path:
 
 @memoize
 def code_version() -> str:
-    """A hash of everything of minidyn's own that ends up inside compiled kernels."""
+    """A hash of everything of minidyn's own that may end up inside compiled kernels."""
     digest = hashlib.sha256(sys.version.encode())
     package = Path(__file__).resolve().parent.parent
-    for path in sorted([*package.glob("kernels/*.py"), *package.glob("solvers/*.py"), package / "noise.py",
-                        *package.glob("simulate/*.py"), *package.glob("flows/*.py"),
-                        package / "linearization.py", package / "manifold.py"]):  # fmt: skip
-        if path.exists():
-            digest.update(path.read_bytes())
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 _loaded: dict[str, ModuleType] = {}
+sources: dict[str, str] = {}  # text of loaded modules by file name: the file itself may be gone
 
 
 def load_module(text: str) -> ModuleType:
@@ -74,11 +73,12 @@ def load_module(text: str) -> ModuleType:
     if key not in _loaded:
         name = _PREFIX + key
         path = folder() / f"{name}.py"
-        if not path.exists():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
             _write_once(path, text)
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sources[str(path)] = text
         sys.modules[name] = module
         spec.loader.exec_module(module)
         _loaded[key] = module
@@ -89,24 +89,65 @@ def _write_once(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
+    os.replace(temporary, path)  # if another process was first, its text is the same
+
+
+# -- machine code ----------------------------------------------------------------------------------------
+
+
+def read_code(key: str) -> tuple[str, bytes] | None:
+    """What `write_code` kept under this key: the result's type and the machine code; None if there is nothing."""
+    path = folder() / f"{_PREFIX}{key}.o"
     try:
-        os.link(temporary, path)  # fails if another process was first: its text is the same
-    except FileExistsError:
-        pass
+        data = path.read_bytes()
     except OSError:
-        os.replace(temporary, path)
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # what was not used for longest goes first
+    seal, _, rest = data.partition(b"\n")
+    if hashlib.sha256(rest).hexdigest().encode() != seal:
+        return None
+    kind, _, code = rest.partition(b"\n")
+    return kind.decode(), code
+
+
+def write_code(key: str, kind: str, code: bytes) -> None:
+    """Keep machine code under a key; a folder that takes no more files is no error."""
+    rest = kind.encode() + b"\n" + code
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=folder(), prefix=_PREFIX, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+        os.replace(temporary, folder() / f"{_PREFIX}{key}.o")
+    except OSError:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+    _shrink()
+
+
+_written = 0
+
+
+def _shrink() -> None:
+    """Delete the files that were not used for longest once the folder is larger than it may be."""
+    global _written
+    _written += 1
+    if _written % 32 != 1:  # a look at the whole folder is not free
         return
-    os.unlink(temporary)
-
-
-def mark(name: str) -> None:
-    """Remember across processes that something was compiled."""
-    (folder() / (_PREFIX + name)).touch()
-
-
-def marked(name: str) -> bool:
-    """Whether `mark` was called with this name since the cache was cleared."""
-    return (folder() / (_PREFIX + name)).exists()
+    limit = float(os.environ.get("MINIDYN_CACHE_MB", "512")) * 2**20
+    found = []
+    for path in _files():
+        try:
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+        except OSError:  # another process was quicker
+            continue
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def _files() -> list[Path]:
@@ -129,4 +170,3 @@ def clear() -> None:
     """Delete all kernels on disk; those loaded in this process go on working."""
     for path in _files():
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder() / "__pycache__", ignore_errors=True)

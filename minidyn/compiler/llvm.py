@@ -1,0 +1,91 @@
+"""LLVM: assembly -> optimized machine code -> an address; through llvmlite alone.
+
+Machine code belongs to one processor model and one version of LLVM: `machine()` names both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import sys
+from functools import cache
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+
+@cache
+def _ready() -> Any:
+    """Initialize LLVM once; the target machine."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name = ctypes.util.find_library("m") if sys.platform != "win32" else "ucrtbase"
+    library = ctypes.CDLL(name)
+    for function in _LIBRARY:
+        llvm.add_symbol(function, ctypes.cast(getattr(library, function), ctypes.c_void_p).value)
+    features = llvm.get_host_cpu_features().flatten()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True
+    )
+
+
+_LIBRARY = (
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
+    "log2", "sinh", "tan", "tanh", "pow", "exp", "log", "sin", "cos", "log10", "fmod", "cbrt", "hypot", "fma", "rint",
+    "floor", "ceil", "sqrt",
+)  # fmt: skip
+
+
+@cache
+def machine() -> str:
+    """The processor and the compiler that machine code belongs to."""
+    features = llvm.get_host_cpu_features().flatten()
+    return f"{llvmlite.__version__} {llvm.llvm_version_info} {llvm.get_host_cpu_name()} {features} {sys.platform}"
+
+
+@cache
+def has_fma() -> bool:
+    """Whether this processor multiplies and adds in one rounding."""
+    found = llvm.get_host_cpu_features()
+    return bool(found.get("fma") or found.get("neon") or found.get("fullfp16"))
+
+
+def optimize(assembly: str, level: int = 3) -> bytes:
+    """Machine code (an object file) for a module in LLVM's assembly."""
+    target = _ready()
+    module = llvm.parse_assembly(assembly)
+    module.triple = target.triple
+    module.data_layout = str(target.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
+    builder = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
+    return bytes(target.emit_object(module))
+
+
+def explain(assembly: str, level: int = 3) -> str:
+    """The machine's assembly that a module becomes: to see what was vectorized."""
+    target = _ready()
+    module = llvm.parse_assembly(assembly)
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
+    builder = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
+    return str(target.emit_assembly(module))
+
+
+_engines: list[Any] = []  # machine code lives as long as its engine
+
+
+def load(code: bytes, symbol: str) -> int:
+    """The address of a symbol of an object file, loaded into this process."""
+    target = _ready()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    address = engine.get_function_address(symbol)
+    if not address:
+        raise RuntimeError(f"the compiled code lacks {symbol}")
+    _engines.append(engine)
+    return int(address)

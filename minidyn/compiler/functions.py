@@ -29,8 +29,9 @@ from minidyn.compiler import cache as disk
 from minidyn.compiler import frontend, llvm
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Pointer, Static, Tuple
 
-C_TYPES: dict[str, Any] = {"double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p}
-_ITEMS = {"f8": F8, "i8": I8, "u8": U8}
+C_TYPES: dict[str, Any] = {
+    "double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p,
+}  # fmt: skip
 
 
 class Function:

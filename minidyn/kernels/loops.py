@@ -11,10 +11,3 @@ from minidyn.compiler import jit
 def evaluate(field, fns, w, k, hp, c, d, nz, fp, b, f):
     """One evaluation of a flow's field."""
     return field(fns, w, k, hp, c, d, nz, fp, b, f)
-
-
-@jit
-def advance_block(draw, step, s, r, z, index, order, k, n, hp, c, d, nz, ok):
-    """One step of one block of 64 paths."""
-    size = draw(r, z, index, order, k, n)
-    step(s, z, index, size, k, hp, c, d, nz, ok)

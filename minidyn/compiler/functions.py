@@ -139,10 +139,11 @@ class Function:
 class FunctionPointer:
     """A compiled function by its address: code that takes it is compiled once, whatever the function."""
 
-    __slots__ = ("address", "function", "type")
+    __slots__ = ("address", "function", "key", "type")
 
     def __init__(self, function: Function, address: int, type_: Pointer):
         self.function, self.address, self.type = function, address, type_
+        self.key = type_.name
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -176,7 +177,7 @@ def _key(a: Any) -> Any:
     if type(a) is tuple:
         return tuple(_key(x) for x in a)
     if type(a) is FunctionPointer:
-        return a.type
+        return a.key
     if type(a) is Function:
         return id(a)
     return type(a)

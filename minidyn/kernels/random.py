@@ -144,18 +144,25 @@ def next_pair(s0, s1, s2, s3):
 @jit
 def seed_lanes(key, first, r):
     """Seed the 64 lanes of a block for the paths first, first+1, ... of the run with this key."""
-    for j in range(LANES):
+    for j in lanes(LANES):
         path = _U(first + j)
         for word in range(4):
             z = key[0] + (_U(4) * path + _U(word + 1)) * _U(0x9E3779B97F4A7C15)
             r[word * LANES + j] = _mix(_mix(z) ^ key[1])
 
 
+@jit
+def _seed_all(key, streams):
+    """`seed_lanes` for block after block."""
+    for block in range(streams.shape[0]):
+        seed_lanes(key, LANES * block, streams[block])
+
+
 def seed_blocks(key: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
     """The streams (count, 256) of the first `count` blocks of 64 paths."""
     streams = np.empty((count, 256), np.uint64)
-    for number, r in enumerate(streams):
-        seed_lanes(key, 64 * number, r)
+    if count:
+        _seed_all(key, streams)
     return streams
 
 

@@ -77,8 +77,8 @@ class Function:
         """A Python callable that takes arguments of these types apart and calls the machine code."""
         address, result = self.compile(types)
         flat = [p for t in types for p in t.parts]
-        if isinstance(result, Tuple):
-            raise TypeError(f"{self.identity} returns several values: only compiled code can call it.")
+        if isinstance(result, Tuple):  # for compiled code only; from Python the text itself runs
+            return self.py_func
         restype = None if result is None else C_TYPES[result.llvm]
         call = ctypes.CFUNCTYPE(restype, *(C_TYPES[p] for p in flat))(address)
         takers = [_taker(t) for t in types]

@@ -32,7 +32,7 @@ from math import cos, sin, sqrt, tan
 
 from minidyn.compiler import jit
 from minidyn.kernels.functions import (
-    asin_slope, heaviside, logcosh, logistic, logistic_slope, maximum, minimum, sech, sign, softplus,
+    across, asin_slope, heaviside, logcosh, logistic, logistic_slope, maximum, minimum, sech, sign, softplus,
 )
 from minidyn.kernels.vectormath import acos, asin, atan, cosh, erf, exp, expm1, log, log1p, pow, sinh, tanh
 '''

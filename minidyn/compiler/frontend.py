@@ -70,6 +70,7 @@ class Unit:
         self.constants: dict[int, tuple[str, Any]] = {}
         self.compiled: dict[tuple[Any, tuple[Any, ...]], tuple[str, Any]] = {}
         self.busy: list[Any] = []
+        self.loops = 0
 
     def declare(self, name: str, line: str) -> None:
         self.declared[name] = line
@@ -100,8 +101,14 @@ class Unit:
             self.busy.pop()
         return self.compiled[key]
 
+    def kept_loop(self) -> str:
+        """A mark for a loop that is not to be unrolled before it can be vectorized."""
+        self.loops += 1
+        return f", !llvm.loop !{self.loops}"
+
     def module(self) -> str:
-        return "\n".join([*self.declared.values(), *self.text])
+        marks = [f"!{k} = distinct !{{!{k}, !0}}" for k in range(1, self.loops + 1)]
+        return "\n".join([*self.declared.values(), *self.text, '!0 = !{!"llvm.loop.unroll.disable"}', *marks])
 
 
 class Writer:
@@ -404,7 +411,9 @@ class Writer:
         self.label_ended(more)
         k = self.let(f"load i64, ptr {counter}")
         self.put(f"store i64 {self.let(f'add nsw i64 {k}, {step}')}, ptr {counter}")
-        self.jump(head)
+        lanes = start == "0" and step == 1 and stop.isdigit() and int(stop) % 8 == 0
+        self.put(f"br label %{head}{self.unit.kept_loop() if lanes else ''}")
+        self.ended = True
         self.label_ended(after)
 
     def do_Break(self, s: ast.Break) -> None:

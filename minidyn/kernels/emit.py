@@ -228,9 +228,8 @@ class Emitter:
             if n.id in self.arrays:
                 where += f"[{self._slot(self.arrays[n.id])}]"
             if n.data == BLOCK:
-                old, new = self._name("old"), self._name("new")
-                return [f"{old} = {where}", f"{new} = {old} + {self._text(n.args[0], bound)[0]}",
-                        f"{where} = {new} if inside else {old}"]  # fmt: skip
+                part = self._name(f"a{n.id}")
+                return [f"{part} = {self._text(n.args[0], bound)[0]}", f"{where} += {part} if inside else 0.0"]
             return [f"{where} += {self._text(n.args[0], bound)[0]}"]
         users = self.uses.get(n.id, [])
         text, _ = self._expression(n, bound)

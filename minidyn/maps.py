@@ -159,7 +159,9 @@ class Map:
                 return f"z[({first_label} + {turn})*64 + lane]"
             return f"{array}[{address}]"
 
-        emitter = self.loss.emitter(stores, read=read, headers={SAMPLE: ["for b in range(n):", *picked]})
+        emitter = self.loss.emitter(
+            stores, read=read, headers={SAMPLE: ["for b in range(n):", *picked]}, blocks=self.bound.noise.batch != 1
+        )
         src.add("noisy_grad", "w, c, d, nz, z, index, n, lane, out", [*before, *emitter.lines()])
         lines = self._gaussian_lines()
         if lines:

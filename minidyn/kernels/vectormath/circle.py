@@ -1,39 +1,93 @@
 """Sine, cosine, tangent and their inverses.
 
-`x = k pi/2 + r` with `|r| <= pi/4`, r as a sum of two doubles.
+An argument is `x = k pi/2 + r` with `|r| <= pi/4` and r a sum of two doubles that is right to its last digit for every
+double x: `2 x/pi` is taken with as many binary digits of 2/pi as the exponent of x asks for, whole turns left out
+(Payne and Hanek 1983). The digits are looked up, so that the largest arguments take the same way as the others.
 """
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minidyn.kernels.vectormath.exponential import WHOLE, inline
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-_U = np.uint64
-_QUARTERS = 0.6366197723675814  # 2/pi
-_Q1, _Q2, _Q3 = 1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33  # pi/2
+_U, _I = np.uint64, np.int64
+_Q1, _Q2 = 1.5707963267948966, 6.123233995736766e-17  # pi/2
 _TURN = _U(62)
-_FAR = 2147483648.0  # beyond, more digits of pi are needed: the C library has them
+_EXPONENT = _U(0x7FF)
+_FIRST = 1046  # exponents (as in a double's bits) from 1054 on have rows of their own, eight to a row
+_LARGE = 1566  # the exponent of 2^543: from here on, rows are for x/2^512, since their digits would underflow
+_SMALLER, _TINY = 2.0**-512, 1e-8
+
+
+def _digits() -> NDArray[np.float64]:
+    """Row 0: 2/pi as a sum of four doubles. Row q > 0: `2^e 2/pi` modulo 4, divided by 2^e, for x = m 2^e with whole m."""
+    unit = 1 << 1400
+
+    def arctan_of_inverse(n: int) -> int:
+        total, term, k = 0, unit // n, 0
+        while term:
+            total += (-term if k % 2 else term) // (2 * k + 1)
+            term, k = term // (n * n), k + 1
+        return total
+
+    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
+    digits = Fraction(2 * unit * unit // pi, unit)
+    table = np.empty((126, 4))
+    for row in range(126):
+        e = 8 * row - 29 if row else 0
+        rest = digits * Fraction(2) ** e % 4
+        for place in range(4):
+            part = float(rest)
+            rest -= Fraction(part)
+            table[row, place] = math.ldexp(part, (512 if row > 64 else 0) - e)
+    return table
+
+
+_TABLE = _digits()
 
 
 @inline
 def reduce(x):
     """(k, r, r_low): `x - k pi/2 = r + r_low`, k modulo 4 in the lowest bits."""
-    shifted = x * _QUARTERS + WHOLE
+    exponent = _I((np.float64(x).view(_U) >> _U(52)) & _EXPONENT)
+    row = (max(exponent, _FIRST) - _FIRST) >> 3
+    x = x * _SMALLER if exponent >= _LARGE else x
+    # h + a + g + b + ... = 2 x/pi, modulo 4
+    h = x * _TABLE[row, 0]
+    a = x * _TABLE[row, 0] - h
+    g = x * _TABLE[row, 1]
+    b = x * _TABLE[row, 1] - g
+    q = x * _TABLE[row, 2]
+    rest = (x * _TABLE[row, 2] - q) + x * _TABLE[row, 3]
+    h = h - 4.0 * np.floor(0.25 * h + 0.5)
+    h, a = two_sum(h, a)
+    h, g = two_sum(h, g)
+    shifted = h + WHOLE
     k = shifted - WHOLE
-    a = x - k * _Q1  # exact
-    b = k * _Q2
-    b_low = k * _Q2 - b
-    s = a - b
-    back = s - a
-    s_low = (a - (s - back)) - (b + back)
-    low = (s_low - b_low) - k * _Q3
-    r = s + low
-    return np.float64(shifted).view(_U), r, (s - r) + low
+    a, g = two_sum(a, g)
+    b, q = two_sum(b, q)
+    a, b = two_sum(a, b)
+    h, a = two_sum(h - k, a)
+    rest = a + (rest + (g + q + b))
+    y = h + rest
+    y_low = (h - y) + rest
+    r = y * _Q1
+    return np.float64(shifted).view(_U), r, (y * _Q1 - r) + (y * _Q2 + y_low * _Q1)
+
+
+@inline
+def two_sum(a, b):
+    """(s, e): `a + b = s + e`, s rounded."""
+    s = a + b
+    c = s - a
+    return s, (a - (s - c)) + (b - c)
 
 
 @inline
@@ -79,18 +133,13 @@ def sin_cos(x, turns):
 def sin(x):
     """The sine."""
     y = sin_cos(x, _U(0))
-    if abs(x) > _FAR:
-        y = math.sin(x)
-    return x if x == 0.0 else y
+    return x if abs(x) < _TINY else y
 
 
 @inline
 def cos(x):
     """The cosine."""
-    y = sin_cos(x, _U(1))
-    if abs(x) > _FAR:
-        y = math.cos(x)
-    return y
+    return sin_cos(x, _U(1))
 
 
 @inline
@@ -104,9 +153,7 @@ def tan(x):
     top = c if odd else s
     bottom = -s if odd else c
     y = top / bottom
-    if abs(x) > _FAR:
-        y = math.tan(x)
-    return x if x == 0.0 else y
+    return x if abs(x) < _TINY else y
 
 
 @inline
@@ -124,7 +171,6 @@ def atan(x):
     base = _Q1 if large else base
     low = _Q2 if large else low
     t = top / bottom
-    lost = (top - t * bottom) / bottom
     z = t * t
     p = 0.007613918359757009
     p = p * z - 0.021615749366764993

@@ -305,7 +305,9 @@ class Writer(Expressions, Arrays, Calls):
         self.open(more)
         k = self.let(f"load i64, ptr {counter}")
         self.put(f"store i64 {self.let(f'add nsw i64 {k}, {step}')}, ptr {counter}")
-        self.jump(head)
+        block = start == "0" and step == 1 and stop.isdigit() and int(stop) % 8 == 0 and not self.in_lanes
+        self.put(f"br label %{head}{self.unit.kept_loop() if block else ''}")
+        self.ended = True
         self.open(after)
 
     def do_Break(self, s: ast.Break) -> None:

@@ -25,6 +25,7 @@ _LIBM = {
 }  # fmt: skip
 _INTRINSIC = {"sqrt": "sqrt", "fabs": "fabs", "floor": "floor", "ceil": "ceil", "copysign": "copysign"}
 _SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "arctan2": "atan2"}
+_FEW, _MANY = 8, 48  # calls of inlined functions in a row, and in loops, from which on they are called
 _STACK = 512  # numbers: a smaller array of known size lives on the stack
 
 
@@ -129,6 +130,7 @@ class Writer:
         self.depth = 0
         self.heap: list[str] = []
         self.node: ast.AST | None = None
+        self.inlined = 0 if function.inline else sum(map(self.calls_inlined, ast.walk(function.tree)))
         flags = sorted(function.fastmath)
         self.flags = "".join(f" {f}" for f in flags)
 
@@ -738,6 +740,10 @@ class Writer:
         return new
 
     # -- calls -------------------------------------------------------------------------------------
+    def calls_inlined(self, e: ast.AST) -> bool:
+        callee = self.globals.get(e.func.id) if isinstance(e, ast.Call) and isinstance(e.func, ast.Name) else None
+        return bool(getattr(callee, "inline", False))
+
     def of_Call(self, e: ast.Call) -> Value:
         target = self.expr(e.func)
         type_ = target.type
@@ -762,7 +768,8 @@ class Writer:
     def call(self, function: Any, args: list[Value]) -> Value:
         symbol, result = self.unit.function(function, tuple(a.type for a in args))
         flat = [(t, p) for a in args for t, p in zip(a.type.parts, a.parts, strict=True)]
-        return self.invoke(f"@{quote(symbol)}", result, flat)
+        apart = function.inline and self.inlined > (_MANY if self.loops else _FEW)
+        return self.invoke(f"@{quote(symbol)}", result, flat, " noinline" if apart else "")
 
     def call_pointer(self, target: Value, args: list[Value]) -> Value:
         kind: Pointer = target.type
@@ -772,13 +779,13 @@ class Writer:
         flat = [(t, p) for a in given for t, p in zip(a.type.parts, a.parts, strict=True)]
         return self.invoke(target.one, kind.result, flat)
 
-    def invoke(self, where: str, result: Any, flat: list[tuple[str, str]]) -> Value:
+    def invoke(self, where: str, result: Any, flat: list[tuple[str, str]], how: str = "") -> Value:
         args = ", ".join(f"{t} {p}" for t, p in flat)
         if result is None:
             self.put(f"call void {where}({args})")
             return Value(Fixed("nothing"))
         kind = _result_type(result)
-        got = self.let(f"call {kind} {where}({args})")
+        got = self.let(f"call {kind} {where}({args}){how}")
         if isinstance(result, Tuple):
             return Value(result, tuple(self.let(f"extractvalue {kind} {got}, {i}") for i in range(len(result.parts))))
         return Value(result, (got,))

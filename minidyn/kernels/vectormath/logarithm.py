@@ -10,9 +10,7 @@ import math
 
 import numpy as np
 
-from minidyn.kernels.vectormath.exponential import (
-    LOG2_HIGH, LOG2_LOW, expm1_series, inline, power_of_two,
-)
+from minidyn.kernels.vectormath.exponential import LOG2_HIGH, LOG2_LOW, expm1_series, inline, power_of_two
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

@@ -46,6 +46,7 @@ class Writer(Expressions, Arrays, Calls):
         self.returned = False
         self.ended = False
         self.loops: list[tuple[str, str]] = []
+        self.inlined = 0 if function.inline else self.count_inlined(function.tree)
         self.heap: list[str] = []
         self.node: ast.AST | None = None
         self.flags = "".join(f" {f}" for f in sorted(function.fastmath))

@@ -31,7 +31,8 @@ def fits(stores: Sequence[Node]) -> bool:
 
 def side_by_side(stores: Sequence[Node]) -> list[Node]:
     """The same stores in a new graph where samples go by blocks; what is read of a sample alone is read once."""
-    g, memo = Graph(), {}
+    g = Graph()
+    memo: dict[int, Node] = {}
     for n in reachable(stores):
         args = [memo[a.id] for a in n.args]
         indices = (n.indices - {SAMPLE}) | _BOTH if SAMPLE in n.indices else n.indices

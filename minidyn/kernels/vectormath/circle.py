@@ -8,14 +8,13 @@ double x: `2 x/pi` is taken with as many binary digits of 2/pi as the exponent o
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.kernels.vectormath.exponential import WHOLE, inline
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, operator"
 
 _U, _I = np.uint64, np.int64
 _Q1, _Q2 = 1.5707963267948966, 6.123233995736766e-17  # pi/2
@@ -27,7 +26,7 @@ _SMALLER, _TINY = 2.0**-512, 1e-8
 
 
 def _digits() -> NDArray[np.float64]:
-    """Row 0: 2/pi as a sum of four doubles. Row q > 0: `2^e 2/pi` modulo 4, divided by 2^e, for x = m 2^e with whole m."""
+    """Row 0: 2/pi as four doubles. Row q > 0, for x = m 2^e with whole m: `2^e 2/pi` modulo 4, divided by 2^e."""
     unit = 1 << 1400
 
     def arctan_of_inverse(n: int) -> int:
@@ -38,14 +37,15 @@ def _digits() -> NDArray[np.float64]:
         return total
 
     pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
-    digits = Fraction(2 * unit * unit // pi, unit)
+    digits = 2 * unit * unit // pi
     table = np.empty((126, 4))
     for row in range(126):
         e = 8 * row - 29 if row else 0
-        rest = digits * Fraction(2) ** e % 4
+        rest = (digits << e if e > 0 else digits >> -e) % (4 * unit)
         for place in range(4):
-            part = float(rest)
-            rest -= Fraction(part)
+            part = rest / unit
+            mantissa, exponent = math.frexp(part)
+            rest -= int(math.ldexp(mantissa, 53)) << (1400 + exponent - 53)
             table[row, place] = math.ldexp(part, (512 if row > 64 else 0) - e)
     return table
 

@@ -149,7 +149,7 @@ def quotient(top, v, c):
 @inline
 def tanh(x):
     """The hyperbolic tangent; beyond 1 its distance from 1 is what is computed."""
-    p, v, q, s, t = hyperbolic_parts(x)
+    _, v, q, _, _ = hyperbolic_parts(x)
     far = abs(x) > 1.0
     top = v + (1.0 - q)
     y = quotient(2.0 * q if far else top, v, 1.0 + q)

@@ -10,9 +10,7 @@ import math
 
 import numpy as np
 
-from minidyn.kernels.vectormath.exponential import (
-    LOG2_HIGH, LOG2_LOW, expm1_series, inline, power_of_two,
-)
+from minidyn.kernels.vectormath.exponential import LOG2_HIGH, LOG2_LOW, expm1_series, inline, power_of_two
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -138,7 +136,8 @@ def pow(x, y):
     high = g - k * LOG2_HIGH
     r = high - k * LOG2_LOW
     r_low = ((high - r) - k * LOG2_LOW) + g_low
-    out = ((1.0 + expm1_series(r, r_low)) * t2) * t1
+    p = expm1_series(r, 0.0)
+    out = ((1.0 + (p + (r_low * p + r_low))) * t2) * t1
     return _settle(x, y, a, out)
 
 

@@ -10,6 +10,7 @@
     print(result.summary())
 """
 
+import logging
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -34,6 +35,8 @@ from minidyn.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
 from minidyn.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
 from minidyn.simulate import simulate
 from minidyn.trajectory import Run, Status
+
+logging.getLogger("minidyn").addHandler(logging.NullHandler())  # quiet unless the user asks
 
 try:
     __version__ = version("minidyn")

@@ -31,7 +31,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.errors import ArchiveError, InputError
+from minidyn.errors import ArchiveError, InputError, advice
 from minidyn.trajectory import QUANTILES, Run, Status
 
 if TYPE_CHECKING:
@@ -44,17 +44,6 @@ _SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format end
 _LARGE = 16 * 1024  # bytes from which an array is compressed
 # What h5py, numpy and json raise on bytes that are not what they were.
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-_ADVICE = {
-    errno.EACCES: "you may not write there; choose another folder or change its permissions",
-    errno.EPERM: "you may not write there; choose another folder or change its permissions",
-    errno.EROFS: "that disk is read-only; choose another folder",
-    errno.ENOSPC: "the disk is full; free some space or choose another folder",
-    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
-    errno.EFBIG: "the file would be too large there; choose another folder or save less often (`save_every`)",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.EEXIST: "a part of that path is a file, not a folder; choose another path",
-    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another path",
-}
 
 
 # ---------------------------------------------------------------- the two doors
@@ -474,8 +463,7 @@ def _write(image: bytes, target: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another path")
-        raise ArchiveError(f"Cannot save {_shown(target)}: {advice}.") from error
+        raise ArchiveError(f"Cannot save {_shown(target)}: {advice(error)}.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""What long studies promise, measured: hashes, kills, memory.
+
+    python -m benchmarks hashes    # same bits for threads, numbers of paths, chunks, saves
+    python -m benchmarks kills     # runs killed at 100 random instants, resumed, compared bit for bit
+    python -m benchmarks memory    # peak memory of a million paths, short and long; `memory full` is 10^11 path-steps
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import sympy as sp
+
+import minidyn as md
+
+x, y, a, b, u = sp.symbols("x y a b u")
+VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+
+
+def systems() -> dict[str, md.Map | md.Flow]:
+    """One of each engine, and of each kind of randomness."""
+    data = md.Loss.regression(a * sp.tanh(b * u), [a, b], {u: np.linspace(-1, 2, 5)}, np.linspace(0, 1, 5))
+    sgd = md.Map(VALLEY, md.SGD(0.1), md.GaussianNoise(0.3))
+    return {
+        "SGD": sgd,
+        "Adam": md.Map(VALLEY, md.Adam(0.01), md.GaussianNoise([0.3, 0.1])),
+        "reshuffling": md.Map(data, md.SGD(0.1), md.Reshuffle(2)),
+        "label noise": md.Map(data, md.SGD(0.1), md.LabelNoise(0.3) + md.Minibatch(2, replace=True)),
+        "quasistatic flow": md.QuasistaticFlow(sgd),
+        "gradient flow": md.GradientFlow(sgd),
+    }
+
+
+START = [1.0, 0.02]
+
+
+def hashes() -> None:
+    """Hashes of one ensemble, computed in many ways."""
+    engines = importlib.import_module("minidyn.simulate.engines")
+    print("\nhashes of results (bar: one per system)")
+    for name, system in systems().items():
+        flow = isinstance(system, md.Flow)
+        many, steps = (2_000, 300) if flow else (100_000, 300)
+        fixed = {"substeps": 1} if name == "quasistatic flow" else {}
+        starts = np.tile(START, (many, 1)) + (1e-3 * np.arange(many)[:, None] / many if name == "gradient flow" else 0)
+
+        def run(paths: int, system=system, steps=steps, starts=starts, fixed=fixed, **options) -> md.Run:
+            given = {"save_every": 100, "threads": 1} | options
+            return md.simulate(system, starts[:paths], steps, paths=paths, rng=6, **fixed, **given)
+
+        whole = run(many)
+        found = {f"{n} threads": run(many, threads=n).digest() == whole.digest() for n in (2, 8)}
+        for paths in (1, 10, 1000, 65, many // 2 + 7):
+            found[f"{paths:,} paths"] = np.array_equal(run(paths).w, whole.w[:paths])
+        often = run(min(many, 1000), save_every=1)
+        for every in (1, 7, 1000):
+            rare = run(min(many, 1000), save_every=every)
+            found[f"saved every {every}"] = np.array_equal(rare.w, often.w[:, rare.steps])
+        original = engines._Threaded.slice
+        for length in (1, 13):
+            if name == "gradient flow":  # its engine goes from save to save
+                continue
+            engines._Threaded.slice = lambda self, wanted, n=length: min(wanted, n)
+            found[f"chunks of {length} steps"] = np.array_equal(run(1000, save_every=1).w, often.w)
+        engines._Threaded.slice = original
+        with tempfile.TemporaryDirectory() as folder:
+            found["streamed to disk"] = run(many, checkpoint=Path(folder) / "c").digest() == whole.digest()
+        same = [what for what, equal in found.items() if equal]
+        differ = [what for what, equal in found.items() if not equal]
+        print(f"  {name:17s} {whole.digest()}: {len(same)} of {len(found)} ways agree"
+              + f"; DIFFERENT: {', '.join(differ)}" * bool(differ))  # fmt: skip
+
+
+def kills(wanted: int = 100, seed: int = 0) -> None:
+    """Runs killed (SIGKILL) at random instants until `wanted` kills have hit, each resumed until it is finished."""
+    state = importlib.import_module("minidyn.simulate.checkpoint")
+    rng = np.random.default_rng(seed)
+    sizes = {"quasistatic flow": (150, 400), "gradient flow": (30, 4000)}
+    cases = [(name, keep) for name in systems() for keep in ("paths", "moments")]
+    hit, turn, equal, finished, late = 0, 0, 0, 0, []
+    print(f"\n{wanted} kills at random instants (bar: every run ends with the bits of one that was never stopped)")
+    with tempfile.TemporaryDirectory() as folder:
+        while hit < wanted:
+            name, keep = cases[turn % len(cases)]
+            system = systems()[name]
+            paths, steps = sizes.get(name, (3000, 4000))
+            starts = np.tile(START, (paths, 1)) + 1e-3 * np.arange(paths)[:, None] / paths
+            place = Path(folder) / f"run-{turn}"
+            state.SECONDS = [0.0, 0.05][turn // len(cases) % 2]
+            turn += 1
+
+            def job(checkpoint: Path | None, file: Path, system=system, starts=starts, steps=steps, paths=paths,
+                    keep=keep) -> None:  # fmt: skip
+                run = md.simulate(system, starts, steps, paths=paths, rng=3, save_every=steps // 50, keep=keep,
+                                  observe="loss", threads=1, checkpoint=checkpoint)  # fmt: skip
+                run.save(file)
+
+            job(None, place.with_suffix(".whole.h5"))
+            began = time.perf_counter()
+            _in_child(lambda job=job, place=place: job(place.with_suffix(".timed"), place.with_suffix(".timed.h5")), None)
+            length = time.perf_counter() - began
+            while True:
+                done = _in_child(lambda job=job, place=place: job(place, place.with_suffix(".h5")),
+                                 rng.uniform(0, 0.7 * length))  # fmt: skip
+                hit += not done
+                late.append(_progress(place))
+                if done:
+                    break
+            finished += 1
+            equal += _same_data(place.with_suffix(".h5"), place.with_suffix(".whole.h5"))
+    late = [n for n in late if n > 0]
+    print(f"  {hit} kills in {finished} runs of {len(cases)} kinds; {equal} of {finished} final files hold the same "
+          f"data bit for bit; {len(late)} attempts found or left a state")  # fmt: skip
+
+
+def _in_child(job: Callable[[], None], lifetime: float | None) -> bool:
+    """Do a job in a child process that is killed after so many seconds; whether it got done."""
+    child = os.fork()
+    if child == 0:
+        try:
+            job()
+        except BaseException as error:
+            print(f"  {type(error).__name__}: {error}", flush=True)
+            os._exit(1)
+        os._exit(0)
+    if lifetime is not None:
+        time.sleep(lifetime)
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code > 0:
+        sys.exit("a run failed")
+    return code == 0
+
+
+def _progress(folder: Path) -> int:
+    """Bytes of the state that a checkpoint holds."""
+    return (folder / "state").stat().st_size if (folder / "state").exists() else 0
+
+
+def _same_data(one: Path, other: Path) -> bool:
+    """Whether two result files hold the same data: every dataset, byte for byte."""
+    import h5py
+
+    def data(file: Path) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        with h5py.File(file) as root:
+            root.visititems(lambda n, d: found.update({n: d[()].tobytes()}) if isinstance(d, h5py.Dataset) else None)
+        return found
+
+    return data(one) == data(other) and md.load(one).digest() == md.load(other).digest()
+
+
+def memory() -> None:
+    """Peak memory of 10^6 paths of a planar map with moments every 1000 steps, as whole processes."""
+    lengths = [100_000] if "full" in sys.argv else [2_000, 8_000]
+    print("\npeak memory of 10^6 paths, moments every 1000 steps (bar: 1 GiB at 10^5 steps)")
+    for steps in lengths:
+        began = time.perf_counter()
+        command = [sys.executable, "-c", "from benchmarks.studies import _million; _million()", str(steps)]
+        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        taken = time.perf_counter() - began
+        print(f"  {steps:7,} steps: {peak / 2**20:.3f} GiB, {taken:.0f} s, {taken / steps * 1e3:.2f} ns per path-step")
+
+
+def _million() -> None:
+    system = md.Map(VALLEY, md.SGD(0.05), md.GaussianNoise(0.3))
+    run = md.simulate(system, START, int(sys.argv[-1]), paths=10**6, save_every=1000, keep="moments", rng=0)
+    assert run.finished.all()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+PARTS = {"hashes": hashes, "kills": kills, "memory": memory}

@@ -27,12 +27,14 @@ from minidyn.errors import (
 )
 from minidyn.flows import Flow, GradientFlow, QuasistaticFlow
 from minidyn.kernels import cache
+from minidyn.laws import LawRow
 from minidyn.library import Model, list_models, load_model
 from minidyn.loss import Loss, vector
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
 from minidyn.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
+from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy, scaling_study
 from minidyn.simulate import simulate
 from minidyn.trajectory import Run, Status
 
@@ -59,7 +61,7 @@ __all__ = [
     "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
     "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",
-    "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
+    "LawRow", "OrderFit", "ScalingRow", "ScalingStudy", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
 ]  # fmt: skip
 
 

@@ -161,7 +161,7 @@ class Comparison:
             ]  # fmt: skip
             if all(np.isnan(r.variance_ratio) for r in rows):
                 table = [line[:-1] for line in table]
-            lines += ["", f"{label} against {self.map_label}", *_align(table)]
+            lines += ["", f"{label} against {self.map_label}", *align(table)]
             if len(table[0]) == len(head):
                 lines.append("  coupling: the variance of the difference is so many times smaller than with independent noise")
             for (name, flow), d in self.distances().items():
@@ -397,10 +397,11 @@ def _law_line(laws: list[LawRow]) -> str:
     )
 
 
-def _align(table: list[list[str]]) -> list[str]:
+def align(table: list[list[str]], left: int = 1) -> list[str]:
+    """A table as lines: `left` columns to the left, the others to the right, a rule below the head."""
     widths = [max(len(r[c]) for r in table) for c in range(len(table[0]))]
     lines = []
     for r in table:
-        cells = [r[0].ljust(widths[0])] + [cell.rjust(w) for cell, w in zip(r[1:], widths[1:], strict=True)]
-        lines.append("  " + "  ".join(cells))
+        cells = [cell.ljust(w) if c < left else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths, strict=True))]
+        lines.append("  " + "  ".join(cells).rstrip())
     return [lines[0], "  " + "  ".join("-" * w for w in widths), *lines[1:]]

@@ -1,5 +1,7 @@
-"""What long studies promise, measured: hashes, kills, memory.
+"""What comparisons and long studies promise, measured: coupling, coverage, hashes, kills, memory.
 
+    python -m benchmarks coupling  # how much variance of a difference the common noise removes
+    python -m benchmarks coverage  # how often 95 % intervals hold the truth, in 400 small studies of each kind
     python -m benchmarks hashes    # same bits for threads, numbers of paths, chunks, saves
     python -m benchmarks kills     # runs killed at 100 random instants, resumed, compared bit for bit
     python -m benchmarks memory    # peak memory of a million paths, short and long; `memory full` is 10^11 path-steps
@@ -22,6 +24,7 @@ import numpy as np
 import sympy as sp
 
 import minidyn as md
+from minidyn.scaling import fit_order
 
 x, y, a, b, u = sp.symbols("x y a b u")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])
@@ -110,7 +113,7 @@ def kills(wanted: int = 100, seed: int = 0) -> None:
             _in_child(lambda job=job, place=place: job(place.with_suffix(".timed"), place.with_suffix(".timed.h5")), None)
             length = time.perf_counter() - began
             while True:
-                lifetime = rng.uniform(0, 0.7 * length) if hit < wanted else None  # the last one is left in peace
+                lifetime = rng.uniform(0, length) if hit < wanted else None  # the last one is left in peace
                 done = _in_child(lambda job=job, place=place: job(place, place.with_suffix(".h5")), lifetime)
                 hit += not done
                 late.append(_progress(place))
@@ -183,4 +186,104 @@ def _million() -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-PARTS = {"hashes": hashes, "kills": kills, "memory": memory}
+def coupling() -> None:
+    """Variance of the estimated difference of means with independent noise, in units of that with common noise."""
+    model = md.load_model("valley")
+    print("\ncoupling on the valley (bars: 100 for the order-1 stochastic modified equation, 5 for the quasistatic flow)")
+    flows = {"quasistatic flow": (md.QuasistaticFlow(model.map), {})}
+    if hasattr(md, "StochasticModifiedFlow"):
+        flows["stochastic modified flow, order 1"] = (md.StochasticModifiedFlow(model.map, order=1), {"substeps": 1})
+    for name, (flow, options) in flows.items():
+        common = {"w0": model.w0, "steps": 400, "paths": 2000, "save_every": 40, "rng": 0, **options}
+        together, apart = (md.compare(model.map, flow, coupled=c, **common) for c in (True, False))
+        for row, other in zip(together.errors, apart.errors, strict=True):
+            if row.step == 400:
+                measured = (other.standard_error / row.standard_error) ** 2 if row.standard_error else np.inf
+                print(f"  {name}, {row.quantity}: {row.variance_ratio:.3g} as the summary says, {measured:.3g} against "
+                      "an uncoupled run")  # fmt: skip
+    for name, ratio in zip("xy", _literal_modified_equation(), strict=True):
+        print(f"  order-1 stochastic modified equation integrated to sixteen steps per lr, {name}: {ratio:.3g}")
+
+
+def _literal_modified_equation(lr: float = 0.05, sigma: float = 0.25, steps: int = 400, paths: int = 2000,
+                               fine: int = 16) -> np.ndarray:  # fmt: skip
+    """SGD and `dw = -g dt + (lr)^(1/2) sigma dW` on one Brownian path, in numpy: variance ratios of x and y."""
+    rng = np.random.default_rng(0)
+    w = np.tile([2.0, 0.0], (paths, 1)).T
+    v, h = w.copy(), lr / fine
+
+    def g(w: np.ndarray) -> np.ndarray:
+        return np.stack([w[0] * w[1] ** 2, (1 + w[0] ** 2) * w[1]])
+
+    for _ in range(steps):
+        dW = rng.normal(size=(fine, 2, paths)) * np.sqrt(h)
+        w = w - lr * g(w) + np.sqrt(lr) * sigma * dW.sum(0)  # sqrt(lr) dW = lr times a standard normal
+        for part in dW:
+            v = v - h * g(v) + np.sqrt(lr) * sigma * part
+    return (w.var(axis=1) + v.var(axis=1)) / (w - v).var(axis=1)
+
+
+def coverage(studies: int = 400) -> None:
+    """How often 95 % intervals hold the truth."""
+    error = 100 * np.sqrt(0.95 * 0.05 / studies)
+    print(f"\n95 % intervals that hold the truth, of {studies} studies (bar: 93 to 97 %; one s.e. is {error:.1f} %)")
+    for name, part in (("independent", _covers_exact), ("paired", _covers_paired), ("order", _covers_order)):
+        for what, hits in part(studies).items():
+            print(f"  {name}: {what:52s} {100 * np.mean(hits):.1f} %")
+
+
+_OU = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.1), md.GaussianNoise(0.3))
+
+
+def _exact(lr: float, steps: int, start: float = 1.0, sigma: float = 0.3) -> dict[str, float]:
+    """Mean of x and of the loss under gradient flow less those under SGD on x^2/2, in closed form."""
+    shrink = 1 - lr
+    mean, flow = start * shrink**steps, start * np.exp(-lr * steps)
+    variance = lr**2 * sigma**2 * (1 - shrink ** (2 * steps)) / (1 - shrink**2)
+    return {"x": flow - mean, "loss": (flow**2 - mean**2 - variance) / 2}
+
+
+def _covers_exact(studies: int) -> dict[str, list[bool]]:
+    truth = _exact(0.1, 20)
+    hits: dict[str, list[bool]] = {f"SGD - gradient flow, {name}": [] for name in truth}
+    for seed in range(studies):
+        result = md.compare(_OU, md.GradientFlow(_OU), w0=[1.0], steps=20, paths=100, save_every=20, observe="loss",
+                            rng=[1, seed], rows=1)  # fmt: skip
+        for row in result.errors:
+            low, high = row.interval()
+            hits[f"SGD - gradient flow, {row.quantity}"].append(low <= truth[row.quantity] <= high)
+    return hits
+
+
+def _covers_paired(studies: int) -> dict[str, list[bool]]:
+    system = md.Map(VALLEY, md.SGD(0.1), md.GaussianNoise(0.5))
+    flow = md.QuasistaticFlow(system)
+    common = {"w0": [1.0, 0.0], "steps": 40, "save_every": 40, "rows": 1, "observe": "norm", "substeps": 10}
+    large = md.compare(system, flow, paths=100_000, rng=2, **common)
+    truth = {row.quantity: row.difference for row in large.errors}
+    hits: dict[str, list[bool]] = {f"SGD - quasistatic flow, {name}": [] for name in truth}
+    for seed in range(studies):
+        for row in md.compare(system, flow, paths=100, rng=[3, seed], **common).errors:
+            low, high = row.interval()
+            hits[f"SGD - quasistatic flow, {row.quantity}"].append(low <= truth[row.quantity] <= high)
+    return hits
+
+
+def _covers_order(studies: int) -> dict[str, list[bool]]:
+    rates = [0.2, 0.1, 0.05, 0.025]
+    names = {"x": "x", "loss": "loss"}
+    hits: dict[str, list[bool]] = {f"fitted order, {name}": [] for name in names}
+    for seed in range(studies):
+        study = md.scaling_study(_OU, md.GradientFlow, lrs=rates, w0=[1.0], time=1.0, paths=400, observe="loss",
+                                 rng=[4, seed])  # fmt: skip
+        for name in names:
+            rows = [r for r in study.rows if r.quantity == name]
+            exact = [_exact(r.lr, r.steps)[name] for r in rows]
+            weights = [r.standard_error for r in rows]
+            truth = fit_order([r.lr for r in rows], exact, weights)[0]
+            fit = study.fit("gradient flow", name)
+            hits[f"fitted order, {name}"].append(fit.low <= truth <= fit.high)
+    return hits
+
+
+PARTS = {"coupling": coupling, "coverage": coverage, "hashes": hashes, "kills": kills, "memory": memory}

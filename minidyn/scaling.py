@@ -177,8 +177,8 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     else:
         first = study.run([pilot] * len(rates), "pilot")
         counts = [min(max(n, pilot), max_paths) for n in _plan(first, precision)]
-        short = " (at most)" * (max(counts) == max_paths)
-        planned = f"paths planned{short} for a relative error of {precision:g} from a pilot of {pilot:,}"
+        short = f", limited to {max_paths:,}" * (max(counts) == max_paths)
+        planned = f"paths planned for a relative error of {precision:g} from a pilot of {pilot:,}{short}"
         log.info("scaling study: %s paths at lr %s", counts, rates)
     rows = study.run(counts, "study")
     meta = {

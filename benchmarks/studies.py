@@ -99,7 +99,7 @@ def kills(wanted: int = 100, seed: int = 0) -> None:
             paths, steps = sizes.get(name, (3000, 4000))
             starts = np.tile(START, (paths, 1)) + 1e-3 * np.arange(paths)[:, None] / paths
             place = Path(folder) / f"run-{turn}"
-            state.SECONDS = [0.0, 0.05][turn // len(cases) % 2]
+            state.SECONDS, state.SPARE = [(0.0, 0.0), (0.02, 1.0)][turn % 2]
             turn += 1
 
             def job(checkpoint: Path | None, file: Path, system=system, starts=starts, steps=steps, paths=paths,
@@ -110,7 +110,8 @@ def kills(wanted: int = 100, seed: int = 0) -> None:
 
             job(None, place.with_suffix(".whole.h5"))
             began = time.perf_counter()
-            _in_child(lambda job=job, place=place: job(place.with_suffix(".timed"), place.with_suffix(".timed.h5")), None)
+            timed = place.with_suffix(".timed")
+            _in_child(lambda job=job, at=timed: job(at, at.with_suffix(".h5")), None)
             length = time.perf_counter() - began
             while True:
                 lifetime = rng.uniform(0, length) if hit < wanted else None  # the last one is left in peace
@@ -189,7 +190,7 @@ def _million() -> None:
 def coupling() -> None:
     """Variance of the estimated difference of means with independent noise, in units of that with common noise."""
     model = md.load_model("valley")
-    print("\ncoupling on the valley (bars: 100 for the order-1 stochastic modified equation, 5 for the quasistatic flow)")
+    print("\ncoupling on the valley (bars: 100 for the order-1 modified equation, 5 for the quasistatic flow)")
     flows = {"quasistatic flow": (md.QuasistaticFlow(model.map), {})}
     if hasattr(md, "StochasticModifiedFlow"):
         flows["stochastic modified flow, order 1"] = (md.StochasticModifiedFlow(model.map, order=1), {"substeps": 1})
@@ -229,7 +230,7 @@ def coverage(studies: int = 400) -> None:
     print(f"\n95 % intervals that hold the truth, of {studies} studies (bar: 93 to 97 %; one s.e. is {error:.1f} %)")
     for name, part in (("independent", _covers_exact), ("paired", _covers_paired), ("order", _covers_order)):
         for what, hits in part(studies).items():
-            print(f"  {name}: {what:52s} {100 * np.mean(hits):.1f} %")
+            print(f"  {name + ': ' + what:55s} {100 * np.mean(hits):.1f} %")
 
 
 _OU = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.1), md.GaussianNoise(0.3))

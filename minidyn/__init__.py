@@ -58,10 +58,10 @@ def load(path: Any) -> Any:
 
 __all__ = [
     "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Comparison", "ErrorRow", "ExpressionError", "Flow",
-    "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
-    "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
-    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",
-    "LawRow", "OrderFit", "ScalingRow", "ScalingStudy", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
+    "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold",
+    "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise", "OrderFit",
+    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "SolverError",
+    "Status", "cache", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
 ]  # fmt: skip
 
 

@@ -54,12 +54,12 @@ _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeE
 # ---------------------------------------------------------------- the two doors
 
 
-def save(result: Run | Comparison | ScalingStudy, path: str | os.PathLike[str]) -> Path:
-    """Write a run, a comparison or a scaling study to `path`, whole or not at all, and return the path that was written.
+def save(result: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a run, a comparison or a scaling study to `path`, whole or not at all, and return the path written.
 
     `.h5` is added where `path` has no extension; missing folders are made; an older file is replaced only
     when the new one is complete. Raises `ArchiveError` where the file cannot be written, `InputError` where
-    `result` is not a result.
+    `result` is not a result (a `Run`, a `Comparison` or a `ScalingStudy`).
     """
     target = _target(path)
     if isinstance(result, Run):
@@ -461,7 +461,7 @@ def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
     dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
     offset = dataset.id.get_offset()
     if dataset.nbytes > _STREAMED and offset is not None:
-        values = np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
+        values: NDArray[Any] = np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
     else:
         values = dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
     if attrs.get("dtype") == "bool":
@@ -518,7 +518,7 @@ class _Reserved:
         return self.file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        return self.file.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        return self.file.readinto(buffer)  # type: ignore[attr-defined]
 
     def read(self, count: int = -1) -> bytes:
         return self.file.read(count)

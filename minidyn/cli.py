@@ -63,7 +63,7 @@ _Out = Annotated[str, typer.Option(help="Where results go: a folder, or the star
 _NoFigure = Annotated[bool, typer.Option("--no-figure", help="Write no picture.")]
 _Checkpoint = Annotated[
     str,
-    typer.Option(help="A folder for the state of the run: the same command goes on where it was killed.", metavar="PATH"),
+    typer.Option(help="A folder for the run's state: the same command goes on where it was killed.", metavar="PATH"),
 ]
 
 

@@ -60,7 +60,7 @@ class ErrorRow:
         """
         from scipy.special import stdtrit
 
-        free = self.paths - 1
+        free = self.paths - 1.0
         if np.isnan(self.variance_ratio):
             a, b = self.map_spread**2, self.flow_spread**2
             free = free * (a + b) ** 2 / (a**2 + b**2) if a + b > 0 else free
@@ -120,7 +120,8 @@ class Comparison:
             return []
         found = distances(a, b, paired, resamples, np.random.default_rng(seed))
         key = (row.quantity, row.flow, row.step, row.time)
-        return [LawRow(*key, name, *map(float, found[name]), paths=len(b)) for name in DISTANCES]
+        rows = {name: found[name].tolist() for name in DISTANCES}
+        return [LawRow(*key, name, v, error, p, high, sure, len(b)) for name, (v, error, p, high, sure) in rows.items()]
 
     @cached_property
     def _last_laws(self) -> dict[tuple[str, str], list[LawRow]]:
@@ -163,7 +164,7 @@ class Comparison:
                 table = [line[:-1] for line in table]
             lines += ["", f"{label} against {self.map_label}", *align(table)]
             if len(table[0]) == len(head):
-                lines.append("  coupling: the variance of the difference is so many times smaller than with independent noise")
+                lines.append("  coupling: independent noise would make the variance of the difference so many times larger")
             for (name, flow), d in self.distances().items():
                 if flow == label:
                     lines.append(f"  {name}: sup distance of means {d['sup']:.2g}, rms {d['rms']:.2g}")
@@ -382,7 +383,8 @@ def _sigmas(row: ErrorRow) -> str:
 
 
 def _ratio(row: ErrorRow) -> str:
-    return "-" if np.isnan(row.variance_ratio) else "exact" if np.isinf(row.variance_ratio) else f"{row.variance_ratio:.3g}x"
+    ratio = row.variance_ratio
+    return "-" if np.isnan(ratio) else "exact" if np.isinf(ratio) else f"{ratio:.3g}x"
 
 
 def _law_line(laws: list[LawRow]) -> str:
@@ -402,6 +404,7 @@ def align(table: list[list[str]], left: int = 1) -> list[str]:
     widths = [max(len(r[c]) for r in table) for c in range(len(table[0]))]
     lines = []
     for r in table:
-        cells = [cell.ljust(w) if c < left else cell.rjust(w) for c, (cell, w) in enumerate(zip(r, widths, strict=True))]
+        sized = list(zip(r, widths, strict=True))
+        cells = [cell.ljust(w) for cell, w in sized[:left]] + [cell.rjust(w) for cell, w in sized[left:]]
         lines.append("  " + "  ".join(cells).rstrip())
     return [lines[0], "  " + "  ".join("-" * w for w in widths), *lines[1:]]

@@ -223,7 +223,7 @@ def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: _Lo
         line = np.geomspace(lr.min(), lr.max(), 50)
         ax.plot(line, fit.constant * line**fit.order, color=look.colour, ls=look.dash, lw=look.width, label=label)
     below = np.minimum(2 * error, 0.999 * gap)[seen]
-    bars = {"color": look.colour, "ls": "", "marker": look.marker, "ms": 4.5, "capsize": 2, "lw": 1.0}
+    bars: dict[str, Any] = {"color": look.colour, "ls": "", "marker": look.marker, "ms": 4.5, "capsize": 2, "lw": 1.0}
     ax.errorbar(lr[seen], gap[seen], [below, 2 * error[seen]], **bars, label=None if fit.resolved else label)
     limits = (gap + 2 * error)[~seen & (error > 0)]
     ax.plot(lr[~seen & (error > 0)], limits, color=look.colour, ls="", marker="v", mfc="white", ms=5.5)

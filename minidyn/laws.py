@@ -52,9 +52,10 @@ class LawRow:
 
     def __str__(self) -> str:
         verdict = "distinguishable" if self.distinguishable else "indistinguishable"
+        seen = f"{self.value:.2g} ± {self.standard_error:.2g} (p = {self.p_value:.2g})"
         return (
             f"{self.quantity} at step {self.step:,}: {verdict} at {self.paths:,} paths, {self.distance} distance "
-            f"{self.value:.2g} ± {self.standard_error:.2g} (p = {self.p_value:.2g}); detectable from {self.detectable:.2g}"
+            f"{seen}; detectable from {self.detectable:.2g}"
         )
 
 
@@ -69,8 +70,8 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     weights = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
     seen = _norms(weights[None, order], gaps)[0]
     noise, again = (
-        np.concatenate([_norms(w[:, order], gaps) for w in batches])
-        for batches in (_null(weights, len(a), paired, resamples, rng), _bootstrap(weights, len(a), paired, resamples, rng))
+        np.concatenate([_norms(w[:, order], gaps) for w in draw(weights, len(a), paired, resamples, rng)])
+        for draw in (_null, _bootstrap)
     )
     p = (1 + (noise >= seen).sum(axis=0)) / (1 + resamples)
     critical, common = np.quantile(noise, [0.95, 0.8], axis=0)

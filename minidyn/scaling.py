@@ -71,7 +71,10 @@ class OrderFit:
 
 @dataclass
 class ScalingStudy:
-    """What `scaling_study` returns: `rows` (one per quantity, flow and lr), `fits` (one per quantity and flow), `meta`."""
+    """What `scaling_study` returns.
+
+    rows : one per quantity, flow and learning rate.  fits : one per quantity and flow.  meta : how it was made.
+    """
 
     rows: list[ScalingRow]
     fits: list[OrderFit]
@@ -122,14 +125,16 @@ class ScalingStudy:
             "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (f.flow, f.quantity, *_words(f))) + "</tr>"
             for f in self.fits
         )
-        return f"<table><tr><th>flow</th><th>quantity</th><th>order</th><th>95 %</th><th>chi2/dof</th></tr>{body}</table>"
+        head = "".join(f"<th>{name}</th>" for name in ("flow", "quantity", "order", "95 % interval", "chi2/dof"))
+        return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
                   w0: ArrayLike | Callable[[Map], ArrayLike], time: float | None = None,
                   slow_time: float | None = None, precision: float = 0.1, paths: int | None = None, pilot: int = 400,
                   max_paths: int = 100_000, observe: Any = None, rng: Any = None, threads: int | None = None,
-                  progress: bool | None = None, checkpoint: Any = None, **flow_options: Any) -> ScalingStudy:  # fmt: skip
+                  progress: bool | None = None, checkpoint: Any = None,
+                  **flow_options: Any) -> ScalingStudy:  # fmt: skip
     """The order p of `E[map] - E[flow] = C lr^p`, over a ladder of learning rates.
 
     Parameters
@@ -218,7 +223,7 @@ class _Study:
     def _rung(self, m: Map, steps: int, paths: int, stage: str, place: int) -> list[ScalingRow]:
         key = (*self.sequence.spawn_key, 2 * place + (stage == "study"))
         folder = None if self.checkpoint is None else Path(self.checkpoint) / f"{stage}-{place}"
-        options = {"save_every": steps, "rows": 1, "threads": self.threads, "progress": self.progress}
+        options: dict[str, Any] = {"save_every": steps, "rows": 1, "threads": self.threads, "progress": self.progress}
         result: Comparison = compare(
             m, *(_flow_of(f, m) for f in self.flows), w0=self.w0(m) if callable(self.w0) else self.w0, steps=steps,
             paths=paths, observe=self.observe, rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key),
@@ -283,10 +288,12 @@ def fits_of(rows: list[ScalingRow]) -> list[OrderFit]:
     groups: dict[tuple[str, str], list[ScalingRow]] = {}
     for r in rows:
         groups.setdefault((r.quantity, r.flow), []).append(r)
-    return [
-        OrderFit(*key, *fit_order([r.lr for r in g], [r.difference for r in g], [r.standard_error for r in g]))
-        for key, g in groups.items()
-    ]
+    fits = []
+    for (quantity, flow), g in groups.items():
+        fitted = fit_order([r.lr for r in g], [r.difference for r in g], [r.standard_error for r in g])
+        order, low, high, constant, chi2, resolved = fitted
+        fits.append(OrderFit(quantity, flow, order, low, high, constant, chi2, resolved))
+    return fits
 
 
 def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: float = 0.95,
@@ -341,7 +348,8 @@ def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> tuple[float, f
         return None
     free = len(d) - 2
     scale = max(1.0, least / free) if free else 1.0
-    reach = float(special.ndtri(0.5 + level / 2) if scale == 1.0 else special.stdtrit(free, 0.5 + level / 2)) ** 2 * scale
+    quantile = special.ndtri(0.5 + level / 2) if scale == 1.0 else special.stdtrit(free, 0.5 + level / 2)
+    reach = float(quantile) ** 2 * scale
 
     def risen(p: float) -> float:
         return model(p)[0] - least - reach

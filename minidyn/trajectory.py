@@ -117,7 +117,7 @@ class Run:
             total.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
             size = max(1, values.nbytes // max(len(values), 1))
             for first in range(0, len(values), max(1, 2**24 // size)):  # what lies on disk is never all in memory
-                total.update(np.ascontiguousarray(values[first : first + max(1, 2**24 // size)]))
+                total.update(values[first : first + max(1, 2**24 // size)].tobytes())
         return total.hexdigest()
 
     def describe_status(self) -> str:

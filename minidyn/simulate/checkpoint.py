@@ -30,7 +30,8 @@ except ImportError:  # not on Windows: two runs on one checkpoint go unnoticed t
     fcntl = None  # type: ignore[assignment]
 
 Floats = NDArray[np.float64]
-SECONDS = 5.0  # between two states; longer where writing one takes long
+SECONDS = 5.0  # between two states,
+SPARE = 20.0  # and so many times what writing one takes
 _FORMAT = 1
 _MAGIC = b"minidyn checkpoint\n"
 _SUFFIX = ".rows"
@@ -159,7 +160,7 @@ class Checkpoint(Keeper):
             _write_state(self.folder, header, engine.state())
         self.safe = done
         after = time.perf_counter()
-        self._due = after + max(SECONDS, 20 * (after - now))
+        self._due = after + max(SECONDS, SPARE * (after - now))
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -241,12 +242,13 @@ class FileRows:
 def _write_state(folder: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Replace the state in one move: whoever is killed leaves the older one or the new one."""
     temporary = folder / f"state.{os.getpid()}.tmp"
-    contents = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    contents: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
     header["arrays"] = [[name, a.dtype.str, list(a.shape)] for name, a in contents.items()]
     digest = hashlib.blake2b(digest_size=16)
     try:
         with temporary.open("xb") as file:
-            for part in (_MAGIC, json.dumps(header).encode() + b"\n", *(a.data for a in contents.values() if a.size)):
+            parts: list[Any] = [_MAGIC, json.dumps(header).encode() + b"\n"]
+            for part in parts + [a.data for a in contents.values() if a.size]:
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())

@@ -24,7 +24,8 @@ class Bar:
     def __init__(self, total: float, paths: int, wanted: bool | None, label: str, unit: str = "steps"):
         self.total, self.paths, self.label, self.unit = total, paths, label, unit
         self.outer = _open[-1] if _open else None
-        self.on = (sys.stderr.isatty() if wanted is None else wanted) if self.outer is None else self.outer.on
+        on = sys.stderr.isatty() if wanted is None else wanted
+        self.on: bool = on if self.outer is None else self.outer.on
         self.began = self.logged = time.perf_counter()
         self.first = 0.0
         self.screen: Any = None
@@ -57,7 +58,8 @@ class Bar:
         if write:
             self.logged = now
             left = f"{(self.total - done) / speed:.0f} s left" if speed > 0 else "time left unknown"
-            log.info("%s: %.10g of %.10g %s, %s", self.label, done, self.total, self.unit, f"{text}, {left}".strip(", "))
+            what = ", ".join([text] * bool(text) + [left])
+            log.info("%s: %.10g of %.10g %s, %s", self.label, done, self.total, self.unit, what)
 
     def show(self) -> None:
         """Put the bar on the screen, below the one that it belongs to."""

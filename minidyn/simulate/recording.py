@@ -53,7 +53,7 @@ class Recorder:
             for number, (_, v) in enumerate(values):
                 self.rows.put(f"observed-{number}", self.count, v)
         else:
-            table = [_moments(v) for v in w.T]  # one quantity after the other: a million paths are copied once at a time
+            table = [_moments(v) for v in w.T]  # one after the other: a million paths are copied once at a time
             table += [_moments(v) for _, v in values]
             self.rows.put("moments", self.count, np.array(table))
         self.count += 1

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import resource
 import signal
@@ -228,9 +229,9 @@ def coverage(studies: int = 400) -> None:
     """How often 95 % intervals hold the truth."""
     error = 100 * np.sqrt(0.95 * 0.05 / studies)
     print(f"\n95 % intervals that hold the truth, of {studies} studies (bar: 93 to 97 %; one s.e. is {error:.1f} %)")
-    for name, part in (("independent", _covers_exact), ("paired", _covers_paired), ("order", _covers_order)):
+    for name, part in (("compare", _covers_exact), ("compare", _covers_paired), ("study", _covers_order)):
         for what, hits in part(studies).items():
-            print(f"  {name + ': ' + what:55s} {100 * np.mean(hits):.1f} %")
+            print(f"  {name + ': ' + what:60s} {100 * np.mean(hits):.1f} %")
 
 
 _OU = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.1), md.GaussianNoise(0.3))
@@ -263,10 +264,12 @@ def _covers_paired(studies: int) -> dict[str, list[bool]]:
     large = md.compare(system, flow, paths=100_000, rng=2, **common)
     truth = {row.quantity: row.difference for row in large.errors}
     hits: dict[str, list[bool]] = {f"SGD - quasistatic flow, {name}": [] for name in truth}
-    for seed in range(studies):
-        for row in md.compare(system, flow, paths=100, rng=[3, seed], **common).errors:
+    hits |= {f"{name}, independent noise": [] for name in hits}
+    for seed, coupled in itertools.product(range(studies), (True, False)):
+        for row in md.compare(system, flow, paths=100, rng=[3, seed], coupled=coupled, **common).errors:
             low, high = row.interval()
-            hits[f"SGD - quasistatic flow, {row.quantity}"].append(low <= truth[row.quantity] <= high)
+            name = f"SGD - quasistatic flow, {row.quantity}" + ", independent noise" * (not coupled)
+            hits[name].append(low <= truth[row.quantity] <= high)
     return hits
 
 

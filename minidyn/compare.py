@@ -164,7 +164,7 @@ class Comparison:
                 table = [line[:-1] for line in table]
             lines += ["", f"{label} against {self.map_label}", *align(table)]
             if len(table[0]) == len(head):
-                lines.append("  coupling: independent noise would make the variance of the difference so many times larger")
+                lines.append("  coupling: so many times larger were the variance of the difference with independent noise")
             for (name, flow), d in self.distances().items():
                 if flow == label:
                     lines.append(f"  {name}: sup distance of means {d['sup']:.2g}, rms {d['rms']:.2g}")

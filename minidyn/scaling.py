@@ -3,8 +3,8 @@
     E[map] - E[flow] = C lr^p      at fixed t = lr k, or at fixed slow time lr^2 k
 
 The order p is fitted to the paired differences of means with their standard errors; its interval comes from the
-profile of chi^2 over p. Where a power law fits worse than the error bars say (higher powers of lr are seen),
-the interval is widened by what is left (Birge 1932).
+profile of chi^2 over p. Where a power law fits significantly worse than the error bars explain (higher powers of lr
+are seen), the interval is widened by what is left (Birge 1932).
 """
 
 from __future__ import annotations
@@ -332,33 +332,34 @@ def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> tuple[float, f
     """The minimum of chi^2 over p, and where its profile has risen by as much as the level allows; None if unseen."""
     middle = float(np.exp(np.log(lr).mean()))
 
-    def model(p: float) -> tuple[float, float]:
-        power = (lr / middle) ** p / s
-        best = float(power @ (d / s) / (power @ power))
-        rest = d / s - best * power
-        return float(rest @ rest), best
+    def model(p: ArrayLike) -> tuple[Floats, Floats]:
+        """chi^2 and the constant that makes it least, at every p."""
+        power = (lr / middle) ** np.asarray(p)[..., None] / s
+        best = power @ (d / s) / (power**2).sum(axis=-1)
+        return ((d / s - best[..., None] * power) ** 2).sum(axis=-1), best
 
     grid = np.linspace(*_ORDERS, 321)
-    start = int(np.argmin([model(p)[0] for p in grid]))
+    start = int(np.argmin(model(grid)[0]))
     around = (grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)])
-    order = float(optimize.minimize_scalar(lambda p: model(p)[0], bounds=around, method="bounded",
+    order = float(optimize.minimize_scalar(lambda p: float(model(p)[0]), bounds=around, method="bounded",
                                            options={"xatol": 1e-10}).x)  # fmt: skip
-    least, best = model(order)
+    least, best = map(float, model(order))
     if float((d / s) @ (d / s)) - least < _RESOLVED:
         return None
     free = len(d) - 2
-    scale = max(1.0, least / free) if free else 1.0
-    quantile = special.ndtri(0.5 + level / 2) if scale == 1.0 else special.stdtrit(free, 0.5 + level / 2)
+    misfit = free > 0 and special.chdtrc(free, least) < 1 - level  # more than the error bars explain
+    scale = least / free if misfit else 1.0
+    quantile = special.stdtrit(free, 0.5 + level / 2) if misfit else special.ndtri(0.5 + level / 2)
     reach = float(quantile) ** 2 * scale
 
     def risen(p: float) -> float:
-        return model(p)[0] - least - reach
+        return float(model(p)[0]) - least - reach
 
     ends = []
     for side, limit in ((-1.0, _ORDERS[0]), (1.0, _ORDERS[1])):
         steps = order + side * np.geomspace(1e-9, abs(limit - order) + 1e-9, 200)
-        beyond = next((p for p in steps if risen(p) > 0), None)
-        ends.append(float(optimize.brentq(risen, order, beyond)) if beyond is not None else side * np.inf)
+        beyond = steps[model(steps)[0] > least + reach]
+        ends.append(float(optimize.brentq(risen, order, beyond[0])) if len(beyond) else side * np.inf)
     constant = abs(best) * middle**-order
     return order, ends[0], ends[1], constant, least / free if free else np.nan, True
 

@@ -1,4 +1,4 @@
-"""Runs with a checkpoint: killed at any instant they end with the same bits, or an error says in one sentence why not."""
+"""Runs with a checkpoint: killed at any instant they end with the same bits, or an error says why not."""
 
 import importlib
 import json
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,19 @@ def test_comparisons_and_studies_keep_checkpoints(tmp_path, monkeypatch):
     plain, kept = both(), both(lambda name: tmp_path / name)
     monkeypatch.setattr(engines.MapEngine, "advance", None)
     assert plain == kept == both(lambda name: tmp_path / name)
+
+
+@pytest.mark.parametrize("how", ["streamed", "moments"])
+def test_memory_does_not_grow_with_saves(how, tmp_path):
+    """Ten times as many saves of 20,000 paths take no more memory, streamed to disk or reduced to moments."""
+    peaks = []
+    for saves in (4, 40):
+        options = {"checkpoint": tmp_path / str(saves)} if how == "streamed" else {"keep": "moments"}
+        tracemalloc.start()
+        md.simulate(SGD, [1.0, 0.0], 3 * saves, paths=20_000, save_every=3, rng=0, **options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.05 * peaks[0] < 20e6
 
 
 # Refusals ----------

@@ -59,7 +59,8 @@ class Run:
 
     steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.
     time : (T,) flow time t (`lr k`, or the sum of a schedule's learning rates).
-    w : (paths, T, D) parameters, NaN after a path has ended; None with `keep="moments"`.
+    w : (paths, T, D) parameters, NaN after a path has ended; None with `keep="moments"`. With a checkpoint, and from
+        large files, it is mapped from disk and read-only.
     observables : name -> (paths, T).
     moments : name -> {"mean", "variance", "quantiles", "count"} over the paths at each time, for every
         parameter and observable, with `keep="moments"`.

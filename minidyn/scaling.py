@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 from minidyn.compare import Comparison, ErrorRow, align, compare
 from minidyn.errors import InputError
@@ -316,6 +315,8 @@ def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: 
 
 def _fit_exact(lr: Floats, d: Floats, level: float) -> tuple[float, float, float, float, float, bool]:
     """A line through logarithms; its scatter gives the interval (none for two points)."""
+    from scipy import special
+
     lr, d = lr[d > 0], d[d > 0]
     free = len(d) - 2
     if free < 0:
@@ -330,6 +331,8 @@ def _fit_exact(lr: Floats, d: Floats, level: float) -> tuple[float, float, float
 
 def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> tuple[float, float, float, float, float, bool] | None:
     """The minimum of chi^2 over p, and where its profile has risen by as much as the level allows; None if unseen."""
+    from scipy import optimize, special
+
     middle = float(np.exp(np.log(lr).mean()))
 
     def model(p: ArrayLike) -> tuple[Floats, Floats]:

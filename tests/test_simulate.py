@@ -85,7 +85,7 @@ def test_path_does_not_depend_on_the_other_starts(reference):
 
 def test_digest_is_that_of_the_bits(reference):
     """Equal bits have equal digests whatever the threads; one other bit in any part has another one."""
-    system, fixed, w = reference
+    system, fixed, _ = reference
     runs = [
         md.simulate(system, START, 100, paths=1000, save_every=50, rng=6, threads=n, observe="loss", **fixed)
         for n in (1, 2, 8)

@@ -1,7 +1,7 @@
 """Timings of minidyn's public calls, each beside what it is measured against.
 
     python -m benchmarks            # all of it, some minutes
-    python -m benchmarks gradient   # one part: agreement, gradient, paths, start
+    python -m benchmarks gradient   # one part: agreement, gradient, paths, start, or one of benchmarks/studies.py
 
 Machines are noisy: figures are medians of interleaved repeats, compilation apart.
 """
@@ -21,6 +21,7 @@ import numpy as np
 import sympy as sp
 
 import minidyn as md
+from benchmarks import studies
 
 
 def interleaved(cases: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, float]:
@@ -131,9 +132,10 @@ def agreement() -> None:
 
 
 PARTS = {"agreement": agreement, "gradient": gradient, "paths": paths, "start": start}
+PARTS |= studies.PARTS
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or list(PARTS)
+    wanted = [name for name in sys.argv[1:] if name != "full"] or [name for name in PARTS if name not in studies.PARTS]
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         sys.exit(f"no part is called {unknown[0]!r}; there are {', '.join(PARTS)}")

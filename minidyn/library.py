@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from minidyn.flows.base import Flow
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
+from minidyn.scaling import ScalingStudy, scaling_study
 
 FLOWS: Mapping[str, type[Flow]] = {"quasistatic": QuasistaticFlow, "gradient": GradientFlow}
 
@@ -113,6 +114,19 @@ class Model:
         result = compare(self.map, *self.flows(), **given)
         result.meta |= {"model": self.name, "model_text": self.text}
         return result
+
+    def scale(self, lrs: Sequence[float], **options: Any) -> ScalingStudy:
+        """A `scaling_study` of the map and its flows from where the model starts; keyword arguments override.
+
+        >>> import minidyn as md
+        >>> study = md.load_model("valley").scale([0.1, 0.05], slow_time=0.1, paths=64)
+        >>> [row.steps for row in study.rows if row.quantity == "x"]
+        [10, 40]
+        """
+        given: dict[str, Any] = {"w0": self.w0, "observe": self.observe, "rng": self.seed} | options
+        study = scaling_study(self.map, *self.flows(), lrs=lrs, **given)
+        study.meta |= {"model": self.name, "model_text": self.text}
+        return study
 
     def __repr__(self) -> str:
         return f"Model {self.name}: {self.title}\n  {self.map!r}\n  {self.steps:,} steps, {self.paths:,} paths"

@@ -64,6 +64,8 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
     size, lr = len(w), flow.map.lr()
     drift, diffusion = flow.drift(w), flow.diffusion(w)
 
+    BITS(flow.of(flow.map).drift(w), drift)  # the same theory with the same options
+
     # shapes, and batched = single
     assert flow.dim == size
     assert drift.shape == (size,) and diffusion.shape[:-1] == (size,) and diffusion.ndim == 2

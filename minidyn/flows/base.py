@@ -38,6 +38,18 @@ class Flow:
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""
 
+    def __new__(cls, *args: Any, **options: Any) -> Flow:
+        flow = super().__new__(cls)
+        flow._made_with = (args[1:], {name: v for name, v in options.items() if name != "system"})
+        return flow
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def of(self, system: Map) -> Flow:
+        """The same flow of another map, such as this one at another learning rate."""
+        args, options = self._made_with
+        return type(self)(system, *args, **options)
+
     def __init__(self, system: Map):
         if not isinstance(system, Map):
             raise InputError(f"{type(self).__name__} is the flow of a map: give it a Map, not {system!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -35,6 +35,8 @@ class Engine(Protocol):
     def advance(self, done: int, count: int) -> None: ...
     def parameters(self) -> Floats: ...
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]: ...
+    def state(self) -> dict[str, NDArray[Any]]: ...
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
 
 
 def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint64], method: str | None,
@@ -93,6 +95,15 @@ class _Threaded:
         else:
             self._rate = count / taken
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The very arrays that change as the engine advances: what a checkpoint keeps."""
+        raise NotImplementedError
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the state of an engine that was made alike."""
+        for name, array in self.state().items():
+            array[...] = state[name]
+
 
 class MapEngine(_Threaded):
     """A map on blocks of 64 paths side by side."""
@@ -119,6 +130,9 @@ class MapEngine(_Threaded):
             )  # fmt: skip
 
         self.spread(count, work)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {"blocks": self.blocks, "streams": self.streams, "alive": self.alive, "orders": self.orders}
 
     def parameters(self) -> Floats:
         w = unpack(self.blocks, self.paths)[:, : self.system.dim].copy()
@@ -172,6 +186,9 @@ class OdeEngine(_FlowPaths):
 
         self.spread(count, work)
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {"points": self.points, "h": self.h, "status": self.status, "ended": self.ended}
+
     def parameters(self) -> Floats:
         return self.points[self.which, : self.flow.dim]
 
@@ -212,6 +229,9 @@ class SdeEngine(_FlowPaths):
             )  # fmt: skip
 
         self.spread(count, work)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {"blocks": self.blocks, "streams": self.streams, "status": self.status, "ended": self.ended}
 
     def parameters(self) -> Floats:
         return unpack(self.blocks, self.paths)[:, : self.flow.dim].copy()

@@ -33,6 +33,7 @@ from minidyn.maps import Map
 from minidyn.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
 from minidyn.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
 from minidyn.simulate import simulate
+from minidyn.stability import Condition, Stability, StabilityDiagram, stability, stability_diagram
 from minidyn.trajectory import Run, Status
 
 try:
@@ -57,6 +58,7 @@ __all__ = [
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
     "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",
     "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
+    "Condition", "Stability", "StabilityDiagram", "stability", "stability_diagram",
 ]  # fmt: skip
 
 

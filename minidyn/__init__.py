@@ -24,6 +24,7 @@ from minidyn.errors import (
     ModelFileError,
     SolverError,
 )
+from minidyn.escape import Escape, escape
 from minidyn.flows import Flow, GradientFlow, QuasistaticFlow
 from minidyn.kernels import cache
 from minidyn.library import Model, list_models, load_model
@@ -53,12 +54,53 @@ def load(path: Any) -> Any:
 
 
 __all__ = [
-    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Comparison", "ErrorRow", "ExpressionError", "Flow",
-    "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
-    "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
-    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",
-    "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
-    "Condition", "Stability", "StabilityDiagram", "stability", "stability_diagram",
+    "GD",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "ArchiveError",
+    "Comparison",
+    "Condition",
+    "ErrorRow",
+    "Escape",
+    "ExpressionError",
+    "Flow",
+    "FlowError",
+    "GaussianNoise",
+    "GradientFlow",
+    "InputError",
+    "LabelNoise",
+    "Lion",
+    "Loss",
+    "Manifold",
+    "ManifoldError",
+    "Map",
+    "Minibatch",
+    "MinidynError",
+    "Model",
+    "ModelFileError",
+    "Noise",
+    "QuasistaticFlow",
+    "RMSProp",
+    "Reshuffle",
+    "Rule",
+    "Run",
+    "SignGD",
+    "SolverError",
+    "Stability",
+    "StabilityDiagram",
+    "Status",
+    "cache",
+    "compare",
+    "escape",
+    "list_models",
+    "load",
+    "load_model",
+    "rule",
+    "simulate",
+    "stability",
+    "stability_diagram",
+    "vector",
 ]  # fmt: skip
 
 

@@ -326,7 +326,7 @@ class Loss:
         self._add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
         self._add_vector(add, "third", "w, u, v, c, d, out", _differentiate(along, "v"), "T[u, v]")
         one = self.sample_node(g)
-        options = {"headers": _ONE_SAMPLE, "sample_count": "1"}
+        options: dict[str, Any] = {"headers": _ONE_SAMPLE, "sample_count": "1"}
         src.add("sample_value", "w, c, d, sample", self._returning(g, _first(one), **options), "one sample's loss")
         self._add_vector(src.add, "sample_grad", "w, c, d, sample, out",
                          derivatives.reverse(_first(one), "w"), "its gradient", **options)  # fmt: skip
@@ -347,7 +347,7 @@ class Loss:
         (the model's gradient in the columns of the data) for regressions. A module of its own, so that
         nobody else compiles them."""
         src = Source(f"samples of the loss {self.expr}" if len(str(self.expr)) < 200 else "samples of the loss")
-        options = {"headers": _ONE_SAMPLE, "sample_count": "1"}
+        options: dict[str, Any] = {"headers": _ONE_SAMPLE, "sample_count": "1"}
         g = Graph()
         pairs = derivatives.reverse(_first(self.sample_node(g)), "w")
         self._add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",

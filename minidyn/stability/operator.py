@@ -16,18 +16,20 @@ of the size of the Hessian take the place of an operator of its squared size. `T
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from minidyn.errors import SolverError
 
 Floats = NDArray[np.float64]
 _DENSE = 4  # up to so many modes the operator is written out
+_BASIS = 24  # vectors of a Krylov space
+_RESTARTS = 40
 _PAIRS = 100_000  # solved at a time
 
 
@@ -80,7 +82,7 @@ class Modes:
     kappa: float = 0.0
     label: float = 0.0
     dense: bool = False
-    _seed: list[Floats] = field(default_factory=list, compare=False)  # the last leading matrix, where the next search starts
+    _seed: list[Floats] = field(default_factory=list, compare=False)  # where the next search starts
 
     @property
     def lam(self) -> Floats:
@@ -164,9 +166,9 @@ class Modes:
             out = outer * self.noise(inner * (C + C.T) / 2)
             return np.asarray(((out + out.T) / 2).ravel())
 
-        start = self._seed[-1] / outer if self._seed else once(np.diag(self.lam / outer.diagonal() + 1e-300).ravel())
+        start = self._seed[-1] * outer if self._seed else once(np.diag(self.lam).ravel())
         value, vector = _leading(once, start.ravel(), r, symmetric, self.dense)
-        C = outer * vector.reshape(r, r)
+        C = vector.reshape(r, r) / outer
         C *= np.sign(np.trace(C)) or 1.0
         self._seed[:] = [C]
         return value, C
@@ -213,9 +215,9 @@ class Modes:
         return self.feedback(1.0)[0] if self.deterministic < 1 else np.inf
 
 
-def _leading(once: object, start: Floats, r: int, symmetric: bool, dense: bool) -> tuple[float, Floats]:
+def _leading(once: Callable[[Floats], Floats], start: Floats, r: int, symmetric: bool,
+             dense: bool) -> tuple[float, Floats]:  # fmt: skip
     """The eigenvalue of largest real part, and its vector."""
-    assert callable(once)
     size = r * r
     if dense or r <= _DENSE:
         matrix = np.column_stack([once(e) for e in np.eye(size)])
@@ -224,12 +226,36 @@ def _leading(once: object, start: Floats, r: int, symmetric: bool, dense: bool) 
         return float(values[best].real), np.asarray(vectors[:, best].real)
     if not np.abs(start).max() > 0:
         return 0.0, np.ones(size)
-    operator = LinearOperator((size, size), matvec=once, dtype=float)
-    try:
-        if symmetric:
-            values, vectors = eigsh(operator, 1, which="LA", v0=start, ncv=min(20, size - 1), tol=1e-12, maxiter=500)
-        else:
-            values, vectors = eigs(operator, 1, which="LR", v0=start, ncv=min(24, size - 1), tol=1e-12, maxiter=500)
-    except ArpackNoConvergence as error:
-        raise SolverError("the leading second moment did not converge; try a larger gap=.") from error
-    return float(values[0].real), np.asarray(vectors[:, 0].real)
+    # the error of the eigenvalue is that of the vector, squared where the operator is symmetric
+    tolerance = 1e-8 if symmetric else 1e-12
+    for _ in range(_RESTARTS):
+        value, start, residual = _arnoldi(once, start, tolerance)
+        if residual <= tolerance * abs(value):
+            return value, start
+    raise SolverError("the leading second moment did not converge; try a larger gap=.")
+
+
+def _arnoldi(once: Callable[[Floats], Floats], start: Floats, tolerance: float) -> tuple[float, Floats, float]:
+    """Ritz value of largest real part, its vector and residual, as soon as the residual is small.
+
+    scipy's ARPACK always spends a whole basis; near a known vector a few products are enough.
+    """
+    V = np.empty((_BASIS + 1, len(start)))
+    H = np.zeros((_BASIS + 1, _BASIS))
+    V[0] = start / np.linalg.norm(start)
+    for m in range(1, _BASIS + 1):
+        x = once(V[m - 1])
+        for _ in range(2):  # orthogonal to rounding
+            along = V[:m] @ x
+            x = x - along @ V[:m]
+            H[:m, m - 1] += along
+        H[m, m - 1] = np.linalg.norm(x)
+        values, vectors = np.linalg.eig(H[:m, :m])
+        best = int(np.argmax(values.real))
+        y = vectors[:, best].real
+        y = y / np.linalg.norm(y)
+        residual = float(H[m, m - 1] * abs(y[-1]))
+        if residual <= tolerance * abs(values[best].real) or H[m, m - 1] == 0:
+            break
+        V[m] = x / H[m, m - 1]
+    return float(values[best].real), np.asarray(y @ V[:m]), residual

@@ -128,10 +128,16 @@ class Minimum:
     @cached_property
     def plain_spectrum(self) -> Floats:
         """Eigenvalues of the Hessian without preconditioner, largest first; negative ones last."""
-        J = self.jacobian
-        if J is not None:
-            return np.linalg.svd(J / np.sqrt(len(J)), compute_uv=False) ** 2
-        return np.linalg.eigvalsh(self.hessian)[::-1]
+        if self.jacobian is not None:
+            return self._directions[0]
+        return np.asarray(np.linalg.eigvalsh(self.hessian)[::-1])
+
+    @cached_property
+    def _directions(self) -> tuple[Floats, Floats]:
+        """Eigenvalues and eigenvectors (r, D) of the Hessian that the Jacobian makes, without preconditioner."""
+        assert self.jacobian is not None
+        _, s, rows = np.linalg.svd(self.jacobian / np.sqrt(len(self.jacobian)), full_matrices=False)
+        return s**2, rows
 
     @cached_property
     def scales(self) -> Floats:
@@ -160,8 +166,12 @@ class Minimum:
         """Modes (D, r) and their curvatures (r,), largest first, without the tangent space of the minima."""
         root, J = self.scales[:, 0], self.jacobian
         if J is not None:
-            _, s, vectors = np.linalg.svd(J * root / np.sqrt(len(J)), full_matrices=False)
-            values, basis = s**2, vectors.T
+            if (root == 1).all():
+                values, vectors = self._directions
+            else:
+                _, s, vectors = np.linalg.svd(J * root / np.sqrt(len(J)), full_matrices=False)
+                values = s**2
+            basis = vectors.T
         else:
             values, basis = np.linalg.eigh(root[:, None] * self.hessian * root)
             values, basis = values[::-1], basis[:, ::-1]
@@ -244,8 +254,7 @@ class Minimum:
             return 0.0
         J = self.jacobian
         if J is not None:
-            _, _, rows = np.linalg.svd(J, full_matrices=False)
-            h = J @ rows.T
+            h = J @ self._directions[1].T
             mean = h.T @ h / n
             spread = (h.T * (h * h).sum(axis=1)) @ h / n - mean @ mean
         else:

@@ -18,7 +18,7 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.errors import FlowError, InputError
-from minidyn.rules import _G, _Q, _THETA, K, AveragedRule, Rule, averaged
+from minidyn.rules import _G, _Q, _THETA, AveragedRule, K, Rule, averaged
 
 if TYPE_CHECKING:
     from minidyn.maps import Map
@@ -110,7 +110,8 @@ def _functions(rule: AveragedRule, key: Any, states: tuple[str, ...], hyper: tup
         smooth = [e.replace(sp.sign, lambda x: sp.S.Zero) for e in rule.outputs] if rule.sign_gain else rule.outputs
         inner = [smooth[1:], [[sp.diff(e, s) for s in names] for e in smooth[1:]]]
         slopes = [[sp.diff(e, s) for s in (_THETA, _G, *names)] for e in smooth]
-        _known[key, states, hyper] = tuple(_vectorized(sp.lambdify(args, e, modules=["scipy", "numpy"])) for e in (inner, slopes))
+        made = (sp.lambdify(args, e, modules=["scipy", "numpy"]) for e in (inner, slopes))
+        _known[key, states, hyper] = tuple(_vectorized(f) for f in made)
     return _known[key, states, hyper]
 
 

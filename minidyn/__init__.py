@@ -25,6 +25,7 @@ from minidyn.errors import (
     SolverError,
 )
 from minidyn.escape import Escape, escape
+from minidyn.flatness import Flatness, Smoothness, flatness, smoothness
 from minidyn.flows import Flow, GradientFlow, QuasistaticFlow
 from minidyn.kernels import cache
 from minidyn.library import Model, list_models, load_model

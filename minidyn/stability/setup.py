@@ -227,7 +227,7 @@ class Minimum:
         return (self.loss.n_samples or 1) * max(modes**2, modes * len(self.w)) <= _ROOM
 
     def _model_hessians(self, basis: Floats) -> Floats:
-        """`basis^T (Hessian of f_i) basis`, (n, r, r): with every residual 1, `H_i = grad f_i grad f_i^T + Hess f_i`."""
+        """Hessians of the outputs f_i, (n, r, r): with every residual 1, `H_i = grad f_i grad f_i^T + Hess f_i`."""
         values = self.loss.model_values(self.w)
         shifted = self.loss.with_data({self.loss.target: values - 1.0})
         along = self.loss.jacobian(self.w) @ basis

@@ -152,6 +152,46 @@ def derive(
 
 
 @app.command()
+def stability(
+    model: _ModelName,
+    lr: Annotated[list[float] | None, typer.Option(help="Learning rate; repeat it for several.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=0, help="Batch size, 0 for the full batch; repeat it for several.")
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Points from which minima are searched.")] = 24,
+    spread: Annotated[float, typer.Option(min=0, help="Spread of those points around the model's start.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of those points.")] = 0,
+    out: Annotated[str, typer.Option(help="The picture, or a folder for it.", metavar="PATH")] = "",
+    no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
+    debug: _Debug = False,
+) -> None:
+    """Report which minima of a model its optimizer can stay in, and draw them."""
+    from minidyn.errors import ManifoldError
+    from minidyn.library import load_model
+    from minidyn.stability import stability as verdict
+    from minidyn.stability import stability_diagram
+
+    known = load_model(model)
+    stem = _stem(out, f"{known.name}_stability")
+    target = stem if stem.suffix in (".pdf", ".svg") else stem.with_name(stem.name + ".png")
+    if not no_figure:
+        _check_writable(target)
+    minima = known.minima(starts, spread=spread, seed=seed)
+    if not len(minima):
+        raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
+    system = known.map.with_lr(lr[0]) if lr else known.map
+    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, below the model's start")
+    typer.echo(verdict(system, minima[0]).summary() + "\n")
+    sizes = None if not batch else [b or None for b in batch]
+    diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)
+    typer.echo(f"{len(minima)} minima from {starts} starts: verdict, and growth of second moments per step")
+    typer.echo(diagram.summary())
+    if not no_figure:
+        diagram.plot(target)
+        typer.echo(f"wrote {target}")
+
+
+@app.command()
 def show(file: _File, debug: _Debug = False) -> None:
     """Print what a result file holds: its table and what made it."""
     result = _load(file)

@@ -111,8 +111,11 @@ def run(
     outputs = [stem.with_name(stem.name + end) for end in ([".h5"] if no_figure else [".h5", ".png"])]
     for output in outputs:
         _check_writable(output)
-    typer.echo(_introduction(chosen))
     began = time.perf_counter()
+    if not chosen.spec.experiment.flows:
+        _run_map(chosen, threads, outputs, context.obj or [])
+        return
+    typer.echo(_introduction(chosen))
     _prepare(chosen)
     _stop_if_asked()
     if not no_figure:  # matplotlib loads while compiled code runs
@@ -128,6 +131,25 @@ def run(
         plot_comparison(result, loss=chosen.loss, path=outputs[1])
     typer.echo("wrote " + " and ".join(str(output) for output in outputs))
     _fail_if_nothing_finished(result)
+
+
+def _run_map(model: Model, threads: int | None, outputs: list[Path], arguments: list[str]) -> None:
+    """A model without flows: its map alone."""
+    from minidyn.errors import SolverError
+    from minidyn.simulate import simulate
+
+    typer.echo(f"{model.name}: {model.title}\nrunning {model.map.rule}: {model.paths:,} paths, {model.steps:,} steps\n")
+    result = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
+                      observe=model.observe, rng=model.seed, threads=threads)  # fmt: skip
+    _stop_if_asked()
+    result.meta |= {"model": model.name, "model_text": model.text, "command": shlex.join(["minidyn", *arguments])}
+    typer.echo(repr(result) + "\n")
+    result.save(outputs[0])
+    if len(outputs) > 1:
+        result.plot(path=outputs[1])
+    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
+    if not result.finished.any():
+        raise SolverError(f"no path finished: {result.describe_status()}; try a smaller --lr or fewer --steps.")
 
 
 def _prepare(model: Model) -> None:

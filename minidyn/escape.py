@@ -17,6 +17,7 @@ from minidyn.stability import Stability, stability
 
 Floats = NDArray[np.float64]
 _GROUPS = 50  # of paths, for standard errors
+_FOLLOWED = 2000  # paths whose end is followed to a minimum
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Escape:
     measured, standard_error : the same from the paths, while deviations are small.
     steps, second_moment : (T,), mean of `|theta - w|^2` over the paths at those steps.
     destinations : minima in which paths ended, (M, D), the most visited first, with `fractions` (M,) of the paths.
+        Of very many paths the first 2,000 are followed.
     left : fraction of paths that ended away from the starting minimum.  lost : fraction that diverged or whose
         gradient flow reached no minimum.
     """
@@ -105,7 +107,7 @@ def escape(system: Map, w: ArrayLike, *, radius: float = 1e-6, steps: int = 1000
     with np.errstate(invalid="ignore", over="ignore"):
         moments = np.nanmean(((late.w - report.place.w) ** 2).sum(axis=-1), axis=0) if late.finished.any() else None
     ends = late.w[:, -1]
-    destinations, fractions, left, lost = _where(system, report.place.w, ends)
+    destinations, fractions, left, lost = _where(system, report.place.w, ends[:_FOLLOWED])
     kept = late.steps if moments is not None else early.steps
     return Escape(
         report.growth, measured, error, kept, size.mean(axis=0) if moments is None else moments, destinations,

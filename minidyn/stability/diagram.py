@@ -54,9 +54,9 @@ class StabilityDiagram:
 
     def plot(self, path: Any = None) -> Any:
         """The figure: one panel per setting; saved to `path` where one is given."""
-        from minidyn import diagrams
+        from minidyn.diagrams import plot_stability
 
-        return diagrams.plot_stability(self, path=path)
+        return plot_stability(self, path=path)
 
     def summary(self) -> str:
         """A table: the minima, and whether each setting keeps them."""

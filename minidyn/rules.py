@@ -394,3 +394,42 @@ def _limit(e: sp.Expr) -> sp.Expr:
     """Bias corrections have died out: `beta**k -> 0`."""
     powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
     return e.xreplace({p: sp.S.Zero for p in powers})
+
+
+# -- one step as a displacement (theory.md, section 4) ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """One coordinate of a noiseless step, `moved = (theta' - theta, s' - s)`, in `theta, g` and the states.
+
+    Powers such as `beta^k` have gone to their limit 0; `k` remains only in schedules.
+    """
+
+    rule: Rule
+    moved: list[sp.Expr]
+
+    def nodes(self, graph: Graph) -> list[Node]:
+        """The displacements as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
+        return AveragedRule(self.rule, [], [], None, ()).nodes(graph, self.moved)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the step has derivatives in the gradient and the states everywhere (no `sign`, `Abs`, ...)."""
+        return not any(e.has(sp.sign, sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside) for e in self.moved)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the step is linear in the gradient and the states alone, with constant coefficients."""
+        moving = {_THETA, _G, *(sp.Symbol(s) for s in self.rule.states)}
+        slopes = [sp.diff(e, s) for e in self.moved for s in moving] if self.smooth else [_G]
+        return not any(s.free_symbols & moving for s in slopes) and not any(sp.diff(e, _THETA) for e in self.moved)
+
+
+def displacement(rule: Rule) -> Displacement:
+    """The step of a rule as a displacement of theta and of its states."""
+    new, updates = rule.symbolic()
+    new, slope = _limit(new), sp.diff(_limit(new), _THETA)
+    # theta' may hold theta times 1 - lr weight_decay: what is small is found before rounding can hide it
+    moved = new - _THETA if slope.has(_THETA) else (slope - 1) * _THETA + new.xreplace({_THETA: sp.S.Zero})
+    return Displacement(rule, [moved, *(_limit(e) - sp.Symbol(s) for e, s in zip(updates, rule.states, strict=True))])

@@ -2,6 +2,7 @@
 
 from minidyn.flows.base import Flow
 from minidyn.flows.gradient import GradientFlow
+from minidyn.flows.modified import ModifiedFlow
 from minidyn.flows.quasistatic import QuasistaticFlow
 
-__all__ = ["Flow", "GradientFlow", "QuasistaticFlow"]
+__all__ = ["Flow", "GradientFlow", "ModifiedFlow", "QuasistaticFlow"]

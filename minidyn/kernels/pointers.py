@@ -26,6 +26,8 @@ SIGNATURES = {
     "draw": _I(_U1, _F1, _I1, _I1, _I, _I),  # r, z, index, order, k, n
     "step": _I(_F1, _F1, _I1, _I, _I, _F1, _F1, _F2, _F1, _F1),  # s, z, index, size, k, hp, c, d, nz, ok
     "grad": types.void(_F1, _F1, _F2, _F1),  # w, c, d, out
+    "hvp": types.void(_F1, _F1, _F1, _F2, _F1),  # w, u, c, d, out
+    "third": types.void(_F1, _F1, _F1, _F1, _F2, _F1),  # w, u, v, c, d, out
     "hessian": types.void(_F1, _F1, _F2, _F2),  # w, c, d, out
     "third_trace": types.void(_F1, _F2, _F1, _F2, _F1),  # w, cov, c, d, out
     "sigma": types.void(_F1, _F1, _F2, _F1, _F2),  # w, c, d, nz, out
@@ -34,6 +36,7 @@ SIGNATURES = {
     "noise_dq": types.void(_F1, _F1, _F1, _F2, _F1, _F1),  # w, u, c, d, nz, out
     "noise_ddq": types.void(_F1, _F1, _F1, _F1, _F2, _F1, _F1),  # w, u, v, c, d, nz, out
     "jets": types.void(_F1, _F1, _F1, _F1, _F1, _F1, _F1, _F1),  # x, hp, kk, R, J, K, gain, sign_gain
+    "steps": types.void(_F1, _F1, _F1, _F1, _F1, _F1, _F1),  # x, hp, kk, R, J, gain, curve
     "speed": _F(_F, _F1),  # k, hp
 }
 

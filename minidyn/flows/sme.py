@@ -306,7 +306,7 @@ class StochasticModifiedFlow(Flow):
         small += [f"1 - {h} = {sp.sympify(1 - v).evalf(3)}" for h, v in hyper.items() if h.startswith(("beta", "mom"))]
         at = "" if w is None else f"; at w the second-order term is {self.validity(w):.2g} of the drift"
         names = ["theta", *self.map.rule.states]
-        assumed = ["smooth loss and noise", "bias corrections over"] if self.map.rule.uses_step else ["smooth loss and noise"]
+        assumed = ["smooth loss and noise"] + ["bias corrections over"] * self.map.rule.uses_step
         if self.squares:
             assumed.append("fourth moments of the noise as those of a Gaussian")
         return "\n".join([
@@ -321,8 +321,9 @@ class StochasticModifiedFlow(Flow):
 
     def _text(self, names: list[str]) -> list[str]:
         drift = "M" if self.order == 1 else "(M - M' M/2)"
+        steps = [f"  {n}' - {n} = {e}" for n, e in zip(names, self.moved.moved, strict=True)]
         return [
-            "one step f, per coordinate:", *(f"  {n}' - {n} = {e}" for n, e in zip(names, self.moved.moved, strict=True)),
+            "one step f, per coordinate:", *steps,
             f"dz = {drift} dk + C^1/2 dW,  M = f + q f_gg/2,  q = diag Sigma",
             "C = (f_g f_g^T) o Sigma" + (" + (f_gg f_gg^T) o Sigma o Sigma / 2" if self.squares else ""),
         ]  # fmt: skip

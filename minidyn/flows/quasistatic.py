@@ -154,7 +154,8 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     weak = np.zeros(size)
     A = np.empty((size, size))
     Q = np.empty((size, size))
-    code = analyse(fns, point, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q)
+    extra = np.empty((dim, dim))
+    code = analyse(fns, point, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q, extra)
     if code != 0:
         return code
     frame = np.empty((dim, tangent))
@@ -181,6 +182,12 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     if not discrete_lyapunov(half, noise, W):
         return 5
     add_twice_symmetric(cross, W)
+    if fp[10 + states] >= 0.0:
+        place = (1 + np.int64(fp[10 + states])) * dim
+        for i in range(dim):
+            for j in range(dim):
+                W[j, place + i] += extra[j, i]
+                W[place + i, j] += extra[j, i]
     bend = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, W, bend)
     multiply(P, Q, half)

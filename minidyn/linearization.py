@@ -67,12 +67,13 @@ class AveragedMap:
 
 def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
     """What compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
-    whether the rule takes signs, has accumulators, shares the map's normals, which states are frozen, and what
-    the sign remembers of the noise."""
+    whether the rule takes signs, has accumulators, shares the map's normals, which states are frozen, what the
+    sign remembers of the noise, and whether accumulators see the oscillation too."""
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
+    answers = float(accumulators == "self-consistent" and any(rule.accumulators))
     known = (len(frozen), not _constant_diagonal(system), rule.sign_gain is not None, any(rule.accumulators), coupled)
-    return [*map(float, known), *frozen, *map(float, rule.memory)]
+    return [*map(float, known), *frozen, *map(float, rule.memory), answers]
 
 
 def _constant_diagonal(system: Map) -> bool:
@@ -440,8 +441,10 @@ def assemble(H, dq, J, A):
 
 
 @inner
-def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q, extra):
-    """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q."""
+def analyse(fns, w, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra):
+    """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q.
+
+    `more` is what accumulators see beside the noise, coordinate by coordinate."""
     _, hessian, _, sigma, _, _, _, _, _ = fns
     dim = w.shape[0]
     states = np.int64(fp[2])
@@ -452,6 +455,8 @@ def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q,
     width = 3 + states
     q = np.empty(dim)
     noise_slopes(fns, w, c, d, nz, fp, q, dq)
+    for i in range(dim):
+        q[i] += more[i]
     X = np.empty((dim, width))
     R = np.empty((dim, 1 + states))
     sign_gain = np.zeros((dim, 1 + states))

@@ -412,8 +412,10 @@ def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr,
             f"{rule.name} takes the sign of {inner}; averaging knows the sign of the gradient (SignGD) and of one "
             "running mean of it (Lion)."
         )
-    if any(isinstance(v, sp.Expr) for h, v in rule.hyper.items() if sp.Symbol(h, positive=True) in inner.free_symbols):
-        raise FlowError(f"{rule.name}: averaging its sign needs constant numbers for {', '.join(map(str, rule.hyper))}.")
+    used = inner.free_symbols | updates[place].free_symbols
+    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and sp.Symbol(h, positive=True) in used]
+    if moving_hyper:
+        raise FlowError(f"the average of {rule.name}'s sign needs a constant {moving_hyper[0]}, not a schedule.")
     kept = alphas[place] ** 2 * feed**2 / (1 - pole**2)
     variance = gamma**2 + kept
     next_step = _number(rule, (kept * pole + alphas[place] * gamma * feed) / variance)
@@ -422,7 +424,8 @@ def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr,
 
 def _number(rule: Rule, e: sp.Expr) -> float:
     """An expression in the hyperparameters as a number; schedules stand at 1."""
-    return float(e.subs({sp.Symbol(h, positive=True): 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}))
+    numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
+    return float(e.subs({sp.Symbol(h, positive=True): v for h, v in numbers.items()}))
 
 
 def _limit(e: sp.Expr) -> sp.Expr:

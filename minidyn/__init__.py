@@ -27,7 +27,7 @@ from minidyn.errors import (
 )
 from minidyn.escape import Escape, escape
 from minidyn.flatness import Flatness, Smoothness, flatness, smoothness
-from minidyn.flows import Flow, GradientFlow, QuasistaticFlow
+from minidyn.flows import Flow, GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
 from minidyn.kernels import cache
 from minidyn.laws import LawRow
 from minidyn.library import Model, list_models, load_model
@@ -68,7 +68,7 @@ __all__ = [
 ]  # fmt: skip
 __all__ += [
     "Condition", "Escape", "Flatness", "Smoothness", "Stability", "StabilityDiagram", "escape", "flatness",
-    "smoothness", "stability", "stability_diagram",
+    "smoothness", "stability", "stability_diagram", "ModifiedFlow", "StochasticModifiedFlow",
 ]  # fmt: skip
 
 

@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from minidyn import modelfile, noise, rules
 from minidyn.compare import Comparison, compare
 from minidyn.errors import InputError, ModelFileError
-from minidyn.flows import GradientFlow, QuasistaticFlow
+from minidyn.flows import GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
 from minidyn.flows.base import Flow
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.scaling import ScalingStudy, scaling_study
 
-FLOWS: Mapping[str, type[Flow]] = {"quasistatic": QuasistaticFlow, "gradient": GradientFlow}
+FLOWS: Mapping[str, type[Flow]] = {
+    "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
+    "modified": ModifiedFlow, "sme": StochasticModifiedFlow,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "Adam": ("lr", "beta1", "beta2", "eps"),
     "AdamW": ("lr", "beta1", "beta2", "eps", "weight_decay"),
 }
-FLOWS = ("gradient", "modified", "stochastic_modified", "quasistatic", "subquadratic", "rod", "central")
+FLOWS = ("gradient", "modified", "sme", "quasistatic", "subquadratic", "rod", "central")
 OBSERVABLES = (
     "loss", "gradient_norm", "sharpness", "trace", "distance", "norm", "test_error", "input_gradient",
     "input_gradient_bound",

@@ -3,5 +3,6 @@
 from minidyn.flows.base import Flow
 from minidyn.flows.gradient import GradientFlow
 from minidyn.flows.quasistatic import QuasistaticFlow
+from minidyn.flows.rod import RodFlow
 
-__all__ = ["Flow", "GradientFlow", "QuasistaticFlow"]
+__all__ = ["Flow", "GradientFlow", "QuasistaticFlow", "RodFlow"]

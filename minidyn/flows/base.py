@@ -33,6 +33,7 @@ class Flow:
     retract: ClassVar[Any]
     columns: int = 0
     rows: int = 0
+    centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that
 
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""

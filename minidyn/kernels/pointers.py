@@ -35,6 +35,7 @@ SIGNATURES = {
     "noise_ddq": types.void(_F1, _F1, _F1, _F1, _F2, _F1, _F1),  # w, u, v, c, d, nz, out
     "jets": types.void(_F1, _F1, _F1, _F1, _F1, _F1, _F1, _F1),  # x, hp, kk, R, J, K, gain, sign_gain
     "speed": _F(_F, _F1),  # k, hp
+    "rule_step": types.void(_F1, _F1, _F, _F1, _F1),  # z, g, k, hp, out
 }
 
 

@@ -24,7 +24,7 @@ from minidyn.errors import (
     ModelFileError,
     SolverError,
 )
-from minidyn.flows import Flow, GradientFlow, QuasistaticFlow, RodFlow
+from minidyn.flows import CentralFlow, Flow, GradientFlow, QuasistaticFlow, RodFlow
 from minidyn.kernels import cache
 from minidyn.library import Model, list_models, load_model
 from minidyn.loss import Loss, vector
@@ -52,7 +52,7 @@ def load(path: Any) -> Any:
 
 
 __all__ = [
-    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Comparison", "ErrorRow", "ExpressionError", "Flow",
+    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "ErrorRow", "ExpressionError", "Flow",
     "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
     "QuasistaticFlow", "RMSProp", "Reshuffle", "RodFlow", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",

@@ -1,8 +1,9 @@
 """Effective flows, one file per theory."""
 
 from minidyn.flows.base import Flow
+from minidyn.flows.central import CentralFlow
 from minidyn.flows.gradient import GradientFlow
 from minidyn.flows.quasistatic import QuasistaticFlow
 from minidyn.flows.rod import RodFlow
 
-__all__ = ["Flow", "GradientFlow", "QuasistaticFlow", "RodFlow"]
+__all__ = ["CentralFlow", "Flow", "GradientFlow", "QuasistaticFlow", "RodFlow"]

@@ -35,6 +35,8 @@ class Flow:
     rows: int = 0
     centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that
 
+    carries: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
+
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""
 
@@ -105,6 +107,13 @@ class Flow:
         m = self.map
         field, _, fns = self.pointers
         return int(evaluate(field, fns, w, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+
+    def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
+        """Carry one state from step k to `end` in place, for flows that `carries`; a status code.
+
+        `memory` is the path's own, empty at the start; a sentence under "reason" explains a status.
+        """
+        raise NotImplementedError
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow as an array of shape (..., size), or an InputError."""

@@ -24,7 +24,7 @@ from minidyn.errors import (
     ModelFileError,
     SolverError,
 )
-from minidyn.flows import CentralFlow, Flow, GradientFlow, QuasistaticFlow, RodFlow
+from minidyn.flows import CentralFlow, Flow, GradientFlow, QuasistaticFlow, RodFlow, SubquadraticFlow
 from minidyn.kernels import cache
 from minidyn.library import Model, list_models, load_model
 from minidyn.loss import Loss, vector
@@ -55,7 +55,7 @@ __all__ = [
     "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "ErrorRow", "ExpressionError", "Flow",
     "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
-    "QuasistaticFlow", "RMSProp", "Reshuffle", "RodFlow", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",
+    "QuasistaticFlow", "RMSProp", "Reshuffle", "RodFlow", "Rule", "Run", "SignGD", "SolverError", "Status", "SubquadraticFlow", "cache",
     "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
 ]  # fmt: skip
 

@@ -32,6 +32,9 @@ class Status(IntEnum):
     UNSTABLE = 5
     SINGULAR = 6
     INTERRUPTED = 7
+    NO_ORBIT = 20
+    PERIOD_FOUR = 21
+    CHAOTIC = 22
 
     @property
     def label(self) -> str:
@@ -48,6 +51,9 @@ _LABELS = {
     Status.UNSTABLE: "left the stable minima",
     Status.SINGULAR: "rule is singular",
     Status.INTERRUPTED: "interrupted",
+    Status.NO_ORBIT: "no period-two orbit",
+    Status.PERIOD_FOUR: "orbit of period four or longer",
+    Status.CHAOTIC: "chaotic",
 }
 
 

@@ -5,5 +5,6 @@ from minidyn.flows.central import CentralFlow
 from minidyn.flows.gradient import GradientFlow
 from minidyn.flows.quasistatic import QuasistaticFlow
 from minidyn.flows.rod import RodFlow
+from minidyn.flows.subquadratic import SubquadraticFlow
 
-__all__ = ["CentralFlow", "Flow", "GradientFlow", "QuasistaticFlow", "RodFlow"]
+__all__ = ["CentralFlow", "Flow", "GradientFlow", "QuasistaticFlow", "RodFlow", "SubquadraticFlow"]

@@ -24,6 +24,7 @@ from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep
 from minidyn.maps import Map
 from minidyn.solvers.piecewise import FieldFailed, carry
+from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
 _ON = 1e-10  # how close to the threshold a curvature counts as critical, in units of the threshold
@@ -187,7 +188,7 @@ class CentralFlow(Flow):
         try:
             X, _ = complementarity.solve(e.A, e.K)
         except SolverError as error:
-            raise FieldFailed(22, str(error)) from error
+            raise FieldFailed(int(Status.NO_ORBIT), str(error)) from error
         strength = np.linalg.eigvalsh(X)
         return int((strength > 1e-9 * max(strength[-1], 1e-300)).sum()), X, e
 

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from minidyn.compare import Comparison, ErrorRow, compare
+from minidyn.edge import EdgeRun, edge
 from minidyn.errors import (
     ArchiveError,
     ExpressionError,
@@ -52,11 +53,11 @@ def load(path: Any) -> Any:
 
 
 __all__ = [
-    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "ErrorRow", "ExpressionError", "Flow",
+    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "EdgeRun", "ErrorRow", "ExpressionError", "Flow",
     "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
     "QuasistaticFlow", "RMSProp", "Reshuffle", "RodFlow", "Rule", "Run", "SignGD", "SolverError", "Status", "SubquadraticFlow", "cache",
-    "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
+    "compare", "edge", "list_models", "load", "load_model", "rule", "simulate", "vector",
 ]  # fmt: skip
 
 

@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 from minidyn import modelfile, noise, rules
 from minidyn.compare import Comparison, compare
 from minidyn.errors import InputError, ModelFileError
-from minidyn.flows import GradientFlow, QuasistaticFlow
+from minidyn.flows import CentralFlow, GradientFlow, QuasistaticFlow, RodFlow, SubquadraticFlow
 from minidyn.flows.base import Flow
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 
-FLOWS: Mapping[str, type[Flow]] = {"quasistatic": QuasistaticFlow, "gradient": GradientFlow}
+FLOWS: Mapping[str, type[Flow]] = {
+    "quasistatic": QuasistaticFlow,
+    "gradient": GradientFlow,
+    "central": CentralFlow,
+    "subquadratic": SubquadraticFlow,
+    "rod": RodFlow,
+}
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ class CentralFlow(Flow):
     >>> x, y = sp.symbols("x y")
     >>> gd = md.Map(md.Loss((1 + x**2) * y**2 / 2 - x, [x, y]), md.GD(0.5))
     >>> flow = md.CentralFlow(gd)
-    >>> flow.drift([1.0, 0.0]).round(3), flow.drift([3**0.5, 0.0]).round(3)  # below the edge and on it
-    (array([ 1., -0.]), array([ 0., -0.]))
+    >>> (flow.drift([[1.0, 0.0], [3**0.5, 0.0]]).round(3) + 0.0).tolist()  # below the edge and on it
+    [[1.0, 0.0], [0.0, 0.0]]
     """
 
     name: ClassVar[str] = "central flow"
@@ -268,3 +268,66 @@ class CentralFlow(Flow):
             X = np.einsum("p,pab->ab", x, E)
             y = y + self._velocity(e, X) - np.concatenate(e.free)
         return y
+
+    def amplitude(self, w: ArrayLike) -> Any:
+        """`sqrt(tr S)`, the root-mean-square length of the oscillation, at states of the flow (..., size)."""
+        points = self.check(w)
+        flat = points.reshape(-1, self.size)
+        out = np.sqrt([max(float(np.trace(self.oscillation(p))), 0.0) for p in flat]).reshape(points.shape[:-1])
+        return float(out) if out.ndim == 0 else out
+
+    def explain(self, code: int) -> str:
+        return {
+            4: "the set of critical directions does not settle; take a smaller rtol.",
+            6: "an accumulator vanishes; use eps > 0 or start with v > 0.",
+            int(Status.NO_ORBIT): "no oscillation holds the critical curvatures at the threshold.",
+        }.get(code, super().explain(code))
+
+    # -- in words -------------------------------------------------------------------------------
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y = sp.symbols("x y")
+        >>> flow = md.CentralFlow(md.Map(md.Loss((1 + x**2) * y**2 / 2 - x, [x, y]), md.GD(0.5)))
+        >>> print(flow.describe(w=[3**0.5, 0.0]).splitlines()[-2][-7:])  # quadratic across: exact
+        is 0.00
+        """
+        metric, state = ("sqrt(v) + eps", "(theta, v)") if len(self.owner) else ("1", "theta")
+        if latex:
+            equations = [
+                r"$\dot\theta = -P^{-1}[\nabla L + \tfrac12\nabla\langle H, \hat\Sigma\rangle]"
+                + (r",\quad P = \sqrt v + \epsilon$" if len(self.owner) else r",\quad P = 1$"),
+                r"$\hat\Sigma \succeq 0,\quad H \preceq \tfrac2\eta P,\quad"
+                r" \langle\hat\Sigma, \tfrac2\eta P - H\rangle = 0$",
+            ]
+            if len(self.owner):
+                equations.insert(1, r"$\dot v = \frac{1-\beta_2}{\eta\beta_2}[g^2 + \mathrm{diag}(H\hat\Sigma H) - v]$")
+        else:
+            equations = [
+                f"  dtheta/dt = -[grad L + T[S]/2] / P,  P = {metric}",
+                "  S >= 0,  H <= 2 P/lr,  <S, 2 P/lr - H> = 0",
+            ]
+            if len(self.owner):
+                equations.insert(1, "  dv/dk = (1 - beta2)/beta2 [g^2 + diag(H S H) - v]")
+                if self.accumulators == "scalar":
+                    equations[1] = "  dv/dk = (1 - beta2)/beta2 [|g|^2 + tr(H S H) - v], one v for all coordinates"
+        return "\n".join([
+            f"Central flow of {self.map.rule}", *equations,
+            f"state: {state}, averaged over the oscillation; clock: t = lr k; noise: left out",
+            "assumes: the oscillation averages out; third derivatives tell how it moves the sharpness",
+            "order: leading order in the oscillation; fourth derivatives along it are neglected",
+            "validity: the change of curvature over the oscillation's length, relative, small" + self._validity(w),
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+    def _validity(self, w: ArrayLike | None) -> str:
+        if w is None:
+            return ""
+        state = self.check(w)
+        values, vectors = np.linalg.eigh(self.oscillation(state))
+        if not values[-1] > 0.0:
+            return "; here there is no oscillation"
+        u, size, theta = vectors[:, -1], np.sqrt(values[-1]), state[: self.dim]
+        secant = u @ (self.loss.grad(theta + size * u) - self.loss.grad(theta - size * u)) / (2 * size)
+        return f"; here it is {abs(secant / (u @ self.loss.hvp(theta, u)) - 1.0):.2f}"

@@ -35,8 +35,8 @@ class Growth:
     coefficient : `a` in `s' = eigenvalue s + a s^3`, the slaved answer of all fast directions included.
     alone : the same along the unstable direction alone; gradient descent: `lr^2 f'''^2/4 - lr f''''/6`, whose sign
         is that of `3 f'''^2 - f'' f''''`.
-    kind : "subquadratic" (a stable small orbit exists beyond the edge) or "superquadratic" (the oscillation grows
-        until something else stops it).
+    kind : "subquadratic" (a stable small orbit exists beyond the edge), "superquadratic" (there is none), or
+        "quadratic" (only motion along the valley, which is held here, can stop the oscillation).
     direction : the unstable eigenvector, of length one in theta.
     """
 
@@ -47,6 +47,8 @@ class Growth:
 
     @property
     def kind(self) -> str:
+        if abs(self.coefficient) <= 1e-6 * (1.0 + abs(self.alone)):
+            return "quadratic"
         return "subquadratic" if self.coefficient > 0 else "superquadratic"
 
 
@@ -134,8 +136,8 @@ class Orbits(TwoStep):
     def find(self, c: Floats, amplitude: Floats, k: float = 1.0, shift: Floats | None = None) -> Orbit:
         """The orbit at `c` that continues `amplitude`; of amplitude zero where the valley is stable.
 
-        From amplitude zero it branches off where an eigenvalue lies below -1. Raises FieldFailed, with the name of
-        what the map does instead, where there is no stable orbit.
+        From amplitude zero it branches off where an eigenvalue lies below -1. Raises FieldFailed where there is no
+        stable orbit; `instead` finds out what the map does there.
         """
         s = self.split(c, k)
         values = np.linalg.eigvals(s.A)
@@ -149,13 +151,8 @@ class Orbits(TwoStep):
         if at_rest and not flips.any():
             return Orbit(c, np.zeros(self.size), np.zeros(0, complex))
         a = np.zeros(s.N.shape[1]) if shift is None else s.rows @ shift
-        tries = [] if at_rest else [(a, amplitude)]
-        for a0, d0 in tries:
-            orbit = self._newton(s, c, a0, d0, k)
-            if orbit is not None and np.linalg.norm(orbit.amplitude - d0) <= 0.5 * np.linalg.norm(d0) and orbit.stable:
-                return orbit
         start = self._seed(s, c, values, flips, k) if at_rest else amplitude
-        for turns in (60, 400, 3000):
+        for turns in (0, 60, 400):
             a, start, alive = self._iterate(s, c, a, start, k, turns)
             if not alive:
                 break
@@ -169,7 +166,7 @@ class Orbits(TwoStep):
                 return orbit
         if not flips.any():
             return Orbit(c, np.zeros(self.size), np.zeros(0, complex))
-        raise self._instead(s, c, a, start, k, alive)
+        raise FieldFailed(NO_ORBIT, "there is no stable period-two orbit here")
 
     def _seed(self, s: _Split, c: Floats, values: NDArray[np.complex128], flips: NDArray[np.bool_], k: float) -> Floats:
         """A small oscillation along every unstable direction, of the size that the normal form predicts."""
@@ -226,27 +223,39 @@ class Orbits(TwoStep):
         return None
 
     # -- what the map does where there is no stable orbit ------------------------------------------
-    def _instead(self, s: _Split, c: Floats, a: Floats, d: Floats, k: float, alive: bool) -> FieldFailed:
+    def instead(self, c: Floats, amplitude: Floats, k: float, failed: FieldFailed) -> FieldFailed:
+        """Where `find` failed: the map iterated with its slow directions held, and what it settles to."""
+        if failed.code != NO_ORBIT:
+            return failed
+        s = self.split(c, k)
+        values = np.linalg.eigvals(s.A)
+        if np.linalg.norm(amplitude) < _TINY * (1.0 + np.linalg.norm(c)):
+            amplitude = self._seed(s, c, values, (np.abs(values.imag) < 1e-9) & (values.real < -1.0), k)
+        try:
+            kind = self.growth(c, k).kind
+        except FieldFailed:
+            kind = "not of a kind that a normal form tells"
+        if kind == "quadratic":
+            return FieldFailed(
+                NO_ORBIT,
+                "no period-two orbit: the loss is quadratic across the valley, so only motion along it can stop the "
+                "oscillation; RodFlow and CentralFlow have that, or a smaller `slow` here",
+            )
         trace: list[Floats] = []
+        a, d, alive = self._iterate(s, c, np.zeros(s.N.shape[1]), amplitude, k, 4000)
         if alive:
-            a, d, alive = self._iterate(s, c, a, d, k, 2000)
-        if alive:
-            a, d, alive = self._iterate(s, c, a, d, k, 512, trace)
+            alive = self._iterate(s, c, a, d, k, 512, trace)[2]
         if not alive:
-            kind = ""
-            try:
-                kind = f"; the loss is {self.growth(c, k).kind} across the valley"
-            except FieldFailed:
-                pass
-            return FieldFailed(NO_ORBIT, f"there is no period-two orbit here: the oscillation grows without bound{kind}")
+            return FieldFailed(
+                NO_ORBIT, f"no period-two orbit: the oscillation leaves the valley (its growth across is {kind})"
+            )
         period = period_of(np.array(trace))
         if period == 1:
-            return FieldFailed(NO_ORBIT, "the period-two orbit jumps to another one here")
-        if period and period <= 4:
-            return FieldFailed(PERIOD_FOUR, "the period-two orbit is unstable: the map runs on a period-four orbit here")
+            return FieldFailed(NO_ORBIT, "the period-two orbit ends; the map settles on another one, not continued to")
         if period:
-            return FieldFailed(PERIOD_FOUR, f"the period-two orbit is unstable: the map has an orbit of period {period} here")
-        return FieldFailed(CHAOTIC, "the period-two orbit is unstable: the map is chaotic (no period up to 64) here")
+            length = f"a period-{'four' if period == 4 else period} orbit"
+            return FieldFailed(PERIOD_FOUR, f"the period-two orbit is unstable: the map runs on {length}")
+        return FieldFailed(CHAOTIC, "the period-two orbit is unstable: the map is chaotic (no period up to 64)")
 
 
 def period_of(trace: Floats, longest: int = 64) -> int:

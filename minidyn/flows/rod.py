@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.errors import FlowError
 from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep, add_rule_kernels
 from minidyn.kernels import Source
@@ -112,3 +111,49 @@ class RodFlow(Flow):
         """Centre and half-difference (..., size) of the first two iterates from theta or the map's whole state."""
         self.theta(w0)
         return np.concatenate(self.steps.first_pair(w0, self.first_step), axis=-1)
+
+    def amplitude(self, w: ArrayLike) -> Any:
+        """Half the distance between successive iterates of theta, `|d|`, at states of the flow (..., size)."""
+        half = self.map.components
+        return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
+
+    def explain(self, code: int) -> str:
+        if code == 6:
+            return "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
+        return super().explain(code)
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y = sp.symbols("x y")
+        >>> flow = md.RodFlow(md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1)))
+        >>> print(flow.describe(w=[4.0, 0.0, 0.0, 0.1]).splitlines()[-2])
+        validity: the flip eigenvalue mu of dF/dz near -1; here |1 + mu| = 0.3
+        """
+        rule = self.map.rule
+        if latex:
+            equations = [
+                r"$\dot c = \tfrac1\eta[F_e(c,\delta) - c],\quad \dot\delta = \tfrac1\eta[-F_o(c,\delta) - \delta]$",
+                r"$F_{e,o}(c,\delta) = \tfrac12[F(c+\delta) \pm F(c-\delta)]$",
+            ]
+        else:
+            equations = [
+                "  dc/dk = F_e(c, d) - c,  dd/dk = -F_o(c, d) - d",
+                "  F_e, F_o = [F(c + d) +- F(c - d)] / 2",
+            ]
+        return "\n".join([
+            f"Rod flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
+            "state: centre c and half-difference d of two successive iterates; clock: t = lr k; noise: left out",
+            "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the loss",
+            "order: one step of length one is the map's own pair exactly; O(lr) at fixed t while it drifts slowly",
+            "validity: the flip eigenvalue mu of dF/dz near -1" + self._validity(w),
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+    def _validity(self, w: ArrayLike | None) -> str:
+        if w is None:
+            return ""
+        centre = self.check(w)[: self.map.components]
+        values = np.linalg.eigvals(self.steps.jacobian(centre, float(self.first_step)))
+        return f"; here |1 + mu| = {abs(1.0 + values.real.min()):.3g}"

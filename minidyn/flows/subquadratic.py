@@ -82,7 +82,8 @@ class SubquadraticFlow(Flow):
         try:
             return self.steps.find(c, d, float(self.first_step))
         except FieldFailed as error:
-            raise FlowError(f"{self.name} at {np.round(c, 6).tolist()}: {error.reason}.") from error
+            reason = self.steps.instead(c, d, float(self.first_step), error).reason
+            raise FlowError(f"{self.name} at {np.round(c, 6).tolist()}: {reason}.") from error
 
     def orbit(self, z: ArrayLike) -> Orbit:
         """The stable period-two orbit at a centre: theta (D,) or the map's whole state.
@@ -134,8 +135,9 @@ class SubquadraticFlow(Flow):
                 orbit = self._drift(c, d, shift, k)[1]
                 d, shift = orbit.amplitude, orbit.centre - c
         except FieldFailed as error:
-            memory["reason"] = f"near theta = {np.round(c[: self.dim], 4).tolist()}: {error.reason}"
-            return error.code
+            failed = self.steps.instead(c, d, k + self.first_step, error)
+            memory["reason"] = f"near theta = {np.round(c[: self.dim], 4).tolist()}: {failed.reason}"
+            return failed.code
         memory["shift"] = shift
         w[:half], w[half:] = c, d
         return 0
@@ -148,3 +150,52 @@ class SubquadraticFlow(Flow):
             PERIOD_FOUR: "the period-two orbit is unstable: the map runs on a longer one here; lower lr.",
             CHAOTIC: "the period-two orbit is unstable: the map is chaotic here; lower lr.",
         }.get(code, super().explain(code))
+
+    def amplitude(self, w: ArrayLike) -> Any:
+        """Half the length of the orbit in theta, `|d|`, at states of the flow (..., size)."""
+        half = self.map.components
+        return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
+
+    # -- in words -------------------------------------------------------------------------------
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y = sp.symbols("x y")
+        >>> flow = md.SubquadraticFlow(md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1)))
+        >>> print(flow.describe(w=flow.start([5.0, 0.0])).splitlines()[-2][:40])
+        validity: the orbit's relative change pe
+        """
+        rule = self.map.rule
+        if latex:
+            equations = [
+                r"$\dot c = \tfrac1\eta[F_e(c,\delta(c)) - c],\quad -F_o(c,\delta) = \delta$",
+                r"$F_{e,o}(c,\delta) = \tfrac12[F(c+\delta) \pm F(c-\delta)]$",
+            ]
+        else:
+            equations = [
+                "  dc/dk = F_e(c, d(c)) - c,  -F_o(c, d) = d",
+                "  F_e, F_o = [F(c + d) +- F(c - d)] / 2",
+            ]
+        return "\n".join([
+            f"Subquadratic flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
+            "state: centre c of the period-two orbit and its half-difference d; clock: t = lr k; noise: left out",
+            "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and a "
+            "centre that drifts slowly",
+            "order: leading order in the drift per relaxation of the orbit; O(sqrt(lr)) near the threshold, where d is slow",
+            "validity: the orbit's relative change per step over the relaxation of d, small" + self._validity(w),
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+    def _validity(self, w: ArrayLike | None) -> str:
+        if w is None:
+            return ""
+        state, half, k = self.check(w), self.map.components, float(self.first_step)
+        orbit = self._orbit(state[:half], state[half:])
+        if not orbit.amplitude.any():
+            return "; here there is no oscillation"
+        drift = self.steps.parts(state[:half], orbit.amplitude, k)[0] - state[:half]
+        later = self._orbit(state[:half] + 1e-3 * drift, orbit.amplitude).amplitude
+        change = 1e3 * np.linalg.norm(later - orbit.amplitude) / np.linalg.norm(orbit.amplitude)
+        relaxation = 1.0 - np.sqrt(np.abs(orbit.multipliers).max(initial=0.0))
+        return f"; here it is {change / max(relaxation, 1e-300):.3g}"

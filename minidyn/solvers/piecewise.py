@@ -60,7 +60,7 @@ def carry(field: Field, event: Event, w: Floats, k: float, end: float, step: flo
             if error <= 1.0:
                 break
             length *= max(0.2, 0.9 * error**-0.2) if error < np.inf else 0.2
-            if not length > 1e-11 * (1.0 + abs(k)):
+            if not length > 1e-10 * (1.0 + abs(k)):
                 raise failed or FieldFailed(4, "the step size vanishes")
         grown = length * min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
         if event(y, k + length) > 0.0:

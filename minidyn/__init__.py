@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from minidyn.compare import Comparison, ErrorRow, compare
+from minidyn.edge import EdgeRun, edge
 from minidyn.errors import (
     ArchiveError,
     ExpressionError,
@@ -27,7 +28,16 @@ from minidyn.errors import (
 )
 from minidyn.escape import Escape, escape
 from minidyn.flatness import Flatness, Smoothness, flatness, smoothness
-from minidyn.flows import Flow, GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
+from minidyn.flows import (
+    CentralFlow,
+    Flow,
+    GradientFlow,
+    ModifiedFlow,
+    QuasistaticFlow,
+    RodFlow,
+    StochasticModifiedFlow,
+    SubquadraticFlow,
+)
 from minidyn.kernels import cache
 from minidyn.laws import LawRow
 from minidyn.library import Model, list_models, load_model
@@ -67,8 +77,24 @@ __all__ = [
     "Status", "cache", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
 ]  # fmt: skip
 __all__ += [
-    "Condition", "Escape", "Flatness", "Smoothness", "Stability", "StabilityDiagram", "escape", "flatness",
-    "smoothness", "stability", "stability_diagram", "ModifiedFlow", "StochasticModifiedFlow",
+    "CentralFlow",
+    "Condition",
+    "EdgeRun",
+    "Escape",
+    "Flatness",
+    "ModifiedFlow",
+    "RodFlow",
+    "Smoothness",
+    "Stability",
+    "StabilityDiagram",
+    "StochasticModifiedFlow",
+    "SubquadraticFlow",
+    "edge",
+    "escape",
+    "flatness",
+    "smoothness",
+    "stability",
+    "stability_diagram",
 ]  # fmt: skip
 
 

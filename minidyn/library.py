@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from minidyn import modelfile, noise, rules
 from minidyn.compare import Comparison, compare
 from minidyn.errors import InputError, ModelFileError
-from minidyn.flows import GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
+from minidyn.flows import (
+    CentralFlow,
+    GradientFlow,
+    ModifiedFlow,
+    QuasistaticFlow,
+    RodFlow,
+    StochasticModifiedFlow,
+    SubquadraticFlow,
+)
 from minidyn.flows.base import Flow
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
@@ -24,6 +32,7 @@ from minidyn.scaling import ScalingStudy, scaling_study
 FLOWS: Mapping[str, type[Flow]] = {
     "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
     "modified": ModifiedFlow, "sme": StochasticModifiedFlow,
+    "central": CentralFlow, "subquadratic": SubquadraticFlow, "rod": RodFlow,
 }  # fmt: skip
 
 

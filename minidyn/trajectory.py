@@ -35,6 +35,9 @@ class Status(IntEnum):
     UNSTABLE = 5
     SINGULAR = 6
     INTERRUPTED = 7
+    NO_ORBIT = 20
+    PERIOD_FOUR = 21
+    CHAOTIC = 22
 
     @property
     def label(self) -> str:
@@ -51,6 +54,9 @@ _LABELS = {
     Status.UNSTABLE: "left the stable minima",
     Status.SINGULAR: "rule is singular",
     Status.INTERRUPTED: "interrupted",
+    Status.NO_ORBIT: "no period-two orbit",
+    Status.PERIOD_FOUR: "orbit of period four or longer",
+    Status.CHAOTIC: "chaotic",
 }
 
 

@@ -26,6 +26,7 @@ SIGNATURES = {
     "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, K, gain, sign_gain
     "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve
     "speed": "f8(f8, f8[:])",  # k, hp
+    "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
 }
 
 

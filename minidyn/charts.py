@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -263,18 +264,46 @@ class Chart:
         return f"Chart({parts})"
 
 
-def tidy(e: sp.Expr, limit: int = 1500) -> sp.Expr:
-    """A shorter form of an expression: one fraction, factored; long ones come back as they are."""
+def tidy(e: sp.Expr, limit: int = 1000) -> sp.Expr:
+    """A shorter form of an expression: one fraction, factored; it comes back as it is where multiplying out would
+    take more than `limit` terms."""
     e = sp.sympify(e)
-    if e.is_Atom or sp.count_ops(e) > limit:
+    if e.is_Atom or max(_terms(e)) > limit:
         return e
     try:
-        short = sp.factor(sp.cancel(sp.together(e)))
-        if short.has(sp.sin, sp.cos, sp.sinh, sp.cosh) and sp.count_ops(short) < 200:
-            short = min(short, sp.trigsimp(short), key=sp.count_ops)
+        short = _on_circles(e) if e.has(sp.sin, sp.cos, sp.tan) else sp.factor(sp.cancel(sp.together(e)))
     except (sp.PolynomialError, NotImplementedError, ZeroDivisionError):
         return e
-    return short if sp.count_ops(short) <= sp.count_ops(e) or short == 0 else e
+    return short if short == 0 or sp.count_ops(short) <= sp.count_ops(e) else e
+
+
+def _terms(e: sp.Expr) -> tuple[float, float]:
+    """Terms of numerator and denominator if an expression were multiplied out, at most."""
+    if e.is_Pow and e.exp.is_Integer:
+        top, bottom = (min(x ** abs(int(e.exp)), 1e9) for x in _terms(e.base))
+        return (top, bottom) if e.exp > 0 else (bottom, top)
+    if e.is_Mul:
+        pairs = [_terms(a) for a in e.args]
+        return min(math.prod(p[0] for p in pairs), 1e9), min(math.prod(p[1] for p in pairs), 1e9)
+    if e.is_Add:
+        parts = [(_terms(a), sp.fraction(a)[1]) for a in e.args]
+        bottoms = {below: size for (_, size), below in parts}
+        common = min(math.prod(bottoms.values()), 1e9)
+        return sum(top * common / bottom for (top, bottom), _ in parts), common
+    return 1.0, 1.0
+
+
+def _on_circles(e: sp.Expr) -> sp.Expr:
+    """The same with sines and cosines, of which no sine remains squared."""
+    e = e.replace(sp.tan, lambda u: sp.sin(u) / sp.cos(u))
+    angles = sorted({u for f in e.atoms(sp.sin, sp.cos) for u in f.args}, key=str)
+    pairs = [(u, sp.Dummy("S"), sp.Dummy("C")) for u in angles]
+    names = {f(u): x for u, *both in pairs for f, x in zip((sp.sin, sp.cos), both, strict=True)}
+    top, bottom = sp.fraction(sp.cancel(sp.together(e.xreplace(names))))
+    for _, S, C in pairs:
+        top, bottom = (sp.rem(p, S**2 + C**2 - 1, S) for p in (top, bottom))
+    back = {x: f for f, x in names.items()}
+    return sp.factor(sp.cancel(top / bottom)).xreplace(back)
 
 
 def exact(number: float) -> sp.Rational:

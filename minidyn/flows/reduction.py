@@ -13,7 +13,7 @@ in the states of each coordinate, block by block. Intermediate results get lette
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,8 +28,9 @@ from minidyn.rules import _THETA
 
 Row = tuple[Any, ...]
 Form = dict[Row, sp.Expr]  # a linear form in the rows of the oscillation
-_BUDGET = 12.0  # seconds that writing letters out may take
-_SHORT = 600  # operations up to which a formula is worth writing out
+_BUDGET = 4.0  # seconds that writing letters out may take
+_SYMBOLS = 8  # symbols beyond which letters are kept: fractions in many variables are slow to shorten
+_SHORT = 300  # operations up to which a formula is worth writing out
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Letters:
     meaning: dict[sp.Symbol, sp.Expr] = field(default_factory=dict)
 
     def __call__(self, e: Any, name: str = "c") -> sp.Expr:
-        e = tidy(sp.sympify(e), 300)
+        e = tidy(e, 24)
         if e.is_Atom or (e.is_Mul and len(e.args) == 2 and all(a.is_Atom for a in e.args)):
             return e
         for symbol, known in self.meaning.items():
@@ -542,19 +543,22 @@ def expand(parts: list[sp.Matrix], meaning: dict[sp.Symbol, sp.Expr], roots: dic
     full: dict[sp.Symbol, sp.Expr] = {}
 
     def write(e: sp.Expr) -> sp.Expr:
-        return tidy(e.xreplace({s: full[s] for s in e.free_symbols if s in full}), 6 * _SHORT)
+        e = e.xreplace({s: full[s] for s in e.free_symbols if s in full})
+        short = tidy(e, 2000) if time.perf_counter() - began < _BUDGET else e
+        if sp.count_ops(short) > _SHORT:
+            raise OverflowError
+        return short
 
     def finish(e: sp.Expr) -> sp.Expr:
         return shortest(e.xreplace(roots))
 
     try:
+        atoms = {s for e in _needed(parts, meaning).values() for s in e.free_symbols if s not in meaning}
+        if len(atoms) > _SYMBOLS:
+            raise OverflowError
         for symbol, e in _needed(parts, meaning).items():
             full[symbol] = write(e)
-            if sp.count_ops(full[symbol]) > _SHORT or time.perf_counter() - began > _BUDGET:
-                raise OverflowError
         out = [m.applyfunc(write) for m in parts]
-        if max(sp.count_ops(e) for e in out[0]) > _SHORT:
-            raise OverflowError
         return [m.applyfunc(finish) for m in out], {}
     except OverflowError:
         used = _needed(parts, meaning)
@@ -577,5 +581,3 @@ def _needed(parts: list[sp.Matrix], meaning: dict[sp.Symbol, sp.Expr]) -> dict[s
             used |= meaning[symbol].free_symbols
     return {s: e for s, e in meaning.items() if s in used}
 
-
-Derivation = Callable[[], ChartForm]

@@ -138,8 +138,9 @@ class Chart:
     def _check_residuals(self, rests: list[sp.Expr], points: Floats) -> None:
         for s in points:
             w = self.point(s)
-            hessian = np.linalg.norm(self.loss.hessian(w))
-            for p, rest, g in zip(self.loss.params, rests, self.loss.grad(w), strict=True):
+            gradient, table = self._derivatives(w)
+            hessian = np.linalg.norm(table)
+            for p, rest, g in zip(self.loss.params, rests, gradient, strict=True):
                 if abs(g) > 1e-10 * (1e-300 + hessian * (1.0 + np.linalg.norm(w))):
                     raise ManifoldError(
                         f"the chart does not lie in the minima: on it dL/d{p} = {_short(self.public(rest))}, which is "
@@ -154,7 +155,7 @@ class Chart:
                 f"the chart is singular: at {self._where(s)} its derivative in the coordinates has rank "
                 f"{int((sizes > self.gap * sizes[0]).sum())}, expected {d}; every coordinate must move the parameters."
             )
-        values = np.linalg.eigvalsh(self.loss.hessian(w))
+        values = np.linalg.eigvalsh(np.array(self._derivatives(w)[1], dtype=float))
         top = np.abs(values).max()
         flat = int((np.abs(values) <= self.gap * top).sum())
         if flat != d or top == 0:
@@ -175,6 +176,14 @@ class Chart:
         slopes = [[sp.diff(e, c) for c in self.coordinates] for e in place]
         modules = ["scipy", "numpy"]
         return sp.lambdify([self.coordinates], place, modules), sp.lambdify([self.coordinates], slopes, modules)
+
+    @cached_property
+    def _derivatives(self) -> Any:
+        """Gradient and Hessian as a function of theta; a few points do not pay for compiled kernels."""
+        numbers = {c: exact(v) for c, v in self.values.items()}
+        gradient = [g.xreplace(numbers) for g in self.gradient]
+        hessian = [[sp.diff(g, p) for p in self.params] for g in gradient]
+        return sp.lambdify([self.params], [gradient, hessian], ["scipy", "numpy"], cse=True)
 
     def point(self, s: ArrayLike) -> Floats:
         """`theta(s)`, shape (..., D), for coordinates of shape (..., d)."""

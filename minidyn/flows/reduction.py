@@ -29,7 +29,7 @@ from minidyn.rules import _THETA
 Row = tuple[Any, ...]
 Form = dict[Row, sp.Expr]  # a linear form in the rows of the oscillation
 _BUDGET = 4.0  # seconds that writing letters out may take
-_SYMBOLS = 8  # symbols beyond which letters are kept: fractions in many variables are slow to shorten
+_SYMBOLS = 5  # symbols beyond which letters are kept: fractions in many variables are slow to shorten
 _SHORT = 300  # operations up to which a formula is worth writing out
 
 
@@ -101,9 +101,10 @@ class Reduction:
         self.K = L.matrix(self.ing.hessian.extract(list(self.pivots), list(self.pivots)), "h")
         self.h = [[L(sum(self.N[a, i] * self.K[a, b] for a in range(self.codim))) for b in range(self.codim)]
                   for i in range(self.size)]  # fmt: skip
-        roots = [sp.Symbol(f"r_{i + 1}", positive=True) for i in range(self.size)]
-        # the symbols that remain in the rule decide how many coordinates differ
-        self.roots = {r: sp.sqrt(q) for r, q in zip(roots, self.ing.q, strict=True)}
+        # where q does not vary along the chart its root is a short expression, else a letter
+        roots = [sp.sqrt(q) if not q.free_symbols & set(s) else sp.Symbol(f"r_{i + 1}", positive=True)
+                 for i, q in enumerate(self.ing.q)]  # fmt: skip
+        self.roots = {r: sp.sqrt(q) for r, q in zip(roots, self.ing.q, strict=True) if r.is_Symbol and r != sp.sqrt(q)}
         self.at = [{Q_ROOT: r, _THETA: t} for r, t in zip(roots, place, strict=True)]
         self.theta = L.matrix(self.slope, "t")
 

@@ -34,6 +34,8 @@ SIGNATURES = {
     "noise_dq": types.void(_F1, _F1, _F1, _F2, _F1, _F1),  # w, u, c, d, nz, out
     "noise_ddq": types.void(_F1, _F1, _F1, _F1, _F2, _F1, _F1),  # w, u, v, c, d, nz, out
     "jets": types.void(_F1, _F1, _F1, _F1, _F1, _F1, _F1, _F1),  # x, hp, kk, R, J, K, gain, sign_gain
+    "chart_form": types.void(_F1, _F1, _F1, _F1, _F1, _F1),  # s, kk, hp, c, nz, out
+    "chart_place": types.void(_F1, _F1, _F1, _F1),  # s, c, nz, out
     "speed": _F(_F, _F1),  # k, hp
 }
 

@@ -118,7 +118,7 @@ class Chart:
     @cached_property
     def gradient(self) -> list[sp.Expr]:
         """`dL/dtheta_i` as expressions in the parameters."""
-        return [sp.diff(self.expression, p) for p in self.params]
+        return [slope(self.expression, p) for p in self.params]
 
     def restrict(self, expr: sp.Expr) -> sp.Expr:
         """An expression in the parameters at `theta(s)`."""
@@ -173,7 +173,7 @@ class Chart:
     @cached_property
     def _functions(self) -> tuple[Any, Any]:
         place = [e.xreplace({c: exact(v) for c, v in self.values.items()}) for e in self.place]
-        slopes = [[sp.diff(e, c) for c in self.coordinates] for e in place]
+        slopes = [[slope(e, c) for c in self.coordinates] for e in place]
         modules = ["scipy", "numpy"]
         return sp.lambdify([self.coordinates], place, modules), sp.lambdify([self.coordinates], slopes, modules)
 
@@ -182,7 +182,7 @@ class Chart:
         """Gradient and Hessian as a function of theta; a few points do not pay for compiled kernels."""
         numbers = {c: exact(v) for c, v in self.values.items()}
         gradient = [g.xreplace(numbers) for g in self.gradient]
-        hessian = [[sp.diff(g, p) for p in self.params] for g in gradient]
+        hessian = [[slope(g, p) for p in self.params] for g in gradient]
         return sp.lambdify([self.params], [gradient, hessian], ["scipy", "numpy"], cse=True)
 
     def point(self, s: ArrayLike) -> Floats:
@@ -271,6 +271,11 @@ class Chart:
     def __repr__(self) -> str:
         parts = ", ".join(f"{p} = {self.public(e)}" for p, e in zip(self.loss.params, self.place, strict=True))
         return f"Chart({parts})"
+
+
+def slope(e: sp.Expr, x: sp.Symbol) -> sp.Expr:
+    """The derivative, branch by branch: what sits in a kink alone is left out."""
+    return sp.diff(e, x).replace(sp.DiracDelta, lambda *_: sp.S.Zero)
 
 
 def tidy(e: sp.Expr, limit: int = 1000) -> sp.Expr:

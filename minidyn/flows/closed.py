@@ -217,8 +217,8 @@ class ClosedFormFlow(QuasistaticFlow):
         s = self.coordinates
         real = dict(zip(s, self.chart.coordinates, strict=True))
         drift = self.leading_drift.xreplace(real)
-        eye, metric = sp.eye(len(s)), self.form.metric
-        metric = metric.applyfunc(lambda e: tidy(e / metric_scale(metric)))
+        # theta'^T E^-1 theta' with E the rule's total step for one gradient, -lr for SGD
+        eye, metric = sp.eye(len(s)), self.form.metric.applyfunc(lambda e: tidy(-self._lr * e))
         found: list[Potential] = []
         for flat, G in ((True, eye), (False, metric)):
             slope = (G * drift).applyfunc(tidy)
@@ -331,13 +331,6 @@ class ClosedFormFlow(QuasistaticFlow):
         return describe_closed_form(self, latex)
 
 
-def metric_scale(metric: sp.Matrix) -> sp.Expr:
-    """The factor that all entries of a metric share and that no coordinate enters."""
-    entry = next(e for e in metric if e != 0)
-    scale, _ = entry.as_independent(*[s for s in entry.free_symbols if s.is_real and not s.is_positive], as_Add=False)
-    return scale if scale != 0 else sp.S.One
-
-
 def integrate_gradient(slope: sp.Matrix, x: list[sp.Symbol]) -> sp.Expr | None:
     """U with `grad U = slope`; in one coordinate an integral stands where it is not rational, else None."""
     value = sp.S.Zero
@@ -345,8 +338,20 @@ def integrate_gradient(slope: sp.Matrix, x: list[sp.Symbol]) -> sp.Expr | None:
         rest = tidy(slope[a] - sp.diff(value, symbol))
         if rest == 0:
             continue
-        piece = ratint(rest, symbol) if rest.is_rational_function(symbol) else sp.Integral(rest, symbol)
+        piece = _antiderivative(rest, symbol)
         if piece.has(sp.RootSum) or (len(x) > 1 and piece.has(sp.Integral)):
             return None
         value += piece
     return sp.factor_terms(value)
+
+
+def _antiderivative(e: sp.Expr, x: sp.Symbol) -> sp.Expr:
+    """Of a rational function of x, or of cos x (times sin x) or sin x (times cos x); else an integral sign."""
+    if e.is_rational_function(x):
+        return ratint(e, x)
+    u = sp.Dummy("u", real=True)
+    for inner, outer, sign in ((sp.cos(x), sp.sin(x), -1), (sp.sin(x), sp.cos(x), 1)):
+        rest = tidy(e / outer).xreplace({inner: u})
+        if not rest.has(x) and rest.is_rational_function(u):
+            return sign * ratint(rest, u).xreplace({u: inner})
+    return sp.Integral(e, x)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from minidyn.charts import Chart, exact, tidy
+from minidyn.charts import Chart, exact, slope, tidy
 from minidyn.errors import FlowError
 from minidyn.maps import Map
 from minidyn.rules import _Q, _THETA, AveragedRule, averaged
@@ -44,16 +44,16 @@ def ingredients(system: Map, chart: Chart) -> Ingredients:
     """Derivatives of the loss and of the noise's covariance on a chart."""
     params = chart.params
     on = lambda e: tidy(chart.restrict(e))  # noqa: E731
-    hessian = [[sp.diff(g, p) for p in params] for g in chart.gradient]
-    third = [sp.Matrix([[on(sp.diff(h, p)) for h in row] for row in hessian]) for p in params]
+    hessian = [[slope(g, p) for p in params] for g in chart.gradient]
+    third = [sp.Matrix([[on(slope(h, p)) for h in row] for row in hessian]) for p in params]
     sigma, factor, values = covariance(system, chart)
     size = len(params)
     q = [sigma[i, i] for i in range(size)]
     return Ingredients(
         sp.Matrix(hessian).applyfunc(on), third, sigma.applyfunc(on),
         None if factor is None else factor.applyfunc(on), [on(e) for e in q],
-        sp.Matrix(size, size, lambda i, j: on(sp.diff(q[i], params[j]))),
-        [sp.hessian(e, params).applyfunc(on) for e in q], values,
+        sp.Matrix(size, size, lambda i, j: on(slope(q[i], params[j]))),
+        [sp.Matrix(size, size, lambda i, j, e=e: on(slope(slope(e, params[i]), params[j]))) for e in q], values,
     )  # fmt: skip
 
 
@@ -72,16 +72,16 @@ def covariance(system: Map, chart: Chart) -> tuple[sp.Matrix, sp.Matrix | None, 
     if noise.label_std is not None:
         std = _symbol("std", taken, noise.label_std, values)
         for f in chart.on_samples(bound.loss.model):
-            slope = sp.Matrix([sp.diff(f, p) for p in chart.params])
-            total += std**2 / (samples * bound.batch) * slope * slope.T
+            df = sp.Matrix([slope(f, p) for p in chart.params])
+            total += std**2 / (samples * bound.batch) * df * df.T
     if noise.batch is not None:
         kappa = sp.Rational(1, bound.batch) if noise.sampling == "with" else sp.Rational(
             samples - bound.batch, bound.batch * max(samples - 1, 1)
         )
         mean = sp.Matrix(chart.gradient)
         for e in chart.on_samples(bound.loss.expr):
-            slope = sp.Matrix([sp.diff(e, p) for p in chart.params]) - mean
-            total += kappa / samples * slope * slope.T
+            de = sp.Matrix([slope(e, p) for p in chart.params]) - mean
+            total += kappa / samples * de * de.T
     coupled = factor if system.bound.couples else None
     return total, coupled, values
 

@@ -12,11 +12,11 @@ x, y, s = sp.symbols("x y s")
 lr, sigma, std, momentum = (sp.Symbol(n, positive=True) for n in ("lr", "sigma", "std", "momentum"))
 LOGCOSH = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
 CURVED = md.Loss((2 + sp.cos(x)) * (y - sp.sin(x)) ** 2 / 2, [x, y])
-SAMPLES = md.Loss((1 + (x - 1) ** 2 / 3) * (y - sp.Symbol("u")) ** 2 / 2, [x, y], data={sp.Symbol("u"): [0.5, -1.0, 0.5]})
+u = sp.Symbol("u")  # its mean is zero: samples disagree, the minima are those of the first term
+SAMPLES = md.Loss((1 + x**2 / 3) * y**2 / 2 + u * (1 + x / 2) * y + u * x, [x, y], data={u: [0.5, -1.0, 0.5]})
 RULES = {
     "SGD": md.SGD(0.02), "heavy ball": md.SGD(0.01, momentum=0.8), "RMSProp": md.RMSProp(0.01, beta2=0.95, eps=1e-3),
-    "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95), "Nesterov": md.SGD(0.01, momentum=0.6, nesterov=True),
-    "sign": md.SignGD(0.004), "AdamW": md.AdamW(0.005, beta2=0.98, weight_decay=0.1),
+    "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95), "sign": md.SignGD(0.004),
 }  # fmt: skip
 GAUSS, LABEL = md.GaussianNoise(0.3), md.LabelNoise(0.5)
 VARYING = md.GaussianNoise([sp.sqrt(sp.Rational(1, 5) + x**2 / 20), sp.sqrt(sp.Rational(1, 10) + y**2 / 20)])
@@ -38,23 +38,21 @@ PLACES = {
     "samples": lambda: of_chart(SAMPLES, {x: s, y: 0}),
 }  # fmt: skip
 CASES = [
-    *(("valley", rule, GAUSS, "full") for rule in RULES),
-    ("ellipse", "SGD", GAUSS, "full"), ("ellipse", "Adam", GAUSS, "full"),
-    ("product", "SGD", LABEL, "full"), ("product", "heavy ball", LABEL, "full"), ("product", "RMSProp", LABEL, "frozen"),
-    ("product", "Adam", LABEL, "full"), ("product", "Adam", LABEL, "frozen"),
-    ("two_products", "SGD", LABEL, "full"), ("two_products", "Adam", LABEL, "full"),
-    ("logcosh_valley", "SGD", GAUSS, "full"), ("logcosh_valley", "Adam", GAUSS, "full"),
+    ("valley", "SGD", GAUSS, "full"), ("valley", "sign", GAUSS, "full"), ("ellipse", "SGD", GAUSS, "full"),
+    ("product", "heavy ball", LABEL, "full"), ("product", "Adam", LABEL, "full"), ("product", "RMSProp", LABEL, "frozen"),
+    ("two_products", "SGD", LABEL, "full"), ("logcosh_valley", "Adam", GAUSS, "frozen"),
     ("curved", "RMSProp", VARYING, "full"), ("samples", "SGD", md.Minibatch(2), "full"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "rule", "noise", "accumulators"), CASES, ids=lambda v: v if isinstance(v, str) else "")
 def test_closed_form_equals_the_numerical_flow(name, rule, noise, accumulators):
-    """Drift and covariance of the closed form are the numerical flow's to 1e-10 at random points of the chart."""
+    """Drift and covariance are the numerical flow's to 1e-10 at random points (all cases: `benchmarks.closed_forms`)."""
     loss, manifold = PLACES[name]()
     flow = md.QuasistaticFlow(md.Map(loss, RULES[rule], noise), manifold, accumulators)
     closed = flow.closed_form()
-    at = manifold.chart.sample(4, np.random.default_rng(11)) * 0.7
+    at = manifold.chart.sample(4, np.random.default_rng(11))
+    at = np.sign(at) * (0.6 + 0.3 * np.abs(at))  # where the minima are stable
     points = manifold.chart.point(at)
     state = np.concatenate([points, at], axis=1)
     drift, expected = closed.drift(state), flow.drift(points)
@@ -189,7 +187,8 @@ def test_description_holds_the_formula():
     for part in ("drift of s per t = lr*s*sigma**2/((s**2 + 1)*(lr*s**2 + lr - 2))", "proved symbolically", "sigma = 0.3",
                  "to leading order in lr", "effective potential"):  # fmt: skip
         assert part in text
-    assert r"\mathrm{d}s/\mathrm{d}t = \frac{\eta s \sigma^{2}}" in latex and "lr" not in latex.split("chart:")[1].split("state:")[0].replace("lr:", "")
+    assert r"\mathrm{d}s/\mathrm{d}t = \frac{\eta s \sigma^{2}}" in latex 
+    assert latex.count("$") % 2 == 0 and "sigma**2" not in latex
 
 
 def test_long_formulas_come_with_definitions():

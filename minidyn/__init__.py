@@ -25,6 +25,7 @@ from minidyn.errors import (
     SolverError,
 )
 from minidyn.flows import Flow, GradientFlow, QuasistaticFlow
+from minidyn.flows.symbolic import SymbolicFlow
 from minidyn.kernels import cache
 from minidyn.library import Model, list_models, load_model
 from minidyn.loss import Loss, vector
@@ -55,7 +56,7 @@ __all__ = [
     "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Comparison", "ErrorRow", "ExpressionError", "Flow",
     "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
-    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",
+    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "SymbolicFlow", "cache",
     "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
 ]  # fmt: skip
 

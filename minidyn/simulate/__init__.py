@@ -14,7 +14,8 @@ from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
-from minidyn.simulate.engines import make_engine, thread_count, whole
+from minidyn.simulate.choose import make_engine
+from minidyn.simulate.engines import thread_count, whole
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.trajectory import Run, Status, provenance
@@ -26,8 +27,8 @@ log = logging.getLogger("minidyn")
 
 
 def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: int | None = None,
-             observe: Any = None, rng: Any = None, method: str | None = None, rtol: float = 1e-9,
-             atol: float = 1e-12, substeps: int | None = None, keep: str = "paths", first_step: int = 1,
+             observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
+             atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
              threads: int | None = None, progress: bool | None = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
@@ -73,7 +74,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     began = time.perf_counter()
     watchers = observables.resolve(system.loss, observe)
     workers = thread_count(threads)
-    engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, save_every, workers, first_step)
+    engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, steps, workers, first_step)
     recorder = Recorder(system.loss.param_names, watchers, keep)
     recorder.save(engine.parameters())
     interrupted = False

@@ -56,6 +56,7 @@ def _transform() -> tuple[np.ndarray, np.ndarray, float, complex]:
 _T, _TI, _REAL, _PAIR = _transform()
 _REAL_PART, _IMAGINARY = _PAIR.real, _PAIR.imag
 _NEWTON = 8
+_RATE = 0.05  # slower than this, the frozen Jacobian is given up
 
 
 @jit
@@ -184,7 +185,7 @@ def newton(field, fns, w, k, h, Z, W, F, trial, real, pair, order, orders, x, y,
             return 0
         if turn > 0:
             rate = change / before
-            if rate >= 1.0 or rate ** float(_NEWTON - turn) / (1.0 - rate) * change > limit:
+            if rate >= _RATE:
                 return 0
         for i in range(n):
             W[0, i] += x[i]
@@ -196,6 +197,67 @@ def newton(field, fns, w, k, h, Z, W, F, trial, real, pair, order, orders, x, y,
             return turn + 1
         before = change
     return 0
+
+
+@jit
+def slopes_at(field, jacobian, fns, jfns, compiled, w, k, slope, trial, other, J, hp, c, d, nz, fp, f):
+    """The field and its Jacobian at a point; a status code."""
+    code = field(fns, w, k, hp, c, d, nz, fp, slope, f)
+    if code != 0:
+        return code
+    if compiled != 0:
+        return jacobian(jfns, w, k, hp, c, d, nz, fp, J)
+    return differences(field, fns, w, k, slope, trial, other, J, hp, c, d, nz, fp, f)
+
+
+@jit
+def full_newton(field, jacobian, fns, jfns, compiled, w, k, h, Z, F, trial, near, other, J, big, order, x, limit,
+                rtol, atol, hp, c, d, nz, fp, f):  # fmt: skip
+    """Newton's method with the Jacobian of every stage: a curved steep valley turns while a step is made.
+
+    There the frozen Jacobian converges only for steps below the cube root of 1/steepness.
+    """
+    n = w.shape[0]
+    for turn in range(_NEWTON):
+        for a in range(3):
+            for i in range(n):
+                near[i] = w[i] + Z[a, i]
+            if slopes_at(field, jacobian, fns, jfns, compiled, near, k + _NODES[a] * h, F[a], trial, other, J,
+                         hp, c, d, nz, fp, f) != 0:  # fmt: skip
+                return 0
+            for e in range(3):
+                for i in range(n):
+                    for j in range(n):
+                        big[e * n + i, a * n + j] = -h * _A[e, a] * J[i, j]
+        for a in range(3):
+            for i in range(n):
+                big[a * n + i, a * n + i] += 1.0
+                x[a * n + i] = h * (_A[a, 0] * F[0, i] + _A[a, 1] * F[1, i] + _A[a, 2] * F[2, i]) - Z[a, i]
+        if not factorize(big, order):
+            return 0
+        back_solve(big, order, x)
+        total = 0.0
+        for a in range(3):
+            for i in range(n):
+                Z[a, i] += x[a * n + i]
+                part = x[a * n + i] / (atol + rtol * abs(w[i]))
+                total += part * part
+        change = math.sqrt(total / (3.0 * n))
+        if not change < np.inf:
+            return 0
+        if change < limit:
+            return turn + 1
+    return 0
+
+
+@jit
+def guess(w, w0, K, s, k, step, Z):
+    """First guess of the stages: the last step's polynomial carried on, or no motion."""
+    for a in range(3):
+        if s[LATEST] == 2.0 and s[STEADY] == 0.0:
+            polynomial(DENSE_RADAU, 3, w0, K, (k + _NODES[a] * step - s[PAST]) / s[SPAN], 1.0, Z[a])
+        for i in range(w.shape[0]):
+            Z[a, i] = Z[a, i] - w[i] if (s[LATEST] == 2.0 and s[STEADY] == 0.0) else 0.0
 
 
 @jit
@@ -213,9 +275,14 @@ def implicit(field, jacobian, retract, fns, jfns, compiled, w, w0, K, s, target,
     W = np.empty((3, n))
     F = np.empty((3, n))
     Z = np.empty((3, n))
+    last = np.empty(n)
+    v = np.empty(3 * n)
+    stage_J = np.empty((n, n))
+    big = np.empty((3 * n, 3 * n))
+    long = np.empty(3 * n, np.int64)
     order = np.empty(n, np.int64)
     orders = np.empty(2 * n, np.int64)
-    limit = max(2e-15 / rtol, min(0.03, math.sqrt(rtol)))
+    limit = max(1e-14 / rtol, 1e-5)  # what Newton leaves is a force along a steep valley: far below the tolerance
     known = False
     size = 0.0
     for _ in range(attempts):
@@ -223,13 +290,9 @@ def implicit(field, jacobian, retract, fns, jfns, compiled, w, w0, K, s, target,
         if k >= target:
             break
         if not known:
-            code = field(fns, w, k, hp, c, d, nz, fp, slope, f)
-            if code != 0:
-                return code
-            if compiled != 0:
-                code = jacobian(jfns, w, k, hp, c, d, nz, fp, J)
-            else:
-                code = differences(field, fns, w, k, slope, trial, near, J, hp, c, d, nz, fp, f)
+            code = slopes_at(
+                field, jacobian, fns, jfns, compiled, w, k, slope, trial, near, J, hp, c, d, nz, fp, f
+            )  # fmt: skip
             if code != 0:
                 return code
             s[JACOBIANS] += 1.0
@@ -253,20 +316,17 @@ def implicit(field, jacobian, retract, fns, jfns, compiled, w, w0, K, s, target,
             if not s[H] > 1e-14 * (1.0 + abs(k)):
                 return 4
             continue
-        if s[LATEST] == 2.0 and s[STEADY] == 0.0:
-            for a in range(3):
-                theta = (k + _NODES[a] * step - s[PAST]) / s[SPAN]
-                polynomial(DENSE_RADAU, 3, w0, K, theta, 1.0, Z[a])
-                for i in range(n):
-                    Z[a, i] -= w[i]
-        else:
-            for a in range(3):
-                for i in range(n):
-                    Z[a, i] = 0.0
+        guess(w, w0, K, s, k, step, Z)
         turns = newton(
             field, fns, w, k, step, Z, W, F, trial, real, pair, order, orders, x, y, limit, rtol, atol,
             hp, c, d, nz, fp, f,
         )  # fmt: skip
+        if turns == 0:
+            guess(w, w0, K, s, k, step, Z)
+            turns = full_newton(
+                field, jacobian, fns, jfns, compiled, w, k, step, Z, F, trial, near, last, stage_J, big, long, v,
+                limit, rtol, atol, hp, c, d, nz, fp, f,
+            )  # fmt: skip
         if turns == 0:
             s[H] = 0.5 * step
             s[STEADY] = 1.0

@@ -3,7 +3,7 @@
 Row s of `a` weighs the slopes for stage s; the last of the first `stages` rows gives the new point, where the slope
 is that of the next step too. The rows after them are stages for dense output alone. `e` holds two error estimates (the
 second is zero where a method has one). `p[i, j]` is the coefficient of `theta^(j+1)` in the weight of slope i at
-`theta` in [0, 1]; `limit` is the extent of the stability region on the negative axis.
+`theta` in [0, 1]; `limit` is where `|h lambda|` says that stability, not accuracy, holds the steps back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _matrix(shape: tuple[int, int], entries: dict[tuple[int, int], float]) -> Fl
 
 
 DOPRI5 = Tableau(
-    "dopri5", 5, 4, 7, 3.3, TABLEAU[:7].copy(), NODES, np.stack([TABLEAU[7], np.zeros(7)]),
+    "dopri5", 5, 4, 7, 3.0, TABLEAU[:7].copy(), NODES, np.stack([TABLEAU[7], np.zeros(7)]),
     np.array([
         [1.0, -8048581381 / 2820520608, 8663915743 / 2820520608, -12715105075 / 11282082432],
         [0.0, 0.0, 0.0, 0.0],
@@ -56,7 +56,7 @@ DOPRI5 = Tableau(
 )  # fmt: skip
 
 TSIT5 = Tableau(
-    "tsit5", 5, 4, 7, 3.5,
+    "tsit5", 5, 4, 7, 3.0,
     np.array([
         [0.0] * 7,
         [0.161, *[0.0] * 6],
@@ -161,7 +161,7 @@ def _dense_853() -> Floats:
 
 
 DOP853 = Tableau(
-    "dop853", 8, 7, 13, 6.4, _matrix((16, 16), _A), np.array(_C), _matrix((2, 13), _E), _dense_853(),
+    "dop853", 8, 7, 13, 5.5, _matrix((16, 16), _A), np.array(_C), _matrix((2, 13), _E), _dense_853(),
     "Dormand, Prince (1981); Hairer, Norsett, Wanner, Solving ODEs I (1993), section II.10",
 )  # fmt: skip
 

@@ -32,6 +32,7 @@ class Status(IntEnum):
     UNSTABLE = 5
     SINGULAR = 6
     INTERRUPTED = 7
+    STOPPED = 8
 
     @property
     def label(self) -> str:
@@ -48,6 +49,7 @@ _LABELS = {
     Status.UNSTABLE: "left the stable minima",
     Status.SINGULAR: "rule is singular",
     Status.INTERRUPTED: "interrupted",
+    Status.STOPPED: "stopped by its condition",
 }
 
 

@@ -160,7 +160,7 @@ class SymbolicFlow(Flow):
     @cached_property
     def noise_kind(self) -> str:  # type: ignore[override]
         """"additive", "diagonal", "commutative" or "general"."""
-        g, x = self.factor, self.coordinates
+        g, x = self.factor.applyfunc(lambda e: sp.nsimplify(e, rational=True)), self.coordinates
         slopes = [[[_simple(sp.diff(e, q)) for q in x] for e in g.row(i)] for i in range(self.dim)]
         if all(s == 0 for row in slopes for e in row for s in e):
             return "additive"

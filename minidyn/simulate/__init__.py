@@ -16,6 +16,7 @@ from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import thread_count, whole
+from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.trajectory import Run, Status, provenance
@@ -29,7 +30,7 @@ log = logging.getLogger("minidyn")
 def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: int | None = None,
              observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
              atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
-             threads: int | None = None, progress: bool | None = None) -> Run:  # fmt: skip
+             threads: int | None = None, progress: bool | None = None, stop: Any = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
     Parameters
@@ -43,15 +44,23 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy
         expressions, functions of w (paths, D), a list of these, or `{name: any of these}`.
     rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
-    method : "euler-maruyama" for flows with noise, "dopri5" for flows without; chosen if not given.
-    rtol, atol : tolerances of "dopri5" per step, on w.
-    substeps : steps k that one Euler-Maruyama step covers; by default at most a hundredth of the run
-        and small enough that a step's noise stays small against the distance between saves.
+    method : without noise "auto" (the default: explicit, implicit where the flow turns stiff), "tsit5", "dop853",
+        "dopri5", "radau", or scipy's "scipy:Radau", "scipy:LSODA", ...; with noise "euler-maruyama" (the default),
+        "milstein", "diagonal", "heun" (Stratonovich), "sra1", "weak2". `docs/solvers.md` says what each is for.
+    rtol, atol : tolerances on w: without noise the global error stays near rtol (default 1e-9 and 1e-12); with
+        `substeps="adaptive"` the error of a step (1e-3 and 1e-6).
+    substeps : steps k that one step of a scheme with noise covers; below 1, as 1/4, a step k is refined on the same
+        Brownian path; "adaptive" chooses for each path. By default the largest power of two up to 32 and up to a
+        hundredth of the run. Where the run is saved changes nothing.
     first_step : the number k of a map's first step; a large one finds bias corrections and warm-ups already over,
         as `w0=map.fixed_point(w)` wants it for Adam.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
     threads : at most this many; by default as many as this process may use.
     progress : show a progress bar; by default on a terminal, for runs longer than a second or two.
+    stop : a condition, or a list of them, that ends a path with the status `stopped`: "edge" (the sharpness reaches
+        the rule's limit of stability), `{"sharpness": 40.0}` (an observable reaches a number), a sympy expression or
+        a function of w that crosses zero, a comparison such as `x > 2`. Without noise the instant is found between
+        saves (`meta["stopped_at"]`, in steps); maps and flows with noise are looked at where they are saved.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit, FlowError where a flow does not exist.
@@ -75,6 +84,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     watchers = observables.resolve(system.loss, observe)
     workers = thread_count(threads)
     engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, steps, workers, first_step)
+    engine = engine if stop is None else StoppingEngine(engine, Conditions(system, stop), paths)
     recorder = Recorder(system.loss.param_names, watchers, keep)
     recorder.save(engine.parameters())
     interrupted = False

@@ -18,7 +18,7 @@ from minidyn.solvers.schemes import SCHEMES, fitting
 
 Floats = NDArray[np.float64]
 _LONGEST = 32  # steps of the map that a step of a scheme covers by default, at most
-_FINEST = 20
+_FINEST = 12
 
 
 def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint64], method: str | None,

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from minidyn.compiler import jit
-from minidyn.solvers.brownian import coin, lean, piece
+from minidyn.solvers.brownian import coin, lean, piece, pieces
 from minidyn.solvers.sde import WEAK, step
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -71,7 +71,8 @@ def advance_sde(
     W = np.zeros(columns)
     I = np.zeros(columns)
     V = np.zeros((columns, columns))
-    lengths = np.zeros(columns)
+    parts_W = np.zeros((columns, parts))
+    parts_H = np.zeros((columns, parts))
     for block in range(first, last):
         s = blocks[block]
         out = shown[block]
@@ -110,13 +111,12 @@ def advance_sde(
                 code = 0
                 if level > 0:
                     for q in range(columns):
-                        lengths[q] = lean(key, path, k, q)
+                        pieces(key, path, k, q, level, total[q * 64 + lane], lean(key, path, k, q), parts_W[q], parts_H[q])
                 for part in range(parts):
                     for q in range(columns):
                         if level > 0:
-                            a, e = piece(key, path, k, q, level, part, total[q * 64 + lane], lengths[q])
-                            W[q] = a
-                            I[q] = e
+                            W[q] = parts_W[q, part]
+                            I[q] = (0.5 * parts_W[q, part] + parts_H[q, part]) / parts
                         else:
                             W[q] = total[q * 64 + lane]
                             I[q] = area[q * 64 + lane]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ COMPILED = ("auto", *TABLEAUS, "radau")
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 _LOOSE = 1e-6  # from here on a method of order 5 needs fewer evaluations than one of order 8
 _SAFETY = {"tsit5": 0.05, "dopri5": 0.05, "dop853": 0.1, "radau": 0.3}  # local error against rtol: the sum of all stays near it
+_SMALL = 100  # numbers in a state: beyond, linear systems of three times the size cost more than small explicit steps
 _ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
 
 
@@ -39,7 +41,7 @@ class OdeEngine(FlowPaths):
         self.method, self.rtol, self.atol, self.end = method, rtol, atol, steps + 0.5
         explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
         self.tableau = t = TABLEAUS[explicit]
-        limit = t.limit if method == "auto" else np.inf
+        limit = t.limit if method == "auto" and flow.size <= _SMALL else np.inf
         self.numbers = np.array([t.stages, t.estimate, limit])
         n, size = self.points.shape
         self.starts, self.shown = self.points.copy(), self.points.copy()
@@ -57,6 +59,32 @@ class OdeEngine(FlowPaths):
         while self._attempt(target, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
             pass
         self._show(target)
+
+    def advance_watched(self, target: float, watch: Callable[[OdeEngine, NDArray[np.bool_]], NDArray[np.bool_]]) -> None:
+        """Pass the clock `target` step by step; `watch` sees which points have moved and says which may go on."""
+        go = watch(self, np.zeros(len(self.points), bool))
+        held = np.flatnonzero(~go & (self.status == 0))
+        while True:
+            self.status[held] = Status.STOPPED
+            before = self.rows[:, row.NOW].copy()
+            waiting = self._attempt(target, 1, 1)
+            self.status[held] = 0
+            go = watch(self, self.rows[:, row.NOW] > before)
+            held = np.flatnonzero(~go & (self.status == 0))
+            if not waiting or not (go & (self.status == 0) & (self.rows[:, row.NOW] < target)).any():
+                break
+        self._show(target)
+
+    def last_step(self, path: int) -> tuple[float, float]:
+        """Where on the clock the last step of a point began and ended."""
+        return float(self.rows[path, row.PAST]), float(self.rows[path, row.NOW])
+
+    def state_at(self, path: int, k: float) -> Floats:
+        """The state of a point at a clock inside its last step."""
+        kept = self.shown[path].copy()
+        self._show(k, path)
+        found, self.shown[path] = self.shown[path].copy(), kept
+        return found
 
     def _attempt(self, target: float, explicit: int, implicit: int) -> int:
         """Make up to so many steps towards the clock `target` with every point; how many points are not there yet."""
@@ -86,7 +114,7 @@ class OdeEngine(FlowPaths):
         """The tolerances that a method's local errors are held to."""
         return _SAFETY[method] * self.rtol, _SAFETY[method] * self.atol
 
-    def _show(self, target: float) -> None:
+    def _show(self, target: float, only: int | None = None) -> None:
         t = self.tableau
 
         def work(first: int, last: int) -> None:
@@ -96,7 +124,10 @@ class OdeEngine(FlowPaths):
                 self.rtol, self.atol, *self.arrays,
             )  # fmt: skip
 
-        self.spread(1, work)
+        if only is None:
+            self.spread(1, work)
+        else:
+            work(only, only + 1)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that changes while it runs."""

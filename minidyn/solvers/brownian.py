@@ -83,10 +83,21 @@ def piece(key, path, step, column, level, place, w, h):
 
 
 @jit
-def pieces(key, path, step, column, level, w, dw, di):
-    """Fill dw and di with the increments and areas of all 2^level pieces of a step with increment w."""
-    h = lean(key, path, step, column)
-    for place in range(dw.shape[0]):
-        a, b = piece(key, path, step, column, level, place, w, h)
-        dw[place] = a
-        di[place] = b
+def pieces(key, path, step, column, level, w, h, W, H):
+    """Fill the first 2^level places of W and H with increments and leans of the equal pieces of a step, as `piece`."""
+    W[0] = w
+    H[0] = h
+    length = 1.0
+    for depth in range(level):
+        root = math.sqrt(length)
+        for place in range((1 << depth) - 1, -1, -1):
+            first, second = two_normals(key, path, step, column, (1 << depth) + place)
+            w = W[place]
+            apart = 3.0 * H[place] + 0.5 * root * first
+            both = 2.0 * H[place] - 0.5 * apart
+            gap = 0.28867513459481287 * root * second
+            W[2 * place] = 0.5 * (w + apart)
+            W[2 * place + 1] = 0.5 * (w - apart)
+            H[2 * place] = 0.5 * (both + gap)
+            H[2 * place + 1] = 0.5 * (both - gap)
+        length *= 0.5

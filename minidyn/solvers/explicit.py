@@ -16,6 +16,7 @@ from minidyn.solvers.rows import ATTEMPTS, DENSE, FRESH, H, LATEST, NOW, PAST, S
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
+_STIFF_STEPS = 60.0  # in a row, or nearly, before another method is worth its price
 _TINY = 1e-14  # of the clock: a step this small has failed
 
 
@@ -122,9 +123,8 @@ def explicit(field, retract, fns, A, C, E, numbers, w, w0, K, s, target, end, at
                 return code
             if moved:
                 s[FRESH] = 0.0
-                s[LATEST] = 1.0
             s[STIFF] = s[STIFF] + 1.0 if stiff else max(0.0, s[STIFF] - 0.25)
-            if s[STIFF] >= 15.0:
+            if s[STIFF] >= _STIFF_STEPS:
                 return -1
         else:
             s[STEADY] = 1.0

@@ -187,7 +187,7 @@ def test_description_holds_the_formula():
     for part in ("drift of s per t = lr*s*sigma**2/((s**2 + 1)*(lr*s**2 + lr - 2))", "proved symbolically", "sigma = 0.3",
                  "to leading order in lr", "effective potential"):  # fmt: skip
         assert part in text
-    assert r"\mathrm{d}s/\mathrm{d}t = \frac{\eta s \sigma^{2}}" in latex 
+    assert r"\mathrm{d}s/\mathrm{d}t = \frac{\eta s \sigma^{2}}" in latex
     assert latex.count("$") % 2 == 0 and "sigma**2" not in latex
 
 

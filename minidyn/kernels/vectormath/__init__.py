@@ -53,7 +53,7 @@ from minidyn.compiler import jit
 from minidyn.kernels.vectormath import {name}
 
 
-@jit(noalias=True)
+@jit(noalias=True, thorough=True)
 def apply({args}, out):
     for i in range(out.shape[0]):
         out[i] = {name}({given})

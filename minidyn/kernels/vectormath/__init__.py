@@ -15,23 +15,8 @@ from minidyn.kernels.vectormath.gauss import erf
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 __all__ = [
-    "acos",
-    "asin",
-    "atan",
-    "cos",
-    "cosh",
-    "elementwise",
-    "erf",
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
-    "pow",
-    "sech",
-    "sin",
-    "sinh",
-    "tan",
-    "tanh",
+    "acos", "asin", "atan", "cos", "cosh", "elementwise", "erf", "exp", "expm1", "log", "log1p", "pow", "sech", "sin",
+    "sinh", "tan", "tanh",
 ]  # fmt: skip
 
 

@@ -25,7 +25,9 @@ from minidyn.errors import (
     ModelFileError,
     SolverError,
 )
-from minidyn.flows import Flow, GradientFlow, QuasistaticFlow
+from minidyn.escape import Escape, escape
+from minidyn.flatness import Flatness, Smoothness, flatness, smoothness
+from minidyn.flows import Flow, GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
 from minidyn.kernels import cache
 from minidyn.laws import LawRow
 from minidyn.library import Model, list_models, load_model
@@ -36,6 +38,7 @@ from minidyn.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
 from minidyn.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
 from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy, scaling_study
 from minidyn.simulate import simulate
+from minidyn.stability import Condition, Stability, StabilityDiagram, stability, stability_diagram
 from minidyn.trajectory import Run, Status
 
 logging.getLogger("minidyn").addHandler(logging.NullHandler())  # quiet unless the user asks
@@ -62,6 +65,10 @@ __all__ = [
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise", "OrderFit",
     "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "SolverError",
     "Status", "cache", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
+]  # fmt: skip
+__all__ += [
+    "Condition", "Escape", "Flatness", "Smoothness", "Stability", "StabilityDiagram", "escape", "flatness",
+    "smoothness", "stability", "stability_diagram", "ModifiedFlow", "StochasticModifiedFlow",
 ]  # fmt: skip
 
 

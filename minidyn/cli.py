@@ -118,8 +118,11 @@ def run(
     chosen = known.with_overrides(lr=lr, steps=steps, paths=paths, save_every=save_every, seed=seed)
     stem = _stem(out, chosen.name)
     outputs = _outputs(stem, no_figure)
-    typer.echo(_introduction(chosen))
     began = time.perf_counter()
+    if not chosen.spec.experiment.flows:
+        _run_map(chosen, threads, checkpoint, outputs, context.obj or [])
+        return
+    typer.echo(_introduction(chosen))
     _stop_if_asked()
     if not no_figure:  # matplotlib loads while compiled code runs
         threading.Thread(target=importlib.import_module, args=("minidyn.figures",), daemon=True).start()
@@ -134,6 +137,26 @@ def run(
         plot_comparison(result, loss=chosen.loss, path=outputs[1])
     typer.echo("wrote " + " and ".join(str(output) for output in outputs))
     _fail_if_nothing_finished(result)
+
+
+def _run_map(model: Model, threads: int | None, checkpoint: str, outputs: list[Path], arguments: list[str]) -> None:
+    """A model without flows: its map alone."""
+    from minidyn.errors import SolverError
+    from minidyn.simulate import simulate
+
+    typer.echo(f"{model.name}: {model.title}\nrunning {model.map.rule}: {model.paths:,} paths, {model.steps:,} steps\n")
+    result = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
+                      observe=model.observe, rng=model.seed, threads=threads,
+                      checkpoint=checkpoint or None)  # fmt: skip
+    _stop_if_asked()
+    result.meta |= {"model": model.name, "model_text": model.text, "command": shlex.join(["minidyn", *arguments])}
+    typer.echo(repr(result) + "\n")
+    result.save(outputs[0])
+    if len(outputs) > 1:
+        result.plot(path=outputs[1])
+    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
+    if not result.finished.any():
+        raise SolverError(f"no path finished: {result.describe_status()}; try a smaller --lr or fewer --steps.")
 
 
 @app.command()
@@ -196,6 +219,46 @@ def derive(
     from minidyn.library import load_model
 
     typer.echo("\n\n".join(flow.describe(latex=latex) for flow in load_model(model).flows()))
+
+
+@app.command()
+def stability(
+    model: _ModelName,
+    lr: Annotated[list[float] | None, typer.Option(help="Learning rate; repeat it for several.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=0, help="Batch size, 0 for the full batch; repeat it for several.")
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Points from which minima are searched.")] = 24,
+    spread: Annotated[float, typer.Option(min=0, help="Spread of those points around the model's start.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of those points.")] = 0,
+    out: Annotated[str, typer.Option(help="The picture, or a folder for it.", metavar="PATH")] = "",
+    no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
+    debug: _Debug = False,
+) -> None:
+    """Report which minima of a model its optimizer can stay in, and draw them."""
+    from minidyn.errors import ManifoldError
+    from minidyn.library import load_model
+    from minidyn.stability import stability as verdict
+    from minidyn.stability import stability_diagram
+
+    known = load_model(model)
+    stem = _stem(out, f"{known.name}_stability")
+    target = stem if stem.suffix in (".pdf", ".svg") else stem.with_name(stem.name + ".png")
+    if not no_figure:
+        _check_writable(target)
+    minima = known.minima(starts, spread=spread, seed=seed)
+    if not len(minima):
+        raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
+    system = known.map.with_lr(lr[0]) if lr else known.map
+    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, below the model's start")
+    typer.echo(verdict(system, minima[0]).summary() + "\n")
+    sizes = None if not batch else [b or None for b in batch]
+    diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)
+    typer.echo(f"{len(minima)} minima from {starts} starts: verdict, and growth of second moments per step")
+    typer.echo(diagram.summary())
+    if not no_figure:
+        diagram.plot(target)
+        typer.echo(f"wrote {target}")
 
 
 @app.command()

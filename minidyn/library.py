@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from minidyn import modelfile, noise, rules
 from minidyn.compare import Comparison, compare
 from minidyn.errors import InputError, ModelFileError
-from minidyn.flows import GradientFlow, QuasistaticFlow
+from minidyn.flows import GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
 from minidyn.flows.base import Flow
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.scaling import ScalingStudy, scaling_study
 
-FLOWS: Mapping[str, type[Flow]] = {"quasistatic": QuasistaticFlow, "gradient": GradientFlow}
+FLOWS: Mapping[str, type[Flow]] = {
+    "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
+    "modified": ModifiedFlow, "sme": StochasticModifiedFlow,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ class Model:
         """Where the experiment starts; projected on the minima if the file says so."""
         w0 = self.spec.experiment.w0
         return self.manifold.project(w0) if self.spec.experiment.start == "manifold" else w0
+
+    def minima(self, starts: int = 24, *, spread: float = 1.0, seed: int = 0) -> NDArray[np.float64]:
+        """Different minima (M, D) below the model's start and `starts - 1` normal points around it.
+
+        The one below the start itself comes first; starts whose gradient flow reaches no minimum are left out.
+        """
+        draws = np.random.default_rng(seed).standard_normal((starts, self.loss.dim))
+        draws[0] = 0.0
+        found: list[NDArray[np.float64]] = []
+        for w in self.manifold.find(self.spec.experiment.w0 + spread * draws):
+            if all(np.linalg.norm(w - known) > 1e-6 * (1 + np.linalg.norm(w)) for known in found):
+                found.append(w)
+        return np.array(found).reshape(-1, self.loss.dim)
 
     @property
     def observe(self) -> dict[str, Any] | None:
@@ -170,7 +186,10 @@ def _loss(spec: modelfile.LossSpec) -> Loss:
     inputs = {spec.symbols[n]: v for n, v in spec.inputs.items()}
     if spec.kind == "regression":
         assert spec.target is not None and spec.criterion is not None
-        return Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+        loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+        if spec.test is None:
+            return loss
+        return loss.hold_out({spec.symbols[n]: v for n, v in spec.test.inputs.items()}, spec.test.target)
     return Loss(spec.expr, params, constants=constants, data=inputs)
 
 

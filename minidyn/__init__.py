@@ -67,8 +67,19 @@ __all__ = [
     "Status", "cache", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
 ]  # fmt: skip
 __all__ += [
-    "Condition", "Escape", "Flatness", "Smoothness", "Stability", "StabilityDiagram", "escape", "flatness",
-    "smoothness", "stability", "stability_diagram", "ModifiedFlow", "StochasticModifiedFlow",
+    "Condition",
+    "Escape",
+    "Flatness",
+    "ModifiedFlow",
+    "Smoothness",
+    "Stability",
+    "StabilityDiagram",
+    "StochasticModifiedFlow",
+    "escape",
+    "flatness",
+    "smoothness",
+    "stability",
+    "stability_diagram",
 ]  # fmt: skip
 
 

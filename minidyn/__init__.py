@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from minidyn.compare import Comparison, ErrorRow, compare
+from minidyn.edge import EdgeRun, edge
 from minidyn.errors import (
     ArchiveError,
     ExpressionError,
@@ -27,7 +28,17 @@ from minidyn.errors import (
 )
 from minidyn.escape import Escape, escape
 from minidyn.flatness import Flatness, Smoothness, flatness, smoothness
-from minidyn.flows import Flow, GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
+from minidyn.flows import (
+    CentralFlow,
+    Flow,
+    GradientFlow,
+    ModifiedFlow,
+    QuasistaticFlow,
+    RodFlow,
+    StochasticModifiedFlow,
+    SubquadraticFlow,
+    SymbolicFlow,
+)
 from minidyn.kernels import cache
 from minidyn.laws import LawRow
 from minidyn.library import Model, list_models, load_model
@@ -67,14 +78,20 @@ __all__ = [
     "Status", "cache", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
 ]  # fmt: skip
 __all__ += [
+    "CentralFlow",
     "Condition",
+    "EdgeRun",
     "Escape",
     "Flatness",
     "ModifiedFlow",
+    "RodFlow",
     "Smoothness",
     "Stability",
     "StabilityDiagram",
     "StochasticModifiedFlow",
+    "SubquadraticFlow",
+    "SymbolicFlow",
+    "edge",
     "escape",
     "flatness",
     "smoothness",

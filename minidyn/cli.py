@@ -221,6 +221,27 @@ def derive(
     typer.echo("\n\n".join(flow.describe(latex=latex) for flow in load_model(model).flows()))
 
 
+@app.command("who-wins")
+def who_wins(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models at the edge; by default all of them.")
+    ] = None,
+    out: Annotated[
+        str, typer.Option(help="The report, a Markdown file.", metavar="PATH")
+    ] = "who_wins.md",
+    debug: _Debug = False,
+) -> None:
+    """Compare every effective flow with the discrete run on the models at the edge of stability."""
+    from minidyn import contest
+
+    target = Path(out)
+    _check_writable(target)
+    text = contest.report(models or contest.MODELS, say=typer.echo)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    typer.echo(f"wrote {target}")
+
+
 @app.command()
 def stability(
     model: _ModelName,

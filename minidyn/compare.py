@@ -178,9 +178,11 @@ class Comparison:
     def _headline(self) -> str:
         m = self.meta
         noise = "same noise for both" if m.get("coupled") else "independent noise"
-        if all(run.meta.get("method") == "dopri5" for run in list(self.runs.values())[1:]):
+        if all(run.meta.get("noise") == "none" for run in list(self.runs.values())[1:]):
             noise = "no noise in the flow"
         where = "compared on the manifold" if m.get("projected") else "compared as they are"
+        if m.get("centred"):
+            where = "the map's mid-points (theta_k + theta_k+1)/2 compared"
         return f"{m.get('map', '')}\n{m['paths']:,} paths, {m['steps']:,} steps; {where}, {noise}; seed {m['seed']}"
 
     def plot(self, **options: Any) -> Any:
@@ -268,7 +270,10 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     runs, flows = _common(runs, flows)
     projected = any(isinstance(f, QuasistaticFlow) for f in flows)
     times = _pick(len(runs[labels[0]].steps), 4 * rows + 1)
-    quantities = _quantities(system, runs, times, projected, observe)
+    ahead = None
+    if any(f.centred for f in flows):
+        ahead = _ahead(system, w0, steps, first_step, common)
+    quantities = _quantities(system, runs, times, projected, observe, ahead)
     paired = {
         label: coupled and (flow.couples and runs[label].paths == paths)
         for label, flow in zip(list(runs)[1:], flows, strict=True)
@@ -283,6 +288,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     meta = {
         "map": repr(system), "flows": [f.name for f in flows], "seed": str(entropy), "paths": paths, "steps": steps,
         "coupled": any(paired.values()), "paired": paired, "projected": projected, "lr": system.lr(),
+        "centred": ahead is not None,
     }  # fmt: skip
     return Comparison(runs, quantities, first.steps[times], first.time[times], errors, meta, system.loss)
 
@@ -315,13 +321,23 @@ def _labels(system: Map, flows: tuple[Flow, ...]) -> list[str]:
     return labels
 
 
+def _ahead(system: Map, w0: ArrayLike, steps: int, first_step: int, common: dict[str, Any]) -> Run:
+    """The map one step later, for the mid-points that flows of centres predict."""
+    if system.noise is not None:
+        raise InputError("a flow of the centres of iterates is compared with a map without noise; drop the noise.")
+    state = np.asarray(w0, dtype=float)
+    if state.shape[-1] != system.components:
+        state = system.initial_state(state)
+    return simulate(system, system.step(state, k=first_step), steps, first_step=first_step + 1, **common)
+
+
 def _pick(count: int, wanted: int) -> NDArray[np.int64]:
     """Up to `wanted` places in 0 .. count-1, first and last included."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64))
 
 
 def _quantities(system: Map, runs: dict[str, Run], times: NDArray[np.int64], projected: bool,
-                observe: Any) -> dict[str, dict[str, Floats]]:  # fmt: skip
+                observe: Any, ahead: Run | None) -> dict[str, dict[str, Floats]]:  # fmt: skip
     loss = system.loss
     few = loss.dim <= _FEW
     watchers = observables.resolve(loss, observe if (observe is not None or few) else ["loss", "sharpness", "trace"])
@@ -330,6 +346,9 @@ def _quantities(system: Map, runs: dict[str, Run], times: NDArray[np.int64], pro
     for number, (label, run) in enumerate(runs.items()):
         assert run.w is not None
         w = np.ascontiguousarray(run.w[:, times])
+        if ahead is not None and number == 0:
+            assert ahead.w is not None
+            w = 0.5 * (w + ahead.w[:, times])
         if projected and number == 0:
             w, _ = manifold._project(w, 1e-9, 20_000)
         if few:

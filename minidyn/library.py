@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 
 from minidyn import modelfile, noise, rules
 from minidyn.compare import Comparison, compare
-from minidyn.errors import InputError, ModelFileError
-from minidyn.flows import GradientFlow, ModifiedFlow, QuasistaticFlow, StochasticModifiedFlow
+from minidyn.errors import InputError, ManifoldError, ModelFileError
+from minidyn.flows import (
+    CentralFlow,
+    GradientFlow,
+    ModifiedFlow,
+    QuasistaticFlow,
+    RodFlow,
+    StochasticModifiedFlow,
+    SubquadraticFlow,
+)
 from minidyn.flows.base import Flow
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
@@ -24,6 +32,7 @@ from minidyn.scaling import ScalingStudy, scaling_study
 FLOWS: Mapping[str, type[Flow]] = {
     "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
     "modified": ModifiedFlow, "sme": StochasticModifiedFlow,
+    "central": CentralFlow, "subquadratic": SubquadraticFlow, "rod": RodFlow,
 }  # fmt: skip
 
 
@@ -66,8 +75,14 @@ class Model:
 
     @cached_property
     def manifold(self) -> Manifold:
-        """The minima of the loss."""
-        return Manifold(self.loss)
+        """The minima of the loss, with the model file's chart where it has one."""
+        chart = self.spec.manifold
+        if chart is None:
+            return Manifold(self.loss)
+        try:
+            return Manifold(self.loss, chart=chart.chart, coordinates=chart.coordinates)
+        except (InputError, ManifoldError) as error:
+            raise ModelFileError(f"{self.spec.path or self.name}: [manifold]: {error}") from error
 
     @cached_property
     def w0(self) -> NDArray[np.float64]:

@@ -299,17 +299,17 @@ def lean(S, gain, fp, A, extra):
     for i in range(dim):
         for j in range(dim):
             rho = correlation(S, i, j)
-            memory = first
+            lag = first
             old = 1.0
             seen = 0.0
             plain = 0.0
             for _ in range(20000):
                 known = fresh * fresh + (1.0 - fresh * fresh) * (1.0 - old)
-                seen += known * memory / math.sqrt(max(1e-30, 1.0 - rho * rho * memory * memory))
-                plain += memory
-                memory *= pole
+                seen += known * lag / math.sqrt(max(1e-30, 1.0 - rho * rho * lag * lag))
+                plain += lag
+                lag *= pole
                 old *= pole * pole
-                if abs(memory) < 1e-12:
+                if abs(lag) < 1e-12:
                     break
             extra[j, i] = (seen / plain - 1.0) * X[j, i]
 

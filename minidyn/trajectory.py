@@ -35,6 +35,10 @@ class Status(IntEnum):
     UNSTABLE = 5
     SINGULAR = 6
     INTERRUPTED = 7
+    NO_ORBIT = 20
+    PERIOD_FOUR = 21
+    CHAOTIC = 22
+    STOPPED = 8
 
     @property
     def label(self) -> str:
@@ -51,6 +55,10 @@ _LABELS = {
     Status.UNSTABLE: "left the stable minima",
     Status.SINGULAR: "rule is singular",
     Status.INTERRUPTED: "interrupted",
+    Status.NO_ORBIT: "no period-two orbit",
+    Status.PERIOD_FOUR: "orbit of period four or longer",
+    Status.CHAOTIC: "chaotic",
+    Status.STOPPED: "stopped by its condition",
 }
 
 

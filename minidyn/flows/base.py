@@ -16,7 +16,13 @@ from minidyn.kernels.loops import evaluate
 from minidyn.kernels.pointers import flow_signatures
 from minidyn.maps import Map
 
+# mypy: disable-error-code="no-untyped-def"
+
 Floats = NDArray[np.float64]
+
+
+def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
+    return 4
 
 
 class Flow:
@@ -27,13 +33,24 @@ class Flow:
     square root of a step `f` (size, columns) and returns a status code; `retract(fns, w, ...)` puts a point
     back where the flow lives. Both are compiled once per machine; only `fns` belong to one model. The state is
     theta (D,), followed by further numbers where `size` is larger than D (an amplitude, a momentum).
+
+    For stiff solvers a flow may give `jacobian(fns, w, k, hp, c, d, nz, fp, J)`, a compiled function of the kernels
+    named in `jacobian_needs`; otherwise differences of the field are taken. `noise_kind` ("additive", "diagonal",
+    "commutative" or "general") and `reading` ("ito" or "stratonovich") decide which schemes fit.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     field: ClassVar[Any]
     retract: ClassVar[Any]
+    jacobian: ClassVar[Any] = None
+    jacobian_needs: ClassVar[tuple[str, ...]] = ()
+    noise_kind: str = "general"
+    reading: str = "ito"
     columns: int = 0
     rows: int = 0
+    centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that
+
+    carries: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
 
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""
@@ -79,15 +96,23 @@ class Flow:
         """The compiled module."""
         return self.source.load()
 
+    def _needed(self, names: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in names)
+
     @cached_property
     def pointers(self) -> tuple[Any, Any, tuple[Any, ...]]:
         """`field`, `retract` and the kernels that they take, as function pointers."""
-        types = flow_signatures(self.needs)
-        fns = tuple(
-            pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in self.needs
-        )
-        cls = type(self)
-        return compiled(cls.field).pointer(types["field"]), compiled(cls.retract).pointer(types["retract"]), fns
+        types, cls = flow_signatures(self.needs), type(self)
+        field, retract = compiled(cls.field).pointer(types["field"]), compiled(cls.retract).pointer(types["retract"])
+        return field, retract, self._needed(self.needs)
+
+    @cached_property
+    def jacobian_pointers(self) -> tuple[Any, tuple[Any, ...], int]:
+        """`jacobian`, the kernels that it takes, and 1; a function that is never called and 0 where there is none."""
+        function = type(self).jacobian
+        types = flow_signatures(self.jacobian_needs)
+        made = compiled(function if function is not None else _no_jacobian).pointer(types["jacobian"])
+        return made, self._needed(self.jacobian_needs), int(function is not None)
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether the flow has noise (at these starting points)."""
@@ -114,15 +139,19 @@ class Flow:
 
     def evaluate(self, points: Floats, k: float, numbers: Floats) -> tuple[Floats, Floats]:
         """Change per step (N, size) and noise factor (N, size, columns) at points (N, size), or a FlowError."""
-        m = self.map
-        field, _, fns = self.pointers
         b, f = np.empty_like(points), np.zeros((len(points), self.size, self.columns))
-        known = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers)
-        failed = int(evaluate(field, fns, points, float(k), *known, b, f))
+        failed = self.fill(points, float(k), numbers, b, f)
         if failed >= 0:
             row, code = divmod(failed, 64)
             raise FlowError(f"{self.name} at w = {np.round(points[row], 6)}: {self.explain(code)}")
         return b, f
+
+    def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
+        """Carry one state from step k to `end` in place, for flows that `carries`; a status code.
+
+        `memory` is the path's own, empty at the start; a sentence under "reason" explains a status.
+        """
+        raise NotImplementedError
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow as an array of shape (..., size), or an InputError."""
@@ -135,6 +164,22 @@ class Flow:
                 "with theta; flow.start(w0) makes one."
             )
         return array
+
+    def fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        """Fill b and f at all points; -1, or 64 i + code for the first point i where the field fails."""
+        if self.carries:
+            for i, w in enumerate(points):
+                code = self.at_point(w, k, numbers, b[i], f[i])
+                if code:
+                    return 64 * i + code
+            return -1
+        m = self.map
+        field, _, fns = self.pointers
+        return int(evaluate(field, fns, points, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+
+    def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        """Fill the field `b`, `f` at one point, for flows that `carries`; a status code."""
+        raise NotImplementedError
 
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
         points = self.check(w)

@@ -204,7 +204,7 @@ def coupling() -> None:
                 print(f"  {name}, {row.quantity}: {row.variance_ratio:.3g} as the summary says, {measured:.3g} against "
                       "an uncoupled run")  # fmt: skip
     for name, ratio in zip("xy", _literal_modified_equation(), strict=True):
-        print(f"  order-1 stochastic modified equation integrated to sixteen steps per lr, {name}: {ratio:.3g}")
+        print(f"  order-1 modified equation in sixteen steps per lr (in one it is SGD), {name}: {ratio:.3g}")
 
 
 def _literal_modified_equation(lr: float = 0.05, sigma: float = 0.25, steps: int = 400, paths: int = 2000,

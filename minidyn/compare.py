@@ -105,8 +105,8 @@ class Comparison:
 
         >>> import minidyn as md
         >>> result = md.load_model("valley").run(steps=200, paths=300)
-        >>> print(result.laws()[-1])  # doctest: +ELLIPSIS
-        x at step 200: indistinguishable at 300 paths, energy distance ... detectable from ...
+        >>> print(result.laws()[0])  # doctest: +ELLIPSIS
+        x at step 40: indistinguishable at 300 paths, Wasserstein-1 distance ... detectable from ...
         """
         return [law for row in self.errors for law in self._laws_of(row, resamples, seed)]
 
@@ -165,7 +165,7 @@ class Comparison:
                 table = [line[:-1] for line in table]
             lines += ["", f"{label} against {self.map_label}", *align(table)]
             if len(table[0]) == len(head):
-                lines.append("  coupling: with independent noise the variance of the difference is so many times larger")
+                lines.append("  coupling: with independent noise the difference has so many times the variance")
             for (name, flow), d in self.distances().items():
                 if flow == label:
                     lines.append(f"  {name}: sup distance of means {d['sup']:.2g}, rms {d['rms']:.2g}")

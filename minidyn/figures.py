@@ -196,14 +196,16 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
             rates = sorted({r.lr for r in study.rows})
             ax.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
             ax.set_xticks([], minor=True)
-            ax.legend(frameon=False, handlelength=1.7)
+            ax.legend(frameon=False, handlelength=1.7, loc="lower right")
         meta = study.meta
         clock = f"fixed {meta.get('clock', 'time')} {meta.get('span', np.nan):.6g}"
         _head(fig, "order in the learning rate", [str(meta.get("map", "")), clock, str(meta.get("planned", ""))])
         style: dict[str, Any] = {"color": _GREY, "ls": ""}
         _explain(fig, [
-            Line2D([], [], marker="o", ms=4, label="difference of means, ±2 s.e.", **style),
-            Line2D([], [], marker="v", ms=5.5, mfc="white", label="not seen: up to two s.e. above it", **style),
+            *(Line2D([], [], color=v.colour, ls=v.dash, lw=v.width, marker=v.marker, ms=4, label=flow)
+              for flow, v in looks.items()),
+            Line2D([], [], marker="o", ms=4, label="±2 s.e.", **style),
+            Line2D([], [], marker="v", ms=5.5, mfc="white", label="not seen: limit", **style),
         ])  # fmt: skip
         _save(fig, path)
     return fig
@@ -217,9 +219,9 @@ def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: _Lo
     gap, error = np.abs(gap), np.nan_to_num(error)
     seen = gap > 2 * error
     fit = study.fit(rows[0].flow, rows[0].quantity)
-    label = f"{fit.flow}: no order seen"
+    label = "no order seen"
     if fit.resolved:
-        label = f"{fit.flow}: {fit.order:.2f} ({fit.low:.2f} to {fit.high:.2f})"
+        label = f"order {fit.order:.2f} ({fit.low:.2f} to {fit.high:.2f})"
         line = np.geomspace(lr.min(), lr.max(), 50)
         ax.plot(line, fit.constant * line**fit.order, color=look.colour, ls=look.dash, lw=look.width, label=label)
     below = np.minimum(2 * error, 0.999 * gap)[seen]

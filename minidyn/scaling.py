@@ -165,6 +165,8 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
         raise InputError(f"precision must lie between 0 and 1, not {precision!r}.")
     if not isinstance(system, Map):
         raise InputError(f"scaling_study needs a Map first, not {type(system).__name__}.")
+    if not flows:
+        raise InputError("scaling_study needs at least one flow, for example md.QuasistaticFlow.")
     if system.rule.scheduled:
         raise InputError(f"{system.rule} has a schedule: a scaling study needs one learning rate at a time.")
     if checkpoint is not None and rng is None:

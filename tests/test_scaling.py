@@ -179,6 +179,7 @@ def test_scale_on_the_command_line(tmp_path, monkeypatch, capsys):
     ({"time": -1.0}, "the end of the runs must be a positive number, not -1.0."),
     ({"precision": 2}, "precision must lie between 0 and 1, not 2."),
     ({"checkpoint": "c"}, "a study with a checkpoint needs a seed: give rng=0 or another number."),
+    ({"flow": None}, "scaling_study needs at least one flow, for example md.QuasistaticFlow."),
     ({"system": LOSS}, "scaling_study needs a Map first, not Loss."),
     ({"flow": 3}, "3 is not a flow, nor a function that makes one of a map."),
     ({"system": md.Map(LOSS, md.SGD(0.1 / sp.Symbol("k")))}, "SGD(lr=0.1/k) has a schedule: a scaling study needs one "
@@ -188,5 +189,5 @@ def test_error_is_a_sentence(change, sentence):
     """A study that cannot be is one sentence that says what was given and what is expected."""
     given = {"system": NOISY, "flow": md.GradientFlow, "lrs": LADDER, "w0": [1.0], "time": 1.0} | change
     with pytest.raises(md.InputError) as error:
-        md.scaling_study(given.pop("system"), given.pop("flow"), **given)
+        md.scaling_study(given.pop("system"), *[f for f in [given.pop("flow")] if f], **given)
     assert str(error.value) == sentence

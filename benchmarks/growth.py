@@ -1,0 +1,72 @@
+"""How time grows with paths, steps and samples; what memory a run takes beyond what it saves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+import minidyn as md
+from benchmarks import problems
+from benchmarks.harness import Row, interleaved
+from benchmarks.startup import _environment
+
+
+def exponents(quick: bool) -> Iterator[Row]:
+    """Slopes of log time against log size over a factor of 16: 1 where time is proportional."""
+    noisy = md.Map(problems.valley(), md.SGD(0.01), md.GaussianNoise(0.5))
+    w0 = np.array([1.0, 0.8])
+    losses = {n: problems.network(10, n) for n in (2_000, 8_000, 32_000)}
+    points = np.stack([problems.network_start(10, seed) for seed in range(4)])
+
+    def run(paths: int, steps: int) -> Callable[[], object]:
+        return lambda: md.simulate(noisy, w0, steps, paths=paths, save_every=steps, rng=0, threads=1)
+
+    few = 2 if quick else 1
+    given = {
+        "paths": {n: run(n, 200 // few) for n in (12_800, 51_200, 204_800)},
+        "steps": {n: run(6_400 // few, n) for n in (500, 2_000, 8_000)},
+        "samples": {n: (lambda f=f: f.grad(points)) for n, f in losses.items()},
+    }
+    for what, sizes in given.items():
+        seconds = interleaved({str(n): call for n, call in sizes.items()}, 3 if quick else 7, least=0)
+        values = [seconds[str(n)] for n in sizes]
+        slope = float(np.polyfit(np.log(list(sizes)), np.log(values), 1)[0])
+        shown = ", ".join(f"{n}: {v * 1e3:.3g} ms" for n, v in zip(sizes, values, strict=True))
+        row = Row(f"growth of time in {what}", "exponent", slope, note=f"1 +- 0.05 wanted; {shown}",
+                  extra={"seconds": dict(zip(map(str, sizes), values, strict=True))})  # fmt: skip
+        row.reference, row.against, row.bar = 1.0, "proportional", 1.05
+        yield row
+
+
+# Runs in a new process: `paths steps saves keep`; prints the bytes that were saved and the peak of memory.
+_MEMORY = """
+import resource, sys
+import numpy as np
+import minidyn as md
+from benchmarks import problems
+paths, steps, saves, keep = (int(a) if a.isdigit() else a for a in sys.argv[1:])
+system = md.Map(problems.valley(), md.SGD(0.01), md.GaussianNoise(0.5))
+run = md.simulate(system, [1.0, 0.8], steps, paths=paths, save_every=steps // saves, rng=0, keep=keep)
+saved = 0 if run.w is None else run.w.nbytes
+scale = 1 if sys.platform == "darwin" else 1024
+print("MEMORY", saved, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+"""
+
+
+def memory(quick: bool) -> Iterator[Row]:
+    """Peak memory of a process that runs 10^5 paths (and 10^6), less what the run keeps."""
+    given = {
+        "10^5 paths, 100 saves": (100_000, 200, 100, "paths"), "10^6 paths, moments only": (1_000_000, 20, 2, "moments"),
+        "10^4 paths, 1000 saves": (10_000, 1000, 1000, "paths"),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as cache:
+        for what, numbers in list(given.items())[: 1 if quick else None]:
+            code = [sys.executable, "-c", _MEMORY, *map(str, numbers)]
+            done = subprocess.run(code, env=_environment(cache), capture_output=True, text=True, check=True)
+            saved, peak = (float(x) / 2**20 for x in done.stdout.split("MEMORY", 1)[1].split())
+            note = f"peak {peak:.0f} MiB, saved {saved:.0f} MiB"
+            yield Row(f"memory beyond what is saved, {what}", "MiB", peak - saved, bar=200.0, note=note)

@@ -1,0 +1,123 @@
+"""W5: from symbols to numbers in a new process, with an empty cache folder and with a full one. Whole command lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.harness import Row
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+DERIVATIVES = ("value", "gradient", "hvp", "third", "Hessian")
+
+# Runs in a new process: `units samples Hessian?`; prints the seconds of every first evaluation as JSON.
+_DERIVE = """
+import json, sys, time
+from benchmarks import problems
+import numpy as np
+units, samples, evaluate = (int(a) for a in sys.argv[1:])
+w = problems.network_start(units)
+u, v = np.random.default_rng(3).normal(size=(2, len(w)))
+taken = {}
+def timed(name, call):
+    began = time.perf_counter(), time.process_time()
+    call()
+    taken[name] = [time.perf_counter() - began[0], time.process_time() - began[1]]
+def build():
+    global loss
+    loss = problems.network(units, samples)
+def hessian():
+    if evaluate:
+        return loss.hessian(w)
+    points, rows, out = np.empty((1, len(w))), loss.rows, np.empty((1, 1, 1))  # too large to hold: compile it only
+    from minidyn.compiler.functions import type_of
+    loss.kernels.hessians.compile(tuple(type_of(a) for a in (points, loss.c, rows, out)))
+timed("loss", build)
+timed("value", lambda: loss.value(w))
+timed("gradient", lambda: loss.grad(w))
+timed("hvp", lambda: loss.hvp(w, u))
+timed("third", lambda: loss.third(w, u, v))
+timed("Hessian", hessian)
+print("JSON", json.dumps(taken))
+"""
+
+_WARM = """
+import sys
+from benchmarks import problems
+problems.network(int(sys.argv[1]), int(sys.argv[2])).grad(problems.network_start(int(sys.argv[1])))
+"""
+
+
+def _environment(cache: str) -> dict[str, str]:
+    path = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "MINIDYN_CACHE_DIR": cache, "NUMBA_CACHE_DIR": os.path.join(cache, "numba"), "PYTHONPATH": path}
+
+
+def _python(cache: str, *arguments: str, where: str | None = None) -> tuple[float, str]:
+    """Seconds on the clock of a whole process, and what it printed."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *arguments], env=_environment(cache), capture_output=True, text=True, check=False, cwd=where
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)[:60]} fails: {done.stderr.strip().splitlines()[-1]}")
+    return time.perf_counter() - began, done.stdout
+
+
+def _derive(units: int, samples: int, evaluate: bool = True) -> dict[str, list[float]]:
+    """First evaluations in a new process with an empty cache: name -> [clock, processor] seconds."""
+    with tempfile.TemporaryDirectory() as cache:
+        _, said = _python(cache, "-c", _DERIVE, str(units), str(samples), str(int(evaluate)))
+    return json.loads(said.split("JSON ", 1)[1])
+
+
+def cold(quick: bool) -> Iterator[Row]:
+    """W5: derive and compile value, gradient, hvp, Hessian and third of L3, of L4, of a net of 10 000 units."""
+    given = {
+        "W5 cold, L3: all five": (10, 20, True, 1.5), "W5 cold, L4: all five": (100, 200, True, 1.5),
+        "W5 cold, 10 000 units: all five": (10_000, 20, False, 2.0),
+        "W5 cold, 20 000 samples: all five": (10, 20_000, True, None),
+    }  # fmt: skip
+    totals = {}
+    for work, (units, samples, evaluate, bar) in given.items():
+        runs = [_derive(units, samples, evaluate) for _ in range(1 if quick else 3)]
+        parts = {n: statistics.median(r[n][1] for r in runs) for n in runs[0]}
+        totals[work] = sum(parts.values())
+        clock = statistics.median(sum(t[0] for t in r.values()) for r in runs)
+        each = ", ".join(f"{n} {s:.2f}" for n, s in parts.items())
+        note = f"{each}; on the clock {clock:.2f}{'' if evaluate else '; Hessian compiled only'}"
+        yield Row(work, "s", totals[work], bar=bar, note=note, extra={"parts": parts, "clock": clock})
+    base = totals["W5 cold, L3: all five"]
+    for work in ("W5 cold, 10 000 units: all five", "W5 cold, 20 000 samples: all five"):
+        what = work.removeprefix("W5 cold, ").removesuffix(": all five")
+        yield Row(f"W5 cold, {what} over L3", "times", totals[work] / base, note="1 if independent of the size")
+
+
+def processes(quick: bool) -> Iterator[Row]:
+    """Whole processes: the first gradient with a full cache, `minidyn run valley` twice, `import minidyn`."""
+    repeats = 3 if quick else 7
+    with tempfile.TemporaryDirectory() as cache:
+        for name, units, samples, bar in (("L3", 10, 20, 1.0), ("L4", 100, 200, 1.0)):
+            code = ("-c", _WARM, str(units), str(samples))
+            _python(cache, *code)
+            taken = [_python(cache, *code)[0] for _ in range(repeats)]
+            yield _whole(f"W5 warm, new process to first gradient, {name}", taken, bar)
+        taken = [_python(cache, "-c", "import minidyn")[0] for _ in range(repeats)]
+        bare = statistics.median(_python(cache, "-c", "pass")[0] for _ in range(repeats))
+        yield _whole("import minidyn", taken, None, f"the bare interpreter takes {bare:.2f}")
+    with tempfile.TemporaryDirectory() as cache:
+        command = ("-m", "minidyn", "run", "valley", "--out", os.path.join(cache, "valley"))
+        yield _whole("minidyn run valley, first time", [_python(cache, *command)[0]], None, "everything is compiled")
+        yield _whole("minidyn run valley, second time", [_python(cache, *command)[0] for _ in range(repeats)], 2.0)
+
+
+def _whole(work: str, taken: list[float], bar: float | None, note: str = "") -> Row:
+    note = "; ".join(filter(None, [note, f"least {min(taken):.2f}"])) if len(taken) > 1 else note
+    return Row(work, "s", statistics.median(taken), bar=bar, note=note, extra={"runs": taken})

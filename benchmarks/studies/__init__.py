@@ -1,0 +1,1 @@
+"""Longer studies that print figures of the docs; by name only."""

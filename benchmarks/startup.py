@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import Row
@@ -57,24 +59,35 @@ problems.network(int(sys.argv[1]), int(sys.argv[2])).grad(problems.network_start
 
 def _environment(cache: str) -> dict[str, str]:
     path = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "MINIDYN_CACHE_DIR": cache, "NUMBA_CACHE_DIR": os.path.join(cache, "numba"), "PYTHONPATH": path}
+    return {**os.environ, "MINIDYN_CACHE_DIR": cache, "PYTHONPATH": path}
 
 
-def _python(cache: str, *arguments: str, where: str | None = None) -> tuple[float, str]:
-    """Seconds on the clock of a whole process, and what it printed."""
-    began = time.perf_counter()
+@dataclass
+class Ran:
+    """A whole process: seconds on the clock, seconds of processor time, what it printed."""
+
+    clock: float
+    processor: float
+    said: str
+
+
+def _python(cache: str, *arguments: str) -> Ran:
+    """Run a new Python process with this cache folder."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, *arguments], env=_environment(cache), capture_output=True, text=True, check=False, cwd=where
+        [sys.executable, *arguments], env=_environment(cache), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)[:60]} fails: {done.stderr.strip().splitlines()[-1]}")
-    return time.perf_counter() - began, done.stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ran(time.perf_counter() - began, spent, done.stdout)
 
 
 def _derive(units: int, samples: int, evaluate: bool = True) -> dict[str, list[float]]:
     """First evaluations in a new process with an empty cache: name -> [clock, processor] seconds."""
     with tempfile.TemporaryDirectory() as cache:
-        _, said = _python(cache, "-c", _DERIVE, str(units), str(samples), str(int(evaluate)))
+        said = _python(cache, "-c", _DERIVE, str(units), str(samples), str(int(evaluate))).said
     return json.loads(said.split("JSON ", 1)[1])
 
 
@@ -107,17 +120,19 @@ def processes(quick: bool) -> Iterator[Row]:
         for name, units, samples, bar in (("L3", 10, 20, 1.0), ("L4", 100, 200, 1.0)):
             code = ("-c", _WARM, str(units), str(samples))
             _python(cache, *code)
-            taken = [_python(cache, *code)[0] for _ in range(repeats)]
+            taken = [_python(cache, *code) for _ in range(repeats)]
             yield _whole(f"W5 warm, new process to first gradient, {name}", taken, bar)
-        taken = [_python(cache, "-c", "import minidyn")[0] for _ in range(repeats)]
-        bare = statistics.median(_python(cache, "-c", "pass")[0] for _ in range(repeats))
+        taken = [_python(cache, "-c", "import minidyn") for _ in range(repeats)]
+        bare = statistics.median(_python(cache, "-c", "pass").clock for _ in range(repeats))
         yield _whole("import minidyn", taken, None, f"the bare interpreter takes {bare:.2f}")
     with tempfile.TemporaryDirectory() as cache:
         command = ("-m", "minidyn", "run", "valley", "--out", os.path.join(cache, "valley"))
-        yield _whole("minidyn run valley, first time", [_python(cache, *command)[0]], None, "everything is compiled")
-        yield _whole("minidyn run valley, second time", [_python(cache, *command)[0] for _ in range(repeats)], 2.0)
+        yield _whole("minidyn run valley, first time", [_python(cache, *command)], None, "everything is compiled")
+        yield _whole("minidyn run valley, second time", [_python(cache, *command) for _ in range(repeats)], 2.0)
 
 
-def _whole(work: str, taken: list[float], bar: float | None, note: str = "") -> Row:
-    note = "; ".join(filter(None, [note, f"least {min(taken):.2f}"])) if len(taken) > 1 else note
-    return Row(work, "s", statistics.median(taken), bar=bar, note=note, extra={"runs": taken})
+def _whole(work: str, runs: list[Ran], bar: float | None, note: str = "") -> Row:
+    processor = statistics.median(r.processor for r in runs)
+    note = "; ".join(filter(None, [f"of processor time {processor:.2f}", note]))
+    taken = [r.clock for r in runs]
+    return Row(work, "s", statistics.median(taken), bar=bar, note=note, extra={"clock": taken, "processor": processor})

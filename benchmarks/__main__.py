@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
             parser.error(f"nothing is called {name!r}; there are {known}")
     peers.wanted = not given.no_peers
     about = harness.machine()
-    _introduce(about)
+    _introduce(about, any(name in registry.WORKLOADS for name in names))
     found, failed = [], 0
     for name in names:
         if name in registry.STUDIES:
@@ -60,10 +60,11 @@ def main(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _introduce(about: dict) -> None:
+def _introduce(about: dict, table: bool) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     print(f"{about['processor']}, {about['cores']} cores, load {about['load']}; {about['date']}\n{versions}\n")
-    print(harness.HEAD)
+    if table:
+        print(harness.HEAD)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from benchmarks import peers, problems, references
 from benchmarks.harness import OURS, Row, first_call, interleaved, rows
 from benchmarks.paths import same
 
+LIBMVEC = "C++ libmvec"
+
 
 def gradients(quick: bool) -> Iterator[Row]:
     """`loss.grad` at many points in one call, per point."""
@@ -19,7 +21,7 @@ def gradients(quick: bool) -> Iterator[Row]:
         points = np.stack([problems.network_start(units, seed) for seed in range(1000 if units == 10 else 40)])
         compiled = first_call(lambda: loss.grad(points[:1]))  # noqa: B023
         cases: dict[str, Any] = {OURS: lambda f=loss, p=points: f.grad(p)}
-        if references.variants():
+        if references.variants("flow"):
             references.call("flow", f"{name.lower()}_data", *problems.samples(count))
 
             def theirs(name: str = name, points: np.ndarray = points) -> np.ndarray:
@@ -28,12 +30,12 @@ def gradients(quick: bool) -> Iterator[Row]:
                 return out
 
             same(f"gradient of {name}", loss.grad(points), theirs(), 1e-10)
-            cases["C++ libmvec"] = theirs
+            cases[LIBMVEC] = theirs
         cases |= peers.gradients(units, count, points)
-        seconds = interleaved(cases, 3 if quick else 9, wall=frozenset(cases) - {OURS, "C++ libmvec"})
+        seconds = interleaved(cases, 3 if quick else 9, wall=frozenset(cases) - {OURS, LIBMVEC})
         if len(seconds) == 1:
-            yield Row(f"gradient of {name}", "us", seconds[OURS] / len(points) * 1e6, note=references.why_missing())
-        yield from rows(f"gradient of {name}", "us", seconds, len(points), {"C++ libmvec": bar}, compile=compiled)
+            yield Row(f"gradient of {name}", "us", seconds[OURS] / len(points) * 1e6, note=references.remark("flow"))
+        yield from rows(f"gradient of {name}", "us", seconds, len(points), {LIBMVEC: bar}, compile=compiled)
 
 
 def higher(quick: bool) -> Iterator[Row]:

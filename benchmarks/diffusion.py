@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from benchmarks.paths import agree, found
 from benchmarks.references import LIMIT, PLAIN
 
 DT, STRENGTH, START = 0.01, 0.3, 1.0
-Runner = Callable[[int, int], np.ndarray]  # paths, steps -> final points
 
 
 def sde_flow() -> Any:
@@ -41,7 +40,7 @@ def ensemble(quick: bool) -> Iterator[Row]:
     systems["W3 the same steps, as a map"] = md.Map(loss, md.SGD(DT), md.GaussianNoise(STRENGTH / DT**0.5))
     for work, system in systems.items():
         if system is None:
-            yield Row(work, "ns/path-step", float("nan"), note="not expressible yet")
+            yield Row(work, "ns/path-step", None, note="not expressible yet")
             continue
         yield from _beside(work, system, paths, steps, quick)
 
@@ -55,15 +54,16 @@ def _beside(work: str, system: Any, paths: int, steps: int, quick: bool) -> Iter
 
     def theirs(plain: int, count: int = steps) -> np.ndarray:
         w = np.full(paths // (10 if plain else 1), START)
-        references.call("ensemble", "diffusion", w, len(w), count, DT, STRENGTH, 7, ctypes.c_int(1), ctypes.c_int(plain))
+        flags = ctypes.c_int(1), ctypes.c_int(plain)
+        references.call("ensemble", "diffusion", w, len(w), count, DT, STRENGTH, 7, *flags)
         return w[:, None]
 
     compiled = first_call(lambda: ours(1))
     cases: dict[str, Any] = {OURS: ours}
-    for variant in references.variants():
+    for variant in references.variants("ensemble"):
         plain = int(variant == PLAIN)
         agree(work, ours(200), theirs(plain, 200))
         cases[variant] = lambda p=plain: theirs(p)
     per = {n: paths * steps / (10 if n == PLAIN else 1) for n in cases}
     seconds = interleaved(cases, 3 if quick else 7, least=0)
-    yield from found(work, "ns/path-step", seconds, per, {LIMIT: 1.25}, compile=compiled)
+    yield from found("ensemble", work, "ns/path-step", seconds, per, {LIMIT: 1.25}, compile=compiled)

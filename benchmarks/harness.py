@@ -23,52 +23,64 @@ Case = Callable[[], object]
 class Row:
     """One line of the table: a figure, the reference that was measured beside it, and the bar.
 
-    With a reference the bar is on the ratio figure / reference, without one on the figure itself.
+    With a reference the bar is on the ratio figure / reference, without one on the figure itself: at most `bar`, at
+    least `bar` where `least` is set, or within `bar` of `around`.
     """
 
     work: str
     unit: str
-    figure: float
+    figure: float | None  # None where minidyn cannot do it yet
     against: str = ""
     reference: float | None = None
     bar: float | None = None
     note: str = ""
-    least: bool = False  # whether the bar is a lower one
+    least: bool = False
+    around: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
         """Figure / reference."""
-        return None if self.reference is None else self.figure / self.reference
+        return None if self.reference is None or self.figure is None else self.figure / self.reference
 
     @property
     def met(self) -> bool | None:
         """Whether the bar is met; None where there is none."""
         value = self.figure if self.ratio is None else self.ratio
-        if self.bar is None:
+        if self.bar is None or value is None:
             return None
+        if self.around is not None:
+            return abs(value - self.around) <= self.bar
         return value >= self.bar if self.least else value <= self.bar
+
+    @property
+    def bar_text(self) -> str:
+        """The bar as the table shows it."""
+        if self.bar is None:
+            return ""
+        if self.around is not None:
+            return f"{self.around:g}+-{self.bar:g}"
+        return f"{'>=' if self.least else '<='}{self.bar:g}"
 
     def line(self) -> str:
         """The row as text."""
         other = "" if self.reference is None else f"{_short(self.reference):>8s}"
         ratio = "" if self.ratio is None else f"{_short(self.ratio):>7s}"
-        bar = "" if self.bar is None else f"{'>=' if self.least else '<='}{self.bar:g}"
         verdict = {None: "", True: "yes", False: "NO"}[self.met]
         text = (
-            f"{self.work:44s} {_short(self.figure):>8s} {self.unit:14s} {other:>8s} {self.against:24s} {ratio:>7s} "
-            f"{bar:>7s} {verdict:3s} {self.note}"
+            f"{self.work:48s} {_short(self.figure):>8s} {self.unit:12s} {other:>8s} {self.against:20s} {ratio:>7s} "
+            f"{self.bar_text:>8s} {verdict:3s} {self.note}"
         )
         return text.rstrip()
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-HEAD = (
-    f"{'work':44s} {'minidyn':>8s} {'unit':14s} {'other':>8s} {'against':24s} {'ratio':>7s} {'bar':>7s} met"
-)
+HEAD = f"{'work':48s} {'minidyn':>8s} {'unit':12s} {'other':>8s} {'against':20s} {'ratio':>7s} {'bar':>8s} met"
 
 
 def interleaved(cases: Mapping[str, Case], repeats: int = 7, wall: frozenset[str] | bool = frozenset(),
@@ -104,8 +116,7 @@ def rows(work: str, unit: str, seconds: Mapping[str, float], per: float | Mappin
     `bars` names the bar on the ratio to a reference; other cases are shown without one.
     """
     scale = UNITS[unit.split("/")[0]]
-    size = (lambda n: per[n]) if isinstance(per, Mapping) else (lambda n: per)
-    values = {n: s / size(n) * scale for n, s in seconds.items()}
+    values = {n: s / (per[n] if isinstance(per, Mapping) else per) * scale for n, s in seconds.items()}
     for name, value in values.items():
         if name != OURS:
             yield Row(work, unit, values[OURS], name, value, bars.get(name), note, extra=dict(extra))
@@ -157,4 +168,5 @@ def _processor() -> str:
 def write_json(path: str | Path, found: list[Row], about: dict[str, Any]) -> None:
     """Everything that was printed, and the machine."""
     table = [{**asdict(r), "ratio": r.ratio, "met": r.met} for r in found]
-    Path(path).write_text(json.dumps({"machine": about, "rows": table}, indent=1), encoding="utf-8")
+    text = json.dumps({"machine": about, "rows": table}, indent=1, allow_nan=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")

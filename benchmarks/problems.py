@@ -38,7 +38,8 @@ def network(units: int = 10, count: int = 20) -> md.Loss:
 def network_start(units: int = 10, seed: int = 0) -> np.ndarray:
     """Parameters (a, w, b) of a net at its start."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([rng.normal(size=units) / np.sqrt(units), rng.normal(size=units) * 1.5, rng.normal(size=units)])
+    a, w, b = (rng.normal(size=units) for _ in range(3))
+    return np.concatenate([a / np.sqrt(units), 1.5 * w, b])
 
 
 def ten_parameters() -> md.Loss:

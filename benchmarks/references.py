@@ -46,7 +46,7 @@ def library(name: str) -> ctypes.CDLL:
     if compiler is None:
         raise Missing("no g++")
     flags = [*FLAGS, *([WIDE] if avx512() else []), *OWN.get(name, [])]
-    sources = sorted(FOLDER.glob("*.h")) + [FOLDER / f"{name}.cpp"]
+    sources = [*sorted(FOLDER.glob("*.h")), FOLDER / f"{name}.cpp"]
     digest = hashlib.sha256(" ".join([*flags, _cpu_flags()]).encode())
     for path in sources:
         digest.update(path.read_bytes())
@@ -86,19 +86,22 @@ def call(name: str, function: str, *args: Any) -> int:
     return int(getattr(library(name), function)(*given) or 0)
 
 
-def variants() -> list[str]:
-    """The C++ variants that run here, the fastest first; empty without a compiler."""
-    try:
-        library("path")
-    except Missing:
+def variants(name: str) -> list[str]:
+    """The variants of this program that run here, the fastest first; none without a compiler."""
+    if missing(name):
         return []
     return [LIMIT, PLAIN] if avx512() else [PLAIN]
 
 
-def why_missing() -> str:
-    """What a row says where its C++ reference did not run."""
+def missing(name: str) -> str:
+    """Why this program does not run here; empty if it does."""
     try:
-        library("path")
+        library(name)
     except Missing as e:
-        return str(e)
-    return "" if avx512() else "no AVX-512: plain C++ instead"
+        return f"no C++ reference: {e}"
+    return ""
+
+
+def remark(name: str) -> str:
+    """What a row says where this program, or its fastest variant, did not run."""
+    return missing(name) or ("" if avx512() else "no AVX-512: the bar is on plain C++")

@@ -28,6 +28,7 @@ WORKLOADS = {
 # study(quick) prints what it finds; only by name
 STUDIES = {
     "agreement": "benchmarks.studies.agreement:agreement",
+    "instructions": "benchmarks.studies.instructions:instructions",
 }
 
 

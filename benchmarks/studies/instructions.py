@@ -1,7 +1,8 @@
 """Instructions of the innermost loops: of minidyn's kernels, and of the C++ programs beside them.
 
 Shared machines often have no hardware counters; the machine code is there always. A loop over lanes whose counter
-goes up by 8 is a vector loop, so its length is instructions per 8 path-steps.
+goes up by 8 (or by 64 bytes) is a vector loop: its length is the number of instructions per 8 path-steps. A loop over
+all 64 lanes that is unrolled altogether shows as instructions in no loop: eight times as many.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ def _disassembly(program: str, function: str) -> str:
     return "\n".join(lines)
 
 
-def loops(assembly: str) -> list[list[str]]:
-    """The instructions of each innermost loop: from a label to the jump back to it."""
+def loops(assembly: str) -> tuple[list[list[str]], list[str]]:
+    """The instructions of each innermost loop, from a label to the jump back to it, and those in no loop at all."""
     labels: dict[str, int] = {}
     body: list[str] = []
     spans: list[tuple[int, int]] = []
@@ -98,18 +99,24 @@ def loops(assembly: str) -> list[list[str]]:
         if jump and jump.group(1) in labels:
             spans.append((labels[jump.group(1)], len(body)))
     inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
-    return [body[a:b] for a, b in dict.fromkeys(inner)]
+    rest = [line for i, line in enumerate(body) if not any(a <= i < b for a, b in spans)]
+    return [body[a:b] for a, b in dict.fromkeys(inner)], rest
 
 
 def _show(name: str, assembly: str) -> None:
     print(f"  {name}")
-    for loop in loops(assembly):
-        if len(loop) < 8:  # copies and fills
-            continue
-        names = [line.split()[0] for line in loop]
-        counts = {f"{r}mm": sum(f"{r}mm" in line for line in loop) for r in "zy"}
-        counts["memory"] = sum("(" in line for line in loop)
-        counts |= {word: sum(word in n for n in names) for word in ("div", "sqrt", "call")}
-        counter = [" ".join(line.split()) for line in loop if re.match(r"(add|sub|inc|dec)q?\s+\$", line)]
-        told = "  ".join(f"{what} {count:3d}" for what, count in counts.items())
-        print(f"    {len(loop):4d}  {told}  {counter[-1] if counter else ''}".rstrip())
+    inner, rest = loops(assembly)
+    for loop in inner:
+        if len(loop) >= 8:  # less are copies and fills
+            counter = [" ".join(line.split()) for line in loop if re.match(r"(add|sub|inc|dec)q?\s+\$", line)]
+            print(f"    {_counts(loop)}  {counter[-1] if counter else ''}".rstrip())
+    if any("zmm" in line for line in rest):  # a loop over 64 lanes may be unrolled altogether
+        print(f"    {_counts(rest)}  in no loop")
+
+
+def _counts(lines: list[str]) -> str:
+    names = [line.split()[0] for line in lines]
+    counts = {f"{r}mm": sum(f"{r}mm" in line for line in lines) for r in "zy"}
+    counts["memory"] = sum("(" in line for line in lines)
+    counts |= {word: sum(word in n for n in names) for word in ("div", "sqrt", "call")}
+    return f"{len(lines):4d}  " + "  ".join(f"{what} {count:3d}" for what, count in counts.items())

@@ -507,8 +507,12 @@ def _figure(width: float, height: float) -> Picture:
 
 
 def _rendered(fig: Figure, kind: str, dpi: float | None = None) -> bytes:
-    image = BytesIO()
+    image, engine = BytesIO(), fig.get_layout_engine()
+    if engine is not None:  # the layout is found once; left in place, the engine would find it again for every draw
+        engine.execute(fig)
+        fig.set_layout_engine("none")
     fig.savefig(image, format=kind, dpi=dpi or "figure")
+    fig.set_layout_engine(engine)
     return image.getvalue()
 
 

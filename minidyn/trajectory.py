@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,7 @@ class Run:
         return f"<table>{body}</table>"
 
 
+@cache
 def provenance() -> Mapping[str, str]:
     """Versions of what computes: stored with every result."""
     found = {"python": sys.version.split()[0], "machine": platform.machine()}

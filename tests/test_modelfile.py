@@ -207,10 +207,10 @@ def test_everything_else_is_refused_in_one_sentence(text, part):
 @pytest.mark.parametrize("piece", ["(", "-", "sin(", "x**", "a[", "Max(x,(", "Sum(", "2**-"])
 def test_deep_nesting_is_refused_before_it_can_hurt(piece):
     """Thousands of nested pieces of any kind end in a sentence, quickly, not in a crash."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ExpressionError, match="nested"):
         parse(piece * (19_000 // len(piece)) + "x")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_nesting_within_the_limit_is_understood():

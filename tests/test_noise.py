@@ -57,12 +57,12 @@ class Stream:
     def normals(self) -> tuple[float, float]:
         """Box-Muller: the radius from one word; an eighth turn, its reflection and the signs from the other."""
         u, v = self.word(), self.word()
-        radius = math.sqrt(-2 * math.log(1 - (u >> 12) * 2.0**-52))
-        angle = ((v >> 12) * 2.0**-52 - 0.5) * math.pi / 2
+        radius = math.sqrt(-2 * math.log(1 - u % 2**52 * 2.0**-52))
+        angle = (v % 2**52 * 2.0**-52 - 0.5) * math.pi / 2
         pair = [radius * math.sin(angle), radius * math.cos(angle)]
-        if v & 1:
+        if v >> 61 & 1:
             pair.reverse()
-        return (-pair[0] if v & 2 else pair[0]), (-pair[1] if v & 4 else pair[1])
+        return (-pair[0] if v >> 63 & 1 else pair[0]), (-pair[1] if v >> 62 & 1 else pair[1])
 
     def sign(self) -> float:
         return 1.0 if self.word() >> 63 else -1.0

@@ -19,15 +19,16 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minidyn.compiler import cache as disk
-from minidyn.compiler import frontend, llvm
+from minidyn.compiler import llvm
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Pointer, Static, Tuple
+from minidyn.compiler.unit import Unit
 
 C_TYPES: dict[str, Any] = {
     "double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p,
@@ -35,17 +36,23 @@ C_TYPES: dict[str, Any] = {
 
 
 class Function:
-    """A Python function of the subset (see `frontend`), and its compiled forms."""
+    """A Python function of the subset (see `writer`), and its compiled forms."""
 
     def __init__(self, py_func: Callable[..., Any], *, inline: bool = False, fastmath: frozenset[str] = frozenset(),
-                 noalias: bool = False, fma: bool = False):  # fmt: skip
+                 noalias: bool = False, fma: bool = False, side_by_side: bool = True):  # fmt: skip
         self.py_func, self.inline, self.fastmath, self.noalias = py_func, inline, fastmath, noalias
-        self.fma = fma and llvm.has_fma()
+        self.fma, self.side_by_side = fma and llvm.has_fma(), side_by_side
         self.name = py_func.__name__
         self.__name__, self.__doc__, self.__module__ = py_func.__name__, py_func.__doc__, py_func.__module__
         self.__wrapped__ = py_func
         self.entries: dict[Any, Callable[..., Any]] = {}
         self.addresses: dict[tuple[Any, ...], tuple[int, Any]] = {}
+
+    @cached_property
+    def one_by_one(self) -> Function:
+        """The same function with `lanes` taken one after the other; it gives the same bits."""
+        return Function(self.py_func, inline=self.inline, fastmath=self.fastmath, noalias=self.noalias, fma=self.fma,
+                        side_by_side=False)  # fmt: skip
 
     @property
     def identity(self) -> str:
@@ -70,8 +77,8 @@ class Function:
         """A Python callable that takes arguments of these types apart and calls the machine code."""
         address, result = self.compile(types)
         flat = [p for t in types for p in t.parts]
-        if isinstance(result, Tuple):
-            raise TypeError(f"{self.identity} returns several values: only compiled code can call it.")
+        if isinstance(result, Tuple):  # for compiled code only; from Python the text itself runs
+            return self.py_func
         restype = None if result is None else C_TYPES[result.llvm]
         call = ctypes.CFUNCTYPE(restype, *(C_TYPES[p] for p in flat))(address)
         takers = [_taker(t) for t in types]
@@ -94,7 +101,7 @@ class Function:
             symbol = f"{self.name}_{key[:16]}"
             found = disk.read_code(key)
             if found is None:
-                unit = frontend.Unit()
+                unit = Unit(self.side_by_side)
                 _, result = unit.function(self, types, name=symbol)
                 found = result.name if result is not None else "void", llvm.optimize(unit.module())
                 disk.write_code(key, *found)
@@ -111,14 +118,14 @@ class Function:
 
     def assembly(self, *args: Any) -> str:
         """The processor's assembly for arguments like these."""
-        unit = frontend.Unit()
+        unit = Unit(self.side_by_side)
         unit.function(self, tuple(type_of(a) for a in args), name=self.name)
         return llvm.explain(unit.module())
 
     def _hash(self, types: tuple[Any, ...]) -> str:
         digest = hashlib.sha256(f"{llvm.machine()} {disk.code_version()} {self.identity}".encode())
         digest.update(" ".join(t.name for t in types).encode())
-        digest.update(repr((self.inline, sorted(self.fastmath), self.noalias, self.fma)).encode())
+        digest.update(repr((self.inline, sorted(self.fastmath), self.noalias, self.fma, self.side_by_side)).encode())
         for function in [self, *(t.function for t in _all_static(types))]:
             digest.update(_source_hash(function.py_func.__code__.co_filename))
             if "<locals>" in function.identity:
@@ -132,10 +139,11 @@ class Function:
 class FunctionPointer:
     """A compiled function by its address: code that takes it is compiled once, whatever the function."""
 
-    __slots__ = ("address", "function", "type")
+    __slots__ = ("address", "function", "key", "type")
 
     def __init__(self, function: Function, address: int, type_: Pointer):
         self.function, self.address, self.type = function, address, type_
+        self.key = type_.name
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -157,6 +165,9 @@ def compiled(function: Callable[..., Any]) -> Function:
     return function if isinstance(function, Function) else Function(function)
 
 
+lanes = side_by_side = range  # in compiled code: several turns at once
+
+
 # -- from Python's values to types and back -----------------------------------------------------------
 
 
@@ -166,7 +177,7 @@ def _key(a: Any) -> Any:
     if type(a) is tuple:
         return tuple(_key(x) for x in a)
     if type(a) is FunctionPointer:
-        return a.type
+        return a.key
     if type(a) is Function:
         return id(a)
     return type(a)

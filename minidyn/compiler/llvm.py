@@ -51,8 +51,25 @@ def has_fma() -> bool:
     return bool(found.get("fma") or found.get("neon") or found.get("fullfp16"))
 
 
+@cache
+def lane_count() -> int:
+    """How many lanes run side by side: two hardware vectors, so that one waits less for the other."""
+    found = llvm.get_host_cpu_features()
+    return 16 if found.get("avx512f") else 8 if found.get("avx2") else 4
+
+
 def optimize(assembly: str, level: int = 3) -> bytes:
     """Machine code (an object file) for a module in LLVM's assembly."""
+    target = _ready()
+    return bytes(target.emit_object(_optimized(assembly, level)))
+
+
+def explain(assembly: str, level: int = 3) -> str:
+    """The processor's assembly that a module becomes: to see what was vectorized."""
+    return str(_ready().emit_assembly(_optimized(assembly, level)))
+
+
+def _optimized(assembly: str, level: int) -> Any:
     target = _ready()
     module = llvm.parse_assembly(assembly)
     module.triple = target.triple
@@ -61,18 +78,7 @@ def optimize(assembly: str, level: int = 3) -> bytes:
     options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
     builder = llvm.create_pass_builder(target, options)
     builder.getModulePassManager().run(module, builder)
-    return bytes(target.emit_object(module))
-
-
-def explain(assembly: str, level: int = 3) -> str:
-    """The machine's assembly that a module becomes: to see what was vectorized."""
-    target = _ready()
-    module = llvm.parse_assembly(assembly)
-    options = llvm.create_pipeline_tuning_options(speed_level=level)
-    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
-    builder = llvm.create_pass_builder(target, options)
-    builder.getModulePassManager().run(module, builder)
-    return str(target.emit_assembly(module))
+    return module
 
 
 _engines: list[Any] = []  # machine code lives as long as its engine

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from minidyn.compiler.llvm import lane_count
+
 
 @dataclass(frozen=True)
 class Number:
@@ -27,10 +29,46 @@ F8, I8, U8, B1 = Number("f8", "double"), Number("i8", "i64"), Number("u8", "i64"
 
 
 @dataclass(frozen=True)
-class Array:
-    """A C-contiguous array of numbers."""
+class Vector:
+    """One number for each of the lanes that run side by side."""
 
     item: Number
+
+    @property
+    def name(self) -> str:
+        """As in `f8*`."""
+        return self.item.name + "*"
+
+    @property
+    def llvm(self) -> str:
+        """As in `<8 x double>`."""
+        return f"<{lane_count()} x {self.item.llvm}>"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """One LLVM vector."""
+        return (self.llvm,)
+
+
+VF, VI, VU, VB = Vector(F8), Vector(I8), Vector(U8), Vector(B1)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A whole number that grows by one from lane to lane: what addresses neighbours in memory."""
+
+    name = "lane"
+    parts = ("i64",)
+
+
+LANE = Lane()
+
+
+@dataclass(frozen=True)
+class Array:
+    """A C-contiguous array of numbers, or of one number per lane."""
+
+    item: Any
     ndim: int
 
     @property
@@ -84,33 +122,37 @@ class Static:
     """A function that is known while compiling: it has no components and is called directly."""
 
     function: Any
+    parts = ()
 
     @property
     def name(self) -> str:
         """Where the function was defined, and its name."""
         return f"<{self.function.identity}>"
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Nothing: the function is part of the code."""
-        return ()
-
 
 @dataclass(frozen=True)
 class Fixed:
-    """A number or an array of the surrounding module, known while compiling."""
+    """Anything else of the surrounding module, known while compiling."""
 
     value: Any
+    parts = ()
 
     @property
     def name(self) -> str:
         """The value in words."""
         return f"<{self.value!r}>"
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Nothing."""
-        return ()
+
+def is_static(type_: Any) -> bool:
+    """Whether a value of this type is, or holds, something that exists only while compiling."""
+    return isinstance(type_, (Static, Fixed)) or (isinstance(type_, Tuple) and any(map(is_static, type_.items)))
+
+
+def varies(type_: Any) -> bool:
+    """Whether a value of this type differs from lane to lane."""
+    if isinstance(type_, Tuple):
+        return any(map(varies, type_.items))
+    return isinstance(type_, (Vector, Lane)) or (isinstance(type_, Array) and isinstance(type_.item, Vector))
 
 
 _SHORT = {"f8": F8, "i8": I8, "u8": U8, "b1": B1}

@@ -100,11 +100,17 @@ class Flow:
         """Whether the flow is driven by the very normals that the map draws."""
         return False
 
-    def evaluate(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
-        """Fill `b` and `f` at one point; the field's status code."""
+    def evaluate(self, points: Floats, k: float, numbers: Floats) -> tuple[Floats, Floats]:
+        """Change per step (N, size) and noise factor (N, size, columns) at points (N, size), or a FlowError."""
         m = self.map
         field, _, fns = self.pointers
-        return int(evaluate(field, fns, w, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+        b, f = np.empty_like(points), np.zeros((len(points), self.size, self.columns))
+        known = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers)
+        failed = int(evaluate(field, fns, points, float(k), *known, b, f))
+        if failed >= 0:
+            row, code = divmod(failed, 64)
+            raise FlowError(f"{self.name} at w = {np.round(points[row], 6)}: {self.explain(code)}")
+        return b, f
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow as an array of shape (..., size), or an InputError."""
@@ -121,12 +127,7 @@ class Flow:
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
         points = self.check(w)
         flat = np.ascontiguousarray(points.reshape(-1, self.size))
-        drift, factor = np.empty_like(flat), np.zeros((len(flat), self.size, self.columns))
-        numbers = self.numbers(flat)
-        for row, (b, f) in enumerate(zip(drift, factor, strict=True)):
-            code = self.evaluate(flat[row], float(k), numbers, b, f)
-            if code:
-                raise FlowError(f"{self.name} at w = {np.round(flat[row], 6)}: {self.explain(code)}")
+        drift, factor = self.evaluate(flat, k, self.numbers(flat))
         lr = self.map.lr(max(k, 1))
         lead = points.shape[:-1]
         return (

@@ -49,11 +49,11 @@ class Source:
         self._parts = [_HEADER.format(title=title.replace("\\", "/").replace('"""', "'''"))]
         self._module: ModuleType | None = None
 
-    def add(self, name: str, args: str, lines: Sequence[str], doc: str = "") -> None:
-        """A generated function."""
+    def add(self, name: str, args: str, lines: Sequence[str], doc: str = "", fma: bool = False) -> None:
+        """A generated function; with `fma`, products are added in one rounding where the text says so."""
         head = [f"def {name}({args}):"] + ([f'    """{doc}"""'] if doc else [])
         text = "\n".join(head + ["    " + line for line in lines]) + "\n"
-        self._parts.append("\n\n@jit\n" + text)
+        self._parts.append(("\n\n@jit(fma=True)\n" if fma else "\n\n@jit\n") + text)
 
     def quote(self, *functions: Callable[..., Any]) -> None:
         """Functions of the package, compiled here so that they call what this module defines."""

@@ -8,13 +8,10 @@ from minidyn.compiler import jit
 
 
 @jit
-def evaluate(field, fns, w, k, hp, c, d, nz, fp, b, f):
-    """One evaluation of a flow's field."""
-    return field(fns, w, k, hp, c, d, nz, fp, b, f)
-
-
-@jit
-def advance_block(draw, step, s, r, z, index, order, k, n, hp, c, d, nz, ok):
-    """One step of one block of 64 paths."""
-    size = draw(r, z, index, order, k, n)
-    step(s, z, index, size, k, hp, c, d, nz, ok)
+def evaluate(field, fns, ws, k, hp, c, d, nz, fp, bs, fs):
+    """A flow's field at many points; -1, or 64 i + code for the first point i where it fails."""
+    for i in range(ws.shape[0]):
+        code = field(fns, ws[i], k, hp, c, d, nz, fp, bs[i], fs[i])
+        if code != 0:
+            return i * 64 + code
+    return -1

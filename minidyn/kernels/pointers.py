@@ -13,8 +13,6 @@ from minidyn.compiler.types import Pointer, Tuple, parse
 
 SIGNATURES = {
     "draw": "i8(u8[:], f8[:], i8[:], i8[:], i8, i8)",  # r, z, index, order, k, n
-    # s, z, index, size, k, hp, c, d, nz, ok
-    "step": "i8(f8[:], f8[:], i8[:], i8, i8, f8[:], f8[:], f8[:,:], f8[:], f8[:])",
     "grad": "void(f8[:], f8[:], f8[:,:], f8[:])",  # w, c, d, out
     "hessian": "void(f8[:], f8[:], f8[:,:], f8[:,:])",  # w, c, d, out
     "third_trace": "void(f8[:], f8[:,:], f8[:], f8[:,:], f8[:])",  # w, cov, c, d, out

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.compiler import jit
+from minidyn.compiler import jit, lanes
 from minidyn.errors import InputError
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 LANES = 64
 _U = np.uint64
-_HALF_PI = math.pi / 2
+_ONE = _U(0x3FF0000000000000)  # the bits of 1.0
+_MANTISSA, _EXPONENT, _SIGN, _THIRD = _U((1 << 52) - 1), _U(0xFFF << 52), _U(1 << 63), _U(1 << 61)
 inline = partial(jit, inline=True, fma=True)
 
 
@@ -69,58 +70,81 @@ def _mix(z):
 
 
 @inline
-def _log(u):
-    """log(u) for u in (0, 1]: mantissa in [sqrt(1/2), sqrt(2)), then an odd series."""
-    bits = np.float64(u).view(np.uint64)
+def _minus_two_log(u):
+    """-2 log(u) for u in (0, 1]: mantissa in [sqrt(1/2), sqrt(2)), then an odd polynomial (error 1e-17)."""
+    bits = u.view(np.uint64)
     e = np.int64(bits - _U(0x3FE6A09E667F3BCD)) >> np.int64(52)
-    m = _U(bits - (_U(e) << _U(52))).view(np.float64)
+    m = (bits - ((bits - _U(0x3FE6A09E667F3BCD)) & _EXPONENT)).view(np.float64)
     s = (m - 1.0) / (m + 1.0)
     z = s * s
-    p = 2.0 / 19
-    p = p * z + 2.0 / 17
-    p = p * z + 2.0 / 15
-    p = p * z + 2.0 / 13
-    p = p * z + 2.0 / 11
-    p = p * z + 2.0 / 9
-    p = p * z + 2.0 / 7
-    p = p * z + 2.0 / 5
-    p = p * z + 2.0 / 3
-    return e * 0.6931471805599453 + (2.0 * s + s * z * p)
+    p = -0.29232899370086812
+    p = p * z - 0.30663443201112084
+    p = p * z - 0.36365778250523446
+    p = p * z - 0.4444442226958956
+    p = p * z - 0.57142857251950772
+    p = p * z - 0.7999999999979901
+    p = p * z - 1.333333333333334
+    return e * -1.3862943611198906 + s * (p * z - 4.0)
 
 
 @inline
-def _sin(t):
-    """sin(t pi/2) for |t| <= 1/2."""
-    z = t * t * (_HALF_PI * _HALF_PI)
-    p = -1.0 / 1307674368000
-    p = p * z + 1.0 / 6227020800
-    p = p * z - 1.0 / 39916800
-    p = p * z + 1.0 / 362880
-    p = p * z - 1.0 / 5040
-    p = p * z + 1.0 / 120
-    p = p * z - 1.0 / 6
-    return t * _HALF_PI * (1.0 + z * p)
+def _sin(t, z):
+    """sin(t pi/2) for |t| <= 1/2 and z = t^2 (error 5e-18)."""
+    p = 5.633933781537854e-08
+    p = p * z - 3.59864335298231e-06
+    p = p * z + 0.0001604411507421909
+    p = p * z - 0.004681754132340976
+    p = p * z + 0.07969262624604301
+    p = p * z - 0.6459640975062443
+    return t * (p * z + 1.5707963267948966)
 
 
 @inline
-def _cos(t):
-    """cos(t pi/2) for |t| <= 1/2."""
-    z = t * t * (_HALF_PI * _HALF_PI)
-    p = 1.0 / 20922789888000
-    p = p * z - 1.0 / 87178291200
-    p = p * z + 1.0 / 479001600
-    p = p * z - 1.0 / 3628800
-    p = p * z + 1.0 / 40320
-    p = p * z - 1.0 / 720
-    p = p * z + 1.0 / 24
-    p = p * z - 0.5
-    return 1.0 + z * p
+def _cos(z):
+    """cos(t pi/2) for |t| <= 1/2 and z = t^2 (error 5e-17)."""
+    p = 4.6552961874867623e-07
+    p = p * z - 2.520013526428479e-05
+    p = p * z + 0.000919259950041661
+    p = p * z - 0.02086348073494657
+    p = p * z + 0.25366950789986475
+    p = p * z - 1.2337005501361513
+    return p * z + 1.0
+
+
+@inline
+def next_word(s0, s1, s2, s3):
+    """One word of 64 bits and the generator's next state (xoshiro256++)."""
+    word = _rotl(s0 + s3, 23) + s0
+    t = s1 << _U(17)
+    s2 = s2 ^ s0
+    s3 = s3 ^ s1
+    s1 = s1 ^ s2
+    s0 = s0 ^ s3
+    s2 = s2 ^ t
+    return word, s0, s1, s2, _rotl(s3, 45)
+
+
+@inline
+def next_pair(s0, s1, s2, s3):
+    """Two independent standard normals and the generator's next state (Box, Muller 1958)."""
+    u, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+    v, s0, s1, s2, s3 = next_word(s0, s1, s2, s3)
+    uniform = 2.0 - ((u & _MANTISSA) | _ONE).view(np.float64)
+    turn = ((v & _MANTISSA) | _ONE).view(np.float64) - 1.5
+    radius = math.sqrt(_minus_two_log(uniform))
+    square = turn * turn
+    sine = _sin(turn, square) * radius
+    cosine = _cos(square) * radius
+    swap = (v & _THIRD) != _U(0)  # the quarter of the turn: three bits above the mantissa
+    p = ((v & _SIGN) ^ (cosine if swap else sine).view(np.uint64)).view(np.float64)
+    w = (((v << _U(1)) & _SIGN) ^ (sine if swap else cosine).view(np.uint64)).view(np.float64)
+    return p, w, s0, s1, s2, s3
 
 
 @jit
 def seed_lanes(key, first, r):
     """Seed the 64 lanes of a block for the paths first, first+1, ... of the run with this key."""
-    for j in range(LANES):
+    for j in lanes(LANES):
         path = _U(first + j)
         for word in range(4):
             z = key[0] + (_U(4) * path + _U(word + 1)) * _U(0x9E3779B97F4A7C15)
@@ -128,76 +152,51 @@ def seed_lanes(key, first, r):
 
 
 @jit
+def _seed_all(key, streams):
+    """`seed_lanes` for block after block."""
+    for block in range(streams.shape[0]):
+        seed_lanes(key, LANES * block, streams[block])
+
+
+def seed_blocks(key: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    """The streams (count, 256) of the first `count` blocks of 64 paths."""
+    streams = np.empty((count, 256), np.uint64)
+    if count:
+        _seed_all(key, streams)
+    return streams
+
+
+@jit
 def normals(r, z, start, pairs):
     """Fill 2*pairs rows of z, from row `start`, with standard normals."""
-    for pair in range(pairs):
-        row = z[(start + 2 * pair) * LANES : (start + 2 * pair + 2) * LANES]
-        for j in range(LANES):
-            s0 = r[j]
-            s1 = r[LANES + j]
-            s2 = r[2 * LANES + j]
-            s3 = r[3 * LANES + j]
-            u = _rotl(s0 + s3, 23) + s0
-            t = s1 << _U(17)
-            s2 ^= s0
-            s3 ^= s1
-            s1 ^= s2
-            s0 ^= s3
-            s2 ^= t
-            s3 = _rotl(s3, 45)
-            v = _rotl(s0 + s3, 23) + s0
-            t = s1 << _U(17)
-            s2 ^= s0
-            s3 ^= s1
-            s1 ^= s2
-            s0 ^= s3
-            s2 ^= t
-            s3 = _rotl(s3, 45)
-            r[j] = s0
-            r[LANES + j] = s1
-            r[2 * LANES + j] = s2
-            r[3 * LANES + j] = s3
-            uniform = 2.0 - _U((u >> _U(12)) | _U(0x3FF0000000000000)).view(np.float64)
-            turn = _U((v >> _U(12)) | _U(0x3FF0000000000000)).view(np.float64) - 1.5
-            q = -2.0 * _log(uniform)
-            radius = math.sqrt(q if q > 0.0 else 0.0)
-            sine = _sin(turn)
-            cosine = _cos(turn)
-            swap = (v & _U(1)) != _U(0)
-            p = (cosine if swap else sine) * radius
-            w = (sine if swap else cosine) * radius
-            p = -p if (v & _U(2)) != _U(0) else p
-            w = -w if (v & _U(4)) != _U(0) else w
-            row[j] = p
-            row[LANES + j] = w
+    for j in lanes(LANES):
+        s0, s1, s2, s3 = r[j], r[LANES + j], r[2 * LANES + j], r[3 * LANES + j]
+        for pair in range(pairs):
+            p, w, s0, s1, s2, s3 = next_pair(s0, s1, s2, s3)
+            z[(start + 2 * pair) * LANES + j] = p
+            z[(start + 2 * pair + 1) * LANES + j] = w
+        r[j] = s0
+        r[LANES + j] = s1
+        r[2 * LANES + j] = s2
+        r[3 * LANES + j] = s3
 
 
 @inline
 def _next(r, j):
     """One 64-bit word of lane j."""
-    s0 = r[j]
-    s1 = r[LANES + j]
-    s2 = r[2 * LANES + j]
-    s3 = r[3 * LANES + j]
-    word = _rotl(s0 + s3, 23) + s0
-    t = s1 << _U(17)
-    s2 ^= s0
-    s3 ^= s1
-    s1 ^= s2
-    s0 ^= s3
-    s2 ^= t
+    word, s0, s1, s2, s3 = next_word(r[j], r[LANES + j], r[2 * LANES + j], r[3 * LANES + j])
     r[j] = s0
     r[LANES + j] = s1
     r[2 * LANES + j] = s2
-    r[3 * LANES + j] = _rotl(s3, 45)
+    r[3 * LANES + j] = s3
     return word
 
 
 @jit
 def signs(r, z, start, count):
     """Fill rows of z with -1 or 1, each with probability 1/2."""
-    for row in range(start, start + count):
-        for j in range(LANES):
+    for j in lanes(LANES):
+        for row in range(start, start + count):
             z[row * LANES + j] = 1.0 if (_next(r, j) >> _U(63)) != _U(0) else -1.0
 
 
@@ -210,16 +209,16 @@ def _below(r, j, n):
 @jit
 def with_replacement(r, index, batch, n):
     """`batch` independent samples for every lane: index[b*64 + j]."""
-    for b in range(batch):
-        for j in range(LANES):
+    for j in lanes(LANES):
+        for b in range(batch):
             index[b * LANES + j] = _below(r, j, n)
 
 
 @jit
 def shuffle(r, order, n, first):
     """The first `first` places of a uniform permutation (Fisher-Yates); order[i*64 + j] is permuted."""
-    for b in range(first):
-        for j in range(LANES):
+    for j in lanes(LANES):
+        for b in range(first):
             other = b + _below(r, j, n - b)
             here = order[b * LANES + j]
             order[b * LANES + j] = order[other * LANES + j]
@@ -229,7 +228,7 @@ def shuffle(r, order, n, first):
 @jit
 def without_replacement(r, index, order, batch, n):
     """A uniform subset of size `batch` for every lane; `order` comes back as the identity."""
-    for j in range(LANES):
+    for j in lanes(LANES):
         for b in range(batch):
             other = b + _below(r, j, n - b)
             index[b * LANES + j] = order[other * LANES + j]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.kernels import pointer
-from minidyn.kernels.random import seed_lanes
+from minidyn.kernels.random import seed_blocks
 from minidyn.maps import Map, pack, unpack
-from minidyn.simulate.loops import advance_map, advance_ode, advance_sde
+from minidyn.simulate.loops import advance_ode, advance_sde
 from minidyn.trajectory import Status
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -102,26 +102,20 @@ class MapEngine(_Threaded):
         whole = start.shape[-1] == system.components
         self.blocks = pack(start if whole else system.initial_state(start))
         super().__init__(threads, len(self.blocks))
-        self.draw, self.step = pointer(system.kernels, "draw"), pointer(system.kernels, "step")
-        self.streams = np.empty((len(self.blocks), 256), np.uint64)
-        for number, r in enumerate(self.streams):
-            seed_lanes(key, 64 * number, r)
+        self.loop = system.advance(len(start))
+        self.streams = seed_blocks(key, len(self.blocks))
         self.alive = np.zeros((len(self.blocks), 64))
-        n = system.loss.n_samples or 1
-        self.shuffles = system.bound.shuffles
-        size = (len(self.blocks), n * 64) if self.shuffles else (1, 1)
-        self.orders = np.zeros(size, np.int64)
+        self.orders = system.orders(len(self.blocks))
         self.meta: dict[str, Any] = {"threads": self.workers}
 
     def advance(self, done: int, count: int) -> None:
-        m, bound = self.system, self.system.bound
-        arrays = (m.hyper, m.loss.c, m.loss.rows, bound.numbers)
+        m = self.system
+        arrays = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers)
 
         def work(first: int, last: int) -> None:
-            advance_map(
-                self.draw, self.step, self.blocks, self.streams, self.alive, self.orders,
-                first, last, self.before + done, count,
-                bound.rows, bound.batch, bound.picks, self.shuffles, *arrays,
+            self.loop(
+                self.blocks, self.streams, self.alive, self.orders, first, last, self.paths,
+                self.before + done, count, *arrays,
             )  # fmt: skip
 
         self.spread(count, work)
@@ -196,10 +190,7 @@ class SdeEngine(_FlowPaths):
         self.draw = pointer(flow.kernels, "draw")
         self.field, self.retract, self.fns = flow.pointers
         self.substeps = substeps
-        self.streams = np.empty((len(self.blocks), 256), np.uint64)
-        own = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
-        for number, r in enumerate(self.streams):
-            seed_lanes(own, 64 * number, r)
+        self.streams = seed_blocks(key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15), len(self.blocks))
         # lanes that only fill up the last block do not run
         self.status = np.full(len(self.blocks) * 64, 99, np.int64)
         self.status[: self.paths] = 0

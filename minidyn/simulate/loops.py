@@ -13,27 +13,6 @@ from minidyn.solvers.sde import em_step
 
 
 @jit
-def advance_map(
-    draw, step, blocks, streams, alive, orders, first, last, k0, steps, rows, batch, picks, shuffles, hp, c, d, nz
-):
-    """Carry the blocks first .. last-1 of a map through `steps` steps after k0."""
-    n = d.shape[0]
-    z = np.zeros((rows + 1) * 64)
-    index = np.zeros(batch * 64, np.int64)
-    own = np.zeros(n * 64 if picks else 1, np.int64)
-    for q in range(own.shape[0]):
-        own[q] = q // 64
-    for block in range(first, last):
-        s = blocks[block]
-        r = streams[block]
-        ok = alive[block]
-        order = orders[block] if shuffles else own
-        for k in range(k0 + 1, k0 + steps + 1):
-            size = draw(r, z, index, order, k, n)
-            step(s, z, index, size, k, hp, c, d, nz, ok)
-
-
-@jit
 def advance_ode(
     field, retract, fns, columns, points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp
 ):

@@ -1,0 +1,183 @@
+"""Arrays: items, rows, slices, and room for new ones."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from minidyn.compiler.llvm import lane_count
+from minidyn.compiler.types import I8, LANE, VB, VI, Array, Number, Tuple, Vector
+from minidyn.compiler.values import Value
+
+_STACK = 512  # numbers: a smaller array of known size lives on the stack
+
+
+class Arrays:
+    """The part of a `Writer` that reads and writes memory."""
+
+    if TYPE_CHECKING:
+        unit: Any
+        in_lanes: bool
+        top: list[str]
+        heap: list[str]
+        loops: list[tuple[str, str]]
+
+        def fail(self, what: str) -> NoReturn: ...
+        def new(self, prefix: str = "t") -> str: ...
+        def put(self, line: str) -> None: ...
+        def let(self, text: str) -> str: ...
+        def expr(self, e: ast.expr) -> Value: ...
+        def convert(self, value: Value, type_: Any, name: str = "") -> Value: ...
+        def binary(self, op: ast.operator, a: Value, b: Value) -> Value: ...
+
+    def of_Subscript(self, e: ast.Subscript) -> Value:
+        array = self.expr(e.value)
+        if isinstance(array.type, Tuple):
+            if not (isinstance(e.slice, ast.Constant) and isinstance(e.slice.value, int)):
+                self.fail("a tuple is indexed by a number")
+            return array.members()[e.slice.value]
+        if not isinstance(array.type, Array):
+            self.fail("only arrays and tuples have items")
+        if isinstance(e.slice, ast.Slice):
+            return self.part(array, e.slice)
+        at = self.indices(e)
+        rest = array.type.ndim - len(at)
+        if rest > 0:
+            where = self.address(array, [self.convert(i, I8) for i in at])
+            return Value(Array(array.type.item, rest), (where, *array.parts[1 + len(at) :]))
+        return self.read_item((array, at))
+
+    def part(self, array: Value, piece: ast.Slice) -> Value:
+        """`a[low:high]` of an array with one axis."""
+        if array.type.ndim != 1 or piece.step is not None:
+            self.fail("a slice takes a part of one axis")
+        low = self.convert(self.expr(piece.lower), I8).one if piece.lower else "0"
+        high = self.convert(self.expr(piece.upper), I8).one if piece.upper else array.parts[1]
+        where = self.address(array, [Value(I8, (low,))])
+        return Value(array.type, (where, self.let(f"sub nsw i64 {high}, {low}")))
+
+    def indices(self, e: ast.Subscript) -> list[Value]:
+        places = e.slice.elts if isinstance(e.slice, ast.Tuple) else [e.slice]
+        return [self.expr(p) for p in places]
+
+    def place(self, e: ast.Subscript) -> tuple[Value, list[Value]]:
+        """An array and the indices of one item of it."""
+        array = self.expr(e.value)
+        if not isinstance(array.type, Array):
+            self.fail("only arrays have items")
+        at = self.indices(e)
+        if len(at) != array.type.ndim:
+            self.fail("one index per axis is expected")
+        return array, at
+
+    def offset(self, array: Value, at: list[Value]) -> Value:
+        """Where an item stands, counted from the first: a whole number, a lane's, or one per lane."""
+        out = at[0]
+        for axis in range(1, array.type.ndim):
+            out = self.binary(ast.Mult(), out, Value(I8, (array.parts[1 + axis],)))
+            if axis < len(at):
+                out = self.binary(ast.Add(), out, at[axis])
+        return out
+
+    def address(self, array: Value, at: list[Value]) -> str:
+        """The address of an item (in lanes: of the first lane's)."""
+        where = self.offset(array, at)
+        return self.let(f"getelementptr inbounds {array.type.item.llvm}, ptr {array.one}, i64 {where.one}")
+
+    def read_item(self, place: tuple[Value, list[Value]]) -> Value:
+        """The item at a place; neighbours for a lane's index, gathered for one index per lane."""
+        array, at = place
+        if len(at) > array.type.ndim:
+            self.fail("more indices than axes")
+        item, where = array.type.item, self.offset(array, at)
+        base = f"getelementptr inbounds {item.llvm}, ptr {array.one}"
+        if where.type is I8:
+            return Value(item, (self.let(f"load {item.llvm}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8"),))
+        if isinstance(item, Vector):
+            self.fail("an array of one number per lane has the same index in all lanes")
+        wide = Vector(item)
+        if where.type is LANE:
+            return Value(wide, (self.let(f"load {wide.llvm}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8"),))
+        pointers = self.let(f"{base}, {VI.llvm} {self.convert(where, VI).one}")
+        name = f"llvm.masked.gather.{_suffix(wide)}.v{lane_count()}p0"
+        mask = f"{VB.llvm} splat (i1 true)"
+        kinds = f"<{lane_count()} x ptr>"
+        self.unit.declare(name, f"declare {wide.llvm} @{name}({kinds}, i32, {VB.llvm}, {wide.llvm})")
+        call = f"call {wide.llvm} @{name}({kinds} {pointers}, i32 8, {mask}, {wide.llvm} poison)"
+        return Value(wide, (self.let(call),))
+
+    def write_item(self, place: tuple[Value, list[Value]], value: Value) -> None:
+        """Store an item."""
+        array, at = place
+        item, where = array.type.item, self.offset(array, at)
+        base = f"getelementptr inbounds {item.llvm}, ptr {array.one}"
+        if where.type is I8:
+            value = self.convert(value, item)
+            self.put(f"store {item.llvm} {value.one}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8")
+            return
+        if isinstance(item, Vector):
+            self.fail("an array of one number per lane has the same index in all lanes")
+        wide = Vector(item)
+        value = self.convert(value, wide)
+        if where.type is LANE:
+            self.put(f"store {wide.llvm} {value.one}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8")
+            return
+        pointers = self.let(f"{base}, {VI.llvm} {self.convert(where, VI).one}")
+        name = f"llvm.masked.scatter.{_suffix(wide)}.v{lane_count()}p0"
+        kinds = f"<{lane_count()} x ptr>"
+        self.unit.declare(name, f"declare void @{name}({wide.llvm}, {kinds}, i32, {VB.llvm})")
+        self.put(f"call void @{name}({wide.llvm} {value.one}, {kinds} {pointers}, i32 8, {VB.llvm} splat (i1 true))")
+
+    # -- room for new ones -------------------------------------------------------------------------
+    def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value:
+        """A new array: on the stack if small and of known size, else on the heap until the function returns."""
+        kind: Any = Vector(item) if self.in_lanes else item
+        total = sizes[0]
+        for size in sizes[1:]:
+            both = total.isdigit() and size.isdigit()
+            total = str(int(total) * int(size)) if both else self.let(f"mul nsw i64 {total}, {size}")
+        width = 8 * (lane_count() if self.in_lanes else 1)
+        if total.isdigit() and int(total) * width <= 8 * _STACK:
+            where = self.new("a")
+            self.top.append(f"  {where} = alloca [{max(int(total), 1)} x {kind.llvm}], align 64")
+            bytes_ = str(int(total) * width)
+        else:
+            bytes_ = self.let(f"mul nsw i64 {total}, {width}")
+            where = self.from_heap(bytes_)
+        if zero:
+            self.put(f"call void @llvm.memset.p0.i64(ptr {where}, i8 0, i64 {bytes_}, i1 false)")
+            self.unit.declare("memset", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+        return Value(Array(kind, len(sizes)), (where, *sizes))
+
+    def from_heap(self, bytes_: str) -> str:
+        """Room on the heap, aligned to a cache line."""
+        slot = self.new("h")
+        self.top += [f"  {slot} = alloca ptr", f"  store ptr null, ptr {slot}"]
+        self.heap.append(slot)
+        if self.loops:  # the line may have run before
+            self.put(f"call void @free(ptr {self.let(f'load ptr, ptr {slot}')})")
+        raw = self.let(f"call noalias ptr @malloc(i64 {self.let(f'add nsw i64 {bytes_}, 64')})")
+        self.put(f"store ptr {raw}, ptr {slot}")
+        self.unit.declare("malloc", "declare noalias ptr @malloc(i64)")
+        self.unit.declare("free", "declare void @free(ptr)")
+        over = self.let(f"and i64 {self.let(f'ptrtoint ptr {raw} to i64')}, 63")
+        return self.let(f"getelementptr inbounds i8, ptr {raw}, i64 {self.let(f'sub nsw i64 64, {over}')}")
+
+    def copy(self, array: Value) -> Value:
+        """`a.copy()`"""
+        item = array.type.item
+        if self.in_lanes != isinstance(item, Vector):
+            self.fail("inside lanes only arrays of one number per lane are copied")
+        sizes = list(array.parts[1:])
+        new = self.allocate(item.item if isinstance(item, Vector) else item, sizes, zero=False)
+        total = sizes[0]
+        for s in sizes[1:]:
+            total = self.let(f"mul nsw i64 {total}, {s}")
+        bytes_ = self.let(f"mul nsw i64 {total}, {8 * (lane_count() if self.in_lanes else 1)}")
+        self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr {new.one}, ptr {array.one}, i64 {bytes_}, i1 false)")
+        self.unit.declare("memcpy", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+        return new
+
+
+def _suffix(wide: Vector) -> str:
+    return f"v{lane_count()}{'f64' if wide.item.llvm == 'double' else 'i64'}"

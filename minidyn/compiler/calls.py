@@ -1,0 +1,232 @@
+"""Calls: of other compiled functions, of builtins, of the functions of math and numpy."""
+
+from __future__ import annotations
+
+import ast
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from minidyn.compiler.llvm import lane_count
+from minidyn.compiler.types import (
+    B1,
+    F8,
+    I8,
+    LANE,
+    U8,
+    VB,
+    VF,
+    VI,
+    VU,
+    Array,
+    Fixed,
+    Number,
+    Pointer,
+    Static,
+    Tuple,
+    Vector,
+)
+from minidyn.compiler.values import Unsupported, Value, literal, quote, result_type
+
+_LIBM = {
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
+    "log2", "sinh", "tan", "tanh", "pow", "exp", "log", "sin", "cos", "log10", "fmod", "cbrt", "hypot",
+}  # fmt: skip
+_INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
+_SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "absolute": "fabs",
+             "arctan2": "atan2", "arcsinh": "asinh"}  # fmt: skip
+_DTYPES = {np.float64: F8, np.int64: I8, np.uint64: U8}
+
+
+class Calls:
+    """The part of a `Writer` that writes calls."""
+
+    if TYPE_CHECKING:
+        unit: Any
+        flags: str
+        in_lanes: bool
+
+        def fail(self, what: str) -> NoReturn: ...
+        def put(self, line: str) -> None: ...
+        def let(self, text: str) -> str: ...
+        def expr(self, e: ast.expr) -> Value: ...
+        def convert(self, value: Value, type_: Any, name: str = "") -> Value: ...
+        def compare(self, kind: str, a: Value, b: Value) -> Value: ...
+        def select(self, condition: Value, a: Value, b: Value) -> Value: ...
+        def negative(self, value: Value) -> Value: ...
+        def alike(self, a: Value, b: Value) -> tuple[Value, Value]: ...
+        def power(self, a: Value, b: Value) -> Value: ...
+        def copy(self, array: Value) -> Value: ...
+        def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value: ...
+
+    def of_Call(self, e: ast.Call) -> Value:
+        target = self.expr(e.func)
+        type_ = target.type
+        making = isinstance(type_, Fixed) and type_.value in (np.empty, np.zeros)
+        if e.keywords and not making:
+            self.fail("arguments are given by position")
+        if making:
+            return self.make_array(e, zero=type_.value is np.zeros)
+        if isinstance(type_, Fixed) and isinstance(type_.value, tuple):
+            return self.method(type_.value[0], type_.value[1], e)
+        args = [self.expr(a) for a in e.args]
+        if isinstance(type_, Static):
+            return self.call(type_.function, args)
+        if isinstance(type_, Pointer):
+            return self.call_pointer(target, args)
+        if not isinstance(type_, Fixed):
+            self.fail("this cannot be called")
+        return self.builtin(type_.value, args) if isinstance(type_.value, str) else self.numeric(type_.value, args)
+
+    # -- compiled functions ----------------------------------------------------------------------------
+    def call(self, function: Any, args: list[Value]) -> Value:
+        symbol, result = self.unit.function(function, tuple(a.type for a in args))
+        flat = [(t, p) for a in args for t, p in zip(a.type.parts, a.parts, strict=True)]
+        return self.invoke(f"@{quote(symbol)}", result, flat)
+
+    def call_pointer(self, target: Value, args: list[Value]) -> Value:
+        kind: Pointer = target.type
+        if len(args) != len(kind.args):
+            self.fail(f"{len(kind.args)} arguments are expected")
+        given = [self.convert(a, t) for a, t in zip(args, kind.args, strict=True)]
+        flat = [(t, p) for a in given for t, p in zip(a.type.parts, a.parts, strict=True)]
+        return self.invoke(target.one, kind.result, flat)
+
+    def invoke(self, where: str, result: Any, flat: list[tuple[str, str]]) -> Value:
+        args = ", ".join(f"{t} {p}" for t, p in flat)
+        if result is None:
+            self.put(f"call void {where}({args})")
+            return Value(Fixed("nothing"))
+        kind = result_type(result)
+        got = self.let(f"call {kind} {where}({args})")
+        if isinstance(result, Tuple):
+            return Value(result, tuple(self.let(f"extractvalue {kind} {got}, {i}") for i in range(len(result.parts))))
+        return Value(result, (got,))
+
+    # -- arrays and bits -------------------------------------------------------------------------------
+    def make_array(self, e: ast.Call, zero: bool) -> Value:
+        """`np.empty` and `np.zeros`."""
+        shape = self.expr(e.args[0])
+        given = e.args[1] if len(e.args) > 1 else next((k.value for k in e.keywords if k.arg == "dtype"), None)
+        item = _dtype(self.expr(given)) if given is not None else F8
+        sizes = shape.members() if isinstance(shape.type, Tuple) else [shape]
+        return self.allocate(item, [self.convert(s, I8).one for s in sizes], zero)
+
+    def method(self, base: Value, name: str, e: ast.Call) -> Value:
+        """`a.copy()` of an array, `x.view(np.uint64)` of a number."""
+        if isinstance(base.type, Array) and name == "copy":
+            return self.copy(base)
+        if isinstance(base.type, (Number, Vector)) and name == "view":
+            item = _dtype(self.expr(e.args[0]))
+            type_: Any = Vector(item) if isinstance(base.type, Vector) else item
+            return Value(type_, (self.let(f"bitcast {base.type.llvm} {base.one} to {type_.llvm}"),))
+        self.fail(f"no method {name} here")
+
+    # -- builtins ------------------------------------------------------------------------------------
+    def builtin(self, name: str, args: list[Value]) -> Value:
+        if name == "abs":
+            (a,) = args
+            if a.type in (F8, VF):
+                return self.intrinsic("fabs", args)
+            return self.select(self.compare("Lt", a, literal(0)), self.negative(a), a)
+        if name in ("min", "max"):
+            out = args[0]
+            for other in args[1:]:
+                a, b = self.alike(out, other)
+                out = self.select(self.compare("Lt" if name == "min" else "Gt", b, a), b, a)
+            return out
+        if name == "float":
+            return self.convert(args[0], VF if isinstance(args[0].type, Vector) or args[0].type is LANE else F8)
+        if name == "int":
+            return self.whole(args[0])
+        if name == "bool":
+            return args[0] if args[0].type in (B1, VB) else self.compare("NotEq", args[0], literal(0))
+        if name == "len" and isinstance(args[0].type, Array):
+            return Value(I8, (args[0].parts[1],))
+        if name == "pow":
+            return self.power(*args)
+        if name == "round" and len(args) == 1:
+            return self.whole(self.intrinsic("rint", args))
+        self.fail(f"{name} is not known here")
+
+    def whole(self, a: Value) -> Value:
+        """A number as an int64, rounded towards zero."""
+        if a.type in (F8, VF):
+            type_ = I8 if a.type is F8 else VI
+            return Value(type_, (self.let(f"fptosi {a.type.llvm} {a.one} to {type_.llvm}"),))
+        if a.type in (B1, VB):
+            return self.convert(a, I8 if a.type is B1 else VI)
+        return self.convert(a, VI) if a.type is LANE else a
+
+    def numeric(self, what: Any, args: list[Value]) -> Value:
+        """A function of math or numpy, or a change of type."""
+        if what in (np.int64, np.uint64):
+            a = self.whole(args[0])
+            wide = isinstance(a.type, Vector)
+            return Value((VU if wide else U8) if what is np.uint64 else (VI if wide else I8), a.parts)
+        if what is np.float64:
+            return self.builtin("float", args)
+        name = getattr(what, "__name__", "")
+        name = _SYNONYMS.get(name, name)
+        home = getattr(what, "__module__", None)
+        if home != "math" and not isinstance(what, np.ufunc):
+            self.fail("only compiled functions can be called")
+        if name == "isnan":
+            return self.builtin_test("fcmp uno", args[0], None)
+        if name in ("isfinite", "isinf"):
+            return self.builtin_test("fcmp olt" if name == "isfinite" else "fcmp oeq", args[0], math.inf)
+        if name in ("minimum", "maximum"):
+            return self.builtin(name[:3], args)
+        if name in _INTRINSIC:
+            out = self.intrinsic(name, args)
+            return self.whole(out) if home == "math" and name in ("floor", "ceil") else out
+        if name in _LIBM:
+            return self.libm(name, args)
+        self.fail(f"{name} is not known here")
+
+    def builtin_test(self, op: str, a: Value, bound: float | None) -> Value:
+        a = self.builtin("float", [a])
+        other = a
+        if bound is not None:
+            a, other = self.intrinsic("fabs", [a]), self.convert(literal(bound), a.type)
+        return Value(B1 if a.type is F8 else VB, (self.let(f"{op} {a.type.llvm} {a.one}, {other.one}"),))
+
+    def floats(self, args: list[Value]) -> tuple[Any, list[str]]:
+        """All arguments as floats, side by side if one of them is."""
+        wide = any(isinstance(a.type, Vector) or a.type is LANE for a in args)
+        type_ = VF if wide else F8
+        return type_, [self.convert(a, type_).one for a in args]
+
+    def intrinsic(self, name: str, args: list[Value]) -> Value:
+        """A function that LLVM knows for vectors too."""
+        type_, parts = self.floats(args)
+        full = f"llvm.{name}.{'f64' if type_ is F8 else f'v{lane_count()}f64'}"
+        self.unit.declare(full, f"declare {type_.llvm} @{full}({', '.join([type_.llvm] * len(parts))})")
+        given = ", ".join(f"{type_.llvm} {p}" for p in parts)
+        return Value(type_, (self.let(f"call{self.flags} {type_.llvm} @{full}({given})"),))
+
+    def libm(self, name: str, args: list[Value]) -> Value:
+        """A function of the C library, lane by lane."""
+        type_, parts = self.floats(args)
+        arguments = ", ".join(["double"] * len(parts))
+        self.unit.declare(name, f"declare double @{name}({arguments}) nounwind willreturn memory(none)")
+        if type_ is F8:
+            return Value(F8, (self.let(f"call double @{name}({', '.join(f'double {p}' for p in parts)})"),))
+        out = "poison"
+        for lane in range(lane_count()):
+            given = [self.let(f"extractelement {VF.llvm} {p}, i64 {lane}") for p in parts]
+            one = self.let(f"call double @{name}({', '.join(f'double {p}' for p in given)})")
+            out = self.let(f"insertelement {VF.llvm} {out}, double {one}, i64 {lane}")
+        return Value(VF, (out,))
+
+
+def _dtype(value: Value) -> Number:
+    what = value.type.value if isinstance(value.type, Fixed) else None
+    if what == "float":
+        return F8
+    if what not in _DTYPES:
+        raise Unsupported(f"arrays hold float64, int64 or uint64, not {what}.")
+    return _DTYPES[what]
+
+

@@ -1,0 +1,401 @@
+"""Expressions: arithmetic, comparisons, conditions, changes of type."""
+
+from __future__ import annotations
+
+import ast
+import struct
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from minidyn.compiler.llvm import lane_count
+from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Array, Fixed, Number, Static, Tuple, Vector
+from minidyn.compiler.values import Value, literal, together
+
+_WIDE = {F8: VF, I8: VI, U8: VU, B1: VB}
+_FLOAT = {"Add": "fadd", "Sub": "fsub", "Mult": "fmul", "Div": "fdiv"}
+_ORDER = {"Lt": "lt", "LtE": "le", "Gt": "gt", "GtE": "ge", "Eq": "eq", "NotEq": "ne"}
+
+
+class Expressions:
+    """The part of a `Writer` that writes expressions."""
+
+    if TYPE_CHECKING:
+        unit: Any
+        function: Any
+        flags: str
+        in_lanes: bool
+        lines: list[str]
+        top: list[str]
+        node: ast.AST | None
+        ended: bool
+
+        def fail(self, what: str) -> NoReturn: ...
+        def new(self, prefix: str = "t") -> str: ...
+        def put(self, line: str) -> None: ...
+        def let(self, text: str) -> str: ...
+        def block(self, prefix: str) -> str: ...
+        def label(self, name: str) -> None: ...
+        def open(self, name: str) -> None: ...
+        def jump(self, name: str) -> None: ...
+        def branch(self, condition: str, yes: str, no: str) -> None: ...
+        def keep(self, value: Value, slots: Any) -> None: ...
+        def fetch(self, type_: Any, slots: Any) -> Value: ...
+        def lookup(self, name: str) -> Value: ...
+        def condition(self, e: ast.expr) -> str: ...
+        def intrinsic(self, name: str, args: list[Value]) -> Value: ...
+        def libm(self, name: str, args: list[Value]) -> Value: ...
+
+    # -- types ---------------------------------------------------------------------------------------
+    def convert(self, value: Value, type_: Any, name: str = "") -> Value:
+        """The value as another type: whole numbers become floats, one number stands in all lanes."""
+        have = value.type
+        if have == type_:
+            return value
+        if isinstance(type_, Tuple) and isinstance(have, Tuple) and len(type_.items) == len(have.items):
+            return together([self.convert(v, t) for v, t in zip(value.members(), type_.items, strict=True)])
+        if have is LANE and isinstance(type_, Vector):
+            spread = self.broadcast(Value(I8, value.parts))
+            steps = ", ".join(f"i64 {i}" for i in range(lane_count()))
+            return self.convert(Value(VI, (self.let(f"add nsw {VI.llvm} {spread.one}, <{steps}>"),)), type_)
+        if isinstance(type_, Vector) and isinstance(have, Number):
+            return self.broadcast(self.convert(value, type_.item, name))
+        if isinstance(type_, Vector) and isinstance(have, Vector):
+            return self.number(value, type_, have.item, type_.item, name)
+        if isinstance(type_, Number) and isinstance(have, Number):
+            return self.number(value, type_, have, type_, name)
+        self.fail(f"a {have.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
+
+    def number(self, value: Value, type_: Any, have: Number, want: Number, name: str) -> Value:
+        source, target = value.type.llvm, type_.llvm
+        if want is F8 and have is not F8:
+            op = {"i8": "sitofp", "u8": "uitofp", "b1": "uitofp"}[have.name]
+            return Value(type_, (self.let(f"{op} {source} {value.one} to {target}"),))
+        if want in (I8, U8) and have is B1:
+            return Value(type_, (self.let(f"zext {source} {value.one} to {target}"),))
+        if want is U8 and have is I8 and value.constant is not None:
+            return Value(U8, value.parts)
+        self.fail(f"a {value.type.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
+
+    def broadcast(self, value: Value) -> Value:
+        """One number in all lanes."""
+        wide = _WIDE[value.type]
+        if not value.one.startswith("%"):
+            return Value(wide, (f"splat ({value.type.llvm} {value.one})",))
+        first = self.let(f"insertelement {wide.llvm} poison, {value.type.llvm} {value.one}, i64 0")
+        zero = f"<{lane_count()} x i32> zeroinitializer"
+        return Value(wide, (self.let(f"shufflevector {wide.llvm} {first}, {wide.llvm} poison, {zero}"),))
+
+    def alike(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """Both values as the smallest type that holds both."""
+        if a.type == b.type and a.type is not LANE:
+            return a, b
+        kinds = [v.type.item if isinstance(v.type, Vector) else I8 if v.type is LANE else v.type for v in (a, b)]
+        if not all(isinstance(k, Number) for k in kinds):
+            self.fail("the two sides differ in type")
+        item = next(k for k in (F8, U8, I8, B1) if k in kinds)
+        wide = any(isinstance(v.type, Vector) or v.type is LANE for v in (a, b))
+        type_ = _WIDE[item] if wide else item
+        return self.convert(a, type_), self.convert(b, type_)
+
+    # -- expressions -------------------------------------------------------------------------------
+    def expr(self, e: ast.expr) -> Value:
+        """The value of an expression."""
+        outer, self.node = self.node, e
+        method = getattr(self, "of_" + type(e).__name__, None)
+        if method is None:
+            self.fail(f"{type(e).__name__} is outside the subset")
+        value: Value = method(e)
+        self.node = outer
+        return value
+
+    def of_Constant(self, e: ast.Constant) -> Value:
+        if not isinstance(e.value, (bool, int, float)):
+            self.fail("only numbers are constants here")
+        return literal(e.value)
+
+    def of_Name(self, e: ast.Name) -> Value:
+        return self.lookup(e.id)
+
+    def of_Tuple(self, e: ast.Tuple) -> Value:
+        return together([self.expr(x) for x in e.elts])
+
+    def of_module(self, value: Any) -> Value:
+        """A thing of the surrounding module."""
+        if hasattr(value, "py_func") and hasattr(value, "identity"):
+            return Value(Static(value))
+        if isinstance(value, (bool, int, float, np.number, np.bool_)):
+            return literal(value)
+        if isinstance(value, np.ndarray):
+            return Value(*self._constant(value))
+        return Value(Fixed(value))
+
+    def _constant(self, array: np.ndarray[Any, Any]) -> tuple[Any, tuple[str, ...]]:
+        made = self.unit.constant(array)
+        return made.type, made.parts
+
+    def builtin_named(self, name: str) -> Value:
+        """`True`, `False`, or a builtin function by its name."""
+        return literal(name == "True") if name in ("True", "False") else Value(Fixed(name))
+
+    def of_Attribute(self, e: ast.Attribute) -> Value:
+        base = self.expr(e.value)
+        if isinstance(base.type, Array) and e.attr == "shape":
+            return Value(Tuple((I8,) * base.type.ndim), base.parts[1:])
+        if isinstance(base.type, (Array, Number, Vector)):
+            return Value(Fixed((base, e.attr)))
+        if isinstance(base.type, Fixed) and not isinstance(base.type.value, str):
+            return self.of_module(getattr(base.type.value, e.attr))
+        self.fail(f"no attribute {e.attr} here")
+
+    def of_UnaryOp(self, e: ast.UnaryOp) -> Value:
+        if isinstance(e.op, ast.Not):
+            c = self.truth(self.expr(e.operand))
+            if c.one in ("true", "false"):
+                return literal(c.one == "false")
+            yes = "true" if c.type is B1 else "splat (i1 true)"
+            return Value(c.type, (self.let(f"xor {c.type.llvm} {c.one}, {yes}"),))
+        value = self.expr(e.operand)
+        if isinstance(e.op, ast.UAdd):
+            return value
+        if not isinstance(e.op, ast.USub):
+            self.fail("this operation is outside the subset")
+        return self.negative(value)
+
+    def negative(self, value: Value) -> Value:
+        """Minus a value."""
+        if value.type in (F8, VF):
+            if value.one.startswith("0x"):
+                return literal(-struct.unpack("<d", struct.pack("<Q", int(value.one, 16)))[0])
+            return Value(value.type, (self.let(f"fneg{self.flags} {value.type.llvm} {value.one}"),))
+        if value.constant is not None:
+            return Value(value.type, (str(-value.constant),))
+        return self.binary(ast.Sub(), literal(0), value)
+
+    def of_BinOp(self, e: ast.BinOp) -> Value:
+        fuses = self.function.fma and isinstance(e.op, (ast.Add, ast.Sub))
+        if fuses and _is_product(e.left) and not _is_product(e.right):
+            return self.fused(e.left, self.expr(e.right), minus_sum=isinstance(e.op, ast.Sub))
+        return self.combine(e.op, self.expr(e.left), e.right)
+
+    def combine(self, op: ast.operator, left: Value, right: ast.expr) -> Value:
+        """`left op right`; a product on the right is added in one rounding where the function asks for that."""
+        if self.function.fma and isinstance(op, (ast.Add, ast.Sub)) and _is_product(right):
+            return self.fused(right, left, minus_product=isinstance(op, ast.Sub))
+        return self.binary(op, left, self.expr(right))
+
+    def fused(self, product: ast.expr, other: Value, minus_sum: bool = False, minus_product: bool = False) -> Value:
+        """`a b + c`, `a b - c` or `c - a b` in one rounding; the text alone decides what is fused."""
+        assert isinstance(product, ast.BinOp)
+        a, b = self.expr(product.left), self.expr(product.right)
+        kinds = [v.type.item if isinstance(v.type, Vector) else v.type for v in (a, b, other)]
+        if F8 not in kinds[:2] or not all(k in (F8, I8) for k in kinds):
+            op = ast.Sub() if minus_sum or minus_product else ast.Add()
+            done = self.binary(product.op, a, b)
+            return self.binary(op, other, done) if minus_product else self.binary(op, done, other)
+        if minus_sum:
+            other = self.negative(self.convert(other, VF if isinstance(other.type, Vector) else F8))
+        if minus_product:
+            a = self.negative(self.convert(a, VF if isinstance(a.type, Vector) else F8))
+        return self.intrinsic("fma", [a, b, other])
+
+    def binary(self, op: ast.operator, a: Value, b: Value) -> Value:
+        """Arithmetic on two values."""
+        kind = type(op).__name__
+        if LANE in (a.type, b.type) and kind in ("Add", "Sub"):
+            shifted = self.shift_lane(kind, a, b)
+            if shifted is not None:
+                return shifted
+        for v in (a, b):
+            if not isinstance(v.type, (Number, Vector)) and v.type is not LANE:
+                self.fail(f"arithmetic needs numbers, not {v.type.name}")
+        if kind == "Pow":
+            return self.power(a, b)
+        a, b = self.alike(a, b)
+        if kind == "Div" and a.type not in (F8, VF):
+            wide = VF if isinstance(a.type, Vector) else F8
+            a, b = self.convert(a, wide), self.convert(b, wide)
+        if a.type in (F8, VF):
+            if kind not in _FLOAT:
+                self.fail("this operation is for whole numbers")
+            return Value(a.type, (self.let(f"{_FLOAT[kind]}{self.flags} {a.type.llvm} {a.one}, {b.one}"),))
+        return self.whole_binary(kind, a, b)
+
+    def shift_lane(self, kind: str, a: Value, b: Value) -> Value | None:
+        """A lane's number plus something that is the same in all lanes is again such a number."""
+        if b.type is I8 and a.type is LANE:
+            return Value(LANE, (self.binary_whole(kind, a.one, b.one),))
+        if a.type is I8 and b.type is LANE and kind == "Add":
+            return Value(LANE, (self.binary_whole(kind, a.one, b.one),))
+        return None
+
+    def binary_whole(self, kind: str, a: str, b: str) -> str:
+        return self.let(f"{kind.lower()} nsw i64 {a}, {b}")
+
+    def whole_binary(self, kind: str, a: Value, b: Value) -> Value:
+        item = a.type.item if isinstance(a.type, Vector) else a.type
+        if item is B1:
+            if kind not in ("BitAnd", "BitOr"):
+                wide = VI if isinstance(a.type, Vector) else I8
+                return self.whole_binary(kind, self.convert(a, wide), self.convert(b, wide))
+            return Value(a.type, (self.let(f"{'and' if kind == 'BitAnd' else 'or'} {a.type.llvm} {a.one}, {b.one}"),))
+        x, y = a.constant, b.constant
+        if x is not None and y is not None and kind in ("Add", "Sub", "Mult"):
+            return Value(a.type, (str({"Add": x + y, "Sub": x - y, "Mult": x * y}[kind]),))
+        if kind in ("FloorDiv", "Mod") and item is I8:
+            return self.floor_division(kind, a, b)
+        wrap = " nsw" if item is I8 else ""
+        name = {
+            "Add": "add" + wrap, "Sub": "sub" + wrap, "Mult": "mul" + wrap, "LShift": "shl",
+            "RShift": "ashr" if item is I8 else "lshr", "BitXor": "xor", "BitAnd": "and", "BitOr": "or",
+            "FloorDiv": "udiv", "Mod": "urem",
+        }.get(kind)  # fmt: skip
+        if name is None:
+            self.fail("this operation is outside the subset")
+        return Value(a.type, (self.let(f"{name} {a.type.llvm} {a.one}, {b.one}"),))
+
+    def floor_division(self, kind: str, a: Value, b: Value) -> Value:
+        """Division that rounds downwards, and what is left, as in Python."""
+        t = a.type.llvm
+        flag = "i1" if a.type is I8 else VB.llvm
+        q, r = self.let(f"sdiv {t} {a.one}, {b.one}"), self.let(f"srem {t} {a.one}, {b.one}")
+        zero = self.convert(literal(0), a.type).one
+        apart = self.let(f"icmp slt {t} {self.let(f'xor {t} {r}, {b.one}')}, {zero}")
+        off = self.let(f"and {flag} {self.let(f'icmp ne {t} {r}, {zero}')}, {apart}")
+        if kind == "FloorDiv":
+            return Value(a.type, (self.let(f"sub nsw {t} {q}, {self.let(f'zext {flag} {off} to {t}')}"),))
+        back = self.let(f"select {flag} {off}, {t} {b.one}, {t} {zero}")
+        return Value(a.type, (self.let(f"add nsw {t} {r}, {back}"),))
+
+    def power(self, a: Value, b: Value) -> Value:
+        """Small whole powers by multiplication, others by the library."""
+        if b.constant is not None and 1 <= b.constant <= 4:
+            out = a
+            for _ in range(b.constant - 1):
+                out = self.binary(ast.Mult(), out, a)
+            return out
+        return self.libm("pow", [a, b])
+
+    # -- conditions ----------------------------------------------------------------------------------
+    def truth(self, value: Value) -> Value:
+        """A value as a condition, one for all lanes or one per lane."""
+        if value.type in (B1, VB):
+            return value
+        if value.constant is not None:
+            return literal(bool(value.constant))
+        if value.type in (I8, U8, VI, VU):
+            return self.compare("NotEq", value, literal(0))
+        self.fail("a condition must be true or false")
+
+    def of_BoolOp(self, e: ast.BoolOp) -> Value:
+        name, stop = ("and", "false") if isinstance(e.op, ast.And) else ("or", "true")
+        first = self.truth(self.expr(e.values[0]))
+        if len(e.values) > 2:
+            rest: ast.expr = ast.BoolOp(e.op, e.values[1:])
+        else:
+            rest = e.values[1]
+        if first.type is VB:  # lanes do not branch: both sides are computed
+            a, b = self.alike(first, self.truth(self.expr(rest)))
+            return Value(VB, (self.let(f"{name} {VB.llvm} {a.one}, {b.one}"),))
+        if first.one in ("true", "false"):
+            return first if first.one == stop else self.truth(self.expr(rest))
+        slot, more, after = self.new("b"), self.block(name), self.block("bool")
+        self.put(f"store i1 {stop}, ptr {slot}")
+        self.branch(first.one, *((more, after) if name == "and" else (after, more)))
+        self.open(more)
+        second = self.truth(self.expr(rest))
+        type_ = second.type
+        self.top.append(f"  {slot} = alloca i1")
+        if type_ is VB:
+            self.fail("a condition on what varies between lanes comes first")
+        self.put(f"store i1 {second.one}, ptr {slot}")
+        self.label(after)
+        return Value(B1, (self.let(f"load i1, ptr {slot}"),))
+
+    def of_Compare(self, e: ast.Compare) -> Value:
+        left, out = self.expr(e.left), None
+        for op, right_ in zip(e.ops, e.comparators, strict=True):
+            right = self.expr(right_)
+            c = self.compare(type(op).__name__, left, right)
+            out = c if out is None else self.whole_binary("BitAnd", *self.alike(out, c))
+            left = right
+        assert out is not None
+        return out
+
+    def compare(self, kind: str, a: Value, b: Value) -> Value:
+        """A comparison; false where one side is NaN, except for `!=`."""
+        if a.constant is not None and b.constant is not None:
+            x, y = a.constant, b.constant
+            found = {"Lt": x < y, "LtE": x <= y, "Gt": x > y, "GtE": x >= y, "Eq": x == y, "NotEq": x != y}[kind]
+            return literal(found)
+        a, b = self.alike(a, b)
+        type_ = VB if isinstance(a.type, Vector) else B1
+        item = a.type.item if isinstance(a.type, Vector) else a.type
+        name = _ORDER[kind]
+        if item is F8:
+            op = "fcmp une" if name == "ne" else f"fcmp o{name}"
+        else:
+            op = f"icmp {name}" if name in ("eq", "ne") else f"icmp {'u' if item is U8 else 's'}{name}"
+        return Value(type_, (self.let(f"{op} {a.type.llvm} {a.one}, {b.one}"),))
+
+    def of_IfExp(self, e: ast.IfExp) -> Value:
+        condition = self.truth(self.expr(e.test))
+        if condition.one in ("true", "false"):
+            return self.expr(e.body if condition.one == "true" else e.orelse)
+        if condition.type is VB or (_is_cheap(e.body) and _is_cheap(e.orelse)):  # no branch: both sides are computed
+            return self.select(condition, self.expr(e.body), self.expr(e.orelse))
+        yes, no, after = self.block("yes"), self.block("no"), self.block("either")
+        self.branch(condition.one, yes, no)
+        self.open(yes)
+        a = self.expr(e.body)
+        mark = len(self.lines)
+        self.open(no)
+        b = self.expr(e.orelse)
+        both = a.type if a.type == b.type else self.common(a, b)
+        slots = [self.new("c") for _ in both.parts]
+        self.top += [f"  {s} = alloca {t}" for s, t in zip(slots, both.parts, strict=True)]
+        self.keep(self.convert(b, both), slots)
+        tail, self.lines = self.lines[mark:], self.lines[:mark]
+        self.keep(self.convert(a, both), slots)
+        self.lines.append(f"  br label %{after}")
+        self.lines += tail
+        self.label(after)
+        return self.fetch(both, slots)
+
+    def common(self, a: Value, b: Value) -> Any:
+        """The type of both sides together."""
+        kinds = {v.type.item if isinstance(v.type, Vector) else v.type for v in (a, b)}
+        if not kinds <= {F8, I8, U8, B1}:
+            self.fail("the two sides differ in type")
+        item = next(k for k in (F8, U8, I8, B1) if k in kinds)
+        return _WIDE[item] if isinstance(a.type, Vector) or isinstance(b.type, Vector) else item
+
+    def select(self, condition: Value, a: Value, b: Value) -> Value:
+        """One of two values."""
+        if a.type != b.type or a.type is LANE:
+            a, b = self.alike(a, b)
+        if condition.type is VB and not isinstance(a.type, Vector):
+            a, b = self.broadcast(a), self.broadcast(b)
+        flag = condition.type.llvm
+        parts = [
+            self.let(f"select {flag} {condition.one}, {t} {p}, {t} {q}")
+            for t, p, q in zip(a.type.parts, a.parts, b.parts, strict=True)
+        ]
+        return Value(a.type, tuple(parts))
+
+
+def _is_product(e: ast.expr) -> bool:
+    return isinstance(e, ast.BinOp) and isinstance(e.op, ast.Mult)
+
+
+def _is_cheap(e: ast.expr) -> bool:
+    """Whether an expression costs so little that it is computed whether needed or not."""
+    if isinstance(e, (ast.Constant, ast.Name)):
+        return True
+    if isinstance(e, ast.Attribute):
+        return _is_cheap(e.value)
+    if isinstance(e, ast.UnaryOp):
+        return _is_cheap(e.operand)
+    if isinstance(e, ast.BinOp):
+        return isinstance(e.op, (ast.Add, ast.Sub, ast.Mult, ast.Div)) and _is_cheap(e.left) and _is_cheap(e.right)
+    return False

@@ -1,0 +1,423 @@
+"""The compiler: what it compiles means what it means in Python, in lanes as one by one, and its cache is safe."""
+
+from __future__ import annotations
+
+import math
+import resource
+
+import numba as nb
+import numpy as np
+import pytest
+
+from minidyn.compiler import cache, jit, lanes, side_by_side, signature
+from minidyn.compiler.types import F8, Array
+from minidyn.compiler.values import Unsupported
+
+BITS = np.testing.assert_array_equal
+TABLE = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+HALF = 0.5
+
+
+def same(function, *args):
+    """Calls the compiled function and its Python text on copies of the arguments; all must end equal, bit for bit."""
+    compiled = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    plain = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+    got, want = function(*compiled), function.py_func(*plain)
+    assert got == want or (got is want) or (math.isnan(got) and math.isnan(want))
+    for a, b in zip(compiled, plain, strict=True):
+        BITS(a, b)
+    return got
+
+
+# -- the subset ---------------------------------------------------------------------------------------------
+
+
+@jit
+def whole_numbers(a, b, out):
+    out[0] = a // b
+    out[1] = a % b
+    out[2] = -a // b
+    out[3] = (a + 3) * b - a
+    out[4] = min(a, b, 7) + max(a, b) + abs(a)
+    out[5] = a << 3 ^ b & 5 | 2
+    out[6] = a >> 1
+    return a == b or (a > 0 and b < 0)
+
+
+@pytest.mark.parametrize("a, b", [(7, 2), (-7, 2), (7, -2), (-7, -2), (0, 3), (5, 5), (6, 3), (-6, 3)])
+def test_whole_numbers(a, b):
+    """Division and remainder round downwards, and bits are what they are in Python."""
+    same(whole_numbers, a, b, np.zeros(7, np.int64))
+
+
+@jit
+def numbers(x, y, out):
+    out[0] = x / y
+    out[1] = -x + y * 2
+    out[2] = x**2 + y**3
+    out[3] = x if x > y else y
+    out[4] = min(x, y) + max(x, 1)
+    out[5] = abs(x) + float(int(y))
+    out[6] = math.sqrt(abs(x)) + math.floor(y) + TABLE[1, 2] * HALF
+    out[7] = 1.0 if not (x < y) else 2.0
+    out[8] = math.inf if 0.0 < x < 1.0 else np.nan
+    return math.isnan(x) or math.isfinite(y)
+
+
+@pytest.mark.parametrize("x, y", [(1.5, -2.25), (0.3, 0.3), (-0.0, 4.0), (math.inf, 1.0), (0.1, 7.9)])
+def test_numbers(x, y):
+    """Arithmetic, comparisons and choices on floats are Python's, infinities and signed zeros included."""
+    same(numbers, x, y, np.zeros(9))
+
+
+@jit
+def control(n, out):
+    total = 0
+    for i in range(n, 0, -1):
+        if i % 3 == 0:
+            continue
+        elif i == 2:
+            break
+        else:
+            total += i
+    k = 0
+    while True:
+        k += 1
+        if k * k > n and k > 1:
+            break
+    for j in range(2, n):
+        if j == 4:
+            return total + 100 * k
+        out[j] += j
+    return total - k
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 12])
+def test_control(n):
+    """Loops, jumps out of them, and returns from within are Python's."""
+    same(control, n, np.zeros(20))
+
+
+@jit
+def both(a, b):
+    return a + b, a * b
+
+
+@jit
+def arrays(a, cube, out):
+    rows, columns = a.shape
+    work = np.zeros((rows, columns))
+    counts = np.empty(3, np.int64)
+    for i in range(rows):
+        row = a[i]
+        for j in range(columns):
+            plus, times = both(row[j], 2.0)
+            work[i, j] = plus - times
+    last = work.copy()
+    work[0, 0] = 99.0
+    tail = out[1:]
+    tail[0] = last[0, 0]
+    for i in range(3):
+        counts[i] = i * len(out)
+    plane = cube[1]
+    line = cube[0, 2]
+    tail[1] = plane[1, 0] + line[1] + cube[1, 2, 1] + counts[2]
+    x, y = tail[0], tail[1]
+    x, y = y, x
+    out[0] = x - y
+
+
+def test_arrays():
+    """Rows, planes, slices, copies, new arrays and tuples are Python's."""
+    same(arrays, np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(2, 3, 2), np.zeros(4))
+
+
+@jit
+def bits(x, word):
+    y = ((x.view(np.uint64) ^ word) << np.uint64(1) >> np.uint64(1)).view(np.float64)
+    return y if np.uint64(3) & word == np.uint64(1) else -y
+
+
+def test_bits():
+    """A float's bits can be taken and put back."""
+    assert bits(np.float64(1.5), np.uint64(5)) == bits.py_func(np.float64(1.5), np.uint64(5))
+
+
+@jit
+def apply(f, x):
+    return f(x) + f(2.0 * x)
+
+
+@jit
+def cube(x):
+    return x * x * x
+
+
+def test_functions_as_arguments():
+    """A function is an argument by name (compiled in) or by address (one code for all of its type)."""
+    by_address = cube.pointer(signature("f8(f8)"))
+    assert apply(cube, 1.5) == apply(by_address, 1.5) == cube(1.5) + cube(3.0)
+    assert by_address(2.0) == 8.0
+
+
+@jit
+def grows(n, repeats):
+    total = 0.0
+    for _ in range(repeats):
+        a = np.zeros(n)
+        a[n - 1] = 1.0
+        total += a[n - 1]
+    return total
+
+
+def test_arrays_made_in_a_loop_do_not_pile_up():
+    """A hundred thousand arrays of a megabyte, one after the other, fit into a few megabytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert grows(131072, 2000) == 2000.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+# -- lanes -------------------------------------------------------------------------------------------------
+
+
+@jit(fma=True)
+def walk(s, order, table, steps, n):
+    for lane in lanes(n):
+        x, y = s[lane], s[64 + lane]
+        local = np.zeros(3)
+        rate = 0.01 * float(steps)
+        for k in range(steps):
+            j = order[lane]
+            pull = table[j, k % 3]
+            local[k % 3] += pull * x - rate
+            x = 0.9 * x - rate * (x * y) / (1.0 + y * y) + 0.1 * pull
+            y = y / (1.0 + abs(y)) if x > 0.0 and not y > 2.0 else math.sqrt(abs(y)) - x
+            order[lane] = (j + 1) % 2
+        s[lane] = x + local[0] + local[1] * local[2]
+        s[64 + lane] = max(y, -1.0) + float(lane)
+
+
+@pytest.mark.parametrize("n", [1, 16, 64])
+def test_lanes_are_one_by_one(n):
+    """Lanes side by side, lanes one by one and a plain loop in Python give the same bits (fused products apart)."""
+    rng = np.random.default_rng(0)
+    state, order = rng.normal(size=128), rng.integers(0, 2, 64)
+    found = []
+    for run in (walk, walk.one_by_one):
+        s, o = state.copy(), order.copy()
+        run(s, o, TABLE, 50, n)
+        found.append((s, o))
+    for lane in range(n):
+        BITS(found[0][0][[lane, 64 + lane]], found[1][0][[lane, 64 + lane]])
+    s, o = state.copy(), order.copy()
+    walk.py_func(s, o, TABLE, 50, n)
+    np.testing.assert_allclose(found[1][0], s, rtol=1e-11)
+    BITS(found[1][1], o)
+
+
+@jit
+def scatter(place, values, out):
+    for lane in lanes(64):
+        out[place[lane]] = values[lane] if place[lane] != 5 else -1.0
+
+
+def test_scattered_stores():
+    """Each lane stores at its own place."""
+    place = np.random.default_rng(1).permutation(64)
+    same(scatter, place, np.arange(64.0), np.zeros(64))
+
+
+def test_lanes_become_vectors():
+    """Code for lanes side by side holds vector instructions, and code for one by one holds none in its loop."""
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=128), rng.integers(0, 2, 64), TABLE, 50, 64
+    wide, narrow = walk.assembly(*args), walk.one_by_one.assembly(*args)
+    assert wide.count("pd\t") > 3 * narrow.count("pd\t")
+
+
+@jit
+def squares(n, out):
+    for t in side_by_side(n):
+        out[t] = float(t) * float(t)
+
+
+def test_side_by_side_always_is():
+    """`side_by_side` fills whole groups of lanes in either form."""
+    for run in (squares, squares.one_by_one):
+        out = np.zeros(64)
+        run(64, out)
+        BITS(out, np.arange(64.0) ** 2)
+
+
+# -- refusals ------------------------------------------------------------------------------------------------
+
+
+@jit
+def changes_type(n):
+    x = 0
+    for _ in range(n):
+        x = x + 0.5
+    return x
+
+
+@jit
+def branches(a):
+    for lane in lanes(64):
+        if a[lane] > 0.0:
+            a[lane] = 0.0
+
+
+@jit
+def recursive(n):
+    return recursive(n - 1)
+
+
+@jit
+def outside(a):
+    return sum(a)
+
+
+@jit
+def two_kinds(x):
+    if x > 0.0:
+        return x
+    return both(x, x)
+
+
+@pytest.mark.parametrize("function, args, sentence", [
+    (changes_type, (3,), r"changes_type, line \d+: a f8 does not fit where a i8 is kept in x \(`x = x \+ 0.5`\)"),
+    (branches, (np.zeros(64),), "a branch must go the same way in all lanes"),
+    (recursive, (3,), "recursive calls itself"),
+    (outside, (np.zeros(3),), r"sum is not known here \(`sum\(a\)`\)"),
+    (two_kinds, (1.0,), "does not fit"),
+])  # fmt: skip
+def test_refusals_name_the_line(function, args, sentence):
+    """What is outside the subset is refused with the function, the line and the reason."""
+    with pytest.raises(Unsupported, match=sentence):
+        function(*args)
+
+
+@pytest.mark.parametrize("bad, sentence", [
+    (np.zeros((4, 4)).T, "C-contiguous"), (np.zeros(3, np.float32), "arrays of float64"), ("text", "cannot take 'text'")
+])  # fmt: skip
+def test_refused_arguments(bad, sentence):
+    """Arrays of other kinds and other objects are refused before they reach machine code."""
+    with pytest.raises(TypeError, match=sentence):
+        arrays(bad, np.zeros((2, 3, 2)), np.zeros(4))
+
+
+# -- the cache -----------------------------------------------------------------------------------------------
+
+
+@jit
+def shifted(x):
+    return x + 1.25
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """A cache folder of its own, and functions that have forgotten their code."""
+    monkeypatch.setenv("MINIDYN_CACHE_DIR", str(tmp_path / "cache"))
+    cache.folder.cache_clear()
+    shifted.entries.clear()
+    shifted.addresses.clear()
+    yield tmp_path / "cache"
+    monkeypatch.undo()
+    cache.folder.cache_clear()
+
+
+def forget():
+    shifted.entries.clear()
+    shifted.addresses.clear()
+
+
+def test_damaged_code_is_made_again(empty_cache):
+    """A truncated, altered or empty file in the cache is not executed: the function is compiled afresh."""
+    assert shifted(1.0) == 2.25
+    (path,) = empty_cache.glob("*.o")
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-1] + b"x", b""):
+        path.write_bytes(damaged)
+        forget()
+        assert shifted(1.0) == 2.25
+        assert path.read_bytes() == whole
+
+
+def test_code_is_found_again(empty_cache, monkeypatch):
+    """A second process finds the code; nothing is compiled."""
+    shifted(1.0)
+    forget()
+    monkeypatch.setattr("minidyn.compiler.llvm.optimize", None)
+    assert shifted(2.0) == 3.25
+
+
+def test_code_of_another_version_is_not_found(empty_cache, monkeypatch):
+    """Another version of minidyn's code, or another processor, compiles its own."""
+    shifted(1.0)
+    for name, module in (("code_version", "cache"), ("machine", "llvm")):
+        forget()
+        monkeypatch.setattr(f"minidyn.compiler.{module}.{name}", lambda: "another")
+        shifted(1.0)
+    assert len(list(empty_cache.glob("*.o"))) == 3
+
+
+def test_cache_is_bounded(empty_cache, monkeypatch):
+    """Beyond its limit the folder loses the files that were not used for longest."""
+    monkeypatch.setenv("MINIDYN_CACHE_MB", "0.01")
+    monkeypatch.setattr(cache, "_written", 0)
+    for number in range(40):
+        cache.write_code(f"{number:040d}", "f8", bytes(1000))
+    kept = sorted(p.name[-42:-2] for p in empty_cache.glob("*.o"))
+    assert len(kept) <= 20 and kept[-1] == f"{39:040d}"
+
+
+def test_a_folder_that_takes_no_files_is_no_error(empty_cache, monkeypatch):
+    """Code that cannot be kept is used all the same."""
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.tempfile, "mkstemp", full)
+    assert shifted(3.0) == 4.25
+
+
+# -- in a user's numba code ------------------------------------------------------------------------------------
+
+
+@jit
+def axpy(a, x, y):
+    total = 0.0
+    for i in range(x.shape[0]):
+        y[i] += a * x[i]
+        total += y[i]
+    return total
+
+
+def test_in_numba():
+    """A compiled function is called from numba code like one of numba's own."""
+
+    @nb.njit
+    def twice(a, x, y):
+        axpy(a, x, y)
+        return axpy(a, x, y)
+
+    x, y = np.arange(3.0), np.ones(3)
+    assert twice(0.5, x, y) == 6.0
+    BITS(y, [1.0, 2.0, 3.0])
+
+
+def test_refused_in_numba():
+    """numba code that passes an array of another layout is told so."""
+
+    @nb.njit
+    def call(x, y):
+        return axpy(1.0, x, y)
+
+    with pytest.raises(nb.TypingError, match="C-contiguous arrays"):
+        call(np.zeros((4, 2)).T[0], np.zeros(4))
+
+
+def test_signatures():
+    """A signature's text names arguments and result."""
+    assert signature("f8(f8, f8[:,:])").args == (F8, Array(F8, 2))
+    assert signature("void(i8[:])").name == "void(i8[:])"

@@ -32,7 +32,7 @@ def gradients(quick: bool) -> Iterator[Row]:
             same(f"gradient of {name}", loss.grad(points), theirs(), 1e-10)
             cases[LIBMVEC] = theirs
         cases |= peers.gradients(units, count, points)
-        seconds = interleaved(cases, 3 if quick else 9, wall=frozenset(cases) - {OURS, LIBMVEC})
+        seconds = interleaved(cases, 3 if quick else 9)
         if len(seconds) == 1:
             yield Row(f"gradient of {name}", "us", seconds[OURS] / len(points) * 1e6, note=references.remark("flow"))
         yield from rows(f"gradient of {name}", "us", seconds, len(points), {LIBMVEC: bar}, compile=compiled)

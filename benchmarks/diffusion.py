@@ -18,31 +18,31 @@ from benchmarks.references import LIMIT, PLAIN
 DT, STRENGTH, START = 0.01, 0.3, 1.0
 
 
-def sde_flow() -> Any:
-    """The SDE as minidyn's users can write it, or None where no public call expresses it yet.
+def sde_flows() -> dict[str, Any]:
+    """The SDE in every way that minidyn's users can write it; None where this version has no such flow.
 
     The stochastic modified flow of order 1 of SGD has drift `-grad L` and covariance `lr Sigma` per time: the loss
-    `log(1 + x^2)/2` with `GaussianNoise(0.3/sqrt(lr))` is this SDE, stepped by `lr`.
+    `log(1 + x^2)/2` with `GaussianNoise(0.3/sqrt(lr))` is this SDE. The map itself takes the very steps of
+    Euler-Maruyama, one of length `lr` each.
     """
-    if not hasattr(md, "StochasticModifiedFlow"):
-        return None
     x = sp.Symbol("x")
-    loss = md.Loss(sp.log(1 + x**2) / 2, [x])
-    return md.StochasticModifiedFlow(md.Map(loss, md.SGD(DT), md.GaussianNoise(STRENGTH / DT**0.5)), order=1)
+    system = md.Map(md.Loss(sp.log(1 + x**2) / 2, [x]), md.SGD(DT), md.GaussianNoise(STRENGTH / DT**0.5))
+    written, modified = getattr(md, "SymbolicFlow", None), getattr(md, "StochasticModifiedFlow", None)
+    return {
+        "W3 Euler-Maruyama, drift and diffusion written": written and written(system, [-x / (1 + x**2)], [STRENGTH]),
+        "W3 Euler-Maruyama, modified flow of SGD": modified and modified(system, order=1),
+        "W3 the same steps as a map": system,
+    }
 
 
 def ensemble(quick: bool) -> Iterator[Row]:
-    """W3, and the map whose steps are the same numbers (SGD on the same loss)."""
+    """W3: 10^5 paths of 500 steps."""
     paths, steps = (25_600, 200) if quick else (102_400, 500)
-    x = sp.Symbol("x")
-    loss = md.Loss(sp.log(1 + x**2) / 2, [x])
-    systems = {"W3 Euler-Maruyama, as a flow": sde_flow()}
-    systems["W3 the same steps, as a map"] = md.Map(loss, md.SGD(DT), md.GaussianNoise(STRENGTH / DT**0.5))
-    for work, system in systems.items():
+    for work, system in sde_flows().items():
         if system is None:
             yield Row(work, "ns/path-step", None, note="not expressible yet")
-            continue
-        yield from _beside(work, system, paths, steps, quick)
+        else:
+            yield from _beside(work, system, paths, steps, quick)
 
 
 def _beside(work: str, system: Any, paths: int, steps: int, quick: bool) -> Iterator[Row]:

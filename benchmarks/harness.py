@@ -83,15 +83,14 @@ def _short(value: float | None) -> str:
 HEAD = f"{'work':48s} {'minidyn':>8s} {'unit':12s} {'other':>8s} {'against':20s} {'ratio':>7s} {'bar':>8s} met"
 
 
-def interleaved(cases: Mapping[str, Case], repeats: int = 7, wall: frozenset[str] | bool = frozenset(),
+def interleaved(cases: Mapping[str, Case], repeats: int = 7, wall: bool = False,
                 least: float = 0.02) -> dict[str, float]:  # fmt: skip
     """Median seconds of one call of each case, the cases run in turn.
 
-    Seconds are processor time of this process, which other people's load on the machine does not lengthen, except
-    for cases in `wall` (several threads, other processes): there it is time on the clock. Calls much shorter than
-    `least` seconds are repeated.
+    Seconds are processor time of this process, which other people's load on the machine does not lengthen; with
+    `wall` they are time on the clock. Calls much shorter than `least` seconds are repeated.
     """
-    clocks = {n: time.perf_counter if wall is True or (wall and n in wall) else time.process_time for n in cases}
+    clock = time.perf_counter if wall else time.process_time
     counts = {}
     for name, run in cases.items():
         run()  # compiled and in cache
@@ -101,11 +100,10 @@ def interleaved(cases: Mapping[str, Case], repeats: int = 7, wall: frozenset[str
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repeats):
         for name, run in cases.items():
-            clock, count = clocks[name], counts[name]
             began = clock()
-            for _ in range(count):
+            for _ in range(counts[name]):
                 run()
-            taken[name].append((clock() - began) / count)
+            taken[name].append((clock() - began) / counts[name])
     return {name: statistics.median(values) for name, values in taken.items()}
 
 

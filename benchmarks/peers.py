@@ -1,6 +1,7 @@
 """Other people's tools on the same work, in the same run, where they are installed (all optional).
 
-Each function returns `{name: callable}`, empty where the tool is missing; tools are imported when first needed.
+Each function returns `{name: callable}`, empty where the tool is missing; tools are imported when first needed. Their
+figures are processor time, too: of all their threads together.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ def noisy_sgd(work: str, ours: float, start: np.ndarray, lr: float, sigma: float
     paths, steps = 10_240, 50 if quick else 200
     cases: Cases = {"numpy": lambda: _numpy_sgd(paths, steps, start, lr, sigma)}
     if wanted and installed("jax"):
-        cases["JAX, all cores"] = _jax_sgd(paths, steps, start, lr, sigma)
+        cases["JAX"] = _jax_sgd(paths, steps, start, lr, sigma)
     if wanted and installed("torch"):
-        cases["torch, all cores"] = _torch_sgd(paths, steps, start, lr, sigma)
-    seconds = interleaved(cases, 3, wall=frozenset(cases) - {"numpy"}, least=0)
+        cases["torch"] = _torch_sgd(paths, steps, start, lr, sigma)
+    seconds = interleaved(cases, 3, least=0)
     for name, taken in seconds.items():
         yield Row(f"{work}, one core", "ns/path-step", ours * 1e9, name, taken / paths / steps * 1e9)
 
@@ -86,7 +87,7 @@ def gradients(units: int, count: int, points: np.ndarray) -> Cases:
         return 0.5 * jnp.mean((hidden @ p[:units] - y) ** 2)
 
     run, given = jax.jit(jax.vmap(jax.grad(loss))), jnp.array(points)
-    return {"JAX, all cores": lambda: run(given).block_until_ready()}
+    return {"JAX": lambda: run(given).block_until_ready()}
 
 
 def flow_starts(starts: np.ndarray, time: float, tol: float) -> Cases:

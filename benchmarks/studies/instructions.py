@@ -17,8 +17,7 @@ import numpy as np
 import minidyn as md
 from benchmarks import problems, references
 from minidyn.compiler import compiled
-from minidyn.kernels.random import normals
-from minidyn.maps import buffers
+from minidyn.maps import pack
 
 _LABEL = re.compile(r"^([.\w$]+):")
 _JUMP = re.compile(r"^j\w+\s+(\S+)")
@@ -27,18 +26,19 @@ _JUMP = re.compile(r"^j\w+\s+(\S+)")
 def instructions(quick: bool = False) -> None:
     """Print length, vector instructions, memory operands, divisions and calls of each innermost loop."""
     print("\ninnermost loops: instructions; of them on zmm or ymm registers, with a memory operand; div, sqrt, calls")
-    _report("normals", lambda: normals.assembly(np.zeros(256, np.uint64), np.zeros(128), 0, 1))
     valley, net = problems.valley(), problems.network()
     gaussian = md.GaussianNoise(0.5)
-    for name, system in {
-        "SGD on L1": md.Map(valley, md.SGD(0.01), gaussian),
-        "heavy ball on L1": md.Map(valley, md.SGD(0.01, 0.9), gaussian),
-        "Nesterov on L1": md.Map(valley, md.SGD(0.01, 0.9, nesterov=True), gaussian),
-        "Adam on L1": md.Map(valley, md.Adam(0.01), gaussian),
-        "SGD on L3, label noise": md.Map(net, md.SGD(0.1), md.LabelNoise(0.1)),
-        "SGD on L3, minibatch": md.Map(net, md.SGD(0.1), md.Minibatch(4)),
-    }.items():
-        _report(f"step of {name}", lambda system=system: _step(system))
+    for name, system, paths in (
+        ("GD on L1, one path", md.Map(valley, md.GD(0.01)), 1),
+        ("Adam on L1, one path", md.Map(valley, md.Adam(0.01)), 1),
+        ("SGD on L1", md.Map(valley, md.SGD(0.01), gaussian), 6400),
+        ("heavy ball on L1", md.Map(valley, md.SGD(0.01, 0.9), gaussian), 6400),
+        ("Nesterov on L1", md.Map(valley, md.SGD(0.01, 0.9, nesterov=True), gaussian), 6400),
+        ("Adam on L1", md.Map(valley, md.Adam(0.01), gaussian), 6400),
+        ("SGD on L3, label noise", md.Map(net, md.SGD(0.1), md.LabelNoise(0.1)), 6400),
+        ("SGD on L3, minibatch", md.Map(net, md.SGD(0.1), md.Minibatch(4)), 6400),
+    ):
+        _report(name, lambda system=system, paths=paths: _loop(system, paths))
     for name, loss in {"L3": net, "L4": problems.network(100, 200)}.items():
         w = np.zeros(loss.dim)
         _report(f"gradient of {name}", lambda f=loss, w=w: compiled(f.kernels.grad).assembly(w, f.c, f.rows, w))
@@ -55,12 +55,14 @@ def _report(name: str, assembly: Callable[[], str]) -> None:
         print(f"  {name}: not to be had ({type(e).__name__}: {str(e)[:80]})")
 
 
-def _step(system: md.Map) -> str:
-    """Assembly of a map's step."""
-    bound, (z, index, _) = system.bound, buffers(system.bound)
-    state, ok = np.zeros(system.components * 64), np.zeros(64)
-    arrays = (system.hyper, system.loss.c, system.loss.rows, bound.numbers, ok)
-    return compiled(system.kernels.step).assembly(state, z, index, 1, 1, *arrays)
+def _loop(system: md.Map, paths: int) -> str:
+    """Assembly of a map's time loop."""
+    blocks = pack(system.initial_state(np.ones((paths, system.dim))))
+    streams = np.zeros((len(blocks), 256), np.uint64)
+    arrays = (system.hyper, system.loss.c, system.loss.rows, system.bound.numbers)
+    alive, orders = np.zeros((len(blocks), 64)), system.orders(len(blocks))
+    loop = system.advance(paths)
+    return loop.assembly(blocks, streams, alive, orders, 0, len(blocks), paths, 0, 1, *arrays)
 
 
 def _disassembly(program: str, function: str) -> str:

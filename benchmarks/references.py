@@ -52,7 +52,7 @@ def library(name: str) -> ctypes.CDLL:
         digest.update(path.read_bytes())
     folder = kernel_cache.folder() / "benchmarks"
     folder.mkdir(exist_ok=True)
-    target = folder / f"{name}-{digest.hexdigest()[:16]}.so"
+    target = folder / f"minidyn_kernel_{name}_{digest.hexdigest()[:16]}.so"  # `minidyn cache clear` finds it
     if not target.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / target.name

@@ -37,7 +37,7 @@ def sde_flows() -> dict[str, Any]:
 
 def ensemble(quick: bool) -> Iterator[Row]:
     """W3: 10^5 paths of 500 steps."""
-    paths, steps = (25_600, 200) if quick else (102_400, 500)
+    paths, steps = (51_200, 200) if quick else (102_400, 500)
     for work, system in sde_flows().items():
         if system is None:
             yield Row(work, "ns/path-step", None, note="not expressible yet")

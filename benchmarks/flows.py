@@ -104,7 +104,7 @@ def quasistatic(quick: bool) -> Iterator[Row]:
     }
     for work, (loss, rule, bar) in given.items():
         flow = md.QuasistaticFlow(md.Map(loss, rule, md.GaussianNoise(0.25)))
-        w = points[loss.dim][: 20 if quick else 200]
+        w = points[loss.dim]
         compiled = first_call(lambda: flow.drift(w[:1]))  # noqa: B023
         seconds = interleaved({OURS: lambda flow=flow, w=w: flow.drift(w)}, 3 if quick else 7)
         yield Row(work, "us", seconds[OURS] / len(w) * 1e6, bar=bar, note=f"{len(w)} points in one call",

@@ -28,7 +28,7 @@ def exponents(quick: bool) -> Iterator[Row]:
     few = 2 if quick else 1
     given = {
         "paths": {n: run(n, 400) for n in (51_200 // few, 204_800 // few, 819_200 // few)},
-        "steps": {n: run(6_400, n) for n in (1_000 // few, 4_000 // few, 16_000 // few)},
+        "steps": {n: run(12_800, n) for n in (1_000 // few, 4_000 // few, 16_000 // few)},
         "samples": {n: (lambda f=f: f.grad(points)) for n, f in losses.items()},
     }
     for what, sizes in given.items():

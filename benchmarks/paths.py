@@ -19,7 +19,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 def one_path(quick: bool) -> Iterator[Row]:
     """W1, W1b: one path of GD and of Adam on L1, final point only."""
-    steps = 500_000 if quick else 5_000_000
+    steps = 2_000_000 if quick else 5_000_000
     loss = problems.valley()
     given: dict[str, tuple[md.Rule, tuple[float, ...]]] = {
         "W1 GD, one path": (md.GD(LR), (LR,)),
@@ -47,13 +47,13 @@ def one_path(quick: bool) -> Iterator[Row]:
 
 def many_paths(quick: bool) -> Iterator[Row]:
     """W2: 10^5 paths of 10^3 steps of noisy SGD on L1, on one core and on two."""
-    paths, steps = (25_600, 400) if quick else (102_400, 1000)
+    paths, steps = (51_200, 500) if quick else (102_400, 1000)
     yield from _ensemble("W2 SGD", md.SGD(LR), "sgd", paths, steps, 1.25, quick, threads=True)
 
 
 def rules(quick: bool) -> Iterator[Row]:
     """W2 with heavy ball, Nesterov and Adam."""
-    paths, steps = (25_600, 200) if quick else (102_400, 500)
+    paths, steps = (51_200, 400) if quick else (102_400, 500)
     chosen = {
         "heavy_ball": md.SGD(LR, BETA1), "nesterov": md.SGD(LR, BETA1, nesterov=True), "adam": md.Adam(LR),
     }  # fmt: skip

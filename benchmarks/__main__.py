@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     found, failed = [], 0
     for name in names:
         if name in registry.STUDIES:
-            registry.load(registry.STUDIES[name])(given.quick)
+            registry.study(name, given.quick)
             continue
         began = time.perf_counter()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from benchmarks.harness import Row
@@ -25,14 +26,20 @@ WORKLOADS = {
     "memory": "benchmarks.growth:memory",
 }
 
-# study(quick) prints what it finds; only by name
+# study() or study(quick=...) prints what it finds; only by name
 STUDIES = {
-    "agreement": "benchmarks.studies.agreement:agreement",
-    "instructions": "benchmarks.studies.instructions:instructions",
+    "agreement": "benchmarks.agreement:agreement",
+    "instructions": "benchmarks.instructions:instructions",
+    "coupling": "benchmarks.studies:coupling",
+    "coverage": "benchmarks.studies:coverage",
+    "hashes": "benchmarks.studies:hashes",
+    "kills": "benchmarks.studies:kills",
+    "million": "benchmarks.studies:million",
+    "ulp": "benchmarks.ulp:main",
 }
 
 
-def load(target: str) -> Callable[[bool], Any]:
+def load(target: str) -> Callable[..., Any]:
     """The function behind `module:function`."""
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)
@@ -41,3 +48,9 @@ def load(target: str) -> Callable[[bool], Any]:
 def workload(name: str, quick: bool) -> Iterator[Row]:
     """The rows of one workload."""
     yield from load(WORKLOADS[name])(quick)
+
+
+def study(name: str, quick: bool) -> None:
+    """Run one study."""
+    function = load(STUDIES[name])
+    function(**({"quick": quick} if "quick" in signature(function).parameters else {}))

@@ -10,10 +10,12 @@
     print(result.summary())
 """
 
+import logging
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from minidyn.compare import Comparison, ErrorRow, compare
+from minidyn.edge import EdgeRun, edge
 from minidyn.errors import (
     ArchiveError,
     ExpressionError,
@@ -24,16 +26,32 @@ from minidyn.errors import (
     ModelFileError,
     SolverError,
 )
-from minidyn.flows import Flow, GradientFlow, QuasistaticFlow
+from minidyn.escape import Escape, escape
+from minidyn.flatness import Flatness, Smoothness, flatness, smoothness
+from minidyn.flows import (
+    CentralFlow,
+    Flow,
+    GradientFlow,
+    ModifiedFlow,
+    QuasistaticFlow,
+    RodFlow,
+    StochasticModifiedFlow,
+    SubquadraticFlow,
+)
 from minidyn.kernels import cache
+from minidyn.laws import LawRow
 from minidyn.library import Model, list_models, load_model
 from minidyn.loss import Loss, vector
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
 from minidyn.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
+from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy, scaling_study
 from minidyn.simulate import simulate
+from minidyn.stability import Condition, Stability, StabilityDiagram, stability, stability_diagram
 from minidyn.trajectory import Run, Status
+
+logging.getLogger("minidyn").addHandler(logging.NullHandler())  # quiet unless the user asks
 
 try:
     __version__ = version("minidyn")
@@ -53,10 +71,30 @@ def load(path: Any) -> Any:
 
 __all__ = [
     "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Comparison", "ErrorRow", "ExpressionError", "Flow",
-    "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
-    "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
-    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "cache",
-    "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
+    "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold",
+    "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise", "OrderFit",
+    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "SolverError",
+    "Status", "cache", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
+]  # fmt: skip
+__all__ += [
+    "CentralFlow",
+    "Condition",
+    "EdgeRun",
+    "Escape",
+    "Flatness",
+    "ModifiedFlow",
+    "RodFlow",
+    "Smoothness",
+    "Stability",
+    "StabilityDiagram",
+    "StochasticModifiedFlow",
+    "SubquadraticFlow",
+    "edge",
+    "escape",
+    "flatness",
+    "smoothness",
+    "stability",
+    "stability_diagram",
 ]  # fmt: skip
 
 

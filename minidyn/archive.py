@@ -9,7 +9,9 @@ comes a seal, a hash of all before it, which readers of HDF5 ignore and which gi
 the HDF5 library alone returns flipped bits without a word, and never returns from some zeroed blocks.
 
 The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go
-to a temporary name in the target's folder and are renamed, so an older result stays until then.
+to a temporary name in the target's folder and are renamed, so an older result stays until then. A result that is
+larger than `_STREAMED` is written piece by piece into room that was reserved on the disk before, and its large
+arrays are mapped from the file when it is loaded, so neither way needs memory for them.
 """
 
 from __future__ import annotations
@@ -21,68 +23,65 @@ import os
 import re
 import unicodedata
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.errors import ArchiveError, InputError
+from minidyn.errors import ArchiveError, InputError, advice
 from minidyn.trajectory import QUANTILES, Run, Status
 
 if TYPE_CHECKING:
     from minidyn.compare import Comparison
+    from minidyn.scaling import ScalingStudy
 
 FORMAT = 1
 _OWN = "minidyn_"  # a group's attributes with this prefix, and `title`, are the archive's; the rest is `meta`
 _NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and any _...
 _SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
 _LARGE = 16 * 1024  # bytes from which an array is compressed
+_STREAMED = 2**28  # bytes from which a result is not held in memory, nor an array when it is loaded
+_PIECE = 2**24
 # What h5py, numpy and json raise on bytes that are not what they were.
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-_ADVICE = {
-    errno.EACCES: "you may not write there; choose another folder or change its permissions",
-    errno.EPERM: "you may not write there; choose another folder or change its permissions",
-    errno.EROFS: "that disk is read-only; choose another folder",
-    errno.ENOSPC: "the disk is full; free some space or choose another folder",
-    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
-    errno.EFBIG: "the file would be too large there; choose another folder or save less often (`save_every`)",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.EEXIST: "a part of that path is a file, not a folder; choose another path",
-    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another path",
-}
 
 
 # ---------------------------------------------------------------- the two doors
 
 
-def save(result: Run | Comparison, path: str | os.PathLike[str]) -> Path:
-    """Write a run or a comparison to `path`, whole or not at all, and return the path that was written.
+def save(result: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a run, a comparison or a scaling study to `path`, whole or not at all, and return the path written.
 
     `.h5` is added where `path` has no extension; missing folders are made; an older file is replaced only
     when the new one is complete. Raises `ArchiveError` where the file cannot be written, `InputError` where
-    `result` is not a result.
+    `result` is not a result (a `Run`, a `Comparison` or a `ScalingStudy`).
     """
     target = _target(path)
     if isinstance(result, Run):
         tree = _run_tree(result)
     elif all(hasattr(result, part) for part in ("runs", "quantities", "errors", "steps", "time", "meta")):
         tree = _comparison_tree(result)
+    elif all(hasattr(result, part) for part in ("rows", "fits", "meta")):
+        tree = _study_tree(result)
     else:
-        raise InputError(f"Cannot save {type(result).__name__}: give a Run or a Comparison.")
+        raise InputError(f"Cannot save {type(result).__name__}: give a Run, a Comparison or a ScalingStudy.")
+    if tree.nbytes > _STREAMED:
+        _write(lambda file: _stream(tree, file), target)
+        return target
     try:
         image = _image(tree)
     except _BROKEN as error:
         raise ArchiveError(f"Cannot save {_shown(target)}: HDF5 cannot hold it ({_shown(error)}).") from error
-    _write(image, target)
+    _write(lambda file: file.write(image), target)
     return target
 
 
-def load(path: str | os.PathLike[str]) -> Run | Comparison:
+def load(path: str | os.PathLike[str]) -> Run | Comparison | ScalingStudy:
     """Read back what `save` wrote, bit for bit.
 
     Values in `meta` that are neither text nor numbers come back as JSON has them: tuples and arrays as lists,
@@ -101,10 +100,12 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison:
             raise ArchiveError(f"{_shown(file)} is open for writing elsewhere; close it there.") from error
         raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy or compute it again.") from error
     kind = tree.attrs.get(_OWN + "kind")
-    if kind not in ("run", "comparison"):
+    readers: dict[Any, Callable[[_Group], Any]] = {"run": _run, "comparison": _comparison, "scaling": _study}
+    if kind not in readers:
         raise ArchiveError(f"{_shown(file)} holds {_shown(kind)}, not a run or a comparison; upgrade minidyn.")
     try:
-        return _run(tree) if kind == "run" else _comparison(tree)
+        result: Run | Comparison | ScalingStudy = readers[kind](tree)
+        return result
     except _BROKEN as error:
         raise ArchiveError(
             f"{_shown(file)} is whole but laid out differently; load it with the minidyn that wrote it."
@@ -162,6 +163,12 @@ class _Group:
         variable = self.variables[name]
         values = variable.values.tolist()
         return [json.loads(value) for value in values] if "stored_as" in variable.attrs else values
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that the group and those below it hold."""
+        own = sum(v.values.nbytes for v in self.variables.values())
+        return own + sum(g.nbytes for g in self.groups.values())
 
     def having(self, role: str) -> dict[str, _Variable]:
         """The variables of one role, in the order in which they were added."""
@@ -250,14 +257,7 @@ def _comparison_tree(comparison: Comparison) -> _Group:
         attrs = {"role": "quantity", "quantity": quantity, "label": label}
         quantities.add(_name(f"{quantity}_{label}", taken), (dims[len(values)], "step"), values, **attrs)
 
-    rows, errors = list(comparison.errors), _Group()
-    if rows:
-        errors.add("row", ("row",), np.arange(len(rows)))
-        taken = {"row"}
-        for column in (f.name for f in fields(rows[0])):
-            items = [getattr(row, column) for row in rows]
-            errors.add_items(_name(column, taken), "row", items, role="column", column=column)
-
+    errors = _records(comparison.errors)
     attrs = _attributes("comparison", _title(comparison.meta, " and ".join(comparison.runs)), comparison.meta)
     return _Group(attrs, groups={"runs": runs, "quantities": quantities, "errors": errors})
 
@@ -269,17 +269,44 @@ def _comparison(group: _Group) -> Comparison:
     quantities: dict[str, dict[str, Any]] = {}
     for variable in table.having("quantity").values():
         quantities.setdefault(variable.attrs["quantity"], {})[variable.attrs["label"]] = variable.values
-    errors = group.groups["errors"]
-    columns = {v.attrs["column"]: errors.items(name) for name, v in errors.having("column").items()}
-    rows = zip(*columns.values(), strict=True)
     return Comparison(
         runs={run.attrs[_OWN + "label"]: _run(run) for run in group.groups["runs"].groups.values()},
         quantities=quantities,
         steps=table.variables["step"].values,
         time=table.variables["time"].values,
-        errors=[ErrorRow(**dict(zip(columns, row, strict=True))) for row in rows],
+        errors=[ErrorRow(**row) for row in _rows(group.groups["errors"])],
         meta=_meta(group.attrs),
     )
+
+
+def _study_tree(study: ScalingStudy) -> _Group:
+    attrs = _attributes("scaling", _title(study.meta, "scaling study"), study.meta)
+    return _Group(attrs, groups={"rows": _records(study.rows), "fits": _records(study.fits)})
+
+
+def _study(group: _Group) -> ScalingStudy:
+    from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy
+
+    rows, fits = (_rows(group.groups[part]) for part in ("rows", "fits"))
+    return ScalingStudy([ScalingRow(**r) for r in rows], [OrderFit(**f) for f in fits], _meta(group.attrs))
+
+
+def _records(items: Sequence[Any]) -> _Group:
+    """Rows of a table, each a record of the same fields, as one variable per field."""
+    group = _Group()
+    if items:
+        group.add("row", ("row",), np.arange(len(items)))
+        taken = {"row"}
+        for column in (f.name for f in fields(items[0])):
+            values = [getattr(item, column) for item in items]
+            group.add_items(_name(column, taken), "row", values, role="column", column=column)
+    return group
+
+
+def _rows(group: _Group) -> list[dict[str, Any]]:
+    """The fields that `_records` was given, row by row."""
+    columns = {v.attrs["column"]: group.items(name) for name, v in group.having("column").items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 # ---------------------------------------------------------------- names and attributes
@@ -385,6 +412,13 @@ def _write_group(node: h5py.Group, group: _Group, dimid: int) -> int:
 def _write_variable(node: h5py.Group, name: str, variable: _Variable) -> h5py.Dataset:
     values, attrs = variable.values, variable.attrs
     options: dict[str, Any] = {"track_order": True}
+    if values.nbytes > _STREAMED:
+        dataset = node.create_dataset(name, values.shape, values.dtype, **options)
+        step = max(1, _PIECE * len(values) // values.nbytes)
+        for first in range(0, len(values), step):
+            dataset[first : first + step] = values[first : first + step]
+        _write_attributes(dataset, attrs)
+        return dataset
     if values.dtype == object:
         options["dtype"] = h5py.string_dtype()
     elif values.dtype == bool:  # netCDF has no bool; xarray turns this one back
@@ -425,7 +459,11 @@ def _read_group(node: h5py.Group) -> _Group:
 def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
     attrs = _read_attributes(dataset)
     dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
-    values = dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
+    offset = dataset.id.get_offset()
+    if dataset.nbytes > _STREAMED and offset is not None:
+        values: NDArray[Any] = np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
+    else:
+        values = dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
     if attrs.get("dtype") == "bool":
         del attrs["dtype"]
         values = values.astype(bool)
@@ -462,20 +500,67 @@ def _hash(start: bytes = b"") -> hashlib.blake2b:
     return hashlib.blake2b(start, digest_size=16)
 
 
-def _write(image: bytes, target: Path) -> None:
-    """Put the bytes at `target` in one move: whoever looks sees the older file or the new one."""
+class _Reserved:
+    """A file whose room on the disk is reserved before anything is written: the HDF5 library never sees a full disk."""
+
+    def __init__(self, file: BinaryIO, room: int):
+        self.file, self.size = file, 0
+        try:
+            getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, room)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems reserve nothing
+                raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(self.size + offset if whence == 2 else offset, 1 if whence == 1 else 0)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        return self.file.readinto(buffer)  # type: ignore[attr-defined]
+
+    def read(self, count: int = -1) -> bytes:
+        return self.file.read(count)
+
+    def write(self, data: Any) -> int:
+        written = self.file.write(data)
+        self.size = max(self.size, self.file.tell())
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        self.size = self.tell() if size is None else size
+        return self.size
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _stream(tree: _Group, file: BinaryIO) -> None:
+    """Write the HDF5 file that holds a large tree piece by piece."""
+    place = _Reserved(file, tree.nbytes + tree.nbytes // 50 + 2**22)
+    with h5py.File(place, "w", track_order=True, libver=("v108", "v110")) as root:
+        _write_group(root, tree, 0)
+    file.truncate(place.size)
+
+
+def _write(fill: Callable[[BinaryIO], Any], target: Path) -> None:
+    """Fill a file, seal it and put it at `target` in one move: whoever looks sees the older file or the new one."""
     temporary = target.with_name(f".minidyn-{uuid.uuid4().hex[:12]}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(image)
-            file.write(_seal(_hash(image)))
+        with temporary.open("x+b") as file:
+            fill(file)
+            file.seek(0)
+            digest = _hash()
+            while block := file.read(_PIECE):
+                digest.update(block)
+            file.write(_seal(digest))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another path")
-        raise ArchiveError(f"Cannot save {_shown(target)}: {advice}.") from error
+        raise ArchiveError(f"Cannot save {_shown(target)}: {advice(error)}.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -58,6 +58,15 @@ _File = Annotated[Path, typer.Argument(metavar="FILE.h5", help="A result that `m
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read in `call`
 
 
+_Threads = Annotated[int | None, typer.Option(min=1, help="At most so many threads; by default all.")]
+_Out = Annotated[str, typer.Option(help="Where results go: a folder, or the start of the file names.", metavar="PATH")]
+_NoFigure = Annotated[bool, typer.Option("--no-figure", help="Write no picture.")]
+_Checkpoint = Annotated[
+    str,
+    typer.Option(help="A folder for the run's state: the same command goes on where it was killed.", metavar="PATH"),
+]
+
+
 @app.callback()
 def _start(
     version: Annotated[
@@ -96,11 +105,10 @@ def run(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between two saves.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="At most so many threads; by default all.")] = None,
-    out: Annotated[
-        str, typer.Option(help="Where results go: a folder, or the start of the file names.", metavar="PATH")
-    ] = "",
-    no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
+    threads: _Threads = None,
+    checkpoint: _Checkpoint = "",
+    out: _Out = "",
+    no_figure: _NoFigure = False,
     debug: _Debug = False,
 ) -> None:
     """Run a model's map and its flows, compare them, and write the figure and the data."""
@@ -109,15 +117,16 @@ def run(
     known = load_model(model)
     chosen = known.with_overrides(lr=lr, steps=steps, paths=paths, save_every=save_every, seed=seed)
     stem = _stem(out, chosen.name)
-    outputs = [stem.with_name(stem.name + end) for end in ([".h5"] if no_figure else [".h5", ".png"])]
-    for output in outputs:
-        _check_writable(output)
-    typer.echo(_introduction(chosen))
+    outputs = _outputs(stem, no_figure)
     began = time.perf_counter()
+    if not chosen.spec.experiment.flows:
+        _run_map(chosen, threads, checkpoint, outputs, context.obj or [])
+        return
+    typer.echo(_introduction(chosen))
     _stop_if_asked()
     if not no_figure:  # matplotlib loads while compiled code runs
         threading.Thread(target=importlib.import_module, args=("minidyn.figures",), daemon=True).start()
-    result = chosen.run(threads=threads)
+    result = chosen.run(threads=threads, checkpoint=checkpoint or None)
     _stop_if_asked()
     result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
     typer.echo(f"{result.summary()}\ntotal {time.perf_counter() - began:.2f} s, compilation included\n")
@@ -130,6 +139,76 @@ def run(
     _fail_if_nothing_finished(result)
 
 
+def _run_map(model: Model, threads: int | None, checkpoint: str, outputs: list[Path], arguments: list[str]) -> None:
+    """A model without flows: its map alone."""
+    from minidyn.errors import SolverError
+    from minidyn.simulate import simulate
+
+    typer.echo(f"{model.name}: {model.title}\nrunning {model.map.rule}: {model.paths:,} paths, {model.steps:,} steps\n")
+    result = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
+                      observe=model.observe, rng=model.seed, threads=threads,
+                      checkpoint=checkpoint or None)  # fmt: skip
+    _stop_if_asked()
+    result.meta |= {"model": model.name, "model_text": model.text, "command": shlex.join(["minidyn", *arguments])}
+    typer.echo(repr(result) + "\n")
+    result.save(outputs[0])
+    if len(outputs) > 1:
+        result.plot(path=outputs[1])
+    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
+    if not result.finished.any():
+        raise SolverError(f"no path finished: {result.describe_status()}; try a smaller --lr or fewer --steps.")
+
+
+@app.command()
+def scale(
+    context: typer.Context,
+    model: _ModelName,
+    lrs: Annotated[str, typer.Option(help="Learning rates, such as 0.1,0.05,0.025.", metavar="LR,LR,...")] = "",
+    time: Annotated[float | None, typer.Option(help="End of every run: t = lr k.")] = None,
+    slow_time: Annotated[float | None, typer.Option(help="End of every run: lr^2 k.")] = None,
+    precision: Annotated[float, typer.Option(help="Wanted relative error of the differences.")] = 0.1,
+    paths: Annotated[int | None, typer.Option(min=1, help="Paths at every lr; planned if not given.")] = None,
+    max_paths: Annotated[int, typer.Option(min=1, help="Plan at most so many paths.")] = 100_000,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")] = None,
+    threads: _Threads = None,
+    checkpoint: _Checkpoint = "",
+    out: _Out = "",
+    no_figure: _NoFigure = False,
+    debug: _Debug = False,
+) -> None:
+    """Measure the order of a model's flows in the learning rate.
+
+    Without --lrs the model's own rate, half, a quarter and an eighth of it; without --time or --slow-time the model's
+    own length: at fixed slow time for a quasistatic flow, at fixed time for others.
+    """
+    from minidyn.library import load_model
+
+    chosen = load_model(model).with_overrides(seed=seed)
+    rates = _rates(lrs) if lrs else [chosen.map.lr() / 2**n for n in range(4)]
+    outputs = _outputs(_stem(out, f"{chosen.name}-scaling"), no_figure)
+    if time is None and slow_time is None:
+        slow = any(flow.name == "quasistatic flow" for flow in chosen.flows())
+        span = chosen.map.lr() ** (2 if slow else 1) * chosen.steps
+        time, slow_time = (None, span) if slow else (span, None)
+    study = chosen.scale(rates, time=time, slow_time=slow_time, precision=precision, paths=paths, max_paths=max_paths,
+                         threads=threads, checkpoint=checkpoint or None)  # fmt: skip
+    study.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
+    typer.echo(study.summary() + "\n")
+    study.save(outputs[0])
+    if not no_figure:
+        study.plot(path=outputs[1])
+    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
+
+
+def _rates(text: str) -> list[float]:
+    from minidyn.errors import InputError
+
+    try:
+        return [float(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError:
+        raise InputError(f"--lrs takes learning rates such as 0.1,0.05,0.025, not {text!r}.") from None
+
+
 @app.command()
 def derive(
     model: _ModelName,
@@ -140,6 +219,67 @@ def derive(
     from minidyn.library import load_model
 
     typer.echo("\n\n".join(flow.describe(latex=latex) for flow in load_model(model).flows()))
+
+
+@app.command("who-wins")
+def who_wins(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models at the edge; by default all of them.")
+    ] = None,
+    out: Annotated[
+        str, typer.Option(help="The report, a Markdown file.", metavar="PATH")
+    ] = "who_wins.md",
+    debug: _Debug = False,
+) -> None:
+    """Compare every effective flow with the discrete run on the models at the edge of stability."""
+    from minidyn import contest
+
+    target = Path(out)
+    _check_writable(target)
+    text = contest.report(models or contest.MODELS, say=typer.echo)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    typer.echo(f"wrote {target}")
+
+
+@app.command()
+def stability(
+    model: _ModelName,
+    lr: Annotated[list[float] | None, typer.Option(help="Learning rate; repeat it for several.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=0, help="Batch size, 0 for the full batch; repeat it for several.")
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Points from which minima are searched.")] = 24,
+    spread: Annotated[float, typer.Option(min=0, help="Spread of those points around the model's start.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of those points.")] = 0,
+    out: Annotated[str, typer.Option(help="The picture, or a folder for it.", metavar="PATH")] = "",
+    no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
+    debug: _Debug = False,
+) -> None:
+    """Report which minima of a model its optimizer can stay in, and draw them."""
+    from minidyn.errors import ManifoldError
+    from minidyn.library import load_model
+    from minidyn.stability import stability as verdict
+    from minidyn.stability import stability_diagram
+
+    known = load_model(model)
+    stem = _stem(out, f"{known.name}_stability")
+    target = stem if stem.suffix in (".pdf", ".svg") else stem.with_name(stem.name + ".png")
+    if not no_figure:
+        _check_writable(target)
+    minima = known.minima(starts, spread=spread, seed=seed)
+    if not len(minima):
+        raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
+    system = known.map.with_lr(lr[0]) if lr else known.map
+    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, below the model's start")
+    typer.echo(verdict(system, minima[0]).summary() + "\n")
+    sizes = None if not batch else [b or None for b in batch]
+    diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)
+    typer.echo(f"{len(minima)} minima from {starts} starts: verdict, and growth of second moments per step")
+    typer.echo(diagram.summary())
+    if not no_figure:
+        diagram.plot(target)
+        typer.echo(f"wrote {target}")
 
 
 @app.command()
@@ -167,12 +307,10 @@ def plot(
     target = Path(out) if out else file.with_suffix(".png")
     result = _load(file)
     _check_writable(target)
-    from minidyn.figures import plot_comparison, plot_run
-
     if hasattr(result, "runs"):
-        plot_comparison(result, loss=_loss_of(result), path=target)
+        result.plot(loss=_loss_of(result), path=target)
     else:
-        plot_run(result, path=target)
+        result.plot(path=target)
     typer.echo(f"wrote {target}")
 
 
@@ -210,6 +348,14 @@ def _stem(out: str, name: str) -> Path:
     if not out or out.endswith(("/", "\\")) or path.is_dir():
         return path / name
     return path.with_suffix("") if path.suffix in (".h5", ".png") else path
+
+
+def _outputs(stem: Path, no_figure: bool) -> list[Path]:
+    """The files that will be written, known to be writable."""
+    outputs = [stem.with_name(stem.name + end) for end in ([".h5"] if no_figure else [".h5", ".png"])]
+    for output in outputs:
+        _check_writable(output)
+    return outputs
 
 
 def _check_writable(target: Path) -> None:

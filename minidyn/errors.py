@@ -6,6 +6,8 @@ person: what was given, what was expected, what to try.
 
 from __future__ import annotations
 
+import errno
+
 
 class MinidynError(Exception):
     """Base class: catch this to catch everything that minidyn raises on purpose."""
@@ -37,3 +39,21 @@ class FlowError(MinidynError):
 
 class SolverError(MinidynError):
     """A solver could not reach what it promised."""
+
+
+_ADVICE = {
+    errno.EACCES: "you may not write there; choose another folder or change its permissions",
+    errno.EPERM: "you may not write there; choose another folder or change its permissions",
+    errno.EROFS: "that disk is read-only; choose another folder",
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file would be too large there; choose another folder or save less often (`save_every`)",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EEXIST: "a part of that path is a file, not a folder; choose another path",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another path",
+}
+
+
+def advice(error: OSError) -> str:
+    """Why a file cannot be written, and what to try."""
+    return _ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another path")

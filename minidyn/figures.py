@@ -33,6 +33,7 @@ from minidyn.compare import Comparison
 from minidyn.errors import ArchiveError, InputError, ManifoldError
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
+from minidyn.scaling import ScalingRow, ScalingStudy
 from minidyn.trajectory import QUANTILES, Run
 
 Floats = NDArray[np.float64]
@@ -159,6 +160,73 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
         _head(fig, system.partition("(")[0], [system, many, f"{int(run.steps[-1]):,} steps", *ended])
         _save(fig, path)
     return fig
+
+
+def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
+    """The differences of a scaling study over the learning rate, on logarithmic axes, one panel per quantity.
+
+    Points carry two standard errors to each side; a difference that is not seen is an arrow down from what could
+    have been. Lines are the fitted powers; the legend of a panel names the orders. Saved to `path` if given.
+    Raises ArchiveError where `path` cannot be written.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> gd = md.Map(md.Loss(x**4 / 4, [x]), md.GD(0.1))
+    >>> study = md.scaling_study(gd, md.GradientFlow, lrs=[0.04, 0.02], w0=[1.0], time=1.0)
+    >>> [ax.get_title(loc="left") for ax in study.plot().axes]
+    ['$x$']
+    """
+    names = list(dict.fromkeys(r.quantity for r in study.rows))[:_PANELS]
+    looks = dict(zip(dict.fromkeys(r.flow for r in study.rows), _FLOWS * len(study.rows), strict=False))
+    columns = min(len(names), 2 if len(names) == 4 else 3)
+    rows = -(-len(names) // columns)
+    with rc_context(_STYLE):
+        fig = _figure(max(3.7 * columns, 5.2), 2.9 * rows + 1.1)
+        grid = fig.add_gridspec(rows, columns)
+        for number, name in enumerate(names):
+            ax = fig.add_subplot(grid[divmod(number, columns)])
+            for flow, look in looks.items():
+                _draw_order(ax, study, [r for r in study.rows if (r.flow, r.quantity) == (flow, name)], look)
+            ax.set(xscale="log", yscale="log")
+            ax.set_title(_pretty(name), loc="left")
+            ax.set_ylabel("|flow − map|")
+            ax.grid(True, which="both", color=_FAINT, lw=0.4, alpha=0.6)
+            if number + columns >= len(names):
+                ax.set_xlabel("learning rate")
+            rates = sorted({r.lr for r in study.rows})
+            ax.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
+            ax.set_xticks([], minor=True)
+            ax.legend(frameon=False, handlelength=1.7)
+        meta = study.meta
+        clock = f"fixed {meta.get('clock', 'time')} {meta.get('span', np.nan):.6g}"
+        _head(fig, "order in the learning rate", [str(meta.get("map", "")), clock, str(meta.get("planned", ""))])
+        style: dict[str, Any] = {"color": _GREY, "ls": ""}
+        _explain(fig, [
+            Line2D([], [], marker="o", ms=4, label="difference of means, ±2 s.e.", **style),
+            Line2D([], [], marker="v", ms=5.5, mfc="white", label="not seen: up to two s.e. above it", **style),
+        ])  # fmt: skip
+        _save(fig, path)
+    return fig
+
+
+def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: _Look) -> None:
+    """The differences of one flow in one quantity, and the power that fits them."""
+    if not rows:
+        return
+    lr, gap, error = (np.array([getattr(r, n) for r in rows]) for n in ("lr", "difference", "standard_error"))
+    gap, error = np.abs(gap), np.nan_to_num(error)
+    seen = gap > 2 * error
+    fit = study.fit(rows[0].flow, rows[0].quantity)
+    label = f"{fit.flow}: no order seen"
+    if fit.resolved:
+        label = f"{fit.flow}: {fit.order:.2f} ({fit.low:.2f} to {fit.high:.2f})"
+        line = np.geomspace(lr.min(), lr.max(), 50)
+        ax.plot(line, fit.constant * line**fit.order, color=look.colour, ls=look.dash, lw=look.width, label=label)
+    below = np.minimum(2 * error, 0.999 * gap)[seen]
+    bars: dict[str, Any] = {"color": look.colour, "ls": "", "marker": look.marker, "ms": 4.5, "capsize": 2, "lw": 1.0}
+    ax.errorbar(lr[seen], gap[seen], [below, 2 * error[seen]], **bars, label=None if fit.resolved else label)
+    limits = (gap + 2 * error)[~seen & (error > 0)]
+    ax.plot(lr[~seen & (error > 0)], limits, color=look.colour, ls="", marker="v", mfc="white", ms=5.5)
 
 
 def _layout(panels: int, plane: bool) -> tuple[int, int, bool]:

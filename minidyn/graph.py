@@ -28,7 +28,8 @@ class Index:
 
     @property
     def var(self) -> str:
-        return {"lane": "lane", "sample": "i", "coord": "p"}.get(self.kind, f"j{self.level}_{self.size}")
+        names = {"lane": "lane", "sample": "i", "coord": "p", "block": "block", "side": "side"}
+        return names.get(self.kind, f"j{self.level}_{self.size}")
 
 
 LANE = Index(-2, "lane", 64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,13 +14,26 @@ from numpy.typing import NDArray
 from minidyn import modelfile, noise, rules
 from minidyn.compare import Comparison, compare
 from minidyn.errors import InputError, ModelFileError
-from minidyn.flows import GradientFlow, QuasistaticFlow
+from minidyn.flows import (
+    CentralFlow,
+    GradientFlow,
+    ModifiedFlow,
+    QuasistaticFlow,
+    RodFlow,
+    StochasticModifiedFlow,
+    SubquadraticFlow,
+)
 from minidyn.flows.base import Flow
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
+from minidyn.scaling import ScalingStudy, scaling_study
 
-FLOWS: Mapping[str, type[Flow]] = {"quasistatic": QuasistaticFlow, "gradient": GradientFlow}
+FLOWS: Mapping[str, type[Flow]] = {
+    "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
+    "modified": ModifiedFlow, "sme": StochasticModifiedFlow,
+    "central": CentralFlow, "subquadratic": SubquadraticFlow, "rod": RodFlow,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,19 @@ class Model:
         w0 = self.spec.experiment.w0
         return self.manifold.project(w0) if self.spec.experiment.start == "manifold" else w0
 
+    def minima(self, starts: int = 24, *, spread: float = 1.0, seed: int = 0) -> NDArray[np.float64]:
+        """Different minima (M, D) below the model's start and `starts - 1` normal points around it.
+
+        The one below the start itself comes first; starts whose gradient flow reaches no minimum are left out.
+        """
+        draws = np.random.default_rng(seed).standard_normal((starts, self.loss.dim))
+        draws[0] = 0.0
+        found: list[NDArray[np.float64]] = []
+        for w in self.manifold.find(self.spec.experiment.w0 + spread * draws):
+            if all(np.linalg.norm(w - known) > 1e-6 * (1 + np.linalg.norm(w)) for known in found):
+                found.append(w)
+        return np.array(found).reshape(-1, self.loss.dim)
+
     @property
     def observe(self) -> dict[str, Any] | None:
         """What is observed: name -> built-in name or expression."""
@@ -114,6 +140,19 @@ class Model:
         result.meta |= {"model": self.name, "model_text": self.text}
         return result
 
+    def scale(self, lrs: Sequence[float], **options: Any) -> ScalingStudy:
+        """A `scaling_study` of the map and its flows from where the model starts; keyword arguments override.
+
+        >>> import minidyn as md
+        >>> study = md.load_model("valley").scale([0.1, 0.05], slow_time=0.1, paths=64)
+        >>> [row.steps for row in study.rows if row.quantity == "x"]
+        [10, 40]
+        """
+        given: dict[str, Any] = {"w0": self.w0, "observe": self.observe, "rng": self.seed} | options
+        study = scaling_study(self.map, *self.flows(), lrs=lrs, **given)
+        study.meta |= {"model": self.name, "model_text": self.text}
+        return study
+
     def __repr__(self) -> str:
         return f"Model {self.name}: {self.title}\n  {self.map!r}\n  {self.steps:,} steps, {self.paths:,} paths"
 
@@ -156,7 +195,10 @@ def _loss(spec: modelfile.LossSpec) -> Loss:
     inputs = {spec.symbols[n]: v for n, v in spec.inputs.items()}
     if spec.kind == "regression":
         assert spec.target is not None and spec.criterion is not None
-        return Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+        loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+        if spec.test is None:
+            return loss
+        return loss.hold_out({spec.symbols[n]: v for n, v in spec.test.inputs.items()}, spec.test.target)
     return Loss(spec.expr, params, constants=constants, data=inputs)
 
 

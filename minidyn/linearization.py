@@ -8,6 +8,7 @@ numbers per coordinate: values `R`, slopes `J`, second derivatives `K` of the av
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +67,13 @@ class AveragedMap:
 
 def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
     """What compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
-    whether the rule takes signs, has accumulators, shares the map's normals, and which states are frozen."""
+    whether the rule takes signs, has accumulators, shares the map's normals, which states are frozen, what the
+    sign remembers of the noise, and whether accumulators see the oscillation too."""
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
+    answers = float(accumulators == "self-consistent" and any(rule.accumulators))
     known = (len(frozen), not _constant_diagonal(system), rule.sign_gain is not None, any(rule.accumulators), coupled)
-    return [*map(float, known), *frozen]
+    return [*map(float, known), *frozen, *map(float, rule.memory), answers]
 
 
 def _constant_diagonal(system: Map) -> bool:
@@ -204,33 +207,111 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
 
 
 @inner
-def correlated_sign_noise(S, i, j):
-    """Covariances (xi_i, sign xi_j) and (sign xi_i, sign xi_j) of Gaussian noise."""
-    si = np.sqrt(S[i, i])
-    sj = np.sqrt(S[j, j])
-    rho = min(1.0, max(-1.0, S[i, j] / (si * sj)))
-    return np.sqrt(2.0 / np.pi) * S[i, j] / sj, 2.0 / np.pi * np.arcsin(rho)
+def correlation(S, i, j):
+    """The correlation of two components of the noise."""
+    return min(1.0, max(-1.0, S[i, j] / np.sqrt(S[i, i] * S[j, j])))
 
 
 @inner
-def noise_covariance(S, gain, sign_gain, signs, Q):
-    """Q = B Sigma B^T, one number per pair of state components."""
+def noise_covariance(S, gain, sign_gain, signs, fresh, Q):
+    """Q = B Sigma B^T, one number per pair of state components, and what signs add to it.
+
+    A sign of Gaussian noise answers to the noise linearly, which goes into the gains, and by a rest that is
+    uncorrelated with it, of covariance (2/pi) (arcsin rho - rho) (Bussgang 1952).
+    """
     dim = S.shape[0]
     states = gain.shape[1] - 1
+    if signs:
+        for a in range(1 + states):
+            for i in range(dim):
+                gain[i, a] += sign_gain[i, a] * math.sqrt(2.0 / math.pi / S[i, i]) * fresh
     for a in range(1 + states):
         for b in range(1 + states):
             for i in range(dim):
                 for j in range(dim):
                     total = gain[i, a] * gain[j, b] * S[i, j]
                     if signs:
-                        cross, both = correlated_sign_noise(S, i, j)
-                        back, _ = correlated_sign_noise(S, j, i)
-                        total += (
-                            gain[i, a] * sign_gain[j, b] * cross
-                            + sign_gain[i, a] * gain[j, b] * back
-                            + sign_gain[i, a] * sign_gain[j, b] * both
-                        )
+                        rho = correlation(S, i, j)
+                        total += sign_gain[i, a] * sign_gain[j, b] * 2.0 / math.pi * (math.asin(rho) - rho)
                     Q[a * dim + i, b * dim + j] = total
+
+
+@inner
+def resolvent(A, factor, out):
+    """out <- (I - factor A)^-1 out"""
+    size = A.shape[0]
+    work = np.empty((size, size))
+    for i in range(size):
+        for j in range(size):
+            work[i, j] = (1.0 if i == j else 0.0) - factor * A[i, j]
+    return solve(work, out)
+
+
+@inner
+def add_remembered(S, sign_gain, first, pole, A, Q):
+    """Add to Q what the rest of a sign carries from step to step: `sum_l A^l R_l` and its transpose.
+
+    The rest at lag l has the covariance `R_l = (2/pi) sum_p a_p (rho r_l)^p` over p = 3, 5, ... with the
+    coefficients of arcsin and `r_l = first pole^(l-1)`; every power is a geometric series in l.
+    """
+    dim = S.shape[0]
+    size = A.shape[0]
+    X = np.empty((size, size))
+    AX = np.empty((size, size))
+    weight = 1.0
+    for half in range(1, 4000):
+        p = 2 * half + 1
+        weight *= (p - 2.0) * (p - 2.0) / ((p - 1.0) * p)
+        scale = 2.0 / math.pi * weight * first**p
+        if abs(scale) < 1e-15:
+            break
+        for r in range(size):
+            for s in range(size):
+                i, j = r % dim, s % dim
+                X[r, s] = scale * correlation(S, i, j) ** p * sign_gain[i, r // dim] * sign_gain[j, s // dim]
+        if not resolvent(A, pole**p, X):
+            return
+        multiply(A, X, AX)
+        for r in range(size):
+            for s in range(size):
+                Q[r, s] += AX[r, s] + AX[s, r]
+
+
+@inner
+def lean(S, gain, fp, A, extra):
+    """How much less, or more, a state that remembers the noise follows where the noise has become larger.
+
+    The averaged rule has the noise's size at the present point; what the state remembers had the size of past
+    points. extra[j, i] corrects `E theta_j m_i` for this in the products of m_i with changes of q_i.
+    """
+    dim = S.shape[0]
+    size = A.shape[0]
+    states = gain.shape[1] - 1
+    fresh = fp[7 + states]
+    first = fp[8 + states]
+    pole = fp[9 + states]
+    place = np.int64(fp[10 + states])
+    X = np.empty((size, dim))
+    for r in range(size):
+        for j in range(dim):
+            X[r, j] = gain[r % dim, r // dim] * S[r % dim, j] * gain[j, 1 + place]
+    resolvent(A, pole, X)
+    for i in range(dim):
+        for j in range(dim):
+            rho = correlation(S, i, j)
+            r = first
+            old = 1.0
+            seen = 0.0
+            plain = 0.0
+            for _ in range(20000):
+                known = fresh * fresh + (1.0 - fresh * fresh) * (1.0 - old)
+                seen += known * r / math.sqrt(max(1e-30, 1.0 - rho * rho * r * r))
+                plain += r
+                r *= pole
+                old *= pole * pole
+                if abs(r) < 1e-12:
+                    break
+            extra[j, i] = (seen / plain - 1.0) * X[j, i]
 
 
 @inner
@@ -360,8 +441,10 @@ def assemble(H, dq, J, A):
 
 
 @inner
-def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q):
-    """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q."""
+def analyse(fns, w, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra):
+    """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q.
+
+    `more` is what accumulators see beside the noise, coordinate by coordinate."""
     _, hessian, _, sigma, _, _, _, _, _ = fns
     dim = w.shape[0]
     states = np.int64(fp[2])
@@ -372,6 +455,8 @@ def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q)
     width = 3 + states
     q = np.empty(dim)
     noise_slopes(fns, w, c, d, nz, fp, q, dq)
+    for i in range(dim):
+        q[i] += more[i]
     X = np.empty((dim, width))
     R = np.empty((dim, 1 + states))
     sign_gain = np.zeros((dim, 1 + states))
@@ -383,5 +468,12 @@ def analyse(fns, w, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q)
         weak[i] = R[i, 0]
     S = np.empty((dim, dim))
     sigma(w, c, d, nz, S)
-    noise_covariance(S, gain, sign_gain, fp[4] != 0.0, Q)
+    noise_covariance(S, gain, sign_gain, fp[4] != 0.0, fp[7 + states], Q)
+    for i in range(dim):
+        for j in range(dim):
+            extra[i, j] = 0.0
+    if fp[10 + states] >= 0.0:
+        add_remembered(S, sign_gain, fp[8 + states], fp[9 + states], A, Q)
+        if fp[3] != 0.0:
+            lean(S, gain, fp, A, extra)
     return 0

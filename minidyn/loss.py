@@ -107,6 +107,7 @@ class Loss:
     model: sp.Expr | None = None
     criterion: str | None = None
     target: Any = None  # the symbol that stands for the targets among the data
+    test: Loss | None = None  # the same loss on held-out samples
 
     def __init__(self, expr: Any, params: Any, *, constants: Mapping[Any, float] | None = None,
                  data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip
@@ -198,6 +199,31 @@ class Loss:
         new = Loss(self.expr, self.params, constants=constants, data=data)
         if self.model is not None:
             new.model, new.criterion, new.target = self.model, self.criterion, self.target
+        if self.test is not None:
+            new.test = self.test._copy(constants, self.test.data)
+        return new
+
+    def hold_out(self, inputs: Mapping[Any, ArrayLike], target: ArrayLike) -> Loss:
+        """The same regression with held-out samples at its side: `.test` is the loss on them.
+
+        The observable `test_error` reads them; nothing is trained on them. Needs all inputs of `Loss.regression`
+        and one target for each held-out sample.
+
+        >>> import sympy as sp, minidyn as md
+        >>> a, x = sp.symbols("a x")
+        >>> loss = md.Loss.regression(a * x, [a], {x: [1.0, 2.0]}, [1.0, 2.0]).hold_out({x: [3.0]}, [4.0])
+        >>> loss.test.value([1.0])
+        0.5
+        """
+        if self.model is None:
+            raise InputError("held-out samples need a model: build the loss with Loss.regression(...).")
+        given = {str(_label(s)) for s in inputs}
+        missing = [str(_label(s)) for s in self.data if s != self.target and str(_label(s)) not in given]
+        if missing:
+            raise InputError(f"the held-out samples lack the input {missing[0]}.")
+        new = self._copy(self.constants, self.data)
+        new.test = self.with_data({**inputs, self.target: target})
+        new.test.test = None
         return new
 
     def with_constants(self, constants: Mapping[Any, float]) -> Loss:
@@ -300,7 +326,7 @@ class Loss:
         self._add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
         self._add_vector(add, "third", "w, u, v, c, d, out", _differentiate(along, "v"), "T[u, v]")
         one = self.sample_node(g)
-        options = {"headers": _ONE_SAMPLE, "sample_count": "1"}
+        options: dict[str, Any] = {"headers": _ONE_SAMPLE, "sample_count": "1"}
         src.add("sample_value", "w, c, d, sample", self._returning(g, _first(one), **options), "one sample's loss")
         self._add_vector(src.add, "sample_grad", "w, c, d, sample, out",
                          derivatives.reverse(_first(one), "w"), "its gradient", **options)  # fmt: skip
@@ -315,6 +341,25 @@ class Loss:
             src.quote(model_values, model_grads)
         return src
 
+    @cached_property
+    def sample_kernels(self) -> ModuleType:
+        """Kernels of single samples that only stability and smoothness ask for: `sample_hvp`, and `input_grad`
+        (the model's gradient in the columns of the data) for regressions. A module of its own, so that
+        nobody else compiles them."""
+        src = Source(f"samples of the loss {self.expr}" if len(str(self.expr)) < 200 else "samples of the loss")
+        options: dict[str, Any] = {"headers": _ONE_SAMPLE, "sample_count": "1"}
+        g = Graph()
+        pairs = derivatives.reverse(_first(self.sample_node(g)), "w")
+        self._add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",
+                         _differentiate(pairs, "u"), "one sample's Hessian times u", **options)  # fmt: skip
+        src.quote(sample_hvps, square_hvp)
+        if self.model is not None:
+            pairs = derivatives.reverse(_first(self.model_node(Graph())), "d")
+            self._add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
+                             "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **options)  # fmt: skip
+            src.quote(input_grads)
+        return src.load()
+
     def _returning(self, graph: Graph, node: Node, **options: Any) -> list[str]:
         emitter = self.emitter([store(graph, node, "result")], **options)
         emitter.read = lambda array, address, read=emitter.read: (  # type: ignore[misc]
@@ -323,11 +368,12 @@ class Loss:
         return [*emitter.lines(), "return result"]
 
     def _add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],
-                    doc: str, **options: Any) -> None:  # fmt: skip
+                    doc: str, size: int | None = None, **options: Any) -> None:  # fmt: skip
+        size = size or self.dim
         if not pairs:
-            add(name, args, [f"for q in range({self.dim}):", "    out[q] = 0.0"], doc)
+            add(name, args, [f"for q in range({size}):", "    out[q] = 0.0"], doc)
             return
-        before, stores = store_gradient(pairs[0][0].graph, pairs, "out", self.dim)
+        before, stores = store_gradient(pairs[0][0].graph, pairs, "out", size)
         add(name, args, [*before, *self.emitter(stores, **options).lines()], doc)
 
     @cached_property
@@ -396,6 +442,37 @@ class Loss:
         """Gradients of the model's outputs, shape `(..., n, D)`; needs `Loss.regression`."""
         self.model_node(Graph())
         return self._batched(self.kernels.model_grads, [w], (self._count("jacobian"), self.dim))
+
+    def sample_hvps(self, w: ArrayLike, us: ArrayLike) -> Floats:
+        """Every sample's Hessian times every direction: `us` (r, D) gives (n, r, D) at one point w."""
+        n = self._count("sample_hvps")
+        point, directions = self.check(w), np.ascontiguousarray(np.atleast_2d(self.check(us, "us")))
+        out = np.empty((n, len(directions), self.dim))
+        for s in range(n):
+            self.sample_kernels.sample_hvps(point, directions, self.c, self.rows, s, out[s])
+        return out
+
+    def square_hvp(self, w: ArrayLike, u: ArrayLike) -> Floats:
+        """`(1/n) sum_i H_i^2 u` at one point, shape (D,); `H_i` is the Hessian of one sample's loss."""
+        self._count("square_hvp")
+        out = np.empty(self.dim)
+        self.sample_kernels.square_hvp(self.check(w), self.check(u, "u"), self.c, self.rows, out)
+        return out
+
+    def input_grads(self, w: ArrayLike) -> Floats:
+        """Gradients of the model's outputs in the inputs, shape `(..., n, q)`: all inputs side by side, in their
+        order; needs `Loss.regression`.
+
+        >>> import sympy as sp, minidyn as md
+        >>> a, x = sp.symbols("a x")
+        >>> md.Loss.regression(sp.tanh(a * x), [a], {x: [0.0, 1.0]}, [0.0, 1.0]).input_grads([2.0])[0]
+        array([2.])
+        """
+        self.model_node(Graph())
+        columns = [c for s, (o, shape) in self._columns.items() if s != self.target
+                   for c in range(o, o + math.prod(shape))]  # fmt: skip
+        tail = (self._count("input_grads"), self.rows.shape[1])
+        return self._batched(self.sample_kernels.input_grads, [w], tail)[..., columns]
 
     def _count(self, what: str) -> int:
         if self.n_samples is None:
@@ -552,3 +629,31 @@ def model_grads(ws, c, d, out):
     for b in range(ws.shape[0]):
         for s in range(out.shape[1]):
             model_grad(ws[b], c, d, s, out[b, s])
+
+
+def sample_hvps(w, us, c, d, sample, out):
+    """One sample's Hessian times many directions."""
+    for b in range(us.shape[0]):
+        sample_hvp(w, us[b], c, d, sample, out[b])
+
+
+def square_hvp(w, u, c, d, out):
+    """The mean over samples of their squared Hessians, times u."""
+    size = w.shape[0]
+    n = d.shape[0]
+    once = np.empty(size)
+    twice = np.empty(size)
+    for i in range(size):
+        out[i] = 0.0
+    for s in range(n):
+        sample_hvp(w, u, c, d, s, once)
+        sample_hvp(w, once, c, d, s, twice)
+        for i in range(size):
+            out[i] += twice[i] / n
+
+
+def input_grads(ws, c, d, out):
+    """The gradients of the model's outputs in the data, on all samples at many points."""
+    for b in range(ws.shape[0]):
+        for s in range(out.shape[1]):
+            input_grad(ws[b], c, d, s, out[b, s])

@@ -14,6 +14,7 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.errors import InputError
+from minidyn.flatness import first_layer, smoothness
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 
@@ -33,8 +34,29 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
         lambda loss: lambda w: np.trace(loss.hessian(w), axis1=-2, axis2=-1),
     ),
     "distance": ("distance to the manifold of minima", lambda loss: Manifold(loss).distance),
+    "test_error": (
+        "mean squared error, or fraction misclassified, on held-out samples (Loss.hold_out)",
+        lambda loss: _test_error(loss),
+    ),
+    "input_gradient": (
+        "mean over samples of the model's squared gradient in the input",
+        lambda loss: lambda w: (loss.input_grads(w) ** 2).sum(axis=-1).mean(axis=-1),
+    ),
+    "input_gradient_bound": (
+        "what flatness allows for input_gradient (smoothness)",
+        lambda loss: (lambda layer: lambda w: smoothness(loss, w, layer).mean_bound)(first_layer(loss)),
+    ),
     "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
 }
+
+
+def _test_error(loss: Loss) -> Callable[[Floats], Any]:
+    test = loss.test
+    if test is None:
+        raise InputError("test_error needs held-out samples: loss.hold_out(inputs, target), or [loss.test] in a model.")
+    if loss.criterion == "squared":
+        return lambda w: 2 * test.value(w)
+    return lambda w: (test.model_values(w) * test.data[test.target] <= 0).mean(axis=-1)
 
 
 def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:

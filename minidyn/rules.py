@@ -326,6 +326,9 @@ class AveragedRule:
     gain : how each output answers to the noise in `g` itself.
     sign_gain : how each output answers to the sign of the noise; None for rules without `sign`.
     accumulators : which states see the noise squared.
+    memory : what the sign hears of the noise, in units of its standard deviation: the weight of the fresh noise,
+        the correlation of the noise one step apart, and its decay per further step; all 0 but the first without
+        memory. The last entry is the number of the state that remembers, -1 for none.
 
     Powers such as `beta^k` have gone to their limit 0; `k` remains only in schedules.
     """
@@ -335,6 +338,7 @@ class AveragedRule:
     gain: list[sp.Expr]
     sign_gain: list[sp.Expr] | None
     accumulators: tuple[bool, ...]
+    memory: tuple[float, float, float, int] = (0.0, 0.0, 0.0, -1)
 
     def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
         """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
@@ -346,7 +350,8 @@ class AveragedRule:
 
 def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     """Average a rule over its noise: `g^2 -> g^2 + q` in accumulators, `sign -> erf`, and to second
-    order in whatever else is not linear in `g`.
+    order in whatever else is not linear in `g`. A sign may be taken of a running mean of the gradient (Lion):
+    then it is averaged over all the noise that the mean remembers.
 
     With `"frozen"` the step uses the accumulators as they stand, not as they are updated.
     """
@@ -365,16 +370,12 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     if len(signs) > 1:
         raise FlowError(f"{rule.name} takes the sign of {len(signs)} different quantities; averaging handles one.")
     gain = [sp.diff(e.xreplace({s: _SIGN for s in signs}), _G) for e in (new, *mean_updates)]
-    sign_gain = None
+    sign_gain, memory = None, (0.0, 0.0, 0.0, -1)
     if signs:
         (sign,) = signs
         inner = sign.args[0]
-        if inner.free_symbols & {sp.Symbol(s) for s in rule.states}:
-            raise FlowError(
-                f"{rule.name} takes the sign of a state that carries noise from step to step; averaging knows only "
-                "the sign of the fresh gradient (SignGD)."
-            )
-        step = sp.erf(inner / (sp.Abs(sp.diff(inner, _G)) * sp.sqrt(2 * _Q)))
+        spread, memory = _heard(rule, inner, updates)
+        step = sp.erf(inner / (spread * sp.sqrt(2 * _Q)))
         sign_gain = [sp.diff(e.xreplace({sign: _SIGN}), _SIGN) for e in (new, *mean_updates)]
         new, mean_updates = new.xreplace({sign: step}), [e.xreplace({sign: step}) for e in mean_updates]
     else:
@@ -386,11 +387,87 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     }
     return AveragedRule(
         rule, [new.xreplace(finish), *mean_updates], [e.xreplace(finish) for e in gain],
-        sign_gain and [e.xreplace(finish) for e in sign_gain], squares,
+        sign_gain and [e.xreplace(finish) for e in sign_gain], squares, memory,
     )  # fmt: skip
+
+
+def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr, tuple[float, float, float, int]]:
+    """The standard deviation of the noise in what the sign is taken of, for unit noise, and its `memory`.
+
+    With `c = alpha m + gamma g` and `m' = pole m + feed g` the noise of c has the autocovariance
+    `alpha^2 feed^2 pole^l / (1 - pole^2) + alpha gamma feed pole^(l-1)` at lags l = 1, 2, ...
+    """
+    states = [sp.Symbol(s) for s in rule.states]
+    moving = {_THETA, _G, *states}
+    gamma, alphas = sp.diff(inner, _G), [sp.diff(inner, s) for s in states]
+    linear = not any(e.free_symbols & moving for e in (gamma, *alphas)) and sp.diff(inner, _THETA) == 0
+    heard = [a for a, e in enumerate(alphas) if e != 0]
+    if linear and not heard:
+        return sp.Abs(gamma), (1.0 if _number(rule, gamma) > 0 else -1.0, 0.0, 0.0, -1)
+    place = heard[0] if len(heard) == 1 else 0
+    pole, feed = sp.diff(updates[place], states[place]), sp.diff(updates[place], _G)
+    mean = sp.expand(updates[place] - pole * states[place] - feed * _G) == 0
+    if not linear or len(heard) > 1 or not mean or (pole.free_symbols | feed.free_symbols) & moving:
+        raise FlowError(
+            f"{rule.name} takes the sign of {inner}; averaging knows the sign of the gradient (SignGD) and of one "
+            "running mean of it (Lion)."
+        )
+    used = inner.free_symbols | updates[place].free_symbols
+    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and sp.Symbol(h, positive=True) in used]
+    if moving_hyper:
+        raise FlowError(f"the average of {rule.name}'s sign needs a constant {moving_hyper[0]}, not a schedule.")
+    kept = alphas[place] ** 2 * feed**2 / (1 - pole**2)
+    variance = gamma**2 + kept
+    next_step = _number(rule, (kept * pole + alphas[place] * gamma * feed) / variance)
+    return sp.sqrt(variance), (_number(rule, gamma / sp.sqrt(variance)), next_step, _number(rule, pole), place)
+
+
+def _number(rule: Rule, e: sp.Expr) -> float:
+    """An expression in the hyperparameters as a number; schedules stand at 1."""
+    numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
+    return float(e.subs({sp.Symbol(h, positive=True): v for h, v in numbers.items()}))
 
 
 def _limit(e: sp.Expr) -> sp.Expr:
     """Bias corrections have died out: `beta**k -> 0`."""
     powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
     return e.xreplace({p: sp.S.Zero for p in powers})
+
+
+# -- one step as a displacement (theory.md, section 4) ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """One coordinate of a noiseless step, `moved = (theta' - theta, s' - s)`, in `theta, g` and the states.
+
+    Powers such as `beta^k` have gone to their limit 0; `k` remains only in schedules.
+    """
+
+    rule: Rule
+    moved: list[sp.Expr]
+
+    def nodes(self, graph: Graph) -> list[Node]:
+        """The displacements as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
+        return AveragedRule(self.rule, [], [], None, ()).nodes(graph, self.moved)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the step has derivatives in the gradient and the states everywhere (no `sign`, `Abs`, ...)."""
+        return not any(e.has(sp.sign, sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside) for e in self.moved)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the step is linear in the gradient and the states alone, with constant coefficients."""
+        moving = {_THETA, _G, *(sp.Symbol(s) for s in self.rule.states)}
+        slopes = [sp.diff(e, s) for e in self.moved for s in moving] if self.smooth else [_G]
+        return not any(s.free_symbols & moving for s in slopes) and not any(sp.diff(e, _THETA) for e in self.moved)
+
+
+def displacement(rule: Rule) -> Displacement:
+    """The step of a rule as a displacement of theta and of its states."""
+    new, updates = rule.symbolic()
+    new, slope = _limit(new), sp.diff(_limit(new), _THETA)
+    # theta' may hold theta times 1 - lr weight_decay: what is small is found before rounding can hide it
+    moved = new - _THETA if slope.has(_THETA) else (slope - 1) * _THETA + new.xreplace({_THETA: sp.S.Zero})
+    return Displacement(rule, [moved, *(_limit(e) - sp.Symbol(s) for e, s in zip(updates, rule.states, strict=True))])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import sys
 from collections import Counter
@@ -33,6 +35,9 @@ class Status(IntEnum):
     UNSTABLE = 5
     SINGULAR = 6
     INTERRUPTED = 7
+    NO_ORBIT = 20
+    PERIOD_FOUR = 21
+    CHAOTIC = 22
 
     @property
     def label(self) -> str:
@@ -49,6 +54,9 @@ _LABELS = {
     Status.UNSTABLE: "left the stable minima",
     Status.SINGULAR: "rule is singular",
     Status.INTERRUPTED: "interrupted",
+    Status.NO_ORBIT: "no period-two orbit",
+    Status.PERIOD_FOUR: "orbit of period four or longer",
+    Status.CHAOTIC: "chaotic",
 }
 
 
@@ -58,7 +66,8 @@ class Run:
 
     steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.
     time : (T,) flow time t (`lr k`, or the sum of a schedule's learning rates).
-    w : (paths, T, D) parameters, NaN after a path has ended; None with `keep="moments"`.
+    w : (paths, T, D) parameters, NaN after a path has ended; None with `keep="moments"`. With a checkpoint, and from
+        large files, it is mapped from disk and read-only.
     observables : name -> (paths, T).
     moments : name -> {"mean", "variance", "quantiles", "count"} over the paths at each time, for every
         parameter and observable, with `keep="moments"`.
@@ -95,6 +104,29 @@ class Run:
         from minidyn.errors import InputError
 
         raise InputError(f"the run holds no {name!r}; it has {', '.join([*self.names[:20], *self.observables])}.")
+
+    def digest(self) -> str:
+        """A hash of all that the run holds but `meta`: runs of equal bits have equal ones, whatever the threads, the
+        wall time or the interruptions.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> noisy = md.Map(md.Loss(x**2, [x]), md.GD(0.1), md.GaussianNoise(1.0))
+        >>> one, two = (md.simulate(noisy, w0=[1.0], steps=9, paths=99, rng=0, threads=n).digest() for n in (1, 2))
+        >>> one == two
+        True
+        """
+        total = hashlib.blake2b(json.dumps(self.names).encode(), digest_size=16)
+        fixed: dict[str, Any] = {"steps": self.steps, "time": self.time, "status": self.status, "ended": self.ended}
+        fixed |= {} if self.w is None else {"w": self.w}
+        fixed |= {f"observable {name}": v for name, v in self.observables.items()}
+        fixed |= {f"{stat} of {name}": v for name, stats in self.moments.items() for stat, v in sorted(stats.items())}
+        for name, values in fixed.items():
+            total.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
+            size = max(1, values.nbytes // max(len(values), 1))
+            for first in range(0, len(values), max(1, 2**24 // size)):  # what lies on disk is never all in memory
+                total.update(values[first : first + max(1, 2**24 // size)].tobytes())
+        return total.hexdigest()
 
     def describe_status(self) -> str:
         """One line: how many paths ended how."""

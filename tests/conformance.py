@@ -61,11 +61,13 @@ def check_map(system: md.Map, w) -> None:
 def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
     """The interface of a flow at a point `w`, shape (D,), where it lives."""
     w = flow.start(np.asarray(w, float))
-    size, lr = len(w), flow.map.lr()
+    size, dim, lr = len(w), flow.dim, flow.map.lr()  # the state is theta, then whatever moves with it
     drift, diffusion = flow.drift(w), flow.diffusion(w)
 
+    BITS(flow.of(flow.map).drift(w), drift)  # the same theory with the same options
+
     # shapes, and batched = single
-    assert flow.dim == size
+    assert flow.size == size >= dim == flow.map.dim
     assert drift.shape == (size,) and diffusion.shape[:-1] == (size,) and diffusion.ndim == 2
     assert np.isfinite(drift).all() and np.isfinite(diffusion).all()
     many = np.broadcast_to(w, (2, 3, size))
@@ -77,10 +79,11 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
     if flow.stochastic(w[None]):
         run = md.simulate(flow, w, 1, paths=paths, substeps=1, rng=5)
         change = run.w[:, 1] - run.w[:, 0]
-        covariance, outer = lr * diffusion @ diffusion.T, change[:, :, None] * change[:, None, :]
+        covariance, off = (lr * diffusion @ diffusion.T)[:dim, :dim], change - change.mean(0)
+        outer = off[:, :, None] * off[:, None, :]
         # five standard errors, and what a retraction moves: the next order in the size of a step
         slack = 5 / np.sqrt(paths)
-        assert np.all(abs(change.mean(0) - lr * drift) <= slack * change.std(0) + 1e-2 * np.trace(covariance))
+        assert np.all(abs(change.mean(0) - lr * drift[:dim]) <= slack * change.std(0) + 1e-2 * np.trace(covariance))
         assert np.all(abs(outer.mean(0) - covariance) <= slack * outer.std(0) + 1e-2 * np.trace(covariance))
     else:
         assert not diffusion.any()

@@ -9,7 +9,7 @@ import pytest
 import minidyn as md
 from benchmarks import harness, problems, references, registry
 from benchmarks.harness import Row
-from benchmarks.studies.instructions import loops
+from benchmarks.instructions import loops
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import sympy as sp
 
 import minidyn as md
@@ -32,6 +33,28 @@ def test_coupling_removes_most_of_the_monte_carlo_error(valley, flow, coupled):
     assert coupled.meta["coupled"] and not apart.meta["coupled"]
     together, separate = (next(r for r in c.errors[::-1] if r.quantity == "x") for c in (coupled, apart))
     assert (separate.standard_error / together.standard_error) ** 2 > 5
+
+
+def test_coupling_is_worth_what_the_summary_says(valley, flow, coupled):
+    """The variance ratio of a row is the one against a run with independent noise, within 40 %; it is in the table."""
+    apart = md.compare(
+        valley, flow, w0=[2, 0], steps=1000, paths=500, rng=4, save_every=100, substeps=10, coupled=False
+    )
+    for row, other in zip(coupled.errors, apart.errors, strict=True):
+        # the ratio of two variances of 500 numbers each has a relative error of 9 %
+        assert row.variance_ratio == pytest.approx((other.standard_error / row.standard_error) ** 2, rel=0.4)
+        assert row.variance_ratio > 5 and np.isnan(other.variance_ratio)
+    assert f"{coupled.errors[-1].variance_ratio:.3g}x" in coupled.summary() and "coupling" not in apart.summary()
+
+
+def test_intervals_are_students_and_welchs(valley, flow, coupled):
+    """Intervals of the difference are scipy's: of one sample for paired paths, of two for independent ones."""
+    options = {"w0": [2, 0], "steps": 100, "paths": 40, "save_every": 100, "substeps": 10, "rng": 1, "rows": 1}
+    for together in (True, False):
+        result = md.compare(valley, flow, coupled=together, **options)
+        a, b = (result.quantities["x"][label][:, -1] for label in result.runs)
+        test = scipy.stats.ttest_1samp(b - a, 0) if together else scipy.stats.ttest_ind(b, a, equal_var=False)
+        np.testing.assert_allclose(result.errors[0].interval(0.9), test.confidence_interval(0.9), rtol=1e-9)
 
 
 def test_rows_say_what_the_runs_hold(coupled):

@@ -59,6 +59,9 @@ HEAVY_BALL = md.Map(PLAIN, md.SGD(0.01, momentum=0.5), md.GaussianNoise(0.1))
 FLOWS = {
     "gradient": (md.GradientFlow, md.Map(PLAIN, md.GD(0.01)), [1.0, 0.3]),
     "gradient, momentum": (md.GradientFlow, HEAVY_BALL, [1.0, 0.3]),
+    "modified": (md.ModifiedFlow, md.Map(PLAIN, md.Adam(0.002, beta1=0.5, beta2=0.8, eps=0.1)), [1.0, 0.3]),
+    "modified equation": (md.StochasticModifiedFlow, md.Map(PLAIN, md.SGD(0.01), md.GaussianNoise(0.1)), [1.0, 0.3]),
+    "modified equation, states": (md.StochasticModifiedFlow, md.Map(DATA, md.Adam(0.02), md.Minibatch(2)), [0.5, 0.8]),
     "quasistatic, SDE": (md.QuasistaticFlow, md.Map(VALLEY, md.SGD(0.02), md.GaussianNoise(0.3)), [1.3, 0.01]),
     "quasistatic, ODE": (md.QuasistaticFlow, md.Map(PRODUCT, md.Adam(0.01), md.LabelNoise(0.3)), [2.0, 0.5]),
     "quasistatic, signs": (md.QuasistaticFlow, md.Map(VALLEY, md.SignGD(0.01), md.GaussianNoise(0.3)), [1.3, 0.0]),

@@ -83,6 +83,24 @@ def test_path_does_not_depend_on_the_other_starts(reference):
     BITS(md.simulate(system, starts, 100, paths=70, save_every=1, rng=6, **fixed).w[::2], w[:70:2])
 
 
+def test_digest_is_that_of_the_bits(reference):
+    """Equal bits have equal digests whatever the threads; one other bit in any part has another one."""
+    system, fixed, _ = reference
+    runs = [
+        md.simulate(system, START, 100, paths=1000, save_every=50, rng=6, threads=n, observe="loss", **fixed)
+        for n in (1, 2, 8)
+    ]
+    digest = runs[0].digest()
+    assert {run.digest() for run in runs} == {digest}
+    for part in ("w", "status", "ended", "time", "steps"):
+        array = getattr(runs[1], part)
+        array.view(np.uint8).flat[-1] ^= 1
+        assert runs[1].digest() != digest
+        array.view(np.uint8).flat[-1] ^= 1
+    runs[1].observables["loss"][0, 0] += 1
+    assert runs[1].digest() != digest == runs[2].digest()
+
+
 def test_paths_and_seeds_differ(reference):
     """No two of 1000 paths are alike, and another seed changes them all."""
     system, fixed, w = reference

@@ -36,6 +36,7 @@ _LIBM = {
 _INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
 _SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "absolute": "fabs",
              "arctan2": "atan2", "arcsinh": "asinh"}  # fmt: skip
+_FEW, _MANY = 8, 48  # calls of inlined functions in a row, and in loops, from which on they stay calls
 _DTYPES = {np.float64: F8, np.int64: I8, np.uint64: U8}
 
 
@@ -45,6 +46,9 @@ class Calls:
     if TYPE_CHECKING:
         unit: Any
         flags: str
+        globals: dict[str, Any]
+        inlined: int
+        loops: list[tuple[str, str]]
         in_lanes: bool
 
         def fail(self, what: str) -> NoReturn: ...
@@ -83,7 +87,13 @@ class Calls:
     def call(self, function: Any, args: list[Value]) -> Value:
         symbol, result = self.unit.function(function, tuple(a.type for a in args))
         flat = [(t, p) for a in args for t, p in zip(a.type.parts, a.parts, strict=True)]
-        return self.invoke(f"@{quote(symbol)}", result, flat)
+        apart = function.inline and self.inlined > (_MANY if self.loops else _FEW)
+        return self.invoke(f"@{quote(symbol)}", result, flat, " noinline" if apart else "")
+
+    def count_inlined(self, tree: ast.AST) -> int:
+        """How many calls of inlined functions a text holds; very many stay calls, or compiling takes long."""
+        names = (e.func.id for e in ast.walk(tree) if isinstance(e, ast.Call) and isinstance(e.func, ast.Name))
+        return sum(bool(getattr(self.globals.get(name), "inline", False)) for name in names)
 
     def call_pointer(self, target: Value, args: list[Value]) -> Value:
         kind: Pointer = target.type
@@ -93,13 +103,13 @@ class Calls:
         flat = [(t, p) for a in given for t, p in zip(a.type.parts, a.parts, strict=True)]
         return self.invoke(target.one, kind.result, flat)
 
-    def invoke(self, where: str, result: Any, flat: list[tuple[str, str]]) -> Value:
+    def invoke(self, where: str, result: Any, flat: list[tuple[str, str]], how: str = "") -> Value:
         args = ", ".join(f"{t} {p}" for t, p in flat)
         if result is None:
             self.put(f"call void {where}({args})")
             return Value(Fixed("nothing"))
         kind = result_type(result)
-        got = self.let(f"call {kind} {where}({args})")
+        got = self.let(f"call {kind} {where}({args}){how}")
         if isinstance(result, Tuple):
             return Value(result, tuple(self.let(f"extractvalue {kind} {got}, {i}") for i in range(len(result.parts))))
         return Value(result, (got,))

@@ -20,6 +20,7 @@ class Unit:
         self.constants: dict[int, tuple[str, Any]] = {}
         self.compiled: dict[tuple[Any, tuple[Any, ...]], tuple[str, Any]] = {}
         self.busy: list[Any] = []
+        self.kept = 0
 
     def declare(self, name: str, line: str) -> None:
         """A function of the C library or of LLVM that the module uses."""
@@ -53,6 +54,12 @@ class Unit:
             self.busy.pop()
         return self.compiled[key]
 
+    def kept_loop(self) -> str:
+        """A mark for a loop that is not to be unrolled before it can be vectorized."""
+        self.kept += 1
+        return f", !llvm.loop !{self.kept}"
+
     def module(self) -> str:
         """The module in LLVM's assembly."""
-        return "\n".join([*self.declared.values(), *self.text])
+        marks = [f"!{k} = distinct !{{!{k}, !0}}" for k in range(1, self.kept + 1)]
+        return "\n".join([*self.declared.values(), *self.text, '!0 = !{!"llvm.loop.unroll.disable"}', *marks])

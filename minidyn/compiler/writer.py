@@ -46,6 +46,7 @@ class Writer(Expressions, Arrays, Calls):
         self.returned = False
         self.ended = False
         self.loops: list[tuple[str, str]] = []
+        self.inlined = 0 if function.inline else self.count_inlined(function.tree)
         self.heap: list[str] = []
         self.node: ast.AST | None = None
         self.flags = "".join(f" {f}" for f in sorted(function.fastmath))
@@ -305,7 +306,9 @@ class Writer(Expressions, Arrays, Calls):
         self.open(more)
         k = self.let(f"load i64, ptr {counter}")
         self.put(f"store i64 {self.let(f'add nsw i64 {k}, {step}')}, ptr {counter}")
-        self.jump(head)
+        block = start == "0" and step == 1 and stop.isdigit() and int(stop) % 8 == 0 and not self.in_lanes
+        self.put(f"br label %{head}{self.unit.kept_loop() if block else ''}")
+        self.ended = True
         self.open(after)
 
     def do_Break(self, s: ast.Break) -> None:

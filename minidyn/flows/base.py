@@ -34,9 +34,24 @@ class Flow:
     retract: ClassVar[Any]
     columns: int = 0
     rows: int = 0
+    centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that
+
+    carries: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
 
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""
+
+    def __new__(cls, *args: Any, **options: Any) -> Flow:
+        flow = super().__new__(cls)
+        flow._made_with = (args[1:], {name: v for name, v in options.items() if name != "system"})
+        return flow
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def of(self, system: Map) -> Flow:
+        """The same flow of another map, such as this one at another learning rate."""
+        args, options = self._made_with
+        return type(self)(system, *args, **options)
 
     def __init__(self, system: Map):
         if not isinstance(system, Map):
@@ -102,15 +117,19 @@ class Flow:
 
     def evaluate(self, points: Floats, k: float, numbers: Floats) -> tuple[Floats, Floats]:
         """Change per step (N, size) and noise factor (N, size, columns) at points (N, size), or a FlowError."""
-        m = self.map
-        field, _, fns = self.pointers
         b, f = np.empty_like(points), np.zeros((len(points), self.size, self.columns))
-        known = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers)
-        failed = int(evaluate(field, fns, points, float(k), *known, b, f))
+        failed = self._fill(points, float(k), numbers, b, f)
         if failed >= 0:
             row, code = divmod(failed, 64)
             raise FlowError(f"{self.name} at w = {np.round(points[row], 6)}: {self.explain(code)}")
         return b, f
+
+    def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
+        """Carry one state from step k to `end` in place, for flows that `carries`; a status code.
+
+        `memory` is the path's own, empty at the start; a sentence under "reason" explains a status.
+        """
+        raise NotImplementedError
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow as an array of shape (..., size), or an InputError."""
@@ -123,6 +142,22 @@ class Flow:
                 "with theta; flow.start(w0) makes one."
             )
         return array
+
+    def _fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        """Fill b and f at all points; -1, or 64 i + code for the first point i where the field fails."""
+        if self.carries:
+            for i, w in enumerate(points):
+                code = self.at_point(w, k, numbers, b[i], f[i])
+                if code:
+                    return 64 * i + code
+            return -1
+        m = self.map
+        field, _, fns = self.pointers
+        return int(evaluate(field, fns, points, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+
+    def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        """Fill the field `b`, `f` at one point, for flows that `carries`; a status code."""
+        raise NotImplementedError
 
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
         points = self.check(w)

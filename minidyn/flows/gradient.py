@@ -50,7 +50,7 @@ class GradientFlow(Flow):
         if system.rule.name not in ("GD", "SGD", "Nesterov"):
             raise FlowError(
                 f"gradient flow is the small-lr limit of gradient descent with or without momentum, "
-                f"not of {system.rule.name}; compare it with the map of md.GD(lr)."
+                f"not of {system.rule.name}: md.ModifiedFlow(map, order=1) is that of any rule."
             )
 
     @cached_property

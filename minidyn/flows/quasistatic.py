@@ -129,6 +129,49 @@ def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
                     f[i, u] += right[i, t] * root[t, u]
 
 
+@inner
+def oscillation(A, Q, vectors, P, right, left, inverse, W):
+    """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code."""
+    size = A.shape[0]
+    dim, tangent = vectors.shape[0], right.shape[1]
+    frame = np.empty((dim, tangent))
+    for i in range(dim):
+        for t in range(tangent):
+            frame[i, t] = vectors[i, t]
+    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
+        return 3
+    stable = np.empty((size, size))
+    half = np.empty((size, size))
+    noise = np.empty((size, size))
+    cross = np.empty((size, size))
+    identity_minus(P, stable)
+    multiply(stable, Q, half)
+    multiply_transposed(half, P, noise)
+    multiply(inverse, noise, cross)
+    multiply_transposed(half, stable, noise)
+    subtract(A, P, half)
+    if not discrete_lyapunov(half, noise, W):
+        return 5
+    add_twice_symmetric(cross, W)
+    return 0
+
+
+@inner
+def heard(H, W, more):
+    """more <- diag(H W H), the mean square of the gradient of the oscillation; how much it changed, relatively."""
+    dim = H.shape[0]
+    change, scale = 0.0, 1e-300
+    for i in range(dim):
+        total = 0.0
+        for j in range(dim):
+            for r in range(dim):
+                total += H[i, j] * W[j, r] * H[r, i]
+        change = max(change, abs(total - more[i]))
+        scale = max(scale, abs(total))
+        more[i] = total
+    return change / scale
+
+
 def _retract(fns, w, hp, c, d, nz, fp):
     return across(fns, w, c, d, fp)
 
@@ -154,39 +197,37 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     weak = np.zeros(size)
     A = np.empty((size, size))
     Q = np.empty((size, size))
-    code = analyse(fns, point, k, hp, c, d, nz, fp, vectors, H, dq, J, K, weak, gain, A, Q)
-    if code != 0:
-        return code
-    frame = np.empty((dim, tangent))
-    for i in range(dim):
-        for t in range(tangent):
-            frame[i, t] = vectors[i, t]
+    extra = np.empty((dim, dim))
     P = np.empty((size, size))
     right = np.empty((size, tangent))
     left = np.empty((tangent, size))
     inverse = np.empty((size, size))
-    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
-        return 3
-    stable = np.empty((size, size))
+    W = np.empty((size, size))
     half = np.empty((size, size))
     noise = np.empty((size, size))
-    cross = np.empty((size, size))
-    W = np.empty((size, size))
-    identity_minus(P, stable)
-    multiply(stable, Q, half)
-    multiply_transposed(half, P, noise)
-    multiply(inverse, noise, cross)
-    multiply_transposed(half, stable, noise)
-    subtract(A, P, half)
-    if not discrete_lyapunov(half, noise, W):
-        return 5
-    add_twice_symmetric(cross, W)
+    more = np.zeros(dim)
+    for _ in range(200):
+        code = analyse(fns, point, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra)
+        if code == 0:
+            code = oscillation(A, Q, vectors, P, right, left, inverse, W)
+        if code != 0:
+            return code
+        if fp[11 + states] == 0.0 or not heard(H, W, more) > 1e-13:
+            break
+    if fp[10 + states] >= 0.0:
+        place = (1 + np.int64(fp[10 + states])) * dim
+        for i in range(dim):
+            for j in range(dim):
+                W[j, place + i] += extra[j, i]
+                W[place + i, j] += extra[j, i]
     bend = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, W, bend)
     multiply(P, Q, half)
     multiply_transposed(half, P, noise)
     curve = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, noise, curve)
+    stable = np.empty((size, size))
+    identity_minus(P, stable)
     multiply(inverse, stable, half)
     for i in range(dim):
         b[i] = 0.0
@@ -203,8 +244,9 @@ class QuasistaticFlow(Flow):
     ----------
     system : the map; it needs noise with a covariance.
     manifold : a `Manifold` of the same loss; made from the loss if not given.
-    accumulators : "full" (an accumulator such as Adam's `v` answers to the oscillation) or "frozen"
-        (it is held at its stationary value; the published slow SDE of Adam).
+    accumulators : "full" (an accumulator such as Adam's `v` answers to the oscillation), "frozen"
+        (it is held at its stationary value; the published slow SDE of Adam), or "self-consistent" (full, around
+        the mean that the oscillation itself adds to: `v* = diag(Sigma + H W H)`).
 
     The state is `w` on `M`; `drift` and `diffusion` are per unit of `t = lr k`.
 
@@ -226,8 +268,8 @@ class QuasistaticFlow(Flow):
 
     def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "full"):
         super().__init__(system)
-        if accumulators not in ("full", "frozen"):
-            raise InputError(f"accumulators must be 'full' or 'frozen', not {accumulators!r}.")
+        if accumulators not in ("full", "frozen", "self-consistent"):
+            raise InputError(f"accumulators must be 'full', 'frozen' or 'self-consistent', not {accumulators!r}.")
         noise = system.bound.noise
         if noise.sigma is None and noise.batch is None and noise.label_std is None:
             raise FlowError("the quasistatic flow describes motion driven by noise, and this map has none.")

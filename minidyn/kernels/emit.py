@@ -7,11 +7,13 @@ dependencies allow, and a value that outlives its loop is kept in a scratch arra
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from minidyn.graph import SAMPLE, Graph, Index, Node, reachable
+from minidyn.kernels.samples import BLOCK, SIDE, SIDES, fits, side_by_side
 
 _LEAVES = frozenset(("const", "load", "count", "index"))
 _INFIX = {
@@ -21,6 +23,7 @@ _INFIX = {
 }  # fmt: skip
 _CALLS = {"abs": "abs", "min": "minimum", "max": "maximum"}
 _ATOM = 9
+_SAMPLES = "for b in range(n):"
 Reader = Callable[[str, str], str]
 
 
@@ -58,16 +61,21 @@ class Emitter:
     """Schedules the nodes behind some stores and writes them down.
 
     `read(array, address)` gives the text of an element; `headers[index]` the lines that open a loop
-    (default `for var in range(size)`); `mutable` names arrays that are read and stored in place.
+    (default `for var in range(size)`); `mutable` names arrays that are read and stored in place. A loop over
+    samples goes by blocks of samples side by side, unless `blocks` is false.
     """
 
     def __init__(self, stores: Sequence[Node], read: Reader | None = None,
                  headers: dict[Index, list[str]] | None = None, mutable: Iterable[str] = (),
-                 names: dict[tuple[str, int], str] | None = None, sample_count: str = "n"):  # fmt: skip
+                 names: dict[tuple[str, int], str] | None = None, sample_count: str = "n",
+                 blocks: bool = True):  # fmt: skip
+        self.headers = {SAMPLE: [_SAMPLES, "    i = b"]} | (headers or {})
         self.stores = list(stores)
+        if blocks and self.headers[SAMPLE][0] == _SAMPLES and fits(self.stores):
+            self.stores = side_by_side(self.stores)
+            self.headers[BLOCK] = [f"for block in range((n + {SIDES - 1}) // {SIDES}):"]
         self.nodes = reachable(self.stores)
         self.read = read or (lambda array, address: f"{array}[{address}]")
-        self.headers = {SAMPLE: ["for b in range(n):", "    i = b"]} | (headers or {})
         self.mutable = frozenset(mutable)
         self.names = names or {}
         self.sample_count = sample_count
@@ -193,11 +201,22 @@ class Emitter:
         for item in block.items:
             if isinstance(item, _Block):
                 index = item.context[-1]
+                body = self._write(item, bound)
                 out += self.headers.get(index, [f"for {index.var} in range({self._count(index)}):"])
-                out += ["    " + line for line in self._write(item, bound)]
+                if index == SIDE and BLOCK in item.context:
+                    out += self._places(body)
+                out += ["    " + line for line in body]
             else:
                 out += self._statement(item, block, bound)
         return out or ["pass"]
+
+    def _places(self, body: list[str]) -> list[str]:
+        """Which sample this is, where the body wants to know: lines before it."""
+        text = "\n".join(body)
+        out = ["    inside = block*8 + side < n"] if "inside" in text else []
+        if re.search(r"\b[ib]\b", text):
+            out += ["    b = min(block*8 + side, n - 1)", *self.headers[SAMPLE][1:]]
+        return out
 
     def _statement(self, n: Node, block: _Block, bound: dict[int, str]) -> list[str]:
         if n.op == "store":
@@ -208,6 +227,9 @@ class Emitter:
             where = f"s{n.id}"
             if n.id in self.arrays:
                 where += f"[{self._slot(self.arrays[n.id])}]"
+            if n.data == BLOCK:
+                part = self._name(f"a{n.id}")
+                return [f"{part} = {self._text(n.args[0], bound)[0]}", f"{where} += {part} if inside else 0.0"]
             return [f"{where} += {self._text(n.args[0], bound)[0]}"]
         users = self.uses.get(n.id, [])
         text, _ = self._expression(n, bound)
@@ -269,6 +291,11 @@ class Emitter:
             return f"{arg(1, 1)} if {arg(0, 1)} else {arg(2, 1)}", own
         if n.op == "powi":
             return _power(arg(0, _ATOM), n.data), own
+        if n.op == "copy":
+            return arg(0, 0), _ATOM
+        if n.op == "across":
+            outer = tuple(i for i in self.arrays[n.args[0].id] if i != SIDE)
+            return f"across(s{n.args[0].id}, {f'({self._slot(outer)})*{SIDES}' if outer else 0})", _ATOM
         if n.op == "pow":
             return self._pow(arg(0, 0), n.args[1], arg(1, 0)), _ATOM
         inner = ", ".join(arg(k, 0) for k in range(len(n.args)))

@@ -14,6 +14,8 @@ from minidyn.compiler.types import Pointer, Tuple, parse
 SIGNATURES = {
     "draw": "i8(u8[:], f8[:], i8[:], i8[:], i8, i8)",  # r, z, index, order, k, n
     "grad": "void(f8[:], f8[:], f8[:,:], f8[:])",  # w, c, d, out
+    "hvp": "void(f8[:], f8[:], f8[:], f8[:,:], f8[:])",  # w, u, c, d, out
+    "third": "void(f8[:], f8[:], f8[:], f8[:], f8[:,:], f8[:])",  # w, u, v, c, d, out
     "hessian": "void(f8[:], f8[:], f8[:,:], f8[:,:])",  # w, c, d, out
     "third_trace": "void(f8[:], f8[:,:], f8[:], f8[:,:], f8[:])",  # w, cov, c, d, out
     "sigma": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:,:])",  # w, c, d, nz, out
@@ -22,7 +24,9 @@ SIGNATURES = {
     "noise_dq": "void(f8[:], f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, u, c, d, nz, out
     "noise_ddq": "void(f8[:], f8[:], f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, u, v, c, d, nz, out
     "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, K, gain, sign_gain
+    "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve
     "speed": "f8(f8, f8[:])",  # k, hp
+    "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
 }
 
 

@@ -238,3 +238,10 @@ def without_replacement(r, index, order, batch, n):
         for b in range(batch):
             order[index[b * LANES + j] * LANES + j] = index[b * LANES + j]
             order[b * LANES + j] = b
+
+
+@jit
+def branch(r):
+    """Turn a copy of a block's generators into those of a second stream: every word is mixed anew."""
+    for q in range(r.shape[0]):
+        r[q] = _mix(r[q] + _U(0x9E3779B97F4A7C15))

@@ -21,6 +21,8 @@ class Samples:
 
     def __init__(self, loss: Table, folder: Path | None) -> None:
         self.columns: Mapping[str, list[str]] = {}
+        self.moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # mean and deviation of what was standardized
+        self.loss, self.folder = loss, folder
         self.standardize: tuple[str, ...] = ()
         self.name = "no file"
         if "data" not in loss:
@@ -28,7 +30,9 @@ class Samples:
         table = loss.table("data", ("file", "rows", "standardize"))
         self.standardize = _standardize(table)
         if "file" in table:
-            self.columns, self.name = _read_csv(table, folder), table.get("file", str)
+            header, rows = _read_csv(table, folder)
+            self.chosen = _select(table, len(rows))
+            self.columns, self.name = _columns(header, rows, self.chosen), table.get("file", str)
         elif "rows" in table:
             table.fail("rows", "no rows without a file")
 
@@ -49,7 +53,29 @@ class Samples:
         spread = values.std(axis=0)
         if not np.all(spread > 0):
             loss.fail(key, "samples that are not all equal, for `standardize`")
+        self.moments[key] = values.mean(axis=0), spread
         return (values - values.mean(axis=0)) / spread
+
+    def hold_out(self, test: Table) -> None:
+        """Read on in the rows that `test` asks for: a selection as in `loss.data`, or "rest", all others."""
+        if not self.columns:
+            test.refuse("rows", "needs a file in `loss.data`")
+        header, rows = _read_csv(self.loss.table("data"), self.folder)
+        if test.content["rows"] == "rest":
+            chosen = sorted(set(range(len(rows))) - set(self.chosen))
+            if not chosen:
+                test.refuse("rows", "finds no row that `loss.data` leaves out")
+        else:
+            chosen = _select(test, len(rows))
+        both = sorted(set(chosen) & set(self.chosen))
+        if both:
+            test.refuse("rows", f"holds out row {both[0]}, which `loss.data` trains on")
+        self.columns = _columns(header, rows, chosen)
+
+    def standardized_alike(self, key: str, values: np.ndarray) -> np.ndarray:
+        """Held-out `values` in the units of the samples that are trained on."""
+        mean, spread = self.moments.get(key, (0.0, 1.0))
+        return (values - mean) / spread
 
     def column(self, loss: Table, key: str, name: str) -> np.ndarray:
         """One column as numbers."""
@@ -75,8 +101,8 @@ def _standardize(table: Table) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _read_csv(table: Table, folder: Path | None) -> Mapping[str, list[str]]:
-    """Columns by name, of the selected rows; the file stands beside the model file or in the package."""
+def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[str]]]:
+    """Header and rows; the file stands beside the model file or in the package."""
     name = table.get("file", str)
     places = [Path(str(resources.files("minidyn") / "data")) / name]
     if folder is not None:
@@ -90,23 +116,26 @@ def _read_csv(table: Table, folder: Path | None) -> Mapping[str, list[str]]:
         table.fail("file", "a readable CSV file in UTF-8 with a header")
     if any(len(row) != len(header) for row in rows):
         table.fail("file", "a CSV file with as many fields in every row as in its header")
-    chosen = _select(table, rows)
-    return {column: [row[i] for row in chosen] for i, column in enumerate(header)}
+    return header, rows
 
 
-def _select(table: Table, rows: list[list[str]]) -> list[list[str]]:
-    """The rows that `rows` asks for: a list of row numbers from 0, or start, stop and step."""
+def _columns(header: list[str], rows: list[list[str]], chosen: list[int]) -> Mapping[str, list[str]]:
+    """Columns by name, of the chosen rows."""
+    return {column: [rows[k][i] for k in chosen] for i, column in enumerate(header)}
+
+
+def _select(table: Table, count: int) -> list[int]:
+    """The numbers that `rows` asks for: a list of row numbers from 0, or start, stop and step."""
     if "rows" not in table:
-        chosen = rows
+        chosen = list(range(count))
     elif isinstance(table.content["rows"], list):
-        numbers = table.content["rows"]
-        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < len(rows) for i in numbers):
-            table.fail("rows", f"a list of row numbers from 0 to {len(rows) - 1}")
-        chosen = [rows[i] for i in numbers]
+        chosen = table.content["rows"]
+        if not all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < count for i in chosen):
+            table.fail("rows", f"a list of row numbers from 0 to {count - 1}")
     else:
         part = table.table("rows", ("start", "stop", "step"))
         start, step = part.count("start", 0, least=0), part.count("step", 1)
-        chosen = rows[start : part.count("stop", len(rows)) : step]
+        chosen = list(range(count))[start : part.count("stop", count) : step]
     if not chosen:
-        table.refuse("rows", f"selects no row of {len(rows)}")
+        table.refuse("rows", f"selects no row of {count}")
     return chosen

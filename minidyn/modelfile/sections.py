@@ -18,7 +18,7 @@ MAX_SIZE = 1_000_000  # numbers in one parameter
 
 _NAME = re.compile(r"\\?[^\W\d]\w*(?:\^?\{[^{}\s]*\}\w*)*'*")  # x, lambda, \theta, x_{1}, W^{(2)}_{a}
 _RESERVED = ("True", "Sum", "Piecewise")
-_LOSS_KEYS = ("kind", "params", "expr", "model", "constants", "inputs", "target", "criterion", "data")
+_LOSS_KEYS = ("kind", "params", "expr", "model", "constants", "inputs", "target", "criterion", "data", "test")
 _OPTIONS = {
     "gaussian": ("sigma",),
     "minibatch": ("batch", "replace"),
@@ -37,7 +37,7 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
     samples = Samples(table, folder)
     inputs = read_inputs(table, samples, symbols)
     regression = kind == "regression"
-    for key in ("expr",) if regression else ("model", "target", "criterion"):
+    for key in ("expr",) if regression else ("model", "target", "criterion", "test"):
         if key in table:
             other = "`model` and `target`" if regression else "`expr`"
             table.refuse(key, f"does not belong to a loss of kind {kind}, which has {other}")
@@ -52,7 +52,8 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
         found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         table.refuse("inputs", f"and target differ in their number of samples: {found}")
     criterion = table.choice("criterion", spec.CRITERIA, "squared") if regression else None
-    return spec.LossSpec(kind, params, expr, constants, inputs, target, criterion, symbols)
+    test = read_test(table, samples, inputs) if regression else None
+    return spec.LossSpec(kind, params, expr, constants, inputs, target, criterion, symbols, test)
 
 
 def read_params(table: Table, symbols: dict[str, Any]) -> tuple[spec.ParameterSpec, ...]:
@@ -115,6 +116,36 @@ def read_target(table: Table, samples: Samples) -> np.ndarray:
     if values.ndim != 1:
         table.fail("target", "one number per sample")
     return samples.standardized(table, "target", "target", values)
+
+
+def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray]) -> spec.TestSpec | None:
+    """`[loss.test]`: held-out samples, `rows` of the file of `loss.data` (or "rest", all others), or `inputs` and
+    `target` in numbers. They are standardized with the mean and deviation of the samples that are trained on."""
+    if "test" not in table:
+        return None
+    test = table.table("test", ("rows", "inputs", "target"))
+    if "rows" in test:
+        for key in ("inputs", "target"):
+            if key in test:
+                test.refuse(key, "does not go together with `rows`, which reads the columns of `loss` again")
+        samples.hold_out(test)
+        source, keys = table, table.table("inputs", default={})
+    else:
+        source, keys = test, test.table("inputs", tuple(inputs), default={})
+    found = {}
+    for name, trained in inputs.items():
+        if name not in keys:
+            keys.fail(name, "the held-out samples of this input")
+        values = samples.standardized_alike(name, samples.numbers(keys, name, keys.content[name]))
+        if values.shape[1:] != trained.shape[1:]:
+            keys.fail(name, f"samples of the shape that is trained on, {trained.shape[1:]}")
+        found[name] = values
+    if "target" not in source:
+        source.fail("target", "a column or a list of numbers")
+    target = samples.standardized_alike("target", samples.numbers(source, "target", source.content["target"]))
+    if target.ndim != 1 or any(len(values) != len(target) for values in found.values()):
+        source.fail("target", "one number for each held-out sample")
+    return spec.TestSpec(found, target)
 
 
 def read_rule(root: Table) -> spec.RuleSpec:

@@ -20,8 +20,11 @@ RULES: dict[str, tuple[str, ...]] = {
     "Adam": ("lr", "beta1", "beta2", "eps"),
     "AdamW": ("lr", "beta1", "beta2", "eps", "weight_decay"),
 }
-FLOWS = ("gradient", "modified", "stochastic_modified", "quasistatic", "subquadratic", "rod", "central")
-OBSERVABLES = ("loss", "gradient_norm", "sharpness", "trace", "distance", "norm")
+FLOWS = ("gradient", "modified", "sme", "quasistatic", "subquadratic", "rod", "central")
+OBSERVABLES = (
+    "loss", "gradient_norm", "sharpness", "trace", "distance", "norm", "test_error", "input_gradient",
+    "input_gradient_bound",
+)  # fmt: skip
 CRITERIA = ("squared", "logistic")
 NOISE_KINDS = ("gaussian", "minibatch", "reshuffle", "label")
 STARTS = ("here", "manifold")
@@ -42,6 +45,14 @@ class ParameterSpec:
 
 
 @dataclass(frozen=True)
+class TestSpec:
+    """Held-out samples of a regression: `inputs[name]` and `target`, as in `LossSpec`."""
+
+    inputs: Mapping[str, np.ndarray]
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
 class LossSpec:
     """A loss: `expr` itself (kind "expression"), or a criterion on the model `expr` (kind "regression").
 
@@ -57,6 +68,7 @@ class LossSpec:
     target: np.ndarray | None  # (n,); None for kind "expression"
     criterion: str | None  # "squared" | "logistic"; None for kind "expression"
     symbols: Mapping[str, Any]  # every declared name, in order: parameters, constants, inputs
+    test: TestSpec | None = None
 
     @property
     def dimension(self) -> int:

@@ -1,7 +1,8 @@
-"""The only time loops: maps and flows, many paths, saving, progress, statuses."""
+"""The only time loops: maps and flows, many paths, saving, progress, statuses, checkpoints."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from typing import Any
@@ -14,7 +15,8 @@ from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
-from minidyn.simulate.engines import make_engine, thread_count, whole
+from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
+from minidyn.simulate.engines import Engine, make_engine, thread_count, whole
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.trajectory import Run, Status, provenance
@@ -28,7 +30,7 @@ log = logging.getLogger("minidyn")
 def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: int | None = None,
              observe: Any = None, rng: Any = None, method: str | None = None, rtol: float = 1e-9,
              atol: float = 1e-12, substeps: int | None = None, keep: str = "paths", first_step: int = 1,
-             threads: int | None = None, progress: bool | None = None) -> Run:  # fmt: skip
+             threads: int | None = None, progress: bool | None = None, checkpoint: Any = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
     Parameters
@@ -50,10 +52,16 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         as `w0=map.fixed_point(w)` wants it for Adam.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
     threads : at most this many; by default as many as this process may use.
-    progress : show a progress bar; by default on a terminal, for runs longer than a second or two.
+    progress : show a progress bar; by default on a terminal, for runs longer than a second or two. The logger
+        `minidyn` gets the same every ten seconds (level INFO).
+    checkpoint : a folder for this run alone. Its state is written there every few seconds, its saves as they are
+        made, so that memory does not grow with them (`Run.w` is then mapped from disk, and read-only). The same
+        call goes on where a killed one was, and ends with the same bits (`Run.digest`); once finished it returns
+        the run at once. Delete the folder to start anew.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
-    Raises InputError for arguments that do not fit, FlowError where a flow does not exist.
+    Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
+    does not exist, ArchiveError where a checkpoint cannot be written (the last one stays good) or is damaged.
 
     >>> import sympy as sp, minidyn as md
     >>> x = sp.Symbol("x")
@@ -69,41 +77,82 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         raise InputError(f"keep must be 'paths' or 'moments', not {keep!r}.")
     first_step = whole("first_step", first_step, 1)
     start = _starts(system, w0, paths)
-    entropy, key = seed_key(rng)
+    entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
     began = time.perf_counter()
     watchers = observables.resolve(system.loss, observe)
     workers = thread_count(threads)
     engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, save_every, workers, first_step)
-    recorder = Recorder(system.loss.param_names, watchers, keep)
-    recorder.save(engine.parameters())
-    interrupted = False
-    bar = Bar(steps, paths, progress, type(system).__name__)
-    done = 0
     saves = [*range(0, steps, save_every), steps]
+    options = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps, "first_step": first_step}
+    identity = {} if checkpoint is None else _identity(system, start, {
+        "steps": steps, "paths": paths, "save_every": save_every, "keep": keep, "observe": list(watchers),
+        "seed": str(entropy), **options,
+    })  # fmt: skip
+    with keeper(checkpoint, identity, len(saves)) as kept:
+        recorder = Recorder(system.loss.param_names, watchers, keep, kept.rows)
+        done, interrupted = _carry(engine, recorder, kept, saves, Bar(steps, paths, progress, type(system).__name__))
+        status, ended = engine.ending(done)
+        if interrupted:
+            running = status == Status.FINISHED
+            status[running], ended[running] = Status.INTERRUPTED, done
+        steps_kept = np.array(saves[: recorder.count], dtype=np.int64)
+        clock = system if isinstance(system, Map) else system.map
+        meta = {
+            "system": repr(system), "kind": "map" if isinstance(system, Map) else "flow", "lr": clock.lr(),
+            "seed": str(entropy), "paths": paths, "steps": steps, **engine.meta,
+            "wall_seconds": kept.seconds + time.perf_counter() - began, **provenance(),
+        }  # fmt: skip
+        return recorder.run(steps_kept, clock.time(steps_kept), status, ended, meta)
+
+
+def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], bar: Bar) -> tuple[int, bool]:
+    """Carry the engine from save to save; the steps done, and whether Ctrl-C ended it."""
+    done = kept.resume(engine, recorder)
+    if done:
+        log.info("%s goes on after step %d of %d", bar.label, done, saves[-1])
+
+    def alive() -> int:
+        return int((engine.ending(done)[0] == Status.FINISHED).sum())
+
     try:
         with bar:
-            for target in saves[1:]:
+            bar.start(done)
+            if not recorder.count:
+                recorder.save(engine.parameters())
+            for target in saves[recorder.count :]:
                 while done < target:
+                    kept.note(done, engine, recorder)
                     count = engine.slice(target - done)
                     engine.advance(done, count)
                     done += count
-                    bar.update(done)
+                    bar.update(done, alive)
                 recorder.save(engine.parameters())
+            kept.note(done, engine, recorder, last=True)
     except KeyboardInterrupt:
-        interrupted = True
-        log.warning("interrupted after step %d", done)
-    status, ended = engine.ending(done)
-    if interrupted:
-        running = status == Status.FINISHED
-        status[running], ended[running] = Status.INTERRUPTED, done
-    kept = np.array(saves[: recorder.count], dtype=np.int64)
-    clock = system if isinstance(system, Map) else system.map
-    meta = {
-        "system": repr(system), "kind": "map" if isinstance(system, Map) else "flow", "lr": clock.lr(),
-        "seed": str(entropy), "paths": paths, "steps": steps, **engine.meta,
-        "wall_seconds": time.perf_counter() - began, **provenance(),
+        if not recorder.count:
+            raise
+        log.warning("%s was interrupted after step %d", bar.label, done)
+        return done, True
+    taken = max(time.perf_counter() - bar.began, 1e-9)
+    speed = (done - bar.first) / taken
+    log.info("%s: %d steps of %d paths in %.3g s, %.3g steps/s", bar.label, done, bar.paths, taken, speed)
+    return done, False
+
+
+def _identity(system: Map | Flow, start: Floats, options: dict[str, Any]) -> dict[str, Any]:
+    """What a run is, so that no other one is taken for it: its options, kernels, numbers and versions."""
+    owner = system if isinstance(system, Map) else system.map
+    parts = {owner.source.text, owner.loss.source.text, system.source.text}
+    kernels = hashlib.blake2b("".join(sorted(parts)).encode(), digest_size=16)
+    numbers = hashlib.blake2b(digest_size=16)
+    own = np.zeros(1) if isinstance(system, Map) else system.numbers(start)
+    for array in (owner.hyper, owner.loss.c, owner.loss.rows, owner.bound.numbers, own):
+        numbers.update(np.ascontiguousarray(array).tobytes())
+    first = hashlib.blake2b(start.tobytes(), digest_size=16)
+    return {
+        "system": repr(system), **options, "kernels": kernels.hexdigest(), "numbers": numbers.hexdigest(),
+        "w0": first.hexdigest(), **provenance(),
     }  # fmt: skip
-    return recorder.run(kept, clock.time(kept), status, ended, meta)
 
 
 def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:

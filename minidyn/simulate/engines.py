@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -35,6 +35,8 @@ class Engine(Protocol):
     def advance(self, done: int, count: int) -> None: ...
     def parameters(self) -> Floats: ...
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]: ...
+    def state(self) -> dict[str, NDArray[Any]]: ...
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
 
 
 def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint64], method: str | None,
@@ -55,6 +57,8 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
         for name, value in (("rtol", rtol), ("atol", atol)):
             if not 0 < value < 1:
                 raise InputError(f"{name} must lie between 0 and 1, not {value!r}.")
+        if system.carries:
+            return CarriedEngine(system, start, rtol, atol)
         return OdeEngine(system, start, paths, rtol, atol, threads)
     if substeps is None:
         substeps = max(d for d in range(1, 41) if save_every % d == 0)
@@ -93,6 +97,15 @@ class _Threaded:
         else:
             self._rate = count / taken
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The very arrays that change as the engine advances: what a checkpoint keeps."""
+        raise NotImplementedError
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the state of an engine that was made alike."""
+        for name, array in self.state().items():
+            array[...] = state[name]
+
 
 class MapEngine(_Threaded):
     """A map on blocks of 64 paths side by side."""
@@ -119,6 +132,9 @@ class MapEngine(_Threaded):
             )  # fmt: skip
 
         self.spread(count, work)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {"blocks": self.blocks, "streams": self.streams, "alive": self.alive, "orders": self.orders}
 
     def parameters(self) -> Floats:
         w = unpack(self.blocks, self.paths)[:, : self.system.dim].copy()
@@ -172,12 +188,49 @@ class OdeEngine(_FlowPaths):
 
         self.spread(count, work)
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {"points": self.points, "h": self.h, "status": self.status, "ended": self.ended}
+
     def parameters(self) -> Floats:
         return self.points[self.which, : self.flow.dim]
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         status, ended = super().ending(done)
         return status[self.which], ended[self.which]
+
+
+class CarriedEngine:
+    """A flow that carries itself from event to event, in Python; equal starting points are carried once."""
+
+    def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float):
+        self.flow, self.rtol, self.atol = flow, rtol, atol
+        self.points, which = np.unique(start, axis=0, return_inverse=True)
+        self.which = which.ravel()
+        self.memory: list[dict[str, Any]] = [{} for _ in self.points]
+        self.status, self.ended = np.zeros(len(self.points), np.int8), np.zeros(len(self.points), np.int64)
+        self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
+
+    def slice(self, wanted: int) -> int:
+        return min(wanted, 16)
+
+    def advance(self, done: int, count: int) -> None:
+        for path, (w, memory) in enumerate(zip(self.points, self.memory, strict=True)):
+            if self.status[path]:
+                continue
+            # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
+            code = self.flow.advance(w, memory, done + 0.5, done + count + 0.5, self.rtol, self.atol)
+            code = code or (0 if np.isfinite(w).all() else int(Status.DIVERGED))
+            if code:
+                self.status[path], self.ended[path] = code, done + count
+                self.meta.setdefault("reason", memory.get("reason", ""))
+                w[:] = np.nan
+
+    def parameters(self) -> Floats:
+        return self.points[self.which, : self.flow.dim]
+
+    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        status = self.status[self.which]
+        return status, np.where(status == 0, done, self.ended[self.which])
 
 
 class SdeEngine(_FlowPaths):
@@ -212,6 +265,9 @@ class SdeEngine(_FlowPaths):
             )  # fmt: skip
 
         self.spread(count, work)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {"blocks": self.blocks, "streams": self.streams, "status": self.status, "ended": self.ended}
 
     def parameters(self) -> Floats:
         return unpack(self.blocks, self.paths)[:, : self.flow.dim].copy()

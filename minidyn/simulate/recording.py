@@ -1,9 +1,9 @@
-"""What is kept at every save."""
+"""What is kept at every save, in memory or in the files of a checkpoint."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,49 +12,71 @@ from minidyn import observables
 from minidyn.trajectory import QUANTILES, Run
 
 Floats = NDArray[np.float64]
+_STATS = ("mean", "variance", "count")  # of each quantity, before its quantiles
+
+
+class Rows(Protocol):
+    """A place for arrays of which each save brings one more of the same shape."""
+
+    def put(self, name: str, turn: int, row: Floats) -> None: ...
+    def column(self, name: str, count: int) -> Floats: ...
+
+
+class MemoryRows:
+    """Rows in memory, laid out as a run wants them: (paths, T, ...) for rows of shape (paths, ...)."""
+
+    def __init__(self, saves: int):
+        self.saves = saves
+        self.arrays: dict[str, Floats] = {}
+
+    def put(self, name: str, turn: int, row: Floats) -> None:
+        if name not in self.arrays:
+            self.arrays[name] = np.empty((len(row), self.saves, *row.shape[1:]))
+        self.arrays[name][:, turn] = row
+
+    def column(self, name: str, count: int) -> Floats:
+        """The first `count` rows, (paths, count, ...)."""
+        return self.arrays[name][:, :count]
 
 
 class Recorder:
-    """Keeps what is asked for at every save."""
+    """Keeps what is asked for at every save: every path, or moments over the paths."""
 
-    def __init__(self, names: list[str], watchers: dict[str, observables.Observable], keep: str):
-        self.names, self.watchers, self.keep = names, watchers, keep
+    def __init__(self, names: list[str], watchers: dict[str, observables.Observable], keep: str, rows: Rows):
+        self.names, self.watchers, self.keep, self.rows = names, watchers, keep, rows
         self.count = 0
-        self.w: list[Floats] = []
-        self.values: dict[str, list[Floats]] = {name: [] for name in watchers}
-        self.stats: dict[str, list[tuple[float, float, Floats, int]]] = {}
 
     def save(self, w: Floats) -> None:
-        values = {name: watch(w) for name, watch in self.watchers.items()}
+        values = ((name, watch(w)) for name, watch in self.watchers.items())
         if self.keep == "paths":
-            self.w.append(w)
-            for name, v in values.items():
-                self.values[name].append(v)
+            self.rows.put("w", self.count, w)
+            for number, (_, v) in enumerate(values):
+                self.rows.put(f"observed-{number}", self.count, v)
         else:
-            rows = {name: _moments(v) for name, v in [*zip(self.names, w.T, strict=True), *values.items()]}
-            for name, row in rows.items():
-                self.stats.setdefault(name, []).append(row)
+            table = [_moments(v) for v in w.T]  # one after the other: a million paths are copied once at a time
+            table += [_moments(v) for _, v in values]
+            self.rows.put("moments", self.count, np.array(table))
         self.count += 1
 
     def run(self, steps: NDArray[np.int64], times: Floats, status: Any, ended: Any, meta: dict[str, Any]) -> Run:
-        moments = {
-            name: {
-                "mean": np.array([r[0] for r in rows]), "variance": np.array([r[1] for r in rows]),
-                "quantiles": np.array([r[2] for r in rows]).T, "count": np.array([float(r[3]) for r in rows]),
-            }
-            for name, rows in self.stats.items()
-        }  # fmt: skip
-        w = np.stack(self.w, axis=1) if self.keep == "paths" else None
-        seen = {n: np.stack(v, axis=1) for n, v in self.values.items()} if self.keep == "paths" else {}
+        w, seen, moments = None, {}, {}
+        if self.keep == "paths":
+            w = self.rows.column("w", self.count)
+            seen = {name: self.rows.column(f"observed-{q}", self.count) for q, name in enumerate(self.watchers)}
+        else:
+            table = np.array(self.rows.column("moments", self.count))
+            for name, rows in zip([*self.names, *self.watchers], table, strict=True):
+                moments[name] = {stat: rows[:, q].copy() for q, stat in enumerate(_STATS)}
+                moments[name]["quantiles"] = rows[:, len(_STATS) :].T.copy()
         return Run(steps, times, w, seen, status, ended, list(self.names), meta, moments)
 
 
-def _moments(v: Floats) -> tuple[float, float, Floats, int]:
-    good = v[np.isfinite(v)]
+def _moments(values: Floats) -> list[float]:
+    """Mean, variance, count and quantiles of the values that are finite."""
+    good = values[np.isfinite(values)]
     if not len(good):
-        return math.nan, math.nan, np.full(len(QUANTILES), np.nan), 0
+        return [math.nan, math.nan, 0.0, *[math.nan] * len(QUANTILES)]
     with np.errstate(over="ignore"):  # a path about to diverge
         variance = float(good.var(ddof=1)) if len(good) > 1 else 0.0
-    return float(good.mean()), variance, np.quantile(good, QUANTILES), len(good)
-
-
+    mean, count = float(good.mean()), float(len(good))
+    return [mean, variance, count, *np.quantile(good, QUANTILES, overwrite_input=True)]

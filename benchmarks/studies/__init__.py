@@ -1,1 +1,0 @@
-"""Longer studies that print figures of the docs; by name only."""

@@ -1,0 +1,87 @@
+"""Largest errors of minidyn's elementary functions, in units in the last place, against fifty digits.
+
+    python -m benchmarks.ulp            # a million points for each function, about a minute each
+    python -m benchmarks.ulp 10000 exp  # fewer points, one function
+
+Points are uniform where a function turns, and spread over all exponents.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import mpmath
+import numpy as np
+from mpmath import mp, mpf
+
+from minidyn.kernels.vectormath import elementwise
+
+INTERVALS = {  # where the function is neither 0, infinite nor constant
+    "exp": (-745.0, 709.7), "expm1": (-40.0, 709.7), "log": (1e-3, 100.0), "log1p": (-0.999, 30.0), "sin": (-1e6, 1e6),
+    "cos": (-1e6, 1e6), "tan": (-1e4, 1e4), "sinh": (-710.0, 710.0), "cosh": (-710.0, 710.0), "tanh": (-20.0, 20.0),
+    "sech": (-745.0, 745.0), "asin": (-1.0, 1.0), "acos": (-1.0, 1.0), "atan": (-30.0, 30.0), "erf": (-6.5, 6.5),
+    "pow": (-745.0, 709.7),
+}  # fmt: skip
+
+
+def points(name: str, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Arguments for a function: a third in its interval, a third near zero, a third over all exponents."""
+    rng = np.random.default_rng(seed)
+    low, high = INTERVALS[name]
+    part = -(-count // 3)
+    if name == "pow":  # x**y with y log(x) in the interval
+        near = 1.0 + rng.choice([-1.0, 1.0], part) * 10.0 ** rng.uniform(-15, -0.5, part)
+        x = np.concatenate([10.0 ** rng.uniform(-320, 308, part), rng.uniform(0.5, 2.0, part), near])
+        return x, rng.uniform(low, high, len(x)) / np.log(x)
+    wide = rng.choice([-1.0, 1.0], part) * 10.0 ** rng.uniform(-323, 308, part)
+    x = np.concatenate([rng.uniform(low, high, part), rng.uniform(max(low, -1.5), min(high, 1.5), part), wide])
+    if name == "log":
+        x = np.abs(x)
+    if name in ("exp", "expm1", "sinh", "cosh", "sech"):
+        x = x[np.abs(x) < 1000.0]
+    if name in ("asin", "acos"):
+        x = x[np.abs(x) <= 1.0]
+    return (x[x > -1.0] if name == "log1p" else x,)
+
+
+def errors(name: str, args: tuple[np.ndarray, ...]) -> np.ndarray:
+    """How far the compiled function is from the exact value at each point, in ulp of the exact value."""
+    out = np.empty(len(args[0]))
+    elementwise(name)(*args, out)
+    exact: Any = mpmath.power if name == "pow" else getattr(mp, name)
+    with mp.workdps(50):
+        return np.array([_ulp(got, exact(*map(mpf, each))) for got, *each in zip(out, *args, strict=True)])
+
+
+def _ulp(got: float, want: Any) -> float:
+    nearest = float(want)
+    if np.isinf(nearest) or np.isinf(got):
+        return 0.0 if nearest == got else np.inf
+    return float(abs(mpf(float(got)) - want) / mpf(float(np.spacing(abs(nearest)))))
+
+
+def main(count: int = 1_000_000, *names: str) -> None:
+    """Print the largest error of each function and the time per element in a loop."""
+    for name in names or INTERVALS:
+        args = points(name, count)
+        found = errors(name, args)
+        worst = int(np.argmax(np.where(np.isnan(found), np.inf, found)))
+        at = ", ".join(repr(float(a[worst])) for a in args)
+        print(f"{name:6s} {len(found):8d} points, at most {found[worst]:.3f} ulp, at {at}; {speed(name):.2f} ns")
+
+
+def speed(name: str) -> float:
+    """Nanoseconds per element of a loop over 4096 numbers."""
+    args = tuple(a[:4096].copy() for a in points(name, 3 * 4096))
+    out, run, best = np.empty(len(args[0])), elementwise(name), np.inf
+    for _ in range(200):
+        began = time.perf_counter()
+        run(*args, out)
+        best = min(best, time.perf_counter() - began)
+    return best / len(out) * 1e9
+
+
+if __name__ == "__main__":
+    main(*(int(a) if a.isdigit() else a for a in sys.argv[1:]))  # type: ignore[arg-type]

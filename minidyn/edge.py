@@ -1,0 +1,126 @@
+"""What happens at the edge of stability: sharpness in the rule's own metric, its threshold, the oscillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.errors import InputError
+from minidyn.flows import CentralFlow, RodFlow, SubquadraticFlow
+from minidyn.flows.base import Flow
+from minidyn.flows.twostep import TwoStep
+from minidyn.kernels.random import seed_key
+from minidyn.maps import Map
+from minidyn.simulate.engines import make_engine, whole
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EdgeRun:
+    """What `edge` returns; arrays of shape (T,), one number per save, NaN after an end.
+
+    steps : step numbers.
+    sharpness : largest curvature in the rule's own metric, in which its threshold is always `2/lr`: of
+        `P^(1/2) H P^(1/2)` with `P = 1` for gradient descent, `1/(1 + beta)` for heavy ball,
+        `(1 - beta1)/(1 + beta1)/(sqrt(v) + eps)` for Adam; taken at the centre of successive iterates.
+    threshold : `2/lr`.  distance : `sharpness - threshold`, positive beyond the edge.
+    amplitude : label -> half the distance of successive iterates of the map, `|d|` of rod and subquadratic flow,
+        `sqrt(tr S)` of the central flow.
+    """
+
+    steps: NDArray[np.int64]
+    sharpness: Floats
+    threshold: float
+    amplitude: dict[str, Floats]
+
+    @property
+    def distance(self) -> Floats:
+        """How far the sharpness lies beyond the threshold."""
+        return self.sharpness - self.threshold
+
+    def summary(self, rows: int = 8) -> str:
+        """A table over the steps."""
+        chosen = np.unique(np.linspace(0, len(self.steps) - 1, min(rows, len(self.steps))).round().astype(int))
+        head = ["step", "sharpness", "- 2/lr", *(f"amplitude, {label}" for label in self.amplitude)]
+        table = [head] + [
+            [f"{self.steps[i]:,}", f"{self.sharpness[i]:.4g}", f"{self.distance[i]:+.3g}",
+             *(f"{v[i]:.3g}" for v in self.amplitude.values())]
+            for i in chosen
+        ]  # fmt: skip
+        widths = [max(len(r[c]) for r in table) for c in range(len(head))]
+        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in table)
+
+
+def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int | None = None, first_step: int = 1,
+         rtol: float = 1e-8, atol: float = 1e-11) -> EdgeRun:  # fmt: skip
+    """Sharpness over its threshold along a map without noise, and its oscillation beside what flows predict.
+
+    Parameters
+    ----------
+    system : the map; noise is refused.  flows : `RodFlow`, `SubquadraticFlow`, `CentralFlow` of it.
+    w0 : theta (D,) or the map's whole state.  steps, save_every, first_step : as in `simulate`.
+
+    Raises InputError for arguments that do not fit, FlowError where the rule has no threshold (a vanishing
+    accumulator with `eps = 0`).
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> gd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
+    >>> seen = md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=40, save_every=20)
+    >>> print(seen.summary())
+    step  sharpness  - 2/lr  amplitude, GD  amplitude, rod flow
+       0      21.23   +1.23          0.106                0.106
+      20      19.44  -0.555         0.0856                0.109
+      40      18.87   -1.13         0.0106               0.0146
+    """
+    if not isinstance(system, Map) or system.noise is not None:
+        raise InputError("edge looks at a Map without noise; drop the noise.")
+    for flow in flows:
+        if not isinstance(flow, (RodFlow, SubquadraticFlow, CentralFlow)):
+            raise InputError(f"{flow!r} predicts no oscillation: use RodFlow, SubquadraticFlow or CentralFlow.")
+    steps = whole("steps", steps, 1)
+    save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
+    saves = np.array([*range(0, steps, save_every), steps])
+    two = TwoStep(system)
+    z = np.asarray(w0, dtype=float)
+    z = z if z.shape == (two.size,) else system.initial_state(system.loss.check(z, "w0"))
+    if z.ndim != 1:
+        raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
+    found = np.full((2, len(saves)), np.nan)
+    place, at = 0, 0
+    while place < len(saves) and np.isfinite(z).all():
+        after = two.step(z, first_step + at)
+        if at == saves[place]:
+            found[:, place] = _look(two, z, after, first_step + at)
+            place += 1
+        z, at = after, at + 1
+    threshold = 2.0 / system.lr()
+    amplitude = {system.rule.name: found[1]}
+    for flow in flows:
+        amplitude[flow.name] = _predicted(flow, w0, saves, rtol, atol)
+    return EdgeRun(saves, found[0] * threshold, threshold, amplitude)
+
+
+def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]:
+    """Sharpness over its threshold at the centre of a pair, and half the pair's length in theta."""
+    if not np.isfinite(after).all():
+        return np.nan, np.nan
+    relative, _ = two.relative_hessian(0.5 * (z + after), k + 1.0)
+    return float(np.linalg.eigvalsh(relative)[-1]), float(0.5 * np.linalg.norm((after - z)[: two.dim]))
+
+
+def _predicted(flow: Any, w0: ArrayLike, saves: NDArray[np.int64], rtol: float, atol: float) -> Floats:
+    start = np.atleast_2d(flow.start(np.asarray(w0, dtype=float)))
+    engine: Any = make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, 1, 1, 1)
+    out, done = np.full(len(saves), np.nan), 0
+    for i, save in enumerate(saves):
+        if save > done:
+            engine.advance(done, int(save) - done)
+            done = int(save)
+        if np.isfinite(engine.points[0]).all():
+            out[i] = flow.amplitude(engine.points[0])
+    return out

@@ -1,0 +1,159 @@
+"""Rod flow: the centre and the half-length of two successive iterates, as an ordinary differential equation.
+
+Per step, on the whole state of any rule, with the even and odd parts `F_e`, `F_o` of its map,
+
+    dc/dk = F_e(c, d) - c        dd/dk = -F_o(c, d) - d
+
+Source: theory of the period-two orbit, Ma, Kunin, Wu, Ying (2022); the flow, Regis, Chewi (2026).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.flows.base import Flow
+from minidyn.flows.twostep import TwoStep, add_rule_kernels
+from minidyn.kernels import Source
+from minidyn.maps import Map
+
+# mypy: disable-error-code="no-untyped-def"
+
+Floats = NDArray[np.float64]
+
+
+def _field(fns, w, k, hp, c, d, nz, fp, b, f):
+    grad, rule_step = fns
+    size = w.shape[0] // 2
+    dim = np.int64(fp[0])
+    theta = np.empty(dim)
+    g = np.empty(dim)
+    z = np.empty(size)
+    plus = np.empty(size)
+    minus = np.empty(size)
+    for i in range(size):
+        z[i] = w[i] + w[size + i]
+    for i in range(dim):
+        theta[i] = z[i]
+    grad(theta, c, d, g)
+    rule_step(z, g, k + 1.0 + fp[1], hp, plus)
+    for i in range(size):
+        z[i] = w[i] - w[size + i]
+    for i in range(dim):
+        theta[i] = z[i]
+    grad(theta, c, d, g)
+    rule_step(z, g, k + 1.0 + fp[1], hp, minus)
+    total = 0.0
+    for i in range(size):
+        b[i] = 0.5 * (plus[i] + minus[i]) - w[i]
+        b[size + i] = 0.5 * (minus[i] - plus[i]) - w[size + i]
+        total += abs(b[i]) + abs(b[size + i])
+    if total < np.inf:
+        return 0
+    return 6
+
+
+def _stay(fns, w, hp, c, d, nz, fp):
+    return 0
+
+
+class RodFlow(Flow):
+    """Centre `c` and half-difference `d` of two successive iterates: `dc/dk = F_e - c`, `dd/dk = -F_o - d`.
+
+    The state is `(c, d)`, each as long as the map's state `z`; it starts from the first pair of iterates, and
+    `compare` holds the centre against the map's mid-points `(theta_k + theta_{k+1}) / 2`. It needs neither a
+    manifold nor a stable minimum: where the rule is stable `d` dies out, beyond its threshold `d` grows until the
+    loss's curvature over the length of the rod is the threshold's.
+
+    Parameters
+    ----------
+    system : the map of any rule; its noise is left out.
+    first_step : the number of the map's first step (see `simulate`).
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> gd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
+    >>> flow = md.RodFlow(gd)
+    >>> flow.drift([5.0, 0.0, 0.0, 0.5]).round(4)  # the rod grows: the curvature along it exceeds 2 / lr
+    array([-1.2011,  0.    ,  0.    ,  2.015 ])
+    """
+
+    name: ClassVar[str] = "rod flow"
+    reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022); Regis, Chewi (2026)"
+    needs: ClassVar[tuple[str, ...]] = ("grad", "rule_step")
+    field: ClassVar[Any] = staticmethod(_field)
+    retract: ClassVar[Any] = staticmethod(_stay)
+    centred: ClassVar[bool] = True
+
+    def __init__(self, system: Map, first_step: int = 1):
+        super().__init__(system)
+        self.first_step = first_step
+        self.steps = TwoStep(system)
+
+    @property
+    def size(self) -> int:
+        """Twice the length of the map's state: centre and half-difference."""
+        return 2 * self.map.components
+
+    @cached_property
+    def source(self) -> Source:
+        src = Source(f"rod flow of {self.map.rule.name} on {self.map.loss}")
+        add_rule_kernels(src, self.map)
+        return src
+
+    def numbers(self, w0: Floats) -> Floats:
+        return np.array([float(self.dim), self.first_step - 1.0])
+
+    def start(self, w0: ArrayLike) -> Floats:
+        """Centre and half-difference (..., size) of the first two iterates from theta or the map's whole state."""
+        self.theta(w0)
+        return np.concatenate(self.steps.first_pair(w0, self.first_step), axis=-1)
+
+    def amplitude(self, w: ArrayLike) -> Any:
+        """Half the distance between successive iterates of theta, `|d|`, at states of the flow (..., size)."""
+        half = self.map.components
+        return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
+
+    def explain(self, code: int) -> str:
+        if code == 6:
+            return "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
+        return super().explain(code)
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y = sp.symbols("x y")
+        >>> flow = md.RodFlow(md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1)))
+        >>> print(flow.describe(w=[4.0, 0.0, 0.0, 0.1]).splitlines()[-2])
+        validity: the flip eigenvalue mu of dF/dz near -1; here |1 + mu| = 0.3
+        """
+        rule = self.map.rule
+        if latex:
+            equations = [
+                r"$\dot c = \tfrac1\eta[F_e(c,\delta) - c],\quad \dot\delta = \tfrac1\eta[-F_o(c,\delta) - \delta]$",
+                r"$F_{e,o}(c,\delta) = \tfrac12[F(c+\delta) \pm F(c-\delta)]$",
+            ]
+        else:
+            equations = [
+                "  dc/dk = F_e(c, d) - c,  dd/dk = -F_o(c, d) - d",
+                "  F_e, F_o = [F(c + d) +- F(c - d)] / 2",
+            ]
+        return "\n".join([
+            f"Rod flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
+            "state: centre c and half-difference d of two successive iterates; clock: t = lr k; noise: left out",
+            "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the loss",
+            "order: one step of length one is the map's own pair exactly; O(lr) at fixed t while it drifts slowly",
+            "validity: the flip eigenvalue mu of dF/dz near -1" + self._validity(w),
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+    def _validity(self, w: ArrayLike | None) -> str:
+        if w is None:
+            return ""
+        centre = self.check(w)[: self.map.components]
+        values = np.linalg.eigvals(self.steps.jacobian(centre, float(self.first_step)))
+        return f"; here |1 + mu| = {abs(1.0 + values.real.min()):.3g}"

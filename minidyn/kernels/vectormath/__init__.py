@@ -1,0 +1,60 @@
+"""Elementary functions without branches, within 2 ulp over the whole range of doubles.
+
+They are plain arithmetic on numbers and on their bits, so LLVM works on 8 (or 4, or 2) arguments at once in
+any loop, and every function has the same bits wherever it runs: alone, in a loop, inlined or not. `a*b + c`
+is one rounding as the text says it (`fma=True`).
+"""
+
+from functools import cache
+from typing import Any
+
+from minidyn.compiler.cache import load_module
+from minidyn.kernels.vectormath.circle import acos, asin, atan, cos, sin, tan
+from minidyn.kernels.vectormath.exponential import cosh, exp, expm1, sech, sinh, tanh
+from minidyn.kernels.vectormath.gauss import erf
+from minidyn.kernels.vectormath.logarithm import log, log1p, pow
+
+__all__ = [
+    "acos",
+    "asin",
+    "atan",
+    "cos",
+    "cosh",
+    "elementwise",
+    "erf",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "pow",
+    "sech",
+    "sin",
+    "sinh",
+    "tan",
+    "tanh",
+]  # fmt: skip
+
+
+@cache
+def elementwise(name: str) -> Any:
+    """`f(x, out)`, or `pow(x, y, out)`, that applies one of these functions to every element of an array.
+
+    >>> import numpy as np
+    >>> out = np.empty(3)
+    >>> elementwise("exp")(np.array([0.0, 1.0, -np.inf]), out)
+    >>> out
+    array([1.        , 2.71828183, 0.        ])
+    """
+    args = "x, y" if name == "pow" else "x"
+    given = ", ".join(f"{a}[i]" for a in args.split(", "))
+    return load_module(f'''"""{name} of every element of an array."""
+
+from minidyn.compiler import jit
+from minidyn.kernels.vectormath import {name}
+
+
+@jit(noalias=True)
+def apply({args}, out):
+    for i in range(out.shape[0]):
+        out[i] = {name}({given})
+''').apply

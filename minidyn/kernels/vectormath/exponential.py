@@ -1,0 +1,173 @@
+"""The exponential function and its hyperbolic relatives.
+
+`exp(x) = 2^k (1 + p)` with `k` the whole number nearest to `x/log 2` and `p = expm1(x - k log 2)`, a polynomial.
+The power of two is applied as two factors `s t`, so that results may be subnormal and the largest do not
+overflow too early. tanh and sech share nearly all: where a kernel needs both, LLVM computes it once.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from minidyn.compiler import jit
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+inline = partial(jit, inline=True, fma=True)
+_U = np.uint64
+WHOLE = 6755399441055744.0  # 1.5*2^52: added, it rounds to whole numbers that stand in the lowest bits
+ONE = _U(0x3FF0000000000000)  # the bits of 1.0
+TWO_ONES = _U(0x7FE0000000000000)  # twice as many: minus the bits of 2^n, those of 2^-n
+PER_LOG2 = 1.4426950408889634
+LOG2_HIGH = 0.693147180559663  # 42 bits, so that its product with k is exact
+LOG2_LOW = 2.8235290563031577e-13
+_LIMIT = 800.0  # beyond, exp is 0 or inf in any case
+
+
+@inline
+def expm1_series(r, low):
+    """exp(r + low) - 1 for |r| <= log(2)/2; odd and even powers apart, so that they do not wait for each other."""
+    z = r * r
+    even = 2.0911367871348534e-09
+    even = even * z + 2.7557282693108636e-07
+    even = even * z + 2.4801587317322748e-05
+    even = even * z + 0.0013888888888886517
+    even = even * z + 0.041666666666666664
+    even = even * z + 0.5
+    odd = 2.5100569275813683e-08
+    odd = odd * z + 2.75572680728901e-06
+    odd = odd * z + 0.00019841269863303223
+    odd = odd * z + 0.008333333333330011
+    odd = odd * z + 0.16666666666666669
+    return r + (z * (odd * r + even) + (low * r + low))
+
+
+@inline
+def power_of_two(x):
+    """(k, s, t): the whole number k nearest to x/log(2), and `2^k = s t`."""
+    shifted = x * PER_LOG2 + WHOLE
+    k = shifted - WHOLE
+    half = k * 0.5 + WHOLE
+    h = np.float64(half).view(_U)
+    s = _U((h << _U(52)) + ONE).view(np.float64)
+    return k, s, _U(((np.float64(shifted).view(_U) - h) << _U(52)) + ONE).view(np.float64)
+
+
+@inline
+def exp_parts(x):
+    """(p, s, t) with `exp(x) = (1 + p) s t`; s and t are powers of two."""
+    x = _LIMIT if x > _LIMIT else x
+    x = -_LIMIT if x < -_LIMIT else x
+    k, s, t = power_of_two(x)
+    return expm1_series((x - k * LOG2_HIGH) - k * LOG2_LOW, 0.0), s, t
+
+
+@inline
+def exp(x):
+    """The exponential function."""
+    p, s, t = exp_parts(x)
+    return ((1.0 + p) * t) * s
+
+
+@inline
+def expm1_parts(x):
+    """(m, s) with `exp(x) - 1 = m s`, s a power of two; what r lost by rounding is added to first order."""
+    x = _LIMIT if x > _LIMIT else x
+    x = -_LIMIT if x < -_LIMIT else x
+    k, s, t = power_of_two(x)
+    high = x - k * LOG2_HIGH
+    r = high - k * LOG2_LOW
+    lost = (high - r) - k * LOG2_LOW
+    return expm1_series(r, lost) * t + (t - _U(TWO_ONES - np.float64(s).view(_U)).view(np.float64)), s
+
+
+@inline
+def expm1(x):
+    """`exp(x) - 1`."""
+    m, s = expm1_parts(x)
+    return math.copysign(m * s, x)
+
+
+@inline
+def cosh(x):
+    """The hyperbolic cosine, `e + 1/(4 e)` with `e = exp|x|/2`."""
+    p, s, t = exp_parts(abs(x))
+    e = ((1.0 + p) * t) * (0.5 * s)
+    return e + 0.25 / e
+
+
+@inline
+def rise_series(r):
+    """(p, p_low): exp(r) - 1 for -log(2)/4 <= r <= 3/4 log(2), and what p lost by its last rounding."""
+    z = r * r
+    even = 2.486228889024917e-08
+    even = even * z + 2.755737539112921e-06
+    even = even * z + 0.00019841269849170436
+    even = even * z + 0.00833333333333104
+    even = even * z + 0.16666666666666666
+    odd = 2.390752391041752e-09
+    odd = odd * z + 2.7561183936960253e-07
+    odd = odd * z + 2.4801584476347785e-05
+    odd = odd * z + 0.0013888888889410829
+    odd = odd * z + 0.0416666666666664
+    tail = even * r + (odd * z + 0.5)
+    p = z * tail + r
+    return p, z * tail - (p - r)
+
+
+@inline
+def hyperbolic_parts(x):
+    """(p, v, q, s, t) with `exp|x| = (1 + p)/(s t)`, s and t powers of two, `v = (1 + p)^2 - 1`, `q = (s t)^2`.
+
+    `tanh|x| = (v + 1 - q)/(v + 1 + q)`. Here k starts later, so that p keeps its digits up to |x| = 1/2.
+    """
+    a = abs(x)
+    a = _LIMIT if a > _LIMIT else a
+    shifted = (a * PER_LOG2 - 0.25) + WHOLE
+    k = shifted - WHOLE
+    h = np.float64(k * 0.5 + WHOLE).view(_U)
+    s = _U(ONE - (h << _U(52))).view(np.float64)
+    t = _U(ONE - ((np.float64(shifted).view(_U) - h) << _U(52))).view(np.float64)
+    p, low = rise_series((a - k * LOG2_HIGH) - k * LOG2_LOW)
+    g = s * t
+    return p, (p + p) + (p * p + (low + low)), g * g, s, t
+
+
+@inline
+def quotient(top, v, c):
+    """`top/(v + c)` as if it were rounded once; c is near one, with few digits."""
+    d = v + c
+    lost = v - (d - c)
+    inverse = 1.0 / d
+    y = top * inverse
+    return ((top - y * d) - y * lost) * inverse + y
+
+
+@inline
+def tanh(x):
+    """The hyperbolic tangent; beyond 1 its distance from 1 is what is computed."""
+    _, v, q, _, _ = hyperbolic_parts(x)
+    far = abs(x) > 1.0
+    top = v + (1.0 - q)
+    y = quotient(2.0 * q if far else top, v, 1.0 + q)
+    return math.copysign(1.0 - y if far else y, x)
+
+
+@inline
+def sech(x):
+    """`1/cosh(x)`, without overflow."""
+    p, v, q, s, t = hyperbolic_parts(x)
+    return (quotient(2.0 + 2.0 * p, v, 1.0 + q) * t) * s
+
+
+@inline
+def sinh(x):
+    """The hyperbolic sine."""
+    p, v, q, s, t = hyperbolic_parts(x)
+    y = quotient(v + (1.0 - q), p, 1.0)
+    a = _U(TWO_ONES - np.float64(s).view(_U)).view(np.float64)
+    b = _U(TWO_ONES - np.float64(t).view(_U)).view(np.float64)
+    return math.copysign((y * b) * (0.5 * a), x)

@@ -1,0 +1,48 @@
+"""The error function."""
+
+from __future__ import annotations
+
+import math
+
+from minidyn.kernels.vectormath.exponential import exp, inline
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+
+@inline
+def erf(x):
+    """The error function: an odd polynomial below 1, `1 - exp(-a^2) q(a)` above, q in powers of (a - 3)/(a + 3)."""
+    a = abs(x)
+    a = 6.0 if a > 6.0 else a
+    z = a * a
+    p = -7.795898827002142e-10
+    p = p * z + 1.3720064546777686e-08
+    p = p * z - 1.6208483801871705e-07
+    p = p * z + 1.6447424703317362e-06
+    p = p * z - 1.492473690741966e-05
+    p = p * z + 0.00012055294904839707
+    p = p * z - 0.0008548325975389692
+    p = p * z + 0.0052239776071164225
+    p = p * z - 0.02686617064323777
+    p = p * z + 0.11283791670945006
+    p = p * z - 0.37612638903183543
+    p = p * z + 0.12837916709551256
+    inner = a * p + a
+    t = (a - 3.0) / (a + 3.0)
+    q = 1.2788558712579627e-06
+    q = q * t + 2.022548566774174e-06
+    q = q * t - 8.007606751362244e-06
+    q = q * t - 1.2848453970975886e-05
+    q = q * t + 6.406177754203172e-05
+    q = q * t + 4.525465364626433e-05
+    q = q * t - 0.000597062350142508
+    q = q * t + 0.0007077464503100413
+    q = q * t + 0.004269136347500596
+    q = q * t - 0.02439249931851318
+    q = q * t + 0.07166583719774912
+    q = q * t - 0.1501159365007832
+    q = q * t + 0.24560380171233193
+    q = q * t - 0.3262335600430372
+    q = q * t + 0.17900115118138996
+    outer = 1.0 - exp(-z) * q
+    return math.copysign(inner if a < 1.0 else outer, x)

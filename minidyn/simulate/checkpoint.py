@@ -1,0 +1,325 @@
+"""A run that survives: its state on disk, replaced whole every few seconds, and its saves in files that only grow.
+
+A checkpoint is a folder. `state` holds the engine's arrays, how far the run is, how long each file of saves was then,
+and what the run is; it is written under another name, synced and renamed, so at any instant it is whole. A file of
+saves has one row per save. What stands behind the rows that `state` counts was written after it and is written again,
+with the same bits, when the run goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.errors import ArchiveError, InputError, advice
+from minidyn.simulate.recording import MemoryRows, Recorder, Rows
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two runs on one checkpoint go unnoticed there
+    fcntl = None  # type: ignore[assignment]
+
+Floats = NDArray[np.float64]
+SECONDS = 5.0  # between two states,
+SPARE = 20.0  # and so many times what writing one takes
+_FORMAT = 1
+_MAGIC = b"minidyn checkpoint\n"
+_SUFFIX = ".rows"
+_BLOCK = 2**24
+
+
+class Stateful(Protocol):
+    """What a checkpoint asks of an engine: its arrays, and to go on from them."""
+
+    def state(self) -> dict[str, NDArray[Any]]: ...
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
+
+
+class Keeper:
+    """Where a run's saves go, and where it starts: in memory, from step 0."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+        self.seconds = 0.0  # that earlier attempts took
+
+    def resume(self, engine: Stateful, recorder: Recorder) -> int:
+        """Put engine and recorder where the last attempt left them; the steps done."""
+        return 0
+
+    def note(self, done: int, engine: Stateful, recorder: Recorder, last: bool = False) -> None:
+        """Write the state, if it is time to."""
+
+
+@contextmanager
+def keeper(path: Any, identity: Mapping[str, Any], saves: int) -> Iterator[Keeper]:
+    """The keeper of a run: a `Checkpoint` where a path is given, memory otherwise."""
+    if path is None:
+        yield Keeper(MemoryRows(saves))
+        return
+    checkpoint = Checkpoint(_folder(path), identity)
+    try:
+        checkpoint.open()
+        yield checkpoint
+    finally:
+        checkpoint.close()
+
+
+def stored_seed(path: Any) -> Any:
+    """The seed of the run in a checkpoint, None where there is none: a run without a seed resumes with its own."""
+    file = _folder(path) / "state"
+    if not file.is_file():
+        return None
+    with _reading(file), file.open("rb") as source:
+        return json.loads(_header(source)["identity"]["seed"])
+
+
+class Checkpoint(Keeper):
+    """A run's folder on disk."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self.folder, self.identity = folder, {name: str(value) for name, value in identity.items()}
+        super().__init__(FileRows(folder, self._guarded))
+        self.rows: FileRows
+        self.safe = -1  # the step of the state on disk
+        self._lock: Any = None
+        self._began = time.perf_counter()
+        self._due = 0.0
+
+    # -- opening ---------------------------------------------------------------------------------
+    def open(self) -> None:
+        """Make the folder or take it over; refuses one that holds something else, or that another run is using."""
+        with self._guarded():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            names = {p.name for p in self.folder.iterdir()}
+            foreign = sorted(n for n in names if not _is_own(n))
+            if foreign:
+                raise InputError(
+                    f"the checkpoint folder {self.folder} holds other things ({foreign[0]}); give a folder of its own."
+                )
+            self._lock = (self.folder / "lock").open("ab")
+            try:
+                if fcntl is not None:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    f"another run is writing the checkpoint {self.folder}; wait for it or give another folder."
+                ) from None
+            for left in self.folder.glob("state.*.tmp"):
+                left.unlink()
+
+    def close(self) -> None:
+        self.rows.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def resume(self, engine: Stateful, recorder: Recorder) -> int:
+        file = self.folder / "state"
+        if not file.exists():
+            return 0
+        with _reading(file), file.open("rb") as source:
+            header = _header(source)
+            self._check(header)
+            arrays = _arrays(source, header)
+        self.rows.check(header["rows"])
+        engine.restore(arrays)
+        recorder.count, self.seconds, self.safe = header["saves"], header["seconds"], header["done"]
+        return int(header["done"])
+
+    def _check(self, header: Mapping[str, Any]) -> None:
+        """Refuse the state of another run, or of another version: it could not go on with the same bits."""
+        theirs = header["identity"]
+        for name in [*self.identity, *(n for n in theirs if n not in self.identity)]:
+            there, here = theirs.get(name, "not given"), self.identity.get(name, "not given")
+            if there != here:
+                raise InputError(
+                    f"the checkpoint {self.folder} belongs to another run: {name} is {_short(there)} there and "
+                    f"{_short(here)} here; give another path, or delete it to start anew."
+                )
+
+    # -- writing ---------------------------------------------------------------------------------
+    def note(self, done: int, engine: Stateful, recorder: Recorder, last: bool = False) -> None:
+        now = time.perf_counter()
+        if not last and now < self._due:
+            return
+        self.rows.sync()
+        header = {
+            "format": _FORMAT, "identity": self.identity, "done": done, "saves": recorder.count,
+            "seconds": self.seconds + now - self._began, "rows": self.rows.lengths(),
+        }  # fmt: skip
+        with self._guarded():
+            _write_state(self.folder, header, engine.state())
+        self.safe = done
+        after = time.perf_counter()
+        self._due = after + max(SECONDS, SPARE * (after - now))
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Disk errors as one sentence that says where the run is safe."""
+        try:
+            yield
+        except OSError as error:
+            lost = self.safe >= 0 and not self.folder.is_dir()
+            why = "its folder is gone; bring it back or choose another path" if lost else advice(error)
+            rest = f"; it is good up to step {self.safe:,}, and the same call goes on from there" * (self.safe >= 0)
+            raise ArchiveError(f"Cannot write the checkpoint {self.folder}: {why}{rest}.") from error
+
+
+class FileRows:
+    """Rows in files that only grow: (T, paths, ...) on disk, mapped into memory as (paths, T, ...)."""
+
+    def __init__(self, folder: Path, guarded: Callable[[], Any]):
+        self.folder, self.guarded = folder, guarded
+        self.files: dict[str, BinaryIO] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.sums: dict[str, tuple[int, int]] = {}  # length in bytes and CRC-32 of what is written
+
+    def put(self, name: str, turn: int, row: Floats) -> None:
+        data = np.ascontiguousarray(row, np.float64)
+        self.shapes[name] = data.shape
+        with self.guarded():
+            file = self._file(name)
+            file.seek(turn * data.nbytes)
+            file.write(data.data)
+        before = self.sums.get(name, (0, 0))[1] if turn else 0
+        self.sums[name] = ((turn + 1) * data.nbytes, zlib.crc32(data.data, before))
+
+    def column(self, name: str, count: int) -> Floats:
+        """The first `count` rows as (paths, count, ...), read from disk where they are looked at."""
+        with self.guarded():
+            self._file(name).flush()
+        shape = (count, *self.shapes[name])
+        if 0 in shape:
+            return np.empty((shape[1], count, *shape[2:]))
+        return np.memmap(self.folder / (name + _SUFFIX), np.float64, "r", shape=shape).swapaxes(0, 1)
+
+    def sync(self) -> None:
+        """Everything that was put is on disk."""
+        with self.guarded():
+            for file in self.files.values():
+                file.flush()
+                os.fsync(file.fileno())
+
+    def lengths(self) -> dict[str, Any]:
+        """What a state must know of the files."""
+        return {name: [*self.sums[name], *self.shapes[name]] for name in self.sums}
+
+    def check(self, lengths: Mapping[str, Any]) -> None:
+        """Take over the files of an earlier attempt, whose rows must be as they were."""
+        for name, (length, crc, *shape) in lengths.items():
+            path, total, left = self.folder / (name + _SUFFIX), 0, length
+            with _reading(path), path.open("rb") as source:
+                while left and (block := source.read(min(left, _BLOCK))):
+                    total, left = zlib.crc32(block, total), left - len(block)
+            if left or total != crc:
+                raise _damaged(path)
+            self.sums[name], self.shapes[name] = (length, crc), tuple(shape)
+
+    def _file(self, name: str) -> BinaryIO:
+        if name not in self.files:
+            path = self.folder / (name + _SUFFIX)
+            self.files[name] = path.open("r+b" if path.exists() else "x+b")
+        return self.files[name]
+
+    def close(self) -> None:
+        for file in self.files.values():
+            with suppress(OSError):  # a full disk was reported when the row was put
+                file.close()
+
+
+# -- the state file ------------------------------------------------------------------------------
+
+
+def _write_state(folder: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Replace the state in one move: whoever is killed leaves the older one or the new one."""
+    temporary = folder / f"state.{os.getpid()}.tmp"
+    contents: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    header["arrays"] = [[name, a.dtype.str, list(a.shape)] for name, a in contents.items()]
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with temporary.open("xb") as file:
+            parts: list[Any] = [_MAGIC, json.dumps(header).encode() + b"\n"]
+            for part in parts + [a.data for a in contents.values() if a.size]:
+                digest.update(part)
+                file.write(part)
+            file.write(digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / "state")
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    with suppress(OSError):  # a folder cannot be synced everywhere
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _header(source: BinaryIO) -> dict[str, Any]:
+    """What a state says before its arrays."""
+    if source.readline() != _MAGIC:
+        raise ValueError("no checkpoint")
+    header: dict[str, Any] = json.loads(source.readline())
+    if header["format"] != _FORMAT:
+        raise InputError(
+            f"the checkpoint {source.name} has format {header['format']} and this minidyn reads {_FORMAT}; "
+            "finish it with the minidyn that began it."
+        )
+    return header
+
+
+def _arrays(source: BinaryIO, header: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of a state, whose seal must fit."""
+    arrays = {name: np.empty(shape, dtype) for name, dtype, shape in header["arrays"]}
+    for a in arrays.values():
+        if a.size and source.readinto(a.data) != a.nbytes:  # type: ignore[attr-defined]
+            raise ValueError("cut short")
+    end, seal = source.tell(), source.read()
+    source.seek(0)
+    digest, left = hashlib.blake2b(digest_size=16), end
+    while left and (block := source.read(min(left, _BLOCK))):
+        digest.update(block)
+        left -= len(block)
+    if digest.digest() != seal:
+        raise ValueError("damaged")
+    return arrays
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ArchiveError:
+    return ArchiveError(f"the checkpoint's file {path} is missing or damaged; delete the folder to start anew.")
+
+
+def _is_own(name: str) -> bool:
+    return name in ("state", "lock") or name.endswith(_SUFFIX) or (name.startswith("state.") and name.endswith(".tmp"))
+
+
+def _folder(path: Any) -> Path:
+    try:
+        return Path(os.fsdecode(path)).expanduser()
+    except TypeError:
+        raise InputError(f"checkpoint must be the path of a folder, not {path!r}.") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"

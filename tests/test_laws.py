@@ -1,0 +1,109 @@
+"""Distances between laws: their values, their noise, and what could be seen."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import minidyn as md
+from minidyn.laws import DISTANCES, LawRow, distances
+
+RNG = np.random.default_rng
+
+
+def test_values_are_scipys():
+    """Wasserstein-1, KS and energy distance are those of scipy, with ties and unequal sizes too."""
+    for seed in range(5):
+        rng = RNG(seed)
+        a, b = rng.normal(size=40), rng.gamma(2, size=55)
+        if seed > 2:
+            a, b = a.round(), b.round()
+        found = distances(a, b, False, 3, rng)
+        expected = (
+            scipy.stats.wasserstein_distance(a, b), scipy.stats.ks_2samp(a, b).statistic,
+            scipy.stats.energy_distance(a, b),
+        )  # fmt: skip
+        np.testing.assert_allclose([found[name][0] for name in DISTANCES], expected, rtol=1e-12)
+
+
+def samples(rng, paired, shift=0.0, n=60):
+    """Two samples of one law, apart from a shift: independent, or path by path close together."""
+    a = rng.normal(size=n)
+    b = a * 0.8 + 0.6 * rng.normal(size=n) if paired else rng.normal(size=n)
+    return a, b + shift
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_equal_laws_are_found_different_in_five_percent(paired):
+    """Of 400 pairs of samples of one law 5 % are called different by each distance, within 3.5 standard errors."""
+    count = 400
+    p = np.array([
+        [found[name][2] for name in DISTANCES]
+        for found in (distances(*samples(RNG([9, i]), paired), paired, 99, RNG(i)) for i in range(count))
+    ])  # fmt: skip
+    rates = (p <= 0.05).mean(axis=0)
+    assert (np.abs(rates - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / count)).all(), rates
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_detectable_differences_are_detected(paired):
+    """Laws whose true Wasserstein distance is `detectable` are told apart in at least 80 % of 100 cases."""
+    shift = float(np.mean([distances(*samples(RNG([8, i]), paired), paired, 99, RNG(i))["Wasserstein-1"][4]
+                           for i in range(20)]))  # fmt: skip
+    hits = [
+        distances(*samples(RNG([7, i]), paired, shift), paired, 99, RNG(i))["Wasserstein-1"][2] <= 0.05
+        for i in range(100)
+    ]
+    assert np.mean(hits) >= 0.8
+
+
+def test_common_noise_lets_smaller_differences_be_seen():
+    """For nearly equal pairs the noise is that of the pairs, not that of the samples."""
+    a = RNG(0).normal(size=500)
+    b = a + 0.01 * RNG(1).normal(size=500)
+    together, apart = (distances(a, b, paired, 99, RNG(2))["Wasserstein-1"] for paired in (True, False))
+    assert 20 * together[4] < apart[4]
+
+
+def test_error_is_that_of_repeated_samples():
+    """The bootstrap error of the Wasserstein distance is the spread over repeated samples, within 30 %."""
+    values, errors = np.array([
+        distances(*samples(RNG([6, i]), False, 1.0), False, 99, RNG(i))["Wasserstein-1"][:2] for i in range(200)
+    ]).T  # fmt: skip
+    assert errors.mean() == pytest.approx(values.std(), rel=0.3)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    sgd = md.load_model("valley").map
+    other = md.Map(sgd.loss, sgd.rule, md.GaussianNoise(0.5))  # twice the noise: another law, nearly the same mean
+    flows = [md.QuasistaticFlow(sgd), md.QuasistaticFlow(other), md.GradientFlow(sgd)]
+    return md.compare(sgd, *flows, w0=[2, 0], steps=200, paths=300, rng=0, save_every=100, substeps=10)
+
+
+def test_comparison_tells_the_right_law_from_a_wrong_one(compared):
+    """The right flow is indistinguishable, one with twice the noise is not; a flow without spread has no law."""
+    last = {(law.flow, law.distance): law for law in compared.laws() if law.step == 200 and law.quantity == "x"}
+    right, wrong = list(compared.runs)[1:3]
+    assert {flow for flow, _ in last} == {right, wrong}
+    for name in DISTANCES:
+        assert not last[right, name].distinguishable and last[wrong, name].distinguishable
+        assert last[right, name].value < last[right, name].detectable < last[wrong, name].value
+
+
+def test_verdict_in_words(compared):
+    """The summary says at how many paths laws cannot be told apart, and from where they could; so does a row."""
+    lines = [line for line in compared.summary().splitlines() if line.startswith("  law of x")]
+    assert "indistinguishable at 300 paths; distance (detectable from): W1 " in lines[0]
+    assert "distinguishable" in lines[1] and "indistinguishable" not in lines[1] and len(lines) == 2
+    assert max(map(len, compared.summary().splitlines())) < 160
+    row = LawRow("x", "flow", 40, 2.0, "KS", 0.03, 0.01, 0.4, 0.05, 0.08, 1000)
+    assert str(row) == (
+        "x at step 40: indistinguishable at 1,000 paths, KS distance 0.03 ± 0.01 (p = 0.4); detectable from 0.08"
+    )
+
+
+def test_same_seed_same_rows_after_loading_too(compared, tmp_path):
+    """Laws are a function of the comparison: the same from the file."""
+    compared.save(tmp_path / "c.h5")
+    assert md.load(tmp_path / "c.h5").laws(seed=1) == compared.laws(seed=1)
+    assert compared.laws(seed=2) != compared.laws(seed=1)

@@ -1,0 +1,87 @@
+"""Progress: nested bars on a terminal, lines in the log, silence by default."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import rich.progress
+import sympy as sp
+
+import minidyn as md
+from minidyn.simulate import progress
+
+x = sp.Symbol("x")
+NOISY = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.1), md.GaussianNoise(0.3))
+QUARTIC = md.Map(md.Loss(x**4 / 4, [x]), md.GD(1.0))
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Every look at the clock finds two seconds gone."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            self.now += 2.0
+            return self.now
+
+    monkeypatch.setattr(progress, "time", Clock())
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "200")):
+        monkeypatch.setenv(name, value)
+
+
+def test_a_run_shows_speed_paths_and_time_left(slow, terminal, capfd):
+    """The bar has steps per second, how many paths are alive and the time left."""
+    md.simulate(QUARTIC, [[0.5], [2.0], [0.4]], 40, paths=3, save_every=4, progress=True)
+    shown = capfd.readouterr().err
+    assert "steps/s" in shown and "path-steps/s" in shown and "2 of 3 paths" in shown and "/40" in shown
+
+
+def test_a_study_shows_its_runs_below(slow, terminal, monkeypatch, capfd):
+    """A study's bar says which learning rate is under way, and the runs have their bars below it."""
+    update, texts = rich.progress.Progress.update, []
+
+    def noting(self, task, **fields):
+        texts.append(f"{len(self.tasks)}: {self.tasks[-1].description}: {fields['text']}")
+        update(self, task, **fields)
+
+    monkeypatch.setattr(rich.progress.Progress, "update", noting)
+    md.scaling_study(NOISY, md.GradientFlow, lrs=[0.1, 0.05], w0=[1.0], time=4.0, paths=65, rng=0, progress=True)
+    shown = capfd.readouterr().err
+    assert "scaling study" in shown and not progress._open
+    assert any("lr 0.05, 2 of 2" in text for text in texts)
+    assert any(text.startswith("3: Map: ") and "65 of 65 paths" in text for text in texts)
+    assert not progress._open
+
+
+def test_log_has_the_same_on_demand(slow, monkeypatch, caplog):
+    """At level INFO the logger `minidyn` gets speed, paths and time left, and one line at the end."""
+    monkeypatch.setattr(progress, "_LOGGED", 1.0)
+    with caplog.at_level(logging.INFO, "minidyn"):
+        md.simulate(NOISY, [1.0], 40, paths=3, save_every=4, rng=0)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("of 40 steps" in line and "3 of 3 paths" in line and "s left" in line for line in lines)
+    assert lines[-1].startswith("Map: 40 steps of 3 paths in")
+
+
+def test_python_is_quiet(capfd):
+    """Without a logging set-up nothing is printed, not even for an interrupted run."""
+    code = """
+import sympy as sp, minidyn as md
+x = sp.Symbol("x")
+def stop(w):
+    stop.calls += 1
+    if stop.calls == 3:
+        raise KeyboardInterrupt
+    return w[:, 0]
+stop.calls = 0
+md.simulate(md.Map(md.Loss(x**2, [x]), md.GD(0.1)), [1.0], 40, observe=stop)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

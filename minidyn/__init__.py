@@ -37,6 +37,7 @@ from minidyn.flows import (
     RodFlow,
     StochasticModifiedFlow,
     SubquadraticFlow,
+    SymbolicFlow,
 )
 from minidyn.kernels import cache
 from minidyn.laws import LawRow
@@ -89,6 +90,7 @@ __all__ += [
     "StabilityDiagram",
     "StochasticModifiedFlow",
     "SubquadraticFlow",
+    "SymbolicFlow",
     "edge",
     "escape",
     "flatness",

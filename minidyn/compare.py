@@ -178,7 +178,7 @@ class Comparison:
     def _headline(self) -> str:
         m = self.meta
         noise = "same noise for both" if m.get("coupled") else "independent noise"
-        if all(run.meta.get("method") == "dopri5" for run in list(self.runs.values())[1:]):
+        if all(run.meta.get("noise") == "none" for run in list(self.runs.values())[1:]):
             noise = "no noise in the flow"
         where = "compared on the manifold" if m.get("projected") else "compared as they are"
         if m.get("centred"):

@@ -14,7 +14,8 @@ from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
-from minidyn.simulate.engines import make_engine, whole
+from minidyn.simulate.choose import make_engine
+from minidyn.simulate.engines import whole
 
 Floats = NDArray[np.float64]
 

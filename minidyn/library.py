@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from minidyn import modelfile, noise, rules
 from minidyn.compare import Comparison, compare
-from minidyn.errors import InputError, ModelFileError
+from minidyn.errors import InputError, ManifoldError, ModelFileError
 from minidyn.flows import (
     CentralFlow,
     GradientFlow,
@@ -75,8 +75,14 @@ class Model:
 
     @cached_property
     def manifold(self) -> Manifold:
-        """The minima of the loss."""
-        return Manifold(self.loss)
+        """The minima of the loss, with the model file's chart where it has one."""
+        chart = self.spec.manifold
+        if chart is None:
+            return Manifold(self.loss)
+        try:
+            return Manifold(self.loss, chart=chart.chart, coordinates=chart.coordinates)
+        except (InputError, ManifoldError) as error:
+            raise ModelFileError(f"{self.spec.path or self.name}: [manifold]: {error}") from error
 
     @cached_property
     def w0(self) -> NDArray[np.float64]:

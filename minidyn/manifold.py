@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.charts import Chart
 from minidyn.errors import InputError, ManifoldError
 from minidyn.kernels import pointer
 from minidyn.kernels.linalg import inner, jit, symmetric_eigen
@@ -29,14 +31,22 @@ class Manifold:
     >>> circle = md.Manifold(md.Loss((x**2 + y**2 - 1)**2 / 4, [x, y]))
     >>> circle.project([2.0, 0.0]), circle.dimension([1.0, 0.0])
     (array([1., 0.]), 1)
+
+    With `chart={parameter: expression, ...}` and `coordinates=[symbols]`, closed-form coordinates of the minima,
+    `.chart` is a `Chart` and flows are derived in these coordinates as well. That the chart lies in the minima
+    is proved by sympy or checked numerically; `ManifoldError` says where it does not.
     """
 
-    def __init__(self, loss: Loss, *, gap: float = 1e-7):
+    def __init__(self, loss: Loss, *, chart: Mapping[Any, Any] | None = None, coordinates: Sequence[Any] | None = None,
+                 gap: float = 1e-7):  # fmt: skip
         if not isinstance(loss, Loss):
             raise InputError(f"a Manifold needs a Loss, not {type(loss).__name__}.")
         if not 0 < gap < 1:
             raise InputError(f"gap must lie between 0 and 1, not {gap}.")
         self.loss, self.gap = loss, gap
+        if (chart is None) != (coordinates is None):
+            raise InputError("a chart needs both chart={parameter: expression, ...} and coordinates=[symbols].")
+        self.chart = None if chart is None or coordinates is None else Chart(loss, chart, coordinates, gap)
 
     def project(self, w: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
         """The limit of the gradient flow from `w` (theory's Phi), shape (..., D).

@@ -38,6 +38,7 @@ class Status(IntEnum):
     NO_ORBIT = 20
     PERIOD_FOUR = 21
     CHAOTIC = 22
+    STOPPED = 8
 
     @property
     def label(self) -> str:
@@ -57,6 +58,7 @@ _LABELS = {
     Status.NO_ORBIT: "no period-two orbit",
     Status.PERIOD_FOUR: "orbit of period four or longer",
     Status.CHAOTIC: "chaotic",
+    Status.STOPPED: "stopped by its condition",
 }
 
 

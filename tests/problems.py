@@ -313,3 +313,67 @@ def codimension_one_sgd(
     along = -0.5 * S * T_nnt - lr * s_nt / lam * T_ntt
     across = -0.5 * lr * s_tt * T_ntt / lam
     return along * tau + across * n, lr * s_tt * np.outer(tau, tau)
+
+
+# Initial value problems ----------
+
+
+@dataclass(frozen=True)
+class Initial:
+    """`dw/dt = field(w)`, `w(0) = start`, up to time `end`; the fields are lists of sympy expressions."""
+
+    name: str
+    unknowns: list
+    field: list
+    start: list
+    end: float
+
+
+def _orbit(e: float) -> Initial:
+    """Two bodies at eccentricity e (DETEST, class D)."""
+    x, y, u, v = sp.symbols("x y u v", real=True)
+    r = (x**2 + y**2) ** sp.Rational(3, 2)
+    speed = ((1 + e) / (1 - e)) ** 0.5
+    return Initial(f"orbit {e}", [x, y, u, v], [u, v, -x / r, -y / r], [1 - e, 0, 0, speed], 20.0)
+
+
+def non_stiff() -> list[Initial]:
+    """Problems of every class of DETEST; a clock that runs along makes A3, A5 and E3 autonomous.
+
+    Source: Hull, Enright, Fellen, Sedgwick, *Comparing numerical methods for ODEs* (1972).
+    """
+    x, y, z, u = sp.symbols("x y z u", real=True)
+    chain = list(sp.symbols("c0:10", real=True))
+    decay = [-chain[0], *(chain[i - 1] - chain[i] for i in range(1, 9)), chain[8]]
+    r = sp.sqrt(x**2 + y**2)
+    return [
+        Initial("A1 decay", [x], [-x], [1], 20.0),
+        Initial("A2 Riccati", [x], [-(x**3) / 2], [1], 20.0),
+        Initial("A3 oscillation", [x, u], [x * sp.cos(u), 1], [1, 0], 20.0),
+        Initial("A4 logistic", [x], [x / 4 * (1 - x / 20)], [1], 20.0),
+        Initial("A5 spiral", [x, u], [(x - u) / (x + u), 1], [4, 0], 20.0),
+        Initial("B1 two species", [x, y], [2 * (x - x * y), -(y - x * y)], [1, 3], 20.0),
+        Initial("B2 reactions", [x, y, z], [-x + y, x - 2 * y + z, y - z], [2, 0, 1], 20.0),
+        Initial("B3 nonlinear reactions", [x, y, z], [-x, x - y**2, y**2], [1, 0, 0], 20.0),
+        Initial("B4 torus", [x, y, z], [-y - x * z / r, x - y * z / r, x / r], [3, 0, 0], 20.0),
+        Initial("B5 rigid body", [x, y, z], [y * z, -x * z, -0.51 * x * y], [0, 1, 1], 20.0),
+        Initial("C1 decay chain", chain, decay, [1, *[0] * 9], 20.0),
+        *[_orbit(e) for e in (0.1, 0.5, 0.9)],
+        Initial("E2 van der Pol", [x, y], [y, (1 - x**2) * y - x], [2, 0], 20.0),
+        Initial("E3 Duffing", [x, y, u], [y, x**3 / 6 - x + 2 * sp.sin(2.78535 * u), 1], [0, 0, 0], 20.0),
+    ]
+
+
+def stiff() -> list[Initial]:
+    """Van der Pol at 1e6, Robertson's reactions, and the fall into a valley 1e8 times steeper across than along.
+
+    Source of the first two: Hairer, Wanner, *Solving ODEs II* (1996), section IV.10.
+    """
+    x, y, z = sp.symbols("x y z", real=True)
+    valley = 1e8 * (y - x**2) ** 2 / 2 + (x - 1) ** 2 / 2
+    fast, slow, back = 3e7 * y**2, 0.04 * x, 1e4 * y * z
+    return [
+        Initial("van der Pol 1e6", [x, y], [y, 1e6 * ((1 - x**2) * y - x)], [2, 0], 2.0),
+        Initial("Robertson", [x, y, z], [back - slow, slow - back - fast, fast], [1, 0, 0], 400.0),
+        Initial("valley 1e8", [x, y], [-sp.diff(valley, x), -sp.diff(valley, y)], [-1, 1.5], 4.0),
+    ]

@@ -8,8 +8,9 @@ from minidyn.flows.quasistatic import QuasistaticFlow
 from minidyn.flows.rod import RodFlow
 from minidyn.flows.sme import StochasticModifiedFlow
 from minidyn.flows.subquadratic import SubquadraticFlow
+from minidyn.flows.symbolic import SymbolicFlow
 
 __all__ = [
     "CentralFlow", "Flow", "GradientFlow", "ModifiedFlow", "QuasistaticFlow", "RodFlow", "StochasticModifiedFlow",
-    "SubquadraticFlow",
+    "SubquadraticFlow", "SymbolicFlow",
 ]  # fmt: skip

@@ -16,7 +16,13 @@ from minidyn.kernels.loops import evaluate
 from minidyn.kernels.pointers import flow_signatures
 from minidyn.maps import Map
 
+# mypy: disable-error-code="no-untyped-def"
+
 Floats = NDArray[np.float64]
+
+
+def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
+    return 4
 
 
 class Flow:
@@ -27,11 +33,19 @@ class Flow:
     square root of a step `f` (size, columns) and returns a status code; `retract(fns, w, ...)` puts a point
     back where the flow lives. Both are compiled once per machine; only `fns` belong to one model. The state is
     theta (D,), followed by further numbers where `size` is larger than D (an amplitude, a momentum).
+
+    For stiff solvers a flow may give `jacobian(fns, w, k, hp, c, d, nz, fp, J)`, a compiled function of the kernels
+    named in `jacobian_needs`; otherwise differences of the field are taken. `noise_kind` ("additive", "diagonal",
+    "commutative" or "general") and `reading` ("ito" or "stratonovich") decide which schemes fit.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     field: ClassVar[Any]
     retract: ClassVar[Any]
+    jacobian: ClassVar[Any] = None
+    jacobian_needs: ClassVar[tuple[str, ...]] = ()
+    noise_kind: str = "general"
+    reading: str = "ito"
     columns: int = 0
     rows: int = 0
     centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that
@@ -82,15 +96,23 @@ class Flow:
         """The compiled module."""
         return self.source.load()
 
+    def _needed(self, names: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in names)
+
     @cached_property
     def pointers(self) -> tuple[Any, Any, tuple[Any, ...]]:
         """`field`, `retract` and the kernels that they take, as function pointers."""
-        types = flow_signatures(self.needs)
-        fns = tuple(
-            pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in self.needs
-        )
-        cls = type(self)
-        return compiled(cls.field).pointer(types["field"]), compiled(cls.retract).pointer(types["retract"]), fns
+        types, cls = flow_signatures(self.needs), type(self)
+        field, retract = compiled(cls.field).pointer(types["field"]), compiled(cls.retract).pointer(types["retract"])
+        return field, retract, self._needed(self.needs)
+
+    @cached_property
+    def jacobian_pointers(self) -> tuple[Any, tuple[Any, ...], int]:
+        """`jacobian`, the kernels that it takes, and 1; a function that is never called and 0 where there is none."""
+        function = type(self).jacobian
+        types = flow_signatures(self.jacobian_needs)
+        made = compiled(function if function is not None else _no_jacobian).pointer(types["jacobian"])
+        return made, self._needed(self.jacobian_needs), int(function is not None)
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether the flow has noise (at these starting points)."""
@@ -118,7 +140,7 @@ class Flow:
     def evaluate(self, points: Floats, k: float, numbers: Floats) -> tuple[Floats, Floats]:
         """Change per step (N, size) and noise factor (N, size, columns) at points (N, size), or a FlowError."""
         b, f = np.empty_like(points), np.zeros((len(points), self.size, self.columns))
-        failed = self._fill(points, float(k), numbers, b, f)
+        failed = self.fill(points, float(k), numbers, b, f)
         if failed >= 0:
             row, code = divmod(failed, 64)
             raise FlowError(f"{self.name} at w = {np.round(points[row], 6)}: {self.explain(code)}")
@@ -143,7 +165,7 @@ class Flow:
             )
         return array
 
-    def _fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+    def fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
         """Fill b and f at all points; -1, or 64 i + code for the first point i where the field fails."""
         if self.carries:
             for i, w in enumerate(points):

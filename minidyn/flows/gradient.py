@@ -26,6 +26,16 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     return 0
 
 
+def _jacobian(fns, w, k, hp, c, d, nz, fp, J):
+    hessian, speed = fns
+    hessian(w, c, d, J)
+    rate = speed(k, hp)
+    for i in range(w.shape[0]):
+        for j in range(w.shape[0]):
+            J[i, j] = -rate * J[i, j]
+    return 0
+
+
 def _stay(fns, w, hp, c, d, nz, fp):
     return 0
 
@@ -44,6 +54,8 @@ class GradientFlow(Flow):
     needs: ClassVar[tuple[str, ...]] = ("grad", "speed")
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_stay)
+    jacobian: ClassVar[Any] = staticmethod(_jacobian)
+    jacobian_needs: ClassVar[tuple[str, ...]] = ("hessian", "speed")
 
     def __init__(self, system: Map):
         super().__init__(system)

@@ -15,7 +15,7 @@ Source: Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li,
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import sympy as sp
@@ -39,6 +39,9 @@ from minidyn.kernels.linalg import (
 from minidyn.linearization import NEEDS, AveragedMap, analyse, flags, normal_step, second_derivative
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
+
+if TYPE_CHECKING:
+    from minidyn.flows.closed import ClosedFormFlow
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -351,6 +354,25 @@ class QuasistaticFlow(Flow):
             ),
         }.get(code, super().explain(code))
 
+    # -- in the coordinates of a chart ---------------------------------------------------------------
+    def closed_form(self) -> ClosedFormFlow:
+        """This flow in the coordinates of the manifold's chart, derived in symbols: a flow of its own.
+
+        Raises FlowError where the manifold has no chart or the rule no closed form.
+        """
+        from minidyn.flows.closed import ClosedFormFlow
+
+        return ClosedFormFlow(self.map, self.manifold, self.accumulators)
+
+    def _in_the_chart(self, latex: bool) -> list[str]:
+        """The closed form's description, or why there is none, where the manifold has a chart."""
+        if self.manifold.chart is None:
+            return []
+        try:
+            return ["", self.closed_form().describe(latex)]
+        except (FlowError, InputError) as error:
+            return ["", f"no closed form in the chart: {error}"]
+
     # -- in words -------------------------------------------------------------------------------
     def describe(self, latex: bool = False) -> str:
         """Equations, state, clock, assumptions, order and reference.
@@ -388,5 +410,5 @@ class QuasistaticFlow(Flow):
             "state: w on the manifold of minima; clock: t = lr k (Ito)",
             "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
             "order: leading order in the noise at finite lr",
-            f"reference: {self.reference}",
+            f"reference: {self.reference}", *self._in_the_chart(latex),
         ])  # fmt: skip

@@ -26,7 +26,14 @@ SIGNATURES = {
     "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, K, gain, sign_gain
     "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve
     "speed": "f8(f8, f8[:])",  # k, hp
+    "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
+    "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out
     "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
+    # a flow written in symbols: w, k, hp, c, d, out (D), (D * columns), directions: w, u, k, hp, c, d, out
+    "symbolic_drift": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",
+    "symbolic_factor": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",
+    "symbolic_slope": "void(f8[:], f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",
+    "constraint": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, c, d, values, gradients
 }
 
 
@@ -36,11 +43,13 @@ def functions(*names: str) -> Tuple:
 
 
 def flow_signatures(names: tuple[str, ...]) -> dict[str, Pointer]:
-    """Types of `field(fns, w, k, hp, c, d, nz, fp, b, f)` and `retract(fns, w, hp, c, d, nz, fp)`."""
+    """Types of `field(fns, w, k, hp, c, d, nz, fp, b, f)`, `retract(fns, w, hp, c, d, nz, fp)` and
+    `jacobian(fns, w, k, hp, c, d, nz, fp, J)`."""
     fns, (i8, f8, f1, f2) = functions(*names), map(parse, ("i8", "f8", "f8[:]", "f8[:,:]"))
     return {
         "field": Pointer(i8, (fns, f1, f8, f1, f1, f2, f1, f1, f1, f2)),
         "retract": Pointer(i8, (fns, f1, f1, f1, f2, f1, f1)),
+        "jacobian": Pointer(i8, (fns, f1, f8, f1, f1, f2, f1, f1, f2)),
     }
 
 

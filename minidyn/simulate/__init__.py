@@ -16,7 +16,9 @@ from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
 from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
-from minidyn.simulate.engines import Engine, make_engine, thread_count, whole
+from minidyn.simulate.choose import make_engine
+from minidyn.simulate.engines import Engine, thread_count, whole
+from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.trajectory import Run, Status, provenance
@@ -28,9 +30,10 @@ log = logging.getLogger("minidyn")
 
 
 def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: int | None = None,
-             observe: Any = None, rng: Any = None, method: str | None = None, rtol: float = 1e-9,
-             atol: float = 1e-12, substeps: int | None = None, keep: str = "paths", first_step: int = 1,
-             threads: int | None = None, progress: bool | None = None, checkpoint: Any = None) -> Run:  # fmt: skip
+             observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
+             atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
+             threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
+             stop: Any = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
     Parameters
@@ -44,10 +47,14 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy
         expressions, functions of w (paths, D), a list of these, or `{name: any of these}`.
     rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
-    method : "euler-maruyama" for flows with noise, "dopri5" for flows without; chosen if not given.
-    rtol, atol : tolerances of "dopri5" per step, on w.
-    substeps : steps k that one Euler-Maruyama step covers; by default at most a hundredth of the run
-        and small enough that a step's noise stays small against the distance between saves.
+    method : without noise "auto" (the default: explicit, implicit where the flow turns stiff), "tsit5", "dop853",
+        "dopri5", "radau", or scipy's "scipy:Radau", "scipy:LSODA", ...; with noise "euler-maruyama" (the default),
+        "milstein", "diagonal", "heun" (Stratonovich), "sra1", "weak2". `docs/solvers.md` says what each is for.
+    rtol, atol : tolerances on w: without noise the global error stays near rtol (default 1e-9 and 1e-12); with
+        `substeps="adaptive"` the error of a step (1e-3 and 1e-6).
+    substeps : steps k that one step of a scheme with noise covers; below 1, as 1/4, a step k is refined on the same
+        Brownian path; "adaptive" chooses for each path. By default the largest power of two up to 32 and up to a
+        hundredth of the run. Where the run is saved changes nothing.
     first_step : the number k of a map's first step; a large one finds bias corrections and warm-ups already over,
         as `w0=map.fixed_point(w)` wants it for Adam.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
@@ -58,6 +65,10 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         made, so that memory does not grow with them (`Run.w` is then mapped from disk, and read-only). The same
         call goes on where a killed one was, and ends with the same bits (`Run.digest`); once finished it returns
         the run at once. Delete the folder to start anew.
+    stop : a condition, or a list of them, that ends a path with the status `stopped`: "edge" (the sharpness reaches
+        the rule's limit of stability), `{"sharpness": 40.0}` (an observable reaches a number), a sympy expression or
+        a function of w that crosses zero, a comparison such as `x > 2`. Without noise the instant is found between
+        saves (`meta["stopped_at"]`, in steps); maps and flows with noise are looked at where they are saved.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
@@ -81,9 +92,11 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     began = time.perf_counter()
     watchers = observables.resolve(system.loss, observe)
     workers = thread_count(threads)
-    engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, save_every, workers, first_step)
+    engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, steps, workers, first_step)
+    engine = engine if stop is None else StoppingEngine(engine, Conditions(system, stop), paths)
     saves = [*range(0, steps, save_every), steps]
-    options = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps, "first_step": first_step}
+    options = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps, "first_step": first_step,
+               "stop": None if stop is None else str(stop)}  # fmt: skip
     identity = {} if checkpoint is None else _identity(system, start, {
         "steps": steps, "paths": paths, "save_every": save_every, "keep": keep, "observe": list(watchers),
         "seed": str(entropy), **options,

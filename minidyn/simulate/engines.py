@@ -13,17 +13,14 @@ from numpy.typing import NDArray
 
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
-from minidyn.kernels import pointer
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps import Map, pack, unpack
-from minidyn.simulate.loops import advance_ode, advance_sde
 from minidyn.trajectory import Status
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
 _SLICE = 0.2  # seconds of work between two looks at Ctrl-C and the progress bar
-
 
 
 class Engine(Protocol):
@@ -37,32 +34,6 @@ class Engine(Protocol):
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]: ...
     def state(self) -> dict[str, NDArray[Any]]: ...
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
-
-
-def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint64], method: str | None,
-                rtol: float, atol: float, substeps: int | None, save_every: int, threads: int,
-                first_step: int) -> Engine:  # fmt: skip
-    """The engine that carries this system from these starts (paths, size)."""
-    if isinstance(system, Map):
-        if method is not None:
-            raise InputError("a map runs exactly as it is: method= is for flows.")
-        return MapEngine(system, start, key, threads, first_step)
-    noisy = system.stochastic(start)
-    method = method or ("euler-maruyama" if noisy else "dopri5")
-    if method not in ("euler-maruyama", "dopri5"):
-        raise InputError(f"the method is 'euler-maruyama' or 'dopri5', not {method!r}.")
-    if method == "dopri5" and noisy:
-        raise InputError("this flow has noise: use method='euler-maruyama'.")
-    if method == "dopri5":
-        for name, value in (("rtol", rtol), ("atol", atol)):
-            if not 0 < value < 1:
-                raise InputError(f"{name} must lie between 0 and 1, not {value!r}.")
-        if system.carries:
-            return CarriedEngine(system, start, rtol, atol)
-        return OdeEngine(system, start, paths, rtol, atol, threads)
-    if substeps is None:
-        substeps = max(d for d in range(1, 41) if save_every % d == 0)
-    return SdeEngine(system, start, key, whole("substeps", substeps, 1), threads)
 
 
 class _Threaded:
@@ -148,8 +119,8 @@ class MapEngine(_Threaded):
         return status, np.where(diverged, alive + 1, done)
 
 
-class _FlowPaths(_Threaded):
-    """What both kinds of flow keep: paths (N, D) in blocks, statuses, kernels."""
+class FlowPaths(_Threaded):
+    """What all kinds of flow keep: starts (N, size), statuses, numbers for the kernels."""
 
     def __init__(self, flow: Flow, start: Floats, blocks: int, threads: int):
         super().__init__(threads, blocks)
@@ -164,127 +135,10 @@ class _FlowPaths(_Threaded):
         return status, np.where(status == 0, done, self.ended)
 
 
-class OdeEngine(_FlowPaths):
-    """A flow without noise; equal starting points are integrated once."""
-
-    def __init__(self, flow: Flow, start: Floats, paths: int, rtol: float, atol: float, threads: int):
-        self.points, self.which = np.unique(start, axis=0, return_inverse=True)
-        self.which = self.which.ravel()
-        super().__init__(flow, self.points, len(self.points), threads)
-        self.field, self.retract, self.fns = flow.pointers
-        self.rtol, self.atol = rtol, atol
-        self.h = np.zeros((len(self.points), 1))
-        self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
-
-    def slice(self, wanted: int) -> int:
-        return wanted
-
-    def advance(self, done: int, count: int) -> None:
-        def work(first: int, last: int) -> None:
-            advance_ode(
-                self.field, self.retract, self.fns, self.flow.columns, self.points, self.h, self.status, self.ended,
-                first, last, done, count, self.rtol, self.atol, *self.arrays,
-            )  # fmt: skip
-
-        self.spread(count, work)
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        return {"points": self.points, "h": self.h, "status": self.status, "ended": self.ended}
-
-    def parameters(self) -> Floats:
-        return self.points[self.which, : self.flow.dim]
-
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        status, ended = super().ending(done)
-        return status[self.which], ended[self.which]
-
-
-class CarriedEngine:
-    """A flow that carries itself from event to event, in Python; equal starting points are carried once."""
-
-    def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float):
-        self.flow, self.rtol, self.atol = flow, rtol, atol
-        self.points, which = np.unique(start, axis=0, return_inverse=True)
-        self.which = which.ravel()
-        self.memory: list[dict[str, Any]] = [{} for _ in self.points]
-        self.status, self.ended = np.zeros(len(self.points), np.int8), np.zeros(len(self.points), np.int64)
-        self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
-
-    def slice(self, wanted: int) -> int:
-        return min(wanted, 16)
-
-    def advance(self, done: int, count: int) -> None:
-        for path, (w, memory) in enumerate(zip(self.points, self.memory, strict=True)):
-            if self.status[path]:
-                continue
-            # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
-            code = self.flow.advance(w, memory, done + 0.5, done + count + 0.5, self.rtol, self.atol)
-            code = code or (0 if np.isfinite(w).all() else int(Status.DIVERGED))
-            if code:
-                self.status[path], self.ended[path] = code, done + count
-                self.meta.setdefault("reason", memory.get("reason", ""))
-                w[:] = np.nan
-
-    def parameters(self) -> Floats:
-        return self.points[self.which, : self.flow.dim]
-
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        status = self.status[self.which]
-        return status, np.where(status == 0, done, self.ended[self.which])
-
-
-class SdeEngine(_FlowPaths):
-    """A flow with noise, driven by the map's own normals where they are Gaussian."""
-
-    def __init__(self, flow: Flow, start: Floats, key: NDArray[np.uint64], substeps: int, threads: int):
-        self.blocks = pack(start)
-        super().__init__(flow, start, len(self.blocks), threads)
-        self.paths = len(start)
-        self.draw = pointer(flow.kernels, "draw")
-        self.field, self.retract, self.fns = flow.pointers
-        self.substeps = substeps
-        self.streams = seed_blocks(key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15), len(self.blocks))
-        # lanes that only fill up the last block do not run
-        self.status = np.full(len(self.blocks) * 64, 99, np.int64)
-        self.status[: self.paths] = 0
-        self.ended = np.zeros(len(self.blocks) * 64, np.int64)
-        self.meta: dict[str, Any] = {
-            "method": "euler-maruyama", "substeps": substeps, "coupled": flow.couples, "threads": self.workers,
-        }  # fmt: skip
-
-    def slice(self, wanted: int) -> int:
-        count = super().slice(wanted)
-        whole = max(1, count // self.substeps) * self.substeps
-        return min(wanted, whole)
-
-    def advance(self, done: int, count: int) -> None:
-        def work(first: int, last: int) -> None:
-            advance_sde(
-                self.draw, self.field, self.retract, self.fns, self.flow.rows, self.flow.columns, self.blocks,
-                self.streams, self.status, self.ended, first, last, done, count, self.substeps, *self.arrays,
-            )  # fmt: skip
-
-        self.spread(count, work)
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        return {"blocks": self.blocks, "streams": self.streams, "status": self.status, "ended": self.ended}
-
-    def parameters(self) -> Floats:
-        return unpack(self.blocks, self.paths)[:, : self.flow.dim].copy()
-
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        status = self.status[: self.paths].astype(np.int8)
-        return status, np.where(status == 0, done, self.ended[: self.paths])
-
-
-
-
 def thread_count(threads: int | None) -> int:
     """How many threads to use: at most `threads`, by default as many as this process may use."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return available if threads is None else whole("threads", threads, 1)
-
-
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -294,5 +148,3 @@ def whole(name: str, value: Any, least: int) -> int:
     if value < least:
         raise InputError(f"{name} is {value}; it must be at least {least}.")
     return int(value)
-
-

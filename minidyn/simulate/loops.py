@@ -1,88 +1,115 @@
-"""The compiled time loops."""
+"""The compiled time loops of maps and of flows without noise."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from minidyn.compiler import jit
-from minidyn.solvers.ode import integrate
-from minidyn.solvers.sde import em_step
+from minidyn.solvers.explicit import explicit, polynomial, read
+from minidyn.solvers.radau import DENSE_RADAU, implicit
+from minidyn.solvers.rows import LATEST, MODE, NOW, PAST, SPAN, STIFF
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
+@jit
+def settle(code, f, path, row, status, ended):
+    """Note how a path ended, if it did."""
+    for i in range(f.shape[0]):
+        if code == 0 and f.shape[1] > 0 and abs(f[i, 0]) > 0.0:
+            code = 4
+    if code > 0:
+        status[path] = code
+        ended[path] = np.int64(math.floor(row[NOW] - 0.5)) + 1
+
 
 @jit
-def advance_ode(
-    field, retract, fns, columns, points, h, status, ended, first, last, k0, steps, rtol, atol, hp, c, d, nz, fp
-):
-    """Carry the points first .. last-1 of a flow without noise through `steps` steps after k0."""
+def advance_explicit(
+    field, retract, fns, columns, A, C, E, numbers, points, starts, slopes, rows, status, ended,
+    first, last, target, end, attempts, rtol, atol, hp, c, d, nz, fp,
+):  # fmt: skip
+    """Carry the points first .. last-1 that are not stiff past the clock `target`; how many are not there yet."""
     size = points.shape[1]
-    slopes = np.empty((7, size))
+    trial = np.empty(size)
+    near = np.empty(size)
+    f = np.zeros((size, columns))
+    waiting = 0
+    for path in range(first, last):
+        row = rows[path]
+        if status[path] != 0 or row[NOW] >= target or row[MODE] != 0.0:
+            continue
+        code = explicit(
+            field, retract, fns, A, C, E, numbers, points[path], starts[path], slopes[path], row, target, end,
+            attempts, rtol, atol, trial, near, f, hp, c, d, nz, fp,
+        )  # fmt: skip
+        if code == -1:
+            row[MODE] = 1.0
+            row[STIFF] = 0.0
+            code = 0
+        settle(code, f, path, row, status, ended)
+        if status[path] == 0 and row[NOW] < target:
+            waiting += 1
+    return waiting
+
+
+@jit
+def advance_implicit(
+    field, jacobian, retract, fns, jfns, compiled, columns, points, starts, slopes, rows, status, ended,
+    first, last, target, end, attempts, rtol, atol, back, hp, c, d, nz, fp,
+):  # fmt: skip
+    """Carry the stiff points among first .. last-1 past the clock `target`; how many are not there yet."""
+    size = points.shape[1]
+    trial = np.empty(size)
+    near = np.empty(size)
+    f = np.zeros((size, columns))
+    J = np.empty((size, size))
+    real = np.empty((size, size))
+    pair = np.empty((2 * size, 2 * size))
+    waiting = 0
+    for path in range(first, last):
+        row = rows[path]
+        if status[path] != 0 or row[NOW] >= target or row[MODE] == 0.0:
+            continue
+        code = implicit(
+            field, jacobian, retract, fns, jfns, compiled, points[path], starts[path], slopes[path], row, target, end,
+            attempts, rtol, atol, back, trial, near, f, J, real, pair, hp, c, d, nz, fp,
+        )  # fmt: skip
+        if code == -2:
+            row[MODE] = 0.0
+            row[STIFF] = 0.0
+            code = 0
+        settle(code, f, path, row, status, ended)
+        if status[path] == 0 and row[NOW] < target:
+            waiting += 1
+    return waiting
+
+
+@jit
+def show(
+    field, retract, fns, columns, A, C, P, stages, points, starts, slopes, rows, shown, status, ended,
+    first, last, target, rtol, atol, hp, c, d, nz, fp,
+):  # fmt: skip
+    """The states of the points first .. last-1 at the clock `target`, from the steps that cover it; NaN after an end."""
+    size = points.shape[1]
     trial = np.empty(size)
     f = np.zeros((size, columns))
     for path in range(first, last):
+        row = rows[path]
+        out = shown[path]
+        code = 0
+        if status[path] == 0:
+            if row[LATEST] == 2.0 and row[NOW] != target:
+                polynomial(DENSE_RADAU, 3, starts[path], slopes[path], (target - row[PAST]) / row[SPAN], 1.0, out)
+                code = retract(fns, out, hp, c, d, nz, fp)
+            else:
+                code = read(
+                    field, retract, fns, A, C, P, stages, points[path], starts[path], slopes[path], row, target,
+                    trial, out, f, rtol, atol, hp, c, d, nz, fp,
+                )  # fmt: skip
+            if code != 0:
+                settle(code, f, path, row, status, ended)
         if status[path] != 0:
-            continue
-        w = points[path]
-        # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
-        code = integrate(
-            field, retract, fns, w, h[path], k0 + 0.5, k0 + steps + 0.5, rtol, atol, slopes, trial, hp, c, d, nz, fp, f
-        )
-        for i in range(size):
-            if not abs(w[i]) < np.inf:
-                code = 1
-            if columns > 0 and abs(f[i, 0]) > 0.0:
-                code = 4
-        if code != 0:
-            status[path] = code
-            ended[path] = k0 + steps
             for i in range(size):
-                w[i] = np.nan
-
-
-@jit
-def advance_sde(
-    draw, field, retract, fns, rows, columns, blocks, streams, status, ended, first, last, k0, steps, substeps,
-    hp, c, d, nz, fp,
-):  # fmt: skip
-    """Carry the blocks first .. last-1 of a flow with noise through `steps` steps after k0."""
-    size = blocks.shape[1] // 64
-    n = d.shape[0]
-    z = np.zeros((rows + 1) * 64)
-    total = np.zeros((rows + 1) * 64)
-    index = np.zeros(64, np.int64)
-    w = np.empty(size)
-    b = np.empty(size)
-    f = np.zeros((size, columns))
-    xi = np.empty(columns)
-    for block in range(first, last):
-        s = blocks[block]
-        r = streams[block]
-        k = k0
-        while k < k0 + steps:
-            span = min(substeps, k0 + steps - k)
-            for q in range(total.shape[0]):
-                total[q] = 0.0
-            for turn in range(span):
-                draw(r, z, index, index, k + turn + 1, n)
-                for q in range(total.shape[0]):
-                    total[q] += z[q]
-            for lane in range(64):
-                path = block * 64 + lane
-                if status[path] != 0:
-                    continue
-                for i in range(size):
-                    w[i] = s[i * 64 + lane]
-                for q in range(columns):
-                    xi[q] = total[q * 64 + lane]
-                code = em_step(field, retract, fns, w, k + 0.5 * (span + 1), float(span), xi, b, f, hp, c, d, nz, fp)
-                for i in range(size):
-                    if code == 0 and not abs(w[i]) < np.inf:
-                        code = 1
-                if code != 0:
-                    status[path] = code
-                    ended[path] = k + span
-                for i in range(size):
-                    s[i * 64 + lane] = w[i] if code == 0 else np.nan
-            k += span
+                out[i] = np.nan

@@ -1,0 +1,293 @@
+"""Measured orders of the schemes for noise, and the accuracy of the methods without: the tables of docs/solvers.md.
+
+    python -m benchmarks orders            both tables
+    python -m benchmarks orders noise      the schemes for flows with noise alone
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
+from scipy.optimize import minimize_scalar
+
+import minidyn as md
+from minidyn.solvers.schemes import SCHEMES
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+x, y = sp.symbols("x y", real=True)
+STEPS = 32  # of the map, which is only a clock here: T = 1
+END = 1.0
+
+
+# -- problems with noise ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """An equation in the Ito reading with a kind of noise, a start, and test functions whose means are known or not."""
+
+    name: str
+    drift: list[Any]
+    factor: list[list[Any]]
+    start: tuple[float, float]
+    tests: tuple[Any, ...]
+    exact: tuple[float, ...] | None = None
+
+
+A = sp.Matrix([[-1.0, 0.4], [-0.3, -0.7]])
+B1, B2 = sp.Matrix([[0.5, 0.2], [-0.4, 0.3]]), sp.Matrix([[0.1, 0.6], [0.4, -0.2]])
+
+
+def bent(drift: Any, factor: Any) -> tuple[list[Any], list[list[Any]]]:
+    """What the Ito formula makes of an equation for (u, v) in the coordinates x = u, y = v + u^2 / 2."""
+    u, v = sp.symbols("u v", real=True)
+    back = {u: x, v: y - x**2 / 2}
+    drift, factor = sp.Matrix(drift).subs({x: u, y: v}), sp.Matrix(factor).subs({x: u, y: v})
+    spread = (factor * factor.T)[0, 0]
+    new = [drift[0], drift[1] + u * drift[0] + spread / 2]
+    rows = [[factor[0, r], factor[1, r] + u * factor[0, r]] for r in range(factor.shape[1])]
+    bend = [sp.expand(e.subs(back, simultaneous=True)) for e in new]
+    return bend, [[sp.expand(row[i].subs(back, simultaneous=True)) for row in rows] for i in range(2)]
+
+
+def linear(matrices: Sequence[Any]) -> tuple[Any, Any]:
+    """`A z dt + sum_j B_j z dW_j`, as drift and factor."""
+    z = sp.Matrix([x, y])
+    return A * z, sp.Matrix.hstack(*[m * z for m in matrices])
+
+
+def second_moments(matrices: Sequence[Any], start: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """E z (2) and E z z^T (2, 2) at the end of the linear equation: both solve linear equations of their own."""
+    a, one = np.array(A, float), np.eye(2)
+    generator = np.kron(a, one) + np.kron(one, a)
+    for m in matrices:
+        generator += np.kron(np.array(m, float), np.array(m, float))
+    z = np.array(start)
+    return expm(a * END) @ z, (expm(generator * END) @ np.kron(z, z)).reshape(2, 2)
+
+
+def _linear_problem(name: str, matrices: Sequence[Any], start: tuple[float, float]) -> Noisy:
+    first, second = second_moments(matrices, start)
+    drift, factor = bent(*linear(matrices))
+    origin = (start[0], start[1] + start[0] ** 2 / 2)
+    return Noisy(name, drift, factor, origin, (x, y, x**2), (first[0], first[1] + second[0, 0] / 2, second[0, 0]))
+
+
+@cache
+def problems() -> dict[str, Noisy]:
+    """One nonlinear equation in two dimensions for every kind of noise; two of them with known means."""
+    turn, grow = sp.Matrix([[0.0, -0.5], [0.5, 0.0]]), sp.Matrix([[0.4, 0.0], [0.0, 0.4]])
+    additive = [[0.5, 0.2], [-0.1, 0.4]]
+    diagonal = [[0.6 * sp.sqrt(1 + x**2), 0], [0, 0.3 + 0.4 * sp.sin(y)]]
+    start = (0.6, 0.3)
+    return {
+        "additive": Noisy("additive", [-(x**3) + sp.sin(y), -y - x * y**2 / 2], additive, start, (x, y, x**2)),
+        "diagonal": Noisy("diagonal", [-2 * x + sp.sin(2 * y), -y + sp.cos(x)], diagonal, start, (x, y, x**2)),
+        "commutative": _linear_problem("commutative", [turn, grow], start),
+        "general": _linear_problem("general", [B1, B2], start),
+    }
+
+
+def stratonovich(drift: Sequence[Any], factor: Sequence[Sequence[Any]]) -> list[Any]:
+    """The drift that gives the same process in the Stratonovich reading."""
+    z = [x, y]
+    g = sp.Matrix(factor)
+    return [
+        drift[i] - sum(g[k, j] * sp.diff(g[i, j], z[k]) for j in range(g.shape[1]) for k in range(2)) / 2
+        for i in range(2)
+    ]
+
+
+def flow_of(problem: Noisy, reading: str) -> md.SymbolicFlow:
+    """The equation as a flow in this reading, on a clock of `STEPS` steps."""
+    clock = md.Map(md.Loss(x**2 + y**2, [x, y]), md.GD(END / STEPS))
+    drift = problem.drift if reading == "ito" else stratonovich(problem.drift, problem.factor)
+    return md.SymbolicFlow(clock, drift, problem.factor, reading=reading)
+
+
+# -- orders ------------------------------------------------------------------------------------------
+
+
+def ends(flow: md.SymbolicFlow, start: Sequence[float], method: str, substeps: float, paths: int, seed: int) -> Any:
+    """The states (paths, 2) at the end."""
+    run = md.simulate(flow, list(start), STEPS, paths=paths, save_every=STEPS, method=method, substeps=substeps, rng=seed)
+    assert run.w is not None and run.finished.all()
+    return run.w[:, -1]
+
+
+def strong_order(name: str, kind: str, paths: int = 2048, seed: int = 1, spans: Sequence[float] = (2, 1, 1 / 2, 1 / 4),
+                 fine: float = 1 / 32) -> float:  # fmt: skip
+    """The slope of the mean distance to a very fine solution on the same path."""
+    problem, scheme = problems()[kind], SCHEMES[name]
+    flow = flow_of(problem, scheme.reading)
+    reference = ends(flow, problem.start, name, fine, paths, seed)
+    errors = []
+    for span in spans:
+        w = ends(flow, problem.start, name, span, paths, seed)
+        errors.append(np.linalg.norm(w - reference, axis=1).mean())
+    return float(np.polyfit(np.log(spans), np.log(errors), 1)[0])
+
+
+@dataclass(frozen=True)
+class Weak:
+    """The slope of the error of a mean, its standard error, errors and their standard errors, how the limit was met."""
+
+    slope: float
+    slope_error: float
+    errors: Any
+    standard_errors: Any
+    limit: str
+
+
+def weak_order(name: str, kind: str, paths: int = 16384, batches: int = 8, seed: int = 1,
+               spans: Sequence[float] = (8, 4, 2), fine: float = 1 / 2) -> Weak:  # fmt: skip
+    """The slope of the error of means, on the paths of a fine solution so that most of the noise drops out."""
+    problem, scheme = problems()[kind], SCHEMES[name]
+    flow = flow_of(problem, scheme.reading)
+    tests = [sp.lambdify([x, y], e) for e in problem.tests]
+    gaps, squares, means = [], [], []
+    for batch in range(batches):
+        reference = ends(flow, problem.start, name, fine, paths, seed + batch)
+        values = np.array([f(*reference.T) for f in tests])
+        means.append((values.mean(1), values.var(1)))
+        runs = [ends(flow, problem.start, name, span, paths, seed + batch) for span in spans]
+        changes = [np.array([f(*w.T) for f in tests]) - values for w in runs]
+        gaps.append([c.mean(1) for c in changes])
+        squares.append([c.var(1) for c in changes])
+    error, spread = np.mean(gaps, 0), np.sqrt(np.mean(squares, 0) / (paths * batches))
+    # of the test functions the one whose error stands out most clearly from the noise
+    best = int(np.argmax(np.min(abs(error) / spread, axis=0)))
+    e, s = abs(error[:, best]), spread[:, best]
+    # the fine solution has an error of its own: with order p the difference is c (h^p - fine^p)
+    fitted = _fit(np.array(spans), fine, e, e / s)
+    return Weak(fitted, _slope_error(np.log(spans), s / e), e, s, _limit(problem, means, paths * batches))
+
+
+def _fit(spans: Any, fine: float, errors: Any, weights: Any) -> float:
+    """The order p whose curve c (h^p - fine^p) passes best through the errors."""
+
+    def miss(p: float) -> float:
+        away = np.log(errors) - np.log(spans**p - fine**p)
+        centre = (weights**2 * away).sum() / (weights**2).sum()
+        return float((weights**2 * (away - centre) ** 2).sum())
+
+    return float(minimize_scalar(miss, bounds=(0.1, 5.0), method="bounded").x)
+
+
+def _slope_error(logs: Any, sigma: Any) -> float:
+    """Standard error of a weighted slope."""
+    w = 1 / sigma**2
+    centre = (w * logs).sum() / w.sum()
+    return float(1 / np.sqrt((w * (logs - centre) ** 2).sum()))
+
+
+@cache
+def _independent(kind: str) -> tuple[Any, Any]:
+    """Means of the test functions by Euler-Maruyama with 1024 steps on other paths, and their standard errors."""
+    problem = problems()[kind]
+    w = ends(flow_of(problem, "ito"), problem.start, "euler-maruyama", 1 / 32, 32768, 999)
+    values = np.array([sp.lambdify([x, y], e)(*w.T) for e in problem.tests])
+    return values.mean(1), values.std(1) / np.sqrt(values.shape[1])
+
+
+def _limit(problem: Noisy, means: list[Any], paths: int) -> str:
+    """How far the means at the fine step are from the exact ones, or from Euler-Maruyama's."""
+    mean = np.mean([m for m, _ in means], 0)
+    error = np.sqrt(np.mean([v for _, v in means], 0) / paths)
+    if problem.exact is not None:
+        away = (mean - np.array(problem.exact)) / error
+        return f"exact means within {abs(away).max():.1f} s.e."
+    other, spread = _independent(problem.name)
+    away = (mean - other) / np.sqrt(error**2 + spread**2)
+    return f"fine Euler-Maruyama within {abs(away).max():.1f} s.e."
+
+
+# scheme, kind of noise, batches of paths and sizes of steps for the weak order: as many as its noise asks for
+CASES: tuple[tuple[str, str, int, tuple[float, ...]], ...] = (
+    ("euler-maruyama", "additive", 8, (4, 2, 1)), ("euler-maruyama", "diagonal", 16, (4, 2, 1)),
+    ("euler-maruyama", "commutative", 8, (4, 2, 1)), ("euler-maruyama", "general", 16, (4, 2, 1)),
+    ("milstein", "additive", 8, (4, 2, 1)), ("milstein", "diagonal", 8, (4, 2, 1)),
+    ("milstein", "commutative", 8, (4, 2, 1)), ("diagonal", "diagonal", 8, (4, 2, 1)),
+    ("heun", "diagonal", 8, (4, 2, 1)), ("heun", "commutative", 16, (4, 2, 1)), ("heun", "general", 16, (4, 2, 1)),
+    ("sra1", "additive", 16, (8, 4, 2)), ("weak2", "additive", 32, (8, 4, 2)), ("weak2", "diagonal", 32, (16, 8, 4)),
+    ("weak2", "commutative", 32, (16, 8, 4)), ("weak2", "general", 64, (16, 8, 4)),
+)  # fmt: skip
+
+
+def noise() -> None:
+    """The table of the schemes for flows with noise."""
+    print("| scheme | reading | noise | strong order: stated, measured | weak order: stated, measured | limit | s |")
+    print("|---|---|---|---|---|---|---|")
+    for name, kind, batches, spans in CASES:
+        began, s = time.perf_counter(), SCHEMES[name]
+        strong, weak = strong_order(name, kind), weak_order(name, kind, batches=batches, spans=spans)
+        print(
+            f"| `{name}` | {s.reading} | {kind} | {s.strong[kind]:g}, {strong:.2f} | {s.weak[kind]:g}, "
+            f"{weak.slope:.2f} ± {weak.slope_error:.2f} | {weak.limit} | {time.perf_counter() - began:.0f} |",
+            flush=True,
+        )  # fmt: skip
+
+
+# -- accuracy without noise -------------------------------------------------------------------------
+
+
+def accuracy() -> None:
+    """Global error over rtol at 41 saves, relative to the largest value of each unknown, for the methods without noise."""
+    import problems as library
+
+    print("| problem | " + " | ".join(f"{m} {r:g}" for m in ("tsit5", "dop853", "radau", "auto") for r in RTOLS) + " |")
+    print("|---" * (1 + 4 * len(RTOLS)) + "|")
+    for stiff, listed in ((False, library.non_stiff()), (True, library.stiff())):
+        for problem in listed:
+            reference = reference_of(problem, stiff)
+            cells = []
+            for method in ("tsit5", "dop853", "radau", "auto"):
+                for rtol in RTOLS:
+                    slow = stiff and method in ("tsit5", "dop853")
+                    cells.append("" if slow else f"{error_of(problem, method, rtol, reference) / rtol:.2g}")
+            print(f"| {problem.name} | {' | '.join(cells)} |", flush=True)
+
+
+RTOLS = (1e-4, 1e-7, 1e-10)
+SAVES = 40
+
+
+def reference_of(problem: Any, stiff: bool) -> Any:
+    """The solution at 41 times by scipy: DOP853 at 1e-13, LSODA at 1e-13 for stiff problems; independent of minidyn."""
+    field = sp.lambdify([problem.unknowns], problem.field, cse=True)
+    matrix = sp.lambdify([problem.unknowns], sp.Matrix(problem.field).jacobian(problem.unknowns), cse=True)
+    options: dict[str, Any] = {"method": "DOP853", "rtol": 1e-13, "atol": 1e-15}
+    if stiff:
+        options = {"method": "LSODA", "rtol": 1e-13, "atol": 1e-17, "jac": lambda t, w: matrix(w)}
+    times = np.linspace(0, problem.end, SAVES + 1)
+    start = [float(v) for v in problem.start]
+    return solve_ivp(lambda t, w: field(w), (0, problem.end), start, t_eval=times, **options).y.T
+
+
+def error_of(problem: Any, method: str, rtol: float, reference: Any) -> float:
+    """The largest error over the saves, each unknown in units of its largest value."""
+    loss = md.Loss(sum(s**2 for s in problem.unknowns), problem.unknowns)
+    flow = md.SymbolicFlow(md.Map(loss, md.GD(problem.end / SAVES)), problem.field)
+    start = [float(v) for v in problem.start]
+    size = abs(reference).max(0)
+    run = md.simulate(flow, start, SAVES, save_every=1, method=method, rtol=rtol, atol=1e-3 * rtol * float(size.min()))
+    assert run.w is not None
+    return float((abs(run.w[0] - reference) / size).max())
+
+
+def orders(parts: Sequence[str] = ("accuracy", "noise")) -> None:
+    """Both tables."""
+    for part in parts:
+        {"accuracy": accuracy, "noise": noise}[part]()
+        print()

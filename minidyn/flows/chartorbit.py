@@ -1,0 +1,190 @@
+"""The period-two orbit across a chart of the minima, in symbols: the subquadratic flow's equations.
+
+For a map without noise, `z' = F(z)`, with even and odd parts about the centre `c` of the oscillation `c +- delta`,
+
+    even   F_e(c, d) = [F(c + d) + F(c - d)] / 2       centre      dc/dk = F_e(c, d) - c
+    odd    F_o(c, d) = [F(c + d) - F(c - d)] / 2       amplitude   -F_o(c, d) = d
+
+On a chart `c = theta(s)`, with `d` normal to it, this closes where the even part has no normal component (a valley that is
+symmetric about its floor) and the odd part no tangential one. Gradient descent, heavy ball and Nesterov are linear in
+gradient and momentum, so their momenta can be eliminated: with the rule's gains at the frequencies -1 and 1,
+
+    g_o(theta(s), d) = 2 d / lr_odd        ds/dt = -(theta'^T theta')^-1 theta'^T g_e(theta(s), d) lr_even / lr
+
+GD: lr_odd = lr_even = lr.  Heavy ball: lr_odd = lr / (1 + beta), lr_even = lr / (1 - beta).
+Source: Ma, Kunin, Wu, Ying, *Beyond the quadratic approximation* (2022), section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from minidyn.charts import Chart, tidy
+from minidyn.errors import FlowError
+from minidyn.manifold import Manifold
+from minidyn.maps import Map
+
+
+@dataclass(frozen=True)
+class OrbitForm:
+    """The equations of a period-two orbit on a chart; symbols are the chart's coordinates, `amplitudes` and `lr`, ...
+
+    amplitudes : one symbol for each direction across the chart.  directions : (D, r), `delta = directions amplitudes`.
+    odd : (r) expressions that vanish on the orbit, `n . g_o - 2 |n|^2 a / lr_odd` for each direction n.
+    drift : (d) the centre's drift per unit of t as a function of coordinates and amplitudes.
+    threshold : (r, r) `H - 2 / lr_odd` in the directions: the orbit is born where an eigenvalue passes zero.
+    solved : amplitudes as expressions in the coordinates where sympy could solve for them (positive branch), else None.
+    """
+
+    coordinates: list[sp.Symbol]
+    amplitudes: list[sp.Symbol]
+    directions: sp.Matrix
+    odd: list[sp.Expr]
+    drift: list[sp.Expr]
+    threshold: sp.Matrix
+    solved: list[sp.Expr] | None
+    values: dict[sp.Symbol, float]
+
+    def residual(self, s: Any, a: Any) -> np.ndarray:
+        """The odd equations at numbers (d,), (r,): zero on the orbit, shape (r,)."""
+        return self._numbers(self.odd, s, a)
+
+    def centre(self, s: Any, a: Any) -> np.ndarray:
+        """The centre's drift per unit of t at numbers (d,), (r,): shape (d,)."""
+        return self._numbers(self.drift, s, a)
+
+    def _numbers(self, exprs: list[sp.Expr], s: Any, a: Any) -> np.ndarray:
+        known = self.__dict__.setdefault("_compiled", {})
+        key = id(exprs)
+        if key not in known:
+            fixed = [e.xreplace(self.values) for e in exprs]
+            known[key] = sp.lambdify([self.coordinates, self.amplitudes], fixed, ["scipy", "numpy"])
+        return np.array(known[key](list(np.atleast_1d(s)), list(np.atleast_1d(a))), dtype=float)
+
+    def describe(self, latex: bool = False) -> str:
+        """The equations as text or LaTeX, the amplitude solved for or implicit."""
+        from minidyn.flows.wording import in_latex
+
+        show = in_latex if latex else str
+        wrap = (lambda t: f"${t}$") if latex else (lambda t: "  " + t)
+        if self.solved is None:
+            lines = ["the amplitude is given implicitly by", *(wrap(f"{show(e)} = 0") for e in self.odd)]
+        else:
+            lines = ["the amplitude is", *(wrap(f"{show(a)} = {show(e)}") for a, e in zip(self.amplitudes, self.solved, strict=True))]
+        left = r"\mathrm{d}%s/\mathrm{d}t" if latex else "d%s/dt"
+        rows = [wrap(f"{left % show(c)} = {show(e)}") for c, e in zip(self.coordinates, self.drift, strict=True)]
+        return "\n".join([*lines, "where that is real and positive, else 0; then", *rows])
+
+
+def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
+    """The subquadratic flow's equations on a chart of the minima.
+
+    Raises FlowError without a chart, for rules that are not linear in gradient and momentum, and where the
+    oscillation's centre leaves the chart.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y, s = sp.symbols("x y s")
+    >>> loss = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
+    >>> form = orbit_form(md.Map(loss, md.GD(0.1)), md.Manifold(loss, chart={x: s, y: 0}, coordinates=[s]))
+    >>> form.drift
+    [-2*s*log(cosh(delta))]
+    """
+    chart = manifold.chart
+    if chart is None:
+        raise FlowError("the orbit's equations need a chart: give Manifold(loss, chart={...}, coordinates=[...]).")
+    odd_rate, even_rate = rates(system)
+    n = _normals(chart)
+    count = n.cols
+    names = ["delta"] if count == 1 else [f"delta_{i + 1}" for i in range(count)]
+    amplitudes = [sp.Symbol(name, real=True) for name in names]
+    delta = n * sp.Matrix(amplitudes)
+    even, odd = _parts(chart, delta)
+    slope = sp.Matrix([[sp.diff(e, s) for s in chart.coordinates] for e in chart.place])
+    for name, part in (("centre leaves the chart", n.T * even), ("oscillation turns along the chart", slope.T * odd)):
+        left = [e for e in (_parity(tidy(e)) for e in part) if e != 0]
+        if left:
+            raise FlowError(
+                f"the {name} (by {str(chart.public(left[0]))[:80]}): the valley is not symmetric about it, and the orbit has "
+                "no closed equations in its coordinates; use the numerical flow."
+            )
+    lr = sp.Symbol("lr", positive=True)
+    gram = (n.T * n).applyfunc(tidy)
+    equations = [tidy(e) for e in n.T * odd - 2 / odd_rate * gram * sp.Matrix(amplitudes)]
+    metric = (slope.T * slope).applyfunc(tidy)
+    drift = -(metric.inv() * slope.T * even) * even_rate / lr
+    still = {a: sp.S.Zero for a in amplitudes}
+    threshold = sp.Matrix(count, count, lambda i, j: tidy(sp.diff(equations[i], amplitudes[j]).subs(still)))
+    public = chart.public
+    values = {public(k): v for k, v in chart.values.items()}
+    values |= {sp.Symbol(h, positive=True): float(v) for h, v in system.rule.hyper.items()}
+    solved = _solve(equations, amplitudes)
+    return OrbitForm(
+        list(chart.names), amplitudes, n.applyfunc(public), [public(e) for e in equations],
+        [public(tidy(e)) for e in drift], threshold.applyfunc(public),
+        None if solved is None else [public(e) for e in solved], values,
+    )  # fmt: skip
+
+
+def rates(system: Map) -> tuple[sp.Expr, sp.Expr]:
+    """How far theta moves for a gradient that alternates in sign, and for one that stays: `lr_odd`, `lr_even`."""
+    new, states = system.rule.symbolic()
+    theta, g = sp.Symbol("theta"), sp.Symbol("g")
+    m = [sp.Symbol(s) for s in system.rule.states]
+    inputs = [g, *m]
+    jacobian = sp.Matrix([[sp.diff(e, x) for x in inputs] for e in (new - theta, *states)])
+    linear = not jacobian.has(theta, *inputs) and not any(e.has(sp.sign, sp.Abs) for e in (new, *states))
+    zero = {x: sp.S.Zero for x in inputs}
+    if not linear or system.rule.scheduled or any(e.subs(zero) != 0 for e in (new - theta, *states)):
+        raise FlowError(
+            f"{system.rule.name} is not linear in gradient and momentum (or has a schedule): its orbit has no closed "
+            "equations on a chart; use GD or SGD, or the numerical flow."
+        )
+    step, inner = jacobian[0, :], jacobian[1:, 1:]
+
+    def rate(z: int) -> sp.Expr:
+        # theta moves by step . (g, m) with m' = inner m + feed g, and m' = z m on the orbit
+        held = (z * sp.eye(len(m)) - inner).inv() * jacobian[1:, 0] if m else sp.zeros(0, 1)
+        return tidy(-step[0] - sum(x * y for x, y in zip(step[1:], held, strict=True)))
+
+    return rate(-1), rate(1)
+
+
+def _normals(chart: Chart) -> sp.Matrix:
+    slope = sp.Matrix([[sp.diff(e, s) for s in chart.coordinates] for e in chart.place])
+    null = slope.T.nullspace(simplify=tidy)
+    return sp.Matrix.hstack(*[v.applyfunc(tidy) for v in null])
+
+
+def _parts(chart: Chart, delta: sp.Matrix) -> tuple[sp.Matrix, sp.Matrix]:
+    """Even and odd part of the gradient about the chart."""
+    sides = []
+    for sign in (1, -1):
+        at = {p: c + sign * d for p, c, d in zip(chart.params, chart.place, delta, strict=True)}
+        sides.append(sp.Matrix([g.xreplace(at) for g in chart.gradient]))
+    half = sp.Rational(1, 2)
+    return ((sides[0] + sides[1]) * half).applyfunc(tidy), ((sides[0] - sides[1]) * half).applyfunc(tidy)
+
+
+def _parity(e: sp.Expr) -> sp.Expr:
+    return e if e == 0 or sp.count_ops(e) > 300 else sp.simplify(e)
+
+
+def _solve(equations: list[sp.Expr], amplitudes: list[sp.Symbol]) -> list[sp.Expr] | None:
+    """The positive amplitude of one polynomial equation in its square; None for anything harder."""
+    if len(amplitudes) != 1:
+        return None
+    (a,), (e,) = amplitudes, equations
+    top = sp.fraction(sp.together(e))[0]
+    if not top.is_polynomial(a):
+        return None
+    square = sp.Dummy("q")
+    quotient = sp.cancel(sp.Poly(top, a).as_expr() / a)
+    poly = sp.Poly(sp.expand(quotient), a)
+    if any(power % 2 for (power,) in poly.monoms()) or poly.degree() != 2:
+        return None
+    (root,) = sp.solve(sp.expand(quotient).subs(a**2, square), square)
+    return [sp.sqrt(sp.factor(root))]

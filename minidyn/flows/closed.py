@@ -1,0 +1,357 @@
+"""The quasistatic flow in closed form: its equations in the coordinates of a chart, and their integration.
+
+    ds = a(s) dk + l B sigma dW        theta = theta(s)
+
+derived by `reduction` for the map's own rule and noise. The state is theta, then the coordinates s.
+Source: as the quasistatic flow; Ito, *On stochastic differential equations on a differentiable manifold* (1950).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+from sympy.integrals.rationaltools import ratint
+
+from minidyn.charts import Chart, tidy
+from minidyn.errors import FlowError, InputError
+from minidyn.flows.quasistatic import QuasistaticFlow
+from minidyn.flows.reduction import ChartForm, Reduction
+from minidyn.graph import Converter, Graph, Node
+from minidyn.kernels import Emitter, Source, store
+from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov
+from minidyn.manifold import Manifold
+from minidyn.maps import Map
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+Floats = NDArray[np.float64]
+
+
+def _retract(fns, w, hp, c, d, nz, fp):
+    place = fns[1]
+    dim = np.int64(fp[0])
+    out = np.empty(dim)
+    place(w[dim:], c, nz, out)
+    for i in range(dim):
+        w[i] = out[i]
+    return 0
+
+
+def _field(fns, w, k, hp, c, d, nz, fp, b, f):
+    """Drift per step and noise factor per square root of a step, of theta and of the coordinates."""
+    form, _ = fns
+    dim = np.int64(fp[0])
+    count = np.int64(fp[1])
+    width = np.int64(fp[2])
+    core = np.int64(fp[3])
+    coupled = fp[4] != 0.0
+    s = w[dim:]
+    kk = np.empty(1)
+    kk[0] = k
+    at_cov = count
+    at_noise = at_cov + count * count
+    at_core = at_noise + count * width
+    at_slope = at_core + core * core
+    at_bend = at_slope + dim * count
+    out = np.empty(at_bend + dim)
+    form(s, kk, hp, c, nz, out)
+    for q in range(out.shape[0]):
+        if not abs(out[q]) < np.inf:
+            return 6
+    step = np.empty((core, core))
+    unit = np.zeros((core, core))
+    spread = np.empty((core, core))
+    for i in range(core):
+        unit[i, i] = 1.0
+        for j in range(core):
+            step[i, j] = out[at_core + i * core + j]
+    if core == 1:
+        if not abs(step[0, 0]) < 1.0:
+            return 5
+    elif not discrete_lyapunov(step, unit, spread):
+        return 5
+    root = np.zeros((count, f.shape[1]))
+    if coupled:
+        for a in range(count):
+            for r in range(width):
+                root[a, r] = out[at_noise + a * width + r]
+    else:
+        small = np.empty((count, count))
+        lower = np.empty((count, count))
+        for a in range(count):
+            for e in range(count):
+                small[a, e] = out[at_cov + a * count + e]
+        cholesky_semidefinite(small, lower)
+        for a in range(count):
+            for e in range(count):
+                root[a, e] = lower[a, e]
+    for a in range(count):
+        b[dim + a] = out[a]
+        for r in range(f.shape[1]):
+            f[dim + a, r] = root[a, r]
+    for i in range(dim):
+        total = out[at_bend + i]
+        for a in range(count):
+            total += out[at_slope + i * count + a] * out[a]
+        b[i] = total
+        for r in range(f.shape[1]):
+            total = 0.0
+            for a in range(count):
+                total += out[at_slope + i * count + a] * root[a, r]
+            f[i, r] = total
+    return 0
+
+
+@dataclass(frozen=True)
+class Potential:
+    """`drift = -G^-1 grad U` in the chart: `value` is U, `metric` is G (the identity where `flat`)."""
+
+    value: sp.Expr
+    metric: sp.Matrix
+    flat: bool
+
+
+class ClosedFormFlow(QuasistaticFlow):
+    """The quasistatic flow of a map in the coordinates of a chart, derived in symbols; made by `flow.closed_form()`.
+
+    Parameters
+    ----------
+    system : the map.  manifold : a `Manifold` with a chart.  accumulators : as in `QuasistaticFlow`.
+
+    drift_formula (d, 1), covariance_formula (d, d) : sympy expressions per unit of `t` at finite lr, Ito, in the
+    coordinates, the rule's hyperparameters and the noise's size (`values` holds the numbers of the latter).
+    letters : definitions that the formulas use, empty where they could be written out.
+    The state is theta (D,), then the coordinates (d,); runs save theta.
+
+    Raises FlowError where the minima have no chart or the rule no closed form; the numerical flow is there for those.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y, s = sp.symbols("x y s")
+    >>> loss = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+    >>> valley = md.Manifold(loss, chart={x: s, y: 0}, coordinates=[s])
+    >>> flow = md.QuasistaticFlow(md.Map(loss, md.SGD(0.01), md.GaussianNoise(0.3)), valley).closed_form()
+    >>> flow.drift_formula[0]
+    lr*s*sigma**2/((s**2 + 1)*(lr*s**2 + lr - 2))
+    >>> flow.drift(flow.start([1.0, 0.0])).round(8)
+    array([-0.00022727,  0.        , -0.00022727])
+    """
+
+    name: ClassVar[str] = "quasistatic flow in closed form"
+    needs: ClassVar[tuple[str, ...]] = ("chart_form", "chart_place")
+    field: ClassVar[Any] = staticmethod(_field)
+    retract: ClassVar[Any] = staticmethod(_retract)
+
+    def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "full"):
+        if isinstance(system, Map) and (manifold is None or manifold.chart is None):
+            raise FlowError(
+                "a closed form needs a chart of the minima: "
+                "give Manifold(loss, chart={parameter: expression, ...}, coordinates=[...])."
+            )
+        super().__init__(system, manifold, accumulators)
+
+    @property
+    def chart(self) -> Chart:
+        assert self.manifold.chart is not None
+        return self.manifold.chart
+
+    @cached_property
+    def form(self) -> ChartForm:
+        """The derivation, per step and in the chart's own symbols."""
+        return Reduction(self.map, self.chart, self.accumulators).form()
+
+    # -- formulas -----------------------------------------------------------------------------------
+    @property
+    def _lr(self) -> sp.Expr:
+        return sp.Symbol("lr", positive=True) if "lr" in self.map.rule.hyper else sp.S.One
+
+    @property
+    def coordinates(self) -> list[sp.Symbol]:
+        """The symbols s."""
+        return list(self.chart.names)
+
+    @cached_property
+    def drift_formula(self) -> sp.Matrix:
+        """`a(s)` with `ds = a dt + ...`, (d, 1), at finite lr."""
+        return self._public(self.form.drift / self._lr)
+
+    @cached_property
+    def covariance_formula(self) -> sp.Matrix:
+        """Covariance of `ds` per unit of t, (d, d)."""
+        return self._public(self.form.covariance / self._lr)
+
+    @property
+    def letters(self) -> dict[sp.Symbol, sp.Expr]:
+        """Definitions that the formulas use, in order."""
+        return {s: self.chart.public(e) for s, e in self.form.letters.items()}
+
+    @property
+    def values(self) -> dict[sp.Symbol, float]:
+        """Numbers of the symbols in the formulas that are no coordinates."""
+        hyper = self.map.rule.hyper
+        numbers = {sp.Symbol(h, positive=True): float(v) for h, v in hyper.items() if not isinstance(v, sp.Expr)}
+        return numbers | {self.chart.public(s): v for s, v in self.form.values.items()}
+
+    def _public(self, m: sp.Matrix) -> sp.Matrix:
+        return m.applyfunc(lambda e: self.chart.public(tidy(e, 300) if not self.form.letters else e))
+
+    @cached_property
+    def leading_drift(self) -> sp.Matrix | None:
+        """The drift per unit of t to leading order in lr; None where the formula is too long to expand."""
+        lr = self._lr
+        if self.form.letters or lr == 1:
+            return None
+        first = (self.form.drift / lr**2).applyfunc(lambda e: tidy(tidy(e, 2000).subs(lr, 0), 2000))
+        return None if first.has(sp.nan, sp.zoo, sp.oo) else lr * first.applyfunc(self.chart.public)
+
+    @cached_property
+    def potential(self) -> Potential | None:
+        """U with `leading drift = -G^-1 grad U` in the chart, G flat or the rule's own metric, whichever gives the shorter
+        formula; None if there is none."""
+        if self.leading_drift is None:
+            return None
+        s = self.coordinates
+        real = dict(zip(s, self.chart.coordinates, strict=True))
+        drift = self.leading_drift.xreplace(real)
+        # theta'^T E^-1 theta' with E the rule's total step for one gradient, -lr for SGD
+        eye, metric = sp.eye(len(s)), self.form.metric.applyfunc(lambda e: tidy(-self._lr * e))
+        found: list[Potential] = []
+        for flat, G in ((True, eye), (False, metric)):
+            slope = (G * drift).applyfunc(tidy)
+            x = self.chart.coordinates
+            if all(tidy(sp.diff(slope[a], x[b]) - sp.diff(slope[b], x[a])) == 0 for a in range(len(x)) for b in range(a)):
+                value = integrate_gradient(-slope, x)
+                if value is not None:
+                    found.append(Potential(self.chart.public(value), G.applyfunc(self.chart.public), flat))
+        return min(found, key=lambda p: (p.value.has(sp.Integral), sp.count_ops(p.value)), default=None)
+
+    # -- kernels --------------------------------------------------------------------------------------
+    @property
+    def size(self) -> int:
+        return self.dim + self.chart.dimension
+
+    @property
+    def couples(self) -> bool:
+        return super().couples and self.form.noise is not None
+
+    @property
+    def columns(self) -> int:  # type: ignore[override]
+        """Columns of the noise factor."""
+        return self.map.bound.gaussian_rows if self.couples else self.chart.dimension
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        """Normals that are drawn per step, an even number."""
+        count = self.chart.dimension
+        return self.map.bound.rows if self.couples else count + count % 2
+
+    @cached_property
+    def source(self) -> Source:
+        src = Source(f"closed form of the quasistatic flow of {self.map.rule.name}")
+        src.line("from minidyn.kernels.random import normals")
+        bound = self.map.bound
+        lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {self.rows // 2})", "return 1"]
+        src.add("draw", "r, z, index, order, k, n", lines)
+        form, place, s = self.form, self.chart.place, self.chart.coordinates
+        bends = [sum(form.covariance[a, b] * sp.diff(e, s[a], s[b]) for a in range(len(s)) for b in range(len(s))) / 2
+                 for e in place]  # fmt: skip
+        noise = list(form.noise) if self.couples and form.noise is not None else []
+        slopes = [sp.diff(e, x) for e in place for x in s]
+        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends]
+        src.add("chart_form", "s, kk, hp, c, nz, out", self._lines(outputs, form.letters))
+        src.add("chart_place", "s, c, nz, out", self._lines(place, {}))
+        return src
+
+    def _lines(self, outputs: list[Any], letters: dict[sp.Symbol, sp.Expr]) -> list[str]:
+        """Stores of expressions of the chart into `out`."""
+        g = Graph()
+        symbols: dict[Any, Node] = {c: g.load("s", i) for i, c in enumerate(self.chart.coordinates)}
+        constants = list(self.chart.constants.values())
+        for symbol, value in self.form.values.items():
+            symbols[symbol] = g.load("c", constants.index(symbol)) if symbol in constants else g.const(value)
+        rule = self.map.rule.converter(g, g.const(0.0), g.const(0.0), [g.const(0.0)] * len(self.map.rule.states),
+                                       g.load("kk", 0))  # fmt: skip
+        convert = Converter(g, {**rule.symbols, **symbols})
+        for letter, e in letters.items():
+            convert.symbols[letter] = convert(e)  # type: ignore[index]
+        return Emitter([store(g, convert(e), "out", i) for i, e in enumerate(outputs)]).lines()
+
+    # -- starting points --------------------------------------------------------------------------------
+    def start(self, w0: ArrayLike) -> Floats:
+        """theta at the limit of the gradient flow from `w0`, then its coordinates: shape (..., D + d).
+
+        A state of this flow is taken as it is.
+        """
+        given = np.asarray(w0, dtype=float)
+        if given.ndim and given.shape[-1] == self.size != self.map.components:
+            return given
+        theta = super().start(w0)
+        s = self.chart.locate(theta)
+        return np.concatenate([self.chart.point(s), s], axis=-1)
+
+    def numbers(self, w0: Floats) -> Floats:
+        """Sizes that the kernels read."""
+        width = self.columns if self.couples else 0
+        return np.array([self.dim, self.chart.dimension, width, self.form.core.rows, float(self.couples)], dtype=float)
+
+    def check(self, w: ArrayLike) -> Floats:
+        """A state of the flow (..., D + d); points of the minima (..., D) get their coordinates."""
+        array = np.asarray(w, dtype=float)
+        if array.ndim and array.shape[-1] == self.dim:
+            s = self.chart.locate(array)
+            return np.concatenate([array, s], axis=-1)
+        if array.ndim == 0 or array.shape[-1] != self.size:
+            raise InputError(
+                f"w has shape {array.shape}, expected (..., {self.size}): theta, then the coordinates "
+                f"{', '.join(map(str, self.coordinates))}; flow.start(w0) makes one."
+            )
+        return array
+
+    def stochastic(self, w0: Floats) -> bool:
+        """Whether noise has a component along the minima."""
+        return any(e != 0 for e in self.form.covariance)
+
+    def explain(self, code: int) -> str:
+        if code == 6:
+            return (
+                "the closed form is not finite here: the chart ends, or the noise vanishes in a coordinate where the rule "
+                "divides by its size."
+            )
+        return super().explain(code)
+
+    # -- in words -----------------------------------------------------------------------------------------
+    def describe(self, latex: bool = False) -> str:
+        """Equations in the chart, state, clock, assumptions, order and reference."""
+        from minidyn.flows.wording import describe_closed_form
+
+        return describe_closed_form(self, latex)
+
+
+def integrate_gradient(slope: sp.Matrix, x: list[sp.Symbol]) -> sp.Expr | None:
+    """U with `grad U = slope`; in one coordinate an integral stands where it is not rational, else None."""
+    value = sp.S.Zero
+    for a, symbol in enumerate(x):
+        rest = tidy(slope[a] - sp.diff(value, symbol))
+        if rest == 0:
+            continue
+        piece = _antiderivative(rest, symbol)
+        if piece.has(sp.RootSum) or (len(x) > 1 and piece.has(sp.Integral)):
+            return None
+        value += piece
+    return sp.factor_terms(value)
+
+
+def _antiderivative(e: sp.Expr, x: sp.Symbol) -> sp.Expr:
+    """Of a rational function of x, or of cos x (times sin x) or sin x (times cos x); else an integral sign."""
+    if e.is_rational_function(x):
+        return ratint(e, x)
+    u = sp.Dummy("u", real=True)
+    for inner, outer, sign in ((sp.cos(x), sp.sin(x), -1), (sp.sin(x), sp.cos(x), 1)):
+        rest = tidy(e / outer).xreplace({inner: u})
+        if not rest.has(x) and rest.is_rational_function(u):
+            return sign * ratint(rest, u).xreplace({u: inner})
+    return sp.Integral(e, x)

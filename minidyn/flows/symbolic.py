@@ -1,0 +1,313 @@
+"""A flow that the user wrote: drift and diffusion as sympy expressions in the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn import derivatives
+from minidyn.compiler import jit
+from minidyn.errors import InputError, ManifoldError
+from minidyn.flows.base import Flow
+from minidyn.graph import Converter, Graph, Node
+from minidyn.kernels import Source, store
+from minidyn.kernels.linalg import solve
+from minidyn.maps import Map
+from minidyn.rules import K
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+Floats = NDArray[np.float64]
+
+
+def _field(fns, w, k, hp, c, d, nz, fp, b, f):
+    symbolic_drift, symbolic_factor, _ = fns
+    symbolic_drift(w, k, hp, c, d, b)
+    columns = f.shape[1]
+    if columns > 0:
+        flat = np.empty(w.shape[0] * columns)
+        symbolic_factor(w, k, hp, c, d, flat)
+        for i in range(w.shape[0]):
+            for r in range(columns):
+                f[i, r] = flat[i * columns + r]
+    return 0
+
+
+def _jacobian(fns, w, k, hp, c, d, nz, fp, J):
+    (symbolic_slope,) = fns
+    size = w.shape[0]
+    u = np.zeros(size)
+    column = np.empty(size)
+    for j in range(size):
+        u[j] = 1.0
+        symbolic_slope(w, u, k, hp, c, d, column)
+        u[j] = 0.0
+        for i in range(size):
+            J[i, j] = column[i]
+    return 0
+
+
+@jit
+def _to_constraint(constraint, w, c, d, count):
+    """Newton's method in the normal space of the constraints: w -= G^T (G G^T)^-1 values; a status code."""
+    size = w.shape[0]
+    values = np.empty(count)
+    gradients = np.empty(count * size)
+    gram = np.empty((count, count))
+    turn = np.empty((count, 1))
+    before = np.inf
+    for _ in range(50):
+        constraint(w, c, d, values, gradients)
+        for a in range(count):
+            turn[a, 0] = values[a]
+            for e in range(count):
+                total = 0.0
+                for i in range(size):
+                    total += gradients[a * size + i] * gradients[e * size + i]
+                gram[a, e] = total
+        if not solve(gram, turn):
+            return 2
+        move, scale = 0.0, 0.0
+        for i in range(size):
+            total = 0.0
+            for a in range(count):
+                total += gradients[a * size + i] * turn[a, 0]
+            w[i] -= total
+            move = max(move, abs(total))
+            scale = max(scale, abs(w[i]))
+        if not move < np.inf:
+            return 2
+        if move <= 4e-16 * scale or (move <= 1e-12 * scale and move >= before):
+            return 0
+        before = move
+    return 2
+
+
+def _retract(fns, w, hp, c, d, nz, fp):
+    _, _, constraint = fns
+    count = np.int64(fp[0])
+    if count == 0:
+        return 0
+    return _to_constraint(constraint, w, c, d, count)
+
+
+class SymbolicFlow(Flow):
+    """`dw = drift dt + diffusion dW` as you wrote it, on the clock `t = lr k` of a map.
+
+    Parameters
+    ----------
+    system : the map whose clock, parameters and constants the flow shares.
+    drift : D expressions in the parameters and constants of the loss, and in the step number `k`; per unit of `t`.
+    diffusion : a matrix of D rows, one column per independent noise, or a list of D expressions for diagonal noise;
+        None for no noise.
+    reading : "ito" or "stratonovich".
+    constraint : expressions that stay zero, `[x**2 + y**2 - 1]`: after every step the state is put back there. The
+        drift must keep the constraint (in the Ito reading, with its second-order part).
+
+    `noise_kind` says which schemes fit (see `docs/solvers.md`); it is found by differentiating the diffusion.
+    Raises InputError for shapes or symbols that do not fit.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> sgd = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.1), md.GaussianNoise(1.0))
+    >>> flow = md.SymbolicFlow(sgd, drift=[-x], diffusion=[sp.sqrt(0.1)])
+    >>> flow.noise_kind, flow.drift([2.0])
+    ('additive', array([-2.]))
+    """
+
+    name: ClassVar[str] = "symbolic flow"
+    reference: ClassVar[str] = "your own"
+    needs: ClassVar[tuple[str, ...]] = ("symbolic_drift", "symbolic_factor", "constraint")
+    jacobian_needs: ClassVar[tuple[str, ...]] = ("symbolic_slope",)
+    field: ClassVar[Any] = staticmethod(_field)
+    retract: ClassVar[Any] = staticmethod(_retract)
+    jacobian: ClassVar[Any] = staticmethod(_jacobian)
+
+    def __init__(self, system: Map, drift: Any = (), diffusion: Any = None, *, reading: str = "ito",
+                 constraint: Sequence[Any] = ()):  # fmt: skip
+        super().__init__(system)
+        if reading not in ("ito", "stratonovich"):
+            raise InputError(f"reading must be 'ito' or 'stratonovich', not {reading!r}.")
+        self.reading = reading
+        self.expressions = _vector("drift", drift, self.dim)
+        self.factor = _matrix(diffusion, self.dim)
+        self.constraint = [_expression("constraint", e) for e in constraint]
+        self.source  # noqa: B018 - unknown symbols are reported now
+
+    @property
+    def columns(self) -> int:  # type: ignore[override]
+        """Number of independent noises."""
+        return int(self.factor.shape[1])
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        """Normals that are drawn per step, an even number."""
+        return self.columns + self.columns % 2
+
+    @cached_property
+    def coordinates(self) -> list[Any]:
+        """The parameters one by one, in the order of `w`."""
+        out: list[Any] = []
+        for b in self.loss.blocks:
+            out += [b.symbol[key] for key in np.ndindex(*b.shape)] if b.shape else [b.symbol]
+        return out
+
+    @cached_property
+    def noise_kind(self) -> str:  # type: ignore[override]
+        """"additive", "diagonal", "commutative" or "general"."""
+        g, x = self.factor.applyfunc(lambda e: sp.nsimplify(e, rational=True)), self.coordinates
+        slopes = [[[_simple(sp.diff(e, q)) for q in x] for e in g.row(i)] for i in range(self.dim)]
+        if all(s == 0 for row in slopes for e in row for s in e):
+            return "additive"
+        square = g.shape[0] == g.shape[1]
+        own = all(g[i, r] == 0 for i in range(self.dim) for r in range(self.columns) if i != r)
+        if square and own and all(slopes[i][i][q] == 0 for i in range(self.dim) for q in range(self.dim) if q != i):
+            return "diagonal"
+        for j in range(self.columns):
+            for r in range(j):
+                for i in range(self.dim):
+                    along = [g[q, j] * slopes[i][r][q] - g[q, r] * slopes[i][j][q] for q in range(self.dim)]
+                    if _simple(sp.Add(*along)) != 0:
+                        return "general"
+        return "commutative"
+
+    # -- kernels ----------------------------------------------------------------------------------
+    def _converter(self, graph: Graph) -> tuple[Converter, Node]:
+        """sympy -> nodes, and the learning rate at step k."""
+        clock = graph.load("k")
+        rate, names = self.map.rule.hyper.get("lr", 1.0), list(self.map.rule.hyper)
+        scheduled = isinstance(rate, sp.Expr) or "lr" not in names
+        lr = Converter(graph, {K: clock})(rate) if scheduled else graph.load("hp", names.index("lr"))
+        free = K not in self.coordinates and K not in self.loss.constants
+        return self.loss.converter(graph, {K: clock} if free else None), lr
+
+    def _lines(self, stores: list[Node]) -> list[str]:
+        def read(array: str, address: str) -> str:
+            return array if array == "k" else f"d[0, {address}]" if array == "d" else f"{array}[{address}]"
+
+        return self.loss.emitter(stores, read=read).lines()
+
+    @cached_property
+    def source(self) -> Source:
+        src = Source(f"symbolic flow on {self.loss}")
+        src.line("from minidyn.kernels.random import normals")
+        g = Graph()
+        convert, lr = self._converter(g)
+        drift = [lr * convert(e) for e in self.expressions]
+        src.add("symbolic_drift", "w, k, hp, c, d, out", self._lines(_stores(g, drift)))
+        slopes = derivatives.forward(drift, "w", "u")
+        src.add("symbolic_slope", "w, u, k, hp, c, d, out", self._lines(_stores(g, slopes)))
+        g = Graph()
+        convert, lr = self._converter(g)
+        factor = [g.unary("sqrt", lr) * convert(e) for e in self.factor]
+        src.add("symbolic_factor", "w, k, hp, c, d, out", self._lines(_stores(g, factor)))
+        g = Graph()
+        convert, _ = self._converter(g)
+        values = [convert(e) for e in self.constraint]
+        slopes = [convert(sp.diff(e, q)) for e in self.constraint for q in self.coordinates]
+        stores = [store(g, v, "values", i) for i, v in enumerate(values)]
+        src.add("constraint", "w, c, d, values, gradients", self._lines(
+            stores + [store(g, s, "gradients", i) for i, s in enumerate(slopes)]
+        ))  # fmt: skip
+        src.add("draw", "r, z, index, order, k, n", [f"normals(r, z, 0, {self.rows // 2})", "return 1"])
+        return src
+
+    # -- starting points --------------------------------------------------------------------------
+    def stochastic(self, w0: Floats) -> bool:
+        """Whether there is a diffusion at all."""
+        return not self.factor.is_zero_matrix
+
+    def numbers(self, w0: Floats) -> Floats:
+        return np.array([float(len(self.constraint))])
+
+    def start(self, w0: ArrayLike) -> Floats:
+        """Theta; on the constraint where there is one, and refused where it is far from it."""
+        points = self.theta(w0)
+        if not self.constraint:
+            return points
+        flat = np.ascontiguousarray(points.reshape(-1, self.dim)).copy()
+        m, (_, retract, fns) = self.map, self.pointers
+        for w in flat:
+            before = w.copy()
+            code = retract(fns, w, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, self.numbers(flat))
+            if code or not np.linalg.norm(w - before) <= 0.1 * (1 + np.linalg.norm(w)):
+                raise ManifoldError(
+                    f"w0 = {np.round(before, 6).tolist()} does not satisfy the constraint and is not near a point "
+                    "that does; start on it."
+                )
+        return flat.reshape(points.shape)
+
+    def explain(self, code: int) -> str:
+        if code == 2:
+            return "the state cannot be put back on the constraint; take smaller steps or look at its gradient."
+        return super().explain(code)
+
+    def describe(self, latex: bool = False) -> str:
+        def show(e: Any) -> str:
+            return str(sp.latex(e)) if latex else str(e)
+
+        noise = f"{self.noise_kind} noise, {_NAMES[self.reading]}" if self.stochastic(np.zeros(0)) else "no noise"
+        lines = []
+        for i, name in enumerate(self.coordinates):
+            parts = [f"({show(self.expressions[i])}) dt"]
+            parts += [f"({show(e)}) dW{r + 1}" for r, e in enumerate(self.factor.row(i)) if e != 0]
+            lines.append(f"d{show(name)} = {' + '.join(parts)}")
+        if latex:
+            lines = [f"${line}$" for line in lines]
+        kept = [f"kept at zero: {', '.join(map(show, self.constraint))}"] if self.constraint else []
+        return "\n".join([
+            f"Symbolic flow beside {self.map.rule}", *lines, *kept, f"state: w; clock: t = lr k; {noise}",
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+
+_NAMES = {"ito": "Ito", "stratonovich": "Stratonovich"}
+
+
+def _stores(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
+    return [store(graph, n, "out", i) for i, n in enumerate(nodes)]
+
+
+def _simple(e: Any) -> Any:
+    return sp.simplify(e) if e != 0 else e
+
+
+def _expression(what: str, e: Any) -> sp.Expr:
+    try:
+        out = sp.sympify(e) if not isinstance(e, str) else None
+    except (sp.SympifyError, TypeError):
+        out = None
+    if not isinstance(out, sp.Expr):
+        raise InputError(f"the {what} must be sympy expressions, not {e!r}.")
+    return out
+
+
+def _vector(what: str, values: Any, size: int) -> list[sp.Expr]:
+    try:
+        listed = list(values)
+    except TypeError:
+        listed = [values]
+    if len(listed) != size:
+        raise InputError(f"the {what} has {len(listed)} expressions, expected {size}: one for each parameter.")
+    return [_expression(what, e) for e in listed]
+
+
+def _matrix(diffusion: Any, size: int) -> sp.Matrix:
+    if diffusion is None:
+        return sp.zeros(size, 0)
+    if isinstance(diffusion, sp.MatrixBase):
+        rows = [list(diffusion.row(i)) for i in range(diffusion.rows)]
+    else:
+        rows = list(diffusion)
+        if not any(isinstance(r, (list, tuple, np.ndarray)) for r in rows):
+            return sp.diag(*_vector("diffusion", rows, size))
+    if len(rows) != size or len({len(r) for r in rows}) != 1:
+        raise InputError(f"the diffusion must have {size} rows of equal length, one row for each parameter.")
+    return sp.Matrix([[_expression("diffusion", e) for e in r] for r in rows])
+
+

@@ -1,0 +1,65 @@
+"""Flows that carry themselves from event to event, in Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.flows.base import Flow
+from minidyn.trajectory import Status
+
+Floats = NDArray[np.float64]
+
+
+class CarriedEngine:
+    """A flow that carries itself from event to event, in Python; equal starting points are carried once."""
+
+    def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float):
+        self.flow, self.rtol, self.atol = flow, rtol, atol
+        self.points, which = np.unique(start, axis=0, return_inverse=True)
+        self.which = which.ravel()
+        self.memory: list[dict[str, Any]] = [{} for _ in self.points]
+        self.status, self.ended = np.zeros(len(self.points), np.int8), np.zeros(len(self.points), np.int64)
+        self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
+
+    def slice(self, wanted: int) -> int:
+        return min(wanted, 16)
+
+    def advance(self, done: int, count: int) -> None:
+        for path, (w, memory) in enumerate(zip(self.points, self.memory, strict=True)):
+            if self.status[path]:
+                continue
+            # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
+            code = self.flow.advance(w, memory, done + 0.5, done + count + 0.5, self.rtol, self.atol)
+            code = code or (0 if np.isfinite(w).all() else int(Status.DIVERGED))
+            if code:
+                self.status[path], self.ended[path] = code, done + count
+                self.meta.setdefault("reason", memory.get("reason", ""))
+                w[:] = np.nan
+
+    def parameters(self) -> Floats:
+        return self.points[self.which, : self.flow.dim]
+
+    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        status = self.status[self.which]
+        return status, np.where(status == 0, done, self.ended[self.which])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        text = json.dumps([self.memory, self.meta], default=lambda array: {"array": array.tolist()})
+        return {
+            "points": self.points, "status": self.status, "ended": self.ended,
+            "memory": np.frombuffer(text.encode(), np.uint8),
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        for name in ("points", "status", "ended"):
+            getattr(self, name)[...] = state[name]
+
+        def revive(found: dict[str, Any]) -> Any:
+            return np.array(found["array"], dtype=float) if list(found) == ["array"] else found
+
+        self.memory, self.meta = json.loads(state["memory"].tobytes(), object_hook=revive)

@@ -1,0 +1,94 @@
+"""Which engine carries a system, and by which method."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.errors import InputError
+from minidyn.flows.base import Flow
+from minidyn.maps import Map
+from minidyn.simulate.carried import CarriedEngine
+from minidyn.simulate.engines import Engine, MapEngine, whole
+from minidyn.simulate.odes import COMPILED, SCIPY, OdeEngine, ScipyEngine
+from minidyn.simulate.sdes import SdeEngine
+from minidyn.solvers.schemes import SCHEMES, fitting
+
+Floats = NDArray[np.float64]
+_LONGEST = 32  # steps of the map that a step of a scheme covers by default, at most
+_FINEST = 12
+
+
+def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint64], method: str | None,
+                rtol: float | None, atol: float | None, substeps: Any, steps: int, threads: int,
+                first_step: int) -> Engine:  # fmt: skip
+    """The engine that carries this system from these starts (paths, size) for so many steps."""
+    if isinstance(system, Map):
+        if method is not None:
+            raise InputError("a map runs exactly as it is: method= is for flows.")
+        return MapEngine(system, start, key, threads, first_step)
+    noisy = system.stochastic(start)
+    if noisy:
+        return _noisy_engine(system, start, key, method, rtol, atol, substeps, steps, threads)
+    rtol, atol = _tolerance("rtol", rtol, 1e-9), _tolerance("atol", atol, 1e-12)
+    if system.carries:
+        if method is not None:
+            raise InputError(f"the {system.name} brings its own way to move, from event to event: leave method= out.")
+        return CarriedEngine(system, start, rtol, atol)
+    method = method or "auto"
+    if method in COMPILED:
+        return OdeEngine(system, start, method, rtol, atol, steps, threads)
+    if method.startswith("scipy:") and method[6:] in SCIPY:
+        return ScipyEngine(system, start, method[6:], rtol, atol, steps)
+    if method in SCHEMES:
+        raise InputError(f"this flow has no noise: {method!r} is for flows with noise; use method='auto'.")
+    raise InputError(
+        f"the method of a flow without noise is {', '.join(map(repr, COMPILED))} or 'scipy:' with "
+        f"{', '.join(SCIPY)}, not {method!r}."
+    )
+
+
+def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: str | None, rtol: float | None,
+                  atol: float | None, substeps: Any, steps: int, threads: int) -> SdeEngine:  # fmt: skip
+    method = method or ("heun" if flow.reading == "stratonovich" else "euler-maruyama")
+    if method in COMPILED or method.startswith("scipy:"):
+        raise InputError(f"this flow has noise and {method!r} is for flows without: use one of {', '.join(SCHEMES)}.")
+    if method not in SCHEMES:
+        raise InputError(f"the method of a flow with noise is {', '.join(map(repr, SCHEMES))}, not {method!r}.")
+    adaptive = isinstance(substeps, str) and substeps == "adaptive"
+    square = flow.size == flow.columns
+    scheme = fitting(method, flow.reading, flow.noise_kind, flow.name, square, adaptive)
+    span, level = (0, 0) if adaptive else (default_span(steps), 0) if substeps is None else _substeps(substeps)
+    rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
+    return SdeEngine(flow, start, key, scheme, span, level, rtol, atol, threads)
+
+
+def default_span(steps: int) -> int:
+    """The largest power of two up to 32 and up to a hundredth of the run: a hundred steps of the scheme at least."""
+    return 2 ** int(math.log2(min(_LONGEST, max(1, steps // 100))))
+
+
+def _substeps(value: Any) -> tuple[int, int]:
+    """(map steps per step of the scheme, level): 2^level steps of the scheme per map step where it is below 1."""
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value < 1:
+        level = -math.log2(value)
+        if level != round(level) or level > _FINEST:
+            raise InputError(
+                f"substeps is {value}; below 1 it must be 1/2, 1/4, ... down to 2**-{_FINEST}: a step of the map is "
+                "refined by halves."
+            )
+        return 1, round(level)
+    if isinstance(value, str):
+        raise InputError(f"substeps is a number of the map's steps or 'adaptive', not {value!r}.")
+    return whole("substeps", value, 1), 0
+
+
+def _tolerance(name: str, value: Any, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
+        raise InputError(f"{name} must lie between 0 and 1, not {value!r}.")
+    return float(value)

@@ -1,0 +1,219 @@
+"""Engines of flows without noise: compiled methods with dense output, and scipy's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.integrate
+from numpy.typing import NDArray
+
+from minidyn.errors import InputError
+from minidyn.flows.base import Flow
+from minidyn.simulate.engines import FlowPaths
+from minidyn.simulate.loops import advance_explicit, advance_implicit, show
+from minidyn.solvers import rows as row
+from minidyn.solvers.tableaus import TABLEAUS
+from minidyn.trajectory import Status
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+Floats = NDArray[np.float64]
+COMPILED = ("auto", *TABLEAUS, "radau")
+SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
+_LOOSE = 1e-6  # from here on a method of order 5 needs fewer evaluations than one of order 8
+_SAFETY = {"tsit5": 0.05, "dopri5": 0.05, "dop853": 0.1, "radau": 0.3}  # local error against rtol: the sum of all stays near it
+_SMALL = 100  # numbers in a state: beyond, linear systems of three times the size cost more than small explicit steps
+_ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
+
+
+class OdeEngine(FlowPaths):
+    """A flow without noise; equal starting points are integrated once."""
+
+    def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int, threads: int):
+        points, self.which = np.unique(start, axis=0, return_inverse=True)
+        self.points = np.ascontiguousarray(points)
+        self.which = self.which.ravel()
+        super().__init__(flow, self.points, len(self.points), threads)
+        self.field, self.retract, self.fns = flow.pointers
+        self.method, self.rtol, self.atol, self.end = method, rtol, atol, steps + 0.5
+        explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
+        self.tableau = t = TABLEAUS[explicit]
+        limit = t.limit if method == "auto" and flow.size <= _SMALL else np.inf
+        self.numbers = np.array([t.stages, t.estimate, limit])
+        n, size = self.points.shape
+        self.starts, self.shown = self.points.copy(), self.points.copy()
+        self.slopes = np.zeros((n, max(len(t.a), 3), size))
+        self.rows = np.zeros((n, row.SIZE))
+        self.rows[:, row.NOW] = 0.5  # step k of the map covers the times from k - 1 to k: a schedule stands at k in its middle
+        self.rows[:, row.MODE] = float(method == "radau")
+        self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
+
+    def slice(self, wanted: int) -> int:
+        return wanted
+
+    def advance(self, done: int, count: int) -> None:
+        target = done + count + 0.5
+        while self._attempt(target, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
+            pass
+        self._show(target)
+
+    def advance_watched(self, target: float, watch: Callable[[OdeEngine, NDArray[np.bool_]], NDArray[np.bool_]]) -> None:
+        """Pass the clock `target` step by step; `watch` sees which points have moved and says which may go on."""
+        go = watch(self, np.zeros(len(self.points), bool))
+        held = np.flatnonzero(~go & (self.status == 0))
+        while True:
+            self.status[held] = Status.STOPPED
+            before = self.rows[:, row.NOW].copy()
+            waiting = self._attempt(target, 1, 1)
+            self.status[held] = 0
+            go = watch(self, self.rows[:, row.NOW] > before)
+            held = np.flatnonzero(~go & (self.status == 0))
+            if not waiting or not (go & (self.status == 0) & (self.rows[:, row.NOW] < target)).any():
+                break
+        self._show(target)
+
+    def last_step(self, path: int) -> tuple[float, float]:
+        """Where on the clock the last step of a point began and ended."""
+        return float(self.rows[path, row.PAST]), float(self.rows[path, row.NOW])
+
+    def state_at(self, path: int, k: float) -> Floats:
+        """The state of a point at a clock inside its last step."""
+        kept = self.shown[path].copy()
+        self._show(k, path)
+        found, self.shown[path] = self.shown[path].copy(), kept
+        return found
+
+    def _attempt(self, target: float, explicit: int, implicit: int) -> int:
+        """Make up to so many steps towards the clock `target` with every point; how many points are not there yet."""
+        t, tolerance, stiff = self.tableau, self._held(self.tableau.name), self._held("radau")
+        kept = (self.points, self.starts, self.slopes, self.rows, self.status, self.ended)
+        waiting: list[int] = []
+
+        def work(first: int, last: int) -> None:
+            count = 0
+            if not self.rows[first:last, row.MODE].all():
+                count += advance_explicit(
+                    self.field, self.retract, self.fns, self.flow.columns, t.a, t.c, t.e, self.numbers, *kept,
+                    first, last, target, self.end, explicit, *tolerance, *self.arrays,
+                )  # fmt: skip
+            if self.rows[first:last, row.MODE].any():
+                jacobian, jfns, known = self.flow.jacobian_pointers
+                count += advance_implicit(
+                    self.field, jacobian, self.retract, self.fns, jfns, known, self.flow.columns, *kept,
+                    first, last, target, self.end, implicit, *stiff, int(self.method == "auto"), *self.arrays,
+                )  # fmt: skip
+            waiting.append(count)
+
+        self.spread(1, work)
+        return sum(waiting)
+
+    def _held(self, method: str) -> tuple[float, float]:
+        """The tolerances that a method's local errors are held to."""
+        return _SAFETY[method] * self.rtol, _SAFETY[method] * self.atol
+
+    def _show(self, target: float, only: int | None = None) -> None:
+        t = self.tableau
+
+        def work(first: int, last: int) -> None:
+            show(
+                self.field, self.retract, self.fns, self.flow.columns, t.a, t.c, t.p, t.stages, self.points,
+                self.starts, self.slopes, self.rows, self.shown, self.status, self.ended, first, last, target,
+                self.rtol, self.atol, *self.arrays,
+            )  # fmt: skip
+
+        if only is None:
+            self.spread(1, work)
+        else:
+            work(only, only + 1)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that changes while it runs."""
+        return {
+            "points": self.points, "starts": self.starts, "slopes": self.slopes, "rows": self.rows,
+            "shown": self.shown, "status": self.status, "ended": self.ended,
+        }  # fmt: skip
+
+    def parameters(self) -> Floats:
+        return self.shown[self.which, : self.flow.dim]
+
+    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        stiff = self.rows[:, row.MODE] != 0.0
+        if self.method == "auto":
+            name = "radau" if stiff.all() else f"{self.tableau.name}, radau" if stiff.any() else self.tableau.name
+            self.meta["method"] = f"auto ({name})"
+        status, ended = super().ending(done)
+        return status[self.which], ended[self.which]
+
+
+class ScipyEngine(FlowPaths):
+    """A flow without noise by one of scipy's solvers, step by step with its own dense output."""
+
+    def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int):
+        points, self.which = np.unique(start, axis=0, return_inverse=True)
+        self.points, self.which = np.ascontiguousarray(points), self.which.ravel()
+        super().__init__(flow, self.points, len(self.points), 1)
+        self.shown = self.points.copy()
+        self.retract, self.fns = flow.pointers[1:]
+        options: dict[str, Any] = {"rtol": max(rtol, 100 * np.finfo(float).eps), "atol": atol}
+        if method in ("Radau", "BDF", "LSODA") and flow.jacobian is not None:
+            options["jac"] = self._jacobian
+        self.codes = [0] * len(points)
+        self.solvers = []
+        for path, w in enumerate(self.points):
+            field = self._field(path)
+            self.solvers.append(getattr(scipy.integrate, method)(field, 0.5, w.copy(), steps + 0.5, **options))
+        self.meta: dict[str, Any] = {"method": f"scipy:{method}", "rtol": rtol, "atol": atol, "noise": "none"}
+
+    def _field(self, path: int) -> Any:
+        f = np.zeros((self.flow.size, self.flow.columns))
+
+        def field(k: float, w: Floats) -> Floats:
+            b = np.empty(self.flow.size)
+            failed = self.flow.fill(np.ascontiguousarray(w)[None], float(k), self.arrays[-1], b[None], f[None])
+            self.codes[path] = failed % 64 if failed >= 0 else 0
+            return b if not self.codes[path] else np.full(self.flow.size, np.nan)
+
+        return field
+
+    def _jacobian(self, k: float, w: Floats) -> Floats:
+        jacobian, jfns, _ = self.flow.jacobian_pointers
+        out = np.empty((self.flow.size, self.flow.size))
+        jacobian(jfns, np.ascontiguousarray(w), float(k), *self.arrays, out)
+        return out
+
+    def slice(self, wanted: int) -> int:
+        return wanted
+
+    def advance(self, done: int, count: int) -> None:
+        target = done + count + 0.5
+        for path, solver in enumerate(self.solvers):
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                while self.status[path] == 0 and solver.t < target:
+                    try:
+                        solver.step()
+                    except (ValueError, np.linalg.LinAlgError):  # NaN in a matrix
+                        solver.status = "failed"
+                    if solver.status == "failed" or not np.isfinite(solver.y).all():
+                        self.status[path] = self.codes[path] or Status.SOLVER_FAILED
+                        self.ended[path] = int(np.floor(solver.t - 0.5)) + 1
+            if self.status[path] != 0:
+                self.shown[path] = np.nan
+                continue
+            w = solver.y if solver.t == target or solver.t_old is None else solver.dense_output()(target)
+            self.shown[path] = w
+            self.retract(self.fns, self.shown[path], *self.arrays)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Scipy's solvers keep their state to themselves."""
+        raise InputError("scipy's solvers cannot be stopped and resumed: use method='auto' with a checkpoint.")
+
+    def parameters(self) -> Floats:
+        return self.shown[self.which, : self.flow.dim]
+
+    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        status, ended = super().ending(done)
+        return status[self.which], ended[self.which]

@@ -1,0 +1,96 @@
+"""The engine of flows with noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.flows.base import Flow
+from minidyn.kernels import pointer
+from minidyn.kernels.random import seed_blocks
+from minidyn.maps import pack, unpack
+from minidyn.simulate.engines import FlowPaths
+from minidyn.simulate.noisy import UNITS, advance_adaptive, advance_sde
+from minidyn.solvers.schemes import Scheme
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+Floats = NDArray[np.float64]
+
+
+class SdeEngine(FlowPaths):
+    """A flow with noise, driven by the map's own normals where they are Gaussian.
+
+    `span` steps of the map are one step of the scheme, or a step of the map is 2^level of them; `span` 0 is adaptive.
+    """
+
+    def __init__(self, flow: Flow, start: Floats, key: NDArray[np.uint64], scheme: Scheme, span: int, level: int,
+                 rtol: float, atol: float, threads: int):  # fmt: skip
+        self.blocks = pack(start)
+        super().__init__(flow, start, len(self.blocks), threads)
+        self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
+        self.rtol, self.atol = rtol, atol
+        self.draw = pointer(flow.kernels, "draw")
+        self.field, self.retract, self.fns = flow.pointers
+        self.key = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
+        self.streams = seed_blocks(self.key, len(self.blocks))
+        lanes = len(self.blocks) * 64
+        # lanes that only fill up the last block do not run
+        self.status = np.full(lanes, 99, np.int64)
+        self.status[: self.paths] = 0
+        self.ended = np.zeros(lanes, np.int64)
+        self.shown = self.blocks.copy()
+        self.at = np.zeros(1, np.int64)  # the step of the main chain
+        self.windows = np.zeros(len(self.blocks), np.int64)
+        self.places, self.sizes = np.zeros(lanes, np.int64), np.full(lanes, 1 << UNITS, np.int64)
+        self.counts = np.zeros(lanes, np.int64)
+        self.meta: dict[str, Any] = {
+            "method": scheme.name, "substeps": "adaptive" if not span else span / 2**level,
+            "coupled": flow.couples, "noise": flow.noise_kind, "threads": self.workers,
+        }  # fmt: skip
+        if not span:
+            self.meta |= {"rtol": rtol, "atol": atol}
+        elif not level:
+            self.meta["substeps"] = span
+
+    def advance(self, done: int, count: int) -> None:
+        target = done + count
+        at = int(self.at[0])
+        goal = at + (target - at) // self.span * self.span if self.span else target
+
+        def work(first: int, last: int) -> None:
+            if self.span:
+                advance_sde(
+                    self.draw, self.field, self.retract, self.fns, self.scheme.number, self.scheme.areas,
+                    self.flow.rows, self.flow.columns, self.blocks, self.shown, self.streams, self.key, self.status,
+                    self.ended, first, last, at, goal, target, self.span, self.level, *self.arrays,
+                )  # fmt: skip
+            else:
+                advance_adaptive(
+                    self.draw, self.field, self.retract, self.fns, self.scheme.number, self.flow.rows,
+                    self.flow.columns, self.blocks, self.shown, self.streams, self.windows, self.places, self.sizes,
+                    self.counts, self.key, self.status, self.ended, first, last, target, self.rtol, self.atol,
+                    *self.arrays,
+                )  # fmt: skip
+
+        self.spread(count, work)
+        self.at[0] = goal
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that changes while it runs."""
+        return {
+            "blocks": self.blocks, "shown": self.shown, "streams": self.streams, "status": self.status,
+            "ended": self.ended, "at": self.at, "windows": self.windows, "places": self.places, "sizes": self.sizes,
+            "counts": self.counts,
+        }  # fmt: skip
+
+    def parameters(self) -> Floats:
+        return unpack(self.shown, self.paths)[:, : self.flow.dim].copy()
+
+    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        if not self.span:
+            self.meta["steps_made"] = int(self.counts[: self.paths].sum())
+        status = self.status[: self.paths].astype(np.int8)
+        return status, np.where(status == 0, done, self.ended[: self.paths])

@@ -1,0 +1,103 @@
+"""Brownian paths that can be asked for at any resolution.
+
+Over an interval of length h a path is known by its increment `W` and its area `I = int (W_s - W_0) ds`, that is
+`h (W/2 + H)` with `H ~ N(0, h/12)` independent of W. A whole step k has the map's own normal as its increment.
+Within a step the path is refined by halves: given W and H of an interval, those of its halves need two normals,
+which come from a hash of (key, path, step, column, place in the tree). So whatever is asked, in whatever order and by
+whatever thread, the same path answers.
+Source: Levy (1940), Foster, Lyons, Oberhauser (2020); the hash is that of splitmix64 (Steele, Lea, Flood 2014).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minidyn.compiler import jit
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+_U = np.uint64
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_M1 = np.uint64(0xBF58476D1CE4E5B9)
+_M2 = np.uint64(0x94D049BB133111EB)
+COIN = 1 << 40  # places beyond every tree: the coins of weak schemes
+
+
+@jit(inline=True)
+def mix(z):
+    """A bijection of 64 bits that scatters them."""
+    z = (z ^ (z >> _U(30))) * _M1
+    z = (z ^ (z >> _U(27))) * _M2
+    return z ^ (z >> _U(31))
+
+
+@jit
+def word(key, path, step, column, place, turn):
+    """64 random bits for one place in one column of one path's step."""
+    z = mix(key[0] + _GOLDEN * _U(path + 1))
+    z = mix((z ^ key[1]) + _GOLDEN * _U(step + 1))
+    z = mix(z + _GOLDEN * _U(column + 1))
+    return mix(mix(z ^ _U(place)) + _GOLDEN * _U(turn + 1))
+
+
+@jit
+def two_normals(key, path, step, column, place):
+    """Two independent standard normals (Box, Muller) for one place."""
+    u = ((word(key, path, step, column, place, 0) >> _U(11)) + _U(1)) * 1.1102230246251565e-16
+    v = (word(key, path, step, column, place, 1) >> _U(11)) * 1.1102230246251565e-16
+    radius = math.sqrt(-2.0 * math.log(u))
+    return radius * math.cos(6.283185307179586 * v), radius * math.sin(6.283185307179586 * v)
+
+
+@jit
+def coin(key, path, step, column, place):
+    """-1 or 1."""
+    return 1.0 if (word(key, path, step, column, COIN + place, 2) >> _U(63)) != _U(0) else -1.0
+
+
+@jit
+def lean(key, path, step, column):
+    """H of a whole step, whose length is 1."""
+    first, _ = two_normals(key, path, step, column, 0)
+    return first * 0.28867513459481287  # 1/sqrt(12)
+
+
+@jit
+def piece(key, path, step, column, level, place, w, h):
+    """(W, I) of piece `place` of 2^level equal ones of a step that has increment w and lean h."""
+    length = 1.0
+    for depth in range(level):
+        right = (place >> np.int64(level - 1 - depth)) & np.int64(1)
+        node = (np.int64(1) << depth) + (place >> np.int64(level - depth))
+        first, second = two_normals(key, path, step, column, node)
+        root = math.sqrt(length)
+        apart = 3.0 * h + 0.5 * root * first  # difference of the halves' increments
+        both = 2.0 * h - 0.5 * apart  # sum of their leans
+        gap = 0.28867513459481287 * root * second
+        w = 0.5 * (w - apart) if right != 0 else 0.5 * (w + apart)
+        h = 0.5 * (both - gap) if right != 0 else 0.5 * (both + gap)
+        length *= 0.5
+    return w, length * (0.5 * w + h)
+
+
+@jit
+def pieces(key, path, step, column, level, w, h, W, H):
+    """Fill the first 2^level places of W and H with increments and leans of the equal pieces of a step, as `piece`."""
+    W[0] = w
+    H[0] = h
+    length = 1.0
+    for depth in range(level):
+        root = math.sqrt(length)
+        for place in range((1 << depth) - 1, -1, -1):
+            first, second = two_normals(key, path, step, column, (1 << depth) + place)
+            w = W[place]
+            apart = 3.0 * H[place] + 0.5 * root * first
+            both = 2.0 * H[place] - 0.5 * apart
+            gap = 0.28867513459481287 * root * second
+            W[2 * place] = 0.5 * (w + apart)
+            W[2 * place + 1] = 0.5 * (w - apart)
+            H[2 * place] = 0.5 * (both + gap)
+            H[2 * place + 1] = 0.5 * (both - gap)
+        length *= 0.5

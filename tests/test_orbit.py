@@ -1,0 +1,102 @@
+"""The period-two orbit on a chart, in symbols: against literal iterations of the map and the published formulas."""
+
+import numpy as np
+import pytest
+import sympy as sp
+from scipy.optimize import brentq
+
+import minidyn as md
+from minidyn.flows.chartorbit import orbit_form, rates
+
+x, y, s = sp.symbols("x y s")
+lr, momentum = sp.Symbol("lr", positive=True), sp.Symbol("momentum", positive=True)
+LOGCOSH = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
+CHART = md.Manifold(LOGCOSH, chart={x: s, y: 0}, coordinates=[s])
+RULES = {
+    "GD": md.GD(1.5),
+    "heavy ball": md.SGD(1.2, momentum=0.4),
+    "Nesterov": md.SGD(0.9, momentum=0.4, nesterov=True),
+}
+
+
+def gradient(w):
+    """Of (1 + x^2) log cosh y, by hand."""
+    return np.array([2 * w[0] * np.log(np.cosh(w[1])), (1 + w[0] ** 2) * np.tanh(w[1])])
+
+
+def literal_step(name, rule, w, m):
+    """One step of the rule, written out."""
+    h = rule.hyper
+    g = gradient(w)
+    if name == "GD":
+        return w - h["lr"] * g, m
+    m = h["momentum"] * m + g
+    return w - h["lr"] * (m if name == "heavy ball" else g + h["momentum"] * m), m
+
+
+def amplitude(form, at):
+    """The positive root of the odd equation, by bisection."""
+    return brentq(lambda a: form.residual([at], [a])[0], 1e-3, 50)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_amplitude_is_that_of_the_map(name):
+    """With x held, the map settles on the amplitude that the odd equation gives, to 1e-9."""
+    rule, at = RULES[name], 1.6
+    form = orbit_form(md.Map(LOGCOSH, rule), CHART)
+    w, m = np.array([at, 0.7]), np.zeros(2)
+    for _ in range(4000):
+        w, m = literal_step(name, rule, w, m)
+        w[0], m[0] = at, 0.0
+    assert abs(w[1]) > 0.1
+    assert abs(w[1]) == pytest.approx(amplitude(form, at), rel=1e-9)
+
+
+def test_gradient_descent_has_the_published_form():
+    """GD on (1 + x^2) log cosh y: (1 + x^2) tanh d = 2 d / lr and dx/dt = -2 x log cosh d."""
+    form = orbit_form(md.Map(LOGCOSH, md.GD(0.1)), CHART)
+    (d,) = form.amplitudes
+    assert sp.simplify(form.odd[0] - ((1 + s**2) * sp.tanh(d) - 2 * d / lr)) == 0
+    assert sp.simplify(form.drift[0] + 2 * s * sp.log(sp.cosh(d))) == 0
+    assert sp.simplify(form.threshold[0] - (1 + s**2 - 2 / lr)) == 0 and form.solved is None
+    assert "implicitly" in form.describe() and form.describe(latex=True).count("$") % 2 == 0
+
+
+def test_even_and_odd_parts_are_literal():
+    """Odd residual and drift equal the even and odd parts of the map, evaluated as they are defined, to 1e-13."""
+    form = orbit_form(md.Map(LOGCOSH, md.GD(0.3)), CHART)
+    for at, a in ((1.2, 0.4), (-2.0, 1.7)):
+        c, d = np.array([at, 0.0]), np.array([0.0, a])
+        F = lambda w: w - 0.3 * gradient(w)  # noqa: E731
+        even, odd = (F(c + d) + F(c - d)) / 2, (F(c + d) - F(c - d)) / 2
+        assert form.centre([at], [a])[0] == pytest.approx((even - c)[0] / 0.3, rel=1e-13)
+        assert form.residual([at], [a])[0] == pytest.approx((-odd - d)[1] / 0.3, rel=1e-12)
+
+
+def test_a_quartic_valley_is_solved_for():
+    """On h(x) y^2 / 2 - y^4 / 4 the amplitude is sqrt(h - 2 / lr), in closed form."""
+    loss = md.Loss((1 + x**2) * y**2 / 2 - y**4 / 4, [x, y])
+    manifold = md.Manifold(loss, chart={x: s, y: 0}, coordinates=[s])
+    form = orbit_form(md.Map(loss, md.GD(0.1)), manifold)
+    assert form.solved is not None
+    assert sp.simplify(form.solved[0] ** 2 - (1 + s**2 - 2 / lr)) == 0
+    assert "amplitude is" in form.describe()
+
+
+def test_rates_give_the_known_thresholds():
+    """2 / lr_odd is the stability limit: 2 (1 + b) / lr for heavy ball, 2 (1 + b) / ((1 + 2 b) lr) for Nesterov."""
+    ball = rates(md.Map(LOGCOSH, md.SGD(0.1, momentum=0.5)))
+    nesterov = rates(md.Map(LOGCOSH, md.SGD(0.1, momentum=0.5, nesterov=True)))
+    assert sp.simplify(ball[0] - lr / (1 + momentum)) == 0 and sp.simplify(ball[1] - lr / (1 - momentum)) == 0
+    assert sp.simplify(nesterov[0] - lr * (1 + 2 * momentum) / (1 + momentum)) == 0
+
+
+def test_orbits_that_do_not_close_are_refused():
+    """A valley that leans to one side, a rule that is not linear, minima without a chart: a clear error each."""
+    leaning = md.Loss((1 + x**2) * (y**2 / 2 + y**3 / 5), [x, y])
+    with pytest.raises(md.FlowError, match="not symmetric"):
+        orbit_form(md.Map(leaning, md.GD(0.1)), md.Manifold(leaning, chart={x: s, y: 0}, coordinates=[s]))
+    with pytest.raises(md.FlowError, match="not linear"):
+        orbit_form(md.Map(LOGCOSH, md.Adam(0.1)), CHART)
+    with pytest.raises(md.FlowError, match="need a chart"):
+        orbit_form(md.Map(LOGCOSH, md.GD(0.1)), md.Manifold(LOGCOSH))

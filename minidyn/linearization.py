@@ -292,9 +292,9 @@ def lean(S, gain, fp, A, extra):
     pole = fp[9 + states]
     place = np.int64(fp[10 + states])
     X = np.empty((size, dim))
-    for r in range(size):
+    for row in range(size):
         for j in range(dim):
-            X[r, j] = gain[r % dim, r // dim] * S[r % dim, j] * gain[j, 1 + place]
+            X[row, j] = gain[row % dim, row // dim] * S[row % dim, j] * gain[j, 1 + place]
     resolvent(A, pole, X)
     for i in range(dim):
         for j in range(dim):

@@ -70,7 +70,7 @@ def test_matrix_free_agrees(net):
 
 
 def test_error_bars_cover(net):
-    """Over 60 seeds the probes' errors have the size that the error bars say: mean square 1 within 4 standard errors."""
+    """Over 60 seeds the probes' errors are as large as their error bars: mean square 1 within 4 standard errors."""
     loss, w = net
     truth = md.flatness(loss, w).trace
     found = [md.flatness(loss, w, method="matrix-free", probes=100, rng=seed) for seed in range(60)]

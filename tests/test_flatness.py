@@ -127,7 +127,7 @@ def test_observables_along_a_run_and_a_flow(net):
     rng = np.random.default_rng(3)
     held = rng.normal(size=(7, WIDTH))
     loss = loss.hold_out({X: held}, np.arange(7.0))
-    names = ["test_error", "input_gradient", "input_gradient_bound"]
+    names = ["test_error", "input_gradient", "input_gradient_bound", "smoothness_ratio"]
     system = md.Map(loss, md.SGD(0.01), md.Minibatch(2))
     for moving in (system, md.GradientFlow(system)):
         run = md.simulate(moving, w + 0.2, 4, save_every=2, observe=names, rng=0)
@@ -138,6 +138,7 @@ def test_observables_along_a_run_and_a_flow(net):
         s = md.smoothness(loss, last)
         assert run.observables["input_gradient"][0, -1] == pytest.approx(s.mean_square)
         assert run.observables["input_gradient_bound"][0, -1] == pytest.approx(s.mean_bound)
+        assert run.observables["smoothness_ratio"][0, -1] == pytest.approx((s.input_gradient / s.bound).max())
     assert loss.with_data({X: loss.data[X]}).test.n_samples == 7
 
 

@@ -46,4 +46,5 @@ if __name__ == "__main__":
         (md.SGD(0.02), md.Minibatch(10)), (md.SGD(0.01, 0.8), md.Minibatch(10)),
         (md.Adam(0.001, eps=0.01), md.Minibatch(10)), (md.SGD(0.02), md.LabelNoise(0.1, batch=10)),
     ):  # fmt: skip
-        timed("stability", lambda m=md.Map(loss, rule, noise): md.stability(m, w).summary())
+        system = md.Map(loss, rule, noise)
+        timed("stability", lambda m=system: md.stability(m, w).summary())

@@ -223,6 +223,28 @@ def test_minimum_that_fits_no_sample():
     assert s.growth == pytest.approx(dense_radius(loss, at, md.SGD(3.0), 1.0), abs=1e-9)
 
 
+def test_noise_along_a_flat_direction():
+    """Samples +y^2/2 and -y^2/2 leave y without mean curvature, and their noise makes it grow by 1 + lr^2 kappa."""
+    loss = md.Loss(x**2 / 2 + c * b**2 / 2, [x, b], data={c: [1.0, -1.0]})
+    s = md.stability(md.Map(loss, md.SGD(0.5), md.Minibatch(1)), [0.0, 0.0])
+    assert not s.stable and s.growth == pytest.approx(1.25, rel=1e-10) and s.max_lr is None
+    assert md.stability(md.Map(loss, md.SGD(0.5)), [0.0, 0.0]).stable
+
+
+def test_rules_of_the_user():
+    """A mirror step is gradient descent in the metric P = theta: growth by hand, and measured."""
+
+    @md.rule
+    def mirror(theta, g, *, lr):
+        return theta * sp.exp(-lr * g)
+
+    loss = md.Loss.regression(a * x, [a], {x: [1.0, 2.0]}, [2.0, 4.0])
+    system = md.Map(loss, mirror(lr=0.2), md.Minibatch(1))
+    s = md.stability(system, [2.0])
+    assert s.growth == pytest.approx((1 - 0.2 * 2 * 2.5) ** 2 + (0.2 * 2 * 1.5) ** 2, rel=1e-12)
+    assert abs(md.escape(system, [2.0], paths=4000, steps=8, rng=0).z) < 3
+
+
 def test_conditions_say_what_they_know():
     """Whenever a published condition decides, it decides as the exact verdict does; all three answers occur."""
     rng = np.random.default_rng(3)

@@ -50,9 +50,7 @@ def bound(model: md.Model, networks: np.ndarray, points: int = 10_000) -> None:
     size = 10.0 ** rng.uniform(-3, 1, size=(points, 1))
     w = networks[rng.integers(len(networks), size=points)] + size * rng.standard_normal((points, model.loss.dim))
     found = md.smoothness(model.loss, w)
-    dead = found.bound == 0  # no unit is active: both sides are 0
-    each = found.input_gradient / np.where(dead, 1.0, found.bound)
-    mean = found.mean_square / found.mean_bound
+    each, mean = found.ratio, found.mean_square / found.mean_bound
     print(f"{model.name}: bound at {points:,} points, {each.size:,} samples: largest ratio {each.max():.6f} per "
           f"sample, {mean.max():.6f} on average; holds: {found.holds}")  # fmt: skip
 

@@ -271,7 +271,7 @@ def stability(
     if not len(minima):
         raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
     system = known.map.with_lr(lr[0]) if lr else known.map
-    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, below the model's start")
+    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, near the model's start")
     typer.echo(verdict(system, minima[0]).summary() + "\n")
     sizes = None if not batch else [b or None for b in batch]
     diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)

@@ -33,6 +33,7 @@ class Flow:
     retract: ClassVar[Any]
     columns: int = 0
     rows: int = 0
+    reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
 
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""

@@ -57,7 +57,7 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
                 raise InputError(f"{name} must lie between 0 and 1, not {value!r}.")
         return OdeEngine(system, start, paths, rtol, atol, threads)
     if substeps is None:
-        substeps = max(d for d in range(1, 41) if save_every % d == 0)
+        substeps = max(d for d in range(1, system.reach + 1) if save_every % d == 0)
     return SdeEngine(system, start, key, whole("substeps", substeps, 1), threads)
 
 

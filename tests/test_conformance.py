@@ -64,6 +64,7 @@ FLOWS = {
     "modified equation, states": (md.StochasticModifiedFlow, md.Map(DATA, md.Adam(0.02), md.Minibatch(2)), [0.5, 0.8]),
     "quasistatic, SDE": (md.QuasistaticFlow, md.Map(VALLEY, md.SGD(0.02), md.GaussianNoise(0.3)), [1.3, 0.01]),
     "quasistatic, ODE": (md.QuasistaticFlow, md.Map(PRODUCT, md.Adam(0.01), md.LabelNoise(0.3)), [2.0, 0.5]),
+    "quasistatic, Lion": (md.QuasistaticFlow, md.Map(VALLEY, md.Lion(0.001), md.GaussianNoise(0.3)), [1.3, 0.0]),
     "quasistatic, signs": (md.QuasistaticFlow, md.Map(VALLEY, md.SignGD(0.01), md.GaussianNoise(0.3)), [1.3, 0.0]),
 }
 

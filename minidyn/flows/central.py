@@ -258,8 +258,7 @@ class CentralFlow(Flow):
         E = complementarity.basis(r)
         y = w.copy()
         for _ in range(8):
-            P, values, vectors = self.spectrum(y)
-            gap = 1.0 - values[:r]
+            gap = 1.0 - self.spectrum(y)[1][:r]
             if np.abs(gap).max() < 1e-13:
                 break
             e = self._edge(y, r)

@@ -111,7 +111,7 @@ class Orbits(TwoStep):
         back, left = np.linalg.eig(s.A.T)
         p = left[:, int(np.argmin(np.abs(back - values[place])))].real
         p = p / (p @ q)
-        size = 1.0 + np.linalg.norm(z[: self.dim])
+        size = 1.0 + float(np.linalg.norm(z[: self.dim]))
         bend = self._bend(z, q, k, 1e-4 * size)
         middle = s.rows @ bend
         shift = s.N @ np.linalg.solve(np.eye(len(middle)) - s.rows @ s.A @ s.N, 0.5 * middle) if len(middle) else 0 * q
@@ -140,7 +140,7 @@ class Orbits(TwoStep):
         stable orbit; `instead` finds out what the map does there.
         """
         s = self.split(c, k)
-        values = np.linalg.eigvals(s.A)
+        values = _eigenvalues(s.A)
         flips = (np.abs(values.imag) < 1e-9) & (values.real < -1.0)
         other = (np.abs(values) > 1.0 + 1e-9) & ~flips & (np.abs(values - 1.0) >= self.slow)
         if other.any():
@@ -213,7 +213,7 @@ class Orbits(TwoStep):
             Ae, Ao = 0.5 * (plus + minus), 0.5 * (plus - minus)
             size = float(np.abs(wrong).max())
             if size <= 1e-14 * (1.0 + np.abs(c).max()) or (size <= 1e-11 * (1.0 + np.abs(c).max()) and size >= before):
-                return Orbit(centre, d, np.linalg.eigvals((s.rows @ plus @ s.N) @ (s.rows @ minus @ s.N)))
+                return Orbit(centre, d, _eigenvalues((s.rows @ plus @ s.N) @ (s.rows @ minus @ s.N)))
             J = np.block([[s.rows @ (Ae - np.eye(self.size)) @ s.N, s.rows @ Ao], [Ao @ s.N, Ae + np.eye(self.size)]])
             try:
                 step = np.linalg.solve(J, -wrong)
@@ -228,7 +228,7 @@ class Orbits(TwoStep):
         if failed.code != NO_ORBIT:
             return failed
         s = self.split(c, k)
-        values = np.linalg.eigvals(s.A)
+        values = _eigenvalues(s.A)
         if np.linalg.norm(amplitude) < _TINY * (1.0 + np.linalg.norm(c)):
             amplitude = self._seed(s, c, values, (np.abs(values.imag) < 1e-9) & (values.real < -1.0), k)
         try:
@@ -256,6 +256,10 @@ class Orbits(TwoStep):
             length = f"a period-{'four' if period == 4 else period} orbit"
             return FieldFailed(PERIOD_FOUR, f"the period-two orbit is unstable: the map runs on {length}")
         return FieldFailed(CHAOTIC, "the period-two orbit is unstable: the map is chaotic (no period up to 64)")
+
+
+def _eigenvalues(a: Floats) -> NDArray[np.complex128]:
+    return np.asarray(np.linalg.eigvals(a), dtype=np.complex128)
 
 
 def period_of(trace: Floats, longest: int = 64) -> int:

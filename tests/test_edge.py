@@ -92,8 +92,7 @@ def test_thresholds_are_those_of_linear_stability(rule, factor):
     steps = TwoStep(md.Map(VALLEY, rule))
     w = np.zeros(steps.size)
     w[4:] = 0.25
-    root = 1.5 * np.sqrt(0.999) if len(w) > 4 else 1.0  # sqrt(v') + eps, half of it v'
-    root = np.sqrt(0.999 * 0.25) + 1.0 if len(w) > 4 else 1.0
+    root = np.sqrt(0.999 * 0.25) + 1.0 if len(w) > 4 else 1.0  # sqrt(v') + eps at g = 0
     np.testing.assert_allclose(steps.thresholds(w, 1e6), factor * root / 0.1, rtol=1e-10)
 
 
@@ -174,10 +173,12 @@ def test_what_the_map_does_without_a_stable_orbit_is_named(expr, at, lr, status,
 
 
 def test_a_flow_stops_where_its_orbit_doubles():
-    """Pushed to ever larger sharpness the path ends with the status of the longer orbit, NaN after it."""
-    loss = md.Loss((1 + x) * (y**2 / 2 - y**3 / 3) - x * 0.01, [x, y])
-    run = md.simulate(md.SubquadraticFlow(md.Map(loss, md.GD(2.0))), [0.1, 0.0], 200, rtol=1e-5)
-    assert run.status[0] in (md.Status.PERIOD_FOUR, md.Status.NO_ORBIT, md.Status.CHAOTIC)
+    """As lr grows the path ends with the status of the longer orbit, NaN after it."""
+    k = sp.Symbol("k")
+    system = md.Map(md.Loss(y**2 / 2 - y**3 / 3, [y]), md.GD(2.3 + k / 100))
+    run = md.simulate(md.SubquadraticFlow(system), [0.01], 30, save_every=1, rtol=1e-5)
+    assert run.status[0] == md.Status.PERIOD_FOUR
+    assert 10 < run.ended[0] < 20  # the logistic map doubles again at lr = sqrt(6) = 2.449
     assert np.isnan(run.w[0, -1]).all() and "near theta" in run.meta["reason"]
 
 
@@ -209,12 +210,12 @@ def test_edge_measures_in_the_rules_own_metric():
     after = system.step(state, k=11)
     c = (state + after) / 2
     g = VALLEY.grad(c[:2])
-    v = 0.9 * c[2:] + 0.1 * g**2
-    slope = (np.sqrt(v) + 0.5 - g * 0.1 * g / np.sqrt(v)) / (np.sqrt(v) + 0.5) ** 2  # of g / (sqrt(v') + eps)
-    slope += 0.9 * 0.1 * g * g / np.sqrt(v) / (np.sqrt(v) + 0.5) ** 2 / 1.9 * 0.9 / 0.9
-    root = np.sqrt(slope)
+    v = np.sqrt(0.9 * c[2:] + 0.1 * g**2)
+    direct = (v + 0.5 - 0.1 * g**2 / v) / (v + 0.5) ** 2  # of g / (sqrt(v') + eps), by g
+    through = -0.45 * g / v / (v + 0.5) ** 2 * 0.2 * g / -1.9  # by v, which flips along: -v = 0.9 v + 0.2 g g
+    root = np.sqrt(direct + through)
     expected = np.linalg.eigvalsh(root[:, None] * VALLEY.hessian(c[:2]) * root)[-1]
-    assert seen.sharpness[1] == pytest.approx(expected, rel=0.02)
+    assert seen.sharpness[1] == pytest.approx(expected, rel=1e-10)
     assert seen.threshold == 20.0
     assert seen.amplitude["RMSProp"][1] == pytest.approx(np.linalg.norm((after - state)[:2]) / 2, rel=1e-12)
     with pytest.raises(md.InputError, match="predicts no oscillation"):
@@ -222,9 +223,10 @@ def test_edge_measures_in_the_rules_own_metric():
 
 
 def test_who_wins_table():
-    """On the minimalist model the rod flow wins, then subquadratic, central and gradient flow; the table says so."""
-    entries = contest.play("minimalist_eos", steps=120)
+    """On the minimalist model the rod flow wins, gradient flow comes last, and the table says so."""
+    entries = contest.play("minimalist_eos", steps=80)
     sup = {e.flow: e.sup for e in entries}
-    assert sup["rod"] < sup["subquadratic"] < sup["central"] < sup["gradient"]
+    assert 2 * sup["rod"] < min(sup["subquadratic"], sup["central"]) < max(sup["subquadratic"], sup["central"])
+    assert max(sup.values()) == sup["gradient"]
     row = contest.contest_table(entries)[2]
-    assert row.startswith("| minimalist_eos | 120 |") and row.count("**") == 2 and row.rstrip(" |").endswith("**")
+    assert row.startswith("| minimalist_eos | 80 |") and row.count("**") == 2 and row.rstrip(" |").endswith("**")

@@ -195,8 +195,8 @@ def test_description_holds_the_formula():
     loss, manifold = of_model("valley")
     flow = md.QuasistaticFlow(md.Map(loss, md.SGD(0.05), GAUSS), manifold)
     text, latex = flow.describe(), flow.describe(latex=True)
-    for part in ("drift of s per t = lr*s*sigma**2/((s**2 + 1)*(lr*s**2 + lr - 2))", "proved symbolically", "sigma = 0.3",
-                 "to leading order in lr", "effective potential"):  # fmt: skip
+    formula = "drift of s per t = lr*s*sigma**2/((s**2 + 1)*(lr*s**2 + lr - 2))"
+    for part in (formula, "proved symbolically", "sigma = 0.3", "to leading order in lr", "effective potential"):
         assert part in text
     assert r"\mathrm{d}s/\mathrm{d}t = \frac{\eta s \sigma^{2}}" in latex
     assert latex.count("$") % 2 == 0 and "sigma**2" not in latex

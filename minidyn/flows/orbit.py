@@ -6,8 +6,9 @@ For a map without noise, `z' = F(z)`, with even and odd parts about the centre `
     odd    F_o(c, d) = [F(c + d) - F(c - d)] / 2       amplitude   -F_o(c, d) = d
 
 On a chart `c = theta(s)`, with `d` normal to it, this closes where the even part has no normal component (a valley
-that is symmetric about its floor) and the odd part no tangential one. Gradient descent, heavy ball and Nesterov are linear in
-gradient and momentum, so their momenta can be eliminated: with the rule's gains at the frequencies -1 and 1,
+that is symmetric about its floor) and the odd part no tangential one. Gradient descent, heavy ball and Nesterov are
+linear in gradient and momentum, so their momenta can be eliminated (exactly for the amplitude, to leading order in the
+centre's speed for the drift): with the rule's gains at the frequencies -1 and 1,
 
     g_o(theta(s), d) = 2 d / lr_odd        ds/dt = -(theta'^T theta')^-1 theta'^T g_e(theta(s), d) lr_even / lr
 

@@ -260,8 +260,7 @@ class Reduction:
 
     @cached_property
     def channels(self) -> dict[tuple[Row, Row], sp.Expr]:
-        names = [("xi", i) for i in range(self.size)]
-        names += [("sign", i) for i in range(self.size)] if self.jets.sign_gain else []
+        names = self._channel_names
         return {(c, e): self.letters(self.channel(c, e), "s") for c in names for e in names}
 
     def noise_between(self, f: Form, g: Form) -> sp.Expr:
@@ -349,9 +348,17 @@ class Reduction:
         J = self.jets
         gain = [self._through(J.gain), self._through(J.sign_gain) if J.sign_gain else sp.S.Zero]
         ratio = [[self.raw(tidy(g / self._effective_raw), i) for g in gain] for i in range(self.size)]
-        tangent = [[tidy(sum(self.slope[i, a] * ratio[i][kind] * self._raw_channel((name, i), other)
-                             for i in range(self.size) for kind, name in enumerate(("xi", "sign")) if ratio[i][kind] != 0))
-                    for other in self._channel_names] for a in range(self.dim)]  # fmt: skip
+        kinds = [(kind, name) for kind, name in enumerate(("xi", "sign")) if any(r[kind] != 0 for r in ratio)]
+        tangent = [
+            [
+                tidy(sum(
+                    self.slope[i, a] * ratio[i][kind] * self.channel((name, i), other)
+                    for i in range(self.size) for kind, name in kinds
+                ))
+                for other in self._channel_names
+            ]
+            for a in range(self.dim)
+        ]  # fmt: skip
         self.slow_noise = all(e == 0 or self._vanishes(e) for row in tangent for e in row)
         if self.slow_noise:
             return [{} for _ in range(self.dim)]
@@ -368,9 +375,6 @@ class Reduction:
     def _channel_names(self) -> list[Row]:
         names: list[Row] = [("xi", i) for i in range(self.size)]
         return names + ([("sign", i) for i in range(self.size)] if self.jets.sign_gain else [])
-
-    def _raw_channel(self, c: Row, e: Row) -> sp.Expr:
-        return self.channel(c, e)
 
     def _vanishes(self, e: sp.Expr) -> bool:
         return sp.count_ops(e) < 400 and sp.simplify(e.xreplace(self.roots)) == 0

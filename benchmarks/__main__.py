@@ -1,7 +1,7 @@
 """Timings of minidyn's public calls, each beside what it is measured against.
 
     python -m benchmarks            # all of it, some minutes
-    python -m benchmarks gradient   # one part: agreement, gradient, paths, start
+    python -m benchmarks gradient   # one part: agreement, gradient, paths, start, orders
 
 Machines are noisy: figures are medians of interleaved repeats, compilation apart.
 """
@@ -21,6 +21,7 @@ import numpy as np
 import sympy as sp
 
 import minidyn as md
+from benchmarks.orders import orders
 
 
 def interleaved(cases: dict[str, Callable[[], object]], repeats: int = 9) -> dict[str, float]:
@@ -130,7 +131,7 @@ def agreement() -> None:
               f"({row.flow_spread:.4f})  difference {row.difference:+.4f} +- {row.standard_error:.4f}")  # fmt: skip
 
 
-PARTS = {"agreement": agreement, "gradient": gradient, "paths": paths, "start": start}
+PARTS = {"agreement": agreement, "gradient": gradient, "paths": paths, "start": start, "orders": orders}
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or list(PARTS)

@@ -56,8 +56,8 @@ __all__ = [
     "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Comparison", "ErrorRow", "ExpressionError", "Flow",
     "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "Lion", "Loss", "Manifold",
     "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise",
-    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "SymbolicFlow", "cache",
-    "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
+    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "SignGD", "SolverError", "Status", "SymbolicFlow",
+    "cache", "compare", "list_models", "load", "load_model", "rule", "simulate", "vector",
 ]  # fmt: skip
 
 

@@ -187,7 +187,8 @@ def test_every_kind_of_condition():
 def test_edge_of_stability():
     """Gradient flow stops where the sharpness reaches 2/lr; with momentum, 2 (1 + beta)/lr."""
     loss = md.Loss(x**4 / 4 - 30 * x + y**2, [x, y])  # the sharpness 3 x^2 grows as x goes to 30^(1/3)
-    for rule, limit in ((md.GD(0.1), 20), (md.SGD(0.2, momentum=0.5), 15), (md.SGD(0.1, momentum=0.5, nesterov=True), 15)):
+    nesterov = md.SGD(0.1, momentum=0.5, nesterov=True)
+    for rule, limit in ((md.GD(0.1), 20), (md.SGD(0.2, momentum=0.5), 15), (nesterov, 15)):
         flow = md.GradientFlow(md.Map(loss, rule))
         run = md.simulate(flow, [1.0, 0.0], 100, stop="edge")
         grown = md.simulate(flow, [1.0, 0.0], 100, stop=3 * x**2 - limit)

@@ -58,7 +58,7 @@ def difference(flow: md.QuasistaticFlow) -> tuple[float, float, int, float]:
     )
 
 
-def main(names: list[str]) -> None:
+def main(*names: str) -> None:
     """The table."""
     for name in names or MODELS:
         loss, manifold = place(name)
@@ -75,4 +75,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

@@ -36,6 +36,12 @@ STUDIES = {
     "kills": "benchmarks.studies:kills",
     "million": "benchmarks.studies:million",
     "ulp": "benchmarks.ulp:main",
+    "orders": "benchmarks.orders:orders",
+    "adam": "benchmarks.adam:main",
+    "closed-forms": "benchmarks.closed_forms:main",
+    "label-noise": "benchmarks.label_noise:main",
+    "smoothness": "benchmarks.smoothness:main",
+    "stability": "benchmarks.stability:main",
 }
 
 

@@ -55,11 +55,15 @@ def bound(model: md.Model, networks: np.ndarray, points: int = 10_000) -> None:
           f"sample, {mean.max():.6f} on average; holds: {found.holds}")  # fmt: skip
 
 
-if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+def main(folder: str = "results") -> None:
+    """The figure of `relu_net` along label noise, and the bound at random points of both networks."""
     relu = md.load_model("relu_net")
-    run = fall(relu, fitted(relu), target)
+    run = fall(relu, fitted(relu), Path(folder))
     bound(relu, run.w[:, ::20].reshape(-1, relu.loss.dim))
     tanh = md.load_model("tanh_net")
     w = md.simulate(tanh.map, tanh.w0, 10_000, paths=64, save_every=1000, rng=0).w
     bound(tanh, w.reshape(-1, tanh.loss.dim))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

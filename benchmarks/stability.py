@@ -37,7 +37,8 @@ def timed(name: str, call: Callable[[], object]) -> None:
     print(result, flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Both verdicts on a network of 2 000 parameters and 500 samples."""
     loss, w = teacher(400, 3, 500)
     loss.grad(w), loss.hvp(w, w), loss.jacobian(w), loss.sample_grads(w), loss.square_hvp(w, w)
     print(f"{loss.dim:,} parameters, {loss.n_samples} samples")
@@ -48,3 +49,7 @@ if __name__ == "__main__":
     ):  # fmt: skip
         system = md.Map(loss, rule, noise)
         timed("stability", lambda m=system: md.stability(m, w).summary())
+
+
+if __name__ == "__main__":
+    main()

@@ -123,7 +123,8 @@ def _beside(report: Stability, radius: float, paths: int, rng: np.random.Generat
     """Whole states z (paths, components) whose deviations have the leading covariance of T."""
     place, W = report.place, report.moment
     r, p = W.shape[:2]
-    values, vectors = np.linalg.eigh((lambda m: (m + m.T) / 2)(W.reshape(r * p, r * p)))
+    flat = W.reshape(r * p, r * p)
+    values, vectors = np.linalg.eigh((flat + flat.T) / 2)
     kept = values > 1e-14 * values[-1]
     draws = rng.standard_normal((paths, int(kept.sum()))) * np.sqrt(values[kept])
     modes = (draws @ vectors[:, kept].T).reshape(paths, r, p)

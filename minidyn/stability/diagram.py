@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,6 @@ def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | 
 
 def _with_batch(system: Map, batch: int | None) -> Any:
     """The map's noise with another batch size."""
-    from dataclasses import replace
-
     if system.noise is None:
         return None if batch is None else Minibatch(batch)
     if batch is None and system.noise.sigma is None and system.noise.label_std is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +52,7 @@ def rule_slopes(system: Map, w: Floats, q: Floats, given: Floats | None, k: floa
     values = [_number(v, k) for v in system.rule.hyper.values()]
     if lr is not None:
         values[list(system.rule.hyper).index("lr")] = lr
-    update, jacobian = _compiled(system.rule, tuple(rule.accumulators))
+    update, jacobian = _functions(rule)
     count = len(rule.accumulators)
     states = np.zeros((count, len(w))) if given is None else given.copy()
     moving = [a for a in range(count) if given is None or not rule.accumulators[a]]
@@ -94,25 +93,25 @@ def _settle(update: Callable[..., Any], states: Floats, moving: list[int], w: Fl
         raise FlowError("the states of the rule come to no rest at the minimum.")
 
 
-def _compiled(rule: Rule, accumulators: tuple[bool, ...]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    new, updates = rule.symbolic()
-    return _functions(averaged(rule, "frozen"), (new, *updates), rule.states, tuple(rule.hyper))
-
-
 _known: dict[Any, Any] = {}
 
 
-def _functions(rule: AveragedRule, key: Any, states: tuple[str, ...], hyper: tuple[str, ...]) -> Any:
+def _functions(rule: AveragedRule) -> Any:
     """numpy functions of (theta, g, q, states, hyperparameters, k): updates with slopes, and all first slopes."""
-    if (key, states, hyper) not in _known:
-        names = [sp.Symbol(s) for s in states]
-        args = [_THETA, _G, _Q, names, [sp.Symbol(h, positive=True) for h in hyper], K]
-        smooth = [e.replace(sp.sign, lambda x: sp.S.Zero) for e in rule.outputs] if rule.sign_gain else rule.outputs
+    key = (tuple(rule.outputs), rule.rule.states, tuple(rule.rule.hyper))
+    if key not in _known:
+        names = [sp.Symbol(s) for s in rule.rule.states]
+        args = [_THETA, _G, _Q, names, [sp.Symbol(h, positive=True) for h in rule.rule.hyper], K]
+        smooth = rule.outputs
+        symbols = {_THETA, _G, _Q, K, *names, *args[4]}
+        foreign = set().union(*(e.free_symbols for e in smooth)) - symbols
+        if foreign:
+            raise FlowError(f"the averaged {rule.rule.name} needs more than the noise of one step; no linearization.")
         inner = [smooth[1:], [[sp.diff(e, s) for s in names] for e in smooth[1:]]]
         slopes = [[sp.diff(e, s) for s in (_THETA, _G, *names)] for e in smooth]
         made = (sp.lambdify(args, e, modules=["scipy", "numpy"]) for e in (inner, slopes))
-        _known[key, states, hyper] = tuple(_vectorized(f) for f in made)
-    return _known[key, states, hyper]
+        _known[key] = tuple(_vectorized(f) for f in made)
+    return _known[key]
 
 
 def _vectorized(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,7 +121,6 @@ def _vectorized(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda w, g, q, states, values, k: spread(function(w, g, q, list(states), values, k), w)
 
 
-@cache
 def threshold_formula(name: str) -> str | None:
     """The published limit of the sharpness for a rule, in words."""
     return {

@@ -36,6 +36,8 @@ STUDIES = {
     "kills": "benchmarks.studies:kills",
     "million": "benchmarks.studies:million",
     "ulp": "benchmarks.ulp:main",
+    "adam": "benchmarks.adam:main",
+    "label-noise": "benchmarks.label_noise:main",
 }
 
 

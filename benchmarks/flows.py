@@ -94,8 +94,8 @@ def quasistatic(quick: bool) -> Iterator[Row]:
     rng = np.random.default_rng(2)
     valley, ten = problems.valley(), problems.ten_parameters()
     points = {
-        2: np.stack([rng.uniform(0.5, 2, 200), np.zeros(200)], axis=1),
-        10: np.concatenate([rng.uniform(0.5, 2, (200, 5)), np.zeros((200, 5))], axis=1),
+        dim: np.concatenate([rng.uniform(0.5, 2, (1000, dim // 2)), np.zeros((1000, dim // 2))], axis=1)
+        for dim in (2, 10)
     }
     given = {
         "quasistatic drift, SGD, D = 2": (valley, md.SGD(0.05), 2.0),

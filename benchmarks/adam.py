@@ -4,8 +4,8 @@
 
 The loss is (ab + 2cd - 1)^2 / 2, label noise of deviation 0.5, started on the minima at (2, 0.3, 0.8, 0.25) with the
 accumulators at their fixed point. The figure sweeps how fast the accumulator is against the oscillation that it
-sees, (1 - beta2) / (lr lambda), lambda the largest eigenvalue of the Hessian in Adam's metric: lr = 0.002 while 1 - beta2
-grows to 0.02, then lr falls.
+sees, (1 - beta2) / (lr lambda), lambda the largest eigenvalue of the Hessian in Adam's metric: lr = 0.002 while
+1 - beta2 grows to 0.02, then lr falls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def adam(lr: float, beta2: float) -> md.Map:
 
 
 def sharpness() -> float:
-    """The largest eigenvalue of the Hessian in Adam's metric at the start: grad f^T P grad f, P = 1 / (std |grad f|)."""
+    """The largest eigenvalue of the Hessian in Adam's metric P = 1 / (std |grad f|) at the start."""
     a, b, c, d = START
     return float(np.abs([b, a, 2 * d, 2 * c]).sum() / STD)
 
@@ -43,17 +43,20 @@ def table() -> list[str]:
     lines = ["   lr      beta2    steps   discrete              full      frozen   full - discrete"]
     for lr, beta2, steps, paths in TABLE:
         system = adam(lr, beta2)
-        run = md.simulate(system, system.fixed_point(START), steps, paths=paths, save_every=steps, rng=1, first_step=LATE)
+        run = md.simulate(
+            system, system.fixed_point(START), steps, paths=paths, save_every=steps, rng=1, first_step=LATE
+        )
         moved = run.w[:, -1, 0] - START[0]
         error = moved.std() / np.sqrt(paths)
         full, frozen = (
-            md.simulate(md.QuasistaticFlow(system, accumulators=a), START, steps, save_every=steps).w[0, -1, 0] - START[0]
+            md.simulate(md.QuasistaticFlow(system, accumulators=a), START, steps, save_every=steps).w[0, -1, 0]
+            - START[0]
             for a in ("full", "frozen")
         )
         gap = full - moved.mean()
         lines.append(
-            f"  {lr:.3f}  {beta2:7.4f}  {steps:6d}   {moved.mean():+.5f} +- {error:.5f}   {full:+.5f}   {frozen:+.5f}   "
-            f"{gap / error:+.1f} s.e., {100 * abs(gap / moved.mean()):.1f} %"
+            f"  {lr:.3f}  {beta2:7.4f}  {steps:6d}   {moved.mean():+.5f} +- {error:.5f}   {full:+.5f}   {frozen:+.5f}"
+            f"   {gap / error:+.1f} s.e., {100 * abs(gap / moved.mean()):.1f} %"
         )
         print(lines[-1], flush=True)
     return lines
@@ -78,7 +81,9 @@ def discrete(ratio: float) -> tuple[float, float]:
     """The map's displacement over the frozen flow's, after a fifth of the run has passed, and its standard error."""
     lr, beta2, steps, paths = setting(ratio)
     system, fifth = adam(lr, beta2), steps // 5
-    run = md.simulate(system, system.fixed_point(START), 5 * fifth, paths=paths, save_every=fifth, rng=2, first_step=LATE)
+    run = md.simulate(
+        system, system.fixed_point(START), 5 * fifth, paths=paths, save_every=fifth, rng=2, first_step=LATE
+    )
     moved = run.w[:, -1, 0] - run.w[:, 1, 0]
     flow = md.simulate(md.QuasistaticFlow(system, accumulators="frozen"), START, 5 * fifth, save_every=fifth)
     scale = flow.w[0, -1, 0] - flow.w[0, 1, 0]
@@ -93,8 +98,9 @@ def sweep() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for r in RATIOS:
         points.append((r, *discrete(r)))
         lr, beta2, steps, paths = setting(r)
-        print(f"  ratio {r:6.2f}: lr {lr:.2e}, beta2 {beta2:.5f}, {steps:,} steps, {paths:,} paths: discrete/frozen "
-              f"{points[-1][1]:.4f} +- {points[-1][2]:.4f}, full/frozen {np.interp(np.log(r), np.log(fine), curve):.4f}",
+        print(f"  ratio {r:6.2f}: lr {lr:.2e}, beta2 {beta2:.5f}, {steps:,} steps, {paths:,} paths: "
+              f"discrete/frozen {points[-1][1]:.4f} +- {points[-1][2]:.4f}, "
+              f"full/frozen {np.interp(np.log(r), np.log(fine), curve):.4f}",
               flush=True)  # fmt: skip
     return fine, curve, np.array(points)
 
@@ -125,7 +131,10 @@ def main(folder: str = "results") -> None:
     fine, curve, points = sweep()
     target = Path(folder) / "adam_accumulators.png"
     draw(fine, curve, points, target)
-    rows = ["# (1-beta2)/(lr lambda), discrete/frozen, standard error", *(",".join(f"{v:.6g}" for v in p) for p in points)]
+    rows = [
+        "# (1-beta2)/(lr lambda), discrete/frozen, standard error",
+        *(",".join(f"{v:.6g}" for v in p) for p in points),
+    ]
     target.with_suffix(".csv").write_text("\n".join(rows + ["# " + line for line in lines]) + "\n")
     print(f"wrote {target} and {target.with_suffix('.csv')}")
 

@@ -17,8 +17,10 @@ import sympy as sp
 import minidyn as md
 
 RULES = {
-    "SGD": md.SGD(0.02), "heavy ball": md.SGD(0.01, momentum=0.8), "Nesterov": md.SGD(0.01, momentum=0.6, nesterov=True),
-    "RMSProp": md.RMSProp(0.005, beta2=0.95), "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95), "sign GD": md.SignGD(0.004),
+    "SGD": md.SGD(0.02), "heavy ball": md.SGD(0.01, momentum=0.8),
+    "Nesterov": md.SGD(0.01, momentum=0.6, nesterov=True),
+    "RMSProp": md.RMSProp(0.005, beta2=0.95), "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95),
+    "sign GD": md.SignGD(0.004),
     "AdamW": md.AdamW(0.005, beta2=0.98, weight_decay=0.1),
 }  # fmt: skip
 MODELS = ["valley", "ellipse", "product", "two_products", "logcosh_valley"]
@@ -48,10 +50,15 @@ def difference(flow: md.QuasistaticFlow) -> tuple[float, float, int, float]:
     f, g = closed.diffusion(state)[:, :size], flow.diffusion(w)
     f, g = f @ f.transpose(0, 2, 1), g @ g.transpose(0, 2, 1)
     top = np.abs(g).max()
-    return (float(np.abs(drift - wanted).max() / np.abs(wanted).max()), float(np.abs(f - g).max() / (top or 1.0)), letters, took)
+    return (
+        float(np.abs(drift - wanted).max() / np.abs(wanted).max()),
+        float(np.abs(f - g).max() / (top or 1.0)),
+        letters,
+        took,
+    )
 
 
-def main(names: list[str]) -> None:
+def main(*names: str) -> None:
     """The table."""
     for name in names or MODELS:
         loss, manifold = place(name)
@@ -63,9 +70,9 @@ def main(names: list[str]) -> None:
                 for accumulators in ("full", "frozen") if "v" in rule.states else ("full",):
                     flow = md.QuasistaticFlow(md.Map(loss, rule, noise), manifold, accumulators)
                     drift, covariance, letters, took = difference(flow)
-                    print(f"{name:15s} {kind:9s} {label:11s} {accumulators:7s} drift {drift:.1e}  covariance {covariance:.1e}  "
-                          f"{letters:3d} letters  {took:5.1f} s", flush=True)  # fmt: skip
+                    print(f"{name:15s} {kind:9s} {label:11s} {accumulators:7s} drift {drift:.1e}  "
+                          f"covariance {covariance:.1e}  {letters:3d} letters  {took:5.1f} s", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

@@ -59,7 +59,10 @@ class Network:
 
 def sgd(lr: float = 1e-4) -> None:
     """SGD against the linear program and against SLSQP, on both targets."""
-    for name, shift, horizons in (("dense target", SHIFT, (1e9, 1e10, 1e11)), ("the model's target", 0 * SHIFT, (1e9, 1e10))):
+    for name, shift, horizons in (
+        ("dense target", SHIFT, (1e9, 1e10, 1e11)),
+        ("the model's target", 0 * SHIFT, (1e9, 1e10)),
+    ):
         net = Network(shift)
         least = net.least_trace()
         found = net.diagonal(net.minimum(np.sum, np.ones_like, net.start)).sum()
@@ -85,11 +88,12 @@ def adam(lr: float = 1e-4, eps: float = 0.1) -> None:
 
     flow = md.QuasistaticFlow(md.Map(net.loss, md.Adam(lr, eps=eps), md.LabelNoise(1.0)), accumulators="frozen")
     w = net.start
-    for steps in (1e9, 1e9, 1e9):
+    for steps in (2e8, 4e8, 4e8):
         run = md.simulate(flow, w, int(steps), save_every=int(steps), rtol=1e-7, atol=1e-10)
         w = run.w[0, -1]
         print(f"Adam, frozen, eps {eps}: after {steps:.0e} more steps psi {psi(net.diagonal(w)):.8f}, "
-              f"tr diag(H)^(1/2) {np.sqrt(net.diagonal(w)).sum():.8f}, {run.describe_status()}", flush=True)  # fmt: skip
+              f"tr diag(H)^(1/2) {np.sqrt(net.diagonal(w)).sum():.8f}, "
+              f"{run.describe_status()}", flush=True)  # fmt: skip
     noise = 1 + 0.05 * np.random.default_rng(0).normal(size=20)
     best = net.minimum(psi, slope, w * noise)
     print(f"  SLSQP from the end, disturbed by 5 %: psi {psi(net.diagonal(best)):.8f}, "

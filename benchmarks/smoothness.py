@@ -50,18 +50,20 @@ def bound(model: md.Model, networks: np.ndarray, points: int = 10_000) -> None:
     size = 10.0 ** rng.uniform(-3, 1, size=(points, 1))
     w = networks[rng.integers(len(networks), size=points)] + size * rng.standard_normal((points, model.loss.dim))
     found = md.smoothness(model.loss, w)
-    dead = found.bound == 0  # no unit is active: both sides are 0
-    each = found.input_gradient / np.where(dead, 1.0, found.bound)
-    mean = found.mean_square / found.mean_bound
+    each, mean = found.ratio, found.mean_square / found.mean_bound
     print(f"{model.name}: bound at {points:,} points, {each.size:,} samples: largest ratio {each.max():.6f} per "
           f"sample, {mean.max():.6f} on average; holds: {found.holds}")  # fmt: skip
 
 
-if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+def main(folder: str = "results") -> None:
+    """The figure of `relu_net` along label noise, and the bound at random points of both networks."""
     relu = md.load_model("relu_net")
-    run = fall(relu, fitted(relu), target)
+    run = fall(relu, fitted(relu), Path(folder))
     bound(relu, run.w[:, ::20].reshape(-1, relu.loss.dim))
     tanh = md.load_model("tanh_net")
     w = md.simulate(tanh.map, tanh.w0, 10_000, paths=64, save_every=1000, rng=0).w
     bound(tanh, w.reshape(-1, tanh.loss.dim))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

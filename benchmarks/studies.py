@@ -4,7 +4,7 @@
     python -m benchmarks coverage  # how often 95 % intervals hold the truth, in 400 small studies of each kind
     python -m benchmarks hashes    # same bits for threads, numbers of paths, chunks, saves
     python -m benchmarks kills     # runs killed at 100 random instants, resumed, compared bit for bit
-    python -m benchmarks memory    # peak memory of a million paths, short and long; `memory full` is 10^11 path-steps
+    python -m benchmarks million   # peak memory of a million paths, 10^11 path-steps; with --quick two short runs
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ def _bytes(values: np.ndarray) -> bytes:
     return repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
 
 
-def memory() -> None:
+def million(quick: bool = False) -> None:
     """Peak memory of 10^6 paths of a planar map with moments every 1000 steps, as whole processes."""
-    lengths = [100_000] if "full" in sys.argv else [2_000, 8_000]
+    lengths = [2_000, 8_000] if quick else [100_000]
     print("\npeak memory of 10^6 paths, moments every 1000 steps (bar: 1 GiB at 10^5 steps)")
     for steps in lengths:
         began = time.perf_counter()
@@ -285,6 +285,3 @@ def _covers_order(studies: int) -> dict[str, list[bool]]:
             fit = study.fit("gradient flow", name)
             hits[f"fitted order, {name}"].append(fit.low <= truth <= fit.high)
     return hits
-
-
-PARTS = {"coupling": coupling, "coverage": coverage, "hashes": hashes, "kills": kills, "memory": memory}

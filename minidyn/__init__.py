@@ -71,32 +71,14 @@ def load(path: Any) -> Any:
 
 
 __all__ = [
-    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Comparison", "ErrorRow", "ExpressionError", "Flow",
-    "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold",
-    "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "Noise", "OrderFit",
-    "QuasistaticFlow", "RMSProp", "Reshuffle", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "SolverError",
-    "Status", "cache", "compare", "list_models", "load", "load_model", "rule", "scaling_study", "simulate", "vector",
-]  # fmt: skip
-__all__ += [
-    "CentralFlow",
-    "Condition",
-    "EdgeRun",
-    "Escape",
-    "Flatness",
-    "ModifiedFlow",
-    "RodFlow",
-    "Smoothness",
-    "Stability",
-    "StabilityDiagram",
-    "StochasticModifiedFlow",
-    "SubquadraticFlow",
-    "SymbolicFlow",
-    "edge",
-    "escape",
-    "flatness",
-    "smoothness",
-    "stability",
-    "stability_diagram",
+    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "Condition", "EdgeRun",
+    "ErrorRow", "Escape", "ExpressionError", "Flatness", "Flow", "FlowError", "GaussianNoise", "GradientFlow",
+    "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold", "ManifoldError", "Map", "Minibatch",
+    "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise", "OrderFit", "QuasistaticFlow",
+    "RMSProp", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
+    "SolverError", "Stability", "StabilityDiagram", "Status", "StochasticModifiedFlow", "SubquadraticFlow",
+    "SymbolicFlow", "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model",
+    "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
 ]  # fmt: skip
 
 

@@ -58,8 +58,10 @@ class Chart:
 
     def _check_names(self, place: Mapping[Any, Any]) -> None:
         loss = self.loss
-        if not self.names or not all(isinstance(c, sp.Symbol) for c in self.names) or len(set(self.names)) < len(
-            self.names
+        if (
+            not self.names
+            or not all(isinstance(c, sp.Symbol) for c in self.names)
+            or len(set(self.names)) < len(self.names)
         ):
             raise InputError(f"coordinates must be a list of different sympy Symbols, not {self.names!r}.")
         missing = [p for p in loss.params if p not in place]
@@ -106,7 +108,9 @@ class Chart:
                                 if e.base == symbol}  # fmt: skip
             out.append(expr.xreplace(numbers).xreplace(rename))
         if len(out) * (1 + sp.count_ops(expr)) > _LARGEST:
-            raise InputError("the mean over the samples is too long to be written out in symbols; use the numerical flow.")
+            raise InputError(
+                "the mean over the samples is too long to be written out in symbols; use the numerical flow."
+            )
         return out
 
     @cached_property
@@ -164,7 +168,9 @@ class Chart:
                 f"{flat if top else len(w)}; give one coordinate for each dimension."
             )
         if values[0] < -self.gap * top:
-            raise ManifoldError(f"the chart runs along saddles: at {self._where(s)} a Hessian eigenvalue is {values[0]:.3g}.")
+            raise ManifoldError(
+                f"the chart runs along saddles: at {self._where(s)} a Hessian eigenvalue is {values[0]:.3g}."
+            )
 
     def _where(self, s: Floats) -> str:
         return ", ".join(f"{c} = {v:.4g}" for c, v in zip(self.names, s, strict=True))
@@ -210,7 +216,9 @@ class Chart:
         try:
             good = tries[np.isfinite(self.point(tries)).all(axis=-1)][:count]
         except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise InputError(f"the chart could not be evaluated ({error}); write it in real, finite expressions.") from error
+            raise InputError(
+                f"the chart could not be evaluated ({error}); write it in real, finite expressions."
+            ) from error
         if len(good) < count:
             raise InputError("the chart is not finite at ordinary values of its coordinates.")
         return np.asarray(good)
@@ -241,7 +249,9 @@ class Chart:
             if fits and (best is None or np.abs(s).sum() < np.abs(best).sum() - 1e-9):
                 best = s
         if best is None:
-            raise ManifoldError(f"the point {np.round(w, 6).tolist()} is not reached by the chart; start on another branch.")
+            raise ManifoldError(
+                f"the point {np.round(w, 6).tolist()} is not reached by the chart; start on another branch."
+            )
         return best
 
     def _gauss_newton(self, s: Floats, w: Floats) -> Floats:
@@ -282,7 +292,7 @@ def tidy(e: sp.Expr, limit: int = 1000) -> sp.Expr:
     """A shorter form of an expression: one fraction, factored; it comes back as it is where multiplying out would
     take more than `limit` terms."""
     e = sp.sympify(e)
-    if e.is_Atom or max(_terms(e)) > limit:
+    if e.is_Atom or max(terms(e)) > limit:
         return e
     try:
         short = _on_circles(e) if e.has(sp.sin, sp.cos, sp.tan) else sp.factor(sp.cancel(sp.together(e)))
@@ -291,16 +301,16 @@ def tidy(e: sp.Expr, limit: int = 1000) -> sp.Expr:
     return short if short == 0 or sp.count_ops(short) <= sp.count_ops(e) else e
 
 
-def _terms(e: sp.Expr) -> tuple[float, float]:
+def terms(e: sp.Expr) -> tuple[float, float]:
     """Terms of numerator and denominator if an expression were multiplied out, at most."""
     if e.is_Pow and e.exp.is_Integer:
-        top, bottom = (min(x ** abs(int(e.exp)), 1e9) for x in _terms(e.base))
+        top, bottom = (min(x ** abs(int(e.exp)), 1e9) for x in terms(e.base))
         return (top, bottom) if e.exp > 0 else (bottom, top)
     if e.is_Mul:
-        pairs = [_terms(a) for a in e.args]
+        pairs = [terms(a) for a in e.args]
         return min(math.prod(p[0] for p in pairs), 1e9), min(math.prod(p[1] for p in pairs), 1e9)
     if e.is_Add:
-        parts = [(_terms(a), sp.fraction(a)[1]) for a in e.args]
+        parts = [(terms(a), sp.fraction(a)[1]) for a in e.args]
         bottoms = {below: size for (_, size), below in parts}
         common = min(math.prod(bottoms.values()), 1e9)
         return sum(top * common / bottom for (top, bottom), _ in parts), common

@@ -226,17 +226,15 @@ def who_wins(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models at the edge; by default all of them.")
     ] = None,
-    out: Annotated[
-        str, typer.Option(help="The report, a Markdown file.", metavar="PATH")
-    ] = "who_wins.md",
+    out: Annotated[str, typer.Option(help="The report, a Markdown file.", metavar="PATH")] = "who_wins.md",
     debug: _Debug = False,
 ) -> None:
-    """Compare every effective flow with the discrete run on the models at the edge of stability."""
+    """Compare every flow with the discrete run at the edge of stability; without MODEL also over rules and lr."""
     from minidyn import contest
 
     target = Path(out)
     _check_writable(target)
-    text = contest.report(models or contest.MODELS, say=typer.echo)
+    text = contest.report(models or (), say=typer.echo)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {target}")
@@ -271,7 +269,7 @@ def stability(
     if not len(minima):
         raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
     system = known.map.with_lr(lr[0]) if lr else known.map
-    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, below the model's start")
+    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, near the model's start")
     typer.echo(verdict(system, minima[0]).summary() + "\n")
     sizes = None if not batch else [b or None for b in batch]
     diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)

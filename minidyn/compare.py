@@ -313,8 +313,8 @@ def _labels(system: Map, flows: tuple[Flow, ...]) -> list[str]:
     labels = [system.rule.name]
     for flow in flows:
         name = flow.name
-        if isinstance(flow, QuasistaticFlow) and flow.accumulators == "frozen":
-            name += " (frozen)"
+        if isinstance(flow, QuasistaticFlow) and flow.accumulators != "full":
+            name += f" ({flow.accumulators})"
         while name in labels:
             name += "'"
         labels.append(name)

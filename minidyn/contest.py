@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import MinidynError
@@ -65,12 +64,12 @@ def centres(flow: Flow, w0: ArrayLike, steps: int, rtol: float) -> tuple[Floats,
     return w, note
 
 
-def play(name: str, rtol: float = 1e-6) -> list[Entry]:
-    """All contestants on one model of the library."""
+def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]:
+    """All contestants on one model of the library, for as many steps as its file says or `steps`."""
     model = load_model(name)
-    system, steps = model.map, model.steps
-    if name == "tanh_net":
-        system, steps = Map(model.loss, GD(_TANH_LR)), _TANH_STEPS
+    network = name == "tanh_net"
+    system = Map(model.loss, GD(_TANH_LR)) if network else model.map
+    steps = steps or (_TANH_STEPS if network else model.steps)
     mid = midpoints(system, model.w0, steps)
     drift = float(np.linalg.norm(mid - mid[0], axis=1).max())
     out = []
@@ -90,19 +89,24 @@ def play(name: str, rtol: float = 1e-6) -> list[Entry]:
     return out
 
 
-def report(names: Iterable[str] = MODELS, rtol: float = 1e-6, say: Callable[[str], None] = lambda line: None) -> str:
-    """The whole report in Markdown: flows over models, rod flow over rules, distances on the log-cosh valley."""
+def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], None] = lambda line: None) -> str:
+    """The report in Markdown: flows over models and, unless models are named, the rod flow over rules and the
+    distances on the log-cosh valley."""
+    chosen = tuple(names)
     lines = [
         "# Who wins where", "",
-        "Made by `minidyn who-wins`. Distance between the map's mid-points `(theta_k + theta_k+1)/2` and each flow, in all",
-        "parameters: the largest over the run, with the one at its last step in brackets. `to k`: the flow ends there; the",
-        "distances are those up to its end, and the notes say why.", "",
+        "Made by `minidyn who-wins`. Distance between the map's mid-points `(theta_k + theta_k+1)/2` and each flow, in",
+        "all parameters: the largest over the run, with the one at its last step in brackets. `to k`: the flow ends",
+        "there; the distances are those up to its end, and the notes say why.", "",
     ]  # fmt: skip
     entries: list[Entry] = []
-    for name in names:
+    for name in chosen or MODELS:
         entries += play(name, rtol)
         say(f"{name}: " + ", ".join(f"{e.flow} {_cell(e)}" for e in entries if e.model == name))
-    lines += [*contest_table(entries), "", "## The rod flow of other rules", "", *rules_table(say), ""]
+    lines += [*contest_table(entries), ""]
+    if chosen:
+        return "\n".join(lines)
+    lines += ["## The rod flow of other rules", "", *rules_table(say), ""]
     lines += ["## The log-cosh valley over the learning rate", "", *valley_table(), ""]
     return "\n".join(lines)
 
@@ -134,9 +138,8 @@ def contest_table(entries: list[Entry]) -> list[str]:
 
 def ladders() -> dict[str, tuple[Callable[[float], tuple[Map, list[float]]], tuple[float, ...], float]]:
     """name -> (lr -> map and start, four learning rates, time t): drifts of order one through or along the edge."""
-    x, y = sp.symbols("x y")
-    valley = (1 + x**2) * sp.log(sp.cosh(y))
-    free, pushed = Loss(valley, [x, y]), Loss(valley - x / 2, [x, y])
+    free = load_model("logcosh_valley").loss
+    pushed = Loss(free.expr - free.params[0] / 2, free.params)
 
     def beyond(rule: Callable[[float], Rule], ratio: float, factor: float, loss: Loss, y0: float,
                ) -> Callable[[float], tuple[Map, list[float]]]:  # fmt: skip
@@ -145,7 +148,9 @@ def ladders() -> dict[str, tuple[Callable[[float], tuple[Map, list[float]]], tup
 
     return {
         "heavy ball": (beyond(lambda lr: SGD(lr, 0.5), 1.4, 3.0, free, 0.5), (0.4, 0.2, 0.1, 0.05), 20.0),
-        "Nesterov": (beyond(lambda lr: SGD(lr, 0.5, nesterov=True), 1.4, 1.5, free, 0.5), (0.2, 0.1, 0.05, 0.025), 20.0),
+        "Nesterov": (
+            beyond(lambda lr: SGD(lr, 0.5, nesterov=True), 1.4, 1.5, free, 0.5), (0.2, 0.1, 0.05, 0.025), 20.0,
+        ),
         "RMSProp, eps = 1": (
             beyond(lambda lr: RMSProp(lr, eps=1.0), 0.9, 2.0, pushed, 0.2), (0.2, 0.1, 0.05, 0.025), 20.0,
         ),
@@ -223,8 +228,7 @@ def _one_rule(name: str, rule: Callable[[float], Rule], steps: int = 400) -> lis
 
 def valley_row(lr: float, rtol: float = 1e-8) -> dict[str, float]:
     """Sup distances in x to t = 40 from `1 + x0^2 = 3/lr`, `y0 = 1`, and the final sharpness times lr/2."""
-    x, y = sp.symbols("x y")
-    system = Map(Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), GD(lr))
+    system = load_model("logcosh_valley").map.with_lr(lr)
     x0, steps = float(np.sqrt(3 / lr - 1)), round(40 / lr)
     mid = midpoints(system, [x0, 1.0], steps)[:, 0]
     rod = centres(RodFlow(system), [x0, 1.0], steps, rtol)[0][:, 0]
@@ -245,4 +249,6 @@ def valley_table(lrs: tuple[float, ...] = (0.2, 0.1, 0.05, 0.025)) -> list[str]:
         "sharpness ends, times lr/2. The slaved flow starts at the valley's bottom, or at the first pair's centre.", "",
         "| lr | " + " | ".join(rows[0]) + " |", "|---|" + "---|" * len(rows[0]),
     ]  # fmt: skip
-    return lines + [f"| {lr:g} | " + " | ".join(f"{v:.4f}" for v in row.values()) + " |" for lr, row in zip(lrs, rows, strict=True)]
+    for lr, row in zip(lrs, rows, strict=True):
+        lines.append(f"| {lr:g} | " + " | ".join(f"{v:.4f}" for v in row.values()) + " |")
+    return lines

@@ -40,7 +40,7 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
     columns = min(count, 3 if count != 4 else 2)
     rows = -(-count // columns)
     with rc_context(_STYLE):
-        fig = _figure(max(3.7 * columns, 5.2), 3.0 * rows + 1.2)
+        fig = _figure(max(3.7 * columns, 6.4), 3.0 * rows + 1.2)
         grid = fig.add_gridspec(rows, columns)
         right, top = _window(diagram)
         for number in range(count):

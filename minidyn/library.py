@@ -28,6 +28,7 @@ from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.scaling import ScalingStudy, scaling_study
+from minidyn.stability.search import find_minima
 
 FLOWS: Mapping[str, type[Flow]] = {
     "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
@@ -91,17 +92,13 @@ class Model:
         return self.manifold.project(w0) if self.spec.experiment.start == "manifold" else w0
 
     def minima(self, starts: int = 24, *, spread: float = 1.0, seed: int = 0) -> NDArray[np.float64]:
-        """Different minima (M, D) below the model's start and `starts - 1` normal points around it.
+        """Different minima (M, D) near the model's start and `starts - 1` normal points around it.
 
-        The one below the start itself comes first; starts whose gradient flow reaches no minimum are left out.
+        The one near the start itself comes first; starts that lead to no minimum are left out.
         """
         draws = np.random.default_rng(seed).standard_normal((starts, self.loss.dim))
         draws[0] = 0.0
-        found: list[NDArray[np.float64]] = []
-        for w in self.manifold.find(self.spec.experiment.w0 + spread * draws):
-            if all(np.linalg.norm(w - known) > 1e-6 * (1 + np.linalg.norm(w)) for known in found):
-                found.append(w)
-        return np.array(found).reshape(-1, self.loss.dim)
+        return find_minima(self.loss, self.spec.experiment.w0 + spread * draws)
 
     @property
     def observe(self) -> dict[str, Any] | None:

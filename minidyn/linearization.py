@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+_SILENT, _INFINITE = 1e-200, 1e60  # a variance that stands for none, and slopes that only such a variance makes
 NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "jets")
 
 
@@ -68,12 +69,12 @@ class AveragedMap:
 def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
     """What compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
     whether the rule takes signs, has accumulators, shares the map's normals, which states are frozen, what the
-    sign remembers of the noise, and whether accumulators see the oscillation too."""
+    sign remembers of the noise, whether accumulators see the oscillation too, and which states they are."""
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
     answers = float(accumulators == "self-consistent" and any(rule.accumulators))
     known = (len(frozen), not _constant_diagonal(system), rule.sign_gain is not None, any(rule.accumulators), coupled)
-    return [*map(float, known), *frozen, *map(float, rule.memory), answers]
+    return [*map(float, known), *frozen, *map(float, rule.memory), answers, *map(float, rule.accumulators)]
 
 
 def _constant_diagonal(system: Map) -> bool:
@@ -169,7 +170,8 @@ def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
 def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     """Fixed state and jets of every coordinate at a point of M; a status code, 0 if all is well.
 
-    Also takes out the weak force `p = R_theta(g=0) - theta` (theory 2.2c): it is returned in R[:, 0].
+    Also takes out the weak force `p = R_theta(g=0) - theta` (theory 2.2c): it is returned in R[:, 0]. Where a
+    coordinate has no noise its accumulators stay at zero, and the rule must divide by something else (eps).
     """
     _, _, _, _, _, _, _, _, jets = fns
     dim = w.shape[0]
@@ -178,19 +180,18 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     kk = np.empty(1)
     kk[0] = k
     for i in range(dim):
-        if (fp[5] != 0.0 or fp[4] != 0.0) and not q[i] > 0.0:
-            return 6
+        silent = (fp[5] != 0.0 or fp[4] != 0.0) and not q[i] > 0.0
         for b in range(width):
             X[i, b] = 0.0
         X[i, 0] = w[i]
-        X[i, 2] = q[i]
+        X[i, 2] = _SILENT if silent else q[i]
         if not fixed_state(jets, states, X[i], hp, kk, R[i], J[i], K[i], gain[i], sign_gain[i]):
             return 6
         R[i, 0] -= w[i]
         J[i, 0] = 1.0
         K[i, 0] = 0.0
         for a in range(states):
-            if fp[7 + a] != 0.0:
+            if fp[7 + a] != 0.0 or (silent and fp[12 + states + a] != 0.0):
                 for b in range(width):
                     J[i, (1 + a) * width + b] = 0.0
                     for e in range(width):
@@ -201,7 +202,7 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
                         K[i, (out * width + 3 + a) * width + b] = 0.0
                         K[i, (out * width + b) * width + 3 + a] = 0.0
         for b in range((1 + states) * width):
-            if not abs(J[i, b]) < np.inf:
+            if not abs(J[i, b]) < _INFINITE:
                 return 6
     return 0
 
@@ -292,9 +293,9 @@ def lean(S, gain, fp, A, extra):
     pole = fp[9 + states]
     place = np.int64(fp[10 + states])
     X = np.empty((size, dim))
-    for r in range(size):
+    for row in range(size):
         for j in range(dim):
-            X[r, j] = gain[r % dim, r // dim] * S[r % dim, j] * gain[j, 1 + place]
+            X[row, j] = gain[row % dim, row // dim] * S[row % dim, j] * gain[j, 1 + place]
     resolvent(A, pole, X)
     for i in range(dim):
         for j in range(dim):

@@ -14,7 +14,7 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.errors import InputError
-from minidyn.flatness import first_layer, smoothness
+from minidyn.flatness import Smoothness, first_layer, smoothness
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 
@@ -44,10 +44,19 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
     ),
     "input_gradient_bound": (
         "what flatness allows for input_gradient (smoothness)",
-        lambda loss: (lambda layer: lambda w: smoothness(loss, w, layer).mean_bound)(first_layer(loss)),
+        lambda loss: _smooth(loss, lambda s: s.mean_bound),
+    ),
+    "smoothness_ratio": (
+        "largest ratio, over the samples, of the gradient in the input to its bound; at most 1",
+        lambda loss: _smooth(loss, lambda s: s.ratio.max(axis=-1)),
     ),
     "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
 }
+
+
+def _smooth(loss: Loss, part: Callable[[Smoothness], Any]) -> Callable[[Floats], Any]:
+    layer = first_layer(loss)  # found once, not at every save
+    return lambda w: part(smoothness(loss, w, layer))
 
 
 def _test_error(loss: Loss) -> Callable[[Floats], Any]:

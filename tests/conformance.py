@@ -60,25 +60,27 @@ def check_map(system: md.Map, w) -> None:
 
 def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
     """The interface of a flow at a point `w`, shape (D,), where it lives."""
-    w = flow.start(np.asarray(w, float))
+    given, w = np.asarray(w, float), flow.start(np.asarray(w, float))
     size, dim, lr = len(w), flow.dim, flow.map.lr()  # the state is theta, then whatever moves with it
     drift, diffusion = flow.drift(w), flow.diffusion(w)
 
     BITS(flow.of(flow.map).drift(w), drift)  # the same theory with the same options
 
     # shapes, and batched = single
-    assert flow.size == size >= dim == flow.map.dim
+    assert flow.size == size >= flow.dim == len(given)
     assert drift.shape == (size,) and diffusion.shape[:-1] == (size,) and diffusion.ndim == 2
     assert np.isfinite(drift).all() and np.isfinite(diffusion).all()
     many = np.broadcast_to(w, (2, 3, size))
     BITS(flow.drift(many), np.broadcast_to(drift, many.shape))
     BITS(flow.diffusion(many), np.broadcast_to(diffusion, (2, 3, *diffusion.shape)))
-    np.testing.assert_allclose(flow.start(many), many, rtol=1e-12, atol=1e-12)  # it stays where it lives
+    starts = flow.start(np.broadcast_to(given, (2, 3, flow.dim)))
+    np.testing.assert_allclose(starts, many, rtol=1e-12, atol=1e-12)
+    if size == flow.dim and not flow.centred:
+        np.testing.assert_allclose(flow.start(many), many, rtol=1e-12, atol=1e-12)  # it stays where it lives
 
     # drift and diffusion are per unit of t: one step of `simulate` lasts lr; runs save theta
-    whole, drift, diffusion = w, drift[: flow.dim], diffusion[: flow.dim]
     if flow.stochastic(w[None]):
-        run = md.simulate(flow, whole[: flow.dim], 1, paths=paths, substeps=1, rng=5)
+        run = md.simulate(flow, given, 1, paths=paths, substeps=1, rng=5)
         change = run.w[:, 1] - run.w[:, 0]
         covariance, off = (lr * diffusion @ diffusion.T)[:dim, :dim], change - change.mean(0)
         outer = off[:, :, None] * off[:, None, :]
@@ -88,10 +90,12 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
         assert np.all(abs(outer.mean(0) - covariance) <= slack * outer.std(0) + 1e-2 * np.trace(covariance))
     else:
         assert not diffusion.any()
-        run = md.simulate(flow, whole[: flow.dim], 1, save_every=1)
-        middle = run.w[0].mean(0)  # the midpoint rule is right to third order in lr
-        change, slack = run.w[0, 1] - run.w[0, 0], 1e-3 * lr * abs(drift).max()
-        np.testing.assert_allclose(change, lr * flow.drift(flow.start(middle))[: flow.dim], rtol=1e-2, atol=slack)
+        run = md.simulate(flow, given, 1, save_every=1)
+        BITS(run.w[0, 0], w[: flow.dim])
+        if size == flow.dim:
+            middle = run.w[0].mean(0)  # the midpoint rule is right to third order in lr
+            change, slack = run.w[0, 1] - run.w[0, 0], 1e-3 * lr * abs(drift).max()
+            np.testing.assert_allclose(change, lr * flow.drift(middle), rtol=1e-2, atol=slack)
 
     # in words
     text, latex = flow.describe(), flow.describe(latex=True)

@@ -240,6 +240,72 @@ def test_full_accumulators_beat_frozen_ones_for_adam():
     assert moved["frozen"] / moved["map"] > 1.4, moved
 
 
+# -- degenerate noise, manifolds of more dimensions, accumulators that the oscillation adds to ------------
+
+
+def test_self_consistent_accumulators_have_their_closed_form():
+    """On the valley RMSProp's `v* = s^2 + h^2 W`, `W = lr P s^2 / (h (2 - lr P h))`, `P = 1/(sqrt v* + eps)` across it,
+    and along it, where nothing oscillates, the drift is -lr h' W / (2 (s + eps))."""
+    lr, std, h, slope, v = 0.05, 0.3, 2.0, 2.0, 0.09
+    for _ in range(200):
+        P = 1 / (np.sqrt(v) + 1e-8)
+        W = lr * P * std**2 / (h * (2 - lr * P * h))
+        v = std**2 + h**2 * W
+    flow = flow_of(pb.valley(at=1.0), md.RMSProp(lr), md.GaussianNoise(std), accumulators="self-consistent")
+    assert flow.drift([1.0, 0.0])[0] * lr == pytest.approx(-lr * slope * W / 2 / (std + 1e-8), rel=1e-10)
+    assert v > 1.15 * std**2
+
+
+Z = sp.Symbol("z", real=True)
+SHELL = sp.Rational(1, 4) * (x**2 + 2 * y**2 + Z**2 - 1) ** 2 * (1 + x / 3)
+ON_SHELL = np.array([0.6, 0.4, np.sqrt(1 - 0.36 - 0.32)])
+
+
+@pytest.mark.parametrize("name", ["gd", "adam", "sign_gd"])
+@pytest.mark.parametrize("columns", [1, 3])
+def test_two_dimensional_manifold_with_degenerate_noise_equals_the_oracle(name, columns):
+    """On a surface, with noise of rank one (along one vector) and of full rank, the flow is the dense oracle's."""
+    factor = np.array([[0.3, 0.1, 0.0], [0.1, -0.2, 0.05], [0.2, 0.0, 0.1]])[:, :columns]
+    rule, hyper = RULES[name]
+    flow = md.QuasistaticFlow(md.Map(md.Loss(SHELL, [x, y, Z]), rule, md.GaussianNoise(factor)))
+    expected = twins.quasistatic(SHELL, (x, y, Z), name, sp.Matrix(factor @ factor.T), ON_SHELL, hyper)
+    drift, covariance = per_step(flow, ON_SHELL)
+    scale = np.abs(expected.drift_theta).max()
+    # the arcsine of a correlation of one keeps half the digits
+    rtol = 1e-6 if name == "sign_gd" and columns == 1 else 1e-8
+    np.testing.assert_allclose(drift, expected.drift_theta, rtol=rtol, atol=1e-9 * scale)
+    np.testing.assert_allclose(covariance, expected.diffusion_theta, rtol=rtol, atol=1e-18)
+    if columns == 1 and name == "gd":
+        assert np.linalg.matrix_rank(covariance, tol=1e-12) == 1
+
+
+def test_where_one_coordinate_has_no_noise_eps_divides():
+    """RMSProp on a valley with noise across it alone: x moves by -lr x W / eps, and discrete runs do so within 3 %."""
+    rule, w = md.RMSProp(0.01, beta2=0.998, eps=0.05), np.array([1.0, 0.0])
+    flow = flow_of(pb.valley(at=1.0), rule, md.GaussianNoise([0.0, 0.1]))
+    P = 1 / 0.15
+    W = 0.01 * P * 0.01 / (2 * (2 - 0.01 * P * 2))
+    assert flow.drift(w)[0] == pytest.approx(-W / 0.05, rel=1e-9)
+    run = md.simulate(flow.map, flow.map.fixed_point(w), 1000, paths=8000, save_every=200, rng=1)
+    ours = md.simulate(flow, w, 1000, save_every=200)
+    moved = run.w[:, -1, 0].mean() - run.w[:, 1, 0].mean()
+    assert moved == pytest.approx(ours.w[0, -1, 0] - ours.w[0, 1, 0], rel=0.03)
+
+
+def test_label_noise_without_a_component_is_followed_or_refused():
+    """Where the model does not feel c, label noise has no component: SGD and Adam with an eps follow the flow without
+    c, and Adam without eps is refused in one sentence."""
+    p, q, r = sp.symbols("p q r")
+    loss = md.Loss.regression(p * q + r**2, [p, q, r], inputs={}, target=[1.0])
+    less = md.Loss.regression(p * q, [p, q], inputs={}, target=[1.0])
+    for rule in (md.SGD(0.01), md.Adam(0.002, eps=1e-4)):
+        full, part = (md.QuasistaticFlow(md.Map(one, rule, md.LabelNoise(0.3))) for one in (loss, less))
+        drift = full.drift([2.0, 0.5, 0.0])
+        np.testing.assert_allclose(drift, [*part.drift([2.0, 0.5]), 0.0], rtol=1e-8, atol=1e-12)
+    with pytest.raises(md.FlowError, match="give the rule an eps"):
+        md.QuasistaticFlow(md.Map(loss, md.Adam(0.002, eps=0.0), md.LabelNoise(0.3))).drift([2.0, 0.5, 0.0])
+
+
 # -- where there is no flow ----------------------------------------------------------------------------
 
 
@@ -259,7 +325,8 @@ def test_rank_change_is_refused():
 
 def test_vanishing_noise_is_refused_for_adam():
     """Adam divides by the size of the noise: where a coordinate has none there is no flow."""
-    flow = md.QuasistaticFlow(md.Map(md.Loss((1 + x**2) * y**2, [x, y]), md.Adam(0.01), md.GaussianNoise([0.0, 0.1])))
+    rule = md.Adam(0.01, eps=0.0)
+    flow = md.QuasistaticFlow(md.Map(md.Loss((1 + x**2) * y**2, [x, y]), rule, md.GaussianNoise([0.0, 0.1])))
     with pytest.raises(md.FlowError, match="noise vanishes"):
         flow.drift([1.0, 0.0])
 

@@ -450,8 +450,11 @@ def two(w):
     (running(threads=0), "threads is 0; it must be at least 1."),
     (running(keep="all"), "keep must be 'paths' or 'moments', not 'all'."),
     (running(method="euler"), "a map runs exactly as it is: method= is for flows."),
-    (running(system=SYSTEMS["flow"], method="euler"), "the method of a flow with noise is 'euler-maruyama', 'milstein', 'diagonal', 'heun', 'sra1', 'weak2', not 'euler'."),
-    (running(system=SYSTEMS["flow"], method="dopri5"), "this flow has noise and 'dopri5' is for flows without: use one of euler-maruyama, milstein, diagonal, heun, sra1, weak2."),
+    (running(system=SYSTEMS["flow"], method="euler"),
+     "the method of a flow with noise is 'euler-maruyama', 'milstein', 'diagonal', 'heun', 'sra1', 'weak2', not "
+     "'euler'."),
+    (running(system=SYSTEMS["flow"], method="dopri5"), "this flow has noise and 'dopri5' is for flows without: use one "
+                                                       "of euler-maruyama, milstein, diagonal, heun, sra1, weak2."),
     (running(system=md.GradientFlow(GD), rtol=0), "rtol must lie between 0 and 1, not 0."),
     (running(rng=-1), "rng must be a non-negative whole number, a SeedSequence or a Generator, not -1."),
     (running(rng="dice"), "rng must be a non-negative whole number, a SeedSequence or a Generator, not 'dice'."),

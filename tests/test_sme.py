@@ -185,3 +185,11 @@ def test_what_has_no_modified_equation_is_refused():
         md.StochasticModifiedFlow(md.Map(LOSS, md.SGD(0.1), noise), 3)
     with pytest.raises(md.FlowError, match="accumulator is zero"):
         md.StochasticModifiedFlow(md.Map(LOSS, md.RMSProp(0.1, eps=0.0), noise)).drift([1.0, 1.0, -1e3, -1e3])
+
+
+def test_a_long_run_resolves_the_fast_motion():
+    """With nothing said about substeps, 8000 steps across a steep valley keep all paths, near the map's."""
+    steep = md.Map(md.Loss(5 * (1 + x**2) * y**2, [x, y]), md.SGD(0.02), md.GaussianNoise(0.2))
+    result = md.compare(steep, md.StochasticModifiedFlow(steep), w0=[0.5, 0.1], steps=8000, paths=64, rng=0)
+    assert all(run.finished.all() for run in result.runs.values())
+    assert result.distances()["y", "stochastic modified equation, order 1"]["sup"] < 0.01

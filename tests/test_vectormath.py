@@ -52,9 +52,9 @@ def test_edges(name):
     """NaN, infinities, signed zeros, subnormal numbers and overflow: the right value and the right sign."""
     got, x = np.empty(len(EDGES)), np.array(EDGES)
     elementwise(name)(x, got)
-    for at, g in zip(EDGES, got, strict=True):
+    for at, g in zip(EDGES, got.tolist(), strict=True):
         want = exact(name, at)
-        same = math.isnan(g) if math.isnan(want) else abs(g - want) <= 2 * np.spacing(abs(want)) or g == want
+        same = math.isnan(g) if math.isnan(want) else g == want or abs(g - want) <= 2 * math.ulp(want)
         assert same and (math.isnan(want) or np.signbit(g) == np.signbit(want)), (at, g, want)
 
 
@@ -68,11 +68,10 @@ def test_edges_of_powers():
     with np.errstate(all="ignore"):
         want = np.power(x, y)
     finite = np.isfinite(want)
-    assert np.all(np.abs(got - want)[finite] <= 2 * np.spacing(np.abs(want[finite])))
+    assert np.all(np.abs(got[finite] - want[finite]) <= 2 * np.spacing(np.abs(want[finite])))
     np.testing.assert_array_equal(got[~finite], want[~finite])
-    assert np.array_equal(np.signbit(got), np.signbit(want)) or np.array_equal(
-        np.signbit(got[~np.isnan(want)]), np.signbit(want[~np.isnan(want)])
-    )
+    known = ~np.isnan(want)
+    np.testing.assert_array_equal(np.signbit(got[known]), np.signbit(want[known]))
 
 
 @pytest.mark.parametrize("name", INTERVALS)

@@ -18,6 +18,7 @@ import ctypes
 import hashlib
 import inspect
 import textwrap
+import threading
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -35,13 +36,22 @@ C_TYPES: dict[str, Any] = {
 }  # fmt: skip
 
 
+_compiling = threading.RLock()
+
+
 class Function:
-    """A Python function of the subset (see `writer`), and its compiled forms."""
+    """A Python function of the subset (see `writer`), and its compiled forms.
+
+    inline : a copy goes wherever it is called.  noalias : its arrays never overlap.
+    fma : `a*b + c` is rounded once, where the text says so.  thorough : LLVM unrolls and vectorizes its loops,
+    which takes two to four times as long and pays where a loop is long and its body short.
+    """
 
     def __init__(self, py_func: Callable[..., Any], *, inline: bool = False, fastmath: frozenset[str] = frozenset(),
-                 noalias: bool = False, fma: bool = False, side_by_side: bool = True):  # fmt: skip
+                 noalias: bool = False, fma: bool = False, thorough: bool = False,
+                 side_by_side: bool = True):  # fmt: skip
         self.py_func, self.inline, self.fastmath, self.noalias = py_func, inline, fastmath, noalias
-        self.fma, self.side_by_side = fma and llvm.has_fma(), side_by_side
+        self.fma, self.thorough, self.side_by_side = fma and llvm.has_fma(), thorough, side_by_side
         self.name = py_func.__name__
         self.__name__, self.__doc__, self.__module__ = py_func.__name__, py_func.__doc__, py_func.__module__
         self.__wrapped__ = py_func
@@ -52,7 +62,7 @@ class Function:
     def one_by_one(self) -> Function:
         """The same function with `lanes` taken one after the other; it gives the same bits."""
         return Function(self.py_func, inline=self.inline, fastmath=self.fastmath, noalias=self.noalias, fma=self.fma,
-                        side_by_side=False)  # fmt: skip
+                        thorough=self.thorough, side_by_side=False)  # fmt: skip
 
     @property
     def identity(self) -> str:
@@ -96,18 +106,19 @@ class Function:
 
     def compile(self, types: tuple[Any, ...]) -> tuple[int, Any]:
         """Address and result type of the function for arguments of these types; compiled once per machine."""
-        if types not in self.addresses:
-            key = self._hash(types)
-            symbol = f"{self.name}_{key[:16]}"
-            found = disk.read_code(key)
-            if found is None:
-                unit = Unit(self.side_by_side)
-                _, result = unit.function(self, types, name=symbol)
-                found = result.name if result is not None else "void", llvm.optimize(unit.module())
-                disk.write_code(key, *found)
-            kind, code = found
-            self.addresses[types] = llvm.load(code, symbol), _result(kind)
-        return self.addresses[types]
+        with _compiling:  # threads that want the same code wait for it
+            if types not in self.addresses:
+                key = self._hash(types)
+                symbol = f"{self.name}_{key[:16]}"
+                found = disk.read_code(key)
+                if found is None:
+                    unit = Unit(self.side_by_side)
+                    _, result = unit.function(self, types, name=symbol)
+                    found = result.name if result is not None else "void", llvm.optimize(unit.module(), self.thorough)
+                    disk.write_code(key, *found)
+                kind, code = found
+                self.addresses[types] = llvm.load(code, symbol), _result(kind)
+            return self.addresses[types]
 
     def pointer(self, signature: Pointer) -> FunctionPointer:
         """The function as an address, for compiled code that does not know it."""
@@ -120,12 +131,13 @@ class Function:
         """The processor's assembly for arguments like these."""
         unit = Unit(self.side_by_side)
         unit.function(self, tuple(type_of(a) for a in args), name=self.name)
-        return llvm.explain(unit.module())
+        return llvm.explain(unit.module(), self.thorough)
 
     def _hash(self, types: tuple[Any, ...]) -> str:
         digest = hashlib.sha256(f"{llvm.machine()} {disk.code_version()} {self.identity}".encode())
         digest.update(" ".join(t.name for t in types).encode())
-        digest.update(repr((self.inline, sorted(self.fastmath), self.noalias, self.fma, self.side_by_side)).encode())
+        flags = self.inline, sorted(self.fastmath), self.noalias, self.fma, self.thorough, self.side_by_side
+        digest.update(repr(flags).encode())
         for function in [self, *(t.function for t in _all_static(types))]:
             digest.update(_source_hash(function.py_func.__code__.co_filename))
             if "<locals>" in function.identity:

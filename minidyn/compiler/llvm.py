@@ -58,24 +58,25 @@ def lane_count() -> int:
     return 16 if found.get("avx512f") else 8 if found.get("avx2") else 4
 
 
-def optimize(assembly: str, level: int = 3) -> bytes:
+def optimize(assembly: str, thorough: bool = True) -> bytes:
     """Machine code (an object file) for a module in LLVM's assembly."""
     target = _ready()
-    return bytes(target.emit_object(_optimized(assembly, level)))
+    return bytes(target.emit_object(_optimized(assembly, thorough)))
 
 
-def explain(assembly: str, level: int = 3) -> str:
+def explain(assembly: str, thorough: bool = True) -> str:
     """The processor's assembly that a module becomes: to see what was vectorized."""
-    return str(_ready().emit_assembly(_optimized(assembly, level)))
+    return str(_ready().emit_assembly(_optimized(assembly, thorough)))
 
 
-def _optimized(assembly: str, level: int) -> Any:
+def _optimized(assembly: str, thorough: bool) -> Any:
     target = _ready()
     module = llvm.parse_assembly(assembly)
     module.triple = target.triple
     module.data_layout = str(target.target_data)
-    options = llvm.create_pipeline_tuning_options(speed_level=level)
-    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = True
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = thorough
+    options.loop_unrolling = thorough
     builder = llvm.create_pass_builder(target, options)
     builder.getModulePassManager().run(module, builder)
     return module

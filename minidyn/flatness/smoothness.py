@@ -55,6 +55,11 @@ class Smoothness:
     layer: str = field(default="")
 
     @property
+    def ratio(self) -> Floats:
+        """`input_gradient / bound`, (..., n): at most 1, and 0 where the model is flat in both."""
+        return self.input_gradient / np.where(self.bound == 0, 1.0, self.bound)
+
+    @property
     def holds(self) -> bool:
         """Whether no bound is violated beyond rounding."""
         return bool(

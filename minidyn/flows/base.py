@@ -51,6 +51,7 @@ class Flow:
     centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that
 
     carries: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
+    reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
 
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""

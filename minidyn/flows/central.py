@@ -58,7 +58,8 @@ class CentralFlow(Flow):
     accumulators : for RMSProp, "each" coordinate has one, or one "scalar" `v` follows the squared norm of the
         gradient (the rule of that name in the paper; it equals RMSProp where D = 1).
 
-    The state is `(theta, v)`, `v` after the step's own update. It starts from the centre of the first two iterates.
+    The state is `(theta, v)`, `v` after the step's own update. It starts from the centre of the first two iterates;
+    a start beyond the edge, where the theory is silent, is moved onto it first.
 
     >>> import sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
@@ -222,6 +223,8 @@ class CentralFlow(Flow):
         step = memory.get("step", 0.5)
         try:
             turns = 0
+            if not memory:
+                w[:] = self._enter(w)
             while k < end:
                 r = self._sorted_out(w)[0]
                 before = k
@@ -237,6 +240,21 @@ class CentralFlow(Flow):
             return error.code
         memory["step"] = step
         return 0
+
+    def _enter(self, w: Floats) -> Floats:
+        """A start beyond the edge, moved onto it as the oscillation that forms there would: to the nearest such point."""
+        for _ in range(30):
+            values = self.spectrum(w)[1]
+            if values[0] <= 1.0 + 1e-12:
+                break
+            e = self._edge(w, int((values > 0.9).sum()))
+            gap = np.diag(1.0 - values[: len(e.A)])
+            try:
+                X, _ = complementarity.solve(gap, e.K)
+            except SolverError as error:
+                raise FieldFailed(int(Status.NO_ORBIT), str(error)) from error
+            w = w + self._velocity(e, X) - np.concatenate(e.free)
+        return w
 
     def _smooth(self, w: Floats, r: int) -> Floats:
         e, X = self._held(w, r)
@@ -258,8 +276,7 @@ class CentralFlow(Flow):
         E = complementarity.basis(r)
         y = w.copy()
         for _ in range(8):
-            P, values, vectors = self.spectrum(y)
-            gap = 1.0 - values[:r]
+            gap = 1.0 - self.spectrum(y)[1][:r]
             if np.abs(gap).max() < 1e-13:
                 break
             e = self._edge(y, r)

@@ -5,9 +5,10 @@ For a map without noise, `z' = F(z)`, with even and odd parts about the centre `
     even   F_e(c, d) = [F(c + d) + F(c - d)] / 2       centre      dc/dk = F_e(c, d) - c
     odd    F_o(c, d) = [F(c + d) - F(c - d)] / 2       amplitude   -F_o(c, d) = d
 
-On a chart `c = theta(s)`, with `d` normal to it, this closes where the even part has no normal component (a valley that is
-symmetric about its floor) and the odd part no tangential one. Gradient descent, heavy ball and Nesterov are linear in
-gradient and momentum, so their momenta can be eliminated: with the rule's gains at the frequencies -1 and 1,
+On a chart `c = theta(s)`, with `d` normal to it, this closes where the even part has no normal component (a valley
+that is symmetric about its floor) and the odd part no tangential one. Gradient descent, heavy ball and Nesterov are
+linear in gradient and momentum, so their momenta can be eliminated (exactly for the amplitude, to leading order in the
+centre's speed for the drift): with the rule's gains at the frequencies -1 and 1,
 
     g_o(theta(s), d) = 2 d / lr_odd        ds/dt = -(theta'^T theta')^-1 theta'^T g_e(theta(s), d) lr_even / lr
 
@@ -74,7 +75,10 @@ class OrbitForm:
         if self.solved is None:
             lines = ["the amplitude is given implicitly by", *(wrap(f"{show(e)} = 0") for e in self.odd)]
         else:
-            lines = ["the amplitude is", *(wrap(f"{show(a)} = {show(e)}") for a, e in zip(self.amplitudes, self.solved, strict=True))]
+            lines = [
+                "the amplitude is",
+                *(wrap(f"{show(a)} = {show(e)}") for a, e in zip(self.amplitudes, self.solved, strict=True)),
+            ]
         left = r"\mathrm{d}%s/\mathrm{d}t" if latex else "d%s/dt"
         rows = [wrap(f"{left % show(c)} = {show(e)}") for c, e in zip(self.coordinates, self.drift, strict=True)]
         return "\n".join([*lines, "where that is real and positive, else 0; then", *rows])
@@ -108,8 +112,8 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
         left = [e for e in (_parity(tidy(e)) for e in part) if e != 0]
         if left:
             raise FlowError(
-                f"the {name} (by {str(chart.public(left[0]))[:80]}): the valley is not symmetric about it, and the orbit has "
-                "no closed equations in its coordinates; use the numerical flow."
+                f"the {name} (by {str(chart.public(left[0]))[:80]}): the valley is not symmetric about it, and the "
+                "orbit has no closed equations in its coordinates; use the numerical flow."
             )
     lr = sp.Symbol("lr", positive=True)
     gram = (n.T * n).applyfunc(tidy)

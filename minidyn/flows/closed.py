@@ -210,8 +210,8 @@ class ClosedFormFlow(QuasistaticFlow):
 
     @cached_property
     def potential(self) -> Potential | None:
-        """U with `leading drift = -G^-1 grad U` in the chart, G flat or the rule's own metric, whichever gives the shorter
-        formula; None if there is none."""
+        """U with `leading drift = -G^-1 grad U` in the chart, G flat or the rule's own metric, whichever gives the
+        shorter formula; None if there is none."""
         if self.leading_drift is None:
             return None
         s = self.coordinates
@@ -223,7 +223,9 @@ class ClosedFormFlow(QuasistaticFlow):
         for flat, G in ((True, eye), (False, metric)):
             slope = (G * drift).applyfunc(tidy)
             x = self.chart.coordinates
-            if all(tidy(sp.diff(slope[a], x[b]) - sp.diff(slope[b], x[a])) == 0 for a in range(len(x)) for b in range(a)):
+            if all(
+                tidy(sp.diff(slope[a], x[b]) - sp.diff(slope[b], x[a])) == 0 for a in range(len(x)) for b in range(a)
+            ):
                 value = integrate_gradient(-slope, x)
                 if value is not None:
                     found.append(Potential(self.chart.public(value), G.applyfunc(self.chart.public), flat))
@@ -318,8 +320,8 @@ class ClosedFormFlow(QuasistaticFlow):
     def explain(self, code: int) -> str:
         if code == 6:
             return (
-                "the closed form is not finite here: the chart ends, or the noise vanishes in a coordinate where the rule "
-                "divides by its size."
+                "the closed form is not finite here: the chart ends, or the noise vanishes in a coordinate where the "
+                "rule divides by its size."
             )
         return super().explain(code)
 

@@ -66,7 +66,7 @@ def solve(A: Floats, K: Floats, tolerance: float = 1e-12) -> tuple[Floats, Float
 
 def _interior(E: Floats, a: Floats, k: Floats, tolerance: float) -> tuple[Floats, Floats, float]:
     """Newton's method on `X Y + Y X = 2 mu I`, `Y = a + k X`, with `mu` driven to zero; and what is left."""
-    n, m = len(a), E.shape[1]
+    m = E.shape[1]
     eye = np.eye(m)
     X, Y = 10.0 * eye, 10.0 * eye
 

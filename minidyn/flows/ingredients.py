@@ -75,8 +75,10 @@ def covariance(system: Map, chart: Chart) -> tuple[sp.Matrix, sp.Matrix | None, 
             df = sp.Matrix([slope(f, p) for p in chart.params])
             total += std**2 / (samples * bound.batch) * df * df.T
     if noise.batch is not None:
-        kappa = sp.Rational(1, bound.batch) if noise.sampling == "with" else sp.Rational(
-            samples - bound.batch, bound.batch * max(samples - 1, 1)
+        kappa = (
+            sp.Rational(1, bound.batch)
+            if noise.sampling == "with"
+            else sp.Rational(samples - bound.batch, bound.batch * max(samples - 1, 1))
         )
         mean = sp.Matrix(chart.gradient)
         for e in chart.on_samples(bound.loss.expr):

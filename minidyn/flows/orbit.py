@@ -24,7 +24,7 @@ from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
 NO_ORBIT, PERIOD_FOUR, CHAOTIC = (int(s) for s in (Status.NO_ORBIT, Status.PERIOD_FOUR, Status.CHAOTIC))
-_TINY = 1e-7
+_TINY, _SMALL, _BARELY = 1e-7, 0.02, 1e-8
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Orbits(TwoStep):
         back, left = np.linalg.eig(s.A.T)
         p = left[:, int(np.argmin(np.abs(back - values[place])))].real
         p = p / (p @ q)
-        size = 1.0 + np.linalg.norm(z[: self.dim])
+        size = 1.0 + float(np.linalg.norm(z[: self.dim]))
         bend = self._bend(z, q, k, 1e-4 * size)
         middle = s.rows @ bend
         shift = s.N @ np.linalg.solve(np.eye(len(middle)) - s.rows @ s.A @ s.N, 0.5 * middle) if len(middle) else 0 * q
@@ -140,47 +140,64 @@ class Orbits(TwoStep):
         stable orbit; `instead` finds out what the map does there.
         """
         s = self.split(c, k)
-        values = np.linalg.eigvals(s.A)
-        flips = (np.abs(values.imag) < 1e-9) & (values.real < -1.0)
-        other = (np.abs(values) > 1.0 + 1e-9) & ~flips & (np.abs(values - 1.0) >= self.slow)
+        rest = self._rest(s, c, k)
+        bottom = c + s.N @ rest
+        values, vectors = np.linalg.eig(self.jacobian(bottom, k))
+        flips = (np.abs(values.imag) < 1e-9) & (values.real < -1.0 - _BARELY)
+        other = (np.abs(values) > 1.0 + _BARELY) & ~flips & (np.abs(values - 1.0) >= self.slow)
         if other.any():
             raise FieldFailed(
                 5, f"the valley is unstable in another way than by a flip (eigenvalue {values[other][0]:.3g})"
             )
-        at_rest = np.linalg.norm(amplitude[: self.dim]) < _TINY * (1.0 + np.linalg.norm(c[: self.dim]))
-        if at_rest and not flips.any():
-            return Orbit(c, np.zeros(self.size), np.zeros(0, complex))
-        a = np.zeros(s.N.shape[1]) if shift is None else s.rows @ shift
-        start = self._seed(s, c, values, flips, k) if at_rest else amplitude
+        size, length = 1.0 + np.linalg.norm(c[: self.dim]), np.linalg.norm(amplitude[: self.dim])
+        still = Orbit(c, np.zeros(self.size), np.zeros(0, complex))
+        if not flips.any() and length < _SMALL * size:
+            return still
+        starts = [] if length < _TINY * size else [(rest if shift is None else s.N.T @ shift, amplitude)]
+        if flips.any():
+            starts.append((rest, self._seed(bottom, vectors[:, flips].real, k)))
         for turns in (0, 60, 400):
-            a, start, alive = self._iterate(s, c, a, start, k, turns)
-            if not alive:
-                break
-            orbit = self._newton(s, c, a, start, k)
-            if orbit is None:
-                continue
-            if np.linalg.norm(orbit.amplitude[: self.dim]) < _TINY * (1.0 + np.linalg.norm(c[: self.dim])):
-                if not flips.any():
-                    return Orbit(c, np.zeros(self.size), np.zeros(0, complex))
-            elif orbit.stable and np.linalg.norm(orbit.amplitude - start) <= 0.3 * np.linalg.norm(start):
-                return orbit
-        if not flips.any():
-            return Orbit(c, np.zeros(self.size), np.zeros(0, complex))
+            for a, d in starts:
+                a, d, alive = self._iterate(s, c, a, d, k, turns)
+                orbit = self._newton(s, c, a, d, k) if alive else None
+                if orbit is None or not orbit.stable:
+                    continue
+                grown = np.linalg.norm(orbit.amplitude[: self.dim])
+                moved = min(np.linalg.norm(orbit.amplitude - d), np.linalg.norm(orbit.amplitude + d))
+                if grown >= _TINY * size and (moved <= 0.3 * np.linalg.norm(d) or grown < _SMALL * size):
+                    return orbit
+            if not flips.any():
+                return still
         raise FieldFailed(NO_ORBIT, "there is no stable period-two orbit here")
 
-    def _seed(self, s: _Split, c: Floats, values: NDArray[np.complex128], flips: NDArray[np.bool_], k: float) -> Floats:
-        """A small oscillation along every unstable direction, of the size that the normal form predicts."""
-        _, vectors = np.linalg.eig(s.A)
-        directions = vectors[:, flips].real
+    def _rest(self, s: _Split, c: Floats, k: float) -> Floats:
+        """Where the fast part of the centre rests without oscillation, as a shift along N; zero if that is far off."""
+        a = np.zeros(s.N.shape[1])
+        for _ in range(8):
+            z = c + s.N @ a
+            wrong = s.rows @ (self.step(z, k) - z)
+            try:
+                move = np.linalg.solve(s.rows @ self.jacobian(z, k) @ s.N - np.eye(len(a)), -wrong)
+            except np.linalg.LinAlgError:
+                break
+            a = a + move
+            if not np.linalg.norm(a) < 0.3 * (1.0 + np.linalg.norm(c)):
+                break
+            if np.linalg.norm(move) <= 1e-12 * (1.0 + np.linalg.norm(c)):
+                return a
+        return np.zeros_like(a)
+
+    def _seed(self, z: Floats, directions: Floats, k: float) -> Floats:
+        """A small oscillation along every unstable direction (columns), of the size that the normal form predicts."""
         directions = directions / np.linalg.norm(directions[: self.dim], axis=0)
+        size = 1.0 + float(np.linalg.norm(z[: self.dim]))
+        length = 1e-3 * size
         try:
-            growth = self.growth(c, k)
-            excess = -1.0 - growth.eigenvalue
-            predicted = np.sqrt(excess / growth.coefficient) if growth.coefficient > 0 else 0.0
+            growth = self.growth(z, k)
+            if growth.coefficient > 0:
+                length = min(np.sqrt(max(-1.0 - growth.eigenvalue, 0.0) / growth.coefficient), 0.1 * size)
         except FieldFailed:
-            predicted = 0.0
-        size = 1.0 + np.linalg.norm(c[: self.dim])
-        length = min(predicted, 0.1 * size) if predicted > 0 else 1e-3 * size
+            pass
         weights = 1.0 / (1.0 + np.arange(directions.shape[1]))
         return np.asarray(length * (directions @ weights))
 
@@ -213,7 +230,7 @@ class Orbits(TwoStep):
             Ae, Ao = 0.5 * (plus + minus), 0.5 * (plus - minus)
             size = float(np.abs(wrong).max())
             if size <= 1e-14 * (1.0 + np.abs(c).max()) or (size <= 1e-11 * (1.0 + np.abs(c).max()) and size >= before):
-                return Orbit(centre, d, np.linalg.eigvals((s.rows @ plus @ s.N) @ (s.rows @ minus @ s.N)))
+                return Orbit(centre, d, _eigenvalues((s.rows @ plus @ s.N) @ (s.rows @ minus @ s.N)))
             J = np.block([[s.rows @ (Ae - np.eye(self.size)) @ s.N, s.rows @ Ao], [Ao @ s.N, Ae + np.eye(self.size)]])
             try:
                 step = np.linalg.solve(J, -wrong)
@@ -228,9 +245,10 @@ class Orbits(TwoStep):
         if failed.code != NO_ORBIT:
             return failed
         s = self.split(c, k)
-        values = np.linalg.eigvals(s.A)
-        if np.linalg.norm(amplitude) < _TINY * (1.0 + np.linalg.norm(c)):
-            amplitude = self._seed(s, c, values, (np.abs(values.imag) < 1e-9) & (values.real < -1.0), k)
+        values, vectors = np.linalg.eig(s.A)
+        flips = (np.abs(values.imag) < 1e-9) & (values.real < -1.0)
+        if np.linalg.norm(amplitude) < _TINY * (1.0 + np.linalg.norm(c)) and flips.any():
+            amplitude = self._seed(c, vectors[:, flips].real, k)
         try:
             kind = self.growth(c, k).kind
         except FieldFailed:
@@ -256,6 +274,10 @@ class Orbits(TwoStep):
             length = f"a period-{'four' if period == 4 else period} orbit"
             return FieldFailed(PERIOD_FOUR, f"the period-two orbit is unstable: the map runs on {length}")
         return FieldFailed(CHAOTIC, "the period-two orbit is unstable: the map is chaotic (no period up to 64)")
+
+
+def _eigenvalues(a: Floats) -> NDArray[np.complex128]:
+    return np.asarray(np.linalg.eigvals(a), dtype=np.complex128)
 
 
 def period_of(trace: Floats, longest: int = 64) -> int:

@@ -350,7 +350,7 @@ class QuasistaticFlow(Flow):
             ),
             6: (
                 "the noise vanishes in a coordinate where the rule divides by its size; "
-                "add noise there (GaussianNoise) or use a rule without accumulators."
+                "add noise there (GaussianNoise), give the rule an eps, or use a rule without accumulators."
             ),
         }.get(code, super().explain(code))
 
@@ -403,12 +403,21 @@ class QuasistaticFlow(Flow):
                 "  covariance per step = Pi Q Pi^T",
             ]
         reading = f", {self.accumulators} accumulators" if any(rule.accumulators) else ""
+        notes = []
+        if rule.sign_gain is not None:
+            first, later = rule.memory[1], rule.memory[2]
+            lags = f", r_l = {first:.4g} * {later:.4g}^(l-1)" if first else ""
+            notes.append(f"signs: rest of covariance (2/pi) (arcsin(rho r_l) - rho r_l) at every lag l, r_0 = 1{lags}")
+        if any(rule.accumulators):
+            notes.append("where the noise has no component, eps alone divides: the gradient there stays well below eps")
         return "\n".join([
             f"Quasistatic flow of {self.map.rule} with {self.map.noise}{reading}",
             "averaged rule, per coordinate (q = diag Sigma):", *updates,
             "with A, Pi, Q = B Sigma B^T, F2 of the averaged rule on the manifold:", *equations,
             "state: w on the manifold of minima; clock: t = lr k (Ito)",
             "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
+            *notes,
             "order: leading order in the noise at finite lr",
+            f"valid: lr = {self.map.rule.hyper.get('lr', 1)} small against the threshold of stability there",
             f"reference: {self.reference}", *self._in_the_chart(latex),
         ])  # fmt: skip

@@ -12,7 +12,6 @@ in the states of each coordinate, block by block. Intermediate results get lette
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +19,7 @@ from typing import Any
 
 import sympy as sp
 
-from minidyn.charts import Chart, tidy
+from minidyn.charts import Chart, terms, tidy
 from minidyn.errors import FlowError, ManifoldError
 from minidyn.flows.ingredients import Q_ROOT, Ingredients, Jets, ingredients, jets
 from minidyn.maps import Map
@@ -28,7 +27,7 @@ from minidyn.rules import _THETA
 
 Row = tuple[Any, ...]
 Form = dict[Row, sp.Expr]  # a linear form in the rows of the oscillation
-_BUDGET = 4.0  # seconds that writing letters out may take
+_WORK = 20_000  # terms that may be multiplied out in all while letters are written out
 _SYMBOLS = 5  # symbols beyond which letters are kept: fractions in many variables are slow to shorten
 _SHORT = 300  # operations up to which a formula is worth writing out
 
@@ -133,8 +132,9 @@ class Reduction:
         outputs = [0, *(1 + b for b in self.leads)]
         if any(J[a][3 + b] != 0 for a in outputs for b in self.answers):
             raise FlowError(
-                f"{self.map.rule.name}: the state {self.jets.names[self.answers[0]]} depends on the noise's size and moves "
-                "the parameters even where the gradient vanishes; no closed form is known for that: use the numerical flow."
+                f"{self.map.rule.name}: the state {self.jets.names[self.answers[0]]} depends on the noise's size and "
+                "moves the parameters even where the gradient vanishes; no closed form is known for that: "
+                "use the numerical flow."
             )
 
     def _families(self) -> None:
@@ -164,7 +164,9 @@ class Reduction:
                 if all(tidy(x - ratio * y) == 0 for x, y in zip(w, known, strict=True)):
                     return f, ratio
         if len(self.families) > 4:
-            raise FlowError(f"{self.map.rule.name}: its states mix differently in each coordinate; use the numerical flow.")
+            raise FlowError(
+                f"{self.map.rule.name}: its states mix differently in each coordinate; use the numerical flow."
+            )
         self.families.append((b, w))
         return len(self.families) - 1, sp.S.One
 
@@ -190,7 +192,10 @@ class Reduction:
     def move(self, i: int) -> Form:
         """The change of theta_i in a step, without noise."""
         J = self.jets.slopes[0]
-        return add(self.across(i, self.rule(J[1], i)), {("m", b, i): self.rule(J[3 + b], i) for b in self.leads if J[3 + b] != 0})
+        return add(
+            self.across(i, self.rule(J[1], i)),
+            {("m", b, i): self.rule(J[3 + b], i) for b in self.leads if J[3 + b] != 0},
+        )
 
     def step(self, row: Row) -> Form:
         """Where a row goes in a step, without noise."""
@@ -202,7 +207,9 @@ class Reduction:
         if row[0] == "u":
             _, f, a = row
             b, w = self.families[f]
-            out = add(*(scaled(self.across(i, self.letters(w[i] * self.raw(J[1 + b][1], i))), self.N[a, i]) for i in every))
+            out = add(
+                *(scaled(self.across(i, self.letters(w[i] * self.raw(J[1 + b][1], i))), self.N[a, i]) for i in every)
+            )
             return add(out, {("u", g, a): ratio for g, ratio in self.family_step[f].items()})
         _, b, i = row
         out = self.across(i, self.rule(J[1 + b][1], i))
@@ -253,8 +260,7 @@ class Reduction:
 
     @cached_property
     def channels(self) -> dict[tuple[Row, Row], sp.Expr]:
-        names = [("xi", i) for i in range(self.size)]
-        names += [("sign", i) for i in range(self.size)] if self.jets.sign_gain else []
+        names = self._channel_names
         return {(c, e): self.letters(self.channel(c, e), "s") for c in names for e in names}
 
     def noise_between(self, f: Form, g: Form) -> sp.Expr:
@@ -326,7 +332,10 @@ class Reduction:
     def effective(self) -> list[sp.Expr]:
         """How far theta_i moves in the end for one gradient."""
         _ = self.lag
-        return [self.rule(self._through([self.jets.slopes[a][1] for a in range(1 + self.states)]), i) for i in range(self.size)]
+        return [
+            self.rule(self._through([self.jets.slopes[a][1] for a in range(1 + self.states)]), i)
+            for i in range(self.size)
+        ]
 
     def _through(self, column: list[sp.Expr]) -> sp.Expr:
         """A column of the rule's outputs, seen by `l`: theta's entry and those of the leading states."""
@@ -339,9 +348,17 @@ class Reduction:
         J = self.jets
         gain = [self._through(J.gain), self._through(J.sign_gain) if J.sign_gain else sp.S.Zero]
         ratio = [[self.raw(tidy(g / self._effective_raw), i) for g in gain] for i in range(self.size)]
-        tangent = [[tidy(sum(self.slope[i, a] * ratio[i][kind] * self._raw_channel((name, i), other)
-                             for i in range(self.size) for kind, name in enumerate(("xi", "sign")) if ratio[i][kind] != 0))
-                    for other in self._channel_names] for a in range(self.dim)]  # fmt: skip
+        kinds = [(kind, name) for kind, name in enumerate(("xi", "sign")) if any(r[kind] != 0 for r in ratio)]
+        tangent = [
+            [
+                tidy(sum(
+                    self.slope[i, a] * ratio[i][kind] * self.channel((name, i), other)
+                    for i in range(self.size) for kind, name in kinds
+                ))
+                for other in self._channel_names
+            ]
+            for a in range(self.dim)
+        ]  # fmt: skip
         self.slow_noise = all(e == 0 or self._vanishes(e) for row in tangent for e in row)
         if self.slow_noise:
             return [{} for _ in range(self.dim)]
@@ -358,9 +375,6 @@ class Reduction:
     def _channel_names(self) -> list[Row]:
         names: list[Row] = [("xi", i) for i in range(self.size)]
         return names + ([("sign", i) for i in range(self.size)] if self.jets.sign_gain else [])
-
-    def _raw_channel(self, c: Row, e: Row) -> sp.Expr:
-        return self.channel(c, e)
 
     def _vanishes(self, e: sp.Expr) -> bool:
         return sp.count_ops(e) < 400 and sp.simplify(e.xreplace(self.roots)) == 0
@@ -410,7 +424,9 @@ class Reduction:
         total = sum((x * y * self.between(p, u) for p, x in f[0].items() for u, y in g[0].items()), sp.S.Zero)
         if not self.slow_noise:
             for (fast, _), (_, slow) in ((f, g), (g, f)):
-                total += sum((x * self.response[p][a] * slow[a] for p, x in fast.items() for a in range(self.dim)), sp.S.Zero)
+                total += sum(
+                    (x * self.response[p][a] * slow[a] for p, x in fast.items() for a in range(self.dim)), sp.S.Zero
+                )
         return total
 
     @cached_property
@@ -418,7 +434,9 @@ class Reduction:
         """Covariance of theta, (D, D)."""
         forms = [self.displacement(j) for j in range(self.size)]
         _ = self.slow_kick
-        table = {(j, k): self.letters(self.pair(forms[j], forms[k]), "W") for j in range(self.size) for k in range(j + 1)}
+        table = {
+            (j, k): self.letters(self.pair(forms[j], forms[k]), "W") for j in range(self.size) for k in range(j + 1)
+        }
         return sp.Matrix(self.size, self.size, lambda j, k: table[max(j, k), min(j, k)])
 
     def drift(self) -> sp.Matrix:
@@ -529,7 +547,9 @@ def lyapunov(left: sp.Matrix, right: sp.Matrix, known: sp.Matrix, symmetric: boo
     """X with `X = left X right^T + known`."""
     if left.is_diagonal() and right.is_diagonal():
         return sp.Matrix(*known.shape, lambda a, b: known[a, b] / (1 - left[a, a] * right[b, b]))
-    unknown = sp.Matrix(*known.shape, lambda a, b: sp.Symbol(f"x_{max(a, b)}_{min(a, b)}" if symmetric else f"x_{a}_{b}"))
+    unknown = sp.Matrix(
+        *known.shape, lambda a, b: sp.Symbol(f"x_{max(a, b)}_{min(a, b)}" if symmetric else f"x_{a}_{b}")
+    )
     rest = unknown - left * unknown * right.T - known
     names = sorted({*unknown}, key=str)
     equations = [rest[a, b] for a in range(rest.rows) for b in range(rest.cols) if not symmetric or b <= a]
@@ -540,12 +560,17 @@ def lyapunov(left: sp.Matrix, right: sp.Matrix, known: sp.Matrix, symmetric: boo
 def expand(parts: list[sp.Matrix], meaning: dict[sp.Symbol, sp.Expr], roots: dict[sp.Symbol, sp.Expr],
            ) -> tuple[list[sp.Matrix], dict[sp.Symbol, sp.Expr]]:  # fmt: skip
     """The formulas with their letters written out, if that stays short; else with the letters that they use."""
-    began = time.perf_counter()
+    work = 0.0
     full: dict[sp.Symbol, sp.Expr] = {}
 
     def write(e: sp.Expr) -> sp.Expr:
+        nonlocal work
         e = e.xreplace({s: full[s] for s in e.free_symbols if s in full})
-        short = tidy(e, 2000) if time.perf_counter() - began < _BUDGET else e
+        size = max(terms(e))
+        work += size
+        if size > 2000 or work > _WORK:
+            raise OverflowError
+        short = tidy(e, 2000)
         if sp.count_ops(short) > _SHORT:
             raise OverflowError
         return short
@@ -581,4 +606,3 @@ def _needed(parts: list[sp.Matrix], meaning: dict[sp.Symbol, sp.Expr]) -> dict[s
         if symbol in used:
             used |= meaning[symbol].free_symbols
     return {s: e for s, e in meaning.items() if s in used}
-

@@ -135,7 +135,8 @@ def _at_rest(fns, w, hp, c, d, nz, fp, z):
     states = np.int64(fp[1])
     g = np.empty(dim)
     q = np.empty(dim)
-    kk = np.ones(1)
+    kk = np.empty(1)
+    kk[0] = 1.0
     x = np.empty(3 + states)
     R = np.empty(1 + states)
     J = np.empty((1 + states) * (3 + states))
@@ -171,6 +172,9 @@ class StochasticModifiedFlow(Flow):
     (Ito). A start that is theta alone has its states where the map has them: zero, or where they rest on average
     for rules with bias corrections, which are over. Gaussian noise is the map's own (`couples`).
 
+    `simulate` takes one Euler-Maruyama step per step of the map by default, which is of weak order 1 in lr itself: the
+    equation of order 2 shows its order with a scheme of weak order 2, or with smaller steps.
+
     Raises FlowError for maps without noise, without a covariance, or with a `sign` or another kink in the rule.
 
     >>> import sympy as sp, minidyn as md
@@ -185,6 +189,7 @@ class StochasticModifiedFlow(Flow):
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps")
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_stay)
+    reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
 
     def __init__(self, system: Map, order: int = 1):
         super().__init__(system)

@@ -58,7 +58,7 @@ def rest(steps, states, x, hp, kk, R, J, gain, curve):
     for _ in range(50):
         steps(x, hp, kk, R, J, gain, curve)
         largest = 0.0
-        if not answer(J, states, width, block, R[1:], change):
+        if not answer(J, states, width, block, R[1 : 1 + states], change):
             return False
         for a in range(states):
             x[3 + a] += change[a, 0]

@@ -127,9 +127,8 @@ class SubquadraticFlow(Flow):
         shift = memory.get("shift")
         try:
             while k < end:
-                held = d, shift
                 c, k, memory["step"], _ = carry(
-                    lambda y, at, held=held: self._drift(y, *held, at)[0],  # type: ignore[misc]
+                    lambda y, at, d=d, shift=shift: self._drift(y, d, shift, at)[0],  # type: ignore[misc]
                     lambda y, at: -1.0, c, k, min(end, k + 1.0), memory.get("step", 0.5), rtol, atol, lambda y, at: y,
                 )  # fmt: skip
                 orbit = self._drift(c, d, shift, k)[1]
@@ -182,7 +181,7 @@ class SubquadraticFlow(Flow):
             "state: centre c of the period-two orbit and its half-difference d; clock: t = lr k; noise: left out",
             "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and a "
             "centre that drifts slowly",
-            "order: leading order in the drift per relaxation of the orbit; O(sqrt(lr)) near the threshold, where d is slow",
+            "order: leading order in the drift over the relaxation of d, which is slow near the threshold",
             "validity: the orbit's relative change per step over the relaxation of d, small" + self._validity(w),
             f"reference: {self.reference}",
         ])  # fmt: skip

@@ -52,7 +52,9 @@ def add_rule_kernels(src: Source, system: Map) -> None:
 def _slopes(node: Node, size: int, here: frozenset[Index]) -> dict[int, Node]:
     """Derivatives of one output by (theta, g, states) of its own coordinate."""
     found = {1 + e.data[1] // size if e.data[1] else 0: d for e, d in reverse(node, "z", here)}
-    return found | {1: d for _, d in reverse(node, "g", here)}
+    for _, slope in reverse(node, "g", here):
+        found[1] = slope
+    return found
 
 
 class TwoStep:

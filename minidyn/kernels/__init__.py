@@ -56,13 +56,13 @@ class Source:
         """A generated function; with `fma`, products are added in one rounding where the text says so."""
         head = [f"def {name}({args}):"] + ([f'    """{doc}"""'] if doc else [])
         text = "\n".join(head + ["    " + line for line in lines]) + "\n"
-        self._parts.append(("\n\n@jit(fma=True)\n" if fma else "\n\n@jit\n") + text)
+        self._parts.append(("\n\n@jit(fma=True, thorough=True)\n" if fma else "\n\n@jit(thorough=True)\n") + text)
 
     def quote(self, *functions: Callable[..., Any]) -> None:
         """Functions of the package, compiled here so that they call what this module defines."""
         for function in functions:
             text = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
-            self._parts.append("\n\n@jit\n" + text[text.index("def ") :])
+            self._parts.append("\n\n@jit(thorough=True)\n" + text[text.index("def ") :])
 
     def line(self, text: str) -> None:
         """A line at module level."""

@@ -23,7 +23,7 @@ RULES: dict[str, tuple[str, ...]] = {
 FLOWS = ("gradient", "modified", "sme", "quasistatic", "subquadratic", "rod", "central")
 OBSERVABLES = (
     "loss", "gradient_norm", "sharpness", "trace", "distance", "norm", "test_error", "input_gradient",
-    "input_gradient_bound",
+    "input_gradient_bound", "smoothness_ratio",
 )  # fmt: skip
 CRITERIA = ("squared", "logistic")
 NOISE_KINDS = ("gaussian", "minibatch", "reshuffle", "label")

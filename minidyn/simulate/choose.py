@@ -61,7 +61,8 @@ def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: st
     adaptive = isinstance(substeps, str) and substeps == "adaptive"
     square = flow.size == flow.columns
     scheme = fitting(method, flow.reading, flow.noise_kind, flow.name, square, adaptive)
-    span, level = (0, 0) if adaptive else (default_span(steps), 0) if substeps is None else _substeps(substeps)
+    coarse = min(default_span(steps), flow.reach)
+    span, level = (0, 0) if adaptive else (coarse, 0) if substeps is None else _substeps(substeps)
     rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
     return SdeEngine(flow, start, key, scheme, span, level, rtol, atol, threads)
 

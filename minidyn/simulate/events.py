@@ -1,4 +1,4 @@
-"""Conditions that end a path: an expression that crosses zero, a quantity that reaches a level, the edge of stability."""
+"""Conditions that end a path: an expression crosses zero, a quantity reaches a level, the edge of stability is met."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
@@ -140,12 +139,12 @@ def _condition(owner: Map, one: Any) -> dict[str, Callable[[Floats], Floats]]:
             )
         return _level(owner, "sharpness", edge(owner), "edge of stability")
     if isinstance(one, Mapping):
-        out = {}
+        out: dict[str, Callable[[Floats], Floats]] = {}
         for name, level in one.items():
             out |= _level(owner, name, level, f"{name} = {level}")
         return out
-    if isinstance(one, sp.core.relational.Relational):
-        return observables.resolve(owner.loss, {str(one): sp.sympify(one.lhs - one.rhs)})
+    if hasattr(one, "lhs") and hasattr(one, "rhs"):  # a comparison in sympy
+        return observables.resolve(owner.loss, {str(one): one.lhs - one.rhs})
     return observables.resolve(owner.loss, {f"{getattr(one, '__name__', one)} = 0": one})
 
 

@@ -91,7 +91,7 @@ def show(
     field, retract, fns, columns, A, C, P, stages, points, starts, slopes, rows, shown, status, ended,
     first, last, target, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
-    """The states of the points first .. last-1 at the clock `target`, from the steps that cover it; NaN after an end."""
+    """The states of the points first .. last-1 at the clock `target`, from the steps that cover it; NaN once ended."""
     size = points.shape[1]
     trial = np.empty(size)
     f = np.zeros((size, columns))

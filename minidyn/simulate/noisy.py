@@ -111,7 +111,8 @@ def advance_sde(
                 code = 0
                 if level > 0:
                     for q in range(columns):
-                        pieces(key, path, k, q, level, total[q * 64 + lane], lean(key, path, k, q), parts_W[q], parts_H[q])
+                        first_lean = lean(key, path, k, q)
+                        pieces(key, path, k, q, level, total[q * 64 + lane], first_lean, parts_W[q], parts_H[q])
                 for part in range(parts):
                     for q in range(columns):
                         if level > 0:

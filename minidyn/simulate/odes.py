@@ -24,9 +24,13 @@ Floats = NDArray[np.float64]
 COMPILED = ("auto", *TABLEAUS, "radau")
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 _LOOSE = 1e-6  # from here on a method of order 5 needs fewer evaluations than one of order 8
-_SAFETY = {"tsit5": 0.05, "dopri5": 0.05, "dop853": 0.1, "radau": 0.3}  # local error against rtol: the sum of all stays near it
+# what a local error may be of rtol, so that the sum of all stays near it
+_SAFETY = {"tsit5": 0.05, "dopri5": 0.05, "dop853": 0.1, "radau": 0.3}
 _SMALL = 100  # numbers in a state: beyond, linear systems of three times the size cost more than small explicit steps
 _ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
+
+
+Watch = Callable[["OdeEngine", NDArray[np.bool_]], NDArray[np.bool_]]
 
 
 class OdeEngine(FlowPaths):
@@ -47,7 +51,8 @@ class OdeEngine(FlowPaths):
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
         self.rows = np.zeros((n, row.SIZE))
-        self.rows[:, row.NOW] = 0.5  # step k of the map covers the times from k - 1 to k: a schedule stands at k in its middle
+        # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
+        self.rows[:, row.NOW] = 0.5
         self.rows[:, row.MODE] = float(method == "radau")
         self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
 
@@ -60,7 +65,7 @@ class OdeEngine(FlowPaths):
             pass
         self._show(target)
 
-    def advance_watched(self, target: float, watch: Callable[[OdeEngine, NDArray[np.bool_]], NDArray[np.bool_]]) -> None:
+    def advance_watched(self, target: float, watch: Watch) -> None:
         """Pass the clock `target` step by step; `watch` sees which points have moved and says which may go on."""
         go = watch(self, np.zeros(len(self.points), bool))
         held = np.flatnonzero(~go & (self.status == 0))

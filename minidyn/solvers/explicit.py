@@ -172,7 +172,7 @@ def stiffness(K, stages, step, near, v):
 
 @jit
 def read(field, retract, fns, A, C, P, stages, w, w0, K, s, target, trial, out, f, rtol, atol, hp, c, d, nz, fp):
-    """The state at `target`, inside the last step, from its polynomial (the extra stages are made when first needed)."""
+    """The state at `target`, inside the last step, from its polynomial; extra stages are made when first needed."""
     size = w.shape[0]
     if s[NOW] == target or s[LATEST] == 0.0:
         for i in range(size):

@@ -218,6 +218,7 @@ def full_newton(field, jacobian, fns, jfns, compiled, w, k, h, Z, F, trial, near
     There the frozen Jacobian converges only for steps below the cube root of 1/steepness.
     """
     n = w.shape[0]
+    before = 0.0
     for turn in range(_NEWTON):
         for a in range(3):
             for i in range(n):
@@ -245,8 +246,9 @@ def full_newton(field, jacobian, fns, jfns, compiled, w, k, h, Z, F, trial, near
         change = math.sqrt(total / (3.0 * n))
         if not change < np.inf:
             return 0
-        if change < limit:
+        if change < limit or (turn > 0 and change > 0.3 * before and change < 0.03):  # no better: rounding in the field
             return turn + 1
+        before = change
     return 0
 
 

@@ -53,8 +53,8 @@ SCHEMES = {
         Scheme("heun", sde.HEUN, "stratonovich", {**dict.fromkeys(KINDS[:3], 1.0), "general": 0.5},
                dict.fromkeys(KINDS, 1.0), "2", "Rumelin (1982)"),
         Scheme("sra1", sde.ADDITIVE, "ito", {"additive": 1.5}, {"additive": 2.0}, "3", "Roessler (2010)", areas=True),
-        Scheme("weak2", sde.WEAK, "ito", {**dict.fromkeys(KINDS[:3], 1.0), "general": 0.5}, dict.fromkeys(KINDS, 2.0), "2 + 4 m",
-               "Platen; Kloeden, Platen (1992), 15.1", coins=True),
+        Scheme("weak2", sde.WEAK, "ito", {**dict.fromkeys(KINDS[:3], 1.0), "general": 0.5}, dict.fromkeys(KINDS, 2.0),
+               "2 + 4 m", "Platen; Kloeden, Platen (1992), 15.1", coins=True),
     )
 }  # fmt: skip
 

@@ -268,7 +268,9 @@ class Minimum:
         rest = float(np.linalg.norm(gradient))
         if rest <= 1e-5 * self._size:
             basis, lam = self.frame
-            across = basis.T @ (gradient * self.scales[:, 0]) / lam
+            curved = lam > self.gap * lam[0]
+            across = np.zeros(len(lam))
+            across[curved] = (basis.T @ (gradient * self.scales[:, 0]))[curved] / lam[curved]
             if np.linalg.norm(basis @ across * self.scales[:, 0]) <= 1e-5 * (1 + np.linalg.norm(self.w)):
                 return
         raise ManifoldError(

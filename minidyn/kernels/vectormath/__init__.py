@@ -15,23 +15,8 @@ from minidyn.kernels.vectormath.gauss import erf
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 __all__ = [
-    "acos",
-    "asin",
-    "atan",
-    "cos",
-    "cosh",
-    "elementwise",
-    "erf",
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
-    "pow",
-    "sech",
-    "sin",
-    "sinh",
-    "tan",
-    "tanh",
+    "acos", "asin", "atan", "cos", "cosh", "elementwise", "erf", "exp", "expm1", "log", "log1p", "pow", "sech", "sin",
+    "sinh", "tan", "tanh",
 ]  # fmt: skip
 
 
@@ -53,7 +38,7 @@ from minidyn.compiler import jit
 from minidyn.kernels.vectormath import {name}
 
 
-@jit(noalias=True)
+@jit(noalias=True, thorough=True)
 def apply({args}, out):
     for i in range(out.shape[0]):
         out[i] = {name}({given})

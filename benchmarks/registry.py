@@ -1,0 +1,62 @@
+"""What can be asked for by name: `name -> "module:function"`, imported when it runs. A new one is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from benchmarks.harness import Row
+
+# workload(quick) yields rows of the table; in the order of the table
+WORKLOADS = {
+    "w1": "benchmarks.paths:one_path",
+    "w2": "benchmarks.paths:many_paths",
+    "w2-rules": "benchmarks.paths:rules",
+    "w2-network": "benchmarks.paths:network_noise",
+    "w3": "benchmarks.diffusion:ensemble",
+    "w4": "benchmarks.flows:solves",
+    "gradient": "benchmarks.derivatives:gradients",
+    "hessian": "benchmarks.derivatives:higher",
+    "quasistatic": "benchmarks.flows:quasistatic",
+    "compile": "benchmarks.startup:cold",
+    "start": "benchmarks.startup:processes",
+    "growth": "benchmarks.growth:exponents",
+    "memory": "benchmarks.growth:memory",
+}
+
+# study() or study(quick=...) prints what it finds; only by name
+STUDIES = {
+    "agreement": "benchmarks.agreement:agreement",
+    "instructions": "benchmarks.instructions:instructions",
+    "coupling": "benchmarks.studies:coupling",
+    "coverage": "benchmarks.studies:coverage",
+    "hashes": "benchmarks.studies:hashes",
+    "kills": "benchmarks.studies:kills",
+    "million": "benchmarks.studies:million",
+    "ulp": "benchmarks.ulp:main",
+    "orders": "benchmarks.orders:orders",
+    "adam": "benchmarks.adam:main",
+    "closed-forms": "benchmarks.closed_forms:main",
+    "label-noise": "benchmarks.label_noise:main",
+    "smoothness": "benchmarks.smoothness:main",
+    "stability": "benchmarks.stability:main",
+}
+
+
+def load(target: str) -> Callable[..., Any]:
+    """The function behind `module:function`."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def workload(name: str, quick: bool) -> Iterator[Row]:
+    """The rows of one workload."""
+    yield from load(WORKLOADS[name])(quick)
+
+
+def study(name: str, quick: bool) -> None:
+    """Run one study."""
+    function = load(STUDIES[name])
+    function(**({"quick": quick} if "quick" in signature(function).parameters else {}))

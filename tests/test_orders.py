@@ -1,0 +1,53 @@
+"""Orders of convergence: those of the schemes for noise; `python -m benchmarks orders` measures all of them longer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks.orders import STEPS, ends, flow_of, problems, strong_order, weak_order
+from minidyn.solvers.schemes import SCHEMES
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("euler-maruyama", "additive"), ("euler-maruyama", "diagonal"), ("euler-maruyama", "general"),
+    ("milstein", "commutative"), ("diagonal", "diagonal"), ("heun", "commutative"), ("heun", "general"),
+    ("sra1", "additive"), ("weak2", "general"),
+])  # fmt: skip
+def test_strong_order(name, kind):
+    """On nonlinear equations in two dimensions the distance to the fine path has the stated order ± 0.2."""
+    assert abs(strong_order(name, kind, paths=1024) - SCHEMES[name].strong[kind]) < 0.2
+
+
+@pytest.mark.parametrize("name, kind, spans", [
+    ("euler-maruyama", "general", (4, 2, 1)), ("heun", "commutative", (4, 2, 1)), ("sra1", "additive", (8, 4, 2)),
+    ("weak2", "general", (16, 8, 4)),
+])  # fmt: skip
+def test_weak_order(name, kind, spans):
+    """The error of a mean has the stated order ± 0.2 (and 2 standard errors); the limit is right within 4."""
+    found = weak_order(name, kind, paths=16384, batches=3, spans=spans)
+    assert abs(found.slope - SCHEMES[name].weak[kind]) < 0.2 + 2 * found.slope_error
+    assert found.away < 4
+
+
+def test_weak_scheme_needs_its_coins():
+    """Without the coins in the place of the areas, noises that do not commute would leave the wrong second moments."""
+    problem = problems()["general"]
+    flow = flow_of(problem, "ito")
+    w = ends(flow, problem.start, "weak2", 4, 65536, 3)
+    for values, exact in zip((w[:, 0], w[:, 1], w[:, 0] ** 2), problem.exact, strict=True):
+        assert abs(values.mean() - exact) < 4 * values.std() / np.sqrt(len(values)) + 2.0 * (4 / STEPS) ** 2 * 0.05
+
+
+@pytest.mark.parametrize("kind", ["commutative", "general"])
+def test_heun_has_the_stratonovich_limit(kind):
+    """Heun's scheme on the converted equation has the exact means of the Ito equation within 4 standard errors."""
+    problem = problems()[kind]
+    w = ends(flow_of(problem, "stratonovich"), problem.start, "heun", 1 / 4, 32768, 5)
+    for values, exact in zip((w[:, 0], w[:, 1], w[:, 0] ** 2), problem.exact, strict=True):
+        assert abs(values.mean() - exact) < 4 * values.std() / np.sqrt(len(values)) + 1e-3

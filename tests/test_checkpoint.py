@@ -22,6 +22,7 @@ from minidyn.kernels.random import seed_key
 
 room = importlib.import_module("minidyn.simulate.checkpoint")
 engines = importlib.import_module("minidyn.simulate.engines")
+choose = importlib.import_module("minidyn.simulate.choose")
 simulating = importlib.import_module("minidyn.simulate")
 
 x, y, a, b, u = sp.symbols("x y a b u")
@@ -33,6 +34,23 @@ SYSTEMS = {
     "sde": md.QuasistaticFlow(SGD),
     "ode": md.GradientFlow(SGD),
 }
+OPTIONS = {  # methods whose state is more than the paths and their streams
+    "refined": ("sde", {"substeps": 0.25}),
+    "adaptive": ("additive", {"substeps": "adaptive"}),
+    "radau": ("ode", {"method": "radau"}),
+    "stopping": ("ode", {"stop": y - 1e-4}),
+    "rod": ("rod", {}),
+    "central": ("central", {}),
+    "subquadratic": ("subquadratic", {}),
+    "modified": ("modified", {}),
+}
+GD = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.4))
+MORE = {
+    "additive": lambda: md.SymbolicFlow(SGD, [-x * y**2, -(1 + x**2) * y], [0.1, 0.2]),
+    "modified": lambda: md.ModifiedFlow(GD),
+    "rod": lambda: md.RodFlow(GD), "central": lambda: md.CentralFlow(GD),
+    "subquadratic": lambda: md.SubquadraticFlow(GD),
+}  # fmt: skip
 STARTS = np.tile([1.0, 0.02], (70, 1)) + 0.001 * np.arange(70)[:, None]
 
 
@@ -48,7 +66,6 @@ def often(monkeypatch):
     monkeypatch.setattr(room, "SECONDS", 0.0)
     monkeypatch.setattr(room, "SPARE", 0.0)
     monkeypatch.setattr(engines._Threaded, "slice", lambda self, wanted: min(wanted, 3))
-    monkeypatch.setattr(engines.OdeEngine, "slice", lambda self, wanted: wanted)
 
 
 # The same bits ----------
@@ -81,6 +98,29 @@ def test_stopped_at_every_instant_and_resumed(name, keep, tmp_path, monkeypatch)
     assert len(taken) > 40
     for at in taken[:12:2] + taken[12 :: len(taken) // 8] + taken[-2:]:
         assert run(system, at, keep=keep).digest() == whole, at.name
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_method_goes_on_where_it_was_stopped(name, tmp_path):
+    """Whatever a method carries along (steps under way, dense output, conditions, orbits) is in its state."""
+    kind, options = OPTIONS[name]
+    system = SYSTEMS[kind] if kind in SYSTEMS else MORE[kind]()
+    at = [1.0, 0.02] if system.map is SGD else [2.0, 0.3]
+    given = {"paths": 3, "save_every": 8, "rng": 3, **options}
+
+    def interrupted(w):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return w[:, 0]
+
+    calls = [1] * 4
+    whole = md.simulate(system, at, 40, observe={"seen": interrupted}, **given)
+    calls.clear()
+    part = md.simulate(system, at, 40, observe={"seen": interrupted}, checkpoint=tmp_path, **given)
+    assert len(part.steps) == 3
+    again = md.simulate(system, at, 40, observe={"seen": interrupted}, checkpoint=tmp_path, **given)
+    assert again.digest() == whole.digest()
 
 
 _CHILD = """
@@ -119,7 +159,7 @@ def test_state_of_an_engine_is_complete(name):
     system = SYSTEMS[name]
     start = simulating._starts(system, STARTS, 70)
     one, other = (
-        engines.make_engine(system, start, 70, seed_key(seed)[1], None, 1e-9, 1e-12, 1, 40, 1, 1) for seed in (3, 4)
+        choose.make_engine(system, start, 70, seed_key(seed)[1], None, None, None, None, 40, 1, 1) for seed in (3, 4)
     )
     one.advance(0, 20)
     other.restore({name: array.copy() for name, array in one.state().items()})

@@ -155,7 +155,7 @@ def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], b
 def _identity(system: Map | Flow, start: Floats, options: dict[str, Any]) -> dict[str, Any]:
     """What a run is, so that no other one is taken for it: its options, kernels, numbers and versions."""
     owner = system if isinstance(system, Map) else system.map
-    parts = {owner.source.text, owner.loss.source.text, system.source.text}
+    parts = {owner.source.text, owner.loss.source.text, _text(system)}
     kernels = hashlib.blake2b("".join(sorted(parts)).encode(), digest_size=16)
     numbers = hashlib.blake2b(digest_size=16)
     own = np.zeros(1) if isinstance(system, Map) else system.numbers(start)
@@ -166,6 +166,14 @@ def _identity(system: Map | Flow, start: Floats, options: dict[str, Any]) -> dic
         "system": repr(system), **options, "kernels": kernels.hexdigest(), "numbers": numbers.hexdigest(),
         "w0": first.hexdigest(), **provenance(),
     }  # fmt: skip
+
+
+def _text(system: Map | Flow) -> str:
+    """The kernels of a system; a flow that moves by itself has none of its own."""
+    try:
+        return system.source.text
+    except NotImplementedError:
+        return type(system).__qualname__
 
 
 def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:

@@ -286,7 +286,7 @@ class ModifiedFlow(Flow):
         second = (slopes[0, 3:] @ later) / lr * first - 0.5 * first**2  # of lr H g
         return -first, -0.5 * second
 
-    def modified_loss(self, w: ArrayLike) -> Floats:
+    def modified_loss(self, w: ArrayLike) -> Any:
         """The loss whose gradient flow this is, `c0 L + lr c1 |grad L|^2`, at points of shape (..., D).
 
         GD: `L + lr |grad L|^2 / 4`; heavy ball `(L + lr (1+b)/(4 (1-b)^2) |grad L|^2) / (1-b)`. Rules that are not
@@ -309,7 +309,8 @@ class ModifiedFlow(Flow):
         c0, c1 = self._coefficients
         g = self.loss.grad(w)
         c1 = c1 * self.map.lr() if self.order > 1 else 0.0
-        return c0 * self.loss.value(w) + c1 * np.sum(g * g, axis=-1)
+        values = c0 * self.loss.value(w) + c1 * np.sum(g * g, axis=-1)
+        return float(values) if np.ndim(values) == 0 else values
 
     # -- in words -------------------------------------------------------------------------------
     def validity(self, w: ArrayLike) -> float:

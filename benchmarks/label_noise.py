@@ -88,7 +88,7 @@ def adam(lr: float = 1e-4, eps: float = 0.1) -> None:
 
     flow = md.QuasistaticFlow(md.Map(net.loss, md.Adam(lr, eps=eps), md.LabelNoise(1.0)), accumulators="frozen")
     w = net.start
-    for steps in (2e8, 4e8, 4e8):
+    for steps in (1e8, 1e8):
         run = md.simulate(flow, w, int(steps), save_every=int(steps), rtol=1e-7, atol=1e-10)
         w = run.w[0, -1]
         print(f"Adam, frozen, eps {eps}: after {steps:.0e} more steps psi {psi(net.diagonal(w)):.8f}, "

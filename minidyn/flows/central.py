@@ -242,7 +242,7 @@ class CentralFlow(Flow):
         return 0
 
     def _enter(self, w: Floats) -> Floats:
-        """A start beyond the edge, moved onto it as the oscillation that forms there would: to the nearest such point."""
+        """A start beyond the edge, moved onto it as the oscillation that forms there would move it."""
         for _ in range(30):
             values = self.spectrum(w)[1]
             if values[0] <= 1.0 + 1e-12:

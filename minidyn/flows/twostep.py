@@ -131,7 +131,7 @@ class TwoStep:
             found = -fixed / driven
         if not (np.isfinite(found) & (found > 0)).all():
             raise FlowError(
-                f"{self.map.rule.name} has no edge of stability at theta = {np.round(z[: self.dim], 6).tolist()}: an "
+                f"{self.map.rule.name} has no edge of stability at theta = {np.round(z[: min(self.dim, 6)], 4).tolist()}: an "
                 "accumulator vanishes there, or the step does not answer to the gradient; use eps > 0 or a loss floor."
             )
         return np.asarray(found)

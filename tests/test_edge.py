@@ -1,4 +1,4 @@
-"""Rod and subquadratic flows: against literal steps, the figures of theory.md section 9, closed forms, discrete runs."""
+"""Rod and subquadratic flows: against literal steps, known figures, closed forms, discrete runs."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_rod_flow_of_every_rule_closes_in_as_lr_falls(name, expected):
 
 @pytest.mark.parametrize(("lr", "sup"), [(0.2, 0.88), (0.1, 0.59)])
 def test_subquadratic_flow_keeps_its_distance_on_the_valley(lr, sup):
-    """Slaved flow from the valley's bottom: theory.md's distance within 5 %; from the first pair, closer."""
+    """Slaved flow from the valley's bottom: its known distance within 5 %; from the first pair, closer."""
     row = contest.valley_row(lr, 1e-6)
     assert row["slaved"] == pytest.approx(sup, rel=0.05)
     assert row["rod"] < row["slaved, first pair"] < row["slaved"]

@@ -128,22 +128,31 @@ class CentralFlow(Flow):
             raise FieldFailed(6, "an accumulator vanishes")
         return (np.sqrt(v)[self.owner] + self.hyper["eps"]) / self.hyper["lr"]
 
-    def spectrum(self, w: Floats) -> tuple[Floats, Floats, Floats]:
-        """`P`, the curvatures over their threshold (falling), and directions (columns) with `u^T 2P u = 1`."""
+    def spectrum(self, w: Floats, held: Floats | None = None) -> tuple[Floats, Floats, Floats]:
+        """`P`, the curvatures over their threshold (falling), and directions (columns) with `u^T 2P u = 1`.
+
+        With `held` (D, r) the r directions that overlap most with it come first, whatever their curvatures.
+        """
         P = self._scale(w)
         root = 1.0 / np.sqrt(2.0 * P)
         H = self.loss.hessian(w[: self.dim])
         if not np.isfinite(H).all():
             raise FieldFailed(1, "the Hessian is not finite")
         values, vectors = np.linalg.eigh(root[:, None] * H * root)
-        return P, values[::-1], root[:, None] * vectors[:, ::-1]
+        values, vectors = values[::-1], root[:, None] * vectors[:, ::-1]
+        if held is not None and held.shape[1]:
+            overlap = ((held.T @ (2.0 * P[:, None] * vectors)) ** 2).sum(axis=0)
+            first = np.sort(np.argsort(-overlap, kind="stable")[: held.shape[1]])
+            order = np.concatenate([first, np.setdiff1d(np.arange(self.dim), first)])
+            values, vectors = values[order], vectors[:, order]
+        return P, values, vectors
 
     def critical(self, w: Floats) -> int:
         """How many curvatures stand at the threshold."""
         return int((self.spectrum(w)[1] >= 1.0 - _ON).sum())
 
-    def _edge(self, w: Floats, r: int) -> _Edge:
-        theta, (P, values, vectors) = w[: self.dim], self.spectrum(w)
+    def _edge(self, w: Floats, r: int, held: Floats | None = None) -> _Edge:
+        theta, (P, values, vectors) = w[: self.dim], self.spectrum(w, held)
         U = vectors[:, :r]
         t = np.empty((r, r, self.dim))
         for a in range(r):
@@ -170,9 +179,10 @@ class CentralFlow(Flow):
         theta, v = e.free
         return np.concatenate([theta + np.einsum("iab,ab->i", e.pull, X), v + np.einsum("jab,ab->j", e.push, X)])
 
-    def _held(self, w: Floats, r: int) -> tuple[_Edge, Floats]:
-        """The oscillation that keeps exactly r curvatures where they are."""
-        e = self._edge(w, r)
+    def _held(self, w: Floats, held: Floats) -> tuple[_Edge, Floats]:
+        """The oscillation that keeps exactly the curvatures of the `held` directions where they are."""
+        r = held.shape[1]
+        e = self._edge(w, r, held)
         if r == 0:
             return e, np.zeros((0, 0))
         E = complementarity.basis(r)
@@ -226,11 +236,12 @@ class CentralFlow(Flow):
             if not memory:
                 w[:] = self._enter(w)
             while k < end:
-                r = self._sorted_out(w)[0]
+                r, X, e = self._sorted_out(w)
+                held = e.U @ np.linalg.eigh(X)[1][:, len(X) - r :]
                 before = k
                 w[:], k, step, _ = carry(
-                    lambda y, _, r=r: self._smooth(y, r), lambda y, _, r=r: self._leaves(y, r),  # type: ignore[misc]
-                    w, k, end, step, rtol, atol, lambda y, _, r=r: self._settle(y, r),  # type: ignore[misc]
+                    lambda y, _, h=held: self._smooth(y, h), lambda y, _, h=held: self._leaves(y, h),  # type: ignore[misc]
+                    w, k, end, step, rtol, atol, lambda y, _, h=held: self._settle(y, h),  # type: ignore[misc]
                 )  # fmt: skip
                 turns = turns + 1 if k - before < 1e-9 * (1 + k) else 0
                 if turns > 50:
@@ -242,7 +253,7 @@ class CentralFlow(Flow):
         return 0
 
     def _enter(self, w: Floats) -> Floats:
-        """A start beyond the edge, moved onto it as the oscillation that forms there would: to the nearest such point."""
+        """A start beyond the edge, moved onto it as the oscillation that forms there would move it."""
         for _ in range(30):
             values = self.spectrum(w)[1]
             if values[0] <= 1.0 + 1e-12:
@@ -256,30 +267,32 @@ class CentralFlow(Flow):
             w = w + self._velocity(e, X) - np.concatenate(e.free)
         return w
 
-    def _smooth(self, w: Floats, r: int) -> Floats:
-        e, X = self._held(w, r)
+    def _smooth(self, w: Floats, held: Floats) -> Floats:
+        e, X = self._held(w, held)
         return self._velocity(e, X)
 
-    def _leaves(self, w: Floats, r: int) -> float:
+    def _leaves(self, w: Floats, held: Floats) -> float:
         """Positive once another curvature crosses the threshold, or the oscillation along a held one has died out."""
-        e, X = self._held(w, r)
+        r = held.shape[1]
+        e, X = self._held(w, held)
         crossing = e.values[r] - 1.0 - 0.5 * _ON if r < self.dim else -1.0
         if r == 0:
             return float(crossing)
         strength = np.linalg.eigvalsh(X)
         return float(max(crossing, -strength[0] / max(strength[-1], 1e-300)))
 
-    def _settle(self, w: Floats, r: int) -> Floats:
-        """Newton's method back to where the r held curvatures stand at the threshold, along their own normals."""
+    def _settle(self, w: Floats, held: Floats) -> Floats:
+        """Newton's method back to where the held curvatures stand at the threshold, along their own normals."""
+        r = held.shape[1]
         if r == 0:
             return w
         E = complementarity.basis(r)
         y = w.copy()
         for _ in range(8):
-            gap = 1.0 - self.spectrum(y)[1][:r]
+            gap = 1.0 - self.spectrum(y, held)[1][:r]
             if np.abs(gap).max() < 1e-13:
                 break
-            e = self._edge(y, r)
+            e = self._edge(y, r, held)
             k = np.einsum("pab,abcd,qcd->pq", E, e.K, E)
             x = np.linalg.lstsq(k, -np.einsum("pab,ab->p", E, np.diag(gap)), rcond=1e-13)[0]
             X = np.einsum("p,pab->ab", x, E)

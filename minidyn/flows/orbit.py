@@ -93,7 +93,7 @@ class Orbits(TwoStep):
         A = self.jacobian(z, k)
         if not np.isfinite(A).all():
             raise FieldFailed(6, "the rule's slopes are not finite here (an accumulator vanishes)")
-        slow = lambda re, im: bool(np.hypot(re - 1.0, im) < self.slow)  # noqa: E731
+        slow = lambda re, im: bool(re > 1.0 - self.slow)  # noqa: E731 - motion downhill, along a ridge too, is held
         _, Z, count = schur(A, sort=slow)  # its first columns span the slow directions
         N = np.ascontiguousarray(Z[:, count:])
         return _Split(A, N, N.T)
@@ -144,7 +144,7 @@ class Orbits(TwoStep):
         bottom = c + s.N @ rest
         values, vectors = np.linalg.eig(self.jacobian(bottom, k))
         flips = (np.abs(values.imag) < 1e-9) & (values.real < -1.0 - _BARELY)
-        other = (np.abs(values) > 1.0 + _BARELY) & ~flips & (np.abs(values - 1.0) >= self.slow)
+        other = (np.abs(values) > 1.0 + _BARELY) & ~flips & (values.real <= 1.0 - self.slow)
         if other.any():
             raise FieldFailed(
                 5, f"the valley is unstable in another way than by a flip (eigenvalue {values[other][0]:.3g})"
@@ -262,13 +262,16 @@ class Orbits(TwoStep):
         trace: list[Floats] = []
         a, d, alive = self._iterate(s, c, np.zeros(s.N.shape[1]), amplitude, k, 4000)
         if alive:
-            alive = self._iterate(s, c, a, d, k, 512, trace)[2]
+            a, d, alive = self._iterate(s, c, a, d, k, 512, trace)
         if not alive:
             return FieldFailed(
                 NO_ORBIT, f"no period-two orbit: the oscillation leaves the valley (its growth across is {kind})"
             )
         period = period_of(np.array(trace))
         if period == 1:
+            orbit = self._newton(s, c, a, d, k)
+            if orbit is not None and orbit.multipliers.real.min(initial=0.0) < -0.9:
+                return FieldFailed(PERIOD_FOUR, "the period-two orbit doubles into a period-four one just beyond here")
             return FieldFailed(NO_ORBIT, "the period-two orbit ends; the map settles on another one, not continued to")
         if period:
             length = f"a period-{'four' if period == 4 else period} orbit"

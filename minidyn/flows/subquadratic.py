@@ -83,7 +83,11 @@ class SubquadraticFlow(Flow):
             return self.steps.find(c, d, float(self.first_step))
         except FieldFailed as error:
             reason = self.steps.instead(c, d, float(self.first_step), error).reason
-            raise FlowError(f"{self.name} at {np.round(c, 6).tolist()}: {reason}.") from error
+            raise FlowError(f"{self.name} at theta = {self._place(c)}: {reason}.") from error
+
+    def _place(self, c: Floats) -> str:
+        shown = ", ".join(f"{v:.4g}" for v in c[: min(self.dim, 6)])
+        return f"[{shown}{', ...' if self.dim > 6 else ''}]"
 
     def orbit(self, z: ArrayLike) -> Orbit:
         """The stable period-two orbit at a centre: theta (D,) or the map's whole state.
@@ -135,7 +139,7 @@ class SubquadraticFlow(Flow):
                 d, shift = orbit.amplitude, orbit.centre - c
         except FieldFailed as error:
             failed = self.steps.instead(c, d, k + self.first_step, error)
-            memory["reason"] = f"near theta = {np.round(c[: self.dim], 4).tolist()}: {failed.reason}"
+            memory["reason"] = f"near theta = {self._place(c)}: {failed.reason}"
             return failed.code
         memory["shift"] = shift
         w[:half], w[half:] = c, d

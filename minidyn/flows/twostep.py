@@ -130,8 +130,9 @@ class TwoStep:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = -fixed / driven
         if not (np.isfinite(found) & (found > 0)).all():
+            place = np.round(z[: min(self.dim, 6)], 4).tolist()
             raise FlowError(
-                f"{self.map.rule.name} has no edge of stability at theta = {np.round(z[: self.dim], 6).tolist()}: an "
+                f"{self.map.rule.name} has no edge of stability at theta = {place}: an "
                 "accumulator vanishes there, or the step does not answer to the gradient; use eps > 0 or a loss floor."
             )
         return np.asarray(found)

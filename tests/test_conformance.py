@@ -55,12 +55,31 @@ def test_map_of_many_parameters():
 
 VALLEY = md.Loss(pb.valley().expr, pb.valley().params)
 PRODUCT = md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0])
+X, Y = pb.valley().params
+
+
+class Bent(md.SymbolicFlow):
+    """A symbolic flow without noise."""
+
+    def __init__(self, system):
+        super().__init__(system, [-X + sp.sin(Y), -X * Y])
+
+
+class Shaken(md.SymbolicFlow):
+    """A symbolic flow with general noise."""
+
+    def __init__(self, system):
+        super().__init__(system, [-X + sp.sin(Y), -X * Y], [[Y / 4, 0.1], [0.2, X / 5]])
+
+
 HEAVY_BALL = md.Map(PLAIN, md.SGD(0.01, momentum=0.5), md.GaussianNoise(0.1))
 FLOWS = {
     "gradient": (md.GradientFlow, md.Map(PLAIN, md.GD(0.01)), [1.0, 0.3]),
     "gradient, momentum": (md.GradientFlow, HEAVY_BALL, [1.0, 0.3]),
     "quasistatic, SDE": (md.QuasistaticFlow, md.Map(VALLEY, md.SGD(0.02), md.GaussianNoise(0.3)), [1.3, 0.01]),
     "quasistatic, ODE": (md.QuasistaticFlow, md.Map(PRODUCT, md.Adam(0.01), md.LabelNoise(0.3)), [2.0, 0.5]),
+    "symbolic, ODE": (Bent, md.Map(VALLEY, md.GD(0.02)), [1.3, 0.4]),
+    "symbolic, SDE": (Shaken, md.Map(VALLEY, md.GD(0.02)), [1.3, 0.4]),
     "quasistatic, signs": (md.QuasistaticFlow, md.Map(VALLEY, md.SignGD(0.01), md.GaussianNoise(0.3)), [1.3, 0.0]),
 }
 

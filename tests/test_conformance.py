@@ -69,7 +69,7 @@ class Shaken(md.SymbolicFlow):
     """A symbolic flow with general noise."""
 
     def __init__(self, system):
-        super().__init__(system, [-X + sp.sin(Y), -X * Y], [[Y / 4, 0.1], [0.2, X / 5]])
+        super().__init__(system, [-X / 20, -X * Y / 20], [[Y / 4, 0.1], [0.2, X / 5]])
 
 
 HEAVY_BALL = md.Map(PLAIN, md.SGD(0.01, momentum=0.5), md.GaussianNoise(0.1))

@@ -42,8 +42,6 @@ STUDIES = {
     "label-noise": "benchmarks.label_noise:main",
     "smoothness": "benchmarks.smoothness:main",
     "stability": "benchmarks.stability:main",
-    "adam": "benchmarks.adam:main",
-    "label-noise": "benchmarks.label_noise:main",
 }
 
 

@@ -55,6 +55,23 @@ def test_map_of_many_parameters():
 
 VALLEY = md.Loss(pb.valley().expr, pb.valley().params)
 PRODUCT = md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0])
+X, Y = pb.valley().params
+
+
+class Bent(md.SymbolicFlow):
+    """A symbolic flow without noise."""
+
+    def __init__(self, system):
+        super().__init__(system, [-X + sp.sin(Y), -X * Y])
+
+
+class Shaken(md.SymbolicFlow):
+    """A symbolic flow with general noise."""
+
+    def __init__(self, system):
+        super().__init__(system, [-X / 20, -X * Y / 20], [[Y / 4, 0.1], [0.2, X / 5]])
+
+
 HEAVY_BALL = md.Map(PLAIN, md.SGD(0.01, momentum=0.5), md.GaussianNoise(0.1))
 FLOWS = {
     "gradient": (md.GradientFlow, md.Map(PLAIN, md.GD(0.01)), [1.0, 0.3]),
@@ -69,6 +86,8 @@ FLOWS = {
     "subquadratic": (md.SubquadraticFlow, md.Map(PLAIN, md.SGD(0.05, momentum=0.5)), [1.0, 0.3]),
     "central": (md.CentralFlow, md.Map(PLAIN, md.GD(0.05)), [1.0, 0.3]),
     "central, RMSProp": (md.CentralFlow, md.Map(PLAIN, md.RMSProp(0.01)), [1.0, 0.3]),
+    "symbolic, ODE": (Bent, md.Map(VALLEY, md.GD(0.02)), [1.3, 0.4]),
+    "symbolic, SDE": (Shaken, md.Map(VALLEY, md.GD(0.02)), [1.3, 0.4]),
     "quasistatic, signs": (md.QuasistaticFlow, md.Map(VALLEY, md.SignGD(0.01), md.GaussianNoise(0.3)), [1.3, 0.0]),
 }
 

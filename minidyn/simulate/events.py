@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from minidyn import observables
 from minidyn.errors import InputError
@@ -85,6 +84,8 @@ class StoppingEngine:
         return ~np.isfinite(self.when)
 
     def _locate(self, engine: OdeEngine, path: int, number: int, after: float) -> float:
+        from scipy.optimize import brentq
+
         first, last = engine.last_step(path)
         function = self.conditions.functions[number]
 

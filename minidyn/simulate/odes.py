@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.integrate
 from numpy.typing import NDArray
 
 from minidyn.errors import InputError
@@ -157,6 +156,8 @@ class ScipyEngine(FlowPaths):
     """A flow without noise by one of scipy's solvers, step by step with its own dense output."""
 
     def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int):
+        from scipy import integrate  # slow to import, and few runs need it
+
         points, self.which = np.unique(start, axis=0, return_inverse=True)
         self.points, self.which = np.ascontiguousarray(points), self.which.ravel()
         super().__init__(flow, self.points, len(self.points), 1)
@@ -169,7 +170,7 @@ class ScipyEngine(FlowPaths):
         self.solvers = []
         for path, w in enumerate(self.points):
             field = self._field(path)
-            self.solvers.append(getattr(scipy.integrate, method)(field, 0.5, w.copy(), steps + 0.5, **options))
+            self.solvers.append(getattr(integrate, method)(field, 0.5, w.copy(), steps + 0.5, **options))
         self.meta: dict[str, Any] = {"method": f"scipy:{method}", "rtol": rtol, "atol": atol, "noise": "none"}
 
     def _field(self, path: int) -> Any:

@@ -28,8 +28,8 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     """Add `advance` for this loss, rule and noise to a module."""
     src.line("from minidyn.compiler import lanes, side_by_side")
     src.line(
-        "from minidyn.kernels.random import next_pair, next_word, normals, shuffle, signs, with_replacement, "
-        "without_replacement"
+        "from minidyn.kernels.random import few_without_replacement, next_pair, next_word, normals, shuffle, signs, "
+        "with_replacement, without_replacement"
     )
     looped = loss.per_sample or any(b.shape for b in loss.blocks)
     if loss.dim * (1 + len(rule.states)) <= FUSED and not looped and not bound.picks:

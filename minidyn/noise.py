@@ -24,6 +24,9 @@ from minidyn.kernels import Source, coordinate, store
 from minidyn.loss import Loss, mean
 
 
+_FEW = 12  # up to this many samples are picked without a permutation in memory
+
+
 @dataclass(frozen=True)
 class Noise:
     """A model of gradient noise; made by `GaussianNoise`, `Minibatch`, `Reshuffle`, `LabelNoise` and `+`.
@@ -243,7 +246,8 @@ class BoundNoise:
         elif self.noise.sampling == "with":
             lines += [f"size = {batch}", "with_replacement(r, index, size, n)"]
         elif self.noise.sampling == "without":
-            lines += [f"size = {batch}", "without_replacement(r, index, order, size, n)"]
+            few = "few_without_replacement(r, index, size, n)"
+            lines += [f"size = {batch}", few if batch <= _FEW else "without_replacement(r, index, order, size, n)"]
         else:
             lines += [
                 f"epoch = (n + {batch - 1}) // {batch}", "turn = (k - 1) % epoch",

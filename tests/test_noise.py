@@ -442,3 +442,13 @@ def test_reshuffling_has_no_covariance():
     """Steps of an epoch depend on each other: a flow that asks for Σ is told to use Minibatch."""
     with pytest.raises(md.FlowError, match=r"random reshuffling has no covariance per step.* use Minibatch\(batch\)"):
         stated_covariance(md.Map(LOSS, md.GD(0.1), md.Reshuffle(2)), W)
+
+
+@pytest.mark.parametrize("batch, n", [(1, 1), (1, 5), (4, 7), (7, 7), (12, 300)])
+def test_few_picks_are_the_twins(batch, n):
+    """A few samples picked without a permutation in memory are those of the literal algorithm."""
+    r, index = lanes(5), np.empty(batch * 64, np.int64)
+    streams = [Stream(seed_key(5)[1], lane) for lane in range(64)]
+    for _ in range(3):
+        random.few_without_replacement(r, index, batch, n)
+        assert index.reshape(batch, 64).T.tolist() == [fisher_yates(s, n, batch) for s in streams]

@@ -226,6 +226,24 @@ def shuffle(r, order, n, first):
 
 
 @jit
+def few_without_replacement(r, index, batch, n):
+    """As `without_replacement`, for a few: the moved places are kept in a list instead of a permutation."""
+    for j in lanes(LANES):
+        places = np.empty(batch, np.int64)
+        moved = np.empty(batch, np.int64)
+        for b in range(batch):
+            other = b + _below(r, j, n - b)
+            picked = other
+            here = other - other + b
+            for a in range(b):
+                picked = moved[a] if places[a] == other else picked
+                here = moved[a] if places[a] == b else here
+            places[b] = other
+            moved[b] = here
+            index[b * LANES + j] = picked
+
+
+@jit
 def without_replacement(r, index, order, batch, n):
     """A uniform subset of size `batch` for every lane; `order` comes back as the identity."""
     for j in lanes(LANES):

@@ -155,7 +155,8 @@ class ClosedFormFlow(QuasistaticFlow):
         super().__init__(system, manifold, accumulators)
         if accumulators not in ("full", "frozen") or (self.averaged.rule.sign_gain is not None and system.rule.states):
             raise FlowError(
-                f"no closed form is derived for {system.rule.name} with {accumulators} accumulators: use the numerical flow."
+                f"no closed form is derived for {system.rule.name} with {accumulators} accumulators: "
+                "use the numerical flow."
             )
 
     @property

@@ -153,6 +153,11 @@ class ClosedFormFlow(QuasistaticFlow):
                 "give Manifold(loss, chart={parameter: expression, ...}, coordinates=[...])."
             )
         super().__init__(system, manifold, accumulators)
+        if accumulators not in ("full", "frozen") or (self.averaged.rule.sign_gain is not None and system.rule.states):
+            raise FlowError(
+                f"no closed form is derived for {system.rule.name} with {accumulators} accumulators: "
+                "use the numerical flow."
+            )
 
     @property
     def chart(self) -> Chart:

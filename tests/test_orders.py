@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sympy as sp
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+import minidyn as md
 from benchmarks.orders import STEPS, ends, flow_of, problems, strong_order, weak_order
 from minidyn.solvers.schemes import SCHEMES
 
@@ -43,6 +45,18 @@ def test_weak_scheme_has_the_exact_means():
     w = ends(flow, problem.start, "weak2", 4, 65536, 3)
     for values, exact in zip((w[:, 0], w[:, 1], w[:, 0] ** 2), problem.exact, strict=True):
         assert abs(values.mean() - exact) < 4 * values.std() / np.sqrt(len(values)) + 2.0 * (4 / STEPS) ** 2 * 0.05
+
+
+def test_weak_scheme_needs_its_coins():
+    """For `dx = s y dW1, dy = s x dW2`, `E x^2 = cosh(s^2 t)`; without the coins it is missed by s^4 h / 4 = 0.05.
+
+    Allowed: 4 standard errors and the scheme's own error, below 2 (s^2 h)^3 / 6 = 0.011.
+    """
+    x, y = sp.symbols("x y", real=True)
+    clock = md.Map(md.Loss(x**2 + y**2, [x, y]), md.GD(1 / STEPS))
+    flow = md.SymbolicFlow(clock, [0, 0], [[0.8 * y, 0], [0, 0.8 * x]])
+    squares = ends(flow, [1.0, 0.0], "weak2", 16, 400_000, 7)[:, 0] ** 2
+    assert abs(squares.mean() - np.cosh(0.64)) < 4 * squares.std() / np.sqrt(len(squares)) + 0.011
 
 
 @pytest.mark.parametrize("kind", ["commutative", "general"])

@@ -1,1 +1,1 @@
-"""Steppers for flows; each states its order."""
+"""Steppers for flows, each with its order: explicit and implicit methods, schemes for noise, Brownian paths."""

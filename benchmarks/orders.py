@@ -1,7 +1,7 @@
 """Measured orders of the schemes for noise, and the accuracy of the methods without: the tables of docs/solvers.md.
 
     python -m benchmarks orders            both tables
-    python -m benchmarks orders noise      the schemes for flows with noise alone
+    python -m benchmarks.orders noise      the schemes for flows with noise alone
 """
 
 from __future__ import annotations
@@ -291,8 +291,12 @@ def error_of(problem: Any, method: str, rtol: float, reference: Any) -> float:
     return float((abs(run.w[0] - reference) / size).max())
 
 
-def orders(parts: Sequence[str] = ("accuracy", "noise")) -> None:
-    """Both tables."""
-    for part in parts:
+def orders(*parts: str) -> None:
+    """Both tables, or one of them."""
+    for part in parts or ("accuracy", "noise"):
         {"accuracy": accuracy, "noise": noise}[part]()
         print()
+
+
+if __name__ == "__main__":
+    orders(*sys.argv[1:])

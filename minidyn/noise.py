@@ -23,7 +23,6 @@ from minidyn.graph import SAMPLE, Graph, Index, Node
 from minidyn.kernels import Source, coordinate, store
 from minidyn.loss import Loss, mean
 
-
 _FEW = 12  # up to this many samples are picked without a permutation in memory
 
 

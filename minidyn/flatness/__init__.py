@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from minidyn.errors import InputError, SolverError
 from minidyn.flatness.smoothness import Smoothness, first_layer, smoothness
@@ -138,6 +137,8 @@ def _share(trace: float, top: float) -> float:
 
 def _largest(product: Callable[[Floats], Floats], start: Floats, count: int = 1) -> tuple[Floats, Floats]:
     """The largest eigenvalues of a symmetric operator, ascending, and their vectors, by Lanczos' method."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
     size = len(start)
     if size <= 2 * count + 2:
         values, vectors = np.linalg.eigh(np.array([product(e) for e in np.eye(size)]))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import schur
 
 from minidyn.flows.twostep import TwoStep
 from minidyn.maps import Map
@@ -90,6 +89,8 @@ class Orbits(TwoStep):
 
     def split(self, z: Floats, k: float = 1.0) -> _Split:
         """Fast and slow directions of the linearized map at a point."""
+        from scipy.linalg import schur
+
         A = self.jacobian(z, k)
         if not np.isfinite(A).all():
             raise FieldFailed(6, "the rule's slopes are not finite here (an accumulator vanishes)")

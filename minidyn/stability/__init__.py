@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from minidyn.errors import FlowError, InputError
 from minidyn.maps import Map
@@ -77,6 +76,8 @@ def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, met
 def _sharpness_limit(modes: Modes) -> float:
     """The sharpness at which `A` itself loses stability, found from its blocks."""
 
+    from scipy.optimize import brentq
+
     def radius(lam: float) -> float:
         block = modes.a.copy()
         block[:, 0] += lam * modes.b
@@ -94,6 +95,8 @@ def _sharpness_limit(modes: Modes) -> float:
 
 def _largest_lr(place: Minimum) -> float | None:
     """The learning rate below which the minimum is stable, the rest of the map unchanged."""
+    from scipy.optimize import brentq
+
     if "lr" not in place.map.rule.hyper:
         return None
     cached: dict[float, Modes] = {}
@@ -135,6 +138,8 @@ def _largest_lr(place: Minimum) -> float | None:
 
 def _critical_batch(place: Minimum) -> float | None:
     """The batch size, as a real number, from which on the minimum is stable; 0 if every batch will do."""
+    from scipy.optimize import brentq
+
     n, modes, noise = place.loss.n_samples, place.modes, place.map.noise
     replace = noise is not None and noise.sampling == "with"
     if n is None or place.slopes.signs:

@@ -22,7 +22,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from minidyn.errors import SolverError
 
@@ -176,6 +175,8 @@ class Modes:
     @cached_property
     def growth(self) -> float:
         """The factor by which second moments grow per step across the minima: the radius of T there."""
+        from scipy.optimize import brentq
+
         lower = self.deterministic**2
         if not self.noisy:
             return lower

@@ -75,8 +75,8 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     >>> print(seen.summary())
     step  sharpness  - 2/lr  amplitude, GD  amplitude, rod flow
        0      21.23   +1.23          0.106                0.106
-      20      19.44  -0.555         0.0856                0.109
-      40      18.87   -1.13         0.0106               0.0146
+      20      19.08  -0.918          0.109                 0.11
+      40      18.87   -1.13         0.0106               0.0154
     """
     if not isinstance(system, Map) or system.noise is not None:
         raise InputError("edge looks at a Map without noise; drop the noise.")

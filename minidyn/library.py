@@ -115,7 +115,8 @@ class Model:
                     f"it has {', '.join(FLOWS)}."
                 )
             flow = FLOWS[name]
-            out.append(QuasistaticFlow(self.map, self.manifold) if flow is QuasistaticFlow else flow(self.map))
+            charted: dict[str, Any] = {"manifold": self.manifold} if flow in (QuasistaticFlow, SubquadraticFlow) else {}
+            out.append(flow(self.map, **charted))
         return out
 
     def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,

@@ -100,3 +100,14 @@ def test_orbits_that_do_not_close_are_refused():
         orbit_form(md.Map(LOGCOSH, md.Adam(0.1)), CHART)
     with pytest.raises(md.FlowError, match="need a chart"):
         orbit_form(md.Map(LOGCOSH, md.GD(0.1)), md.Manifold(LOGCOSH))
+
+
+def test_the_flow_says_its_equations_on_a_chart():
+    """`describe` and `closed_form` of a subquadratic flow give the orbit's equations where there is a chart."""
+    model = md.load_model("logcosh_valley")
+    flow = md.SubquadraticFlow(model.map, manifold=model.manifold)
+    text = flow.describe()
+    assert "on the chart:" in text and "tanh(delta)" in text
+    assert "ds/dt = -2*s*log(cosh(delta))" in text
+    assert "on the chart:" not in md.SubquadraticFlow(model.map).describe()
+    assert flow.describe(latex=True).count("$") % 2 == 0

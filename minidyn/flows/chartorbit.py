@@ -73,7 +73,7 @@ class OrbitForm:
         show = in_latex if latex else str
         wrap = (lambda t: f"${t}$") if latex else (lambda t: "  " + t)
         if self.solved is None:
-            lines = ["the amplitude is given implicitly by", *(wrap(f"{show(e)} = 0") for e in self.odd)]
+            lines = ["the amplitude is given implicitly by", *(wrap(f"{show(_parity(e))} = 0") for e in self.odd)]
         else:
             lines = [
                 "the amplitude is",

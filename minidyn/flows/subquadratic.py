@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import FlowError, InputError
 from minidyn.flows.base import Flow
+from minidyn.flows.chartorbit import OrbitForm, orbit_form
 from minidyn.flows.orbit import CHAOTIC, NO_ORBIT, PERIOD_FOUR, Growth, Orbit, Orbits
+from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.solvers.piecewise import FieldFailed, carry
 
@@ -37,6 +39,7 @@ class SubquadraticFlow(Flow):
     slow : directions of the state whose relaxation per step is slower are held while the orbit forms: motion along
         the valley, long averages such as Adam's `v`.
     first_step : the number of the map's first step (see `simulate`).
+    manifold : a `Manifold` with a chart; `closed_form` and `describe` then give the equations in its coordinates.
 
     The state is `(c, d)`, each as long as the map's state `z`; it starts from the centre of the first two iterates,
     with the orbit that their difference leads to. `compare` holds the centre against the map's mid-points.
@@ -55,11 +58,11 @@ class SubquadraticFlow(Flow):
     centred: ClassVar[bool] = True
     carries: ClassVar[bool] = True
 
-    def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1):
+    def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1, manifold: Manifold | None = None):
         super().__init__(system)
         if not 0 < slow < 1:
             raise InputError(f"slow is a rate per step between 0 and 1, not {slow!r}.")
-        self.first_step = first_step
+        self.first_step, self.manifold = first_step, manifold
         self.steps = Orbits(system, slow)
 
     @property
@@ -159,6 +162,30 @@ class SubquadraticFlow(Flow):
         half = self.map.components
         return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
 
+    def closed_form(self) -> OrbitForm:
+        """The amplitude's equation and the centre's drift in the coordinates of the manifold's chart.
+
+        Raises FlowError without a chart, for rules that are not linear in gradient and momentum, and for valleys that
+        are not symmetric about the chart.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y, s = sp.symbols("x y s")
+        >>> loss = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
+        >>> floor = md.Manifold(loss, chart={x: s, y: 0}, coordinates=[s])
+        >>> md.SubquadraticFlow(md.Map(loss, md.GD(0.1)), manifold=floor).closed_form().drift
+        [-2*s*log(cosh(delta))]
+        """
+        return orbit_form(self.map, self.manifold or Manifold(self.loss))
+
+    def _in_the_chart(self, latex: bool) -> list[str]:
+        """The closed form in words, or why there is none, where the manifold has a chart."""
+        if self.manifold is None or self.manifold.chart is None:
+            return []
+        try:
+            return ["", "on the chart:", self.closed_form().describe(latex)]
+        except FlowError as error:
+            return ["", f"no closed form on the chart: {error}"]
+
     # -- in words -------------------------------------------------------------------------------
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
@@ -187,7 +214,7 @@ class SubquadraticFlow(Flow):
             "centre that drifts slowly",
             "order: leading order in the drift over the relaxation of d, which is slow near the threshold",
             "validity: the orbit's relative change per step over the relaxation of d, small" + self._validity(w),
-            f"reference: {self.reference}",
+            f"reference: {self.reference}", *self._in_the_chart(latex),
         ])  # fmt: skip
 
     def _validity(self, w: ArrayLike | None) -> str:

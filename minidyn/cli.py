@@ -287,7 +287,7 @@ def show(file: _File, debug: _Debug = False) -> None:
     typer.echo(repr(result))
     runs = list(result.runs.values()) if hasattr(result, "runs") else [result]
     meta = runs[0].meta | result.meta
-    makers = ("minidyn", "python", "numpy", "numba", "scipy", "sympy")
+    makers = ("minidyn", "python", "numpy", "llvmlite", "scipy", "sympy")
     typer.echo("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
     if "command" in meta:
         typer.echo(f"made by {meta['command']}")
@@ -449,7 +449,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _stop_if_asked() -> None:
-    """Ctrl-C while numba compiles can be lost in one of its callbacks; it is not lost here."""
+    """Ctrl-C inside a callback of compiled code can be lost; it is not lost here."""
     if _asked_to_stop.is_set():
         raise _Interrupted
 

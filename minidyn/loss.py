@@ -303,7 +303,7 @@ class Loss:
     def kernels(self) -> ModuleType:
         """The compiled module: `value(w, c, d)`, `grad(w, c, d, out)`, `hvp`, `third`, `hessian`, ...
 
-        Its functions are numba-compiled and can be called from your own `@njit` code, with
+        Its functions can be called from Python and from your own code under `numba.njit`, with
         `c = loss.c` and `d = loss.rows`.
         """
         return self.source.load()

@@ -222,7 +222,7 @@ class Run:
 def provenance() -> Mapping[str, str]:
     """Versions of what computes: stored with every result."""
     found = {"python": sys.version.split()[0], "machine": platform.machine()}
-    for package in ("minidyn", "numpy", "numba", "scipy", "sympy"):
+    for package in ("minidyn", "numpy", "llvmlite", "numba", "scipy", "sympy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

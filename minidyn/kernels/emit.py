@@ -1,4 +1,4 @@
-"""Graph -> lines of readable Python that numba compiles.
+"""Graph -> lines of readable Python for the compiler.
 
 The outputs of a kernel are `store` nodes. Every node runs in the loop nest of its own indices; a
 sum becomes available when its loop closes. Loops over the same index are fused as far as the

@@ -116,12 +116,13 @@ def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]
 
 def _predicted(flow: Any, w0: ArrayLike, saves: NDArray[np.int64], rtol: float, atol: float) -> Floats:
     start = np.atleast_2d(flow.start(np.asarray(w0, dtype=float)))
-    engine: Any = make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, 1, 1, 1)
+    engine: Any = make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, int(saves[-1]), 1, 1)
     out, done = np.full(len(saves), np.nan), 0
     for i, save in enumerate(saves):
         if save > done:
             engine.advance(done, int(save) - done)
             done = int(save)
-        if np.isfinite(engine.points[0]).all():
-            out[i] = flow.amplitude(engine.points[0])
+        state = engine.states()[0]
+        if np.isfinite(state).all():
+            out[i] = flow.amplitude(state)
     return out

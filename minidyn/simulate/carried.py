@@ -41,6 +41,10 @@ class CarriedEngine:
                 self.meta.setdefault("reason", memory.get("reason", ""))
                 w[:] = np.nan
 
+    def states(self) -> Floats:
+        """The flow's whole state at every distinct start, where the run stands."""
+        return self.points
+
     def parameters(self) -> Floats:
         return self.points[self.which, : self.flow.dim]
 

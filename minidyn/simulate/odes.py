@@ -140,6 +140,10 @@ class OdeEngine(FlowPaths):
             "shown": self.shown, "status": self.status, "ended": self.ended,
         }  # fmt: skip
 
+    def states(self) -> Floats:
+        """The flow's whole state at every distinct start, where the run stands."""
+        return self.shown
+
     def parameters(self) -> Floats:
         return self.shown[self.which, : self.flow.dim]
 

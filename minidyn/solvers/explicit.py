@@ -12,12 +12,13 @@ import math
 import numpy as np
 
 from minidyn.compiler import jit
-from minidyn.solvers.rows import ATTEMPTS, DENSE, FRESH, LATEST, NOW, PAST, SPAN, STEADY, STIFF, H
+from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, FRESH, LATEST, NOW, PAST, SPAN, STEADY, STIFF, H
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _STIFF_STEPS = 60.0  # in a row, or nearly, before another method is worth its price
 _TINY = 1e-14  # of the clock: a step this small has failed
+_SMALL, _LONG = 1e-9, 2000  # and so many steps in a row this small: the flow chatters across a kink
 
 
 @jit
@@ -115,6 +116,9 @@ def explicit(field, retract, fns, A, C, E, numbers, w, w0, K, s, target, end, at
             s[STEADY] = 0.0
             s[PAST], s[SPAN], s[LATEST], s[DENSE] = k, step, 1.0, 0.0
             s[NOW] = end if ends else k + step
+            s[CRAWL] = s[CRAWL] + 1.0 if step < _SMALL * (1.0 + abs(k)) and not ends else 0.0
+            if s[CRAWL] > _LONG:
+                return 4
             stiff = stiffness(K, stages, step, near, trial) > numbers[2]
             for i in range(size):
                 w[i] = trial[i]

@@ -16,4 +16,5 @@ ERROR_H = 10
 MODE = 11  # 0 explicit, 1 implicit
 ATTEMPTS = 12
 JACOBIANS = 13
-SIZE = 14
+CRAWL = 14  # steps in a row that hardly moved the clock
+SIZE = 15

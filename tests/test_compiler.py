@@ -60,7 +60,7 @@ def numbers(x, y, out):
     out[5] = abs(x) + float(int(y))
     out[6] = math.sqrt(abs(x)) + math.floor(y) + TABLE[1, 2] * HALF
     out[7] = 1.0 if not (x < y) else 2.0
-    out[8] = math.inf if 0.0 < x < 1.0 else np.nan
+    out[8] = (math.inf if 0.0 < x < 1.0 else np.nan) if out[7] - 1.0 else (3.0 if y else x)
     return math.isnan(x) or math.isfinite(y)
 
 

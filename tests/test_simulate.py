@@ -464,7 +464,8 @@ def two(w):
     (running([1.0, np.nan]), "w0 contains NaN or Inf; give finite starting parameters."),
     (running("here"), "w0 must be numbers of shape (..., 2), one per parameter."),
     (running(observe="los"), "no observable is called 'los'; use loss, gradient_norm, sharpness, trace, distance, "
-                             "norm, a sympy expression or a function of w."),
+                             "test_error, input_gradient, input_gradient_bound, smoothness_ratio, norm, a sympy "
+                             "expression or a function of w."),
     (running(observe=5), "5 cannot be observed: use a name, a sympy expression or a function of w."),
     (running(observe=[5]), "5 cannot be observed: use a name, a sympy expression or a function of w."),
     (running(observe=two), "the observable two returned shape (1, 2) for w of shape (1, 2); it must return one number "

@@ -283,7 +283,7 @@ class Expressions:
             return value
         if value.constant is not None:
             return literal(bool(value.constant))
-        if value.type in (I8, U8, VI, VU):
+        if value.type in (I8, U8, VI, VU, F8, VF):
             return self.compare("NotEq", value, literal(0))
         self.fail("a condition must be true or false")
 

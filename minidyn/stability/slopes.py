@@ -49,6 +49,11 @@ def rule_slopes(system: Map, w: Floats, q: Floats, given: Floats | None, k: floa
     `given` (S, D) are states to hold the accumulators at; otherwise they stand where the noise keeps them.
     """
     rule = averaged(system.rule, "frozen")
+    if rule.memory[3] >= 0:
+        raise FlowError(
+            f"{system.rule} takes the sign of a state that remembers the noise: its second moments do not close in one "
+            "step; use SignGD, or follow the map itself with md.simulate."
+        )
     values = [_number(v, k) for v in system.rule.hyper.values()]
     if lr is not None:
         values[list(system.rule.hyper).index("lr")] = lr

@@ -57,7 +57,7 @@ def library(name: str) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             half, made = Path(scratch) / "half.o", Path(scratch) / target.name
             compiling = [f for f in flags if f != "-shared" and not f.startswith("-l")]
-            # linked apart: with -ffast-math the linker adds code that flushes small numbers of the whole process to zero
+            # linked apart: -ffast-math makes the linker add code that flushes small numbers of the process to zero
             linking = [f for f in flags if f in ("-shared", "-pthread") or f.startswith("-l")]
             for call in ([*compiling, "-c", str(sources[-1]), "-o", str(half)], [str(half), "-o", str(made), *linking]):
                 done = subprocess.run([compiler, *call], capture_output=True, text=True, check=False)

@@ -187,7 +187,7 @@ def scale(
     rates = _rates(lrs) if lrs else [chosen.map.lr() / 2**n for n in range(4)]
     outputs = _outputs(_stem(out, f"{chosen.name}-scaling"), no_figure)
     if time is None and slow_time is None:
-        slow = any(flow.name == "quasistatic flow" for flow in chosen.flows())
+        slow = any(flow.name == "quasistatic flow" for flow in chosen.flows(charted=False))
         span = chosen.map.lr() ** (2 if slow else 1) * chosen.steps
         time, slow_time = (None, span) if slow else (span, None)
     study = chosen.scale(rates, time=time, slow_time=slow_time, precision=precision, paths=paths, max_paths=max_paths,
@@ -333,7 +333,7 @@ def cache(
 
 def _introduction(model: Model) -> str:
     """What is about to run, in two lines."""
-    flows = " and ".join(flow.name for flow in model.flows())
+    flows = " and ".join(flow.name for flow in model.flows(charted=False))
     return (
         f"{model.name}: {model.title}\n"
         f"running {model.map.rule} beside its {flows}: {model.paths:,} paths, {model.steps:,} steps\n"

@@ -89,7 +89,7 @@ class Model:
     def w0(self) -> NDArray[np.float64]:
         """Where the experiment starts; projected on the minima if the file says so."""
         w0 = self.spec.experiment.w0
-        return self.manifold.project(w0) if self.spec.experiment.start == "manifold" else w0
+        return Manifold(self.loss).project(w0) if self.spec.experiment.start == "manifold" else w0
 
     def minima(self, starts: int = 24, *, spread: float = 1.0, seed: int = 0) -> NDArray[np.float64]:
         """Different minima (M, D) near the model's start and `starts - 1` normal points around it.
@@ -105,8 +105,8 @@ class Model:
         """What is observed: name -> built-in name or expression."""
         return {text: text if e is None else e for text, e in self.spec.experiment.observe.items()} or None
 
-    def flows(self) -> list[Flow]:
-        """The flows that the model file names."""
+    def flows(self, charted: bool = True) -> list[Flow]:
+        """The flows that the model file names; without the chart they run as well and need not check it."""
         out = []
         for name in self.spec.experiment.flows:
             if name not in FLOWS:
@@ -115,8 +115,8 @@ class Model:
                     f"it has {', '.join(FLOWS)}."
                 )
             flow = FLOWS[name]
-            charted: dict[str, Any] = {"manifold": self.manifold} if flow in (QuasistaticFlow, SubquadraticFlow) else {}
-            out.append(flow(self.map, **charted))
+            floor = charted and flow in (QuasistaticFlow, SubquadraticFlow)
+            out.append(flow(self.map, manifold=self.manifold) if floor else flow(self.map))  # type: ignore[call-arg]
         return out
 
     def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,
@@ -140,7 +140,7 @@ class Model:
             "w0": self.w0, "steps": self.steps, "paths": self.paths, "save_every": self.save_every,
             "observe": self.observe, "rng": self.seed,
         } | options  # fmt: skip
-        result = compare(self.map, *self.flows(), **given)
+        result = compare(self.map, *self.flows(charted=False), **given)
         result.meta |= {"model": self.name, "model_text": self.text}
         return result
 
@@ -153,7 +153,7 @@ class Model:
         [10, 40]
         """
         given: dict[str, Any] = {"w0": self.w0, "observe": self.observe, "rng": self.seed} | options
-        study = scaling_study(self.map, *self.flows(), lrs=lrs, **given)
+        study = scaling_study(self.map, *self.flows(charted=False), lrs=lrs, **given)
         study.meta |= {"model": self.name, "model_text": self.text}
         return study
 

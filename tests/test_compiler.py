@@ -364,7 +364,7 @@ def test_code_of_another_version_is_not_found(empty_cache, monkeypatch):
 def test_cache_is_bounded(empty_cache, monkeypatch):
     """Beyond its limit the folder loses the files that were not used for longest."""
     monkeypatch.setenv("MINIDYN_CACHE_MB", "0.01")
-    monkeypatch.setattr(cache, "_written", 0)
+    monkeypatch.setattr(cache, "_SELDOM", 4)
     for number in range(40):
         cache.write_code(f"{number:040d}", "f8", bytes(1000))
     kept = sorted(p.name[-42:-2] for p in empty_cache.glob("*.o"))

@@ -23,6 +23,7 @@ from types import ModuleType
 import platformdirs
 
 _PREFIX = "minidyn_kernel_"
+_SELDOM = 64  # one write in so many looks how large the folder has become
 
 
 @dataclass(frozen=True)
@@ -123,18 +124,12 @@ def write_code(key: str, kind: str, code: bytes) -> None:
     except OSError:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-    _shrink()
-
-
-_written = 0
+    if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % _SELDOM == 0:  # a look at the whole folder is not free
+        _shrink()
 
 
 def _shrink() -> None:
     """Delete the files that were not used for longest once the folder is larger than it may be."""
-    global _written
-    _written += 1
-    if _written % 32 != 1:  # a look at the whole folder is not free
-        return
     limit = float(os.environ.get("MINIDYN_CACHE_MB", "512")) * 2**20
     found = []
     for path in _files():

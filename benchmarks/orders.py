@@ -226,7 +226,7 @@ CASES: tuple[tuple[str, str, int, tuple[float, ...]], ...] = (
     ("milstein", "commutative", 2, (4, 2, 1)), ("diagonal", "diagonal", 2, (4, 2, 1)),
     ("heun", "diagonal", 4, (2, 1, 1 / 2)), ("heun", "commutative", 4, (4, 2, 1)), ("heun", "general", 4, (4, 2, 1)),
     ("sra1", "additive", 2, (8, 4, 2)), ("weak2", "additive", 4, (8, 4, 2)), ("weak2", "diagonal", 8, (16, 8, 4)),
-    ("weak2", "commutative", 8, (16, 8, 4)), ("weak2", "general", 40, (8, 4)),
+    ("weak2", "commutative", 16, (8, 4, 2)), ("weak2", "general", 48, (8, 4, 2)),
 )  # fmt: skip
 
 

@@ -109,6 +109,18 @@ class Manifold:
         """Dimension of the manifold at a point of it; 0 for an isolated minimum."""
         return self._spectrum(w)[2]
 
+    def dimensions(self, ws: ArrayLike) -> set[int]:
+        """The dimensions of the manifold at many points (N, D) of it, as a set; errors are those of `dimension`."""
+        points = np.atleast_2d(self.loss.check(ws))
+        values = np.linalg.eigvalsh(self.loss.hessian(points)) if np.isfinite(points).all() else np.full((1, 1), np.nan)
+        with np.errstate(all="ignore"):
+            relative = values / np.abs(values).max(axis=1, keepdims=True)
+            flat = np.abs(relative) <= self.gap
+            clear = flat | (relative >= 100 * self.gap)  # neither negative nor near the gap
+        if not clear.all() or not np.isfinite(relative).all():
+            return {self.dimension(w) for w in points}
+        return set(flat.sum(axis=1).tolist())
+
     def tangent(self, w: ArrayLike) -> Floats:
         """Orthonormal basis of the tangent space at a point of the manifold, shape (D, d)."""
         _, vectors, d = self._spectrum(w)

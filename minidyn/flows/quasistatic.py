@@ -322,7 +322,7 @@ class QuasistaticFlow(Flow):
 
     def numbers(self, w0: Floats) -> Floats:
         """The dimension of `M` at the starting points, and the scale that decides ranks there."""
-        dims = {self.manifold.dimension(w) for w in np.unique(w0.reshape(-1, self.dim), axis=0)[:64]}
+        dims = self.manifold.dimensions(np.unique(w0.reshape(-1, self.dim), axis=0)[:64])
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
         (dimension,) = dims

@@ -46,16 +46,20 @@ def test_rod_field_is_two_steps_of_the_map(name, loss):
     np.testing.assert_allclose(TwoStep(system).jacobian(c, 3.0), np.transpose(slopes), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize(("lr", "sup"), [(0.2, 0.4701), (0.1, 0.2827), (0.05, 0.1587), (0.025, 0.08876)])
-def test_rod_flow_keeps_its_distance_on_the_valley(lr, sup):
-    """Sup distance of the rod flow's centre to GD's mid-points on the log-cosh valley, to four digits."""
+@pytest.mark.parametrize(("lr", "sup", "rest"), [
+    (0.2, 0.4701, (0.75151, 0.56082)), (0.1, 0.2827, (0.85227, 0.78887)),
+    (0.05, 0.1587, (0.92188, 0.91183)), (0.025, 0.08876, (0.96152, 0.95989)),
+])  # fmt: skip
+def test_rod_flow_keeps_its_distance_on_the_valley(lr, sup, rest):
+    """Sup distance of the rod flow's centre to GD's mid-points on the log-cosh valley, and where the sharpness of flow
+    and GD ends (times lr / 2), to four digits: 1.1 % apart at lr 0.05, 0.2 % at 0.025."""
     system, steps = md.Map(VALLEY, md.GD(lr)), round(40 / lr)
     w0 = [np.sqrt(3 / lr - 1), 1.0]
     mid = contest.midpoints(system, w0, steps)
     path, _ = contest.centres(md.RodFlow(system), w0, steps, 1e-9)
     assert np.abs(path - mid)[:, 0].max() == pytest.approx(sup, rel=5e-4)
     ends = [lr * (1 + w[-1, 0] ** 2) / 2 for w in (path, mid)]
-    assert ends[0] == pytest.approx(ends[1], rel=0.35 * (lr / 0.1) ** 2 if lr > 0.05 else 0.012)
+    assert ends == pytest.approx(list(rest), abs=2e-4)
 
 
 @pytest.mark.parametrize(

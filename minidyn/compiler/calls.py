@@ -45,7 +45,6 @@ class Calls:
 
     if TYPE_CHECKING:
         unit: Any
-        flags: str
         globals: dict[str, Any]
         inlined: int
         loops: list[tuple[str, str]]
@@ -214,7 +213,7 @@ class Calls:
         full = f"llvm.{name}.{'f64' if type_ is F8 else f'v{lane_count()}f64'}"
         self.unit.declare(full, f"declare {type_.llvm} @{full}({', '.join([type_.llvm] * len(parts))})")
         given = ", ".join(f"{type_.llvm} {p}" for p in parts)
-        return Value(type_, (self.let(f"call{self.flags} {type_.llvm} @{full}({given})"),))
+        return Value(type_, (self.let(f"call {type_.llvm} @{full}({given})"),))
 
     def libm(self, name: str, args: list[Value]) -> Value:
         """A function of the C library, lane by lane."""

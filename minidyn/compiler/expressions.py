@@ -23,7 +23,6 @@ class Expressions:
     if TYPE_CHECKING:
         unit: Any
         function: Any
-        flags: str
         in_lanes: bool
         lines: list[str]
         top: list[str]
@@ -167,7 +166,7 @@ class Expressions:
         if value.type in (F8, VF):
             if value.one.startswith("0x"):
                 return literal(-struct.unpack("<d", struct.pack("<Q", int(value.one, 16)))[0])
-            return Value(value.type, (self.let(f"fneg{self.flags} {value.type.llvm} {value.one}"),))
+            return Value(value.type, (self.let(f"fneg {value.type.llvm} {value.one}"),))
         if value.constant is not None:
             return Value(value.type, (str(-value.constant),))
         return self.binary(ast.Sub(), literal(0), value)
@@ -218,7 +217,7 @@ class Expressions:
         if a.type in (F8, VF):
             if kind not in _FLOAT:
                 self.fail("this operation is for whole numbers")
-            return Value(a.type, (self.let(f"{_FLOAT[kind]}{self.flags} {a.type.llvm} {a.one}, {b.one}"),))
+            return Value(a.type, (self.let(f"{_FLOAT[kind]} {a.type.llvm} {a.one}, {b.one}"),))
         return self.whole_binary(kind, a, b)
 
     def shift_lane(self, kind: str, a: Value, b: Value) -> Value | None:

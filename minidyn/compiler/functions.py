@@ -47,10 +47,9 @@ class Function:
     which takes two to four times as long and pays where a loop is long and its body short.
     """
 
-    def __init__(self, py_func: Callable[..., Any], *, inline: bool = False, fastmath: frozenset[str] = frozenset(),
-                 noalias: bool = False, fma: bool = False, thorough: bool = False,
-                 side_by_side: bool = True):  # fmt: skip
-        self.py_func, self.inline, self.fastmath, self.noalias = py_func, inline, fastmath, noalias
+    def __init__(self, py_func: Callable[..., Any], *, inline: bool = False, noalias: bool = False, fma: bool = False,
+                 thorough: bool = False, side_by_side: bool = True):  # fmt: skip
+        self.py_func, self.inline, self.noalias = py_func, inline, noalias
         self.fma, self.thorough, self.side_by_side = fma and llvm.has_fma(), thorough, side_by_side
         self.name = py_func.__name__
         self.__name__, self.__doc__, self.__module__ = py_func.__name__, py_func.__doc__, py_func.__module__
@@ -61,8 +60,10 @@ class Function:
     @cached_property
     def one_by_one(self) -> Function:
         """The same function with `lanes` taken one after the other; it gives the same bits."""
-        return Function(self.py_func, inline=self.inline, fastmath=self.fastmath, noalias=self.noalias, fma=self.fma,
-                        thorough=self.thorough, side_by_side=False)  # fmt: skip
+        return Function(
+            self.py_func, inline=self.inline, noalias=self.noalias, fma=self.fma, thorough=self.thorough,
+            side_by_side=False,
+        )  # fmt: skip
 
     @property
     def identity(self) -> str:
@@ -136,7 +137,7 @@ class Function:
     def _hash(self, types: tuple[Any, ...]) -> str:
         digest = hashlib.sha256(f"{llvm.machine()} {disk.code_version()} {self.identity}".encode())
         digest.update(" ".join(t.name for t in types).encode())
-        flags = self.inline, sorted(self.fastmath), self.noalias, self.fma, self.thorough, self.side_by_side
+        flags = self.inline, self.noalias, self.fma, self.thorough, self.side_by_side
         digest.update(repr(flags).encode())
         for function in [self, *(t.function for t in _all_static(types))]:
             digest.update(_source_hash(function.py_func.__code__.co_filename))

@@ -49,7 +49,6 @@ class Writer(Expressions, Arrays, Calls):
         self.inlined = 0 if function.inline else self.count_inlined(function.tree)
         self.heap: list[str] = []
         self.node: ast.AST | None = None
-        self.flags = "".join(f" {f}" for f in sorted(function.fastmath))
 
     def fail(self, what: str) -> NoReturn:
         """Say which line of which function is outside the subset."""

@@ -28,8 +28,8 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     """Add `advance` for this loss, rule and noise to a module."""
     src.line("from minidyn.compiler import lanes, side_by_side")
     src.line(
-        "from minidyn.kernels.random import few_without_replacement, next_pair, next_word, normals, shuffle, signs, "
-        "with_replacement, without_replacement"
+        "from minidyn.kernels.random import few_without_replacement, half_pair, next_pair, next_word, normals, "
+        "shuffle, signs, with_replacement, without_replacement"
     )
     looped = loss.per_sample or any(b.shape for b in loss.blocks)
     if loss.dim * (1 + len(rule.states)) <= FUSED and not looped and not bound.picks:
@@ -118,16 +118,19 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     kept = [f"s_{q}" for q in range(size * (1 + states))]
     draws = _scalar_draws(bound)
     words = [f"r_{i}" for i in range(4)] if draws else []
+    halved = bound.gaussian_rows % 2 == 1
     lines = [
         "for lane in lanes(min(64, paths - 64*block)):",
         *[f"    {name} = s[{q * 64} + lane]" for q, name in enumerate(kept)],
         *[f"    {name} = r[{i * 64} + lane]" for i, name in enumerate(words)],
+        *(["    kept = r[256 + lane].view(np.float64)"] if halved else []),
         "    live = ok[lane]", "    lost = 0.0", "    for t in range(count):",
         *["        " + line for line in draws], *["        " + line for line in emitter.lines()],
         *[f"        lost = lost + {name} * 0.0" for name in kept[:size]],  # zero until something is not finite
         "        live = live + 1.0 if lost == 0.0 else live",
         *[f"    s[{q * 64} + lane] = {name}" for q, name in enumerate(kept)],
         *[f"    r[{i * 64} + lane] = {name}" for i, name in enumerate(words)],
+        *(["    r[256 + lane] = kept.view(np.uint64)"] if halved else []),
         "    ok[lane] = live",
     ]  # fmt: skip
     _add_table(src, rule, entries)
@@ -138,14 +141,15 @@ def _scalar_draws(bound: BoundNoise) -> list[str]:
     """The draws of one step, number by number, in the order of `BoundNoise.draw_lines`."""
     lines = []
 
-    def pairs(start: int, count: int) -> None:
-        for row in range(start, start + count, 2):
-            lines.append(f"z_{row}, z_{row + 1}, r_0, r_1, r_2, r_3 = next_pair(r_0, r_1, r_2, r_3)")
+    def pair(first: str, second: str) -> str:
+        return f"{first}, {second}, r_0, r_1, r_2, r_3 = next_pair(r_0, r_1, r_2, r_3)"
 
-    if bound.gaussian_rows:
-        pairs(0, bound.gaussian_rows)
+    last = bound.gaussian_rows - 1
+    lines += [pair(f"z_{row}", f"z_{row + 1}") for row in range(0, last, 2)]
+    if last % 2 == 0:
+        lines += ["if (k + t) % 2 == 0:", "    " + pair(f"z_{last}", "kept"), "else:", f"    z_{last} = kept"]
     if bound.label_rows and bound.noise.label_kind == "normal":
-        pairs(bound.first_label, 1)
+        lines.append(pair(f"z_{bound.first_label}", "_"))
     elif bound.label_rows:
         lines += [
             "word, r_0, r_1, r_2, r_3 = next_word(r_0, r_1, r_2, r_3)",

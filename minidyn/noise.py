@@ -239,7 +239,9 @@ class BoundNoise:
         """The body of `draw(r, z, index, order, k, n)`, which returns the size of the batch."""
         lines, batch = [], self.noise.batch
         if self.gaussian_rows:
-            lines.append(f"normals(r, z, 0, {_even(self.gaussian_rows) // 2})")
+            lines.append(f"normals(r, z, 0, {self.gaussian_rows // 2})")
+        if self.gaussian_rows % 2:
+            lines.append(f"half_pair(r, z, {self.gaussian_rows - 1}, k)")
         if batch is None:
             lines.append(f"size = {'n' if self.loss.per_sample else '1'}")
         elif self.noise.sampling == "with":

@@ -82,7 +82,7 @@ def test_literal_generator_is_the_published_one():
 
 def lanes(seed=0, first=0):
     """The seeded generators of 64 paths."""
-    r = np.empty(256, np.uint64)
+    r = np.empty(320, np.uint64)
     seed_lanes(seed_key(seed)[1], first, r)
     return r
 
@@ -92,10 +92,10 @@ def test_words_are_the_twins_bit_for_bit(seed, first):
     """Seeds, states and 53-bit words of every lane are the literal generator's."""
     r, index = lanes(seed, first), np.empty(20 * 64, np.int64)
     twins = [Stream(seed_key(seed)[1], first + lane) for lane in range(64)]
-    assert [list(map(int, r[lane::64])) for lane in range(64)] == [t.s for t in twins]
+    assert [list(map(int, r[:256][lane::64])) for lane in range(64)] == [t.s for t in twins]
     random.with_replacement(r, index, 20, 2**53)  # floor(2^53 u) is the word without its 11 lowest bits
     assert index.reshape(20, 64).T.tolist() == [[t.word() >> 11 for _ in range(20)] for t in twins]
-    assert [list(map(int, r[lane::64])) for lane in range(64)] == [t.s for t in twins]
+    assert [list(map(int, r[:256][lane::64])) for lane in range(64)] == [t.s for t in twins]
 
 
 def test_normals_are_the_twins_to_a_few_ulp():
@@ -110,6 +110,34 @@ def test_normals_are_the_twins_to_a_few_ulp():
         expected.append([value for _ in range(100) for value in stream.normals()])
     got, expected = z.reshape(200, 64).T, np.array(expected)
     assert np.all(abs(got - expected) <= 6 * np.spacing(abs(expected)))
+
+
+def test_an_odd_number_of_normals_shares_a_pair_with_the_next_step():
+    """Three normals a step: a pair, then the first of another at an odd step, whose second is the even step's."""
+    r, z, key = lanes(7), np.empty(4 * 64), seed_key(7)[1]
+    own, got = np.ascontiguousarray(r.reshape(5, 64)[:, 9]), np.empty(3)
+    stream, kept = Stream(key, 9), 0.0
+    for k in range(1, 8):
+        random.normals(r, z, 0, 1)
+        random.half_pair(r, z, 2, k)
+        random.path_normals(own, got, 0, 3, k)
+        expected = [*stream.normals()]
+        if k % 2:
+            first, kept = stream.normals()
+            expected.append(first)
+        else:
+            expected.append(kept)
+        assert np.array_equal(got, z.reshape(4, 64)[:3, 9])
+        assert np.allclose(got, expected, rtol=1e-14, atol=0)
+    assert np.array_equal(own, r.reshape(5, 64)[:, 9])
+
+
+def test_a_run_that_starts_at_an_even_step_has_normals_of_its_own():
+    """The normal that is kept before the first step is another one in every lane, and none that is drawn later."""
+    r, z = lanes(7), np.empty(64 * 64)
+    kept = r[256:].view(np.float64).copy()
+    random.normals(r, z, 0, 32)
+    assert len(np.unique(kept)) == 64 and abs(kept).max() < 5 and not np.isin(kept, z).any()
 
 
 def test_signs_and_picks_are_the_twins():

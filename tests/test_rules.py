@@ -43,7 +43,7 @@ def path(name: str, noisy: bool) -> np.ndarray:
 @cache
 def recorded() -> np.ndarray:
     """The normals that paths 0, 1, 2 of a run with this seed draw, shape (STEPS, 3, 2)."""
-    r, z, out = np.empty(256, np.uint64), np.empty(128), []
+    r, z, out = np.empty(320, np.uint64), np.empty(128), []
     seed_lanes(seed_key(SEED)[1], 0, r)
     for _ in range(STEPS):
         normals(r, z, 0, 1)

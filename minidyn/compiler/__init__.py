@@ -4,7 +4,8 @@ numba's front end spends nearly all of its time on what these loops do not need 
 unification of types); without it the same loops compile some twenty times faster into equally fast code.
 """
 
-from minidyn.compiler.functions import Function, FunctionPointer, compiled, jit, lanes, side_by_side
+from minidyn.compiler.functions import Function, FunctionPointer, compiled, jit
 from minidyn.compiler.types import signature
+from minidyn.compiler.words import Known, lanes, side_by_side, some
 
-__all__ = ["Function", "FunctionPointer", "compiled", "jit", "lanes", "side_by_side", "signature"]
+__all__ = ["Function", "FunctionPointer", "Known", "compiled", "jit", "lanes", "side_by_side", "signature", "some"]

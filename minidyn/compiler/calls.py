@@ -20,6 +20,7 @@ from minidyn.compiler.types import (
     VI,
     VU,
     Array,
+    Constant,
     Fixed,
     Number,
     Pointer,
@@ -28,6 +29,7 @@ from minidyn.compiler.types import (
     Vector,
 )
 from minidyn.compiler.values import Unsupported, Value, literal, quote, result_type
+from minidyn.compiler.words import some
 
 _LIBM = {
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
@@ -46,6 +48,7 @@ class Calls:
     if TYPE_CHECKING:
         unit: Any
         globals: dict[str, Any]
+        constants: dict[str, Constant]
         inlined: int
         loops: list[tuple[str, str]]
         in_lanes: bool
@@ -60,6 +63,7 @@ class Calls:
         def negative(self, value: Value) -> Value: ...
         def alike(self, a: Value, b: Value) -> tuple[Value, Value]: ...
         def power(self, a: Value, b: Value) -> Value: ...
+        def truth(self, value: Value) -> Value: ...
         def copy(self, array: Value) -> Value: ...
         def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value: ...
 
@@ -75,6 +79,8 @@ class Calls:
             return self.method(type_.value[0], type_.value[1], e)
         args = [self.expr(a) for a in e.args]
         if isinstance(type_, Static):
+            known = (self.constants.get(a.id) if isinstance(a, ast.Name) else None for a in e.args)
+            args = [v if c is None else Value(c) for v, c in zip(args, known, strict=True)]
             return self.call(type_.function, args)
         if isinstance(type_, Pointer):
             return self.call_pointer(target, args)
@@ -176,6 +182,8 @@ class Calls:
             return Value((VU if wide else U8) if what is np.uint64 else (VI if wide else I8), a.parts)
         if what is np.float64:
             return self.builtin("float", args)
+        if what is some:
+            return self.any_lane(args[0])
         name = getattr(what, "__name__", "")
         name = _SYNONYMS.get(name, name)
         home = getattr(what, "__module__", None)
@@ -193,6 +201,15 @@ class Calls:
         if name in _LIBM:
             return self.libm(name, args)
         self.fail(f"{name} is not known here")
+
+    def any_lane(self, condition: Value) -> Value:
+        """Whether a condition holds in one lane at least."""
+        c = self.truth(condition)
+        if c.type is B1:
+            return c
+        name = f"llvm.vector.reduce.or.v{lane_count()}i1"
+        self.unit.declare(name, f"declare i1 @{name}({VB.llvm})")
+        return Value(B1, (self.let(f"call i1 @{name}({VB.llvm} {c.one})"),))
 
     def builtin_test(self, op: str, a: Value, bound: float | None) -> Value:
         a = self.builtin("float", [a])

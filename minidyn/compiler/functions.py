@@ -28,8 +28,9 @@ import numpy as np
 
 from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
-from minidyn.compiler.types import B1, F8, I8, U8, Array, Pointer, Static, Tuple
+from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
 from minidyn.compiler.unit import Unit
+from minidyn.compiler.words import Known
 
 C_TYPES: dict[str, Any] = {
     "double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p,
@@ -178,9 +179,6 @@ def compiled(function: Callable[..., Any]) -> Function:
     return function if isinstance(function, Function) else Function(function)
 
 
-lanes = side_by_side = range  # in compiled code: several turns at once
-
-
 # -- from Python's values to types and back -----------------------------------------------------------
 
 
@@ -193,6 +191,8 @@ def _key(a: Any) -> Any:
         return a.key
     if type(a) is Function:
         return id(a)
+    if type(a) is Known:
+        return a
     return type(a)
 
 
@@ -217,6 +217,8 @@ def type_of(a: Any) -> Any:
         return a.type
     if isinstance(a, Function):
         return Static(a)
+    if isinstance(a, Known):
+        return Constant(a.value)
     raise TypeError(f"compiled code cannot take {a!r}.")
 
 
@@ -239,7 +241,7 @@ def _taker(type_: Any) -> Callable[[list[Any], Any], None]:
                 take(out, x)
 
         return take_tuple
-    if isinstance(type_, Static):
+    if isinstance(type_, (Static, Constant)):
         return lambda out, a: None
     if isinstance(type_, Pointer):
         return lambda out, a: out.append(a.address)

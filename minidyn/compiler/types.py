@@ -131,6 +131,19 @@ class Static:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A whole number that is known while compiling."""
+
+    value: int
+    parts = ()
+
+    @property
+    def name(self) -> str:
+        """The value."""
+        return f"={self.value}"
+
+
+@dataclass(frozen=True)
 class Fixed:
     """Anything else of the surrounding module, known while compiling."""
 
@@ -145,7 +158,9 @@ class Fixed:
 
 def is_static(type_: Any) -> bool:
     """Whether a value of this type is, or holds, something that exists only while compiling."""
-    return isinstance(type_, (Static, Fixed)) or (isinstance(type_, Tuple) and any(map(is_static, type_.items)))
+    if isinstance(type_, Tuple):
+        return any(map(is_static, type_.items))
+    return isinstance(type_, (Static, Constant, Fixed))
 
 
 def varies(type_: Any) -> bool:

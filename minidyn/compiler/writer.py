@@ -8,8 +8,8 @@ is trusted, as in C.
     for lane in lanes(64):
 
 runs its body for several lanes at once, one LLVM vector per number: the body may branch only on what is the
-same in all lanes. In plain Python `lanes` is `range`, and the body means the same; a function's `one_by_one` form
-compiles it so. `side_by_side` is `lanes` in that form too.
+same in all lanes, such as `some(condition)`. In plain Python `lanes` is `range`, and the body means the same; a
+function's `one_by_one` form compiles it so. `side_by_side` is `lanes` in that form too.
 
 An array made inside a function lives until the function returns, or until the line that made it runs again.
 """
@@ -23,9 +23,9 @@ from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.calls import Calls
 from minidyn.compiler.expressions import Expressions
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.types import B1, F8, I8, LANE, VF, Array, Tuple, is_static, varies
+from minidyn.compiler.types import B1, F8, I8, LANE, VF, Array, Constant, Tuple, is_static, varies
 from minidyn.compiler.unit import Unit
-from minidyn.compiler.values import Unsupported, Value, clean, quote, result_type
+from minidyn.compiler.values import Unsupported, Value, clean, literal, quote, result_type
 
 _LOOPS = ("range", "lanes", "side_by_side")
 
@@ -42,6 +42,7 @@ class Writer(Expressions, Arrays, Calls):
         self.count = 0
         self.variables: dict[str, tuple[Any, tuple[str, ...]]] = {}
         self.known: dict[str, Value] = {}
+        self.constants: dict[str, Constant] = {}
         self.result: Any = None
         self.returned = False
         self.ended = False
@@ -113,7 +114,9 @@ class Writer(Expressions, Arrays, Calls):
             apart = " noalias" if self.function.noalias and isinstance(type_, Array) else ""
             for kind, part in zip(type_.parts, parts, strict=True):
                 params.append(f"{kind}{apart if kind == 'ptr' else ''} {part}")
-            if is_static(type_):
+            if isinstance(type_, Constant):
+                self.constants[name], self.known[name] = type_, literal(type_.value)
+            elif is_static(type_):
                 self.known[name] = Value(type_, parts)
             else:
                 self.assign(name, Value(type_, parts))

@@ -21,6 +21,11 @@ from minidyn.maps import Map
 Floats = NDArray[np.float64]
 
 
+def stay(fns, w, hp, c, d, nz, fp):
+    """A flow that may be anywhere needs no putting back."""
+    return 0
+
+
 def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
     return 4
 
@@ -96,6 +101,20 @@ class Flow:
     def kernels(self) -> ModuleType:
         """The compiled module."""
         return self.source.load()
+
+    @property
+    def draws(self) -> tuple[int, int, int]:
+        """Normals that a step draws: how many from the path's stream; from row `start` on, how many from a second one.
+
+        `(plain, start, beside)`; where the flow `couples`, the first ones are those that the map draws.
+        """
+        return self.columns, 0, 0
+
+    @cached_property
+    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+        """`field`, `retract` and the kernels that they take, as functions that run on many paths side by side; None
+        where they branch from path to path."""
+        return None
 
     def _needed(self, names: tuple[str, ...]) -> tuple[Any, ...]:
         return tuple(pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in names)

@@ -250,19 +250,9 @@ class ClosedFormFlow(QuasistaticFlow):
         """Columns of the noise factor."""
         return self.map.bound.gaussian_rows if self.couples else self.chart.dimension
 
-    @property
-    def rows(self) -> int:  # type: ignore[override]
-        """Normals that are drawn per step, an even number."""
-        count = self.chart.dimension
-        return self.map.bound.rows if self.couples else count + count % 2
-
     @cached_property
     def source(self) -> Source:
         src = Source(f"closed form of the quasistatic flow of {self.map.rule.name}")
-        src.line("from minidyn.kernels.random import normals")
-        bound = self.map.bound
-        lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {self.rows // 2})", "return 1"]
-        src.add("draw", "r, z, index, order, k, n", lines)
         form, place, s = self.form, self.chart.place, self.chart.coordinates
         bends = [sum(form.covariance[a, b] * sp.diff(e, s[a], s[b]) for a in range(len(s)) for b in range(len(s))) / 2
                  for e in place]  # fmt: skip

@@ -285,21 +285,12 @@ class QuasistaticFlow(Flow):
     def source(self) -> Source:
         src = Source(f"quasistatic flow of {self.map.rule.name} on {self.map.loss}")
         self.averaged.add_kernels(src)
-        bound = self.map.bound
-        src.line("from minidyn.kernels.random import normals")
-        lines = bound.draw_lines() if self.couples else [f"normals(r, z, 0, {self.rows // 2})", "return 1"]
-        src.add("draw", "r, z, index, order, k, n", lines)
         return src
 
     @property
     def columns(self) -> int:  # type: ignore[override]
         """Columns of the noise factor."""
         return self.map.bound.gaussian_rows if self.couples else self.dim
-
-    @property
-    def rows(self) -> int:  # type: ignore[override]
-        """Normals that are drawn per step, an even number."""
-        return self.map.bound.rows if self.couples else self.dim + self.dim % 2
 
     @property
     def couples(self) -> bool:

@@ -24,9 +24,11 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.compiler import compiled
 from minidyn.errors import FlowError, InputError
-from minidyn.flows.base import Flow
+from minidyn.flows.base import Flow, stay
 from minidyn.flows.steps import add_steps, rest
+from minidyn.flows.written import add_written, can_be_written
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import cholesky_semidefinite, inner, jit
 from minidyn.maps import Map
@@ -123,8 +125,10 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     return 0
 
 
-def _stay(fns, w, hp, c, d, nz, fp):
-    return 0
+def _written(fns, w, k, hp, c, d, nz, fp, b, f):
+    """`_field` where the equation is written out."""
+    (written_field,) = fns
+    return written_field(w, k, hp, c, d, nz, b, f)
 
 
 @jit
@@ -188,7 +192,7 @@ class StochasticModifiedFlow(Flow):
     reference: ClassVar[str] = "Li, Tai, E (2017, 2019); Malladi, Lyu, Panigrahi, Arora (2022)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps")
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(_stay)
+    retract: ClassVar[Any] = staticmethod(stay)
     reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
 
     def __init__(self, system: Map, order: int = 1):
@@ -233,12 +237,16 @@ class StochasticModifiedFlow(Flow):
         src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
         bound.add_covariance(src)
         add_steps(src, self.moved)
-        src.line("from minidyn.kernels.random import branch, normals")
-        lines = bound.draw_lines()[:-1] if self.couples else [f"normals(r, z, 0, {self._first // 2})"]
-        if self.squares:  # from a stream beside the map's, so that the map's own normals stay the same
-            lines += ["own = r.copy()", "branch(own)", f"normals(own, z, {self._first}, {(self.dim + 1) // 2})"]
-        src.add("draw", "r, z, index, order, k, n", [*lines, "return 1"])
+        if can_be_written(self.map, self.squares):
+            add_written(src, self.map, self.moved, self.order, self._first if self.squares else None)
         return src
+
+    @cached_property
+    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+        """The equation written out, where that is short."""
+        if not can_be_written(self.map, self.squares):
+            return None
+        return compiled(_written), compiled(stay), (self.kernels.written_field,)
 
     @property
     def _first(self) -> int:
@@ -248,13 +256,13 @@ class StochasticModifiedFlow(Flow):
     @property
     def columns(self) -> int:  # type: ignore[override]
         """Columns of the noise factor."""
-        plain = self.map.bound.gaussian_rows if self.couples else self.dim
-        return self._first + self.dim if self.squares else plain
+        return self._first + self.dim if self.squares else self.draws[0]
 
     @property
-    def rows(self) -> int:  # type: ignore[override]
-        """Normals that are drawn per step, an even number."""
-        return self._first + (self.dim + self.dim % 2 if self.squares else 0)
+    def draws(self) -> tuple[int, int, int]:
+        """The noise squared has a stream beside the map's, so that the map's own normals stay the same."""
+        plain = self.map.bound.gaussian_rows if self.couples else self.dim
+        return plain, self._first, self.dim if self.squares else 0
 
     def stochastic(self, w0: Floats) -> bool:
         """Always: an equation with noise, though the noise may vanish at some points."""

@@ -11,9 +11,9 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import derivatives
-from minidyn.compiler import jit
+from minidyn.compiler import compiled, jit
 from minidyn.errors import InputError, ManifoldError
-from minidyn.flows.base import Flow
+from minidyn.flows.base import Flow, stay
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Source, store
 from minidyn.kernels.linalg import solve
@@ -26,15 +26,8 @@ Floats = NDArray[np.float64]
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
-    symbolic_drift, symbolic_factor, _ = fns
-    symbolic_drift(w, k, hp, c, d, b)
-    columns = f.shape[1]
-    if columns > 0:
-        flat = np.empty(w.shape[0] * columns)
-        symbolic_factor(w, k, hp, c, d, flat)
-        for i in range(w.shape[0]):
-            for r in range(columns):
-                f[i, r] = flat[i * columns + r]
+    symbolic_field, _ = fns
+    symbolic_field(w, k, hp, c, d, b, f)
     return 0
 
 
@@ -89,7 +82,7 @@ def _to_constraint(constraint, w, c, d, count):
 
 
 def _retract(fns, w, hp, c, d, nz, fp):
-    _, _, constraint = fns
+    _, constraint = fns
     count = np.int64(fp[0])
     if count == 0:
         return 0
@@ -122,7 +115,7 @@ class SymbolicFlow(Flow):
 
     name: ClassVar[str] = "symbolic flow"
     reference: ClassVar[str] = "your own"
-    needs: ClassVar[tuple[str, ...]] = ("symbolic_drift", "symbolic_factor", "constraint")
+    needs: ClassVar[tuple[str, ...]] = ("symbolic_field", "constraint")
     jacobian_needs: ClassVar[tuple[str, ...]] = ("symbolic_slope",)
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_retract)
@@ -143,11 +136,6 @@ class SymbolicFlow(Flow):
     def columns(self) -> int:  # type: ignore[override]
         """Number of independent noises."""
         return int(self.factor.shape[1])
-
-    @property
-    def rows(self) -> int:  # type: ignore[override]
-        """Normals that are drawn per step, an even number."""
-        return self.columns + self.columns % 2
 
     @cached_property
     def coordinates(self) -> list[Any]:
@@ -188,6 +176,9 @@ class SymbolicFlow(Flow):
 
     def _lines(self, stores: list[Node]) -> list[str]:
         def read(array: str, address: str) -> str:
+            if array == "f":
+                i, r = divmod(int(address), self.columns)
+                return f"f[{i}, {r}]"
             return array if array == "k" else f"d[0, {address}]" if array == "d" else f"{array}[{address}]"
 
         return self.loss.emitter(stores, read=read).lines()
@@ -195,17 +186,14 @@ class SymbolicFlow(Flow):
     @cached_property
     def source(self) -> Source:
         src = Source(f"symbolic flow on {self.loss}")
-        src.line("from minidyn.kernels.random import normals")
         g = Graph()
         convert, lr = self._converter(g)
+        root = g.unary("sqrt", lr)
         drift = [lr * convert(e) for e in self.expressions]
-        src.add("symbolic_drift", "w, k, hp, c, d, out", self._lines(_stores(g, drift)))
+        stores = _stores(g, drift, "b") + _stores(g, [root * convert(e) for e in self.factor], "f")
+        src.add("symbolic_field", "w, k, hp, c, d, b, f", self._lines(stores), fma=True)
         slopes = derivatives.forward(drift, "w", "u")
-        src.add("symbolic_slope", "w, u, k, hp, c, d, out", self._lines(_stores(g, slopes)))
-        g = Graph()
-        convert, lr = self._converter(g)
-        factor = [g.unary("sqrt", lr) * convert(e) for e in self.factor]
-        src.add("symbolic_factor", "w, k, hp, c, d, out", self._lines(_stores(g, factor)))
+        src.add("symbolic_slope", "w, u, k, hp, c, d, out", self._lines(_stores(g, slopes, "out")))
         g = Graph()
         convert, _ = self._converter(g)
         values = [convert(e) for e in self.constraint]
@@ -214,8 +202,14 @@ class SymbolicFlow(Flow):
         src.add("constraint", "w, c, d, values, gradients", self._lines(
             stores + [store(g, s, "gradients", i) for i, s in enumerate(slopes)]
         ))  # fmt: skip
-        src.add("draw", "r, z, index, order, k, n", [f"normals(r, z, 0, {self.rows // 2})", "return 1"])
         return src
+
+    @cached_property
+    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+        """Without a constraint, whose Newton's method takes its time on each path, the expressions themselves."""
+        if self.constraint:
+            return None
+        return compiled(_field), compiled(stay), (self.kernels.symbolic_field, self.kernels.constraint)
 
     # -- starting points --------------------------------------------------------------------------
     def stochastic(self, w0: Floats) -> bool:
@@ -269,8 +263,8 @@ class SymbolicFlow(Flow):
 _NAMES = {"ito": "Ito", "stratonovich": "Stratonovich"}
 
 
-def _stores(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
-    return [store(graph, n, "out", i) for i, n in enumerate(nodes)]
+def _stores(graph: Graph, nodes: Sequence[Node], array: str) -> list[Node]:
+    return [store(graph, n, array, i) for i, n in enumerate(nodes)]
 
 
 def _simple(e: Any) -> Any:

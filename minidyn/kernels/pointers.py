@@ -12,7 +12,6 @@ from minidyn.compiler import FunctionPointer, signature
 from minidyn.compiler.types import Pointer, Tuple, parse
 
 SIGNATURES = {
-    "draw": "i8(u8[:], f8[:], i8[:], i8[:], i8, i8)",  # r, z, index, order, k, n
     "grad": "void(f8[:], f8[:], f8[:,:], f8[:])",  # w, c, d, out
     "hvp": "void(f8[:], f8[:], f8[:], f8[:,:], f8[:])",  # w, u, c, d, out
     "third": "void(f8[:], f8[:], f8[:], f8[:], f8[:,:], f8[:])",  # w, u, v, c, d, out
@@ -29,9 +28,8 @@ SIGNATURES = {
     "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
     "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out
     "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
-    # a flow written in symbols: w, k, hp, c, d, out (D), (D * columns), directions: w, u, k, hp, c, d, out
-    "symbolic_drift": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",
-    "symbolic_factor": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",
+    # a flow written in symbols: w, k, hp, c, d, b, f; along a direction: w, u, k, hp, c, d, out
+    "symbolic_field": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:], f8[:,:])",
     "symbolic_slope": "void(f8[:], f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",
     "constraint": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, c, d, values, gradients
 }

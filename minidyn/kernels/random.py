@@ -2,8 +2,10 @@
 
 Every path has its own xoshiro256++ generator (Blackman, Vigna 2021), seeded from the run's key and
 the path's number alone, so that a path's numbers depend on nothing else. The four words of lane `j`
-are `r[j], r[64+j], r[128+j], r[192+j]`. Normals come from the Box-Muller transform with polynomials
-for the logarithm and the sine, without branches, so that LLVM works on many lanes at once.
+are `r[j], r[64+j], r[128+j], r[192+j]`; `r[256+j]` keeps a normal. Normals come in pairs: a step that wants an
+odd number takes the first of its last pair where the step's number is odd, and keeps the second for the next step.
+They come from the Box-Muller transform with polynomials for the logarithm and the sine, without branches, so that
+LLVM works on many lanes at once.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from minidyn.errors import InputError
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 LANES = 64
+WORDS = 5  # a path's stream: the generator's four words and a normal that is kept
 _U = np.uint64
 _ONE = _U(0x3FF0000000000000)  # the bits of 1.0
 _MANTISSA, _EXPONENT, _SIGN, _THIRD = _U((1 << 52) - 1), _U(0xFFF << 52), _U(1 << 63), _U(1 << 61)
@@ -67,6 +70,12 @@ def _mix(z):
     z = (z ^ (z >> _U(30))) * _U(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> _U(27))) * _U(0x94D049BB133111EB)
     return z ^ (z >> _U(31))
+
+
+@inline
+def _beside(word):
+    """A word of a second stream, which branches off where the first one stands."""
+    return _mix(word + _U(0x9E3779B97F4A7C15))
 
 
 @inline
@@ -149,6 +158,10 @@ def seed_lanes(key, first, r):
         for word in range(4):
             z = key[0] + (_U(4) * path + _U(word + 1)) * _U(0x9E3779B97F4A7C15)
             r[word * LANES + j] = _mix(_mix(z) ^ key[1])
+        kept, _, _, _, _, _ = next_pair(
+            _beside(r[j]), _beside(r[LANES + j]), _beside(r[2 * LANES + j]), _beside(r[3 * LANES + j])
+        )
+        r[4 * LANES + j] = kept.view(np.uint64)  # for a run whose first step has an even number
 
 
 @jit
@@ -159,8 +172,8 @@ def _seed_all(key, streams):
 
 
 def seed_blocks(key: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
-    """The streams (count, 256) of the first `count` blocks of 64 paths."""
-    streams = np.empty((count, 256), np.uint64)
+    """The streams (count, 320) of the first `count` blocks of 64 paths."""
+    streams = np.empty((count, WORDS * LANES), np.uint64)
     if count:
         _seed_all(key, streams)
     return streams
@@ -179,6 +192,54 @@ def normals(r, z, start, pairs):
         r[LANES + j] = s1
         r[2 * LANES + j] = s2
         r[3 * LANES + j] = s3
+
+
+@jit
+def half_pair(r, z, row, k):
+    """Fill a row of z for step k with the first normal of a pair, whose second is kept, or with the one kept."""
+    for j in lanes(LANES):
+        if k % 2 == 1:
+            p, w, s0, s1, s2, s3 = next_pair(r[j], r[LANES + j], r[2 * LANES + j], r[3 * LANES + j])
+            z[row * LANES + j] = p
+            r[j] = s0
+            r[LANES + j] = s1
+            r[2 * LANES + j] = s2
+            r[3 * LANES + j] = s3
+            r[4 * LANES + j] = w.view(np.uint64)
+        else:
+            z[row * LANES + j] = r[4 * LANES + j].view(np.float64)
+
+
+@inline
+def path_normals(r, z, start, count, k):
+    """`normals` and `half_pair` for one path whose stream is r (5,): z[start], ... for step k."""
+    s0, s1, s2, s3 = r[0], r[1], r[2], r[3]
+    for pair in range(count // 2):
+        p, w, s0, s1, s2, s3 = next_pair(s0, s1, s2, s3)
+        z[start + 2 * pair] = p
+        z[start + 2 * pair + 1] = w
+    if count % 2 == 1:
+        if k % 2 == 1:
+            p, w, s0, s1, s2, s3 = next_pair(s0, s1, s2, s3)
+            z[start + count - 1] = p
+            r[4] = w.view(np.uint64)
+        else:
+            z[start + count - 1] = r[4].view(np.float64)
+    r[0] = s0
+    r[1] = s1
+    r[2] = s2
+    r[3] = s3
+
+
+@inline
+def path_beside(r, z, start, count):
+    """Fill z[start], ... with normals of a second stream of a path, which stands where its own stands."""
+    s0, s1, s2, s3 = _beside(r[0]), _beside(r[1]), _beside(r[2]), _beside(r[3])
+    for pair in range((count + 1) // 2):
+        p, w, s0, s1, s2, s3 = next_pair(s0, s1, s2, s3)
+        z[start + 2 * pair] = p
+        if 2 * pair + 1 < count:
+            z[start + 2 * pair + 1] = w
 
 
 @inline
@@ -256,10 +317,3 @@ def without_replacement(r, index, order, batch, n):
         for b in range(batch):
             order[index[b * LANES + j] * LANES + j] = index[b * LANES + j]
             order[b * LANES + j] = b
-
-
-@jit
-def branch(r):
-    """Turn a copy of a block's generators into those of a second stream: every word is mixed anew."""
-    for q in range(r.shape[0]):
-        r[q] = _mix(r[q] + _U(0x9E3779B97F4A7C15))

@@ -3,25 +3,39 @@
 A path's main chain of steps depends on nothing but its start, its stream and the size of steps. Where a save falls
 inside a step, a side step from the last point of the chain, with the very increments up to the save, shows the state
 there; the chain does not know of it.
+
+A path is carried by itself from save to save, in lanes where the field allows it: then its state, its stream and the
+field stay in registers.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
-from minidyn.compiler import jit
+from minidyn.compiler import jit, lanes, some
+from minidyn.kernels.random import WORDS, path_beside, path_normals
 from minidyn.solvers.brownian import coin, lean, piece, pieces
-from minidyn.solvers.sde import WEAK, step
+from minidyn.solvers.sde import worse
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 UNITS = 20  # adaptive steps are at least 2^-20 of a map's step
 WINDOW = 32  # and at most this many of them
+inline = partial(jit, inline=True, fma=True)
 
 
-@jit
+@inline
+def draw(r, z, plain, start, beside, k):
+    """The normals of step k: z[0 .. plain-1], and z[start .. start+beside-1] from a second stream."""
+    if beside > 0:
+        path_beside(r, z, start, beside)
+    path_normals(r, z, 0, plain, k)
+
+
+@inline
 def toss(key, path, k, place, columns, V):
     """The coins of one step: V[r, j] = -V[j, r]."""
     for r in range(columns):
@@ -31,111 +45,135 @@ def toss(key, path, k, place, columns, V):
             V[j, r] = -x
 
 
-@jit
-def settle_lane(code, w, k, path, lane, s, status, ended):
-    """Put a lane's state back; NaN and a status where it has ended."""
-    size = w.shape[0]
-    for i in range(size):
-        if code == 0 and not abs(w[i]) < np.inf:
-            code = 1
-    if code != 0:
-        status[path] = code
-        ended[path] = k
-    for i in range(size):
-        s[i * 64 + lane] = w[i] if code == 0 else np.nan
+@inline
+def blemish(code, lost, w):
+    """`lost` while a step went well, else NaN: its status code is not zero, or a state is not finite."""
+    lost = np.nan if code != 0 else lost
+    for i in range(w.shape[0]):
+        lost += w[i] * 0.0
+    return lost
 
 
-@jit
-def advance_sde(
-    draw, field, retract, fns, scheme, areas, rows, columns, blocks, shown, streams, key, status, ended,
-    first, last, k0, goal, target, span, level, hp, c, d, nz, fp,
+@inline
+def kept(field, retract, fns, step, w, k, h, W, I, V, room, hp, c, d, nz, fp):
+    """One step of the scheme from the clock k, then the retraction; a status code."""
+    code = step(field, fns, w, k, h, W, I, V, room, hp, c, d, nz, fp)
+    return worse(code, retract(fns, w, hp, c, d, nz, fp))
+
+
+@inline
+def leap(
+    field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, k, now, z, W, I, V, pW, pI,
+    room, hp, c, d, nz, fp,
 ):  # fmt: skip
-    """Carry the blocks first .. last-1 from step k0 to `goal` by steps of `span` steps of the map, or of 2^-level of
-    one; then show the states at `target`, less than one step further."""
-    size = blocks.shape[1] // 64
-    n = d.shape[0]
-    parts = 1 << level
-    z = np.zeros((rows + 1) * 64)
-    total = np.zeros((rows + 1) * 64)
-    area = np.zeros((rows + 1) * 64)
-    r = np.empty(256, np.uint64)
-    index = np.zeros(64, np.int64)
-    w = np.empty(size)
-    x = np.empty(size)
-    y = np.empty(size)
-    b = np.empty(size)
-    b1 = np.empty(size)
-    f = np.zeros((size, columns))
-    f1 = np.zeros((size, columns))
-    g = np.zeros((size, columns))
-    W = np.zeros(columns)
-    I = np.zeros(columns)
-    V = np.zeros((columns, columns))
-    parts_W = np.zeros((columns, parts))
-    parts_H = np.zeros((columns, parts))
+    """Carry one path from step k over `now` steps of the map, in `parts` equal steps of the scheme; a status code."""
+    columns = W.shape[0]
+    draw(r, z, plain, start, beside, k + 1)
+    for q in range(columns):
+        W[q] = z[q]
+    if areas:
+        for q in range(columns):
+            I[q] = 0.5 * z[q] + lean(key, path, k, q)
+    for turn in range(1, now):
+        draw(r, z, plain, start, beside, k + turn + 1)
+        for q in range(columns):
+            if areas:
+                I[q] += W[q] + 0.5 * z[q] + lean(key, path, k + turn, q)
+            W[q] += z[q]
+    if parts == 1:
+        if coins:
+            toss(key, path, k, 0, columns, V)
+        h = float(now)
+        return kept(field, retract, fns, step, w, k + 0.5, h, W, I, V, room, hp, c, d, nz, fp)
+    level = 0
+    while (1 << level) < parts:
+        level += 1
+    for q in range(columns):
+        pieces(key, path, k, q, level, W[q], lean(key, path, k, q), pW[q], pI[q])
+    h = 1.0 / parts
+    code = 0 * path
+    for part in range(parts):
+        for q in range(columns):
+            W[q] = pW[q, part]
+            I[q] = (0.5 * pW[q, part] + pI[q, part]) * h
+        if coins:
+            toss(key, path, k, part, columns, V)
+        clock = k + 0.5 + part * h
+        code = worse(code, kept(field, retract, fns, step, w, clock, h, W, I, V, room, hp, c, d, nz, fp))
+    return code
+
+
+@jit(fma=True, thorough=True)
+def advance_sde(
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, blocks, shown, streams,
+    key, status, ended, first, last, k0, goal, target, span, hp, c, d, nz, fp,
+):  # fmt: skip
+    """Carry the blocks first .. last-1 from step k0 to `goal` by steps of `span` steps of the map, or of 1/parts of
+    one; then show the states at `target`, less than one step further.
+
+    With `halts` a lane stops where it ends, as a field may want that does not end on any state.
+    """
     for block in range(first, last):
         s = blocks[block]
         out = shown[block]
-        for q in range(256):
-            r[q] = streams[block, q]
-        k = k0
-        side = False
-        while True:
-            if k >= goal and not side:
-                for q in range(256):
-                    streams[block, q] = r[q]
-                for q in range(size * 64):
-                    out[q] = s[q]
-                side = True
-            if k >= target:
-                break
-            now = min(span, target - k)
-            for q in range(total.shape[0]):
-                total[q] = 0.0
-                area[q] = 0.0
-            for turn in range(now):
-                draw(r, z, index, index, k + turn + 1, n)
-                if areas:
-                    for q in range(columns):
-                        for lane in range(64):
-                            at = q * 64 + lane
-                            area[at] += total[at] + 0.5 * z[at] + lean(key, block * 64 + lane, k + turn, q)
-                for q in range(total.shape[0]):
-                    total[q] += z[q]
-            for lane in range(64):
-                path = block * 64 + lane
-                if status[path] != 0:
-                    continue
+        words = streams[block]
+        for lane in lanes(64):
+            path = 64 * block + lane
+            before = status[path]
+            if some(before == 0):
+                r = np.empty(WORDS, np.uint64)
+                w = np.empty(size)
+                z = np.zeros(plain + start + beside + 1)
+                W = np.empty(columns)
+                I = np.zeros(columns)
+                V = np.zeros((columns, columns))
+                pW = np.empty((columns, parts))
+                pI = np.empty((columns, parts))
+                x = np.empty(size)
+                y = np.empty(size)
+                b = np.empty(size)
+                b1 = np.empty(size)
+                f = np.zeros((size, columns))
+                f1 = np.zeros((size, columns))
+                g = np.zeros((size, columns))
+                room = x, y, b, b1, f, f1, g
+                for q in range(WORDS):
+                    r[q] = words[q * 64 + lane]
                 for i in range(size):
-                    w[i] = out[i * 64 + lane] if side else s[i * 64 + lane]
-                code = 0
-                if level > 0:
-                    for q in range(columns):
-                        first_lean = lean(key, path, k, q)
-                        pieces(key, path, k, q, level, total[q * 64 + lane], first_lean, parts_W[q], parts_H[q])
-                for part in range(parts):
-                    for q in range(columns):
-                        if level > 0:
-                            W[q] = parts_W[q, part]
-                            I[q] = (0.5 * parts_W[q, part] + parts_H[q, part]) / parts
-                        else:
-                            W[q] = total[q * 64 + lane]
-                            I[q] = area[q * 64 + lane]
-                    if scheme == WEAK:
-                        toss(key, path, k, part, columns, V)
-                    h = float(now) / parts
-                    code = step(
-                        scheme, field, retract, fns, w, k + 0.5 + part * h, h, W, I, V, x, y, b, b1, f, f1, g,
-                        hp, c, d, nz, fp,
+                    w[i] = s[i * 64 + lane]
+                code = status[path]
+                lost = 0.0 if before == 0 else np.nan  # zero until something is not finite
+                live = 0.0
+                k = k0
+                while k < goal:
+                    fails = leap(
+                        field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, k, span,
+                        z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
                     )  # fmt: skip
-                    if code != 0:
+                    k += span
+                    code = worse(code, fails)
+                    lost = blemish(fails, lost, w)
+                    live = live + 1.0 if lost == 0.0 else live
+                    if halts and not some(lost == 0.0):
                         break
-                if side:
-                    for i in range(size):
-                        out[i * 64 + lane] = w[i] if code == 0 else np.nan
-                else:
-                    settle_lane(code, w, k + now, path, lane, s, status, ended)
-            k += now
+                code = worse(code, 0 if lost == 0.0 else 1)
+                status[path] = code
+                at = k0 + span * (np.int64(live) + 1)
+                ended[path] = at if before == 0 and code != 0 else ended[path]
+                for q in range(WORDS):
+                    words[q * 64 + lane] = r[q]
+                for i in range(size):
+                    here = w[i] if code == 0 else np.nan
+                    s[i * 64 + lane] = here if before == 0 else s[i * 64 + lane]
+                if goal < target and some(code == 0):
+                    fails = leap(
+                        field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, goal,
+                        target - goal, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
+                    )  # fmt: skip
+                    code = worse(code, fails)
+                    code = worse(code, 0 if blemish(fails, 0.0, w) == 0.0 else 1)
+                for i in range(size):
+                    out[i * 64 + lane] = w[i] if code == 0 else np.nan
 
 
 @jit
@@ -170,8 +208,8 @@ def distance(a, b, w, rtol, atol):
 
 @jit
 def advance_adaptive(
-    draw, field, retract, fns, scheme, rows, columns, blocks, shown, streams, windows, places, sizes, counts, key,
-    status, ended, first, last, target, rtol, atol, hp, c, d, nz, fp,
+    field, retract, fns, step, plain, beside_from, beside, columns, blocks, shown, streams, windows, places, sizes,
+    counts, key, status, ended, first, last, target, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry the blocks first .. last-1 to step `target` by steps whose halves agree to the tolerance.
 
@@ -180,13 +218,12 @@ def advance_adaptive(
     changes how finely it is read but not the path.
     """
     size = blocks.shape[1] // 64
-    n = d.shape[0]
     unit = 1 << UNITS
-    z = np.zeros((rows + 1) * 64)
-    buffer = np.zeros((WINDOW, (rows + 1) * 64))
-    leans = np.zeros((WINDOW, (rows + 1) * 64))
-    r = np.empty(256, np.uint64)
-    index = np.zeros(64, np.int64)
+    z = np.zeros(plain + beside_from + beside + 1)
+    buffer = np.zeros((WINDOW, columns * 64))
+    leans = np.zeros((WINDOW, columns * 64))
+    words = np.empty(WORDS * 64, np.uint64)
+    r = np.empty(WORDS, np.uint64)
     w = np.empty(size)
     whole = np.empty(size)
     half = np.empty(size)
@@ -202,20 +239,23 @@ def advance_adaptive(
     W1 = np.zeros(columns)
     I1 = np.zeros(columns)
     V = np.zeros((columns, columns))
+    room = x, y, b, b1, f, f1, g
     for block in range(first, last):
         s = blocks[block]
         out = shown[block]
         while True:
             start = windows[block]
             stop = min(target, start + WINDOW) * unit
-            for q in range(256):
-                r[q] = streams[block, q]
-            for turn in range(WINDOW):
-                draw(r, z, index, index, start + turn + 1, n)
-                for q in range(columns):
-                    for lane in range(64):
-                        buffer[turn, q * 64 + lane] = z[q * 64 + lane]
+            for lane in range(64):
+                for q in range(WORDS):
+                    r[q] = streams[block, q * 64 + lane]
+                for turn in range(WINDOW):
+                    draw(r, z, plain, beside_from, beside, start + turn + 1)
+                    for q in range(columns):
+                        buffer[turn, q * 64 + lane] = z[q]
                         leans[turn, q * 64 + lane] = lean(key, block * 64 + lane, start + turn, q)
+                for q in range(WORDS):
+                    words[q * 64 + lane] = r[q]
             for lane in range(64):
                 path = block * 64 + lane
                 if status[path] != 0:
@@ -235,21 +275,20 @@ def advance_adaptive(
                         a, e = between(buffer, leans, key, path, lane, q, start, at, h // 2, unit)
                         W[q] = a
                         I[q] = e
-                    code = step(scheme, field, retract, fns, half, clock, 0.5 * h / unit, W, I, V, x, y, b, b1, f, f1,
-                                g, hp, c, d, nz, fp)  # fmt: skip
+                    code = kept(field, retract, fns, step, half, clock, 0.5 * h / unit, W, I, V, room, hp, c, d, nz, fp)
                     for q in range(columns):
                         a, e = between(buffer, leans, key, path, lane, q, start, at + h // 2, h // 2, unit)
                         W1[q] = a
                         I1[q] = e
                     if code == 0:
-                        code = step(scheme, field, retract, fns, half, clock + 0.5 * h / unit, 0.5 * h / unit, W1, I1,
-                                    V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp)  # fmt: skip
+                        code = kept(field, retract, fns, step, half, clock + 0.5 * h / unit, 0.5 * h / unit, W1, I1, V,
+                                    room, hp, c, d, nz, fp)  # fmt: skip
                     for q in range(columns):
                         I[q] += 0.5 * h / unit * W[q] + I1[q]
                         W[q] += W1[q]
                     if code == 0:
-                        code = step(scheme, field, retract, fns, whole, clock, h / float(unit), W, I, V, x, y, b, b1,
-                                    f, f1, g, hp, c, d, nz, fp)  # fmt: skip
+                        code = kept(field, retract, fns, step, whole, clock, h / float(unit), W, I, V, room, hp, c, d,
+                                    nz, fp)  # fmt: skip
                     error = distance(whole, half, w, rtol, atol) if code == 0 else np.inf
                     if error <= 1.0 or (h == 2 and error < np.inf):
                         at += h
@@ -268,13 +307,18 @@ def advance_adaptive(
                         break
                 places[path] = at
                 sizes[path] = h
-                settle_lane(code, w, (at + h) // unit + 1, path, lane, s, status, ended)
+                code = worse(code, 0 if blemish(code, 0.0, w) == 0.0 else 1)
+                if code != 0:
+                    status[path] = code
+                    ended[path] = (at + h) // unit + 1
+                for i in range(size):
+                    s[i * 64 + lane] = w[i] if code == 0 else np.nan
             if start + WINDOW > target:
                 break
             # every path has reached the end of the window
             windows[block] = start + WINDOW
-            for q in range(256):
-                streams[block, q] = r[q]
+            for q in range(WORDS * 64):
+                streams[block, q] = words[q]
             if start + WINDOW == target:
                 break
         start = windows[block]
@@ -292,8 +336,8 @@ def advance_adaptive(
                     a, e = between(buffer, leans, key, path, lane, q, start, at, h, unit)
                     W[q] = a
                     I[q] = e
-                code = step(scheme, field, retract, fns, w, at / float(unit) + 0.5, h / float(unit), W, I, V, x, y, b,
-                            b1, f, f1, g, hp, c, d, nz, fp)  # fmt: skip
+                code = kept(field, retract, fns, step, w, at / float(unit) + 0.5, h / float(unit), W, I, V, room, hp,
+                            c, d, nz, fp)  # fmt: skip
                 at += h
             for i in range(size):
                 out[i * 64 + lane] = w[i] if code == 0 else np.nan

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.compiler import Known
 from minidyn.flows.base import Flow
-from minidyn.kernels import pointer
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps import pack, unpack
 from minidyn.simulate.engines import FlowPaths
@@ -18,6 +18,7 @@ from minidyn.solvers.schemes import Scheme
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+_FEW = 4  # paths: fewer go faster one by one
 
 
 class SdeEngine(FlowPaths):
@@ -32,8 +33,7 @@ class SdeEngine(FlowPaths):
         super().__init__(flow, start, len(self.blocks), threads)
         self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
         self.rtol, self.atol = rtol, atol
-        self.draw = pointer(flow.kernels, "draw")
-        self.field, self.retract, self.fns = flow.pointers
+        self._choose()
         self.key = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
         self.streams = seed_blocks(self.key, len(self.blocks))
         lanes = len(self.blocks) * 64
@@ -55,6 +55,18 @@ class SdeEngine(FlowPaths):
         elif not level:
             self.meta["substeps"] = span
 
+    def _choose(self) -> None:
+        """The loop that carries the paths, and what of the flow and the scheme it is given."""
+        flow, scheme, parts = self.flow, self.scheme, 2**self.level
+        kind = int(scheme.areas), int(scheme.coins)
+        sizes = *flow.draws, flow.size, flow.columns, parts
+        if flow.together is None:
+            self.loop = advance_sde.one_by_one
+            self.system = *flow.pointers, scheme.step, Known(1), *map(Known, kind), *sizes
+        else:  # what is known while compiling stays in registers
+            self.loop = advance_sde if self.paths >= _FEW else advance_sde.one_by_one
+            self.system = *flow.together, scheme.step, Known(0), *map(Known, kind + sizes)
+
     def advance(self, done: int, count: int) -> None:
         target = done + count
         at = int(self.at[0])
@@ -62,17 +74,15 @@ class SdeEngine(FlowPaths):
 
         def work(first: int, last: int) -> None:
             if self.span:
-                advance_sde(
-                    self.draw, self.field, self.retract, self.fns, self.scheme.number, self.scheme.areas,
-                    self.flow.rows, self.flow.columns, self.blocks, self.shown, self.streams, self.key, self.status,
-                    self.ended, first, last, at, goal, target, self.span, self.level, *self.arrays,
+                self.loop(
+                    *self.system, self.blocks, self.shown, self.streams, self.key, self.status, self.ended, first, last,
+                    at, goal, target, self.span, *self.arrays,
                 )  # fmt: skip
             else:
                 advance_adaptive(
-                    self.draw, self.field, self.retract, self.fns, self.scheme.number, self.flow.rows,
-                    self.flow.columns, self.blocks, self.shown, self.streams, self.windows, self.places, self.sizes,
-                    self.counts, self.key, self.status, self.ended, first, last, target, self.rtol, self.atol,
-                    *self.arrays,
+                    *self.flow.pointers, self.scheme.step, *self.flow.draws, self.flow.columns, self.blocks,
+                    self.shown, self.streams, self.windows, self.places, self.sizes, self.counts, self.key,
+                    self.status, self.ended, first, last, target, self.rtol, self.atol, *self.arrays,
                 )  # fmt: skip
 
         self.spread(count, work)

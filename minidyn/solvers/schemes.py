@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minidyn.compiler import Function
 from minidyn.errors import InputError
 from minidyn.solvers import sde
 
@@ -20,13 +21,13 @@ _KIND = {
 class Scheme:
     """A scheme: strong order and weak order for each kind of noise that it is for, and how it reads the equation.
 
-    number : of the compiled step.  strong, weak : {kind of noise: order}.
+    step : the compiled step.  strong, weak : {kind of noise: order}.
     reading : "ito" or "stratonovich".  areas, coins : what it draws beside the increments.
     cost : evaluations of the field per step for m columns of noise, in words.
     """
 
     name: str
-    number: int
+    step: Function
     reading: str
     strong: dict[str, float]
     weak: dict[str, float]
@@ -34,6 +35,7 @@ class Scheme:
     source: str
     areas: bool = False
     coins: bool = False
+    square: bool = False
 
     @property
     def adaptive(self) -> tuple[str, ...]:
@@ -45,15 +47,15 @@ _ALL_HALF = {"additive": 1.0, "diagonal": 0.5, "commutative": 0.5, "general": 0.
 SCHEMES = {
     s.name: s
     for s in (
-        Scheme("euler-maruyama", sde.EULER, "ito", _ALL_HALF, dict.fromkeys(KINDS, 1.0), "1", "Maruyama (1955)"),
-        Scheme("milstein", sde.MILSTEIN, "ito", dict.fromkeys(KINDS[:3], 1.0), dict.fromkeys(KINDS[:3], 1.0),
+        Scheme("euler-maruyama", sde.euler, "ito", _ALL_HALF, dict.fromkeys(KINDS, 1.0), "1", "Maruyama (1955)"),
+        Scheme("milstein", sde.milstein, "ito", dict.fromkeys(KINDS[:3], 1.0), dict.fromkeys(KINDS[:3], 1.0),
                "1 + m", "Milstein (1974)"),
-        Scheme("diagonal", sde.DIAGONAL, "ito", dict.fromkeys(KINDS[:2], 1.0), dict.fromkeys(KINDS[:2], 1.0),
-               "2", "Kloeden, Platen (1992), 11.1"),
-        Scheme("heun", sde.HEUN, "stratonovich", {**dict.fromkeys(KINDS[:3], 1.0), "general": 0.5},
+        Scheme("diagonal", sde.diagonal, "ito", dict.fromkeys(KINDS[:2], 1.0), dict.fromkeys(KINDS[:2], 1.0),
+               "2", "Kloeden, Platen (1992), 11.1", square=True),
+        Scheme("heun", sde.heun, "stratonovich", {**dict.fromkeys(KINDS[:3], 1.0), "general": 0.5},
                dict.fromkeys(KINDS, 1.0), "2", "Rumelin (1982)"),
-        Scheme("sra1", sde.ADDITIVE, "ito", {"additive": 1.5}, {"additive": 2.0}, "3", "Roessler (2010)", areas=True),
-        Scheme("weak2", sde.WEAK, "ito", {**dict.fromkeys(KINDS[:3], 1.0), "general": 0.5}, dict.fromkeys(KINDS, 2.0),
+        Scheme("sra1", sde.additive, "ito", {"additive": 1.5}, {"additive": 2.0}, "3", "Roessler (2010)", areas=True),
+        Scheme("weak2", sde.weak, "ito", {**dict.fromkeys(KINDS[:3], 1.0), "general": 0.5}, dict.fromkeys(KINDS, 2.0),
                "2 + 4 m", "Platen; Kloeden, Platen (1992), 15.1", coins=True),
     )
 }  # fmt: skip
@@ -73,7 +75,7 @@ def fitting(name: str, reading: str, noise: str, flow: str, square: bool, adapti
             f"{name!r} reads an equation as {_READING[scheme.reading]} and the {flow} is meant as "
             f"{_READING[reading]}: it would converge to another limit; {hint}."
         )
-    if noise not in scheme.strong or (scheme.number == sde.DIAGONAL and not square):
+    if noise not in scheme.strong or (scheme.square and not square):
         raise InputError(
             f"{name!r} is for {_KIND[list(scheme.strong)[-1]]}, and the {flow} has {noise} noise"
             f"{'' if noise not in scheme.strong else ' that is no square matrix'}; {hint}."

@@ -3,66 +3,54 @@
 With `b(w, k)` the drift per step and `f(w, k)` the noise factor, `W` the increments over the time h and `I` their areas
 `int (W_s - W_0) ds`. What each scheme is for stands in `schemes`. On a manifold every step is followed by the flow's
 retraction, which leaves the orders as they are: a point of the manifold is where its projection is.
+
+All schemes take the same arguments, so that a time loop is compiled for one of them; `room` is scratch for states,
+drifts and factors `(x, y, b, b1, f, f1, g)`. They also run in lanes, where a status code may differ from lane to lane:
+a step goes on where one fails.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from minidyn.compiler import jit
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-EULER, MILSTEIN, DIAGONAL, HEUN, ADDITIVE, WEAK = range(6)
+scheme = partial(jit, inline=True, fma=True)
 
 
-@jit
-def step(scheme, field, retract, fns, w, k, h, W, I, V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp):
-    """One step of a scheme from the clock k, then the retraction; a status code."""
-    code = 0
-    if scheme == EULER:
-        code = euler(field, fns, w, k, h, W, b, f, hp, c, d, nz, fp)
-    elif scheme == MILSTEIN:
-        code = milstein(field, fns, w, k, h, W, x, y, b, b1, f, f1, hp, c, d, nz, fp)
-    elif scheme == DIAGONAL:
-        code = diagonal(field, fns, w, k, h, W, x, b, b1, f, f1, hp, c, d, nz, fp)
-    elif scheme == HEUN:
-        code = heun(field, fns, w, k, h, W, x, b, b1, f, f1, hp, c, d, nz, fp)
-    elif scheme == ADDITIVE:
-        code = additive(field, fns, w, k, h, W, I, x, b, b1, f, f1, g, hp, c, d, nz, fp)
-    else:
-        code = weak(field, fns, w, k, h, W, V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp)
-    if code != 0:
-        return code
-    return retract(fns, w, hp, c, d, nz, fp)
+@scheme
+def worse(a, b):
+    """The first of two status codes that is not zero."""
+    return a if a != 0 else b
 
 
-@jit
-def euler(field, fns, w, k, h, W, b, f, hp, c, d, nz, fp):
+@scheme
+def euler(field, fns, w, k, h, W, I, V, room, hp, c, d, nz, fp):
     """w += b h + f W, both taken in the middle of the clock's interval.
 
     Source: Maruyama (1955); Kloeden, Platen (1992), section 10.2.
     """
+    _, _, b, _, f, _, _ = room
     code = field(fns, w, k + 0.5 * h, hp, c, d, nz, fp, b, f)
-    if code != 0:
-        return code
     for i in range(w.shape[0]):
-        total = b[i] * h
+        total = w[i] + b[i] * h
         for r in range(f.shape[1]):
             total += f[i, r] * W[r]
-        w[i] += total
-    return 0
+        w[i] = total
+    return code
 
 
-@jit
-def milstein(field, fns, w, k, h, W, x, y, b, b1, f, f1, hp, c, d, nz, fp):
+@scheme
+def milstein(field, fns, w, k, h, W, I, V, room, hp, c, d, nz, fp):
     """w += b h + f W + 1/2 sum_jr (f_r(w + b h + f_j sqrt h) - f_r(w)) (W_j W_r - h [j = r]) / sqrt h.
 
     The derivatives of the noise along itself are differences. Source: Milstein (1974); Kloeden, Platen (1992), 11.1.
     """
+    x, y, b, b1, f, f1, _ = room
     code = field(fns, w, k, hp, c, d, nz, fp, b, f)
-    if code != 0:
-        return code
     size, columns = f.shape
     root = math.sqrt(h)
     for i in range(size):
@@ -73,103 +61,90 @@ def milstein(field, fns, w, k, h, W, x, y, b, b1, f, f1, hp, c, d, nz, fp):
     for j in range(columns):
         for i in range(size):
             x[i] = w[i] + b[i] * h + f[i, j] * root
-        code = field(fns, x, k, hp, c, d, nz, fp, b1, f1)
-        if code != 0:
-            return code
+        code = worse(code, field(fns, x, k, hp, c, d, nz, fp, b1, f1))
         for r in range(columns):
             weight = 0.5 * (W[j] * W[r] - (h if j == r else 0.0)) / root
             for i in range(size):
                 y[i] += weight * (f1[i, r] - f[i, r])
     for i in range(size):
         w[i] = y[i]
-    return 0
+    return code
 
 
-@jit
-def diagonal(field, fns, w, k, h, W, x, b, b1, f, f1, hp, c, d, nz, fp):
+@scheme
+def diagonal(field, fns, w, k, h, W, I, V, room, hp, c, d, nz, fp):
     """w_i += b_i h + f_ii W_i + (f_ii(w + b h + diag f sqrt h) - f_ii(w)) (W_i^2 - h) / (2 sqrt h).
 
     One more evaluation, whatever the dimension. Source: Kloeden, Platen (1992), section 11.1.
     """
+    x, _, b, b1, f, f1, _ = room
     code = field(fns, w, k, hp, c, d, nz, fp, b, f)
-    if code != 0:
-        return code
     size = w.shape[0]
     root = math.sqrt(h)
     for i in range(size):
         x[i] = w[i] + b[i] * h + f[i, i] * root
-    code = field(fns, x, k, hp, c, d, nz, fp, b1, f1)
-    if code != 0:
-        return code
+    code = worse(code, field(fns, x, k, hp, c, d, nz, fp, b1, f1))
     for i in range(size):
         w[i] += b[i] * h + f[i, i] * W[i] + 0.5 * (f1[i, i] - f[i, i]) * (W[i] * W[i] - h) / root
-    return 0
+    return code
 
 
-@jit
-def heun(field, fns, w, k, h, W, x, b, b1, f, f1, hp, c, d, nz, fp):
+@scheme
+def heun(field, fns, w, k, h, W, I, V, room, hp, c, d, nz, fp):
     """x = w + b h + f W, w += (b(w) + b(x)) h / 2 + (f(w) + f(x)) W / 2: the Stratonovich reading.
 
     Source: Rumelin (1982); Kloeden, Platen (1992), section 14.
     """
+    x, _, b, b1, f, f1, _ = room
     code = field(fns, w, k, hp, c, d, nz, fp, b, f)
-    if code != 0:
-        return code
     size, columns = f.shape
     for i in range(size):
         total = b[i] * h
         for r in range(columns):
             total += f[i, r] * W[r]
         x[i] = w[i] + total
-    code = field(fns, x, k + h, hp, c, d, nz, fp, b1, f1)
-    if code != 0:
-        return code
+    code = worse(code, field(fns, x, k + h, hp, c, d, nz, fp, b1, f1))
     for i in range(size):
         total = 0.5 * (b[i] + b1[i]) * h
         for r in range(columns):
             total += 0.5 * (f[i, r] + f1[i, r]) * W[r]
         w[i] += total
-    return 0
+    return code
 
 
-@jit
-def additive(field, fns, w, k, h, W, I, x, b, b1, f, f1, g, hp, c, d, nz, fp):
+@scheme
+def additive(field, fns, w, k, h, W, I, V, room, hp, c, d, nz, fp):
     """x = w + 3/4 b h + 3/2 f I / h, w += h (b(w) + 2 b(x)) / 3 + f(k + h) W + (f(k) - f(k + h)) I / h.
 
     Source: Roessler (2010), scheme SRA1.
     """
+    x, _, b, b1, f, f1, g = room
     code = field(fns, w, k, hp, c, d, nz, fp, b, f)
-    if code == 0:
-        code = field(fns, w, k + h, hp, c, d, nz, fp, b1, f1)
-    if code != 0:
-        return code
+    code = worse(code, field(fns, w, k + h, hp, c, d, nz, fp, b1, f1))
     size, columns = f.shape
     for i in range(size):
         total = 0.75 * h * b[i]
         for r in range(columns):
             total += 1.5 * f1[i, r] * I[r] / h
         x[i] = w[i] + total
-    code = field(fns, x, k + 0.75 * h, hp, c, d, nz, fp, b1, g)
-    if code != 0:
-        return code
+    code = worse(code, field(fns, x, k + 0.75 * h, hp, c, d, nz, fp, b1, g))
     for i in range(size):
         total = h * (b[i] + 2.0 * b1[i]) / 3.0
         for r in range(columns):
             total += f1[i, r] * W[r] + (f[i, r] - f1[i, r]) * I[r] / h
         w[i] += total
-    return 0
+    return code
 
 
-@jit
-def weak(field, fns, w, k, h, W, V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp):
+@scheme
+def weak(field, fns, w, k, h, W, I, V, room, hp, c, d, nz, fp):
     """Platen's explicit scheme of weak order 2 for any number of noises that need not commute.
 
     V[r, j] = -V[j, r] are coins -1 or 1, in the place of the areas between two noises.
     Source: Kloeden, Platen (1992), section 15.1.
     """
+    x, y, b, b1, f, f1, g = room
     code = field(fns, w, k, hp, c, d, nz, fp, b, f)
-    if code != 0:
-        return code
     size, columns = f.shape
     root = math.sqrt(h)
     for i in range(size):
@@ -177,9 +152,7 @@ def weak(field, fns, w, k, h, W, V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp):
         for r in range(columns):
             total += f[i, r] * W[r]
         x[i] = w[i] + total
-    code = field(fns, x, k + h, hp, c, d, nz, fp, b1, f1)
-    if code != 0:
-        return code
+    code = worse(code, field(fns, x, k + h, hp, c, d, nz, fp, b1, f1))
     for i in range(size):
         total = 0.5 * h * (b[i] + b1[i])
         for r in range(columns):
@@ -189,13 +162,10 @@ def weak(field, fns, w, k, h, W, V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp):
         # support along noise r, with and without the drift, on both sides
         for i in range(size):
             x[i] = w[i] + b[i] * h + f[i, r] * root
-        code = field(fns, x, k + h, hp, c, d, nz, fp, b1, f1)
+        code = worse(code, field(fns, x, k + h, hp, c, d, nz, fp, b1, f1))
         for i in range(size):
             x[i] = w[i] + b[i] * h - f[i, r] * root
-        if code == 0:
-            code = field(fns, x, k + h, hp, c, d, nz, fp, b1, g)
-        if code != 0:
-            return code
+        code = worse(code, field(fns, x, k + h, hp, c, d, nz, fp, b1, g))
         own = (W[r] * W[r] - h) / root
         for i in range(size):
             y[i] += 0.25 * ((f1[i, r] + g[i, r]) * W[r] + (f1[i, r] - g[i, r]) * own)
@@ -203,13 +173,10 @@ def weak(field, fns, w, k, h, W, V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp):
             continue
         for i in range(size):
             x[i] = w[i] + f[i, r] * root
-        code = field(fns, x, k, hp, c, d, nz, fp, b1, f1)
+        code = worse(code, field(fns, x, k, hp, c, d, nz, fp, b1, f1))
         for i in range(size):
             x[i] = w[i] - f[i, r] * root
-        if code == 0:
-            code = field(fns, x, k, hp, c, d, nz, fp, b1, g)
-        if code != 0:
-            return code
+        code = worse(code, field(fns, x, k, hp, c, d, nz, fp, b1, g))
         for j in range(columns):
             if j == r:
                 continue
@@ -219,4 +186,4 @@ def weak(field, fns, w, k, h, W, V, x, y, b, b1, f, f1, g, hp, c, d, nz, fp):
                 y[i] += 0.25 * (middle * W[j] + (f1[i, j] - g[i, j]) * both)
     for i in range(size):
         w[i] = y[i]
-    return 0
+    return code

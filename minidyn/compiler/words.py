@@ -1,0 +1,20 @@
+"""Words that compiled code reads in its own way; in plain Python they mean nearly nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+lanes = side_by_side = range  # in compiled code: several turns at once
+
+
+def some(condition: Any) -> Any:
+    """Whether a condition holds in one of the lanes that run side by side, so that all may branch on it."""
+    return condition
+
+
+@dataclass(frozen=True)
+class Known:
+    """A whole number that a function is compiled for, like the types of its other arguments."""
+
+    value: int

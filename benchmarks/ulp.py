@@ -24,6 +24,7 @@ INTERVALS = {  # where the function is neither 0, infinite nor constant
     "sech": (-745.0, 745.0), "asin": (-1.0, 1.0), "acos": (-1.0, 1.0), "atan": (-30.0, 30.0), "erf": (-6.5, 6.5),
     "pow": (-745.0, 709.7),
 }  # fmt: skip
+TOP = dict.fromkeys(("exp", "expm1", "sinh", "cosh", "sech"), 3) | dict.fromkeys(("asin", "acos"), 0)  # of exponents
 
 
 def points(name: str, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -35,15 +36,10 @@ def points(name: str, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
         near = 1.0 + rng.choice([-1.0, 1.0], part) * 10.0 ** rng.uniform(-15, -0.5, part)
         x = np.concatenate([10.0 ** rng.uniform(-320, 308, part), rng.uniform(0.5, 2.0, part), near])
         return x, rng.uniform(low, high, len(x)) / np.log(x)
-    wide = rng.choice([-1.0, 1.0], part) * 10.0 ** rng.uniform(-323, 308, part)
-    x = np.concatenate([rng.uniform(low, high, part), rng.uniform(max(low, -1.5), min(high, 1.5), part), wide])
-    if name == "log":
-        x = np.abs(x)
-    if name in ("exp", "expm1", "sinh", "cosh", "sech"):
-        x = x[np.abs(x) < 1000.0]
-    if name in ("asin", "acos"):
-        x = x[np.abs(x) <= 1.0]
-    return (x[x > -1.0] if name == "log1p" else x,)
+    wide = rng.choice([-1.0, 1.0], part) * 10.0 ** rng.uniform(-323, TOP.get(name, 308), part)
+    if name in ("log", "log1p"):  # to the right of the singularity
+        wide = np.abs(wide) if name == "log" else np.where(wide > -1.0, wide, -wide)
+    return (np.concatenate([rng.uniform(low, high, part), rng.uniform(max(low, -1.5), min(high, 1.5), part), wide]),)
 
 
 def errors(name: str, args: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -91,8 +91,8 @@ def two_sum(a, b):
 
 
 @inline
-def sin_series(r, z, low):
-    """sin(r + low), `z = r^2`."""
+def sin_tail(r, z, low):
+    """sin(r + low) - r, `z = r^2`."""
     p = -7.586455940017973e-13
     p = p * z + 1.605852751943773e-10
     p = p * z - 2.5052106206531682e-08
@@ -100,12 +100,12 @@ def sin_series(r, z, low):
     p = p * z - 0.00019841269841264968
     p = p * z + 0.008333333333333331
     p = p * z - 0.16666666666666666
-    return r + ((r * z) * p + low * (1.0 - 0.5 * z))
+    return (r * z) * p + low * (1.0 - 0.5 * z)
 
 
 @inline
-def cos_series(r, z, low):
-    """cos(r + low), `z = r^2`."""
+def cos_parts(r, z, low):
+    """(w, tail): cos(r + low) = w + tail, `z = r^2`."""
     p = -1.1382280957702634e-11
     p = p * z + 2.0876141380294955e-09
     p = p * z - 2.7557317248229367e-07
@@ -114,7 +114,7 @@ def cos_series(r, z, low):
     p = p * z + 0.041666666666666664
     half = 0.5 * z
     w = 1.0 - half
-    return w + (((1.0 - w) - half) + ((z * z) * p - r * low))
+    return w, ((1.0 - w) - half) + ((z * z) * p - r * low)
 
 
 @inline
@@ -123,8 +123,9 @@ def sin_cos(x, turns):
     k, r, low = reduce(x)
     k = k + turns
     z = r * r
-    s = sin_series(r, z, low)
-    c = cos_series(r, z, low)
+    s = r + sin_tail(r, z, low)
+    w, tail = cos_parts(r, z, low)
+    c = w + tail
     y = c if (k & _U(1)) != _U(0) else s
     return _U(np.float64(y).view(_U) ^ ((k & _U(2)) << _TURN)).view(np.float64)
 
@@ -144,15 +145,23 @@ def cos(x):
 
 @inline
 def tan(x):
-    """The tangent."""
+    """The tangent: sine and cosine keep what their roundings lost, and the quotient is corrected by its remainder."""
     k, r, low = reduce(x)
     z = r * r
-    s = sin_series(r, z, low)
-    c = cos_series(r, z, low)
+    tail = sin_tail(r, z, low)
+    s = r + tail
+    s_low = (r - s) + tail
+    w, tail = cos_parts(r, z, low)
+    c = w + tail
+    c_low = (w - c) + tail
     odd = (k & _U(1)) != _U(0)
     top = c if odd else s
+    top_low = c_low if odd else s_low
     bottom = -s if odd else c
-    y = top / bottom
+    bottom_low = -s_low if odd else c_low
+    inverse = 1.0 / bottom
+    y = top * inverse
+    y = y + ((top - y * bottom) + (top_low - y * bottom_low)) * inverse
     return x if abs(x) < _TINY else y
 
 

@@ -281,6 +281,11 @@ class Loss:
             raise InputError("this loss has no model: build it with Loss.regression(model, params, inputs, target).")
         return self.converter(graph)(self.model)
 
+    @property
+    def straight(self) -> bool:
+        """Whether its kernels have no loops: no data, and parameters one by one."""
+        return not self.per_sample and not any(b.shape for b in self.blocks)
+
     @cached_property
     def names(self) -> dict[tuple[str, int], str]:
         """Readable names of scalar parameters, constants and data in generated code."""

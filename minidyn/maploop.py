@@ -31,8 +31,7 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         "from minidyn.kernels.random import few_without_replacement, half_pair, next_pair, next_word, normals, "
         "shuffle, signs, with_replacement, without_replacement"
     )
-    looped = loss.per_sample or any(b.shape for b in loss.blocks)
-    if loss.dim * (1 + len(rule.states)) <= FUSED and not looped and not bound.picks:
+    if loss.dim * (1 + len(rule.states)) <= FUSED and loss.straight and not bound.picks:
         _add_fused(src, loss, rule, bound)
     else:
         _add_called(src, loss, rule, bound)

@@ -14,7 +14,10 @@ from minidyn.trajectory import Status
 x, y = sp.symbols("x y")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2 + sp.log(1 + x**2) / 3, [x, y])
 LINE = md.Loss(sp.log(1 + x**2) / 2, [x])
-NOISES = {"numbers": [0.3, 0.2], "functions": [0.3, sp.sqrt(0.02 + x**2 / 20)], "matrix": [[0.2, 0.1, 0.0], [0.0, x, 0.3]]}
+NOISES = {
+    "numbers": [0.3, 0.2], "functions": [0.3, sp.sqrt(0.02 + x**2 / 20)],
+    "matrix": [[0.2, 0.1, 0.0], [0.0, x, 0.3]],
+}
 RULES = {
     "SGD": md.SGD(0.1), "heavy ball": md.SGD(0.05, 0.7), "Nesterov": md.SGD(0.05, 0.7, nesterov=True),
     "RMSProp": md.RMSProp(0.02, beta2=0.97, eps=0.1), "Adam": md.Adam(0.02, beta1=0.8, beta2=0.95, eps=0.1),

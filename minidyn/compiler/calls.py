@@ -29,7 +29,7 @@ from minidyn.compiler.types import (
     Vector,
 )
 from minidyn.compiler.values import Unsupported, Value, literal, quote, result_type
-from minidyn.compiler.words import some
+from minidyn.compiler.words import across, some
 
 _LIBM = {
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
@@ -64,6 +64,7 @@ class Calls:
         def alike(self, a: Value, b: Value) -> tuple[Value, Value]: ...
         def power(self, a: Value, b: Value) -> Value: ...
         def truth(self, value: Value) -> Value: ...
+        def address(self, array: Value, at: list[Value]) -> str: ...
         def copy(self, array: Value) -> Value: ...
         def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value: ...
 
@@ -184,6 +185,8 @@ class Calls:
             return self.builtin("float", args)
         if what is some:
             return self.any_lane(args[0])
+        if what is across:
+            return self.across(*args)
         name = getattr(what, "__name__", "")
         name = _SYNONYMS.get(name, name)
         home = getattr(what, "__module__", None)
@@ -210,6 +213,21 @@ class Calls:
         name = f"llvm.vector.reduce.or.v{lane_count()}i1"
         self.unit.declare(name, f"declare i1 @{name}({VB.llvm})")
         return Value(B1, (self.let(f"call i1 @{name}({VB.llvm} {c.one})"),))
+
+    def across(self, array: Value, at: Value) -> Value:
+        """The sum of eight neighbours. As a vector from the start: LLVM would gather them for several sums at once."""
+        if array.type != Array(F8, 1):
+            self.fail("eight numbers of a plain array are added")
+        where = self.address(array, [self.convert(at, I8)])
+        wide = self.let(f"load <8 x double>, ptr {where}, align 8")
+        for half in (4, 2, 1):
+            parts = []
+            for first in (0, half):
+                mask = ", ".join(f"i32 {first + i}" for i in range(half))
+                kind = f"<{2 * half} x double>"
+                parts.append(self.let(f"shufflevector {kind} {wide}, {kind} poison, <{half} x i32> <{mask}>"))
+            wide = self.let(f"fadd <{half} x double> {parts[0]}, {parts[1]}")
+        return Value(F8, (self.let(f"extractelement <1 x double> {wide}, i64 0"),))
 
     def builtin_test(self, op: str, a: Value, bound: float | None) -> Value:
         a = self.builtin("float", [a])

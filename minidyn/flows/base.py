@@ -19,6 +19,7 @@ from minidyn.maps import Map
 # mypy: disable-error-code="no-untyped-def"
 
 Floats = NDArray[np.float64]
+WIDEST = 24  # numbers in a state that goes into lanes: beyond, its slopes do not stay near the processor
 
 
 def stay(fns, w, hp, c, d, nz, fp):
@@ -112,9 +113,14 @@ class Flow:
 
     @cached_property
     def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
-        """`field`, `retract` and the kernels that they take, as functions that run on many paths side by side; None
-        where they branch from path to path."""
+        """`field`, `retract` and the kernels that they take, as functions that become part of the time loop; None where
+        they are too long for that, or put points back."""
         return None
+
+    @property
+    def in_lanes(self) -> bool:
+        """Whether the functions of `together` run for many paths side by side: they do not branch or loop by path."""
+        return True
 
     def _needed(self, names: tuple[str, ...]) -> tuple[Any, ...]:
         return tuple(pointer(self.kernels if hasattr(self.kernels, n) else self.map.loss.kernels, n) for n in names)

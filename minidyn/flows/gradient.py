@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from sympy import Expr
 
+from minidyn.compiler import compiled
 from minidyn.errors import FlowError
-from minidyn.flows.base import Flow
+from minidyn.flows.base import WIDEST, Flow, stay
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
 from minidyn.maps import Map
@@ -36,10 +37,6 @@ def _jacobian(fns, w, k, hp, c, d, nz, fp, J):
     return 0
 
 
-def _stay(fns, w, hp, c, d, nz, fp):
-    return 0
-
-
 class GradientFlow(Flow):
     """`dw/dt = -grad L(w)`, on the clock `t = lr k`.
 
@@ -53,7 +50,7 @@ class GradientFlow(Flow):
     reference: ClassVar[str] = "Cauchy (1847)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "speed")
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(_stay)
+    retract: ClassVar[Any] = staticmethod(stay)
     jacobian: ClassVar[Any] = staticmethod(_jacobian)
     jacobian_needs: ClassVar[tuple[str, ...]] = ("hessian", "speed")
 
@@ -70,6 +67,16 @@ class GradientFlow(Flow):
         src = Source(f"gradient flow of {self.map.loss}")
         src.add("speed", "k, hp", self._speed_lines())
         return src
+
+    @cached_property
+    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+        """The gradient itself."""
+        return compiled(_field), compiled(stay), (self.loss.kernels.grad, self.kernels.speed)
+
+    @property
+    def in_lanes(self) -> bool:
+        """Where the gradient has no loops: those over samples are wide already."""
+        return self.loss.straight and self.dim <= WIDEST
 
     def _speed_lines(self) -> list[str]:
         """`lr / (1 - momentum)` at step k: how far a step carries along the gradient, schedules included."""

@@ -24,7 +24,7 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import FlowError, InputError
-from minidyn.flows.base import Flow
+from minidyn.flows.base import Flow, stay
 from minidyn.flows.steps import add_steps, answer, rest
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.linalg import inner, jit
@@ -172,10 +172,6 @@ def _slow_state(fns, w, k, hp, c, d, fp, z):
     return 0
 
 
-def _stay(fns, w, hp, c, d, nz, fp):
-    return 0
-
-
 class ModifiedFlow(Flow):
     """`dw/dt = a1 + lr (dG/ds S1 - a1' a1 / 2)`: the flow that a map without noise follows to order 2 in lr.
 
@@ -203,7 +199,7 @@ class ModifiedFlow(Flow):
     )
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "third", "steps")
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(_stay)
+    retract: ClassVar[Any] = staticmethod(stay)
 
     def __init__(self, system: Map, order: int = 2):
         super().__init__(system)

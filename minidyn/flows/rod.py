@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.flows.base import Flow
+from minidyn.flows.base import Flow, stay
 from minidyn.flows.twostep import TwoStep, add_rule_kernels
 from minidyn.kernels import Source
 from minidyn.maps import Map
@@ -56,10 +56,6 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     return 6
 
 
-def _stay(fns, w, hp, c, d, nz, fp):
-    return 0
-
-
 class RodFlow(Flow):
     """Centre `c` and half-difference `d` of two successive iterates: `dc/dk = F_e - c`, `dd/dk = -F_o - d`.
 
@@ -85,7 +81,7 @@ class RodFlow(Flow):
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022); Regis, Chewi (2026)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "rule_step")
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(_stay)
+    retract: ClassVar[Any] = staticmethod(stay)
     centred: ClassVar[bool] = True
 
     def __init__(self, system: Map, first_step: int = 1):

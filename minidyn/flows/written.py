@@ -23,9 +23,8 @@ SMALL = 16  # numbers in a state: beyond, the terms of the second order are too 
 def can_be_written(system: Map, squares: bool) -> bool:
     """Whether the equation of a map has such a form: few numbers, no loops, independent normals under a square."""
     loss, bound = system.loss, system.bound
-    looped = loss.per_sample or any(b.shape for b in loss.blocks)
     independent = np.ndim(np.asarray(bound.noise.sigma, dtype=object)) < 2
-    return bound.couples and not looped and system.components <= SMALL and (independent or not squares)
+    return bound.couples and loss.straight and system.components <= SMALL and (independent or not squares)
 
 
 def add_written(src: Source, system: Map, moved: Displacement, order: int, squares_from: int | None) -> None:

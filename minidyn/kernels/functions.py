@@ -12,7 +12,7 @@ from minidyn.compiler import jit
 from minidyn.kernels.vectormath import exp, expm1, log1p, sech
 
 __all__ = [
-    "across", "asin_slope", "heaviside", "logcosh", "logistic", "logistic_slope", "maximum", "minimum", "sech", "sign",
+    "asin_slope", "heaviside", "logcosh", "logistic", "logistic_slope", "maximum", "minimum", "sech", "sign",
     "softplus",
 ]  # fmt: skip
 
@@ -60,13 +60,6 @@ def logcosh(x):
     shift = a - _LOG2
     y = log1p(square / (2.0 * e) if inside else beyond)
     return (0.0 if inside else shift) + y
-
-
-@inline
-def across(s, at):
-    """The sum of eight numbers from s[at], in a fixed order."""
-    low = (s[at] + s[at + 4]) + (s[at + 2] + s[at + 6])
-    return low + ((s[at + 1] + s[at + 5]) + (s[at + 3] + s[at + 7]))
 
 
 @inline

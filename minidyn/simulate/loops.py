@@ -7,9 +7,12 @@ import math
 import numpy as np
 
 from minidyn.compiler import jit
-from minidyn.solvers.explicit import explicit, polynomial, read
+from minidyn.solvers.explicit import carry, polynomial, read
 from minidyn.solvers.radau import DENSE_RADAU, implicit
 from minidyn.solvers.rows import LATEST, MODE, NOW, PAST, SPAN, STIFF
+
+BESIDE = 16  # lanes that run side by side, at most
+ROUND = 16  # attempts
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -26,32 +29,40 @@ def settle(code, f, path, row, status, ended):
 
 
 @jit
+def still_going(todo, count, rows, status, ended, target):
+    """Note the ends of the paths todo[:count]; keep those that go on explicitly towards `target`, and how many."""
+    kept = 0
+    for j in range(count):
+        path = todo[j]
+        if status[path] != 0:
+            ended[path] = np.int64(math.floor(rows[path, NOW] - 0.5)) + 1
+        elif rows[path, NOW] < target and rows[path, MODE] == 0.0:
+            todo[kept] = path
+            kept += 1
+    for j in range(kept, min(kept + BESIDE, todo.shape[0])):
+        todo[j] = todo[max(kept - 1, 0)]
+    return kept
+
+
+@jit(fma=True, thorough=True)
 def advance_explicit(
-    field, retract, fns, columns, A, C, E, numbers, points, starts, slopes, rows, status, ended,
-    first, last, target, end, attempts, rtol, atol, hp, c, d, nz, fp,
+    field, retract, fns, attempt, error_of, stages, moves, size, columns, todo, count, points, starts, slopes, rows,
+    status, ended, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
-    """Carry the points first .. last-1 that are not stiff past the clock `target`; how many are not there yet."""
-    size = points.shape[1]
-    trial = np.empty(size)
-    near = np.empty(size)
-    f = np.zeros((size, columns))
-    waiting = 0
-    for path in range(first, last):
-        row = rows[path]
-        if status[path] != 0 or row[NOW] >= target or row[MODE] != 0.0:
-            continue
-        code = explicit(
-            field, retract, fns, A, C, E, numbers, points[path], starts[path], slopes[path], row, target, end,
-            attempts, rtol, atol, trial, near, f, hp, c, d, nz, fp,
+    """Carry the paths todo[:count] past the clock `target` by at most so many attempts each; how many of them go on.
+
+    The list has room for `BESIDE` more. After every few attempts it closes ranks, so that no lane waits for long.
+    """
+    spent = 0
+    while count > 0 and spent < attempts:
+        now = min(ROUND, attempts - spent)
+        carry(
+            field, retract, fns, attempt, error_of, stages, moves, size, columns, todo, 0, count, points, starts, slopes,
+            rows, status, target, end, now, power, limit, rtol, atol, hp, c, d, nz, fp,
         )  # fmt: skip
-        if code == -1:
-            row[MODE] = 1.0
-            row[STIFF] = 0.0
-            code = 0
-        settle(code, f, path, row, status, ended)
-        if status[path] == 0 and row[NOW] < target:
-            waiting += 1
-    return waiting
+        count = still_going(todo, count, rows, status, ended, target)
+        spent += now
+    return count
 
 
 @jit

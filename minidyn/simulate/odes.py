@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.compiler import Known
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.simulate.engines import FlowPaths
-from minidyn.simulate.loops import advance_explicit, advance_implicit, show
+from minidyn.simulate.loops import BESIDE, advance_explicit, advance_implicit, show
 from minidyn.solvers import rows as row
 from minidyn.solvers.tableaus import TABLEAUS
+from minidyn.solvers.unrolled import unrolled
 from minidyn.trajectory import Status
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -22,6 +24,7 @@ from minidyn.trajectory import Status
 Floats = NDArray[np.float64]
 COMPILED = ("auto", *TABLEAUS, "radau")
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
+_FEW = 2  # points from which on they run side by side
 _LOOSE = 1e-6  # from here on a method of order 5 needs fewer evaluations than one of order 8
 # what a local error may be of rtol, so that the sum of all stays near it
 _SAFETY = {"tsit5": 0.05, "dopri5": 0.05, "dop853": 0.1, "radau": 0.3}
@@ -45,7 +48,7 @@ class OdeEngine(FlowPaths):
         explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
         self.tableau = t = TABLEAUS[explicit]
         limit = t.limit if method == "auto" and flow.size <= _SMALL else np.inf
-        self.numbers = np.array([t.stages, t.estimate, limit])
+        self._choose(limit)
         n, size = self.points.shape
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
@@ -54,6 +57,20 @@ class OdeEngine(FlowPaths):
         self.rows[:, row.NOW] = 0.5
         self.rows[:, row.MODE] = float(method == "radau")
         self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
+
+    def _choose(self, limit: float) -> None:
+        """The loop of explicit steps, and what of the flow and the method it is given."""
+        flow, t = self.flow, self.tableau
+        self.system: tuple[Any, ...]
+        method = *unrolled(t.name), Known(t.stages)
+        self.numbers = 1.0 / (t.estimate + 1.0), limit
+        if flow.together is None:
+            self.loop = advance_explicit.one_by_one
+            self.system = *flow.pointers, *method, Known(1), flow.size, flow.columns
+        else:
+            lanes = flow.in_lanes and len(self.points) >= _FEW
+            self.loop = advance_explicit if lanes else advance_explicit.one_by_one
+            self.system = *flow.together, *method, Known(0), Known(flow.size), Known(flow.columns)
 
     def slice(self, wanted: int) -> int:
         return wanted
@@ -92,16 +109,20 @@ class OdeEngine(FlowPaths):
 
     def _attempt(self, target: float, explicit: int, implicit: int) -> int:
         """Make up to so many steps towards the clock `target` with every point; how many points are not there yet."""
-        t, tolerance, stiff = self.tableau, self._held(self.tableau.name), self._held("radau")
+        tolerance, stiff = self._held(self.tableau.name), self._held("radau")
         kept = (self.points, self.starts, self.slopes, self.rows, self.status, self.ended)
         waiting: list[int] = []
 
         def work(first: int, last: int) -> None:
-            count = 0
-            if not self.rows[first:last, row.MODE].all():
-                count += advance_explicit(
-                    self.field, self.retract, self.fns, self.flow.columns, t.a, t.c, t.e, self.numbers, *kept,
-                    first, last, target, self.end, explicit, *tolerance, *self.arrays,
+            here = slice(first, last)
+            going = (self.status[here] == 0) & (self.rows[here, row.NOW] < target) & (self.rows[here, row.MODE] == 0.0)
+            todo = first + np.flatnonzero(going)
+            count = len(todo)
+            if count:
+                todo = np.append(todo, np.full(BESIDE, todo[-1]))
+                count = self.loop(
+                    *self.system, todo, count, *kept, target, self.end, explicit, *self.numbers, *tolerance,
+                    *self.arrays,
                 )  # fmt: skip
             if self.rows[first:last, row.MODE].any():
                 jacobian, jfns, known = self.flow.jacobian_pointers

@@ -57,6 +57,7 @@ class SdeEngine(FlowPaths):
 
     def _choose(self) -> None:
         """The loop that carries the paths, and what of the flow and the scheme it is given."""
+        self.system: tuple[Any, ...]
         flow, scheme, parts = self.flow, self.scheme, 2**self.level
         kind = int(scheme.areas), int(scheme.coins)
         sizes = *flow.draws, flow.size, flow.columns, parts

@@ -1,27 +1,33 @@
 """Adaptive explicit Runge-Kutta steps with dense output, for any tableau.
 
 The steps never know where a run is saved: a save is read from the polynomial of the step that covers it, so that
-rare and frequent saves are the same numbers. A path's row of numbers `s`, its start `w0` and slopes `K` of the last
-step hold all that an integration needs to go on. Source: Hairer, Norsett, Wanner, *Solving ODEs I* (1993), II.4-II.6.
+rare and frequent saves are the same numbers. A path's row of numbers, its start `w0` and slopes `K` of the last
+step hold all that an integration needs to go on. Paths run in lanes where their field can, each with its own step size;
+what a lane does not depends on its neighbours. Source: Hairer, Norsett, Wanner, *Solving ODEs I* (1993), II.4-II.6.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
-from minidyn.compiler import jit
-from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, FRESH, LATEST, NOW, PAST, SPAN, STEADY, STIFF, H
+from minidyn.compiler import jit, lanes, some
+from minidyn.kernels.vectormath import exp, log
+from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, LATEST, MODE, NOW, PAST, SPAN, STEADY, STIFF, H
+from minidyn.solvers.sde import worse
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _STIFF_STEPS = 60.0  # in a row, or nearly, before another method is worth its price
 _TINY = 1e-14  # of the clock: a step this small has failed
-_SMALL, _LONG = 1e-9, 2000  # and so many steps in a row this small: the flow chatters across a kink
+_SMALL, _LONG = 1e-9, 2000.0  # and so many steps in a row this small: the flow chatters across a kink
+_FAR = 1e300  # an error that is not finite
+inline = partial(jit, inline=True, fma=True)
 
 
-@jit
+@inline
 def norm(x, w, v, rtol, atol):
     """Root mean square of x in units of the tolerance at w and v."""
     total = 0.0
@@ -31,27 +37,25 @@ def norm(x, w, v, rtol, atol):
     return math.sqrt(total / x.shape[0])
 
 
-@jit
+@inline
 def first_step(field, fns, w, slope, k, end, power, rtol, atol, trial, other, hp, c, d, nz, fp, f):
     """A first step size from the size of the field and of its change (Hairer, Norsett, Wanner, II.4)."""
     size, speed = norm(w, w, w, rtol, atol), norm(slope, w, w, rtol, atol)
-    h = 0.01 * size / speed if (size > 1e-5 and speed > 1e-5) else 1e-6
+    h = 0.01 * size / speed if min(size, speed) > 1e-5 else 1e-6
     h = min(h, end - k)
     for i in range(w.shape[0]):
         trial[i] = w[i] + h * slope[i]
-    if field(fns, trial, k + h, hp, c, d, nz, fp, other, f) != 0:
-        return h
+    code = field(fns, trial, k + h, hp, c, d, nz, fp, other, f)
     for i in range(w.shape[0]):
         other[i] -= slope[i]
     bend = norm(other, w, w, rtol, atol) / h
     largest = max(speed, bend)
-    if not largest < np.inf:
-        return h
-    better = (0.01 / largest) ** power if largest > 1e-15 else max(1e-6, 1e-3 * h)
-    return min(min(100.0 * h, better), end - k)
+    better = exp(power * log(0.01 / largest)) if largest > 1e-15 else max(1e-6, 1e-3 * h)
+    better = min(min(100.0 * h, better), end - k)
+    return better if largest < np.inf and code == 0 else h
 
 
-@jit
+@inline
 def put_back(retract, fns, w, v, rtol, atol, hp, c, d, nz, fp):
     """Put w back where the flow lives; (status code, whether it moved so much that its slope is another)."""
     for i in range(w.shape[0]):
@@ -62,116 +66,137 @@ def put_back(retract, fns, w, v, rtol, atol, hp, c, d, nz, fp):
     return code, norm(v, w, w, rtol, atol) > 0.01
 
 
-@jit
-def explicit(field, retract, fns, A, C, E, numbers, w, w0, K, s, target, end, attempts, rtol, atol, trial, near, f,
-             hp, c, d, nz, fp):  # fmt: skip
-    """Step from s[NOW] until it passes `target` or `attempts` are made; never beyond `end`.
-
-    `numbers`: stages, order of the error estimate, stability limit. Returns the status code of the field where it
-    fails for good, 4 where the step size vanishes, -1 where the flow has turned stiff; 0 otherwise.
-    """
-    size = w.shape[0]
-    stages = np.int64(numbers[0])
-    power = 1.0 / (numbers[1] + 1.0)
-    last = stages - 1
-    for _ in range(attempts):
-        k = s[NOW]
-        if k >= target:
-            break
-        if s[FRESH] != 1.0:
-            code = field(fns, w, k, hp, c, d, nz, fp, K[last], f)
-            if code != 0:
-                return code
-            s[FRESH] = 1.0
-        if not s[H] > 0.0:
-            s[H] = first_step(
-                field, fns, w, K[last], k, end, power, rtol, atol, trial, near, hp, c, d, nz, fp, f
-            )
-        for i in range(size):
-            w0[i] = w[i]
-            K[0, i] = K[last, i]
-        step = s[H]
-        ends = k + step * (1.0 + 1e-10) >= end
-        if ends:
-            step = end - k
-        code = 0
-        for stage in range(1, stages):
-            for i in range(size):
-                total = 0.0
-                for j in range(stage):
-                    total += A[stage, j] * K[j, i]
-                trial[i] = w0[i] + step * total
-                if stage == last - 1:
-                    near[i] = trial[i]
-            code = field(fns, trial, k + C[stage] * step, hp, c, d, nz, fp, K[stage], f)
-            if code != 0:
-                break
-        s[ATTEMPTS] += 1.0
-        error = np.inf
-        if code == 0:
-            error = estimate(E, K, stages, step, w0, trial, rtol, atol)
-        if code == 0 and error <= 1.0:
-            grow = min(5.0, max(0.2, 0.9 * (error + 1e-30) ** (-power)))
-            s[H] = step * (min(1.0, grow) if s[STEADY] != 0.0 else grow) if not ends else max(s[H], step)
-            s[STEADY] = 0.0
-            s[PAST], s[SPAN], s[LATEST], s[DENSE] = k, step, 1.0, 0.0
-            s[NOW] = end if ends else k + step
-            s[CRAWL] = s[CRAWL] + 1.0 if step < _SMALL * (1.0 + abs(k)) and not ends else 0.0
-            if s[CRAWL] > _LONG:
-                return 4
-            stiff = stiffness(K, stages, step, near, trial) > numbers[2]
-            for i in range(size):
-                w[i] = trial[i]
-            code, moved = put_back(retract, fns, w, near, rtol, atol, hp, c, d, nz, fp)
-            if code != 0:
-                return code
-            if moved:
-                s[FRESH] = 0.0
-            s[STIFF] = s[STIFF] + 1.0 if stiff else max(0.0, s[STIFF] - 0.25)
-            if s[STIFF] >= _STIFF_STEPS:
-                return -1
-        else:
-            s[STEADY] = 1.0
-            for i in range(size):
-                K[last, i] = K[0, i]
-                w[i] = w0[i]
-            s[LATEST] = 0.0
-            s[H] = step * (max(0.2, 0.9 * error ** (-power)) if error < np.inf else 0.2)
-            if not s[H] > _TINY * (1.0 + abs(k)):
-                return code if code != 0 else 4
-    return 0
-
-
-@jit
-def estimate(E, K, stages, step, w, v, rtol, atol):
-    """The error of a step in units of the tolerance; the second estimate keeps the first from being too small."""
-    size = w.shape[0]
-    five, three = 0.0, 0.0
-    for i in range(size):
-        a, b = 0.0, 0.0
-        for j in range(stages):
-            a += E[0, j] * K[j, i]
-            b += E[1, j] * K[j, i]
-        scale = atol + rtol * max(abs(w[i]), abs(v[i]))
-        five += (a / scale) * (a / scale)
-        three += (b / scale) * (b / scale)
-    both = five + 0.01 * three
-    if both == 0.0:
-        return 0.0
-    error = abs(step) * five / math.sqrt(both * size)
-    return error if error < np.inf else np.inf
-
-
-@jit
-def stiffness(K, stages, step, near, v):
-    """|step lambda| for the fastest mode, from the last two stages, which stand at the same time."""
+@inline
+def stiffness(last, before, step, near, v):
+    """|step lambda| for the fastest mode, from the slopes of the last two stages, which stand at the same time."""
     change, apart = 0.0, 0.0
     for i in range(v.shape[0]):
-        a = K[stages - 1, i] - K[stages - 2, i]
+        a = last[i] - before[i]
         b = v[i] - near[i]
         change += a * a
         apart += b * b
     return step * math.sqrt(change / apart) if apart > 0.0 else 0.0
+
+
+@inline
+def factor(error, power):
+    """How much longer or shorter the next step is to be: 0.9 error^-power."""
+    return 0.9 * exp(-power * log(error + 1e-30))
+
+
+@jit(fma=True, thorough=True)
+def carry(
+    field, retract, fns, attempt, error_of, stages, moves, size, columns, todo, first, last, points, starts, slopes,
+    rows, status, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
+):  # fmt: skip
+    """Make up to so many attempts at a step with the paths todo[first] .. todo[last-1], each until it passes `target`.
+
+    A path's status becomes that of the field where it fails for good, 4 where the step size vanishes; MODE becomes 1
+    where the flow has turned stiff. The list is read a little beyond its end, a whole set of lanes. `attempt` and
+    `error_of` belong to one tableau (see `unrolled`); with `moves` a point is put back after every step.
+    """
+    for lane in lanes(last - first):
+        path = todo[first + lane]
+        w = np.empty(size)
+        w0 = np.empty(size)
+        trial = np.empty(size)
+        near = np.empty(size)
+        f = np.zeros((size, columns))
+        K = np.empty((stages, size))
+        done = np.empty((stages, size))
+        done0 = np.empty(size)
+        for i in range(size):
+            w[i] = points[path, i]
+            w0[i] = w[i]
+            done0[i] = w[i]
+            for j in range(stages):
+                K[j, i] = 0.0
+                done[j, i] = 0.0
+        now = rows[path, NOW]
+        h = rows[path, H]
+        past, length, latest = rows[path, PAST], rows[path, SPAN], rows[path, LATEST]
+        steady, stiff, crawl, count = rows[path, STEADY], rows[path, STIFF], rows[path, CRAWL], rows[path, ATTEMPTS]
+        mode = 0.0 * now
+        arrived = 0.0 * now
+        code = field(fns, w, now, hp, c, d, nz, fp, K[stages - 1], f) + 0 * path
+        if some(not h > 0.0):
+            slope = K[stages - 1]
+            fresh = first_step(field, fns, w, slope, now, end, power, rtol, atol, trial, near, hp, c, d, nz, fp, f)
+            h = h if h > 0.0 else fresh
+        stale = 0.0 * now
+        turn = 0
+        while turn < attempts and some(now < target and code == 0 and mode == 0.0):
+            turn += 1
+            if moves and some(stale > 0.0):
+                code = worse(code, field(fns, w, now, hp, c, d, nz, fp, K[stages - 1], f))
+                stale = 0.0 * now
+            going = 1.0 if now < target and code == 0 and mode == 0.0 else 0.0
+            for i in range(size):
+                w0[i] = w[i]
+                K[0, i] = K[stages - 1, i]
+            ends = now + h * (1.0 + 1e-10) >= end
+            step = end - now if ends else h
+            fails = attempt(field, fns, w0, K, trial, near, f, now, step, hp, c, d, nz, fp) + 0 * path
+            if columns > 0:  # noise, where there was none
+                for i in range(size):
+                    fails = worse(fails, 4 if abs(f[i, 0]) > 0.0 else 0)
+            error = error_of(K, step, w0, trial, rtol, atol)
+            error = error if error < _FAR and fails == 0 else _FAR
+            good = 1.0 if going > 0.0 and error <= 1.0 else 0.0
+            bad = going - good
+            count += going
+            grow = factor(error, power)
+            longer = step * (min(1.0, grow) if steady > 0.0 else min(5.0, max(0.2, grow)))
+            longer = max(h, step) if ends else longer
+            shorter = step * max(0.2, grow)
+            small = step < _SMALL * (1.0 + abs(now)) and not ends
+            crawl = crawl if good == 0.0 else (crawl + 1.0 if small else 0.0)
+            fast = stiffness(K[stages - 1], K[stages - 2], step, near, trial) > limit
+            signs = stiff + 1.0 if fast else max(0.0, stiff - 0.25)
+            stiff = signs if good > 0.0 else stiff
+            past = now if good > 0.0 else past
+            length = step if good > 0.0 else length
+            latest = 1.0 if good > 0.0 else (0.0 if bad > 0.0 else latest)
+            steady = 0.0 if good > 0.0 else (1.0 if bad > 0.0 else steady)
+            h = longer if good > 0.0 else (shorter if bad > 0.0 else h)
+            lost = bad > 0.0 and not h > _TINY * (1.0 + abs(now))
+            code = worse(code, worse(fails, 4) if lost else 0)
+            code = worse(code, 4 if crawl > _LONG else 0)
+            mode = 1.0 if stiff >= _STIFF_STEPS else mode
+            here = now + step
+            here = end if ends else here
+            now = here if good > 0.0 else now
+            for i in range(size):
+                w[i] = trial[i] if good > 0.0 else w[i]
+                K[stages - 1, i] = K[0, i] if bad > 0.0 else K[stages - 1, i]
+            there = 1.0 if good > 0.0 and now >= target else 0.0
+            if some(there > 0.0):
+                for i in range(size):
+                    done0[i] = w0[i] if there > 0.0 else done0[i]
+                    for j in range(stages):
+                        done[j, i] = K[j, i] if there > 0.0 else done[j, i]
+                arrived = max(arrived, there)
+            if moves:
+                back, moved = put_back(retract, fns, w, near, rtol, atol, hp, c, d, nz, fp)
+                code = worse(code, back if good > 0.0 else 0)
+                stale = 1.0 if moved and good > 0.0 else 0.0
+        status[path] = code
+        rows[path, MODE] = mode
+        rows[path, NOW] = now
+        rows[path, H] = h
+        rows[path, PAST] = past
+        rows[path, SPAN] = length
+        rows[path, LATEST] = latest
+        rows[path, DENSE] = 0.0
+        rows[path, STEADY] = steady
+        rows[path, STIFF] = 0.0 if mode > 0.0 else stiff
+        rows[path, CRAWL] = crawl
+        rows[path, ATTEMPTS] = count
+        for i in range(size):
+            points[path, i] = w[i]
+            starts[path, i] = done0[i] if arrived > 0.0 else w0[i]
+            for j in range(stages):
+                slopes[path, j, i] = done[j, i] if arrived > 0.0 else K[j, i]
 
 
 @jit

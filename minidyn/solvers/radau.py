@@ -18,7 +18,6 @@ from minidyn.solvers.rows import (
     DENSE,
     ERROR,
     ERROR_H,
-    FRESH,
     JACOBIANS,
     LATEST,
     NOW,
@@ -368,7 +367,6 @@ def implicit(field, jacobian, retract, fns, jfns, compiled, w, w0, K, s, target,
             s[NOW] = end if ends else k + step
             s[H] = step * (min(1.0, grow) if s[STEADY] != 0.0 else grow) if not ends else max(s[H], step)
             s[STEADY] = 0.0
-            s[FRESH] = 0.0
             known = False
             code, _ = put_back(retract, fns, w, near, rtol, atol, hp, c, d, nz, fp)
             if code != 0:

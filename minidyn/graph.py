@@ -87,7 +87,7 @@ class Node:
 
 UNARY = frozenset(
     "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf abs sign heaviside "
-    "logistic softplus logcosh sech log1p expm1 asin_slope logistic_slope not".split()
+    "logistic softplus logcosh tanh_slope log1p expm1 asin_slope logistic_slope not".split()
 )
 _FOLD: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,

@@ -496,12 +496,15 @@ class Loss:
                 out.append(b.name)
         return out
 
-    def __repr__(self) -> str:
+    @cached_property
+    def _printed(self) -> str:
         text = str(self.expr)
-        text = text if len(text) <= 70 else text[:67] + "..."
+        return text if len(text) <= 70 else text[:67] + "..."
+
+    def __repr__(self) -> str:
         where = f"; mean over {self.n_samples} samples" if self.per_sample else ""
         shown = ", ".join(b.name if not b.shape else f"{b.name}{list(b.shape)}" for b in self.blocks[:8])
-        return f"Loss({text}; {shown}{', ...' if len(self.blocks) > 8 else ''}{where})"
+        return f"Loss({self._printed}; {shown}{', ...' if len(self.blocks) > 8 else ''}{where})"
 
     def _repr_latex_(self) -> str:
         body = sp.latex(self.expr)

@@ -43,7 +43,7 @@ _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "neg": lambda a: -a, "pow": lambda a, b: a**b,
     "min": min, "max": max, "abs": abs, "sign": _sign, "heaviside": lambda x: (_sign(x) + 1) / 2,
     "logistic": lambda x: 1 / (1 + mp.exp(-x)), "softplus": lambda x: mp.log1p(mp.exp(x)),
-    "logcosh": lambda x: mp.log1p(2 * mp.sinh(x / 2) ** 2), "sech": mp.sech,
+    "logcosh": lambda x: mp.log1p(2 * mp.sinh(x / 2) ** 2), "tanh_slope": lambda x: mp.sech(x) ** 2,
     "logistic_slope": lambda x: mp.exp(-abs(x)) / (1 + mp.exp(-abs(x))) ** 2,
     "asin_slope": lambda x: 1 / mp.sqrt((1 - x) * (1 + x)),
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,

@@ -9,10 +9,10 @@ import math
 from functools import partial
 
 from minidyn.compiler import jit
-from minidyn.kernels.vectormath import exp, expm1, log1p, sech
+from minidyn.kernels.vectormath import exp, expm1, log1p
 
 __all__ = [
-    "asin_slope", "heaviside", "logcosh", "logistic", "logistic_slope", "maximum", "minimum", "sech", "sign",
+    "asin_slope", "heaviside", "logcosh", "logistic", "logistic_slope", "maximum", "minimum", "sign",
     "softplus",
 ]  # fmt: skip
 

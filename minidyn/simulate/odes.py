@@ -32,6 +32,14 @@ _SMALL = 100  # numbers in a state: beyond, linear systems of three times the si
 _ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
 
 
+def distinct(start: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """The different rows of the starting points, and which of them each one is."""
+    if len(start) == 1:
+        return start.copy(), np.zeros(1, np.intp)
+    points, which = np.unique(start, axis=0, return_inverse=True)
+    return np.ascontiguousarray(points), which.ravel()
+
+
 Watch = Callable[["OdeEngine", NDArray[np.bool_]], NDArray[np.bool_]]
 
 
@@ -39,9 +47,7 @@ class OdeEngine(FlowPaths):
     """A flow without noise; equal starting points are integrated once."""
 
     def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int, threads: int):
-        points, self.which = np.unique(start, axis=0, return_inverse=True)
-        self.points = np.ascontiguousarray(points)
-        self.which = self.which.ravel()
+        self.points, self.which = distinct(start)
         super().__init__(flow, self.points, len(self.points), threads)
         self.field, self.retract, self.fns = flow.pointers
         self.method, self.rtol, self.atol, self.end = method, rtol, atol, steps + 0.5
@@ -66,11 +72,12 @@ class OdeEngine(FlowPaths):
         self.numbers = 1.0 / (t.estimate + 1.0), limit
         if flow.together is None:
             self.loop = advance_explicit.one_by_one
-            self.system = *flow.pointers, *method, Known(1), flow.size, flow.columns
+            self.system = *flow.pointers, *method, Known(1), flow.size, flow.size, flow.columns
         else:
             lanes = flow.in_lanes and len(self.points) >= _FEW
             self.loop = advance_explicit if lanes else advance_explicit.one_by_one
-            self.system = *flow.together, *method, Known(0), Known(flow.size), Known(flow.columns)
+            wide = flow.size if flow.in_lanes else 8 * -(-flow.size // 8)
+            self.system = *flow.together, *method, Known(0), *map(Known, (flow.size, wide, flow.columns))
 
     def slice(self, wanted: int) -> int:
         return wanted
@@ -141,6 +148,9 @@ class OdeEngine(FlowPaths):
 
     def _show(self, target: float, only: int | None = None) -> None:
         t = self.tableau
+        if only is None and not self.status.any() and (self.rows[:, row.NOW] == target).all():
+            self.shown[...] = self.points  # the end: nothing lies inside a step
+            return
 
         def work(first: int, last: int) -> None:
             show(
@@ -183,10 +193,10 @@ class ScipyEngine(FlowPaths):
     def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int):
         from scipy import integrate  # slow to import, and few runs need it
 
-        points, self.which = np.unique(start, axis=0, return_inverse=True)
-        self.points, self.which = np.ascontiguousarray(points), self.which.ravel()
-        super().__init__(flow, self.points, len(self.points), 1)
-        self.shown = self.points.copy()
+        self.points, self.which = distinct(start)
+        points = self.points
+        super().__init__(flow, points, len(points), 1)
+        self.shown = points.copy()
         self.retract, self.fns = flow.pointers[1:]
         options: dict[str, Any] = {"rtol": max(rtol, 100 * np.finfo(float).eps), "atol": atol}
         if method in ("Radau", "BDF", "LSODA") and flow.jacobian is not None:

@@ -86,8 +86,8 @@ def factor(error, power):
 
 @jit(fma=True, thorough=True)
 def carry(
-    field, retract, fns, attempt, error_of, stages, moves, size, columns, todo, first, last, points, starts, slopes,
-    rows, status, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
+    field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, first, last, points, starts,
+    slopes, rows, status, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Make up to so many attempts at a step with the paths todo[first] .. todo[last-1], each until it passes `target`.
 
@@ -97,50 +97,49 @@ def carry(
     """
     for lane in lanes(last - first):
         path = todo[first + lane]
-        w = np.empty(size)
-        w0 = np.empty(size)
-        trial = np.empty(size)
-        near = np.empty(size)
+        w = np.zeros(wide)
+        w0 = np.zeros(wide)
+        trial = np.zeros(wide)
+        near = np.zeros(wide)
         f = np.zeros((size, columns))
-        K = np.empty((stages, size))
-        done = np.empty((stages, size))
+        K = np.zeros((stages, wide))
+        done = np.zeros((stages, size))
         done0 = np.empty(size)
         for i in range(size):
             w[i] = points[path, i]
             w0[i] = w[i]
             done0[i] = w[i]
-            for j in range(stages):
-                K[j, i] = 0.0
-                done[j, i] = 0.0
+        here, slope = w[0:size], K[stages - 1][0:size]
         now = rows[path, NOW]
         h = rows[path, H]
         past, length, latest = rows[path, PAST], rows[path, SPAN], rows[path, LATEST]
         steady, stiff, crawl, count = rows[path, STEADY], rows[path, STIFF], rows[path, CRAWL], rows[path, ATTEMPTS]
         mode = 0.0 * now
         arrived = 0.0 * now
-        code = field(fns, w, now, hp, c, d, nz, fp, K[stages - 1], f) + 0 * path
+        code = field(fns, here, now, hp, c, d, nz, fp, slope, f) + 0 * path
         if some(not h > 0.0):
-            slope = K[stages - 1]
-            fresh = first_step(field, fns, w, slope, now, end, power, rtol, atol, trial, near, hp, c, d, nz, fp, f)
+            fresh = first_step(
+                field, fns, here, slope, now, end, power, rtol, atol, trial[0:size], near[0:size], hp, c, d, nz, fp, f,
+            )  # fmt: skip
             h = h if h > 0.0 else fresh
         stale = 0.0 * now
         turn = 0
         while turn < attempts and some(now < target and code == 0 and mode == 0.0):
             turn += 1
             if moves and some(stale > 0.0):
-                code = worse(code, field(fns, w, now, hp, c, d, nz, fp, K[stages - 1], f))
+                code = worse(code, field(fns, here, now, hp, c, d, nz, fp, slope, f))
                 stale = 0.0 * now
             going = 1.0 if now < target and code == 0 and mode == 0.0 else 0.0
-            for i in range(size):
+            for i in range(wide):
                 w0[i] = w[i]
                 K[0, i] = K[stages - 1, i]
             ends = now + h * (1.0 + 1e-10) >= end
             step = end - now if ends else h
-            fails = attempt(field, fns, w0, K, trial, near, f, now, step, hp, c, d, nz, fp) + 0 * path
+            fails = attempt(field, fns, size, w0, K, trial, near, f, now, step, hp, c, d, nz, fp) + 0 * path
             if columns > 0:  # noise, where there was none
                 for i in range(size):
                     fails = worse(fails, 4 if abs(f[i, 0]) > 0.0 else 0)
-            error = error_of(K, step, w0, trial, rtol, atol)
+            error = error_of(K, size, step, w0, trial, rtol, atol)
             error = error if error < _FAR and fails == 0 else _FAR
             good = 1.0 if going > 0.0 and error <= 1.0 else 0.0
             bad = going - good
@@ -163,10 +162,10 @@ def carry(
             code = worse(code, worse(fails, 4) if lost else 0)
             code = worse(code, 4 if crawl > _LONG else 0)
             mode = 1.0 if stiff >= _STIFF_STEPS else mode
-            here = now + step
-            here = end if ends else here
-            now = here if good > 0.0 else now
-            for i in range(size):
+            later = now + step
+            later = end if ends else later
+            now = later if good > 0.0 else now
+            for i in range(wide):
                 w[i] = trial[i] if good > 0.0 else w[i]
                 K[stages - 1, i] = K[0, i] if bad > 0.0 else K[stages - 1, i]
             there = 1.0 if good > 0.0 and now >= target else 0.0
@@ -177,7 +176,7 @@ def carry(
                         done[j, i] = K[j, i] if there > 0.0 else done[j, i]
                 arrived = max(arrived, there)
             if moves:
-                back, moved = put_back(retract, fns, w, near, rtol, atol, hp, c, d, nz, fp)
+                back, moved = put_back(retract, fns, here, near[0:size], rtol, atol, hp, c, d, nz, fp)
                 code = worse(code, back if good > 0.0 else 0)
                 stale = 1.0 if moved and good > 0.0 else 0.0
         status[path] = code

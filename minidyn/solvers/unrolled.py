@@ -8,14 +8,15 @@ from typing import Any
 from minidyn.kernels import Source
 from minidyn.solvers.tableaus import TABLEAUS
 
-_ATTEMPT = "field, fns, w0, K, trial, near, f, k, step, hp, c, d, nz, fp"
-_ERROR = "K, step, w, v, rtol, atol"
+_ATTEMPT = "field, fns, size, w0, K, trial, near, f, k, step, hp, c, d, nz, fp"
+_ERROR = "K, size, step, w, v, rtol, atol"
 
 
 @cache
 def unrolled(name: str) -> tuple[Any, Any]:
     """`attempt` and `error_of` of the method with this name.
 
+    Arrays may be longer than the `size` numbers of a state, with zeros after them.
     attempt(...) : the stages of a step of length `step` from w0 at the clock k, whose slope is K[0]; `trial` becomes
         the new point, K[-1] its slope, `near` the point of the stage before; returns a status code.
     error_of(...) : the error of that step from w to v in units of the tolerance; where a method has two estimates,
@@ -29,7 +30,8 @@ def unrolled(name: str) -> tuple[Any, Any]:
         lines += ["for i in range(w0.shape[0]):", f"    trial[i] = w0[i] + step * ({_sum(t.a[stage, :stage])})"]
         if stage == t.stages - 2:
             lines.append("    near[i] = trial[i]")
-        found = f"field(fns, trial, k + {float(t.c[stage])!r} * step, hp, c, d, nz, fp, K[{stage}], f)"
+        clock = f"k + {float(t.c[stage])!r} * step"
+        found = f"field(fns, trial[0:size], {clock}, hp, c, d, nz, fp, K[{stage}][0:size], f)"
         lines.append(f"code = {found if stage == 1 else f'worse(code, {found})'}")
     src.add("attempt", _ATTEMPT, [*lines, "return code"], "the stages of one step", fma=True)
     first, second = _sum(t.e[0]), _sum(t.e[1])
@@ -38,7 +40,7 @@ def unrolled(name: str) -> tuple[Any, Any]:
         "    scale = 1.0 / (atol + rtol * max(abs(w[i]), abs(v[i])))", f"    a = ({first}) * scale",
         *([f"    b = ({second}) * scale"] if second else []), "    first += a * a",
         *(["    second += b * b"] if second else []), "both = first + 0.01 * second",
-        "return abs(step) * first / sqrt(both * w.shape[0]) if both > 0.0 else both",
+        "return abs(step) * first / sqrt(both * size) if both > 0.0 else both",
     ]  # fmt: skip
     src.add("error_of", _ERROR, lines, "the error of a step in units of the tolerance", fma=True)
     module = src.load()

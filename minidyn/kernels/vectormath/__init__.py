@@ -10,13 +10,13 @@ from typing import Any
 
 from minidyn.compiler.cache import load_module
 from minidyn.kernels.vectormath.circle import acos, asin, atan, cos, sin, tan
-from minidyn.kernels.vectormath.exponential import cosh, exp, expm1, sech, sinh, tanh
+from minidyn.kernels.vectormath.exponential import cosh, exp, expm1, sinh, tanh, tanh_slope
 from minidyn.kernels.vectormath.gauss import erf
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 __all__ = [
-    "acos", "asin", "atan", "cos", "cosh", "elementwise", "erf", "exp", "expm1", "log", "log1p", "pow", "sech", "sin",
-    "sinh", "tan", "tanh",
+    "acos", "asin", "atan", "cos", "cosh", "elementwise", "erf", "exp", "expm1", "log", "log1p", "pow", "sin",
+    "sinh", "tan", "tanh", "tanh_slope",
 ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 `exp(x) = 2^k (1 + p)` with `k` the whole number nearest to `x/log 2` and `p = expm1(x - k log 2)`, a polynomial.
 The power of two is applied as two factors `s t`, so that results may be subnormal and the largest do not
-overflow too early. tanh and sech share nearly all: where a kernel needs both, LLVM computes it once.
+overflow too early. tanh and its slope share nearly all: where a kernel needs both, LLVM computes it once.
 """
 
 from __future__ import annotations
@@ -147,20 +147,25 @@ def quotient(top, v, c):
 
 
 @inline
-def tanh(x):
-    """The hyperbolic tangent; beyond 1 its distance from 1 is what is computed."""
+def tanh_parts(x):
+    """(far, y): tanh|x| is y near zero, and 1 - y from 1/2 on."""
     _, v, q, _, _ = hyperbolic_parts(x)
-    far = abs(x) > 1.0
-    top = v + (1.0 - q)
-    y = quotient(2.0 * q if far else top, v, 1.0 + q)
+    far = abs(x) > 0.5493
+    return far, quotient(2.0 * q if far else v + (1.0 - q), v, 1.0 + q)
+
+
+@inline
+def tanh(x):
+    """The hyperbolic tangent; from 1/2 on its distance from 1 is what is computed."""
+    far, y = tanh_parts(x)
     return math.copysign(1.0 - y if far else y, x)
 
 
 @inline
-def sech(x):
-    """`1/cosh(x)`, without overflow."""
-    p, v, q, s, t = hyperbolic_parts(x)
-    return (quotient(2.0 + 2.0 * p, v, 1.0 + q) * t) * s
+def tanh_slope(x):
+    """`1 - tanh(x)^2 = 1/cosh(x)^2`, which keeps its digits where the tangent is 1 to all of its own."""
+    far, y = tanh_parts(x)
+    return (y + y) - y * y if far else 1.0 - y * y
 
 
 @inline

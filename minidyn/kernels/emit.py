@@ -238,7 +238,7 @@ class Emitter:
             name = self._name(f"e{n.id}")
             bound[n.id] = name
             return [f"{name} = {text}", f"t{n.id}[{self._slot(self.arrays[n.id])}] = {name}"]
-        if len(users) == 1 and self.place[users[0].id] is block and len(text) < 60:
+        if len(users) == 1 and self.place[users[0].id] is block and _length(text) < 60:
             bound[n.id] = "\0" + text  # used once, here: written inline
             self._inline[n.id] = self._precedence(n)
             return []
@@ -332,6 +332,11 @@ class Emitter:
     def _address(self, n: Node) -> str:
         array, offset, strides = n.data
         return self.read(array, self._position(offset, strides))
+
+
+def _length(text: str) -> int:
+    """Of a text without its digits: sizes and strides do not decide where it is broken."""
+    return len(re.sub(r"\d", "", text))
 
 
 def _power(x: str, n: int) -> str:

@@ -194,9 +194,9 @@ def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         "    for lane in lanes(min(64, paths - 64*block)):", f"        out = np.empty({size})",
         "        noisy_grad(s, c, d, nz, z, index, used, lane, out)",
         *(["        add_gaussian(s, c, d, nz, z, lane, out)"] if gaussian else []),
-        *["        " + line for line in rule_lines],
-        "        total = 0.0", f"        for q in range({size}):", "            total += abs(s[q*64 + lane])",
-        "        ok[lane] = ok[lane] + (1.0 if total < np.inf else 0.0)",
+        "        lost = 0.0", *["        " + line for line in rule_lines],
+        f"            lost = lost + s[({p.var})*64 + lane] * 0.0",
+        "        ok[lane] = ok[lane] + (1.0 if lost == 0.0 else 0.0)",
     ]  # fmt: skip
     own = "n * 64" if bound.picks else "1"
     before = [

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from minidyn import derivatives
 from minidyn.errors import FlowError, InputError
 from minidyn.graph import SAMPLE, Graph, Index, Node
-from minidyn.kernels import Source, coordinate, store
+from minidyn.kernels import Source, apart, coordinate, store
 from minidyn.loss import Loss, mean
 
 _FEW = 12  # up to this many samples are picked without a permutation in memory
@@ -396,25 +396,11 @@ class BoundNoise:
 
 
 def _refuse_overlap(pairs: list[tuple[Node, Node]]) -> None:
-    if not _apart(pairs):
+    if not apart(pairs):
         raise FlowError(
             "the model reads the same parameters through differently shaped sums; "
             "write them with sums over the same index range, or as separate symbols."
         )
-
-
-def _apart(pairs: list[tuple[Node, Node]]) -> bool:
-    """Whether the elements touch different entries, by listing them."""
-    seen: set[int] = set()
-    for element, _ in pairs:
-        _, offset, strides = element.data
-        entries = np.array([offset])
-        for index, stride in strides:
-            entries = (entries[:, None] + stride * np.arange(index.size)[None, :]).ravel()
-        if seen & set(entries.tolist()):
-            return False
-        seen |= set(entries.tolist())
-    return True
 
 
 def _along(stores: list[Node], direction: str) -> list[Node]:

@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minidyn.compiler import cache
 from minidyn.graph import Graph, Index, Node
 from minidyn.kernels.emit import Emitter, store
@@ -83,10 +86,25 @@ class Source:
 def store_gradient(graph: Graph, pairs: Sequence[tuple[Node, Node]], array: str, size: int,
                    ) -> tuple[list[str], list[Node]]:  # fmt: skip
     """Stores for (element, derivative) pairs into `array`, and the lines that must run before them."""
-    simple = len({n.data for n, _ in pairs}) == len(pairs) == size and all(not n.data[2] for n, _ in pairs)
+    simple = apart(pairs) and sum(entries(n).size for n, _ in pairs) == size
     stores = [store(graph, d, array, n.data[1], n.data[2], add=not simple) for n, d in pairs]
     before = [] if simple else [f"for q in range({size}):", f"    {array}[q] = 0.0"]
     return before, stores
+
+
+def entries(element: Node) -> NDArray[np.int64]:
+    """The places in its array that an element stands for: one for each turn of the loops that number it."""
+    _, offset, strides = element.data
+    places = np.array([offset])
+    for index, stride in strides:
+        places = (places[:, None] + stride * np.arange(index.size)[None, :]).ravel()
+    return places
+
+
+def apart(pairs: Sequence[tuple[Node, Node]]) -> bool:
+    """Whether the elements of (element, derivative) pairs touch different entries."""
+    touched = np.concatenate([entries(element) for element, _ in pairs])
+    return len(np.unique(touched)) == len(touched)
 
 
 def coordinate(size: int) -> Index:

@@ -25,6 +25,7 @@ PER_LOG2 = 1.4426950408889634
 LOG2_HIGH = 0.693147180559663  # 42 bits, so that its product with k is exact
 LOG2_LOW = 2.8235290563031577e-13
 _LIMIT = 800.0  # beyond, exp is 0 or inf in any case
+_CAP, _GONE = 708.0, 354.0  # up to there exp is finite
 
 
 @inline
@@ -148,24 +149,34 @@ def quotient(top, v, c):
 
 @inline
 def tanh_parts(x):
-    """(far, y): tanh|x| is y near zero, and 1 - y from 1/2 on."""
-    _, v, q, _, _ = hyperbolic_parts(x)
-    far = abs(x) > 0.5493
-    return far, quotient(2.0 * q if far else v + (1.0 - q), v, 1.0 + q)
+    """(m, d, 1/d): `m = exp(2|x|) - 1`, `d = m + 2`, both finite. k starts late, so that small m keep their digits."""
+    v = 2.0 * abs(x)
+    v = _CAP if v > _CAP else v
+    shifted = (v * PER_LOG2 - 0.25) + WHOLE
+    k = shifted - WHOLE
+    s = _U((np.float64(shifted).view(_U) << _U(52)) + ONE).view(np.float64)
+    p, _ = rise_series((v - k * LOG2_HIGH) - k * LOG2_LOW)
+    d = p * s + (s + 1.0)
+    return p * s + (s - 1.0), d, 1.0 / d
 
 
 @inline
 def tanh(x):
-    """The hyperbolic tangent; from 1/2 on its distance from 1 is what is computed."""
-    far, y = tanh_parts(x)
-    return math.copysign(1.0 - y if far else y, x)
+    """The hyperbolic tangent, `m/(m + 2)`; the quotient is corrected by its remainder, and by what d lost."""
+    m, d, inverse = tanh_parts(x)
+    y = m * inverse
+    return math.copysign(y + ((m - y * d) - y * (m - (d - 2.0))) * inverse, x)
 
 
 @inline
 def tanh_slope(x):
-    """`1 - tanh(x)^2 = 1/cosh(x)^2`, which keeps its digits where the tangent is 1 to all of its own."""
-    far, y = tanh_parts(x)
-    return (y + y) - y * y if far else 1.0 - y * y
+    """`1 - tanh(x)^2 = 1/cosh(x)^2 = 2 c - c^2` with `c = 1 - tanh|x|`, to the last digits where the tangent is one.
+
+    Zero from |x| = 354 on, where it is below 1e-306.
+    """
+    _, d, inverse = tanh_parts(x)
+    c = 2.0 * (inverse + (1.0 - d * inverse) * inverse)
+    return 0.0 if abs(x) > _GONE else (c + c) - c * c
 
 
 @inline

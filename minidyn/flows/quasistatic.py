@@ -343,7 +343,10 @@ class QuasistaticFlow(Flow):
     def explain(self, code: int) -> str:
         return {
             2: "the point is not on the manifold of minima; start from manifold.project(w).",
-            3: "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before.",
+            3: (
+                "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before, or "
+                "resolve smaller curvatures with Manifold(loss, gap=...)."
+            ),
             5: (
                 f"the minimum is unstable for {self.map.rule} (the linearized map has an eigenvalue outside the "
                 "unit circle); lower lr or start where the loss is flatter."

@@ -165,8 +165,8 @@ class SubquadraticFlow(Flow):
     def closed_form(self) -> OrbitForm:
         """The amplitude's equation and the centre's drift in the coordinates of the manifold's chart.
 
-        Raises FlowError without a chart, for rules that are not linear in gradient and momentum, and for valleys that
-        are not symmetric about the chart.
+        Accumulators, as of RMSProp and Adam, come with equations of their own. Raises FlowError without a chart, for
+        rules that are not odd and smooth in gradient and momenta, and for valleys that lean to a side of the chart.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y, s = sp.symbols("x y s")

@@ -23,6 +23,14 @@ def bounded(theta, g, m, *, lr, beta=0.6):
     return theta - lr * m / sp.sqrt(1 + m**2), m
 
 
+@md.rule
+def squared(theta, g, m, v, *, lr, beta=0.3, decay=0.99, eps=0.1):
+    """A rule of our own whose accumulator follows the momentum, which alternates, instead of the gradient."""
+    m = beta * m + (1 - beta) * g
+    v = decay * v + (1 - decay) * m**2
+    return theta - lr * m / (sp.sqrt(v) + eps), m, v
+
+
 RULES = {
     "GD": md.GD(1.5),
     "heavy ball": md.SGD(1.2, momentum=0.4),
@@ -106,6 +114,7 @@ ADAPTIVE = {
     "RMSProp": md.RMSProp(0.5, beta2=0.99, eps=0.1),
     "Adam": md.Adam(1.5, beta1=0.5, beta2=0.995, eps=0.1),
     "bounded": bounded(lr=1.5),
+    "squared momenta": squared(lr=1.0),
 }
 LATE = 10**7  # bias corrections are over
 

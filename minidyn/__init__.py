@@ -46,6 +46,7 @@ from minidyn.loss import Loss, vector
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
+from minidyn.regime import Regime, regime
 from minidyn.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
 from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy, scaling_study
 from minidyn.simulate import simulate
@@ -75,10 +76,10 @@ __all__ = [
     "ErrorRow", "Escape", "ExpressionError", "Flatness", "Flow", "FlowError", "GaussianNoise", "GradientFlow",
     "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold", "ManifoldError", "Map", "Minibatch",
     "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise", "OrderFit", "QuasistaticFlow",
-    "RMSProp", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
+    "RMSProp", "Regime", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
     "SolverError", "Stability", "StabilityDiagram", "Status", "StochasticModifiedFlow", "SubquadraticFlow",
     "SymbolicFlow", "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model",
-    "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
+    "regime", "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
 ]  # fmt: skip
 
 

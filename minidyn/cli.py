@@ -21,6 +21,7 @@ import typer
 
 if TYPE_CHECKING:
     from minidyn.compare import Comparison
+    from minidyn.flows.base import Flow
     from minidyn.library import Model
 
 
@@ -216,10 +217,21 @@ def derive(
     latex: Annotated[bool, typer.Option("--latex", help="Equations in LaTeX.")] = False,
     debug: _Debug = False,
 ) -> None:
-    """Print the equations of a model's flows, with their assumptions and sources."""
+    """Print the equations of a model's flows, with their assumptions, their validity at its start, and sources."""
     from minidyn.library import load_model
 
-    typer.echo("\n\n".join(flow.describe(latex=latex) for flow in load_model(model).flows()))
+    chosen = load_model(model)
+    typer.echo("\n\n".join(_described(flow, chosen.w0, latex) for flow in chosen.flows()))
+
+
+def _described(flow: Flow, w0: Any, latex: bool) -> str:
+    """A flow's description at a start; without a place where it has no state there."""
+    from minidyn.errors import MinidynError
+
+    try:
+        return flow.describe(latex, flow.start(w0))
+    except MinidynError:
+        return flow.describe(latex)
 
 
 @app.command("who-wins")

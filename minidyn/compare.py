@@ -17,6 +17,7 @@ from minidyn.flows.base import Flow
 from minidyn.laws import DISTANCES, LawRow, distances
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
+from minidyn.regime import regime
 from minidyn.simulate import seed_key, simulate
 from minidyn.simulate.checkpoint import stored_seed
 from minidyn.simulate.progress import Bar
@@ -171,6 +172,8 @@ class Comparison:
                     lines.append(f"  {name}: sup distance of means {d['sup']:.2g}, rms {d['rms']:.2g}")
             lines += [_law_line(laws) for (_, flow), laws in self._last_laws.items() if flow == label]
         lines += ["", *(f"{label}: {run.describe_status()}" for label, run in self.runs.items())]
+        if self.meta.get("remark"):
+            lines.append(f"remark: at the end {self.meta['remark']}")
         walls = ", ".join(f"{label} {run.meta['wall_seconds']:.2f} s" for label, run in self.runs.items())
         lines.append(f"wall time: {walls}")
         return "\n".join(lines)
@@ -230,6 +233,9 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     checkpoint : a folder in which every run keeps its own checkpoint (see `simulate`).
     rows : steps shown in the table.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
+    Beside flows of centres the summary remarks where the map does not end in the period-two oscillation that they
+    describe (see `regime`).
+
     Raises InputError for arguments that do not fit, FlowError or ManifoldError where a flow does not exist.
 
     >>> import sympy as sp, minidyn as md
@@ -270,9 +276,10 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     runs, flows = _common(runs, flows)
     projected = any(isinstance(f, QuasistaticFlow) for f in flows)
     times = _pick(len(runs[labels[0]].steps), 4 * rows + 1)
-    ahead = None
+    ahead, remark = None, ""
     if any(f.centred for f in flows):
         ahead = _ahead(system, w0, steps, first_step, common)
+        remark = regime(system, np.atleast_2d(w0)[0], steps, first_step=first_step).remark
     quantities = _quantities(system, runs, times, projected, observe, ahead)
     paired = {
         label: coupled and (flow.couples and runs[label].paths == paths)
@@ -288,7 +295,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     meta = {
         "map": repr(system), "flows": [f.name for f in flows], "seed": str(entropy), "paths": paths, "steps": steps,
         "coupled": any(paired.values()), "paired": paired, "projected": projected, "lr": system.lr(),
-        "centred": ahead is not None,
+        "centred": ahead is not None, "remark": remark,
     }  # fmt: skip
     return Comparison(runs, quantities, first.steps[times], first.time[times], errors, meta, system.loss)
 

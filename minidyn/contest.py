@@ -20,6 +20,7 @@ from minidyn.flows.base import Flow
 from minidyn.library import FLOWS, load_model
 from minidyn.loss import Loss
 from minidyn.maps import Map
+from minidyn.regime import regime
 from minidyn.rules import GD, SGD, Adam, RMSProp, Rule
 from minidyn.simulate import simulate
 
@@ -72,6 +73,7 @@ def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]
     steps = steps or (_TANH_STEPS if network else model.steps)
     mid = midpoints(system, model.w0, steps)
     drift = float(np.linalg.norm(mid - mid[0], axis=1).max())
+    remark = regime(system, model.w0, steps).remark
     out = []
     for contestant in (c for c in CONTESTANTS if c in FLOWS):
         began = time.perf_counter()
@@ -79,6 +81,8 @@ def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]
             path, note = centres(FLOWS[contestant](system), model.w0, steps, rtol)
         except MinidynError as error:
             path, note = np.full_like(mid, np.nan), str(error)
+        if remark and FLOWS[contestant].centred:
+            note = "; ".join(filter(None, [note, f"at the end {remark}"]))
         gap = np.linalg.norm(path - mid, axis=1)
         alive = np.isfinite(gap)
         kept = gap[alive] if alive.any() else np.array([np.nan])

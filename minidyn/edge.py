@@ -14,6 +14,7 @@ from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
+from minidyn.regime import Regime, regime
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import whole
 
@@ -31,12 +32,14 @@ class EdgeRun:
     threshold : `2/lr`.  distance : `sharpness - threshold`, positive beyond the edge.
     amplitude : label -> half the distance of successive iterates of the map, `|d|` of rod and subquadratic flow,
         `sqrt(tr S)` of the central flow.
+    regime : what the map does at the end; its remark, if there is one, ends the summary.
     """
 
     steps: NDArray[np.int64]
     sharpness: Floats
     threshold: float
     amplitude: dict[str, Floats]
+    regime: Regime | None = None
 
     @property
     def distance(self) -> Floats:
@@ -53,7 +56,9 @@ class EdgeRun:
             for i in chosen
         ]  # fmt: skip
         widths = [max(len(r[c]) for r in table) for c in range(len(head))]
-        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in table)
+        lines = ["  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in table]
+        remark = self.regime.remark if self.regime else ""
+        return "\n".join([*lines, f"remark: at the end {remark}"] if remark else lines)
 
 
 def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int | None = None, first_step: int = 1,
@@ -103,7 +108,8 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     amplitude = {system.rule.name: found[1]}
     for flow in flows:
         amplitude[flow.name] = _predicted(flow, w0, saves, rtol, atol)
-    return EdgeRun(saves, found[0] * threshold, threshold, amplitude)
+    end = regime(system, w0, steps, first_step=first_step)
+    return EdgeRun(saves, found[0] * threshold, threshold, amplitude, end)
 
 
 def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]:

@@ -101,6 +101,8 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
     text, latex = flow.describe(), flow.describe(latex=True)
     assert repr(flow.map.rule) in text and flow.reference in text and "$" not in text
     assert latex.count("$") >= 2 and latex.count("$") % 2 == 0
+    valid = next(line for line in flow.describe(w=w).splitlines() if line.startswith("valid: "))
+    assert np.isnan(flow.validity(w)) or valid.endswith(f" it is {flow.validity(w):.3g}")
     assert repr(flow) == f"{type(flow).__name__}({flow.map!r})"
     assert flow._repr_markdown_()
 

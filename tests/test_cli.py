@@ -137,10 +137,11 @@ def test_models_lists_the_library(minidyn):
 
 
 def test_derive_prints_the_flow(minidyn):
-    """`minidyn derive` prints equations, assumptions and reference of each flow, on request in LaTeX."""
-    flow = md.load_model("valley").flows()[0]
-    assert minidyn("derive", "valley")[:2] == (0, flow.describe() + "\n")
-    assert minidyn("derive", "valley", "--latex")[:2] == (0, flow.describe(latex=True) + "\n")
+    """`minidyn derive` prints equations, assumptions, validity at the start and reference, on request in LaTeX."""
+    model = md.load_model("valley")
+    (flow,) = model.flows()
+    assert minidyn("derive", "valley")[:2] == (0, flow.describe(w=model.w0) + "\n")
+    assert minidyn("derive", "valley", "--latex")[:2] == (0, flow.describe(latex=True, w=model.w0) + "\n")
 
 
 def test_cache_can_be_looked_at_and_cleared(minidyn, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The period-two orbit on a chart, in symbols: against literal iterations of the map and the published formulas."""
 
+import re
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -12,6 +14,23 @@ x, y, s = sp.symbols("x y s")
 lr, momentum = sp.Symbol("lr", positive=True), sp.Symbol("momentum", positive=True)
 LOGCOSH = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
 CHART = md.Manifold(LOGCOSH, chart={x: s, y: 0}, coordinates=[s])
+
+
+@md.rule
+def bounded(theta, g, m, *, lr, beta=0.6):
+    """A rule of our own without accumulators: a bounded step along an average."""
+    m = beta * m + (1 - beta) * g
+    return theta - lr * m / sp.sqrt(1 + m**2), m
+
+
+@md.rule
+def squared(theta, g, m, v, *, lr, beta=0.3, decay=0.99, eps=0.1):
+    """A rule of our own whose accumulator follows the momentum, which alternates, instead of the gradient."""
+    m = beta * m + (1 - beta) * g
+    v = decay * v + (1 - decay) * m**2
+    return theta - lr * m / (sp.sqrt(v) + eps), m, v
+
+
 RULES = {
     "GD": md.GD(1.5),
     "heavy ball": md.SGD(1.2, momentum=0.4),
@@ -91,13 +110,50 @@ def test_rates_give_the_known_thresholds():
     assert sp.simplify(nesterov[0] - lr * (1 + 2 * momentum) / (1 + momentum)) == 0
 
 
+ADAPTIVE = {
+    "RMSProp": md.RMSProp(0.5, beta2=0.99, eps=0.1),
+    "Adam": md.Adam(1.5, beta1=0.5, beta2=0.995, eps=0.1),
+    "bounded": bounded(lr=1.5),
+    "squared momenta": squared(lr=1.0),
+}
+LATE = 10**7  # bias corrections are over
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_orbits_of_rules_with_accumulators(name):
+    """Amplitude, and drift of the centre and of the accumulators, are the numerical subquadratic flow's to 1e-10, on
+    random points of the chart with random accumulators, beyond the edge and below it."""
+    rule = ADAPTIVE[name]
+    flow = md.SubquadraticFlow(md.Map(LOGCOSH, rule), manifold=CHART, first_step=LATE)
+    form, rng, moving = flow.closed_form(), np.random.default_rng(0), 0
+    adds = len(form.coordinates) - 1
+    for _ in range(10):
+        at = np.concatenate([rng.uniform(0.5, 3, 1), rng.uniform(0.2, 2, adds)])
+        here = dict(zip(form.coordinates, at, strict=True))
+        beyond = bool(form.threshold[0].subs(here).subs(form.values) > 0)
+        a = brentq(lambda a, at=at: form.residual(at, [a])[0], 1e-4, 50, xtol=1e-14) if beyond else 0.0
+        momentum = [] if name == "RMSProp" else [2 * at[0] * np.log(np.cosh(a)), 0.0]
+        z = np.concatenate([[at[0], 0.0], momentum, at[1:]])
+        orbit = flow.orbit(z)
+        assert abs(orbit.amplitude[1]) == pytest.approx(a, abs=1e-10)
+        drift = flow.drift(np.concatenate([z, orbit.amplitude]), k=LATE)
+        found = np.concatenate([drift[:1], drift[len(z) - adds : len(z)]])
+        np.testing.assert_allclose(form.centre(at, [a]), found, rtol=0, atol=1e-10)
+        moving += beyond
+    assert 3 <= moving < 10
+
+
 def test_orbits_that_do_not_close_are_refused():
     """A valley that leans to one side, a rule that is not linear, minima without a chart: a clear error each."""
     leaning = md.Loss((1 + x**2) * (y**2 / 2 + y**3 / 5), [x, y])
     with pytest.raises(md.FlowError, match="not symmetric"):
         orbit_form(md.Map(leaning, md.GD(0.1)), md.Manifold(leaning, chart={x: s, y: 0}, coordinates=[s]))
-    with pytest.raises(md.FlowError, match="not linear"):
-        orbit_form(md.Map(LOGCOSH, md.Adam(0.1)), CHART)
+    for rule in (md.Lion(0.1), md.AdamW(0.1), md.SGD(lr=0.1 / sp.Symbol("k"))):
+        with pytest.raises(md.FlowError, match="not odd and smooth"):
+            orbit_form(md.Map(LOGCOSH, rule), CHART)
+    turned = md.Loss((1 + (x + y) ** 2) * sp.log(sp.cosh(x - y)), [x, y])
+    with pytest.raises(md.FlowError, match="neither across the minima nor along them"):
+        orbit_form(md.Map(turned, md.RMSProp(0.1)), md.Manifold(turned, chart={x: s, y: s}, coordinates=[s]))
     with pytest.raises(md.FlowError, match="need a chart"):
         orbit_form(md.Map(LOGCOSH, md.GD(0.1)), md.Manifold(LOGCOSH))
 
@@ -111,3 +167,14 @@ def test_the_flow_says_its_equations_on_a_chart():
     assert "ds/dt = -2*s*log(cosh(delta))" in text
     assert "on the chart:" not in md.SubquadraticFlow(model.map).describe()
     assert flow.describe(latex=True).count("$") % 2 == 0
+
+
+def test_a_model_with_an_adaptive_rule_says_them_too(tmp_path):
+    """`minidyn derive` of the valley under RMSProp gives the amplitude implicitly, and the accumulators' equations."""
+    text = md.load_model("logcosh_valley").text
+    rule = '[rule]\nname = "RMSProp"\nlr = 0.05\neps = 0.1\n'
+    (tmp_path / "own.toml").write_text(re.sub(r"\[rule\]\n(.+=.+\n)+", rule, text).replace('"gradient", ', ""))
+    flow = next(f for f in md.load_model(tmp_path / "own.toml").flows() if isinstance(f, md.SubquadraticFlow))
+    assert "given implicitly by\n  -2*delta + lr*(s**2 + 1)*tanh(delta)/(eps + sqrt(" in flow.describe()
+    assert "dv_y/dt = " in flow.describe()
+    assert r"\mathrm{d}v_{y}/\mathrm{d}t" in flow.describe(latex=True)

@@ -233,8 +233,23 @@ class Flow:
         """A status code in words, with what to try."""
         return f"the field could not be evaluated (status {code})."
 
-    def describe(self, latex: bool = False) -> str:
-        """Equations, state, clock, assumptions, order and reference, as text or LaTeX."""
+    def validity(self, w: ArrayLike) -> float:
+        """The number that must be small for the theory to hold at a state (or point) `w`; `describe` says which it is.
+
+        NaN where no such number is known.
+        """
+        return float("nan")
+
+    def _here(self, w: ArrayLike | None) -> str:
+        """How the line on validity ends in a description at `w`."""
+        if w is None:
+            return ""
+        place = ", ".join(f"{v:.4g}" for v in np.ravel(w)[: min(self.dim, 6)])
+        return f"; at theta = [{place}{', ...' if self.dim > 6 else ''}] it is {self.validity(w):.3g}"
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference, as text or
+        LaTeX."""
         raise NotImplementedError
 
     def __repr__(self) -> str:

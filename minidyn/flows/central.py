@@ -315,13 +315,13 @@ class CentralFlow(Flow):
 
     # -- in words -------------------------------------------------------------------------------
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
+        """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
         >>> flow = md.CentralFlow(md.Map(md.Loss((1 + x**2) * y**2 / 2 - x, [x, y]), md.GD(0.5)))
-        >>> print(flow.describe(w=[3**0.5, 0.0]).splitlines()[-2][-7:])  # quadratic across: exact
-        is 0.00
+        >>> round(flow.validity([3**0.5, 0.0]), 12)  # quadratic across: exact
+        0.0
         """
         metric, state = ("sqrt(v) + eps", "(theta, v)") if len(self.owner) else ("1", "theta")
         if latex:
@@ -347,17 +347,19 @@ class CentralFlow(Flow):
             f"state: {state}, averaged over the oscillation; clock: t = lr k; noise: left out",
             "assumes: the oscillation averages out; third derivatives tell how it moves the sharpness",
             "order: leading order in the oscillation; fourth derivatives along it are neglected",
-            "validity: the change of curvature over the oscillation's length, relative, small" + self._validity(w),
+            "valid: the relative change of the critical curvature over the oscillation's length, small" + self._here(w),
             f"reference: {self.reference}",
         ])  # fmt: skip
 
-    def _validity(self, w: ArrayLike | None) -> str:
-        if w is None:
-            return ""
+    def validity(self, w: ArrayLike) -> float:
+        """How much the secant curvature over the oscillation's length `sqrt(S)` differs from the curvature, relatively.
+
+        At a state w (size,); zero where there is no oscillation.
+        """
         state = self.check(w)
         values, vectors = np.linalg.eigh(self.oscillation(state))
         if not values[-1] > 0.0:
-            return "; here there is no oscillation"
+            return 0.0
         u, size, theta = vectors[:, -1], np.sqrt(values[-1]), state[: self.dim]
         secant = u @ (self.loss.grad(theta + size * u) - self.loss.grad(theta - size * u)) / (2 * size)
-        return f"; here it is {abs(secant / (u @ self.loss.hvp(theta, u)) - 1.0):.2f}"
+        return float(abs(secant / (u @ self.loss.hvp(theta, u)) - 1.0))

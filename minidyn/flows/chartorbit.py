@@ -12,7 +12,9 @@ centre's speed for the drift): with the rule's gains at the frequencies -1 and 1
 
     g_o(theta(s), d) = 2 d / lr_odd        ds/dt = -(theta'^T theta')^-1 theta'^T g_e(theta(s), d) lr_even / lr
 
-GD: lr_odd = lr_even = lr.  Heavy ball: lr_odd = lr / (1 + beta), lr_even = lr / (1 - beta).
+GD: lr_odd = lr_even = lr.  Heavy ball: lr_odd = lr / (1 + beta), lr_even = lr / (1 - beta). Rules with accumulators are
+not linear; where every parameter lies either across the minima or along them, each has its own equations (`parity`),
+with the accumulators as further variables: RMSProp across, `lr g / (sqrt(beta2 v + (1 - beta2) g^2) + eps) = 2 d`.
 Source: Ma, Kunin, Wu, Ying, *Beyond the quadratic approximation* (2022), section 4.
 """
 
@@ -26,8 +28,10 @@ import sympy as sp
 
 from minidyn.charts import Chart, tidy
 from minidyn.errors import FlowError
+from minidyn.flows.parity import parity
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
+from minidyn.rules import _G, displacement
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,12 @@ class OrbitForm:
     """The equations of a period-two orbit on a chart; symbols are the chart's coordinates, `amplitudes` and `lr`, ...
 
     amplitudes : one symbol for each direction across the chart.  directions : (D, r), `delta = directions amplitudes`.
-    odd : (r) expressions that vanish on the orbit, `n . g_o - 2 |n|^2 a / lr_odd` for each direction n.
-    drift : (d) the centre's drift per unit of t as a function of coordinates and amplitudes.
-    threshold : (r, r) `H - 2 / lr_odd` in the directions: the orbit is born where an eigenvalue passes zero.
+    coordinates : the chart's, then the accumulators of every parameter that the rule has.
+    odd : (r) expressions that vanish on the orbit, `n . g_o - 2 |n|^2 a / lr_odd` for each direction n; with
+        accumulators the steps `-f_o - 2 a` themselves.
+    drift : (d) the drift of the coordinates per unit of t as a function of coordinates and amplitudes.
+    threshold : (r, r) slopes of `odd` in the amplitudes, `H - 2 / lr_odd` in the directions: the orbit is born where an
+        eigenvalue passes zero.
     solved : amplitudes as expressions in the coordinates where sympy could solve for them (positive branch), else None.
     """
 
@@ -73,7 +80,7 @@ class OrbitForm:
         show = in_latex if latex else str
         wrap = (lambda t: f"${t}$") if latex else (lambda t: "  " + t)
         if self.solved is None:
-            lines = ["the amplitude is given implicitly by", *(wrap(f"{show(_parity(e))} = 0") for e in self.odd)]
+            lines = ["the amplitude is given implicitly by", *(wrap(f"{show(_shorter(e))} = 0") for e in self.odd)]
         else:
             lines = [
                 "the amplitude is",
@@ -87,8 +94,8 @@ class OrbitForm:
 def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     """The subquadratic flow's equations on a chart of the minima.
 
-    Raises FlowError without a chart, for rules that are not linear in gradient and momentum, and where the
-    oscillation's centre leaves the chart.
+    Raises FlowError without a chart, for rules that are not odd and smooth in gradient and momenta, where the
+    oscillation's centre leaves the chart, and for accumulators of parameters neither across nor along the minima.
 
     >>> import sympy as sp, minidyn as md
     >>> x, y, s = sp.symbols("x y s")
@@ -100,7 +107,7 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     chart = manifold.chart
     if chart is None:
         raise FlowError("the orbit's equations need a chart: give Manifold(loss, chart={...}, coordinates=[...]).")
-    odd_rate, even_rate = rates(system)
+    linear = displacement(system.rule).linear and not system.rule.scheduled
     n = _normals(chart)
     count = n.cols
     names = ["delta"] if count == 1 else [f"delta_{i + 1}" for i in range(count)]
@@ -117,9 +124,16 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
             )
     lr = sp.Symbol("lr", positive=True)
     gram = (n.T * n).applyfunc(tidy)
-    equations = [tidy(e) for e in n.T * odd - 2 / odd_rate * gram * sp.Matrix(amplitudes)]
     metric = (slope.T * slope).applyfunc(tidy)
-    drift = -(metric.inv() * slope.T * even) * even_rate / lr
+    held: list[sp.Symbol] = []
+    if linear:
+        odd_rate, even_rate = rates(system)
+        equations = [tidy(e) for e in n.T * odd - 2 / odd_rate * gram * sp.Matrix(amplitudes)]
+        drift = list(-(metric.inv() * slope.T * even) * even_rate / lr)
+    else:
+        step, held, fed = _stepped(system, n, slope, odd, even)
+        equations = [-(n[:, a].T * step)[0] - 2 * gram[a, a] * amplitudes[a] for a in range(count)]
+        drift = [e / lr for e in [*(metric.inv() * slope.T * step), *fed]]
     still = {a: sp.S.Zero for a in amplitudes}
     threshold = sp.Matrix(count, count, lambda i, j: tidy(sp.diff(equations[i], amplitudes[j]).subs(still)))
     public = chart.public
@@ -127,10 +141,33 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     values |= {sp.Symbol(h, positive=True): float(v) for h, v in system.rule.hyper.items()}
     solved = _solve(equations, amplitudes)
     return OrbitForm(
-        list(chart.names), amplitudes, n.applyfunc(public), [public(e) for e in equations],
-        [public(tidy(e)) for e in drift], threshold.applyfunc(public),
+        [*chart.names, *held], amplitudes, n.applyfunc(public), [public(e) for e in equations],
+        [public(tidy(e) if linear else e) for e in drift], threshold.applyfunc(public),
         None if solved is None else [public(e) for e in solved], values,
     )  # fmt: skip
+
+
+def _stepped(system: Map, n: sp.Matrix, slope: sp.Matrix, odd: sp.Matrix, even: sp.Matrix,
+             ) -> tuple[sp.Matrix, list[sp.Symbol], list[sp.Expr]]:  # fmt: skip
+    """Steps of theta (D, 1) on the orbit, accumulators of every parameter, and what these change by in a step."""
+    known = parity(system.rule)
+    across = [any(e != 0 for e in n.row(i)) for i in range(n.rows)]
+    alone = all(sum(e != 0 for e in n.col(a)) == 1 for a in range(n.cols)) and sum(across) == n.cols
+    if not alone or any(a and any(e != 0 for e in slope.row(i)) for i, a in enumerate(across)):
+        raise FlowError(
+            f"{system.rule.name} has accumulators, and a parameter lies neither across the minima nor along them: its "
+            "orbit has no closed equations on this chart; use the numerical flow."
+        )
+    steps: list[sp.Expr] = []
+    held: list[sp.Symbol] = []
+    fed: list[sp.Expr] = []
+    for i, name in enumerate(system.loss.param_names):
+        own = {sp.Symbol(s): sp.Symbol(f"{s}_{name}", positive=True) for s in known.even}
+        at = own | {_G: _parity(odd[i] if across[i] else even[i])}
+        steps.append((known.alternating if across[i] else known.steady).xreplace(at))
+        held += own.values()
+        fed += [known.feeds[s][not across[i]].xreplace(at) for s in known.even]
+    return sp.Matrix(steps), held, fed
 
 
 def rates(system: Map) -> tuple[sp.Expr, sp.Expr]:
@@ -175,6 +212,10 @@ def _parts(chart: Chart, delta: sp.Matrix) -> tuple[sp.Matrix, sp.Matrix]:
 
 def _parity(e: sp.Expr) -> sp.Expr:
     return e if e == 0 or sp.count_ops(e) > 300 else sp.simplify(e)
+
+
+def _shorter(e: sp.Expr) -> sp.Expr:
+    return min(e, _parity(e), key=sp.count_ops)
 
 
 def _solve(equations: list[sp.Expr], amplitudes: list[sp.Symbol]) -> list[sp.Expr] | None:

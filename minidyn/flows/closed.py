@@ -321,11 +321,16 @@ class ClosedFormFlow(QuasistaticFlow):
         return super().explain(code)
 
     # -- in words -----------------------------------------------------------------------------------------
-    def describe(self, latex: bool = False) -> str:
-        """Equations in the chart, state, clock, assumptions, order and reference."""
+    def validity(self, w: ArrayLike) -> float:
+        """As of the numerical flow, at theta or at a state of this one."""
+        numerical = QuasistaticFlow(self.map, self.manifold, self.accumulators)
+        return numerical.validity(np.asarray(w, dtype=float)[..., : self.dim])
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations in the chart, state, clock, assumptions, order, validity (its value at `w` if given), reference."""
         from minidyn.flows.wording import describe_closed_form
 
-        return describe_closed_form(self, latex)
+        return describe_closed_form(self, latex, self._here(w))
 
 
 def integrate_gradient(slope: sp.Matrix, x: list[sp.Symbol]) -> sp.Expr | None:

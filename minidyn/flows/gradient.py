@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import ArrayLike
 from sympy import Expr
 
 from minidyn.compiler import compiled
@@ -95,13 +97,30 @@ class GradientFlow(Flow):
         )
         return [*emitter.lines(), "return result"]
 
-    def describe(self, latex: bool = False) -> str:
+    def validity(self, w: ArrayLike) -> float:
+        """`lr/(1 - momentum)` times the largest curvature at a point w (D,), over 2: one at the threshold of GD.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> md.GradientFlow(md.Map(md.Loss(x**2, [x]), md.GD(0.1))).validity([1.0])
+        0.1
+        """
+        point = self.loss.check(w)
+        sharpness = np.abs(np.linalg.eigvalsh(self.loss.hessian(point))).max()
+        return float(0.5 * self.map.lr() * sharpness / (1.0 - float(self.map.rule.hyper.get("momentum", 0.0))))
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference."""
+        small = "lr times the sharpness over 2"
         equation = r"$\dot w = -\nabla L(w)$" if latex else "dw/dt = -grad L(w)"
         if self.map.rule.states:
+            small = "lr/(1 - momentum) times the sharpness over 2"
             equation = r"$\dot w = -\nabla L(w)/(1-\beta)$" if latex else "dw/dt = -grad L(w) / (1 - momentum)"
         return "\n".join([
             f"Gradient flow of {self.map.rule}", equation,
             "state: w; clock: t = lr k; noise: ignored",
-            "assumes: lr small against 2/sharpness; error against the map O(lr) at fixed t",
+            "assumes: a smooth loss",
+            "order: error against the map O(lr) at fixed t",
+            f"valid: {small}, small{self._here(w)}",
             f"reference: {self.reference}",
         ])  # fmt: skip

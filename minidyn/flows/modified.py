@@ -317,12 +317,10 @@ class ModifiedFlow(Flow):
         return float(np.linalg.norm(here - other)) / size if size > 0.0 else 0.0
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (at `w` if it is given) and reference."""
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference."""
         small = f"lr = {self.map.rule.hyper.get('lr', 1)} against 1/sharpness"
         if self.map.rule.states:
             small += " times the memory of the auxiliary state"
-        if w is not None:
-            small += f"; at w the last correction is {self.validity(w):.2g} of the velocity"
         assumed = ["a smooth loss"]
         if self.map.rule.states:
             assumed.append("the map's auxiliary state on its slow manifold (flow.slow_state(w))")
@@ -334,7 +332,7 @@ class ModifiedFlow(Flow):
             "state: w; clock: t = lr k; noise: ignored; bias corrections: over",
             f"assumes: {', '.join(assumed)}",
             f"order: error against the map O(lr^{self.order}) at fixed t",
-            f"valid: small {small}",
+            f"valid: small {small}: the last correction against the velocity, small{self._here(w)}",
             f"reference: {self.reference}",
         ])  # fmt: skip
 

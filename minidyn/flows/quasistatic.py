@@ -23,20 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows.base import Flow
+from minidyn.flows.oscillation import across, noise_columns, spread, stationary
 from minidyn.kernels import Source
-from minidyn.kernels.linalg import (
-    add_twice_symmetric,
-    cholesky_semidefinite,
-    discrete_lyapunov,
-    group_inverse,
-    identity_minus,
-    inner,
-    multiply,
-    multiply_transposed,
-    spectral_projector,
-    subtract,
-)
-from minidyn.linearization import NEEDS, AveragedMap, analyse, flags, normal_step, second_derivative
+from minidyn.kernels.linalg import identity_minus, multiply, multiply_transposed
+from minidyn.linearization import NEEDS, AveragedMap, flags, second_derivative
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 
@@ -47,132 +37,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 _FAR = 0.1
-
-
-@inner
-def across(fns, w, c, d, fp):
-    """Newton's method across M, in the normal space of the starting point; a status code."""
-    grad, hessian, _, _, _, _, _, _, _ = fns
-    dim = w.shape[0]
-    H = np.empty((dim, dim))
-    values = np.empty(dim)
-    vectors = np.empty((dim, dim))
-    g = np.empty(dim)
-    tangent = np.int64(fp[0])
-    code = 0
-    before = np.inf
-    for turn in range(60):
-        if turn == 0 or turn == 20:
-            code = normal_step(hessian, w, c, d, fp, values, vectors, H)
-            if code == 2:
-                return code
-        grad(w, c, d, g)
-        largest, size = 0.0, 1e-300
-        for i in range(dim):
-            size = max(size, abs(w[i]))
-        for a in range(tangent, dim):
-            along = 0.0
-            for i in range(dim):
-                along += vectors[i, a] * g[i]
-            along /= values[a]
-            largest = max(largest, abs(along))
-            for i in range(dim):
-                w[i] -= along * vectors[i, a]
-        if not largest < 1e6 * (1.0 + size):
-            return 2
-        if largest <= 4e-16 * size or (largest <= 1e-13 * size and largest >= before):
-            return 0
-        before = largest
-    return 2 if before > 1e-9 * size else 0
-
-
-@inner
-def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
-    """A factor f f^T of the theta part of Pi Q Pi^T; zero where noise does not reach the tangent space."""
-    dim = w.shape[0]
-    states = gain.shape[1] - 1
-    size = Q.shape[0]
-    tangent = right.shape[1]
-    part = np.empty((tangent, size))
-    small = np.empty((tangent, tangent))
-    multiply(left, Q, part)
-    multiply_transposed(part, left, small)
-    scale, along = 0.0, 0.0
-    for i in range(size):
-        scale += Q[i, i]
-    for t in range(tangent):
-        norm = 0.0
-        for j in range(size):
-            norm += left[t, j] * left[t, j]
-        along = max(along, small[t, t] / norm)
-    reached = along > 1e-13 * scale
-    for i in range(dim):
-        for r in range(f.shape[1]):
-            f[i, r] = 0.0
-    if not reached:
-        return
-    if coupled:
-        width = f.shape[1]
-        flat = np.empty(dim * width)
-        noise_factor(w, c, d, nz, flat)
-        for t in range(tangent):
-            for r in range(width):
-                total = 0.0
-                for a in range(1 + states):
-                    for j in range(dim):
-                        total += left[t, a * dim + j] * gain[j, a] * flat[j * width + r]
-                for i in range(dim):
-                    f[i, r] += right[i, t] * total
-    else:
-        root = np.empty((tangent, tangent))
-        cholesky_semidefinite(small, root)
-        for i in range(dim):
-            for u in range(tangent):
-                for t in range(tangent):
-                    f[i, u] += right[i, t] * root[t, u]
-
-
-@inner
-def oscillation(A, Q, vectors, P, right, left, inverse, W):
-    """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code."""
-    size = A.shape[0]
-    dim, tangent = vectors.shape[0], right.shape[1]
-    frame = np.empty((dim, tangent))
-    for i in range(dim):
-        for t in range(tangent):
-            frame[i, t] = vectors[i, t]
-    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
-        return 3
-    stable = np.empty((size, size))
-    half = np.empty((size, size))
-    noise = np.empty((size, size))
-    cross = np.empty((size, size))
-    identity_minus(P, stable)
-    multiply(stable, Q, half)
-    multiply_transposed(half, P, noise)
-    multiply(inverse, noise, cross)
-    multiply_transposed(half, stable, noise)
-    subtract(A, P, half)
-    if not discrete_lyapunov(half, noise, W):
-        return 5
-    add_twice_symmetric(cross, W)
-    return 0
-
-
-@inner
-def heard(H, W, more):
-    """more <- diag(H W H), the mean square of the gradient of the oscillation; how much it changed, relatively."""
-    dim = H.shape[0]
-    change, scale = 0.0, 1e-300
-    for i in range(dim):
-        total = 0.0
-        for j in range(dim):
-            for r in range(dim):
-                total += H[i, j] * W[j, r] * H[r, i]
-        change = max(change, abs(total - more[i]))
-        scale = max(scale, abs(total))
-        more[i] = total
-    return change / scale
+BENT = "the oscillation's change of the Hessian, against its smallest curvature across the manifold"
 
 
 def _retract(fns, w, hp, c, d, nz, fp):
@@ -188,41 +53,23 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     width = 3 + states
     tangent = np.int64(fp[0])
     point = w.copy()
-    code = across(fns, point, c, d, fp)
-    if code != 0:
-        return code
-    vectors = np.empty((dim, dim))
     H = np.empty((dim, dim))
     dq = np.empty((dim, dim))
     J = np.empty((dim, (1 + states) * width))
     K = np.empty((dim, (1 + states) * width * width))
     gain = np.zeros((dim, 1 + states))
     weak = np.zeros(size)
-    A = np.empty((size, size))
     Q = np.empty((size, size))
-    extra = np.empty((dim, dim))
     P = np.empty((size, size))
     right = np.empty((size, tangent))
     left = np.empty((tangent, size))
     inverse = np.empty((size, size))
     W = np.empty((size, size))
+    code = stationary(fns, point, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W)
+    if code != 0:
+        return code
     half = np.empty((size, size))
     noise = np.empty((size, size))
-    more = np.zeros(dim)
-    for _ in range(200):
-        code = analyse(fns, point, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra)
-        if code == 0:
-            code = oscillation(A, Q, vectors, P, right, left, inverse, W)
-        if code != 0:
-            return code
-        if fp[11 + states] == 0.0 or not heard(H, W, more) > 1e-13:
-            break
-    if fp[10 + states] >= 0.0:
-        place = (1 + np.int64(fp[10 + states])) * dim
-        for i in range(dim):
-            for j in range(dim):
-                W[j, place + i] += extra[j, i]
-                W[place + i, j] += extra[j, i]
     bend = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, W, bend)
     multiply(P, Q, half)
@@ -334,7 +181,10 @@ class QuasistaticFlow(Flow):
     def explain(self, code: int) -> str:
         return {
             2: "the point is not on the manifold of minima; start from manifold.project(w).",
-            3: "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before.",
+            3: (
+                "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before, or "
+                "resolve smaller curvatures with Manifold(loss, gap=...)."
+            ),
             5: (
                 f"the minimum is unstable for {self.map.rule} (the linearized map has an eigenvalue outside the "
                 "unit circle); lower lr or start where the loss is flatter."
@@ -365,8 +215,37 @@ class QuasistaticFlow(Flow):
             return ["", f"no closed form in the chart: {error}"]
 
     # -- in words -------------------------------------------------------------------------------
-    def describe(self, latex: bool = False) -> str:
-        """Equations, state, clock, assumptions, order and reference.
+    def validity(self, w: ArrayLike) -> float:
+        """How far the oscillation bends the Hessian at a point w of M, against the smallest curvature across it.
+
+        `(sum_r |T[s_r]|^2)^(1/2) / lambda_min`, spectral norms, with the oscillation's covariance across M in columns,
+        `P_N W P_N = sum_r s_r s_r^T`. It grows with the noise, and where a curvature across M becomes small: there the
+        oscillation settles no faster than the flow moves on. Raises as `start` does, and where there is no flow.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y = sp.symbols("x y")
+        >>> sgd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.01), md.GaussianNoise(0.3))
+        >>> round(md.QuasistaticFlow(sgd).validity([1.0, 0.0]), 6)  # |h'| sqrt(W) / h,  W = lr sigma^2 / (h (2 - lr h))
+        0.015076
+        """
+        point, m = np.ascontiguousarray(self.start(w)), self.map
+        W, numbers = np.empty((m.components, m.components)), self.numbers(point[None])
+        code = spread(self.pointers[2], point, 1.0, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W)
+        if code:
+            raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
+        N = self.manifold.normal(point)
+        size, S = np.linalg.eigh(N.T @ W[: self.dim, : self.dim] @ N)
+        columns = (N @ S * np.sqrt(np.maximum(size, 0.0))).T
+        bent = sum(np.linalg.norm(self._bend(point, s), 2) ** 2 for s in columns)
+        return float(np.sqrt(bent) / np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0])
+
+    def _bend(self, w: Floats, s: Floats) -> Floats:
+        """`T[s]` (D, D), the derivative of the Hessian along s."""
+        unit = np.eye(self.dim)
+        return self.loss.third(np.broadcast_to(w, unit.shape), np.broadcast_to(s, unit.shape), unit)
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference.
 
         >>> import sympy as sp, minidyn as md
         >>> a, b = sp.symbols("a b")
@@ -409,6 +288,6 @@ class QuasistaticFlow(Flow):
             "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
             *notes,
             "order: leading order in the noise at finite lr",
-            f"valid: lr = {self.map.rule.hyper.get('lr', 1)} small against the threshold of stability there",
+            f"valid: {BENT}, small{self._here(w)}",
             f"reference: {self.reference}", *self._in_the_chart(latex),
         ])  # fmt: skip

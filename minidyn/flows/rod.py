@@ -119,13 +119,13 @@ class RodFlow(Flow):
         return super().explain(code)
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
+        """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
         >>> flow = md.RodFlow(md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1)))
         >>> print(flow.describe(w=[4.0, 0.0, 0.0, 0.1]).splitlines()[-2])
-        validity: the flip eigenvalue mu of dF/dz near -1; here |1 + mu| = 0.3
+        valid: |1 + mu| small, mu the eigenvalue of dF/dz nearest to a flip; at theta = [4, 0] it is 0.3
         """
         rule = self.map.rule
         if latex:
@@ -143,13 +143,12 @@ class RodFlow(Flow):
             "state: centre c and half-difference d of two successive iterates; clock: t = lr k; noise: left out",
             "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the loss",
             "order: one step of length one is the map's own pair exactly; O(lr) at fixed t while it drifts slowly",
-            "validity: the flip eigenvalue mu of dF/dz near -1" + self._validity(w),
+            f"valid: |1 + mu| small, mu the eigenvalue of dF/dz nearest to a flip{self._here(w)}",
             f"reference: {self.reference}",
         ])  # fmt: skip
 
-    def _validity(self, w: ArrayLike | None) -> str:
-        if w is None:
-            return ""
+    def validity(self, w: ArrayLike) -> float:
+        """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the centre of a state w (size,)."""
         centre = self.check(w)[: self.map.components]
         values = np.linalg.eigvals(self.steps.jacobian(centre, float(self.first_step)))
-        return f"; here |1 + mu| = {abs(1.0 + values.real.min()):.3g}"
+        return float(abs(1.0 + values.real.min()))

@@ -306,7 +306,7 @@ class StochasticModifiedFlow(Flow):
         return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (at `w` if it is given) and reference.
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference.
 
         >>> import sympy as sp, minidyn as md
         >>> x = sp.Symbol("x")
@@ -317,7 +317,6 @@ class StochasticModifiedFlow(Flow):
         hyper = self.map.rule.hyper
         small = [f"lr = {hyper.get('lr', 1)}"]
         small += [f"1 - {h} = {sp.sympify(1 - v).evalf(3)}" for h, v in hyper.items() if h.startswith(("beta", "mom"))]
-        at = "" if w is None else f"; at w the second-order term is {self.validity(w):.2g} of the drift"
         names = ["theta", *self.map.rule.states]
         assumed = ["smooth loss and noise"] + ["bias corrections over"] * self.map.rule.uses_step
         if self.squares:
@@ -328,7 +327,7 @@ class StochasticModifiedFlow(Flow):
             f"state: ({', '.join(names)}); clock: t = lr k (Ito)",
             f"assumes: {', '.join(assumed)}",
             f"order: weak error against the map O(h^{self.order}) at fixed t, h the size of a step",
-            f"valid: small {', '.join(small)}{at}",
+            f"valid: small {', '.join(small)}: the term of second order against the drift, small{self._here(w)}",
             f"reference: {self.reference}",
         ])  # fmt: skip
 

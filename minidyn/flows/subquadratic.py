@@ -165,8 +165,8 @@ class SubquadraticFlow(Flow):
     def closed_form(self) -> OrbitForm:
         """The amplitude's equation and the centre's drift in the coordinates of the manifold's chart.
 
-        Raises FlowError without a chart, for rules that are not linear in gradient and momentum, and for valleys that
-        are not symmetric about the chart.
+        Accumulators, as of RMSProp and Adam, come with equations of their own. Raises FlowError without a chart, for
+        rules that are not odd and smooth in gradient and momenta, and for valleys that lean to a side of the chart.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y, s = sp.symbols("x y s")
@@ -188,13 +188,13 @@ class SubquadraticFlow(Flow):
 
     # -- in words -------------------------------------------------------------------------------
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order and reference; with a state `w`, how well it is placed there.
+        """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
         >>> flow = md.SubquadraticFlow(md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1)))
-        >>> print(flow.describe(w=flow.start([5.0, 0.0])).splitlines()[-2][:40])
-        validity: the orbit's relative change pe
+        >>> print(flow.describe(w=flow.start([5.0, 0.1])).splitlines()[-2].split("; ")[1])
+        at theta = [4.998, -0.02957] it is 0.423
         """
         rule = self.map.rule
         if latex:
@@ -213,19 +213,21 @@ class SubquadraticFlow(Flow):
             "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and a "
             "centre that drifts slowly",
             "order: leading order in the drift over the relaxation of d, which is slow near the threshold",
-            "validity: the orbit's relative change per step over the relaxation of d, small" + self._validity(w),
+            "valid: the orbit's relative change per step over the relaxation of d, small" + self._here(w),
             f"reference: {self.reference}", *self._in_the_chart(latex),
         ])  # fmt: skip
 
-    def _validity(self, w: ArrayLike | None) -> str:
-        if w is None:
-            return ""
+    def validity(self, w: ArrayLike) -> float:
+        """The orbit's relative change per step over the relaxation rate of its amplitude, at a state w (size,).
+
+        Zero where there is no oscillation.
+        """
         state, half, k = self.check(w), self.map.components, float(self.first_step)
         orbit = self._orbit(state[:half], state[half:])
         if not orbit.amplitude.any():
-            return "; here there is no oscillation"
+            return 0.0
         drift = self.steps.parts(state[:half], orbit.amplitude, k)[0] - state[:half]
         later = self._orbit(state[:half] + 1e-3 * drift, orbit.amplitude).amplitude
         change = 1e3 * np.linalg.norm(later - orbit.amplitude) / np.linalg.norm(orbit.amplitude)
         relaxation = 1.0 - np.sqrt(np.abs(orbit.multipliers).max(initial=0.0))
-        return f"; here it is {change / max(relaxation, 1e-300):.3g}"
+        return float(change / max(relaxation, 1e-300))

@@ -241,7 +241,8 @@ class SymbolicFlow(Flow):
             return "the state cannot be put back on the constraint; take smaller steps or look at its gradient."
         return super().explain(code)
 
-    def describe(self, latex: bool = False) -> str:
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock and reference; nothing is known of its validity, at `w` or elsewhere."""
         def show(e: Any) -> str:
             return str(sp.latex(e)) if latex else str(e)
 
@@ -256,6 +257,7 @@ class SymbolicFlow(Flow):
         kept = [f"kept at zero: {', '.join(map(show, self.constraint))}"] if self.constraint else []
         return "\n".join([
             f"Symbolic flow beside {self.map.rule}", *lines, *kept, f"state: w; clock: t = lr k; {noise}",
+            "valid: an equation of your own, of which nothing is assumed",
             f"reference: {self.reference}",
         ])  # fmt: skip
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
+from minidyn.flows.quasistatic import BENT
+
 if TYPE_CHECKING:
     from minidyn.flows.closed import ClosedFormFlow
 
@@ -73,8 +75,8 @@ def definitions(flow: ClosedFormFlow, latex: bool) -> list[str]:
     return [f"where, in this order ({len(lines)} definitions: written out the formula would be too long),", *lines]
 
 
-def describe_closed_form(flow: ClosedFormFlow, latex: bool = False) -> str:
-    """Everything about a closed form: equations, meanings, assumptions, order, reference."""
+def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = "") -> str:
+    """Everything about a closed form: equations, meanings, assumptions, order, validity (`here` ends it), reference."""
     chart = flow.chart
     place = ", ".join(
         f"{in_latex(p) if latex else p} = {in_latex(chart.public(e)) if latex else chart.public(e)}"
@@ -92,6 +94,8 @@ def describe_closed_form(flow: ClosedFormFlow, latex: bool = False) -> str:
         f"with {numbers}",
         f"state: theta, then the coordinates {', '.join(map(str, flow.coordinates))}; clock: t = lr k",
         "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
+        "order: leading order in the noise at finite lr",
+        f"valid: {BENT}, small{here}",
         f"reference: {flow.reference}",
     ])  # fmt: skip
 

@@ -1,0 +1,205 @@
+"""The stationary oscillation of a noisy map across the manifold of its minima, compiled.
+
+`W_SS = A W_SS A^T + Pi_S Q Pi_S^T` and `W_SN = (I - A)_S^-1 Pi_S Q Pi^T`, in the notation of `quasistatic`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidyn.kernels.linalg import (
+    add_twice_symmetric,
+    cholesky_semidefinite,
+    discrete_lyapunov,
+    group_inverse,
+    identity_minus,
+    inner,
+    jit,
+    multiply,
+    multiply_transposed,
+    spectral_projector,
+    subtract,
+)
+from minidyn.linearization import analyse, normal_step
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+
+@inner
+def across(fns, w, c, d, fp):
+    """Newton's method across M, in the normal space of the starting point; a status code."""
+    grad, hessian, _, _, _, _, _, _, _ = fns
+    dim = w.shape[0]
+    H = np.empty((dim, dim))
+    values = np.empty(dim)
+    vectors = np.empty((dim, dim))
+    g = np.empty(dim)
+    tangent = np.int64(fp[0])
+    code = 0
+    before = np.inf
+    for turn in range(60):
+        if turn == 0 or turn == 20:
+            code = normal_step(hessian, w, c, d, fp, values, vectors, H)
+            if code == 2:
+                return code
+        grad(w, c, d, g)
+        largest, size = 0.0, 1e-300
+        for i in range(dim):
+            size = max(size, abs(w[i]))
+        for a in range(tangent, dim):
+            along = 0.0
+            for i in range(dim):
+                along += vectors[i, a] * g[i]
+            along /= values[a]
+            largest = max(largest, abs(along))
+            for i in range(dim):
+                w[i] -= along * vectors[i, a]
+        if not largest < 1e6 * (1.0 + size):
+            return 2
+        if largest <= 4e-16 * size or (largest <= 1e-13 * size and largest >= before):
+            return 0
+        before = largest
+    return 2 if before > 1e-9 * size else 0
+
+
+@inner
+def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
+    """A factor f f^T of the theta part of Pi Q Pi^T; zero where noise does not reach the tangent space."""
+    dim = w.shape[0]
+    states = gain.shape[1] - 1
+    size = Q.shape[0]
+    tangent = right.shape[1]
+    part = np.empty((tangent, size))
+    small = np.empty((tangent, tangent))
+    multiply(left, Q, part)
+    multiply_transposed(part, left, small)
+    scale, along = 0.0, 0.0
+    for i in range(size):
+        scale += Q[i, i]
+    for t in range(tangent):
+        norm = 0.0
+        for j in range(size):
+            norm += left[t, j] * left[t, j]
+        along = max(along, small[t, t] / norm)
+    reached = along > 1e-13 * scale
+    for i in range(dim):
+        for r in range(f.shape[1]):
+            f[i, r] = 0.0
+    if not reached:
+        return
+    if coupled:
+        width = f.shape[1]
+        flat = np.empty(dim * width)
+        noise_factor(w, c, d, nz, flat)
+        for t in range(tangent):
+            for r in range(width):
+                total = 0.0
+                for a in range(1 + states):
+                    for j in range(dim):
+                        total += left[t, a * dim + j] * gain[j, a] * flat[j * width + r]
+                for i in range(dim):
+                    f[i, r] += right[i, t] * total
+    else:
+        root = np.empty((tangent, tangent))
+        cholesky_semidefinite(small, root)
+        for i in range(dim):
+            for u in range(tangent):
+                for t in range(tangent):
+                    f[i, u] += right[i, t] * root[t, u]
+
+
+@inner
+def oscillation(A, Q, vectors, P, right, left, inverse, W):
+    """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code."""
+    size = A.shape[0]
+    dim, tangent = vectors.shape[0], right.shape[1]
+    frame = np.empty((dim, tangent))
+    for i in range(dim):
+        for t in range(tangent):
+            frame[i, t] = vectors[i, t]
+    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
+        return 3
+    stable = np.empty((size, size))
+    half = np.empty((size, size))
+    noise = np.empty((size, size))
+    cross = np.empty((size, size))
+    identity_minus(P, stable)
+    multiply(stable, Q, half)
+    multiply_transposed(half, P, noise)
+    multiply(inverse, noise, cross)
+    multiply_transposed(half, stable, noise)
+    subtract(A, P, half)
+    if not discrete_lyapunov(half, noise, W):
+        return 5
+    add_twice_symmetric(cross, W)
+    return 0
+
+
+@inner
+def heard(H, W, more):
+    """more <- diag(H W H), the mean square of the gradient of the oscillation; how much it changed, relatively."""
+    dim = H.shape[0]
+    change, scale = 0.0, 1e-300
+    for i in range(dim):
+        total = 0.0
+        for j in range(dim):
+            for r in range(dim):
+                total += H[i, j] * W[j, r] * H[r, i]
+        change = max(change, abs(total - more[i]))
+        scale = max(scale, abs(total))
+        more[i] = total
+    return change / scale
+
+
+@inner
+def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W):
+    """The averaged map at w, which is moved onto M, and the oscillation about it: `analyse`, then `oscillation`.
+
+    With self-consistent accumulators both are repeated until the oscillation that they see is their own."""
+    code = across(fns, w, c, d, fp)
+    if code != 0:
+        return code
+    dim = w.shape[0]
+    states = np.int64(fp[2])
+    size = (1 + states) * dim
+    vectors = np.empty((dim, dim))
+    A = np.empty((size, size))
+    extra = np.empty((dim, dim))
+    more = np.zeros(dim)
+    for _ in range(200):
+        code = analyse(fns, w, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra)
+        if code == 0:
+            code = oscillation(A, Q, vectors, P, right, left, inverse, W)
+        if code != 0:
+            return code
+        if fp[11 + states] == 0.0 or not heard(H, W, more) > 1e-13:
+            break
+    if fp[10 + states] >= 0.0:
+        place = (1 + np.int64(fp[10 + states])) * dim
+        for i in range(dim):
+            for j in range(dim):
+                W[j, place + i] += extra[j, i]
+                W[place + i, j] += extra[j, i]
+    return 0
+
+
+@jit
+def spread(fns, w, k, hp, c, d, nz, fp, W):
+    """W <- the stationary covariance of the map's state at w, which is moved onto M; a status code."""
+    dim = w.shape[0]
+    states = np.int64(fp[2])
+    size = (1 + states) * dim
+    width = 3 + states
+    tangent = np.int64(fp[0])
+    H = np.empty((dim, dim))
+    dq = np.empty((dim, dim))
+    J = np.empty((dim, (1 + states) * width))
+    K = np.empty((dim, (1 + states) * width * width))
+    gain = np.zeros((dim, 1 + states))
+    weak = np.zeros(size)
+    Q = np.empty((size, size))
+    P = np.empty((size, size))
+    right = np.empty((size, tangent))
+    left = np.empty((tangent, size))
+    inverse = np.empty((size, size))
+    return stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W)

@@ -1,0 +1,132 @@
+"""What a map settles to is named, and a comparison with flows of centres says where it is not their oscillation."""
+
+import numpy as np
+import pytest
+import sympy as sp
+
+import minidyn as md
+from minidyn import contest
+from minidyn.regime import _period
+
+x, y = sp.symbols("x y")
+VALLEY = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
+PUSHED = md.Loss(VALLEY.expr - x / 2, [x, y])
+QUADRATIC = md.Loss(x**2 / 2 + y**2, [x, y])
+
+
+def logistic(r: float) -> md.Map:
+    """`x' = r x (1 - x)` as gradient descent."""
+    return md.Map(md.Loss((1 - r) * x**2 / 2 + r * x**3 / 3, [x]), md.GD(1.0))
+
+
+@pytest.mark.parametrize(
+    ("r", "kind"),
+    [
+        (2.5, "at rest"),
+        (3.2, "period two"),
+        (3.5, "period four"),
+        (3.55, "period eight"),
+        (3.83, "period three"),
+        (3.7, "erratic"),
+        (4.0, "erratic"),
+    ],
+)
+def test_the_logistic_map(r, kind):
+    """The windows of the logistic map (May 1976), with a remark from the period after two on."""
+    seen = md.regime(logistic(r), [0.3], 3000)
+    assert seen.kind == kind
+    assert bool(seen.remark) == (kind not in ("at rest", "period two"))
+    assert kind.replace("erratic", "the map is erratic") in seen.remark or not seen.remark
+
+
+def test_the_exponent_is_lyapunov_s():
+    """At r = 4 neighbours part at log 2 per step; at r = 3.2 at half the log of the multiplier of the cycle."""
+    long = md.regime(logistic(4.0), [0.3], 4000)
+    assert long.exponent == pytest.approx(np.log(2), abs=0.05)  # over 1,024 steps
+    cycle = md.regime(logistic(3.2), [0.3], 4000)
+    assert cycle.exponent == pytest.approx(np.log(abs(4 + 2 * 3.2 - 3.2**2)) / 2, abs=1e-3)
+    high, low = ((4.2 + s * np.sqrt(4.2 * 0.2)) / 6.4 for s in (1, -1))
+    assert cycle.amplitude == pytest.approx((high - low) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("system", "w0", "steps", "kind"),
+    [
+        (md.Map(VALLEY, md.GD(0.1)), [5.0, 0.1], 2000, "at rest"),
+        (md.Map(VALLEY, md.GD(0.1)), [5.0, 0.1], 60, "at rest"),  # the oscillation is fading
+        (md.Map(QUADRATIC, md.SGD(0.3, momentum=0.9)), [1.0, 1.0], 400, "at rest"),  # a spiral, fading
+        (md.Map(QUADRATIC, md.SGD(0.3, momentum=0.999)), [1.0, 1.0], 400, "irregular"),  # a spiral, not yet
+        (md.Map(md.Loss(x - y, [x, y]), md.GD(0.1)), [0.0, 0.0], 100, "drifting"),
+        (md.Map(QUADRATIC, md.GD(3.0)), [1.0, 1.0], 3000, "diverged"),
+        (md.Map(PUSHED, md.RMSProp(0.05, eps=1.0)), [2.0, 0.3], 2000, "period two"),
+        (md.Map(QUADRATIC, md.SignGD(0.1)), [1.03, 0.52], 300, "period two"),
+        (md.Map(QUADRATIC, md.SGD(0.3, momentum=0.999)), [1.0, 1.0], 40, "unclear"),
+    ],
+)
+def test_regimes_of_rules(system, w0, steps, kind):
+    """Rest, drift, fading and lasting spirals, and the oscillation of the edge while its centre drifts."""
+    seen = md.regime(system, w0, steps)
+    assert seen.kind == kind and bool(seen.remark) == (kind == "irregular")
+
+
+@pytest.mark.parametrize("name", ["minimalist_eos", "quartic", "scalar_deep", "logcosh_valley"])
+def test_models_at_the_edge_have_no_remark(name):
+    """The library's models at the edge run on period two, or come to rest."""
+    model = md.load_model(name)
+    seen = md.regime(model.map, model.w0, model.steps)
+    assert seen.kind in ("period two", "at rest") and not seen.remark
+
+
+def test_vanishing_accumulators_make_the_map_erratic():
+    """Adam with a small eps where the loss falls to zero: `compare` and `edge` say so and what helps; with a large eps
+    they say nothing."""
+    for eps, erratic in ((1e-2, True), (1.0, False)):
+        system = md.Map(VALLEY, md.Adam(0.05, beta1=0.5, beta2=0.99, eps=eps))
+        result = md.compare(system, md.RodFlow(system), w0=[2.0, 0.3], steps=1500, rtol=1e-4, progress=False)
+        assert ("remark: at the end the map is erratic" in result.summary()) == erratic
+        assert ("a larger eps, or a loss floor" in result.summary()) == erratic
+        assert (
+            "remark: at the end the map is erratic" in md.edge(system, w0=[2.0, 0.3], steps=1500).summary()
+        ) == erratic
+
+
+def test_bursts_are_not_taken_for_rest():
+    """An oscillation that has faded is at rest; one that came back before it faded again is not, nor is a quiet end."""
+    k = np.arange(1025)
+    fading = (-0.9) ** k
+    bursts = fading + np.where(k > 300, (-0.9) ** (k - 300.0), 0.0)
+    assert [_period(np.stack([t, 0 * t], axis=1)) for t in (fading, bursts)] == [0, -1]
+
+
+def test_edge_and_compare_name_a_longer_period(tmp_path):
+    """A quartic valley beyond its period doubling: period four, in the summary, in a file, and beside the edge."""
+    system = md.Map(md.Loss((1 - 3.5) * x**2 / 2 + 3.5 * x**3 / 3 + y**2 / 2, [x, y]), md.GD(1.0))
+    result = md.compare(system, md.RodFlow(system), w0=[0.3, 0.0], steps=300, progress=False)
+    sentence = (
+        "remark: at the end the map runs on an orbit of period four, not on a period-two orbit about a slow centre"
+    )
+    assert sentence in result.summary()
+    result.save(tmp_path / "four.h5")
+    assert sentence in md.load(tmp_path / "four.h5").summary()
+    assert sentence in md.edge(system, w0=[0.3, 0.0], steps=300).summary()
+    plain = md.compare(system, md.GradientFlow(system), w0=[0.3, 0.0], steps=300, progress=False)
+    assert "remark" not in plain.summary()
+
+
+def test_who_wins_notes_an_erratic_map(monkeypatch):
+    """The report's notes on flows of centres carry the remark."""
+    monkeypatch.setattr(contest, "regime", lambda *_: md.Regime(4, 0.0, 1.0, 256, "."))
+    entries = contest.play("quartic", steps=20)
+    assert all(("orbit of period four" in e.note) == (e.flow in ("central", "subquadratic", "rod")) for e in entries)
+
+
+def test_regime_refuses_what_it_cannot_look_at():
+    """A map with noise, several starts, no steps."""
+    noisy = md.Map(QUADRATIC, md.SGD(0.1), md.GaussianNoise(0.1))
+    for system, w0, steps, words in (
+        (noisy, [1.0, 1.0], 100, "without noise"),
+        (md.Map(QUADRATIC, md.GD(0.1)), [[1.0, 1.0], [1.0, 2.0]], 100, "one starting point"),
+        (md.Map(QUADRATIC, md.GD(0.1)), [1.0, 1.0], 0, "at least 1"),
+    ):
+        with pytest.raises(md.InputError, match=words):
+            md.regime(system, w0, steps)

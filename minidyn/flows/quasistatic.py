@@ -28,6 +28,7 @@ from minidyn.kernels.linalg import (
     add_twice_symmetric,
     cholesky_semidefinite,
     discrete_lyapunov,
+    discrete_lyapunov_of_one,
     group_inverse,
     identity_minus,
     inner,
@@ -36,7 +37,7 @@ from minidyn.kernels.linalg import (
     spectral_projector,
     subtract,
 )
-from minidyn.linearization import NEEDS, AveragedMap, analyse, flags, normal_step, second_derivative
+from minidyn.linearization import NEEDS, AveragedMap, analyse, flags, normal_step, rank, second_derivative
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 
@@ -50,13 +51,13 @@ _FAR = 0.1
 
 
 @inner
-def across(fns, w, c, d, fp):
-    """Newton's method across M, in the normal space of the starting point; a status code."""
+def across(fns, w, c, d, fp, values, vectors, H):
+    """Newton's method across M, in the normal space of the starting point; a status code and how often it turned.
+
+    H, its eigenvalues and eigenvectors are those of the starting point; without a turn, to rounding, also those of w.
+    """
     grad, hessian, _, _, _, _, _, _, _ = fns
     dim = w.shape[0]
-    H = np.empty((dim, dim))
-    values = np.empty(dim)
-    vectors = np.empty((dim, dim))
     g = np.empty(dim)
     tangent = np.int64(fp[0])
     code = 0
@@ -65,7 +66,7 @@ def across(fns, w, c, d, fp):
         if turn == 0 or turn == 20:
             code = normal_step(hessian, w, c, d, fp, values, vectors, H)
             if code == 2:
-                return code
+                return code, turn
         grad(w, c, d, g)
         largest, size = 0.0, 1e-300
         for i in range(dim):
@@ -79,11 +80,11 @@ def across(fns, w, c, d, fp):
             for i in range(dim):
                 w[i] -= along * vectors[i, a]
         if not largest < 1e6 * (1.0 + size):
-            return 2
+            return 2, turn
         if largest <= 4e-16 * size or (largest <= 1e-13 * size and largest >= before):
-            return 0
+            return 0, turn
         before = largest
-    return 2 if before > 1e-9 * size else 0
+    return (2 if before > 1e-9 * size else 0), 60
 
 
 @inner
@@ -136,24 +137,18 @@ def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
 def oscillation(A, Q, vectors, P, right, left, inverse, W):
     """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code."""
     size = A.shape[0]
-    dim, tangent = vectors.shape[0], right.shape[1]
-    frame = np.empty((dim, tangent))
-    for i in range(dim):
-        for t in range(tangent):
-            frame[i, t] = vectors[i, t]
-    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
+    if not (spectral_projector(A, vectors, P, right, left) and group_inverse(A, P, inverse)):
         return 3
-    stable = np.empty((size, size))
-    half = np.empty((size, size))
-    noise = np.empty((size, size))
-    cross = np.empty((size, size))
+    room = np.empty((4, size, size))
+    stable, half, noise, cross = room[0], room[1], room[2], room[3]
     identity_minus(P, stable)
     multiply(stable, Q, half)
     multiply_transposed(half, P, noise)
     multiply(inverse, noise, cross)
     multiply_transposed(half, stable, noise)
     subtract(A, P, half)
-    if not discrete_lyapunov(half, noise, W):
+    one = size - right.shape[1] == 1
+    if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, noise, W)):
         return 5
     add_twice_symmetric(cross, W)
     return 0
@@ -175,42 +170,47 @@ def heard(H, W, more):
     return change / scale
 
 
+def _some(points: Floats, count: int) -> Floats:
+    """At most so many different ones of these points, spread evenly over them."""
+    chosen = np.linspace(0, len(points) - 1, min(count, len(points))).astype(int)
+    return np.unique(points[chosen], axis=0)
+
+
 def _retract(fns, w, hp, c, d, nz, fp):
-    return across(fns, w, c, d, fp)
+    dim = w.shape[0]
+    room = np.empty((2, dim, dim))
+    code, _ = across(fns, w, c, d, fp, np.empty(dim), room[0], room[1])
+    return code
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     """Drift per step and noise factor per square root of a step; a status code."""
-    _, _, _, _, noise_factor, _, _, _, _ = fns
+    _, hessian, _, _, noise_factor, _, _, _, _ = fns
     dim = w.shape[0]
     states = np.int64(fp[2])
     size = (1 + states) * dim
     width = 3 + states
     tangent = np.int64(fp[0])
-    point = w.copy()
-    code = across(fns, point, c, d, fp)
-    if code != 0:
-        return code
-    vectors = np.empty((dim, dim))
-    H = np.empty((dim, dim))
-    dq = np.empty((dim, dim))
+    room = np.zeros((4, size))  # one piece of memory for arrays of one shape: at two parameters, room is half the time
+    weak, bend, curve, more = room[0], room[1], room[2], room[3]
+    small = np.empty((4, dim, dim))
+    vectors, H, dq, extra = small[0], small[1], small[2], small[3]
+    large = np.empty((7, size, size))
+    A, Q, P, inverse, W, half, noise = large[0], large[1], large[2], large[3], large[4], large[5], large[6]
     J = np.empty((dim, (1 + states) * width))
     K = np.empty((dim, (1 + states) * width * width))
     gain = np.zeros((dim, 1 + states))
-    weak = np.zeros(size)
-    A = np.empty((size, size))
-    Q = np.empty((size, size))
-    extra = np.empty((dim, dim))
-    P = np.empty((size, size))
     right = np.empty((size, tangent))
     left = np.empty((tangent, size))
-    inverse = np.empty((size, size))
-    W = np.empty((size, size))
-    half = np.empty((size, size))
-    noise = np.empty((size, size))
-    more = np.zeros(dim)
+    values = np.empty(dim)
+    point = w.copy()
+    code, turned = across(fns, point, c, d, fp, values, vectors, H)
+    if code == 0:
+        code = rank(values, fp) if turned == 0 else normal_step(hessian, point, c, d, fp, values, vectors, H)
+    if code != 0:
+        return code
     for _ in range(200):
-        code = analyse(fns, point, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra)
+        code = analyse(fns, point, k, hp, c, d, nz, fp, more, H, dq, J, K, weak, gain, A, Q, extra)
         if code == 0:
             code = oscillation(A, Q, vectors, P, right, left, inverse, W)
         if code != 0:
@@ -223,15 +223,12 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
             for j in range(dim):
                 W[j, place + i] += extra[j, i]
                 W[place + i, j] += extra[j, i]
-    bend = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, W, bend)
     multiply(P, Q, half)
     multiply_transposed(half, P, noise)
-    curve = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, noise, curve)
-    stable = np.empty((size, size))
-    identity_minus(P, stable)
-    multiply(inverse, stable, half)
+    identity_minus(P, noise)
+    multiply(inverse, noise, half)
     for i in range(dim):
         b[i] = 0.0
         for j in range(size):
@@ -322,7 +319,7 @@ class QuasistaticFlow(Flow):
 
     def numbers(self, w0: Floats) -> Floats:
         """The dimension of `M` at the starting points, and the scale that decides ranks there."""
-        dims = self.manifold.dimensions(np.unique(w0.reshape(-1, self.dim), axis=0)[:64])
+        dims = self.manifold.dimensions(_some(w0.reshape(-1, self.dim), 64))
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
         (dimension,) = dims
@@ -335,7 +332,7 @@ class QuasistaticFlow(Flow):
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`: label noise on interpolating minima has none."""
         numbers = self.numbers(w0)
-        for w in np.unique(w0.reshape(-1, self.dim), axis=0)[:16]:
+        for w in _some(w0.reshape(-1, self.dim), 16):
             if np.abs(self.evaluate(w[None], 1.0, numbers)[1]).max() > 0.0:
                 return True
         return False

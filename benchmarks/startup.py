@@ -61,8 +61,10 @@ problems.network(int(sys.argv[1]), int(sys.argv[2])).grad(problems.network_start
 
 
 def _environment(cache: str) -> dict[str, str]:
+    """As a user's, who has minidyn's modules as bytecode from the second time on."""
     path = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "MINIDYN_CACHE_DIR": cache, "PYTHONPATH": path}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "MINIDYN_CACHE_DIR": cache, "PYTHONPATH": path}
 
 
 @dataclass

@@ -126,8 +126,7 @@ def run(
         return
     typer.echo(_introduction(chosen))
     _stop_if_asked()
-    if not no_figure:  # matplotlib loads while compiled code runs
-        threading.Thread(target=importlib.import_module, args=("minidyn.figures",), daemon=True).start()
+    _load_meanwhile("minidyn.archive", *[] if no_figure else ["minidyn.figures"])
     result = chosen.run(threads=threads, checkpoint=checkpoint or None)
     _stop_if_asked()
     result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
@@ -344,6 +343,11 @@ def cache(
 # -- what commands share -------------------------------------------------------------------------------
 
 
+def _load_meanwhile(*modules: str) -> None:
+    """Import modules, and the large packages that they need, while compiled code runs."""
+    threading.Thread(target=lambda: [*map(importlib.import_module, modules)], daemon=True).start()
+
+
 def _introduction(model: Model) -> str:
     """What is about to run, in two lines."""
     flows = " and ".join(flow.name for flow in model.flows(charted=False))
@@ -430,7 +434,9 @@ def _console(wide: bool = False) -> Any:
 def main() -> NoReturn:
     """Run the command line and exit."""
     gc.set_threshold(200_000, 50, 50)  # a short process: looking for cycles would take a tenth of its time
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    gc.freeze()  # nor are there cycles to look for while everything goes
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:

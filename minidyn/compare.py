@@ -20,6 +20,7 @@ from minidyn.maps import Map
 from minidyn.regime import regime
 from minidyn.simulate import seed_key, simulate
 from minidyn.simulate.checkpoint import stored_seed
+from minidyn.simulate.engines import thread_count
 from minidyn.simulate.progress import Bar
 from minidyn.trajectory import Run, Status
 
@@ -280,7 +281,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     if any(f.centred for f in flows):
         ahead = _ahead(system, w0, steps, first_step, common)
         remark = regime(system, np.atleast_2d(w0)[0], steps, first_step=first_step).remark
-    quantities = _quantities(system, runs, times, projected, observe, ahead)
+    quantities = _quantities(system, runs, times, projected, observe, ahead, thread_count(threads))
     paired = {
         label: coupled and (flow.couples and runs[label].paths == paths)
         for label, flow in zip(list(runs)[1:], flows, strict=True)
@@ -344,7 +345,7 @@ def _pick(count: int, wanted: int) -> NDArray[np.int64]:
 
 
 def _quantities(system: Map, runs: dict[str, Run], times: NDArray[np.int64], projected: bool,
-                observe: Any, ahead: Run | None) -> dict[str, dict[str, Floats]]:  # fmt: skip
+                observe: Any, ahead: Run | None, threads: int) -> dict[str, dict[str, Floats]]:  # fmt: skip
     loss = system.loss
     few = loss.dim <= _FEW
     watchers = observables.resolve(loss, observe if (observe is not None or few) else ["loss", "sharpness", "trace"])
@@ -357,7 +358,7 @@ def _quantities(system: Map, runs: dict[str, Run], times: NDArray[np.int64], pro
             assert ahead.w is not None
             w = 0.5 * (w + ahead.w[:, times])
         if projected and number == 0:
-            w, _ = manifold._project(w, 1e-9, 20_000)
+            w, _ = manifold._project(w, 1e-9, 20_000, threads)
         if few:
             for p, name in enumerate(loss.param_names):
                 out.setdefault(name, {})[label] = w[:, :, p]

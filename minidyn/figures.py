@@ -600,8 +600,13 @@ def _rendered(fig: Figure, kind: str, dpi: float | None = None) -> bytes:
     if engine is not None:  # the layout is found once; left in place, the engine would find it again for every draw
         engine.execute(fig)
         fig.set_layout_engine("none")
-    quick: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
-    fig.savefig(image, format=kind, dpi=dpi or "figure", **quick)
+    if kind == "png" and isinstance(fig.canvas, FigureCanvasAgg):
+        before = fig.dpi
+        fig.set_dpi(dpi or before)
+        fig.canvas.print_png(image, pil_kwargs={"compress_level": 3})  # `savefig` would draw it twice
+        fig.set_dpi(before)
+    else:
+        fig.savefig(image, format=kind, dpi=dpi or "figure")
     fig.set_layout_engine(engine)
     return image.getvalue()
 

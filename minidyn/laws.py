@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 DISTANCES = ("Wasserstein-1", "KS", "energy")
 _LEVEL = 0.05
 _AT_ONCE = 2_000_000  # numbers in one batch of resamples
+_CLOSE = 65_536  # numbers that are worked on at once: they stay in the processor's own memory
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     order = np.argsort(everything, kind="stable")
     gaps = np.diff(everything[order])
     weights = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
-    seen = _norms(weights[None, order], gaps)[0]
+    seen = _norms(weights[None], order, gaps)[0]
     noise, again = (
-        np.concatenate([_norms(w[:, order], gaps) for w in draw(weights, len(a), paired, resamples, rng)])
+        np.concatenate([_norms(w, order, gaps) for w in draw(weights, len(a), paired, resamples, rng)])
         for draw in (_null, _bootstrap)
     )
     p = (1 + (noise >= seen).sum(axis=0)) / (1 + resamples)
@@ -79,12 +80,20 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     return dict(zip(DISTANCES, rows, strict=True))
 
 
-def _norms(weights: Floats, gaps: Floats) -> Floats:
-    """The three norms of the step functions with these jumps, (resamples, n) -> (resamples, 3)."""
-    heights = np.cumsum(weights, axis=1)[:, :-1]
-    size = np.abs(heights)
-    largest = np.where(gaps > 0, size, 0.0).max(axis=1, initial=0.0)  # between equal values there is no step
-    return np.stack([size @ gaps, largest, np.sqrt(2 * (heights**2 @ gaps))], axis=1)
+def _norms(weights: Floats, order: NDArray[np.int64], gaps: Floats) -> Floats:
+    """The three norms of the step functions with these jumps, taken in this order: (resamples, n) -> (resamples, 3)."""
+    norms = np.empty((len(weights), 3))
+    tied = np.flatnonzero(gaps == 0)  # between equal values there is no step
+    rows = max(1, _CLOSE // len(order))
+    for first in range(0, len(weights), rows):
+        part = slice(first, first + rows)
+        size = np.cumsum(weights[part, order], axis=1)[:, :-1]
+        np.abs(size, out=size)
+        size[:, tied] = 0.0
+        norms[part, 0] = np.einsum("ij,j->i", size, gaps)  # `@` would start threads for products this small
+        norms[part, 1] = size.max(axis=1, initial=0.0)
+        norms[part, 2] = np.sqrt(2 * np.einsum("ij,j->i", np.square(size, out=size), gaps))
+    return norms
 
 
 def _null(weights: Floats, count: int, paired: bool, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:

@@ -142,6 +142,9 @@ def noise_slopes(fns, w, c, d, nz, fp, q, dq):
 @inner
 def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
     """Newton's method for the states that the averaged rule leaves in place; False if it fails."""
+    if states == 0:
+        jets(x, hp, kk, R, J, K, gain, sign_gain)
+        return True
     width = 3 + states
     block = np.empty((states, states))
     step = np.empty((states, 1))
@@ -322,13 +325,15 @@ def second_derivative(fns, w, c, d, nz, fp, H, dq, J, K, W, out):
     dim = w.shape[0]
     states = np.int64(fp[2])
     width = 3 + states
-    top = np.empty((dim, dim))
-    for i in range(dim):
-        for j in range(dim):
-            top[i, j] = W[i, j]
-    bend = np.empty(dim)
+    top = W
+    if states > 0:
+        top = np.empty((dim, dim))
+        for i in range(dim):
+            for j in range(dim):
+                top[i, j] = W[i, j]
+    room = np.zeros((2, dim))
+    bend, curve = room[0], room[1]
     third_trace(w, top, c, d, bend)
-    curve = np.zeros(dim)
     if fp[3] != 0.0:
         unit = np.zeros(dim)
         part = np.empty(dim)
@@ -338,32 +343,43 @@ def second_derivative(fns, w, c, d, nz, fp, H, dq, J, K, W, out):
             unit[j] = 0.0
             for i in range(dim):
                 curve[i] += part[i]
-    inputs = np.zeros((width, (1 + states) * dim))
-    half = np.empty((width, (1 + states) * dim))
     for i in range(dim):
-        for p in range(width):
-            for j in range((1 + states) * dim):
-                inputs[p, j] = 0.0
-        inputs[0, i] = 1.0
-        for j in range(dim):
-            inputs[1, j] = H[i, j]
-            inputs[2, j] = dq[i, j]
-        for b in range(states):
-            inputs[3 + b, (1 + b) * dim + i] = 1.0
-        multiply(inputs, W, half)
+        curved = False
         for a in range(1 + states):
             out[a * dim + i] = J[i, a * width + 1] * bend[i] + J[i, a * width + 2] * curve[i]
-        for p in range(width):
-            for r in range(width):
-                used = False
+            for p in range(width * width):
+                curved = curved or K[i, a * width * width + p] != 0.0
+        if curved:
+            add_curvature(i, H, dq, K, W, out)
+
+
+@inner
+def add_curvature(i, H, dq, K, W, out):
+    """Add to out what the second derivatives K of coordinate i make of the covariance of its inputs under W."""
+    dim = H.shape[0]
+    size = W.shape[0]
+    states = size // dim - 1
+    width = 3 + states
+    inputs = np.zeros((width, size))
+    half = np.empty((width, size))
+    inputs[0, i] = 1.0
+    for j in range(dim):
+        inputs[1, j] = H[i, j]
+        inputs[2, j] = dq[i, j]
+    for b in range(states):
+        inputs[3 + b, (1 + b) * dim + i] = 1.0
+    multiply(inputs, W, half)
+    for p in range(width):
+        for r in range(width):
+            used = False
+            for a in range(1 + states):
+                used = used or K[i, (a * width + p) * width + r] != 0.0
+            if used:
+                covariance = 0.0
+                for j in range(size):
+                    covariance += half[p, j] * inputs[r, j]
                 for a in range(1 + states):
-                    used = used or K[i, (a * width + p) * width + r] != 0.0
-                if used:
-                    covariance = 0.0
-                    for j in range((1 + states) * dim):
-                        covariance += half[p, j] * inputs[r, j]
-                    for a in range(1 + states):
-                        out[a * dim + i] += K[i, (a * width + p) * width + r] * covariance
+                    out[a * dim + i] += K[i, (a * width + p) * width + r] * covariance
 
 
 @inner
@@ -373,9 +389,7 @@ def normal_step(hessian, w, c, d, fp, values, vectors, H):
     hessian(w, c, d, H)
     work = H.copy()
     symmetric_eigen(work, values, vectors)
-    largest = 0.0
     for a in range(dim):
-        largest = max(largest, abs(values[a]))
         if not abs(values[a]) < np.inf:
             return 2
     tangent = np.int64(fp[0])
@@ -393,7 +407,16 @@ def normal_step(hessian, w, c, d, fp, values, vectors, H):
                 x = vectors[i, a]
                 vectors[i, a] = vectors[i, best]
                 vectors[i, best] = x
-    for a in range(tangent, dim):
+    return rank(values, fp)
+
+
+@inner
+def rank(values, fp):
+    """0 where eigenvalues of a Hessian, the tangent ones first, have the rank that M has; else a status code."""
+    largest = 0.0
+    for a in range(values.shape[0]):
+        largest = max(largest, abs(values[a]))
+    for a in range(np.int64(fp[0]), values.shape[0]):
         if values[a] < -fp[1] * largest:
             return 5
         if values[a] <= fp[1] * largest:
@@ -442,17 +465,13 @@ def assemble(H, dq, J, A):
 
 
 @inner
-def analyse(fns, w, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra):
-    """The averaged map at a point of M: its slopes and curvatures J, K, weak force, A = dF/dz and Q.
+def analyse(fns, w, k, hp, c, d, nz, fp, more, H, dq, J, K, weak, gain, A, Q, extra):
+    """The averaged map at a point of M with the Hessian H: its slopes and curvatures J, K, weak force, A = dF/dz and Q.
 
     `more` is what accumulators see beside the noise, coordinate by coordinate."""
-    _, hessian, _, sigma, _, _, _, _, _ = fns
+    _, _, _, sigma, _, _, _, _, _ = fns
     dim = w.shape[0]
     states = np.int64(fp[2])
-    values = np.empty(dim)
-    code = normal_step(hessian, w, c, d, fp, values, vectors, H)
-    if code != 0:
-        return code
     width = 3 + states
     q = np.empty(dim)
     noise_slopes(fns, w, c, d, nz, fp, q, dq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from minidyn.loss import Loss
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+_FEW = 256  # points that a thread of its own is not worth
 
 
 class Manifold:
@@ -65,7 +67,9 @@ class Manifold:
             )
         return points
 
-    def _project(self, w: ArrayLike, rtol: float, max_steps: int) -> tuple[Floats, NDArray[np.int64]]:
+    def _project(self, w: ArrayLike, rtol: float, max_steps: int,
+                 threads: int = 1) -> tuple[Floats, NDArray[np.int64]]:  # fmt: skip
+        """Limits (..., D), NaN where there is none, and codes (...): 0, or why there is none."""
         given = self.loss.check(w)
         points = np.ascontiguousarray(given.reshape(-1, self.loss.dim)).copy()
         codes = np.zeros(len(points), np.int64)
@@ -73,7 +77,18 @@ class Manifold:
         reached = points[finite]
         inner = codes[finite]
         grad, hessian = pointer(self.loss.kernels, "grad"), pointer(self.loss.kernels, "hessian")
-        project_all(grad, hessian, reached, self.loss.c, self.loss.rows, rtol, max_steps, self.gap, inner)
+
+        def work(part: slice) -> None:
+            c, rows = self.loss.c, self.loss.rows
+            project_all(grad, hessian, reached[part], c, rows, rtol, max_steps, self.gap, inner[part])
+
+        workers = min(threads, len(reached) // _FEW)
+        if workers > 1:
+            bounds = np.linspace(0, len(reached), workers + 1).astype(int)
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(work, map(slice, bounds, bounds[1:])))
+        else:
+            work(slice(None))
         points[finite], codes[finite] = reached, inner
         points[~finite] = np.nan
         points[codes != 0] = np.nan

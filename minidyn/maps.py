@@ -178,15 +178,24 @@ class Map:
         return f"{self.loss._repr_latex_()}\n\n{self.rule._repr_latex_()}\n\n{self.noise or 'no noise'}"
 
 
-def pack(states: Floats) -> Floats:
-    """Paths `(N, Q)` -> blocks `(ceil(N/64), Q*64)`; the last block is padded with its last path."""
+def pack(states: Floats, components: int | None = None) -> Floats:
+    """Paths `(N, Q)` -> blocks `(ceil(N/64), components*64)`; the last block is padded with its last path.
+
+    Components beyond Q are zero. Nothing is copied twice: a million paths are 8 MB per component.
+    """
     count, q = states.shape
-    blocks = -(-count // 64)
-    padded = np.concatenate([states, np.repeat(states[-1:], blocks * 64 - count, axis=0)])
-    return np.ascontiguousarray(padded.reshape(blocks, 64, q).transpose(0, 2, 1)).reshape(blocks, q * 64)
+    full = count // 64
+    blocks = np.zeros((-(-count // 64), components or q, 64))
+    blocks[:full, :q] = states[: full * 64].reshape(full, 64, q).transpose(0, 2, 1)
+    if full < len(blocks):
+        blocks[full, :q] = states[-1][:, None]
+        blocks[full, :q, : count - full * 64] = states[full * 64 :].T
+    return blocks.reshape(len(blocks), blocks.shape[1] * 64)
 
 
-def unpack(blocks: Floats, count: int) -> Floats:
-    """Blocks -> paths `(count, Q)`."""
-    b, q = len(blocks), blocks.shape[1] // 64
-    return blocks.reshape(b, q, 64).transpose(0, 2, 1).reshape(b * 64, q)[:count]
+def unpack(blocks: Floats, count: int, first: int = 0, last: int | None = None) -> Floats:
+    """Blocks -> components `first` up to `last` of the paths, `(count, last - first)`: a copy."""
+    parts = blocks.reshape(len(blocks), blocks.shape[1] // 64, 64)[:, first:last]
+    out = np.empty((len(blocks), 64, parts.shape[1]))
+    out[...] = parts.transpose(0, 2, 1)
+    return out.reshape(len(blocks) * 64, parts.shape[1])[:count]

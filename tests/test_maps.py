@@ -168,6 +168,16 @@ def test_blocks_hold_every_path(count):
     assert blocks.shape == (-(-count // 64), 192)
     BITS(unpack(blocks, count), states)
     BITS(unpack(blocks, 64 * len(blocks))[count:], np.repeat(states[-1:], 64 * len(blocks) - count, axis=0))
+    BITS(unpack(blocks, count, 1, 2), states[:, 1:2])
+
+
+def test_blocks_have_zeros_where_paths_have_no_numbers():
+    """Components that a start does not give are zero, and what is unpacked is a copy even of a single component."""
+    states = np.random.default_rng(0).normal(size=(70, 1))
+    BITS(unpack(pack(states, 3), 70), np.concatenate([states, np.zeros((70, 2))], axis=1))
+    blocks = pack(states)
+    unpack(blocks, 70)[:] = 0.0
+    BITS(unpack(blocks, 70), states)
 
 
 def test_no_points_give_no_points():

@@ -323,6 +323,18 @@ def test_rank_change_is_refused():
         flow.drift([0.0, 0.0])
 
 
+@pytest.mark.parametrize(("place", "message"), [(1e-9, "rank of the Hessian changes"), (-1.0, "unstable")])
+def test_points_where_the_valley_ends_are_refused(place, message):
+    """A valley of curvature x ends at x = 0: there and beyond the field is an error, although the gradient is zero."""
+    z = sp.Symbol("z")
+    loss = md.Loss((x * y**2 + z**2) / 2, [x, y, z])
+    flow = md.QuasistaticFlow(md.Map(loss, md.SGD(0.1), md.GaussianNoise(0.1)))
+    numbers = flow.numbers(np.array([[1.0, 0.0, 0.0]]))
+    assert np.isfinite(flow.evaluate(np.array([[1.0, 0.0, 0.0]]), 1.0, numbers)[0]).all()
+    with pytest.raises(md.FlowError, match=message):
+        flow.evaluate(np.array([[place, 0.0, 0.0]]), 1.0, numbers)
+
+
 def test_vanishing_noise_is_refused_for_adam():
     """Adam divides by the size of the noise: where a coordinate has none there is no flow."""
     rule = md.Adam(0.01, eps=0.0)

@@ -300,18 +300,18 @@ def test_observed_expression_knows_the_constants():
     np.testing.assert_allclose(run.observables["force"], 3 * run.w[..., 0], rtol=1e-14)
 
 
-@pytest.mark.parametrize("paths", [1, 37])
+@pytest.mark.parametrize("paths", [1, 37, 150_000])
 def test_moments_are_those_of_the_paths(paths):
     """`keep="moments"` holds mean, variance, quantiles and count of what `keep="paths"` holds."""
     kept = {"paths": paths, "save_every": 5, "rng": 3, "observe": ["loss", x * y]}
     full, run = md.simulate(SGD, START, 20, **kept), md.simulate(SGD, START, 20, keep="moments", **kept)
     assert run.w is None and run.observables == {} and list(run.moments) == ["x", "y", "loss", "x*y"]
     for name, stats in run.moments.items():
-        values = full.quantity(name)
-        np.testing.assert_allclose(stats["mean"], values.mean(0), rtol=1e-13)
-        variance = values.var(0, ddof=1) if paths > 1 else np.zeros(5)
+        values = np.ascontiguousarray(full.quantity(name).T)
+        np.testing.assert_allclose(stats["mean"], values.mean(1), rtol=1e-13)
+        variance = values.var(1, ddof=1) if paths > 1 else np.zeros(5)
         np.testing.assert_allclose(stats["variance"], variance, rtol=1e-12, atol=1e-30)
-        np.testing.assert_allclose(stats["quantiles"], np.quantile(values, QUANTILES, axis=0), rtol=1e-13)
+        np.testing.assert_allclose(stats["quantiles"], np.quantile(values, QUANTILES, axis=1), rtol=1e-13)
         assert stats["count"].tolist() == [paths] * 5
 
 

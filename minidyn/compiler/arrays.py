@@ -10,6 +10,7 @@ from minidyn.compiler.types import I8, LANE, VB, VI, Array, Number, Tuple, Vecto
 from minidyn.compiler.values import Value
 
 _STACK = 512  # numbers: a smaller array of known size lives on the stack
+_LITTLE = 8192  # bytes: and so does one of a size found while running
 
 
 class Arrays:
@@ -26,6 +27,10 @@ class Arrays:
         def new(self, prefix: str = "t") -> str: ...
         def put(self, line: str) -> None: ...
         def let(self, text: str) -> str: ...
+        def block(self, prefix: str) -> str: ...
+        def open(self, name: str) -> None: ...
+        def label(self, name: str) -> None: ...
+        def branch(self, condition: str, yes: str, no: str) -> None: ...
         def expr(self, e: ast.expr) -> Value: ...
         def convert(self, value: Value, type_: Any, name: str = "") -> Value: ...
         def binary(self, op: ast.operator, a: Value, b: Value) -> Value: ...
@@ -150,16 +155,29 @@ class Arrays:
         return Value(Array(kind, len(sizes)), (where, *sizes))
 
     def from_heap(self, bytes_: str) -> str:
-        """Room on the heap, aligned to a cache line."""
-        slot = self.new("h")
-        self.top += [f"  {slot} = alloca ptr", f"  store ptr null, ptr {slot}"]
+        """Room whose size is known when it is made, aligned to a cache line: on the stack if it is little and the line
+        runs once, else on the heap."""
+        slot, place = self.new("h"), self.new("h")
+        self.top += [f"  {slot} = alloca ptr", f"  store ptr null, ptr {slot}", f"  {place} = alloca ptr"]
         self.heap.append(slot)
-        if self.loops:  # the line may have run before
-            self.put(f"call void @free(ptr {self.let(f'load ptr, ptr {slot}')})")
-        raw = self.let(f"call noalias ptr @malloc(i64 {self.let(f'add nsw i64 {bytes_}, 64')})")
-        self.put(f"store ptr {raw}, ptr {slot}")
+        more = self.let(f"add nsw i64 {bytes_}, 64")
         self.unit.declare("malloc", "declare noalias ptr @malloc(i64)")
         self.unit.declare("free", "declare void @free(ptr)")
+        if self.loops:  # the line may have run before
+            self.put(f"call void @free(ptr {self.let(f'load ptr, ptr {slot}')})")
+        else:
+            little = self.let(f"icmp ule i64 {more}, {_LITTLE}")
+            near = self.let(f"alloca i8, i64 {self.let(f'select i1 {little}, i64 {more}, i64 0')}")
+            self.put(f"store ptr {near}, ptr {place}")
+            far, after = self.block("far"), self.block("made")
+            self.branch(little, after, far)
+            self.open(far)
+        raw = self.let(f"call noalias ptr @malloc(i64 {more})")
+        self.put(f"store ptr {raw}, ptr {slot}")
+        self.put(f"store ptr {raw}, ptr {place}")
+        if not self.loops:
+            self.label(after)
+        raw = self.let(f"load ptr, ptr {place}")
         over = self.let(f"and i64 {self.let(f'ptrtoint ptr {raw} to i64')}, 63")
         return self.let(f"getelementptr inbounds i8, ptr {raw}, i64 {self.let(f'sub nsw i64 64, {over}')}")
 

@@ -165,6 +165,7 @@ class Flow:
 
     def evaluate(self, points: Floats, k: float, numbers: Floats) -> tuple[Floats, Floats]:
         """Change per step (N, size) and noise factor (N, size, columns) at points (N, size), or a FlowError."""
+        points = np.ascontiguousarray(points)
         b, f = np.empty_like(points), np.zeros((len(points), self.size, self.columns))
         failed = self.fill(points, float(k), numbers, b, f)
         if failed >= 0:

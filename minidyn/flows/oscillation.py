@@ -11,6 +11,7 @@ from minidyn.kernels.linalg import (
     add_twice_symmetric,
     cholesky_semidefinite,
     discrete_lyapunov,
+    discrete_lyapunov_of_one,
     group_inverse,
     identity_minus,
     inner,
@@ -20,19 +21,19 @@ from minidyn.kernels.linalg import (
     spectral_projector,
     subtract,
 )
-from minidyn.linearization import analyse, normal_step
+from minidyn.linearization import analyse, normal_step, rank
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 @inner
-def across(fns, w, c, d, fp):
-    """Newton's method across M, in the normal space of the starting point; a status code."""
+def across(fns, w, c, d, fp, values, vectors, H):
+    """Newton's method across M, in the normal space of the starting point; a status code and how often it turned.
+
+    H, its eigenvalues and eigenvectors are those of the starting point; without a turn, to rounding, also those of w.
+    """
     grad, hessian, _, _, _, _, _, _, _ = fns
     dim = w.shape[0]
-    H = np.empty((dim, dim))
-    values = np.empty(dim)
-    vectors = np.empty((dim, dim))
     g = np.empty(dim)
     tangent = np.int64(fp[0])
     code = 0
@@ -41,7 +42,7 @@ def across(fns, w, c, d, fp):
         if turn == 0 or turn == 20:
             code = normal_step(hessian, w, c, d, fp, values, vectors, H)
             if code == 2:
-                return code
+                return code, turn
         grad(w, c, d, g)
         largest, size = 0.0, 1e-300
         for i in range(dim):
@@ -55,11 +56,11 @@ def across(fns, w, c, d, fp):
             for i in range(dim):
                 w[i] -= along * vectors[i, a]
         if not largest < 1e6 * (1.0 + size):
-            return 2
+            return 2, turn
         if largest <= 4e-16 * size or (largest <= 1e-13 * size and largest >= before):
-            return 0
+            return 0, turn
         before = largest
-    return 2 if before > 1e-9 * size else 0
+    return (2 if before > 1e-9 * size else 0), 60
 
 
 @inner
@@ -112,24 +113,18 @@ def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
 def oscillation(A, Q, vectors, P, right, left, inverse, W):
     """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code."""
     size = A.shape[0]
-    dim, tangent = vectors.shape[0], right.shape[1]
-    frame = np.empty((dim, tangent))
-    for i in range(dim):
-        for t in range(tangent):
-            frame[i, t] = vectors[i, t]
-    if not (spectral_projector(A, frame, P, right, left) and group_inverse(A, P, inverse)):
+    if not (spectral_projector(A, vectors, P, right, left) and group_inverse(A, P, inverse)):
         return 3
-    stable = np.empty((size, size))
-    half = np.empty((size, size))
-    noise = np.empty((size, size))
-    cross = np.empty((size, size))
+    room = np.empty((4, size, size))
+    stable, half, noise, cross = room[0], room[1], room[2], room[3]
     identity_minus(P, stable)
     multiply(stable, Q, half)
     multiply_transposed(half, P, noise)
     multiply(inverse, noise, cross)
     multiply_transposed(half, stable, noise)
     subtract(A, P, half)
-    if not discrete_lyapunov(half, noise, W):
+    one = size - right.shape[1] == 1
+    if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, noise, W)):
         return 5
     add_twice_symmetric(cross, W)
     return 0
@@ -156,18 +151,22 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
     """The averaged map at w, which is moved onto M, and the oscillation about it: `analyse`, then `oscillation`.
 
     With self-consistent accumulators both are repeated until the oscillation that they see is their own."""
-    code = across(fns, w, c, d, fp)
-    if code != 0:
-        return code
+    hessian = fns[1]
     dim = w.shape[0]
     states = np.int64(fp[2])
     size = (1 + states) * dim
+    values = np.empty(dim)
     vectors = np.empty((dim, dim))
-    A = np.empty((size, size))
     extra = np.empty((dim, dim))
+    A = np.empty((size, size))
     more = np.zeros(dim)
+    code, turned = across(fns, w, c, d, fp, values, vectors, H)
+    if code == 0:
+        code = rank(values, fp) if turned == 0 else normal_step(hessian, w, c, d, fp, values, vectors, H)
+    if code != 0:
+        return code
     for _ in range(200):
-        code = analyse(fns, w, k, hp, c, d, nz, fp, more, vectors, H, dq, J, K, weak, gain, A, Q, extra)
+        code = analyse(fns, w, k, hp, c, d, nz, fp, more, H, dq, J, K, weak, gain, A, Q, extra)
         if code == 0:
             code = oscillation(A, Q, vectors, P, right, left, inverse, W)
         if code != 0:

@@ -40,8 +40,17 @@ _FAR = 0.1
 BENT = "the oscillation's change of the Hessian, against its smallest curvature across the manifold"
 
 
+def _some(points: Floats, count: int) -> Floats:
+    """At most so many different ones of these points, spread evenly over them."""
+    chosen = np.linspace(0, len(points) - 1, min(count, len(points))).astype(int)
+    return np.unique(points[chosen], axis=0)
+
+
 def _retract(fns, w, hp, c, d, nz, fp):
-    return across(fns, w, c, d, fp)
+    dim = w.shape[0]
+    room = np.empty((2, dim, dim))
+    code, _ = across(fns, w, c, d, fp, np.empty(dim), room[0], room[1])
+    return code
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
@@ -71,14 +80,13 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     half = np.empty((size, size))
     noise = np.empty((size, size))
     bend = np.empty(size)
+    curve = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, W, bend)
     multiply(P, Q, half)
     multiply_transposed(half, P, noise)
-    curve = np.empty(size)
     second_derivative(fns, point, c, d, nz, fp, H, dq, J, K, noise, curve)
-    stable = np.empty((size, size))
-    identity_minus(P, stable)
-    multiply(inverse, stable, half)
+    identity_minus(P, noise)
+    multiply(inverse, noise, half)
     for i in range(dim):
         b[i] = 0.0
         for j in range(size):
@@ -160,7 +168,7 @@ class QuasistaticFlow(Flow):
 
     def numbers(self, w0: Floats) -> Floats:
         """The dimension of `M` at the starting points, and the scale that decides ranks there."""
-        dims = self.manifold.dimensions(np.unique(w0.reshape(-1, self.dim), axis=0)[:64])
+        dims = self.manifold.dimensions(_some(w0.reshape(-1, self.dim), 64))
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
         (dimension,) = dims
@@ -173,7 +181,7 @@ class QuasistaticFlow(Flow):
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`: label noise on interpolating minima has none."""
         numbers = self.numbers(w0)
-        for w in np.unique(w0.reshape(-1, self.dim), axis=0)[:16]:
+        for w in _some(w0.reshape(-1, self.dim), 16):
             if np.abs(self.evaluate(w[None], 1.0, numbers)[1]).max() > 0.0:
                 return True
         return False

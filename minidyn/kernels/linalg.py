@@ -135,7 +135,8 @@ def discrete_lyapunov(a, q, w):
     `a` is overwritten.
     """
     n = a.shape[0]
-    power, square, left = a, np.empty((n, n)), np.empty((n, n))
+    room = np.empty((2, n, n))
+    power, square, left = a, room[0], room[1]
     for i in range(n):
         for j in range(n):
             w[i, j] = q[i, j]
@@ -157,6 +158,20 @@ def discrete_lyapunov(a, q, w):
             for j in range(n):
                 power[i, j] = square[i, j]
     return False
+
+
+@inner
+def discrete_lyapunov_of_one(a, q, w):
+    """w = a w a^T + q for a of rank 1 and q in its range: w = q / (1 - t^2), t the trace; False if |t| >= 1."""
+    t = 0.0
+    for i in range(a.shape[0]):
+        t += a[i, i]
+    if not abs(t) < 1.0:
+        return False
+    for i in range(a.shape[0]):
+        for j in range(a.shape[0]):
+            w[i, j] = q[i, j] / ((1.0 - t) * (1.0 + t))
+    return True
 
 
 @inner
@@ -226,20 +241,21 @@ def add_twice_symmetric(a, out):
 
 
 @inner
-def null_space(a, border, work, out):
-    """out (n, d): the null space of a, found from a frame `border` (m, d), m <= n, that it projects onto.
+def null_space(a, border, work, rhs, out):
+    """out (n, d): the null space of a, from a frame that it projects onto, d columns of `border` (m, ...), m <= n.
 
-    Solves [[a, B], [B^T, 0]] [x; y] = [0; I] with B the border padded by zeros (Govaerts 2000, chapter 3).
+    Solves [[a, B], [B^T, 0]] [x; y] = [0; I] with B the frame padded by zeros (Govaerts 2000, chapter 3), in
+    `work` (n + d, n + d) and `rhs` (n + d, d).
     """
-    n = a.shape[0]
-    m, d = border.shape
-    rhs = np.zeros((n + d, d))
+    n, d = out.shape
     for i in range(n + d):
         for j in range(n + d):
             work[i, j] = a[i, j] if (i < n and j < n) else 0.0
+        for t in range(d):
+            rhs[i, t] = 0.0
     for t in range(d):
         rhs[n + t, t] = 1.0
-        for i in range(m):
+        for i in range(border.shape[0]):
             work[i, n + t] = border[i, t]
             work[n + t, i] = border[i, t]
     if not solve(work, rhs):
@@ -254,18 +270,19 @@ def null_space(a, border, work, out):
 def spectral_projector(a, border, p, right, left):
     """p = right left: the projector on the eigenvalue 1 of a along its other eigenspaces.
 
-    `right` (n, d) and `left` (d, n) are its null vectors with left right = I; False if it is defective.
+    `right` (n, d) and `left` (d, n) are its null vectors with left right = I; False if it is defective. The first d
+    columns of `border` span about the same space.
     """
-    n = a.shape[0]
-    d = border.shape[1]
-    gap = np.empty((n, n))
-    turned = np.empty((n, n))
+    n, d = right.shape
+    room = np.empty((2, n, n))
+    gap, turned = room[0], room[1]
     work = np.empty((n + d, n + d))
+    rhs = np.empty((n + d, d))
     back = np.empty((n, d))
     gram = np.empty((d, d))
     identity_minus(a, gap)
     transpose(gap, turned)
-    if not (null_space(gap, border, work, right) and null_space(turned, border, work, back)):
+    if not (null_space(gap, border, work, rhs, right) and null_space(turned, border, work, rhs, back)):
         return False
     transpose(back, left)
     multiply(left, right, gram)

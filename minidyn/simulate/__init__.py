@@ -131,7 +131,7 @@ def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], b
         with bar:
             bar.start(done)
             if not recorder.count:
-                recorder.save(engine.parameters())
+                recorder.save(engine)
             for target in saves[recorder.count :]:
                 while done < target:
                     kept.note(done, engine, recorder)
@@ -139,7 +139,7 @@ def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], b
                     engine.advance(done, count)
                     done += count
                     bar.update(done, alive)
-                recorder.save(engine.parameters())
+                recorder.save(engine)
             kept.note(done, engine, recorder, last=True)
     except KeyboardInterrupt:
         if not recorder.count:
@@ -177,7 +177,7 @@ def _text(system: Map | Flow) -> str:
 
 
 def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
-    """Starting parameters (paths, D), checked."""
+    """Starting parameters (paths, D), checked; one start for all paths is not copied."""
     owner = system if isinstance(system, Map) else system.map
     start = np.asarray(w0, dtype=float) if is_whole_state(owner, w0) else system.loss.check(w0, "w0")
     if start.ndim > 2 or (start.ndim == 2 and len(start) not in (1, paths)):
@@ -188,7 +188,7 @@ def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
         raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
     if isinstance(system, Flow):
         start = system.start(start)
-    return np.ascontiguousarray(np.broadcast_to(np.atleast_2d(start), (paths, start.shape[-1])))
+    return np.broadcast_to(np.atleast_2d(start), (paths, start.shape[-1]))
 
 
 def is_whole_state(system: Map, w0: ArrayLike) -> bool:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.flows.base import Flow
+from minidyn.simulate.engines import ByColumn
 from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
 
 
-class CarriedEngine:
+class CarriedEngine(ByColumn):
     """A flow that carries itself from event to event, in Python; equal starting points are carried once."""
 
     def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float):

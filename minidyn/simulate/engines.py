@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -31,12 +31,25 @@ class Engine(Protocol):
     def slice(self, wanted: int) -> int: ...
     def advance(self, done: int, count: int) -> None: ...
     def parameters(self) -> Floats: ...
+    def columns(self) -> Iterator[Floats]: ...
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]: ...
     def state(self) -> dict[str, NDArray[Any]]: ...
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
 
 
-class _Threaded:
+class ByColumn:
+    """What engines without a better way do where parameters are wanted one after the other."""
+
+    def parameters(self) -> Floats:
+        """The parameters (paths, D) where the run stands; NaN where a path has ended."""
+        raise NotImplementedError
+
+    def columns(self) -> Iterator[Floats]:
+        """Each parameter's values (paths,) in turn, in memory of their own."""
+        return map(np.copy, self.parameters().T)
+
+
+class _Threaded(ByColumn):
     """Splits items over threads; learns how many steps fit into a slice of time."""
 
     def __init__(self, threads: int, items: int):
@@ -83,8 +96,7 @@ class MapEngine(_Threaded):
 
     def __init__(self, system: Map, start: Floats, key: NDArray[np.uint64], threads: int, first: int):
         self.system, self.paths, self.before = system, len(start), first - 1
-        whole = start.shape[-1] == system.components
-        self.blocks = pack(start if whole else system.initial_state(start))
+        self.blocks = pack(start, system.components)
         super().__init__(threads, len(self.blocks))
         self.loop = system.advance(len(start))
         self.streams = seed_blocks(key, len(self.blocks))
@@ -108,15 +120,33 @@ class MapEngine(_Threaded):
         return {"blocks": self.blocks, "streams": self.streams, "alive": self.alive, "orders": self.orders}
 
     def parameters(self) -> Floats:
-        w = unpack(self.blocks, self.paths)[:, : self.system.dim].copy()
-        w[~np.isfinite(w).all(axis=1)] = np.nan
+        gone = self._gone()
+        w = unpack(self.blocks, self.paths, 0, self.system.dim)
+        w[gone] = np.nan
         return w
 
+    def columns(self) -> Iterator[Floats]:
+        """Each parameter's values in turn: a million paths are copied one parameter at a time."""
+        gone = self._gone()
+
+        def column(i: int) -> Floats:
+            values = unpack(self.blocks, self.paths, i, i + 1)[:, 0]
+            values[gone] = np.nan
+            return values
+
+        return map(column, range(self.system.dim))
+
+    def _gone(self) -> NDArray[np.bool_]:
+        """Which paths (paths,) are no longer finite."""
+        theta = self.blocks.reshape(len(self.blocks), -1, 64)[:, : self.system.dim]
+        return ~np.isfinite(theta).all(axis=1).ravel()[: self.paths]
+
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        alive = self.alive.ravel()[: self.paths].astype(np.int64)
+        alive = self.alive.ravel()[: self.paths]
         diverged = alive < done
-        status = np.where(diverged, Status.DIVERGED, Status.FINISHED).astype(np.int8)
-        return status, np.where(diverged, alive + 1, done)
+        status, ended = np.full(self.paths, Status.FINISHED, np.int8), np.full(self.paths, done, np.int64)
+        status[diverged], ended[diverged] = Status.DIVERGED, alive[diverged] + 1
+        return status, ended
 
 
 class FlowPaths(_Threaded):
@@ -124,7 +154,7 @@ class FlowPaths(_Threaded):
 
     def __init__(self, flow: Flow, start: Floats, blocks: int, threads: int):
         super().__init__(threads, blocks)
-        self.flow, self.start = flow, start
+        self.flow = flow
         self.status = np.zeros(len(start), np.int64)
         self.ended = np.zeros(len(start), np.int64)
         m = flow.map

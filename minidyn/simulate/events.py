@@ -12,7 +12,7 @@ from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.maps import Map
-from minidyn.simulate.engines import Engine
+from minidyn.simulate.engines import ByColumn, Engine
 from minidyn.simulate.odes import OdeEngine
 from minidyn.trajectory import Status
 
@@ -40,7 +40,7 @@ def crossed(before: Floats, after: Floats) -> NDArray[np.bool_]:
     return (before * after < 0.0) | ((after == 0.0) & (before != 0.0) & np.isfinite(before))
 
 
-class StoppingEngine:
+class StoppingEngine(ByColumn):
     """An engine whose paths end where a condition is met.
 
     For the compiled methods without noise the instant is found on the dense output; otherwise the condition is looked

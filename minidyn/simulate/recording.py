@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidyn import observables
+from minidyn.simulate.engines import Engine
 from minidyn.trajectory import QUANTILES, Run
 
 Floats = NDArray[np.float64]
 _STATS = ("mean", "variance", "count")  # of each quantity, before its quantiles
+_PIECE = 2**16
 
 
 class Rows(Protocol):
@@ -46,17 +48,21 @@ class Recorder:
         self.names, self.watchers, self.keep, self.rows = names, watchers, keep, rows
         self.count = 0
 
-    def save(self, w: Floats) -> None:
-        values = ((name, watch(w)) for name, watch in self.watchers.items())
+    def save(self, engine: Engine) -> None:
         if self.keep == "paths":
+            w = engine.parameters()
             self.rows.put("w", self.count, w)
-            for number, (_, v) in enumerate(values):
-                self.rows.put(f"observed-{number}", self.count, v)
+            for number, watch in enumerate(self.watchers.values()):
+                self.rows.put(f"observed-{number}", self.count, watch(w))
         else:
-            table = [_moments(v) for v in w.T]  # one after the other: a million paths are copied once at a time
-            table += [_moments(v) for _, v in values]
-            self.rows.put("moments", self.count, np.array(table))
+            watched = self._watched(engine.parameters()) if self.watchers else []
+            table = [*map(_moments, engine.columns())]  # one after the other: a million paths are 8 MB each
+            self.rows.put("moments", self.count, np.array(table + watched))
         self.count += 1
+
+    def _watched(self, w: Floats) -> list[list[float]]:
+        """The moments of what is observed."""
+        return [*map(_moments, (np.array(watch(w)) for watch in self.watchers.values()))]
 
     def run(self, steps: NDArray[np.int64], times: Floats, status: Any, ended: Any, meta: dict[str, Any]) -> Run:
         w, seen, moments = None, {}, {}
@@ -72,11 +78,22 @@ class Recorder:
 
 
 def _moments(values: Floats) -> list[float]:
-    """Mean, variance, count and quantiles of the values that are finite."""
-    good = values[np.isfinite(values)]
+    """Mean, variance, count and quantiles of the values that are finite; their order is lost."""
+    finite = np.isfinite(values)
+    good = values if finite.all() else values[finite]
     if not len(good):
         return [math.nan, math.nan, 0.0, *[math.nan] * len(QUANTILES)]
+    mean, count = float(good.mean()), len(good)
     with np.errstate(over="ignore"):  # a path about to diverge
-        variance = float(good.var(ddof=1)) if len(good) > 1 else 0.0
-    mean, count = float(good.mean()), float(len(good))
-    return [mean, variance, count, *np.quantile(good, QUANTILES, overwrite_input=True)]
+        variance = float(_sum_of_squares(good, mean) / (count - 1)) if count > 1 else 0.0
+    return [mean, variance, float(count), *np.quantile(good, QUANTILES, overwrite_input=True)]
+
+
+def _sum_of_squares(values: Floats, mean: float) -> np.float64:
+    """The sum of (values - mean)^2 without a copy of all values; halves are added as numpy does, to the same bits."""
+    count = len(values)
+    if count <= _PIECE:
+        gaps = values - mean
+        return np.add.reduce(np.multiply(gaps, gaps, out=gaps))
+    half = count // 2 - count // 2 % 8
+    return _sum_of_squares(values[:half], mean) + _sum_of_squares(values[half:], mean)

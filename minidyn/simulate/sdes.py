@@ -98,7 +98,7 @@ class SdeEngine(FlowPaths):
         }  # fmt: skip
 
     def parameters(self) -> Floats:
-        return unpack(self.shown, self.paths)[:, : self.flow.dim].copy()
+        return unpack(self.shown, self.paths, 0, self.flow.dim)
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         if not self.span:

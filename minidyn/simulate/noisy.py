@@ -24,6 +24,7 @@ from minidyn.solvers.sde import worse
 
 UNITS = 20  # adaptive steps are at least 2^-20 of a map's step
 WINDOW = 32  # and at most this many of them
+UNSEEN = 16  # steps between two looks at whether a state is finite
 inline = partial(jit, inline=True, fma=True)
 
 
@@ -104,6 +105,37 @@ def leap(
 
 
 @jit(fma=True, thorough=True)
+def watched(
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, key, path, r, w, k,
+    goal, span, code, lost, live, hp, c, d, nz, fp,
+):  # fmt: skip
+    """Carry one path from step k to `goal` and look at it after every step: `(code, lost, live)`, where `lost` stays
+    zero and `live` counts steps as long as all is well."""
+    z = np.zeros(plain + start + beside + 1)
+    W = np.empty(columns)
+    I = np.zeros(columns)
+    V = np.zeros((columns, columns))
+    pW = np.empty((columns, parts))
+    pI = np.empty((columns, parts))
+    room = (
+        np.empty(size), np.empty(size), np.empty(size), np.empty(size),
+        np.zeros((size, columns)), np.zeros((size, columns)), np.zeros((size, columns)),
+    )  # fmt: skip
+    while k < goal:
+        fails = leap(
+            field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, k, span, z, W, I, V,
+            pW, pI, room, hp, c, d, nz, fp,
+        )  # fmt: skip
+        k += span
+        code = worse(code, fails)
+        lost = blemish(fails, lost, w)
+        live = live + 1.0 if lost == 0.0 else live
+        if halts and not some(lost == 0.0):
+            break
+    return worse(code, 0 if lost == 0.0 else 1), lost, live
+
+
+@jit(fma=True, thorough=True)
 def advance_sde(
     field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, blocks, shown, streams,
     key, status, ended, first, last, k0, goal, target, span, hp, c, d, nz, fp,
@@ -111,7 +143,8 @@ def advance_sde(
     """Carry the blocks first .. last-1 from step k0 to `goal` by steps of `span` steps of the map, or of 1/parts of
     one; then show the states at `target`, less than one step further.
 
-    With `halts` a lane stops where it ends, as a field may want that does not end on any state.
+    With `halts` every step is looked at, as a field wants that may fail. Else a state that is not finite stays so: a
+    few steps are made without a look, and made again with one where they end badly.
     """
     for block in range(first, last):
         s = blocks[block]
@@ -123,57 +156,79 @@ def advance_sde(
             if some(before == 0):
                 r = np.empty(WORDS, np.uint64)
                 w = np.empty(size)
-                z = np.zeros(plain + start + beside + 1)
-                W = np.empty(columns)
-                I = np.zeros(columns)
-                V = np.zeros((columns, columns))
-                pW = np.empty((columns, parts))
-                pI = np.empty((columns, parts))
-                x = np.empty(size)
-                y = np.empty(size)
-                b = np.empty(size)
-                b1 = np.empty(size)
-                f = np.zeros((size, columns))
-                f1 = np.zeros((size, columns))
-                g = np.zeros((size, columns))
-                room = x, y, b, b1, f, f1, g
+                old = np.empty(WORDS, np.uint64)
+                last_w = np.empty(size)
                 for q in range(WORDS):
-                    r[q] = words[q * 64 + lane]
+                    old[q] = words[q * 64 + lane]
                 for i in range(size):
-                    w[i] = s[i * 64 + lane]
+                    last_w[i] = s[i * 64 + lane]
                 code = status[path]
-                lost = 0.0 if before == 0 else np.nan  # zero until something is not finite
+                lost = 0.0 if before == 0 else np.nan
                 live = 0.0
                 k = k0
-                while k < goal:
-                    fails = leap(
-                        field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, k, span,
-                        z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
+                if halts:
+                    code, lost, live = watched(
+                        field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, key,
+                        path, old, last_w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
                     )  # fmt: skip
-                    k += span
-                    code = worse(code, fails)
-                    lost = blemish(fails, lost, w)
-                    live = live + 1.0 if lost == 0.0 else live
-                    if halts and not some(lost == 0.0):
-                        break
-                code = worse(code, 0 if lost == 0.0 else 1)
+                else:
+                    z = np.zeros(plain + start + beside + 1)
+                    W = np.empty(columns)
+                    I = np.zeros(columns)
+                    V = np.zeros((columns, columns))
+                    pW = np.empty((columns, parts))
+                    pI = np.empty((columns, parts))
+                    x = np.empty(size)
+                    y = np.empty(size)
+                    b = np.empty(size)
+                    b1 = np.empty(size)
+                    f = np.zeros((size, columns))
+                    f1 = np.zeros((size, columns))
+                    g = np.zeros((size, columns))
+                    room = x, y, b, b1, f, f1, g
+                    for q in range(WORDS):
+                        r[q] = old[q]
+                    for i in range(size):
+                        w[i] = last_w[i]
+                    while k < goal:
+                        stop = min(k + UNSEEN * span, goal)
+                        at = k
+                        while at < stop:
+                            leap(
+                                field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w,
+                                at, span, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
+                            )  # fmt: skip
+                            at += span
+                        if some(blemish(0, lost, w) != 0.0 and lost == 0.0):
+                            code, lost, live = watched(
+                                field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns,
+                                parts, key, path, old, last_w, k, stop, span, code, lost, live, hp, c, d, nz, fp,
+                            )  # fmt: skip
+                            for q in range(WORDS):
+                                r[q] = old[q]
+                            for i in range(size):
+                                w[i] = last_w[i]
+                        else:
+                            live = live + float((stop - k) // span) if lost == 0.0 else live
+                        for q in range(WORDS):
+                            old[q] = r[q]
+                        for i in range(size):
+                            last_w[i] = w[i]
+                        k = stop
                 status[path] = code
-                at = k0 + span * (np.int64(live) + 1)
-                ended[path] = at if before == 0 and code != 0 else ended[path]
+                ended[path] = k0 + span * (np.int64(live) + 1) if before == 0 and code != 0 else ended[path]
                 for q in range(WORDS):
-                    words[q * 64 + lane] = r[q]
+                    words[q * 64 + lane] = old[q]
                 for i in range(size):
-                    here = w[i] if code == 0 else np.nan
+                    here = last_w[i] if code == 0 else np.nan
                     s[i * 64 + lane] = here if before == 0 else s[i * 64 + lane]
                 if goal < target and some(code == 0):
-                    fails = leap(
-                        field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, goal,
-                        target - goal, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
+                    code, lost, live = watched(
+                        field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, key,
+                        path, old, last_w, goal, target, target - goal, code, lost, live, hp, c, d, nz, fp,
                     )  # fmt: skip
-                    code = worse(code, fails)
-                    code = worse(code, 0 if blemish(fails, 0.0, w) == 0.0 else 1)
                 for i in range(size):
-                    out[i * 64 + lane] = w[i] if code == 0 else np.nan
+                    out[i * 64 + lane] = last_w[i] if code == 0 else np.nan
 
 
 @jit

@@ -235,11 +235,17 @@ class Flow:
         return f"the field could not be evaluated (status {code})."
 
     def validity(self, w: ArrayLike) -> float:
-        """The number that must be small for the theory to hold at a state (or point) `w`; `describe` says which it is.
+        """The number that must be small for the theory to hold at `w`; `describe` says which it is.
 
-        NaN where no such number is known.
+        `w` is a state of the flow (size,), or theta (D,): then it is the state that the flow starts from there. NaN
+        where no such number is known.
         """
         return float("nan")
+
+    def _state(self, w: ArrayLike) -> Floats:
+        """A state (size,): `w` itself, or where the flow starts if `w` is theta alone."""
+        array = np.asarray(w, dtype=float)
+        return self.start(array) if array.shape == (self.dim,) != (self.size,) else self.check(array)
 
     def _here(self, w: ArrayLike | None) -> str:
         """How the line on validity ends in a description at `w`."""

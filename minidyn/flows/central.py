@@ -354,9 +354,9 @@ class CentralFlow(Flow):
     def validity(self, w: ArrayLike) -> float:
         """How much the secant curvature over the oscillation's length `sqrt(S)` differs from the curvature, relatively.
 
-        At a state w (size,); zero where there is no oscillation.
+        Zero where there is no oscillation.
         """
-        state = self.check(w)
+        state = self._state(w)
         values, vectors = np.linalg.eigh(self.oscillation(state))
         if not values[-1] > 0.0:
             return 0.0

@@ -148,7 +148,7 @@ class RodFlow(Flow):
         ])  # fmt: skip
 
     def validity(self, w: ArrayLike) -> float:
-        """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the centre of a state w (size,)."""
-        centre = self.check(w)[: self.map.components]
+        """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the centre of a state."""
+        centre = self._state(w)[: self.map.components]
         values = np.linalg.eigvals(self.steps.jacobian(centre, float(self.first_step)))
         return float(abs(1.0 + values.real.min()))

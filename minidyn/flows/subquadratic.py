@@ -218,11 +218,11 @@ class SubquadraticFlow(Flow):
         ])  # fmt: skip
 
     def validity(self, w: ArrayLike) -> float:
-        """The orbit's relative change per step over the relaxation rate of its amplitude, at a state w (size,).
+        """The orbit's relative change per step over the relaxation rate of its amplitude.
 
         Zero where there is no oscillation.
         """
-        state, half, k = self.check(w), self.map.components, float(self.first_step)
+        state, half, k = self._state(w), self.map.components, float(self.first_step)
         orbit = self._orbit(state[:half], state[half:])
         if not orbit.amplitude.any():
             return 0.0

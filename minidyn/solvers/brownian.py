@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from minidyn.compiler import jit
+from minidyn.kernels.vectormath import cos, log, sin
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -47,8 +48,8 @@ def two_normals(key, path, step, column, place):
     """Two independent standard normals (Box, Muller) for one place."""
     u = ((word(key, path, step, column, place, 0) >> _U(11)) + _U(1)) * 1.1102230246251565e-16
     v = (word(key, path, step, column, place, 1) >> _U(11)) * 1.1102230246251565e-16
-    radius = math.sqrt(-2.0 * math.log(u))
-    return radius * math.cos(6.283185307179586 * v), radius * math.sin(6.283185307179586 * v)
+    radius = math.sqrt(-2.0 * log(u))
+    return radius * cos(6.283185307179586 * v), radius * sin(6.283185307179586 * v)
 
 
 @jit

@@ -42,6 +42,8 @@ def systems() -> dict[str, md.Map | md.Flow]:
         "label noise": md.Map(data, md.SGD(0.1), md.LabelNoise(0.3) + md.Minibatch(2, replace=True)),
         "quasistatic flow": md.QuasistaticFlow(sgd),
         "gradient flow": md.GradientFlow(sgd),
+        "modified equation": md.StochasticModifiedFlow(sgd, order=2),
+        "three noises": md.SymbolicFlow(sgd, [-x, -y], [[0.3, 0.1, 0.0], [0.0, 0.1 * x, 0.2]]),
     }
 
 

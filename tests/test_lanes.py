@@ -86,6 +86,62 @@ def test_written_equations_are_the_generic_ones(rule, noise, order, monkeypatch)
     assert np.allclose(lanes, generic, rtol=1e-11, atol=1e-12)
 
 
+def charted(name: str, **changes) -> md.QuasistaticFlow:
+    """The closed form of a model of the library, with another learning rate or noise."""
+    model = md.load_model(name)
+    system = md.Map(model.loss, changes.get("rule", model.map.rule), changes.get("noise", model.map.noise))
+    return md.QuasistaticFlow(system, model.manifold).closed_form()
+
+
+CHARTED = {
+    "valley": {}, "ellipse": {"rule": md.SGD(0.02, 0.8), "noise": md.GaussianNoise([0.3, 0.2])},
+    "product": {"rule": md.SGD(0.02)}, "logcosh_valley": {"rule": md.SGD(0.01), "noise": md.GaussianNoise(0.2)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHARTED)
+def test_closed_forms_side_by_side_are_those_one_by_one(name, monkeypatch):
+    """Closed forms written out: 66 starts to 1e-10 of the generic field, with noise along the minima and without, and
+    one start to the last bit."""
+    flow = charted(name, **CHARTED[name])
+    assert flow.together is not None
+    model = md.load_model(name)
+    starts = flow.start(md.Manifold(model.loss).project(np.asarray(model.spec.experiment.w0, float)))
+    starts = starts + np.linspace(0.0, 0.05, 66)[:, None] * np.eye(flow.size)[flow.dim]
+    starts[:, : flow.dim] = flow.chart.point(starts[:, flow.dim :])
+
+    def run(count):
+        made = make_engine(flow, starts[:count], count, np.array([5, 6], np.uint64), None, None, None, None, 400, 1, 1)
+        return carried(made, (10, 400))
+
+    lanes, one = run(66), run(1)
+    assert np.array_equal(one[:, 0], lanes[:, 0])
+    monkeypatch.setattr(type(flow), "together", None)
+    generic = run(66)
+    assert np.ptp(lanes[-1], axis=0).max() > 1e-2 and np.isfinite(lanes).all()
+    assert np.allclose(lanes, generic, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [md.SGD(0.1), md.SGD(0.1, 0.8)])
+def test_a_closed_form_ends_where_the_map_leaves_the_minima(rule, monkeypatch):
+    """Where the sharpness along the valley passes the rule's threshold, paths end at the same steps and for the same
+    reason in lanes as one by one, and the others go on."""
+    flow = charted("valley", rule=rule, noise=md.GaussianNoise(1.0))
+    edge = np.sqrt(2 * (1 + rule.hyper.get("momentum", 0.0)) / 0.1 - 1)
+    starts = flow.start(np.array([[x, 0.0] for x in np.linspace(0.9, 0.999, 70) * edge]))
+
+    def run():
+        e = make_engine(flow, starts, 70, np.array([5, 6], np.uint64), None, None, None, 1, 40, 1, 1)
+        return carried(e, (40,)), e.ending(40)
+
+    a, (status, ended) = run()
+    monkeypatch.setattr(type(flow), "together", None)
+    b, (other, last) = run()
+    assert 0 < (status == 5).sum() < 70 and set(status) == {0, 5}
+    assert np.array_equal(status, other) and np.array_equal(ended, last)
+    assert np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
 def test_a_path_that_ends_ends_at_the_same_step_in_a_lane(monkeypatch):
     """`dx = x^3 dt + x dW` explodes: statuses and last steps are those of the loop over pointers; neighbours go on."""
     flow = md.SymbolicFlow(md.Map(LINE, md.SGD(0.1), md.GaussianNoise(0.1)), [x**3 - 2 * x], [x])

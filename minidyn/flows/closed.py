@@ -18,7 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from sympy.integrals.rationaltools import ratint
 
 from minidyn.charts import Chart, tidy
+from minidyn.compiler import compiled
 from minidyn.errors import FlowError, InputError
+from minidyn.flows.base import WIDEST
+from minidyn.flows.chartfield import add_chart_field, bend, can_be_written
 from minidyn.flows.quasistatic import QuasistaticFlow
 from minidyn.flows.reduction import ChartForm, Reduction
 from minidyn.graph import Converter, Graph, Node
@@ -104,6 +107,18 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
             for a in range(count):
                 total += out[at_slope + i * count + a] * root[a, r]
             f[i, r] = total
+    return 0
+
+
+def _written(fns, w, k, hp, c, d, nz, fp, b, f):
+    """`_field` where it is written out."""
+    written_field, _ = fns
+    return written_field(w, k, hp, c, nz, b, f)
+
+
+def _put(fns, w, hp, c, d, nz, fp):
+    _, written_place = fns
+    written_place(w, c, nz)
     return 0
 
 
@@ -254,19 +269,38 @@ class ClosedFormFlow(QuasistaticFlow):
     def source(self) -> Source:
         src = Source(f"closed form of the quasistatic flow of {self.map.rule.name}")
         form, place, s = self.form, self.chart.place, self.chart.coordinates
-        bends = [sum(form.covariance[a, b] * sp.diff(e, s[a], s[b]) for a in range(len(s)) for b in range(len(s))) / 2
-                 for e in place]  # fmt: skip
+        bends = [bend(form, s, e) for e in place]
         noise = list(form.noise) if self.couples and form.noise is not None else []
         slopes = [sp.diff(e, x) for e in place for x in s]
         outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends]
         src.add("chart_form", "s, kk, hp, c, nz, out", self._lines(outputs, form.letters))
         src.add("chart_place", "s, c, nz, out", self._lines(place, {}))
+        if can_be_written(form, self.chart, self.couples):
+            add_chart_field(src, form, self.chart, self.couples, self._conversion)
         return src
+
+    @cached_property
+    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+        """The field number by number, where no matrix has to be factorized."""
+        if not can_be_written(self.form, self.chart, self.couples):
+            return None
+        return compiled(_written), compiled(_put), (self.kernels.written_field, self.kernels.written_place)
+
+    @property
+    def in_lanes(self) -> bool:
+        return self.size <= WIDEST
 
     def _lines(self, outputs: list[Any], letters: dict[sp.Symbol, sp.Expr]) -> list[str]:
         """Stores of expressions of the chart into `out`."""
         g = Graph()
-        symbols: dict[Any, Node] = {c: g.load("s", i) for i, c in enumerate(self.chart.coordinates)}
+        convert = self._conversion(g, "s", 0, letters)
+        return Emitter([store(g, convert(e), "out", i) for i, e in enumerate(outputs)]).lines()
+
+    def _conversion(self, g: Graph, array: str, offset: int,
+                    letters: dict[sp.Symbol, sp.Expr] | None = None) -> Converter:  # fmt: skip
+        """sympy -> nodes, with the coordinates read from an array; all letters are known unless some are given."""
+        letters = self.form.letters if letters is None else letters
+        symbols: dict[Any, Node] = {c: g.load(array, offset + i) for i, c in enumerate(self.chart.coordinates)}
         constants = list(self.chart.constants.values())
         for symbol, value in self.form.values.items():
             symbols[symbol] = g.load("c", constants.index(symbol)) if symbol in constants else g.const(value)
@@ -275,7 +309,7 @@ class ClosedFormFlow(QuasistaticFlow):
         convert = Converter(g, {**rule.symbols, **symbols})
         for letter, e in letters.items():
             convert.symbols[letter] = convert(e)  # type: ignore[index]
-        return Emitter([store(g, convert(e), "out", i) for i, e in enumerate(outputs)]).lines()
+        return convert
 
     # -- starting points --------------------------------------------------------------------------------
     def start(self, w0: ArrayLike) -> Floats:

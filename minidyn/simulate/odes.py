@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.compiler import Known
+from minidyn.compiler import Known, compiled
 from minidyn.errors import InputError
-from minidyn.flows.base import Flow
+from minidyn.flows.base import Flow, stay
 from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.loops import BESIDE, advance_explicit, advance_implicit, show
 from minidyn.solvers import rows as row
@@ -77,7 +77,8 @@ class OdeEngine(FlowPaths):
             lanes = flow.in_lanes and len(self.points) >= _FEW
             self.loop = advance_explicit if lanes else advance_explicit.one_by_one
             wide = flow.size if flow.in_lanes else 8 * -(-flow.size // 8)
-            self.system = *flow.together, *method, Known(0), *map(Known, (flow.size, wide, flow.columns))
+            moves = int(flow.together[1] is not compiled(stay))
+            self.system = *flow.together, *method, *map(Known, (moves, flow.size, wide, flow.columns))
 
     def slice(self, wanted: int) -> int:
         return wanted

@@ -158,10 +158,11 @@ def seed_lanes(key, first, r):
         for word in range(4):
             z = key[0] + (_U(4) * path + _U(word + 1)) * _U(0x9E3779B97F4A7C15)
             r[word * LANES + j] = _mix(_mix(z) ^ key[1])
-        kept, _, _, _, _, _ = next_pair(
-            _beside(r[j]), _beside(r[LANES + j]), _beside(r[2 * LANES + j]), _beside(r[3 * LANES + j])
-        )
-        r[4 * LANES + j] = kept.view(np.uint64)  # for a run whose first step has an even number
+        if r.shape[0] > 4 * LANES:  # for a run whose first step has an even number
+            kept, _, _, _, _, _ = next_pair(
+                _beside(r[j]), _beside(r[LANES + j]), _beside(r[2 * LANES + j]), _beside(r[3 * LANES + j])
+            )
+            r[4 * LANES + j] = kept.view(np.uint64)
 
 
 @jit
@@ -171,9 +172,10 @@ def _seed_all(key, streams):
         seed_lanes(key, LANES * block, streams[block])
 
 
-def seed_blocks(key: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
-    """The streams (count, 320) of the first `count` blocks of 64 paths."""
-    streams = np.empty((count, WORDS * LANES), np.uint64)
+def seed_blocks(key: NDArray[np.uint64], count: int, odd: bool = True) -> NDArray[np.uint64]:
+    """The streams (count, 320) of the first `count` blocks of 64 paths; (count, 256) where steps never draw an odd
+    number of normals."""
+    streams = np.empty((count, (WORDS if odd else WORDS - 1) * LANES), np.uint64)
     if count:
         _seed_all(key, streams)
     return streams

@@ -99,7 +99,7 @@ class MapEngine(_Threaded):
         self.blocks = pack(start, system.components)
         super().__init__(threads, len(self.blocks))
         self.loop = system.advance(len(start))
-        self.streams = seed_blocks(key, len(self.blocks))
+        self.streams = seed_blocks(key, len(self.blocks), odd=system.bound.gaussian_rows % 2 == 1)
         self.alive = np.zeros((len(self.blocks), 64))
         self.orders = system.orders(len(self.blocks))
         self.meta: dict[str, Any] = {"threads": self.workers}

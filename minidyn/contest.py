@@ -28,7 +28,10 @@ Floats = NDArray[np.float64]
 MODELS = (
     "logcosh_valley", "minimalist_eos", "quartic", "scalar_deep", "matrix_factorization", "double_valley", "tanh_net",
 )  # fmt: skip
-CONTESTANTS = ("gradient", "modified", "central", "subquadratic", "rod")
+CONTESTANTS: dict[str, Callable[[Map], Flow]] = {
+    **{name: FLOWS[name] for name in ("gradient", "modified", "central", "subquadratic", "rod")},
+    "rod, order 2": lambda system: RodFlow(system, order=2),
+}
 _TANH_LR, _TANH_STEPS = 0.5, 150  # the library's network is run below its edge; here it is run at it
 
 
@@ -75,13 +78,15 @@ def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]
     drift = float(np.linalg.norm(mid - mid[0], axis=1).max())
     remark = regime(system, model.w0, steps).remark
     out = []
-    for contestant in (c for c in CONTESTANTS if c in FLOWS):
-        began = time.perf_counter()
+    for contestant, make in CONTESTANTS.items():
+        began, centred = time.perf_counter(), False
         try:
-            path, note = centres(FLOWS[contestant](system), model.w0, steps, rtol)
+            flow = make(system)
+            centred = flow.centred
+            path, note = centres(flow, model.w0, steps, rtol)
         except MinidynError as error:
             path, note = np.full_like(mid, np.nan), str(error)
-        if remark and FLOWS[contestant].centred:
+        if remark and centred:
             note = "; ".join(filter(None, [note, f"at the end {remark}"]))
         gap = np.linalg.norm(path - mid, axis=1)
         alive = np.isfinite(gap)
@@ -235,13 +240,15 @@ def valley_row(lr: float, rtol: float = 1e-8) -> dict[str, float]:
     system = load_model("logcosh_valley").map.with_lr(lr)
     x0, steps = float(np.sqrt(3 / lr - 1)), round(40 / lr)
     mid = midpoints(system, [x0, 1.0], steps)[:, 0]
-    rod = centres(RodFlow(system), [x0, 1.0], steps, rtol)[0][:, 0]
+    rod, second = (centres(RodFlow(system, order=o), [x0, 1.0], steps, rtol)[0][:, 0] for o in (1, 2))
     bottom = centres(SubquadraticFlow(system), [x0, 0.0], steps, rtol)[0][:, 0]
     paired = centres(SubquadraticFlow(system), [x0, 1.0], steps, rtol)[0][:, 0]
     return {
-        "rod": float(np.abs(rod - mid).max()), "slaved": float(np.abs(bottom - mid).max()),
+        "rod": float(np.abs(rod - mid).max()), "rod, order 2": float(np.abs(second - mid).max()),
+        "slaved": float(np.abs(bottom - mid).max()),
         "slaved, first pair": float(np.abs(paired - mid).max()),
         "GD's end": lr * (1 + mid[-1] ** 2) / 2, "rod's end": lr * (1 + rod[-1] ** 2) / 2,
+        "end at order 2": lr * (1 + second[-1] ** 2) / 2,
     }  # fmt: skip
 
 

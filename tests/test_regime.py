@@ -117,7 +117,8 @@ def test_who_wins_notes_an_erratic_map(monkeypatch):
     """The report's notes on flows of centres carry the remark."""
     monkeypatch.setattr(contest, "regime", lambda *_: md.Regime(4, 0.0, 1.0, 256, "."))
     entries = contest.play("quartic", steps=20)
-    assert all(("orbit of period four" in e.note) == (e.flow in ("central", "subquadratic", "rod")) for e in entries)
+    edge = ("central", "subquadratic", "rod", "rod, order 2")
+    assert all(("orbit of period four" in e.note) == (e.flow in edge) for e in entries)
 
 
 def test_regime_refuses_what_it_cannot_look_at():

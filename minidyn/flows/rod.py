@@ -4,6 +4,9 @@ Per step, on the whole state of any rule, with the even and odd parts `F_e`, `F_
 
     dc/dk = F_e(c, d) - c        dd/dk = -F_o(c, d) - d
 
+A pair goes to the next one by a step `G = (F_e - c, -F_o - d)`; to second order its equation is `G - (dG) G / 2`
+(backward error analysis), which holds further from the threshold.
+
 Source: theory of the period-two orbit, Ma, Kunin, Wu, Ying (2022); the flow, Regis, Chewi (2026).
 """
 
@@ -15,8 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.errors import InputError
 from minidyn.flows.base import Flow, stay
-from minidyn.flows.twostep import TwoStep, add_rule_kernels
+from minidyn.flows.twostep import TwoStep, add_rule_kernels, turn
 from minidyn.kernels import Source
 from minidyn.maps import Map
 
@@ -26,31 +30,46 @@ Floats = NDArray[np.float64]
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
-    grad, rule_step = fns
+    """The change per step; with fp[2] the second-order term `- (dG) G / 2` of a step `z + G(z)` too."""
+    grad, hvp, rule_step, rule_slopes = fns
     size = w.shape[0] // 2
     dim = np.int64(fp[0])
+    second = fp[2] != 0.0
+    at = k + 1.0 + fp[1] - (0.5 if second else 0.0)
+    ends = np.empty((2, size))
+    slopes = np.empty((2, size * (1 + size // dim) if second else 1))
     theta = np.empty(dim)
     g = np.empty(dim)
     z = np.empty(size)
-    plus = np.empty(size)
-    minus = np.empty(size)
+    for side in range(2):
+        sign = 1.0 - 2.0 * side
+        for i in range(size):
+            z[i] = w[i] + sign * w[size + i]
+        for i in range(dim):
+            theta[i] = z[i]
+        grad(theta, c, d, g)
+        rule_step(z, g, at, hp, ends[side])
+        if second:
+            rule_slopes(z, g, at, hp, slopes[side])
     for i in range(size):
-        z[i] = w[i] + w[size + i]
-    for i in range(dim):
-        theta[i] = z[i]
-    grad(theta, c, d, g)
-    rule_step(z, g, k + 1.0 + fp[1], hp, plus)
-    for i in range(size):
-        z[i] = w[i] - w[size + i]
-    for i in range(dim):
-        theta[i] = z[i]
-    grad(theta, c, d, g)
-    rule_step(z, g, k + 1.0 + fp[1], hp, minus)
+        b[i] = 0.5 * (ends[0, i] + ends[1, i]) - w[i]
+        b[size + i] = 0.5 * (ends[1, i] - ends[0, i]) - w[size + i]
+    if second:
+        for side in range(2):
+            sign = 1.0 - 2.0 * side
+            for i in range(dim):
+                theta[i] = w[i] + sign * w[size + i]
+            for i in range(size):
+                z[i] = b[i] + sign * b[size + i]
+            hvp(theta, z[0:dim], c, d, g)
+            turn(z, g, slopes[side], ends[side])
+        for i in range(size):
+            plus, minus = ends[0, i], ends[1, i]
+            b[i] = 1.5 * b[i] - 0.25 * (plus + minus)
+            b[size + i] = 1.5 * b[size + i] - 0.25 * (minus - plus)
     total = 0.0
-    for i in range(size):
-        b[i] = 0.5 * (plus[i] + minus[i]) - w[i]
-        b[size + i] = 0.5 * (minus[i] - plus[i]) - w[size + i]
-        total += abs(b[i]) + abs(b[size + i])
+    for i in range(2 * size):
+        total += abs(b[i])
     if total < np.inf:
         return 0
     return 6
@@ -68,6 +87,7 @@ class RodFlow(Flow):
     ----------
     system : the map of any rule; its noise is left out.
     first_step : the number of the map's first step (see `simulate`).
+    order : 1 for the published flow, 2 for its second-order form `G - (dG) G / 2`.
 
     >>> import sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
@@ -77,17 +97,23 @@ class RodFlow(Flow):
     array([-1.2011,  0.    ,  0.    ,  2.015 ])
     """
 
-    name: ClassVar[str] = "rod flow"
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022); Regis, Chewi (2026)"
-    needs: ClassVar[tuple[str, ...]] = ("grad", "rule_step")
+    needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "rule_step", "rule_slopes")
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(stay)
     centred: ClassVar[bool] = True
 
-    def __init__(self, system: Map, first_step: int = 1):
+    def __init__(self, system: Map, first_step: int = 1, order: int = 1):
         super().__init__(system)
-        self.first_step = first_step
+        if isinstance(order, bool) or order not in (1, 2):
+            raise InputError(f"the order of a rod flow is 1 or 2, not {order!r}.")
+        self.first_step, self.order = first_step, int(order)
         self.steps = TwoStep(system)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What tables and figures call it."""
+        return "rod flow" if self.order == 1 else "rod flow, order 2"
 
     @property
     def size(self) -> int:
@@ -101,7 +127,7 @@ class RodFlow(Flow):
         return src
 
     def numbers(self, w0: Floats) -> Floats:
-        return np.array([float(self.dim), self.first_step - 1.0])
+        return np.array([self.dim, self.first_step - 1, self.order - 1], dtype=float)
 
     def start(self, w0: ArrayLike) -> Floats:
         """Centre and half-difference (..., size) of the first two iterates from theta or the map's whole state."""
@@ -127,22 +153,26 @@ class RodFlow(Flow):
         >>> print(flow.describe(w=[4.0, 0.0, 0.0, 0.1]).splitlines()[-2])
         valid: |1 + mu| small, mu the eigenvalue of dF/dz nearest to a flip; at theta = [4, 0] it is 0.3
         """
-        rule = self.map.rule
+        rule, second = self.map.rule, self.order == 2
         if latex:
             equations = [
                 r"$\dot c = \tfrac1\eta[F_e(c,\delta) - c],\quad \dot\delta = \tfrac1\eta[-F_o(c,\delta) - \delta]$",
                 r"$F_{e,o}(c,\delta) = \tfrac12[F(c+\delta) \pm F(c-\delta)]$",
+                *([r"of which, as $\tfrac1\eta G$, the flow is $\tfrac1\eta(G - \tfrac12 G' G)$"] if second else []),
             ]
         else:
             equations = [
                 "  dc/dk = F_e(c, d) - c,  dd/dk = -F_o(c, d) - d",
                 "  F_e, F_o = [F(c + d) +- F(c - d)] / 2",
+                *(["  of which, as G, the flow is G - (dG) G / 2"] if second else []),
             ]
+        title = "Rod flow of order 2" if second else "Rod flow"
         return "\n".join([
-            f"Rod flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
+            f"{title} of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
             "state: centre c and half-difference d of two successive iterates; clock: t = lr k; noise: left out",
             "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the loss",
-            "order: one step of length one is the map's own pair exactly; O(lr) at fixed t while it drifts slowly",
+            "order: " + ("" if second else "one step of length one is the map's own pair exactly; ")
+            + f"O({'lr^2' if second else 'lr'}) at fixed t while pairs change slowly",
             f"valid: |1 + mu| small, mu the eigenvalue of dF/dz nearest to a flip{self._here(w)}",
             f"reference: {self.reference}",
         ])  # fmt: skip

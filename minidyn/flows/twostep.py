@@ -18,7 +18,10 @@ from minidyn.derivatives import reverse
 from minidyn.errors import FlowError
 from minidyn.graph import Graph, Index, Node
 from minidyn.kernels import Emitter, Source, coordinate, store
+from minidyn.kernels.linalg import inner
 from minidyn.maps import Map
+
+# mypy: disable-error-code="no-untyped-def"
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +50,21 @@ def add_rule_kernels(src: Source, system: Map) -> None:
     read = lambda array, address: array if array == "k" else f"{array}[{address}]"  # noqa: E731
     src.add("rule_step", "z, g, k, hp, out", Emitter(steps, read=read).lines(), "the rule, all coordinates")
     src.add("rule_slopes", "z, g, k, hp, J", Emitter(slopes, read=read).lines(), "slopes of the rule")
+
+
+@inner
+def turn(v, bent, J, out):
+    """out = dF/dz v, from the slopes J of the rule and `bent = H v_theta`."""
+    dim = bent.shape[0]
+    states = v.shape[0] // dim - 1
+    width = 2 + states
+    for i in range(dim):
+        for a in range(1 + states):
+            at = (i * (1 + states) + a) * width
+            total = J[at] * v[i] + J[at + 1] * bent[i]
+            for s in range(states):
+                total += J[at + 2 + s] * v[(1 + s) * dim + i]
+            out[a * dim + i] = total
 
 
 def _slopes(node: Node, size: int, here: frozenset[Index]) -> dict[int, Node]:

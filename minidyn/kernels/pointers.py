@@ -28,6 +28,7 @@ SIGNATURES = {
     "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
     "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out
     "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
+    "rule_slopes": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, J
     # a flow written in symbols: w, k, hp, c, d, b, f; along a direction: w, u, k, hp, c, d, out
     "symbolic_field": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:], f8[:,:])",
     "symbolic_slope": "void(f8[:], f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",

@@ -145,7 +145,7 @@ def _run_map(model: Model, threads: int | None, checkpoint: str, outputs: list[P
     from minidyn.errors import SolverError
     from minidyn.simulate import simulate
 
-    typer.echo(f"{model.name}: {model.title}\nrunning {model.map.rule}: {model.paths:,} paths, {model.steps:,} steps\n")
+    typer.echo(f"{model.name}: {model.title}\nrunning {model.map.rule}: {_paths(model.paths)}, {model.steps:,} steps\n")
     result = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
                       observe=model.observe, rng=model.seed, threads=threads,
                       checkpoint=checkpoint or None)  # fmt: skip
@@ -343,6 +343,10 @@ def cache(
 # -- what commands share -------------------------------------------------------------------------------
 
 
+def _paths(count: int) -> str:
+    return f"{count:,} path{'s' * (count != 1)}"
+
+
 def _load_meanwhile(*modules: str) -> None:
     """Import modules, and the large packages that they need, while compiled code runs."""
     threading.Thread(target=lambda: [*map(importlib.import_module, modules)], daemon=True).start()
@@ -353,7 +357,7 @@ def _introduction(model: Model) -> str:
     flows = " and ".join(flow.name for flow in model.flows(charted=False))
     return (
         f"{model.name}: {model.title}\n"
-        f"running {model.map.rule} beside its {flows}: {model.paths:,} paths, {model.steps:,} steps\n"
+        f"running {model.map.rule} beside its {flows}: {_paths(model.paths)}, {model.steps:,} steps\n"
     )
 
 

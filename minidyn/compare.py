@@ -182,12 +182,15 @@ class Comparison:
     def _headline(self) -> str:
         m = self.meta
         noise = "same noise for both" if m.get("coupled") else "independent noise"
-        if all(run.meta.get("noise") == "none" for run in list(self.runs.values())[1:]):
+        if str(m.get("map", "")).endswith("no noise)"):
+            noise = "no noise"
+        elif all(run.meta.get("noise") == "none" for run in list(self.runs.values())[1:]):
             noise = "no noise in the flow"
         where = "compared on the manifold" if m.get("projected") else "compared as they are"
         if m.get("centred"):
             where = "the map's mid-points (theta_k + theta_k+1)/2 compared"
-        return f"{m.get('map', '')}\n{m['paths']:,} paths, {m['steps']:,} steps; {where}, {noise}; seed {m['seed']}"
+        count = f"{m['paths']:,} path{'s' * (m['paths'] != 1)}, {m['steps']:,} steps"
+        return f"{m.get('map', '')}\n{count}; {where}, {noise}; seed {m['seed']}"
 
     def plot(self, **options: Any) -> Any:
         """The picture: landscape and manifold for two parameters, every quantity over the steps with bands."""
@@ -276,7 +279,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
                 break
     runs, flows = _common(runs, flows)
     projected = any(isinstance(f, QuasistaticFlow) for f in flows)
-    times = _pick(len(runs[labels[0]].steps), 4 * rows + 1)
+    alone = all(run.paths == 1 for run in runs.values())  # then a fine picture costs little
+    times = _pick(len(runs[labels[0]].steps), (40 if alone else 4) * rows + 1)
     ahead, remark = None, ""
     if any(f.centred for f in flows):
         ahead = _ahead(system, w0, steps, first_step, common)

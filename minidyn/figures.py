@@ -527,17 +527,25 @@ def _short(text: str, size: int) -> str:
 
 
 def _headline(result: Comparison) -> str:
+    """The model, the map and its flows, of which many are named by what tells them apart, or counted."""
     first, *flows = result.runs
     model = result.meta.get("model")
-    return f"{model}: " * bool(model) + f"{first} and its {' and '.join(flows)}"
+    named = " and ".join(flows)
+    if len(flows) > 2 and all(f.endswith(" flow") for f in flows):
+        *most, last = (f.removesuffix(" flow") for f in flows)
+        named = f"{', '.join(most)} and {last} flows"
+    named = named if len(named) < 70 else f"{len(flows)} flows"
+    return f"{model}: " * bool(model) + f"{first} and its {named}"
 
 
 def _details(result: Comparison) -> list[str]:
     meta = result.meta
     system = str(meta.get("map", ""))
     system = system[4:-1] if system.startswith("Map(") and system.endswith(")") else system
-    clock = f"{meta.get('paths', 0):,} paths, {meta.get('steps', 0):,} steps"
+    paths = int(meta.get("paths", 0))
+    clock = f"{paths:,} path{'s' * (paths != 1)}, {meta.get('steps', 0):,} steps"
     noise = "same noise for both" if meta.get("coupled") else "independent noise"
+    noise = "" if system.endswith("no noise") else noise
     where = "panels: after projection on the minima" if meta.get("projected") else ""
     runs = result.runs.items()
     ended = [f"{label}: {run.describe_status()}" for label, run in runs if not run.finished.all()]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
+from sympy.core.random import rng
 
 from minidyn.errors import InputError, ManifoldError
 from minidyn.loss import Loss
@@ -17,6 +19,17 @@ from minidyn.loss import Loss
 Floats = NDArray[np.float64]
 _SAMPLES = 12  # points of the chart where ranks, and what sympy cannot prove, are checked
 _LARGEST = 20_000  # terms of a mean over samples that are still written out
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """sympy factors polynomials with the help of random points: here they are the same every time."""
+    before = rng.getstate()
+    rng.seed(0)
+    try:
+        yield
+    finally:
+        rng.setstate(before)
 
 
 class Chart:
@@ -129,6 +142,7 @@ class Chart:
         return expr.xreplace(dict(zip(self.params, self.place, strict=True)))
 
     # -- checks -------------------------------------------------------------------------------------
+    @repeatable()
     def _check_minima(self) -> None:
         rests = [tidy(self.restrict(g)) for g in self.gradient]
         rests = [r if r == 0 else sp.simplify(r) if sp.count_ops(r) < 400 else r for r in rests]
@@ -288,6 +302,7 @@ def slope(e: sp.Expr, x: sp.Symbol) -> sp.Expr:
     return sp.diff(e, x).replace(sp.DiracDelta, lambda *_: sp.S.Zero)
 
 
+@repeatable()
 def tidy(e: sp.Expr, limit: int = 1000) -> sp.Expr:
     """A shorter form of an expression: one fraction, factored; it comes back as it is where multiplying out would
     take more than `limit` terms."""

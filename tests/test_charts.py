@@ -4,6 +4,7 @@ import numpy as np
 import problems as pb
 import pytest
 import sympy as sp
+from sympy.core.random import rng
 
 import minidyn as md
 from minidyn.charts import tidy
@@ -139,3 +140,14 @@ def test_tidy_leaves_long_products_alone():
     """A product that would be multiplied out into thousands of terms comes back as it is."""
     product = sp.prod(1 / sum(sp.Symbol(f"z{i}{j}") for j in range(6)) for i in range(8)) + pb.x
     assert tidy(product) == product
+
+
+def test_what_sympy_draws_at_random_is_the_same_every_time(monkeypatch):
+    """sympy factors with random points: `tidy` gives it the same ones each time, and leaves its generator as it was."""
+    monkeypatch.setattr("minidyn.charts.sp.factor", lambda e: sp.Integer(rng.randint(0, 10**9)))
+    rng.seed(5)
+    before = rng.getstate()
+    first = tidy((x**2 - 1) / (x - 1) + y)
+    assert rng.getstate() == before
+    rng.seed(6)
+    assert tidy((x**2 - 1) / (x - 1) + y) == first

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from minidyn.charts import Chart, tidy
+from minidyn.charts import Chart, repeatable, tidy
 from minidyn.errors import FlowError
 from minidyn.flows.parity import parity
 from minidyn.manifold import Manifold
@@ -91,6 +91,7 @@ class OrbitForm:
         return "\n".join([*lines, "where that is real and positive, else 0; then", *rows])
 
 
+@repeatable()
 def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     """The subquadratic flow's equations on a chart of the minima.
 

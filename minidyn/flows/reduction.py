@@ -19,7 +19,7 @@ from typing import Any
 
 import sympy as sp
 
-from minidyn.charts import Chart, terms, tidy
+from minidyn.charts import Chart, repeatable, terms, tidy
 from minidyn.errors import FlowError, ManifoldError
 from minidyn.flows.ingredients import Q_ROOT, Ingredients, Jets, ingredients, jets
 from minidyn.maps import Map
@@ -496,6 +496,7 @@ class Reduction:
         return fast, slow
 
     # -- the result ---------------------------------------------------------------------------------------
+    @repeatable()
     def form(self) -> ChartForm:
         """Everything, written out where that is short enough."""
         drift, noise = self.drift(), self._factor()

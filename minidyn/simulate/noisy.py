@@ -127,7 +127,7 @@ def watched(
             pW, pI, room, hp, c, d, nz, fp,
         )  # fmt: skip
         k += span
-        code = worse(code, fails)
+        code = worse(code, fails) if lost == 0.0 else code
         lost = blemish(fails, lost, w)
         live = live + 1.0 if lost == 0.0 else live
         if halts and not some(lost == 0.0):
@@ -144,7 +144,8 @@ def advance_sde(
     one; then show the states at `target`, less than one step further.
 
     With `halts` every step is looked at, as a field wants that may fail. Else a state that is not finite stays so: a
-    few steps are made without a look, and made again with one where they end badly.
+    few steps are made without a look, and made again with one where they end badly or one of them failed: a scheme may
+    fail at a point beside its way, and end well.
     """
     for block in range(first, last):
         s = blocks[block]
@@ -193,13 +194,15 @@ def advance_sde(
                     while k < goal:
                         stop = min(k + UNSEEN * span, goal)
                         at = k
+                        fails = 0 * path
                         while at < stop:
-                            leap(
+                            now = leap(
                                 field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w,
                                 at, span, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
                             )  # fmt: skip
+                            fails = worse(fails, now)
                             at += span
-                        if some(blemish(0, lost, w) != 0.0 and lost == 0.0):
+                        if some(blemish(fails, lost, w) != 0.0 and lost == 0.0):
                             code, lost, live = watched(
                                 field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns,
                                 parts, key, path, old, last_w, k, stop, span, code, lost, live, hp, c, d, nz, fp,

@@ -188,3 +188,15 @@ def test_a_scheme_that_fails_beside_its_way_ends_the_path_wherever_the_run_is_sa
     assert {0, 5} == set(rare.status) and one.status[0] == rare.status[0]
     assert np.array_equal(rare.status, often.status) and np.array_equal(rare.ended, often.ended)
     assert np.array_equal(rare.w[:, -1], often.w[:, -1], equal_nan=True)
+
+
+@pytest.mark.parametrize("substeps", [1, 0.25, 2])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_map_and_equation_share_their_noise_from_any_first_step(first, substeps):
+    """One normal a step, from steps with even numbers too: `compare` finds the same noise for both."""
+    system = md.Map(LINE, md.SGD(0.1), md.GaussianNoise(0.3))
+    flow = md.StochasticModifiedFlow(system)
+    runs = md.compare(system, flow, w0=[1.0], steps=41, paths=70, rng=3, first_step=first, substeps=substeps).runs
+    ours, other = (run.w[:, -1, 0] for run in runs.values())
+    assert np.corrcoef(ours, other)[0, 1] > 0.99
+    assert substeps != 1 or np.allclose(ours, other, rtol=1e-12, atol=1e-14)

@@ -273,7 +273,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
             noisy = flow.stochastic(np.atleast_2d(flow.start(start)))
             own = sequence if coupled else np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
             count = paths if noisy or len(start) > 1 else 1
-            runs[label] = simulate(flow, start, steps, paths=count, rng=own, observe=None,
+            runs[label] = simulate(flow, start, steps, paths=count, rng=own, observe=None, first_step=first_step,
                                    checkpoint=_place(checkpoint, number), **common, **flow_options)  # fmt: skip
             if (runs[label].status == Status.INTERRUPTED).any():
                 break

@@ -174,3 +174,29 @@ def test_one_normal_a_step_drives_map_and_equation_alike():
     ours = md.simulate(system, [1.0], 41, paths=70, save_every=3, rng=3).w
     flow = md.simulate(md.StochasticModifiedFlow(system), [1.0], 41, paths=70, save_every=7, rng=3, substeps=1).w
     assert np.allclose(ours[:, -1], flow[:, -1], rtol=1e-12, atol=1e-14)
+
+
+def test_a_scheme_that_fails_beside_its_way_ends_the_path_wherever_the_run_is_saved():
+    """`weak2` looks at the drift at points beside its way, and a path ends where the map has left the minima there,
+    though the step itself is finite: the same paths end, whatever the saves and the neighbours."""
+    flow = charted("valley", rule=md.SGD(0.1), noise=md.GaussianNoise(1.0))
+    edge = np.sqrt(2 / 0.1 - 1)
+    starts = np.array([[0.96 * edge, 0.0]] * 8)
+    rare = md.simulate(flow, starts, 40, paths=8, save_every=40, rng=1, method="weak2", substeps=1)
+    often = md.simulate(flow, starts, 40, paths=8, save_every=1, rng=1, method="weak2", substeps=1)
+    one = md.simulate(flow, starts[:1], 40, paths=1, save_every=40, rng=1, method="weak2", substeps=1)
+    assert {0, 5} == set(rare.status) and one.status[0] == rare.status[0]
+    assert np.array_equal(rare.status, often.status) and np.array_equal(rare.ended, often.ended)
+    assert np.array_equal(rare.w[:, -1], often.w[:, -1], equal_nan=True)
+
+
+@pytest.mark.parametrize("substeps", [1, 0.25, 2])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_map_and_equation_share_their_noise_from_any_first_step(first, substeps):
+    """One normal a step, from steps with even numbers too: `compare` finds the same noise for both."""
+    system = md.Map(LINE, md.SGD(0.1), md.GaussianNoise(0.3))
+    flow = md.StochasticModifiedFlow(system)
+    runs = md.compare(system, flow, w0=[1.0], steps=41, paths=70, rng=3, first_step=first, substeps=substeps).runs
+    ours, other = (run.w[:, -1, 0] for run in runs.values())
+    assert np.corrcoef(ours, other)[0, 1] > 0.99
+    assert substeps != 1 or np.allclose(ours, other, rtol=1e-12, atol=1e-14)

@@ -372,3 +372,11 @@ def test_start_far_from_the_constraint():
 def test_kind_of_noise(factor, kind):
     """The kind of noise is read off the diffusion, also where its numbers are decimal fractions."""
     assert md.SymbolicFlow(clock(1.0), [x, y], factor).noise_kind == kind
+
+
+def test_a_flow_that_is_put_back_is_the_same_numbers_wherever_it_is_saved():
+    """A symbolic flow on a circle, put back after every step: rare and frequent saves end with the same bits."""
+    system = md.Map(md.Loss(x**2 + y**2, [x, y]), md.SGD(0.1))
+    flow = md.SymbolicFlow(system, [-y, x], constraint=[x**2 + y**2 - 1])
+    ends = [md.simulate(flow, [[0.6, 0.8], [1.0, 0.0]], 60, paths=2, save_every=s).w[:, -1] for s in (60, 7, 1)]
+    assert np.array_equal(ends[0], ends[1]) and np.array_equal(ends[0], ends[2])

@@ -32,7 +32,7 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
         return MapEngine(system, start, key, threads, first_step)
     noisy = system.stochastic(start)
     if noisy:
-        return _noisy_engine(system, start, key, method, rtol, atol, substeps, steps, threads)
+        return _noisy_engine(system, start, key, method, rtol, atol, substeps, steps, threads, first_step)
     rtol, atol = _tolerance("rtol", rtol, 1e-9), _tolerance("atol", atol, 1e-12)
     if system.carries:
         if method is not None:
@@ -52,7 +52,8 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
 
 
 def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: str | None, rtol: float | None,
-                  atol: float | None, substeps: Any, steps: int, threads: int) -> SdeEngine:  # fmt: skip
+                  atol: float | None, substeps: Any, steps: int, threads: int,
+                  first_step: int) -> SdeEngine:  # fmt: skip
     method = method or ("heun" if flow.reading == "stratonovich" else "euler-maruyama")
     if method in COMPILED or method.startswith("scipy:"):
         raise InputError(f"this flow has noise and {method!r} is for flows without: use one of {', '.join(SCHEMES)}.")
@@ -64,7 +65,7 @@ def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: st
     coarse = min(default_span(steps), flow.reach)
     span, level = (0, 0) if adaptive else (coarse, 0) if substeps is None else _substeps(substeps)
     rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    return SdeEngine(flow, start, key, scheme, span, level, rtol, atol, threads)
+    return SdeEngine(flow, start, key, scheme, span, level, rtol, atol, threads, first_step)
 
 
 def default_span(steps: int) -> int:

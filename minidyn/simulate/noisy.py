@@ -30,7 +30,7 @@ inline = partial(jit, inline=True, fma=True)
 
 @inline
 def draw(r, z, plain, start, beside, k):
-    """The normals of step k: z[0 .. plain-1], and z[start .. start+beside-1] from a second stream."""
+    """The normals of the map's step k: z[0 .. plain-1], and z[start .. start+beside-1] from a second stream."""
     if beside > 0:
         path_beside(r, z, start, beside)
     path_normals(r, z, 0, plain, k)
@@ -64,19 +64,19 @@ def kept(field, retract, fns, step, w, k, h, W, I, V, room, hp, c, d, nz, fp):
 
 @inline
 def leap(
-    field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, k, now, z, W, I, V, pW, pI,
-    room, hp, c, d, nz, fp,
+    field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, key, path, r, w, k, now, z, W, I, V,
+    pW, pI, room, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry one path from step k over `now` steps of the map, in `parts` equal steps of the scheme; a status code."""
     columns = W.shape[0]
-    draw(r, z, plain, start, beside, k + 1)
+    draw(r, z, plain, start, beside, shift + k + 1)
     for q in range(columns):
         W[q] = z[q]
     if areas:
         for q in range(columns):
             I[q] = 0.5 * z[q] + lean(key, path, k, q)
     for turn in range(1, now):
-        draw(r, z, plain, start, beside, k + turn + 1)
+        draw(r, z, plain, start, beside, shift + k + turn + 1)
         for q in range(columns):
             if areas:
                 I[q] += W[q] + 0.5 * z[q] + lean(key, path, k + turn, q)
@@ -106,8 +106,8 @@ def leap(
 
 @jit(fma=True, thorough=True)
 def watched(
-    field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, key, path, r, w, k,
-    goal, span, code, lost, live, hp, c, d, nz, fp,
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, key, path, r,
+    w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry one path from step k to `goal` and look at it after every step: `(code, lost, live)`, where `lost` stays
     zero and `live` counts steps as long as all is well."""
@@ -123,11 +123,11 @@ def watched(
     )  # fmt: skip
     while k < goal:
         fails = leap(
-            field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w, k, span, z, W, I, V,
-            pW, pI, room, hp, c, d, nz, fp,
+            field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, key, path, r, w, k, span, z,
+            W, I, V, pW, pI, room, hp, c, d, nz, fp,
         )  # fmt: skip
         k += span
-        code = worse(code, fails)
+        code = worse(code, fails) if lost == 0.0 else code
         lost = blemish(fails, lost, w)
         live = live + 1.0 if lost == 0.0 else live
         if halts and not some(lost == 0.0):
@@ -137,14 +137,15 @@ def watched(
 
 @jit(fma=True, thorough=True)
 def advance_sde(
-    field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, blocks, shown, streams,
-    key, status, ended, first, last, k0, goal, target, span, hp, c, d, nz, fp,
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, blocks, shown,
+    streams, key, status, ended, first, last, k0, goal, target, span, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry the blocks first .. last-1 from step k0 to `goal` by steps of `span` steps of the map, or of 1/parts of
     one; then show the states at `target`, less than one step further.
 
     With `halts` every step is looked at, as a field wants that may fail. Else a state that is not finite stays so: a
-    few steps are made without a look, and made again with one where they end badly.
+    few steps are made without a look, and made again with one where they end badly or one of them failed: a scheme may
+    fail at a point beside its way, and end well.
     """
     for block in range(first, last):
         s = blocks[block]
@@ -168,8 +169,8 @@ def advance_sde(
                 k = k0
                 if halts:
                     code, lost, live = watched(
-                        field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, key,
-                        path, old, last_w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
+                        field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns,
+                        parts, key, path, old, last_w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
                     )  # fmt: skip
                 else:
                     z = np.zeros(plain + start + beside + 1)
@@ -193,16 +194,19 @@ def advance_sde(
                     while k < goal:
                         stop = min(k + UNSEEN * span, goal)
                         at = k
+                        fails = 0 * path
                         while at < stop:
-                            leap(
-                                field, retract, fns, step, areas, coins, plain, start, beside, parts, key, path, r, w,
-                                at, span, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
+                            now = leap(
+                                field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, key,
+                                path, r, w, at, span, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
                             )  # fmt: skip
+                            fails = worse(fails, now)
                             at += span
-                        if some(blemish(0, lost, w) != 0.0 and lost == 0.0):
+                        if some(blemish(fails, lost, w) != 0.0 and lost == 0.0):
                             code, lost, live = watched(
-                                field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns,
-                                parts, key, path, old, last_w, k, stop, span, code, lost, live, hp, c, d, nz, fp,
+                                field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size,
+                                columns, parts, key, path, old, last_w, k, stop, span, code, lost, live, hp, c, d, nz,
+                                fp,
                             )  # fmt: skip
                             for q in range(WORDS):
                                 r[q] = old[q]
@@ -224,8 +228,8 @@ def advance_sde(
                     s[i * 64 + lane] = here if before == 0 else s[i * 64 + lane]
                 if goal < target and some(code == 0):
                     code, lost, live = watched(
-                        field, retract, fns, step, halts, areas, coins, plain, start, beside, size, columns, parts, key,
-                        path, old, last_w, goal, target, target - goal, code, lost, live, hp, c, d, nz, fp,
+                        field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns,
+                        parts, key, path, old, last_w, goal, target, target - goal, code, lost, live, hp, c, d, nz, fp,
                     )  # fmt: skip
                 for i in range(size):
                     out[i * 64 + lane] = last_w[i] if code == 0 else np.nan
@@ -263,8 +267,8 @@ def distance(a, b, w, rtol, atol):
 
 @jit
 def advance_adaptive(
-    field, retract, fns, step, plain, beside_from, beside, columns, blocks, shown, streams, windows, places, sizes,
-    counts, key, status, ended, first, last, target, rtol, atol, hp, c, d, nz, fp,
+    field, retract, fns, step, plain, beside_from, beside, shift, columns, blocks, shown, streams, windows, places,
+    sizes, counts, key, status, ended, first, last, target, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry the blocks first .. last-1 to step `target` by steps whose halves agree to the tolerance.
 
@@ -305,7 +309,7 @@ def advance_adaptive(
                 for q in range(WORDS):
                     r[q] = streams[block, q * 64 + lane]
                 for turn in range(WINDOW):
-                    draw(r, z, plain, beside_from, beside, start + turn + 1)
+                    draw(r, z, plain, beside_from, beside, shift + start + turn + 1)
                     for q in range(columns):
                         buffer[turn, q * 64 + lane] = z[q]
                         leans[turn, q * 64 + lane] = lean(key, block * 64 + lane, start + turn, q)

@@ -28,11 +28,13 @@ class SdeEngine(FlowPaths):
     """
 
     def __init__(self, flow: Flow, start: Floats, key: NDArray[np.uint64], scheme: Scheme, span: int, level: int,
-                 rtol: float, atol: float, threads: int):  # fmt: skip
+                 rtol: float, atol: float, threads: int, first_step: int):  # fmt: skip
         self.blocks = pack(start)
         super().__init__(flow, start, len(self.blocks), threads)
         self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
         self.rtol, self.atol = rtol, atol
+        # 1 where the map's first step takes the normal that is kept: see `half_pair`
+        self.shift = (first_step - 1) % 2 * (flow.draws[0] % 2)
         self._choose()
         self.key = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
         self.streams = seed_blocks(self.key, len(self.blocks))
@@ -60,7 +62,7 @@ class SdeEngine(FlowPaths):
         self.system: tuple[Any, ...]
         flow, scheme, parts = self.flow, self.scheme, 2**self.level
         kind = int(scheme.areas), int(scheme.coins)
-        sizes = *flow.draws, flow.size, flow.columns, parts
+        sizes = *flow.draws, self.shift, flow.size, flow.columns, parts
         if flow.together is None:
             self.loop = advance_sde.one_by_one
             self.system = *flow.pointers, scheme.step, Known(1), *map(Known, kind), *sizes
@@ -81,8 +83,8 @@ class SdeEngine(FlowPaths):
                 )  # fmt: skip
             else:
                 advance_adaptive(
-                    *self.flow.pointers, self.scheme.step, *self.flow.draws, self.flow.columns, self.blocks,
-                    self.shown, self.streams, self.windows, self.places, self.sizes, self.counts, self.key,
+                    *self.flow.pointers, self.scheme.step, *self.flow.draws, self.shift, self.flow.columns,
+                    self.blocks, self.shown, self.streams, self.windows, self.places, self.sizes, self.counts, self.key,
                     self.status, self.ended, first, last, target, self.rtol, self.atol, *self.arrays,
                 )  # fmt: skip
 

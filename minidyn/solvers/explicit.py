@@ -15,7 +15,7 @@ import numpy as np
 
 from minidyn.compiler import jit, lanes, some
 from minidyn.kernels.vectormath import exp, log
-from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, LATEST, MODE, NOW, PAST, SPAN, STEADY, STIFF, H
+from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, FRESH, LATEST, MODE, NOW, PAST, SPAN, STEADY, STIFF, H
 from minidyn.solvers.sde import worse
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -116,7 +116,13 @@ def carry(
         steady, stiff, crawl, count = rows[path, STEADY], rows[path, STIFF], rows[path, CRAWL], rows[path, ATTEMPTS]
         mode = 0.0 * now
         arrived = 0.0 * now
-        code = field(fns, here, now, hp, c, d, nz, fp, slope, f) + 0 * path
+        stale = 1.0 - rows[path, FRESH]  # else the slope is the last stage's, as if the steps had not been interrupted
+        code = 0 * path
+        if some(stale > 0.0):
+            code += field(fns, here, now, hp, c, d, nz, fp, near[0:size], f)
+        for i in range(size):
+            slope[i] = near[i] if stale > 0.0 else slopes[path, stages - 1, i]
+        code = code if stale > 0.0 else 0
         if some(not h > 0.0):
             fresh = first_step(
                 field, fns, here, slope, now, end, power, rtol, atol, trial[0:size], near[0:size], hp, c, d, nz, fp, f,
@@ -126,10 +132,13 @@ def carry(
         turn = 0
         while turn < attempts and some(now < target and code == 0 and mode == 0.0):
             turn += 1
-            if moves and some(stale > 0.0):
-                code = worse(code, field(fns, here, now, hp, c, d, nz, fp, slope, f))
-                stale = 0.0 * now
             going = 1.0 if now < target and code == 0 and mode == 0.0 else 0.0
+            if moves and some(stale * going > 0.0):
+                again = field(fns, here, now, hp, c, d, nz, fp, near[0:size], f)
+                code = worse(code, again if stale * going > 0.0 else 0)
+                for i in range(size):
+                    slope[i] = near[i] if stale * going > 0.0 else slope[i]
+                going = going if code == 0 else 0.0
             for i in range(wide):
                 w0[i] = w[i]
                 K[0, i] = K[stages - 1, i]
@@ -178,7 +187,7 @@ def carry(
             if moves:
                 back, moved = put_back(retract, fns, here, near[0:size], rtol, atol, hp, c, d, nz, fp)
                 code = worse(code, back if good > 0.0 else 0)
-                stale = 1.0 if moved and good > 0.0 else 0.0
+                stale = (1.0 if moved else 0.0) if good > 0.0 else (0.0 if bad > 0.0 else stale)
         status[path] = code
         rows[path, MODE] = mode
         rows[path, NOW] = now
@@ -187,6 +196,7 @@ def carry(
         rows[path, SPAN] = length
         rows[path, LATEST] = latest
         rows[path, DENSE] = 0.0
+        rows[path, FRESH] = 1.0 if stale == 0.0 and mode == 0.0 else 0.0
         rows[path, STEADY] = steady
         rows[path, STIFF] = 0.0 if mode > 0.0 else stiff
         rows[path, CRAWL] = crawl

@@ -16,4 +16,5 @@ MODE = 10  # 0 explicit, 1 implicit
 ATTEMPTS = 11
 JACOBIANS = 12
 CRAWL = 13  # steps in a row that hardly moved the clock
-SIZE = 14
+FRESH = 14  # whether the last slope that is kept belongs to the point: 0 where the point was put back far
+SIZE = 15

@@ -96,12 +96,14 @@ def regime(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1) -> Re
     """
     if not isinstance(system, Map) or system.noise is not None:
         raise InputError("regime looks at a Map without noise; drop the noise.")
-    steps = whole("steps", steps, 1)
+    steps = whole("steps", steps, 2)
     two = TwoStep(system)
-    z = np.asarray(w0, dtype=float)
-    z = z if z.shape == (two.size,) else system.initial_state(system.loss.check(z, "w0"))
+    whole_state = np.shape(w0) == (two.size,) != (system.dim,)
+    z = np.asarray(w0, dtype=float) if whole_state else system.initial_state(system.loss.check(w0, "w0"))
     if z.ndim != 1:
         raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
+    if not np.isfinite(z).all():
+        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
     tail = min(steps, _TAIL, max(steps // 2, _LEAST))
     if steps > tail:
         engine = make_engine(system, z[None], 1, seed_key(0)[1], None, None, None, None, steps, 1, first_step)
@@ -136,7 +138,7 @@ def _follow(two: TwoStep, z: Floats, k: int, steps: int) -> tuple[Floats, float]
 
 
 def _rms(rows: Floats) -> float:
-    return float(np.sqrt((rows**2).sum(axis=1).mean()))
+    return float(np.sqrt((rows**2).sum(axis=1).mean())) if len(rows) else 0.0
 
 
 def _period(theta: Floats) -> int:

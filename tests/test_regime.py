@@ -121,13 +121,20 @@ def test_who_wins_notes_an_erratic_map(monkeypatch):
     assert all(("orbit of period four" in e.note) == (e.flow in edge) for e in entries)
 
 
+@pytest.mark.parametrize("w0", ["a", [np.nan, 1.0], [[1.0, 2.0], [3.0, 4.0]], None])
+def test_regime_refuses_what_is_no_start(w0):
+    """Text, NaN, two points and nothing: an InputError."""
+    with pytest.raises(md.InputError):
+        md.regime(md.Map(QUADRATIC, md.GD(0.1)), w0, 10)
+
+
 def test_regime_refuses_what_it_cannot_look_at():
-    """A map with noise, several starts, no steps."""
+    """A map with noise, several starts, no step to compare with another."""
     noisy = md.Map(QUADRATIC, md.SGD(0.1), md.GaussianNoise(0.1))
     for system, w0, steps, words in (
         (noisy, [1.0, 1.0], 100, "without noise"),
         (md.Map(QUADRATIC, md.GD(0.1)), [[1.0, 1.0], [1.0, 2.0]], 100, "one starting point"),
-        (md.Map(QUADRATIC, md.GD(0.1)), [1.0, 1.0], 0, "at least 1"),
+        (md.Map(QUADRATIC, md.GD(0.1)), [1.0, 1.0], 0, "at least 2"),
     ):
         with pytest.raises(md.InputError, match=words):
             md.regime(system, w0, steps)

@@ -380,3 +380,13 @@ def test_a_flow_that_is_put_back_is_the_same_numbers_wherever_it_is_saved():
     flow = md.SymbolicFlow(system, [-y, x], constraint=[x**2 + y**2 - 1])
     ends = [md.simulate(flow, [[0.6, 0.8], [1.0, 0.0]], 60, paths=2, save_every=s).w[:, -1] for s in (60, 7, 1)]
     assert np.array_equal(ends[0], ends[1]) and np.array_equal(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("method", ["auto", "scipy:DOP853", "scipy:LSODA"])
+def test_a_start_without_a_field_ends_at_once(method):
+    """Where the field is not a number at the start the path fails at step 0; its neighbour goes on."""
+    p, q = sp.symbols("p q")
+    flow = md.SymbolicFlow(md.Map(md.Loss(p**2 + q**2, [p, q]), md.GD(0.1)), [sp.sqrt(p), -q])
+    run = md.simulate(flow, [[-1.0, 1.0], [1.0, 1.0]], 10, paths=2, method=method)
+    assert not run.finished[0] and run.finished[1]
+    assert np.isnan(run.w[0, -1]).all() and run.w[1, -1, 0] == pytest.approx(2.25, rel=1e-6)

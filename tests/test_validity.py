@@ -98,3 +98,26 @@ def test_a_symbolic_flow_knows_no_such_number():
     """An equation of one's own assumes nothing."""
     flow = md.SymbolicFlow(md.Map(valley(y**2 / 2), md.GD(0.1)), [-x, -y])
     assert np.isnan(flow.validity([1.0, 0.0])) and "valid: an equation of your own" in flow.describe(w=[1.0, 0.0])
+
+
+BAD = [
+    np.zeros((3, 2)), 3.0, None, np.zeros((0, 2)), [np.nan, 0.0], [np.inf, 1.0], "abc", {}, ["a", "b"], [x, y], [1j, 0],
+    [[1.0], [2.0, 3.0]], [1.0, 2.0, 3.0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [
+    md.GradientFlow, md.ModifiedFlow, md.RodFlow, md.SubquadraticFlow, md.CentralFlow,
+    lambda system: md.SymbolicFlow(system, [-x, -y]),
+    lambda system: md.QuasistaticFlow(md.Map(system.loss, system.rule, md.GaussianNoise(0.1))),
+])  # fmt: skip
+def test_what_is_no_point_gets_one_sentence(make):
+    """Batches, numbers, text, symbols, NaN and wrong lengths: an InputError of one line from validity and describe."""
+    flow = make(md.Map(valley(y**2 / 2), md.GD(0.1)))
+    for w in BAD:
+        for call in (flow.validity, lambda w: flow.describe(w=w)):
+            if w is None and call != flow.validity:
+                continue
+            with pytest.raises(md.InputError, match="one point") as caught:
+                call(w)
+            assert "\n" not in str(caught.value)

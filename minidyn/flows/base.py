@@ -238,20 +238,35 @@ class Flow:
         """The number that must be small for the theory to hold at `w`; `describe` says which it is.
 
         `w` is a state of the flow (size,), or theta (D,): then it is the state that the flow starts from there. NaN
-        where no such number is known.
+        where no such number is known. Raises InputError for anything but one point.
         """
+        self._point(w)
         return float("nan")
 
-    def _state(self, w: ArrayLike) -> Floats:
-        """A state (size,): `w` itself, or where the flow starts if `w` is theta alone."""
-        array = np.asarray(w, dtype=float)
-        return self.start(array) if array.shape == (self.dim,) != (self.size,) else self.check(array)
+    def _point(self, w: ArrayLike) -> Floats:
+        """One point: theta (D,), a state of the flow (size,) or a whole state of the map, or an InputError."""
+        lengths = {self.dim, self.size, self.map.components}
+        try:
+            array = np.asarray(w, dtype=float)
+        except (TypeError, ValueError):
+            array = np.zeros(0)
+        if array.ndim != 1 or len(array) not in lengths or not np.isfinite(array).all():
+            expected = " or ".join(map(str, sorted(lengths)))
+            shown = " ".join(repr(w).split())
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            raise InputError(f"w must be one point of the {self.name}, {expected} finite numbers, not {shown}.")
+        return array
+
+    def _started(self, w: ArrayLike) -> Floats:
+        """A state (size,): `w` itself, or where the flow starts if `w` is theta or a state of the map."""
+        array = self._point(w)
+        return array if len(array) == self.size else self.start(array)
 
     def _here(self, w: ArrayLike | None) -> str:
         """How the line on validity ends in a description at `w`."""
         if w is None:
             return ""
-        place = ", ".join(f"{v:.4g}" for v in np.ravel(w)[: min(self.dim, 6)])
+        place = ", ".join(f"{v:.4g}" for v in self._point(w)[: min(self.dim, 6)])
         return f"; at theta = [{place}{', ...' if self.dim > 6 else ''}] it is {self.validity(w):.3g}"
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:

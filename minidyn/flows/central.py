@@ -356,7 +356,7 @@ class CentralFlow(Flow):
 
         Zero where there is no oscillation.
         """
-        state = self._state(w)
+        state = self._started(w)
         values, vectors = np.linalg.eigh(self.oscillation(state))
         if not values[-1] > 0.0:
             return 0.0

@@ -358,7 +358,7 @@ class ClosedFormFlow(QuasistaticFlow):
     def validity(self, w: ArrayLike) -> float:
         """As of the numerical flow, at theta or at a state of this one."""
         numerical = QuasistaticFlow(self.map, self.manifold, self.accumulators)
-        return numerical.validity(np.asarray(w, dtype=float)[..., : self.dim])
+        return numerical.validity(self._point(w)[: self.dim])
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations in the chart, state, clock, assumptions, order, validity (its value at `w` if given), reference."""

@@ -105,7 +105,7 @@ class GradientFlow(Flow):
         >>> md.GradientFlow(md.Map(md.Loss(x**2, [x]), md.GD(0.1))).validity([1.0])
         0.1
         """
-        point = self.loss.check(w)
+        point = self._point(w)[: self.dim]
         sharpness = np.abs(np.linalg.eigvalsh(self.loss.hessian(point))).max()
         return float(0.5 * self.map.lr() * sharpness / (1.0 - float(self.map.rule.hyper.get("momentum", 0.0))))
 

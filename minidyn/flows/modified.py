@@ -311,8 +311,9 @@ class ModifiedFlow(Flow):
     # -- in words -------------------------------------------------------------------------------
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a point w (D,): the norm of the last correction over that of the whole velocity."""
-        here = self.drift(w)
-        other = ModifiedFlow(self.map, self.order - 1 if self.order > 1 else 2).drift(w)
+        point = self._point(w)[: self.dim]
+        here = self.drift(point)
+        other = ModifiedFlow(self.map, self.order - 1 if self.order > 1 else 2).drift(point)
         size = float(np.linalg.norm(here))
         return float(np.linalg.norm(here - other)) / size if size > 0.0 else 0.0
 

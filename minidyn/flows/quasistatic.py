@@ -236,7 +236,7 @@ class QuasistaticFlow(Flow):
         >>> round(md.QuasistaticFlow(sgd).validity([1.0, 0.0]), 6)  # |h'| sqrt(W) / h,  W = lr sigma^2 / (h (2 - lr h))
         0.015076
         """
-        point, m = np.ascontiguousarray(self.start(w)), self.map
+        point, m = np.ascontiguousarray(self.start(self._point(w))), self.map
         W, numbers = np.empty((m.components, m.components)), self.numbers(point[None])
         code = spread(self.pointers[2], point, 1.0, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W)
         if code:

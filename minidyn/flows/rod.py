@@ -105,9 +105,11 @@ class RodFlow(Flow):
 
     def __init__(self, system: Map, first_step: int = 1, order: int = 1):
         super().__init__(system)
-        if isinstance(order, bool) or order not in (1, 2):
+        if isinstance(order, bool) or not isinstance(order, int) or order not in (1, 2):
             raise InputError(f"the order of a rod flow is 1 or 2, not {order!r}.")
-        self.first_step, self.order = first_step, int(order)
+        if isinstance(first_step, bool) or not isinstance(first_step, int) or first_step < 1:
+            raise InputError(f"first_step is the number of a step, 1 or more, not {first_step!r}.")
+        self.first_step, self.order = first_step, order
         self.steps = TwoStep(system)
 
     @property
@@ -178,7 +180,13 @@ class RodFlow(Flow):
         ])  # fmt: skip
 
     def validity(self, w: ArrayLike) -> float:
-        """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the centre of a state."""
-        centre = self._state(w)[: self.map.components]
-        values = np.linalg.eigvals(self.steps.jacobian(centre, float(self.first_step)))
-        return float(abs(1.0 + values.real.min()))
+        """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the centre of a state.
+
+        NaN where the rule has no slopes, as at an accumulator of zero.
+        """
+        centre = self._started(w)[: self.map.components]
+        with np.errstate(all="ignore"):
+            jacobian = self.steps.jacobian(centre, float(self.first_step))
+        if not np.isfinite(jacobian).all():
+            return float("nan")
+        return float(abs(1.0 + np.linalg.eigvals(jacobian).real.min()))

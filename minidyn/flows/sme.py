@@ -300,7 +300,7 @@ class StochasticModifiedFlow(Flow):
     # -- in words -------------------------------------------------------------------------------
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a state (or point) w: the norm of `M' M / 2` over that of `M`, both per step."""
-        z = self._state(w)
+        z = self._started(w)
         first, second = (StochasticModifiedFlow(self.map, order).drift(z) for order in (1, 2))
         size = float(np.linalg.norm(first))
         return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0

@@ -97,20 +97,20 @@ class SubquadraticFlow(Flow):
 
         Raises FlowError where there is none; it says what the map does instead.
         """
-        point = self._point(z)
+        point = self._map_state(z)
         return self._orbit(point, np.zeros(self.steps.size))
 
     def growth(self, z: ArrayLike) -> Growth:
         """Whether the loss grows sub- or superquadratically across the valley at a point of it."""
         try:
-            return self.steps.growth(self._point(z), float(self.first_step))
+            return self.steps.growth(self._map_state(z), float(self.first_step))
         except FieldFailed as error:
             raise FlowError(f"{self.name}: {error.reason}.") from error
 
-    def _point(self, z: ArrayLike) -> Floats:
-        array = np.asarray(z, dtype=float)
-        whole = array.ndim == 1 and array.size == self.steps.size
-        return array if whole else self.map.initial_state(self.loss.check(array))
+    def _map_state(self, z: ArrayLike) -> Floats:
+        """The map's whole state at theta, at such a state, or at the centre of a state of the flow."""
+        point = self._point(z)
+        return self.map.initial_state(point) if len(point) == self.dim else point[: self.steps.size]
 
     # -- the field ------------------------------------------------------------------------------
     def _drift(self, c: Floats, guess: Floats, shift: Floats | None, k: float) -> tuple[Floats, Orbit]:
@@ -222,7 +222,7 @@ class SubquadraticFlow(Flow):
 
         Zero where there is no oscillation.
         """
-        state, half, k = self._state(w), self.map.components, float(self.first_step)
+        state, half, k = self._started(w), self.map.components, float(self.first_step)
         orbit = self._orbit(state[:half], state[half:])
         if not orbit.amplitude.any():
             return 0.0

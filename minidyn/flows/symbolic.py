@@ -243,6 +243,9 @@ class SymbolicFlow(Flow):
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock and reference; nothing is known of its validity, at `w` or elsewhere."""
+        if w is not None:
+            self._point(w)
+
         def show(e: Any) -> str:
             return str(sp.latex(e)) if latex else str(e)
 

@@ -206,6 +206,8 @@ class ScipyEngine(FlowPaths):
         self.solvers = []
         for path, w in enumerate(self.points):
             field = self._field(path)
+            if not np.isfinite(field(0.5, w)).all():  # scipy's first step would be NaN, and it would try for ever
+                self.status[path] = self.codes[path] or Status.SOLVER_FAILED
             self.solvers.append(getattr(integrate, method)(field, 0.5, w.copy(), steps + 0.5, **options))
         self.meta: dict[str, Any] = {"method": f"scipy:{method}", "rtol": rtol, "atol": atol, "noise": "none"}
 

@@ -45,9 +45,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
         sign = 1.0 - 2.0 * side
         for i in range(size):
             z[i] = w[i] + sign * w[size + i]
-        for i in range(dim):
-            theta[i] = z[i]
-        grad(theta, c, d, g)
+        grad(z[0:dim], c, d, g)
         rule_step(z, g, at, hp, ends[side])
         if second:
             rule_slopes(z, g, at, hp, slopes[side])

@@ -57,7 +57,7 @@ def advance_explicit(
     while count > 0 and spent < attempts:
         now = min(ROUND, attempts - spent)
         carry(
-            field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, 0, count, points, starts,
+            field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, count, points, starts,
             slopes, rows, status, target, end, now, power, limit, rtol, atol, hp, c, d, nz, fp,
         )  # fmt: skip
         count = still_going(todo, count, rows, status, ended, target)

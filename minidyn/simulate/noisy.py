@@ -179,14 +179,10 @@ def advance_sde(
                     V = np.zeros((columns, columns))
                     pW = np.empty((columns, parts))
                     pI = np.empty((columns, parts))
-                    x = np.empty(size)
-                    y = np.empty(size)
-                    b = np.empty(size)
-                    b1 = np.empty(size)
-                    f = np.zeros((size, columns))
-                    f1 = np.zeros((size, columns))
-                    g = np.zeros((size, columns))
-                    room = x, y, b, b1, f, f1, g
+                    room = (
+                        np.empty(size), np.empty(size), np.empty(size), np.empty(size),
+                        np.zeros((size, columns)), np.zeros((size, columns)), np.zeros((size, columns)),
+                    )  # fmt: skip
                     for q in range(WORDS):
                         r[q] = old[q]
                     for i in range(size):
@@ -286,19 +282,15 @@ def advance_adaptive(
     w = np.empty(size)
     whole = np.empty(size)
     half = np.empty(size)
-    x = np.empty(size)
-    y = np.empty(size)
-    b = np.empty(size)
-    b1 = np.empty(size)
-    f = np.zeros((size, columns))
-    f1 = np.zeros((size, columns))
-    g = np.zeros((size, columns))
     W = np.zeros(columns)
     I = np.zeros(columns)
     W1 = np.zeros(columns)
     I1 = np.zeros(columns)
     V = np.zeros((columns, columns))
-    room = x, y, b, b1, f, f1, g
+    room = (
+        np.empty(size), np.empty(size), np.empty(size), np.empty(size),
+        np.zeros((size, columns)), np.zeros((size, columns)), np.zeros((size, columns)),
+    )  # fmt: skip
     for block in range(first, last):
         s = blocks[block]
         out = shown[block]

@@ -86,17 +86,17 @@ def factor(error, power):
 
 @jit(fma=True, thorough=True)
 def carry(
-    field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, first, last, points, starts,
-    slopes, rows, status, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
+    field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, many, points, starts, slopes,
+    rows, status, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
-    """Make up to so many attempts at a step with the paths todo[first] .. todo[last-1], each until it passes `target`.
+    """Make up to so many attempts at a step with the paths todo[:many], each until it passes `target`.
 
     A path's status becomes that of the field where it fails for good, 4 where the step size vanishes; MODE becomes 1
     where the flow has turned stiff. The list is read a little beyond its end, a whole set of lanes. `attempt` and
     `error_of` belong to one tableau (see `unrolled`); with `moves` a point is put back after every step.
     """
-    for lane in lanes(last - first):
-        path = todo[first + lane]
+    for lane in lanes(many):
+        path = todo[lane]
         w = np.zeros(wide)
         w0 = np.zeros(wide)
         trial = np.zeros(wide)

@@ -314,21 +314,15 @@ def shifted(x):
     return x + 1.25
 
 
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    """A cache folder of its own, and functions that have forgotten their code."""
-    monkeypatch.setenv("MINIDYN_CACHE_DIR", str(tmp_path / "cache"))
-    cache.folder.cache_clear()
-    shifted.entries.clear()
-    shifted.addresses.clear()
-    yield tmp_path / "cache"
-    monkeypatch.undo()
-    cache.folder.cache_clear()
-
-
 def forget():
     shifted.entries.clear()
     shifted.addresses.clear()
+
+
+@pytest.fixture(autouse=True)
+def forgetful():
+    """A function that has forgotten its code, which may lie in another test's folder."""
+    forget()
 
 
 def test_damaged_code_is_made_again(empty_cache):

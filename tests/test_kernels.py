@@ -206,17 +206,6 @@ def test_processes_share_the_cache(tmp_path):
     assert (again.stdout, again.returncode) == (answers[0][0], 0)
 
 
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    """A cache folder of its own for one test."""
-    monkeypatch.setenv("MINIDYN_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_loaded", {})
-    cache.folder.cache_clear()
-    yield tmp_path / "cache"
-    monkeypatch.undo()
-    cache.folder.cache_clear()
-
-
 def module_text(number):
     source = Source("a number")
     source.add("answer", "", [f"return {number}"])

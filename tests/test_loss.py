@@ -168,7 +168,7 @@ def test_vector_data():
     np.testing.assert_allclose(loss.with_data({V: rows[::-1]}).value(w), loss.value(w), rtol=1e-14)
 
 
-def test_new_data_and_constants_compile_nothing():
+def test_new_data_and_constants_compile_nothing(empty_cache):
     """with_data and with_constants give other numbers from the very same compiled module."""
     rate = sp.Symbol("rate")
     loss = md.Loss(rate * (x - T) ** 2, [x], constants={rate: 2.0}, data={T: [1.0, 2.0, 6.0]})
@@ -179,7 +179,7 @@ def test_new_data_and_constants_compile_nothing():
     before = cache.info().modules
     assert more.value([0.0]) == pytest.approx(2 * np.mean(np.arange(1000.0) ** 2))
     assert other.value([0.0]) == pytest.approx(5 * (1 + 4 + 36) / 3)
-    assert cache.info().modules == before
+    assert cache.info().modules == before > 0
     assert loss.value([0.0]) == pytest.approx(2 * (1 + 4 + 36) / 3)  # the first is unchanged
     assert len(loss.kernels.values.addresses) == 1
 

@@ -195,13 +195,13 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "part"), REFUSED.items(), ids=range(len(REFUSED)))
 def test_everything_else_is_refused_in_one_sentence(text, part):
     """Code, wrong grammar and dangerous sizes raise ExpressionError, whose one line says what is wrong."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ExpressionError) as caught:
         parse(text)
     sentence = str(caught.value)
     assert part in sentence
     assert "\n" not in sentence and len(sentence) < 400 and sentence[-1] in ".?"
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("piece", ["(", "-", "sin(", "x**", "a[", "Max(x,(", "Sum(", "2**-"])

@@ -1,7 +1,7 @@
 """Measured orders of the schemes for noise, and the accuracy of the methods without: the tables of docs/solvers.md.
 
-    python -m benchmarks orders            both tables
-    python -m benchmarks.orders noise      the schemes for flows with noise alone
+    python -m benchmarks orders            all three tables
+    python -m benchmarks.orders noise      one of them: accuracy, gradient, noise
 """
 
 from __future__ import annotations
@@ -264,6 +264,34 @@ def accuracy() -> None:
             print(f"| {problem.name} | {' | '.join(cells)} |", flush=True)
 
 
+def gradient() -> None:
+    """The same for gradient flows, which come to rest: the worst of twenty starts, at 41 saves up to t = 100."""
+    rows = tuple((method, rtol) for method in ("tsit5", "dop853", "auto") for rtol in RTOLS)
+    print("| model | " + " | ".join(f"{method} {rtol:g}" for method, rtol in rows) + " |")
+    print("|---" * (1 + len(rows)) + "|")
+    for name in RESTING:
+        loss = md.load_model(name).loss
+        starts = np.random.default_rng(0).normal(size=(20, loss.dim))
+        flow = md.GradientFlow(md.Map(loss, md.GD(100.0 / SAVES)))
+        reference = np.stack([_rest(loss, w) for w in starts])
+        size = abs(reference).max(1, keepdims=True)
+        cells = []
+        for method, rtol in rows:
+            run = md.simulate(flow, starts, SAVES, paths=20, save_every=1, method=method, rtol=rtol,
+                              atol=1e-3 * rtol * float(size.min()))  # fmt: skip
+            assert run.w is not None
+            cells.append(f"{float((abs(run.w - reference) / size).max()) / rtol:.2g}")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def _rest(loss: md.Loss, w: Any) -> Any:
+    """The gradient flow from w at the same times by scipy's DOP853."""
+    times = np.linspace(0, 100.0, SAVES + 1)
+    return solve_ivp(lambda t, w: -loss.grad(w), (0, 100.0), w, "DOP853", times, rtol=1e-13, atol=1e-15).y.T
+
+
+RESTING = ("diagonal_net", "ellipse", "logcosh_valley", "matrix_factorization", "minimalist_eos", "product",
+           "scalar_deep", "two_products", "valley")  # fmt: skip
 RTOLS = (1e-4, 1e-7, 1e-10)
 SAVES = 40
 
@@ -292,9 +320,10 @@ def error_of(problem: Any, method: str, rtol: float, reference: Any) -> float:
 
 
 def orders(*parts: str) -> None:
-    """Both tables, or one of them."""
-    for part in parts or ("accuracy", "noise"):
-        {"accuracy": accuracy, "noise": noise}[part]()
+    """All tables, or those named."""
+    tables = {"accuracy": accuracy, "gradient": gradient, "noise": noise}
+    for part in parts or tables:
+        tables[part]()
         print()
 
 

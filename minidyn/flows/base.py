@@ -52,6 +52,7 @@ class Flow:
     jacobian_needs: ClassVar[tuple[str, ...]] = ()
     noise_kind: str = "general"
     reading: str = "ito"
+    symmetric: ClassVar[bool] = False  # the drift's Jacobian is: nothing oscillates, and near a minimum errors die out
     columns: int = 0
     rows: int = 0
     centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that

@@ -55,6 +55,7 @@ class GradientFlow(Flow):
     retract: ClassVar[Any] = staticmethod(stay)
     jacobian: ClassVar[Any] = staticmethod(_jacobian)
     jacobian_needs: ClassVar[tuple[str, ...]] = ("hessian", "speed")
+    symmetric: ClassVar[bool] = True
 
     def __init__(self, system: Map):
         super().__init__(system)

@@ -47,7 +47,7 @@ def still_going(todo, count, rows, status, ended, target):
 @jit(fma=True, thorough=True)
 def advance_explicit(
     field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, count, points, starts, slopes,
-    rows, status, ended, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
+    rows, status, ended, target, end, attempts, power, limit, hold, patience, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry the paths todo[:count] past the clock `target` by at most so many attempts each; how many of them go on.
 
@@ -58,7 +58,7 @@ def advance_explicit(
         now = min(ROUND, attempts - spent)
         carry(
             field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, count, points, starts,
-            slopes, rows, status, target, end, now, power, limit, rtol, atol, hp, c, d, nz, fp,
+            slopes, rows, status, target, end, now, power, limit, hold, patience, rtol, atol, hp, c, d, nz, fp,
         )  # fmt: skip
         count = still_going(todo, count, rows, status, ended, target)
         spent += now

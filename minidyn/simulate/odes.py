@@ -26,8 +26,11 @@ COMPILED = ("auto", *TABLEAUS, "radau")
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 _FEW = 2  # points from which on they run side by side
 _LOOSE = 1e-6  # from here on a method of order 5 needs fewer evaluations than one of order 8
-# what a local error may be of rtol, so that the sum of all stays near it
+# what a local error may be of rtol, so that the sum of all stays near it; and where errors die out by themselves
 _SAFETY = {"tsit5": 0.05, "dopri5": 0.05, "dop853": 0.1, "radau": 0.3}
+_SAFETY_SYMMETRIC = {"tsit5": 0.1, "dopri5": 0.1, "dop853": 0.3, "radau": 0.3}
+_HOLD = 0.8  # of the method's limit of stability: nearer to it a symmetric flow at rest would be kept from resting
+_PATIENCE = 60.0  # steps in a row, or nearly, that stability holds back, before another method is worth its price
 _SMALL = 100  # numbers in a state: beyond, linear systems of three times the size cost more than small explicit steps
 _ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
 
@@ -53,8 +56,7 @@ class OdeEngine(FlowPaths):
         self.method, self.rtol, self.atol, self.end = method, rtol, atol, steps + 0.5
         explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
         self.tableau = t = TABLEAUS[explicit]
-        limit = t.limit if method == "auto" and flow.size <= _SMALL else np.inf
-        self._choose(limit)
+        self._choose(_PATIENCE if method == "auto" and flow.size <= _SMALL else np.inf)
         n, size = self.points.shape
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
@@ -64,12 +66,12 @@ class OdeEngine(FlowPaths):
         self.rows[:, row.MODE] = float(method == "radau")
         self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
 
-    def _choose(self, limit: float) -> None:
+    def _choose(self, patience: float) -> None:
         """The loop of explicit steps, and what of the flow and the method it is given."""
         flow, t = self.flow, self.tableau
         self.system: tuple[Any, ...]
         method = *unrolled(t.name), Known(t.stages)
-        self.numbers = 1.0 / (t.estimate + 1.0), limit
+        self.numbers = 1.0 / (t.estimate + 1.0), t.limit, _HOLD * t.limit if flow.symmetric else np.inf, patience
         if flow.together is None:
             self.loop = advance_explicit.one_by_one
             self.system = *flow.pointers, *method, Known(1), flow.size, flow.size, flow.columns
@@ -145,7 +147,8 @@ class OdeEngine(FlowPaths):
 
     def _held(self, method: str) -> tuple[float, float]:
         """The tolerances that a method's local errors are held to."""
-        return _SAFETY[method] * self.rtol, _SAFETY[method] * self.atol
+        part = (_SAFETY_SYMMETRIC if self.flow.symmetric else _SAFETY)[method]
+        return part * self.rtol, part * self.atol
 
     def _show(self, target: float, only: int | None = None) -> None:
         t = self.tableau

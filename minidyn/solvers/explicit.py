@@ -15,14 +15,15 @@ import numpy as np
 
 from minidyn.compiler import jit, lanes, some
 from minidyn.kernels.vectormath import exp, log
-from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, FRESH, LATEST, MODE, NOW, PAST, SPAN, STEADY, STIFF, H
+from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, FASTEST, FRESH, LATEST, MODE, NOW, PAST, SPAN, STEADY, STIFF, H
 from minidyn.solvers.sde import worse
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-_STIFF_STEPS = 60.0  # in a row, or nearly, before another method is worth its price
 _TINY = 1e-14  # of the clock: a step this small has failed
 _SMALL, _LONG = 1e-9, 2000.0  # and so many steps in a row this small: the flow chatters across a kink
+_SAME = 1e-26  # of the square of a point: what is nearer than this has no direction
+_FORGET = 0.95  # of the fastest rate, per step: what has come to rest is not seen, and must not be forgotten at once
 _FAR = 1e300  # an error that is not finite
 inline = partial(jit, inline=True, fma=True)
 
@@ -67,15 +68,16 @@ def put_back(retract, fns, w, v, rtol, atol, hp, c, d, nz, fp):
 
 
 @inline
-def stiffness(last, before, step, near, v):
-    """|step lambda| for the fastest mode, from the slopes of the last two stages, which stand at the same time."""
-    change, apart = 0.0, 0.0
+def quickest(last, before, near, v):
+    """|lambda| of the fastest mode, from the slopes of the last two stages, which stand at the same time; 0 at rest."""
+    change, apart, size = 0.0, 0.0, 0.0
     for i in range(v.shape[0]):
         a = last[i] - before[i]
         b = v[i] - near[i]
         change += a * a
         apart += b * b
-    return step * math.sqrt(change / apart) if apart > 0.0 else 0.0
+        size += v[i] * v[i]
+    return math.sqrt(change / apart) if apart > _SAME * size else 0.0
 
 
 @inline
@@ -87,13 +89,14 @@ def factor(error, power):
 @jit(fma=True, thorough=True)
 def carry(
     field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, many, points, starts, slopes,
-    rows, status, target, end, attempts, power, limit, rtol, atol, hp, c, d, nz, fp,
+    rows, status, target, end, attempts, power, limit, hold, patience, rtol, atol, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Make up to so many attempts at a step with the paths todo[:many], each until it passes `target`.
 
     A path's status becomes that of the field where it fails for good, 4 where the step size vanishes; MODE becomes 1
-    where the flow has turned stiff. The list is read a little beyond its end, a whole set of lanes. `attempt` and
-    `error_of` belong to one tableau (see `unrolled`); with `moves` a point is put back after every step.
+    where stability has held `patience` steps back: |step lambda| was above `limit`, or kept from passing `hold`.
+    The list is read a little beyond its end, a whole set of lanes. `attempt` and `error_of` belong to one tableau
+    (see `unrolled`); with `moves` a point is put back after every step.
     """
     for lane in lanes(many):
         path = todo[lane]
@@ -114,6 +117,7 @@ def carry(
         h = rows[path, H]
         past, length, latest = rows[path, PAST], rows[path, SPAN], rows[path, LATEST]
         steady, stiff, crawl, count = rows[path, STEADY], rows[path, STIFF], rows[path, CRAWL], rows[path, ATTEMPTS]
+        fastest = rows[path, FASTEST]
         mode = 0.0 * now
         arrived = 0.0 * now
         stale = 1.0 - rows[path, FRESH]  # else the slope is the last stage's, as if the steps had not been interrupted
@@ -153,14 +157,17 @@ def carry(
             good = 1.0 if going > 0.0 and error <= 1.0 else 0.0
             bad = going - good
             count += going
+            rate = quickest(K[stages - 1], K[stages - 2], near, trial)
+            fastest = max(rate, _FORGET * fastest) if good > 0.0 else fastest
             grow = factor(error, power)
             longer = step * (min(1.0, grow) if steady > 0.0 else min(5.0, max(0.2, grow)))
+            held = longer * fastest > hold
+            longer = hold / fastest if held else longer
             longer = max(h, step) if ends else longer
             shorter = step * max(0.2, grow)
             small = step < _SMALL * (1.0 + abs(now)) and not ends
             crawl = crawl if good == 0.0 else (crawl + 1.0 if small else 0.0)
-            fast = stiffness(K[stages - 1], K[stages - 2], step, near, trial) > limit
-            signs = stiff + 1.0 if fast else max(0.0, stiff - 0.25)
+            signs = stiff + 1.0 if held or step * rate > limit else max(0.0, stiff - 0.25)
             stiff = signs if good > 0.0 else stiff
             past = now if good > 0.0 else past
             length = step if good > 0.0 else length
@@ -170,7 +177,7 @@ def carry(
             lost = bad > 0.0 and not h > _TINY * (1.0 + abs(now))
             code = worse(code, worse(fails, 4) if lost else 0)
             code = worse(code, 4 if crawl > _LONG else 0)
-            mode = 1.0 if stiff >= _STIFF_STEPS else mode
+            mode = 1.0 if stiff >= patience else mode
             later = now + step
             later = end if ends else later
             now = later if good > 0.0 else now
@@ -200,6 +207,7 @@ def carry(
         rows[path, STEADY] = steady
         rows[path, STIFF] = 0.0 if mode > 0.0 else stiff
         rows[path, CRAWL] = crawl
+        rows[path, FASTEST] = fastest
         rows[path, ATTEMPTS] = count
         for i in range(size):
             points[path, i] = w[i]

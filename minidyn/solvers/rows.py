@@ -17,4 +17,5 @@ ATTEMPTS = 11
 JACOBIANS = 12
 CRAWL = 13  # steps in a row that hardly moved the clock
 FRESH = 14  # whether the last slope that is kept belongs to the point: 0 where the point was put back far
-SIZE = 15
+FASTEST = 15  # the rate of the fastest mode that was seen of late (explicit)
+SIZE = 16

@@ -79,7 +79,7 @@ class Function:
         return found or _tree_of(self.py_func)
 
     def __call__(self, *args: Any) -> Any:
-        key = tuple(_key(a) for a in args)
+        key = tuple(map(_key, args))
         entry = self.entries.get(key)
         if entry is None:
             entry = self.entries[key] = self._entry(tuple(type_of(a) for a in args))
@@ -186,7 +186,7 @@ def _key(a: Any) -> Any:
     if type(a) is np.ndarray:
         return a.dtype.char, a.ndim
     if type(a) is tuple:
-        return tuple(_key(x) for x in a)
+        return tuple(map(_key, a))
     if type(a) is FunctionPointer:
         return a.key
     if type(a) is Function:
@@ -222,6 +222,17 @@ def type_of(a: Any) -> Any:
     raise TypeError(f"compiled code cannot take {a!r}.")
 
 
+def _address_in(a: Any) -> int:
+    """Where an array's numbers are, as its object says it in its third word."""
+    return _WORD(id(a) + 16).value
+
+
+_WORD = ctypes.c_int64.from_address
+_probe = np.zeros(1)
+# a tenth of the time of `ctypes.data`; where objects look different (another Python), that
+_address = _address_in if _address_in(_probe) == _probe.ctypes.data else lambda a: a.ctypes.data
+
+
 def _taker(type_: Any) -> Callable[[list[Any], Any], None]:
     """What appends the components of one argument to the list of what is passed."""
     if isinstance(type_, Array):
@@ -229,7 +240,7 @@ def _taker(type_: Any) -> Callable[[list[Any], Any], None]:
         def take_array(out: list[Any], a: Any) -> None:
             if not a.flags.c_contiguous:
                 raise TypeError("compiled code takes C-contiguous arrays.")
-            out.append(a.ctypes.data)
+            out.append(_address(a))
             out.extend(a.shape)
 
         return take_array

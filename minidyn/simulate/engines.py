@@ -54,7 +54,7 @@ class _Threaded(ByColumn):
 
     def __init__(self, threads: int, items: int):
         self.workers = max(1, min(threads, items))
-        self.bounds = np.linspace(0, items, self.workers + 1).astype(int)
+        self.bounds = [items * n // self.workers for n in range(self.workers + 1)]
         self.pool = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
         self._rate = 0.0
         self._first = True
@@ -67,10 +67,10 @@ class _Threaded(ByColumn):
     def spread(self, count: int, work: Callable[[int, int], None]) -> None:
         began = time.perf_counter()
         if self.pool is None:
-            work(0, int(self.bounds[-1]))
+            work(0, self.bounds[-1])
         else:
             futures = [
-                self.pool.submit(work, int(a), int(b))
+                self.pool.submit(work, a, b)
                 for a, b in zip(self.bounds, self.bounds[1:], strict=False)
             ]
             for f in futures:

@@ -126,10 +126,11 @@ class OdeEngine(FlowPaths):
         def work(first: int, last: int) -> None:
             here = slice(first, last)
             going = (self.status[here] == 0) & (self.rows[here, row.NOW] < target) & (self.rows[here, row.MODE] == 0.0)
-            todo = first + np.flatnonzero(going)
-            count = len(todo)
+            paths = going.nonzero()[0]
+            count = len(paths)
             if count:
-                todo = np.append(todo, np.full(BESIDE, todo[-1]))
+                todo = np.full(count + BESIDE, first + paths[-1])
+                todo[:count] = first + paths
                 count = self.loop(
                     *self.system, todo, count, *kept, target, self.end, explicit, *self.numbers, *tolerance,
                     *self.arrays,

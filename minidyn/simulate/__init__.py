@@ -188,7 +188,8 @@ def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
         raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
     if isinstance(system, Flow):
         start = system.start(start)
-    return np.broadcast_to(np.atleast_2d(start), (paths, start.shape[-1]))
+    start = start.reshape(-1, start.shape[-1])
+    return start if len(start) == paths else np.broadcast_to(start, (paths, start.shape[-1]))
 
 
 def is_whole_state(system: Map, w0: ArrayLike) -> bool:

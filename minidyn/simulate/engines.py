@@ -167,8 +167,9 @@ class FlowPaths(_Threaded):
 
 def thread_count(threads: int | None) -> int:
     """How many threads to use: at most `threads`, by default as many as this process may use."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return available if threads is None else whole("threads", threads, 1)
+    if threads is not None:
+        return whole("threads", threads, 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def whole(name: str, value: Any, least: int) -> int:

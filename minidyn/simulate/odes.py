@@ -56,7 +56,8 @@ class OdeEngine(FlowPaths):
         self.method, self.rtol, self.atol, self.end = method, rtol, atol, steps + 0.5
         explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
         self.tableau = t = TABLEAUS[explicit]
-        self._choose(_PATIENCE if method == "auto" and flow.size <= _SMALL else np.inf)
+        self.may_turn_stiff = method == "radau" or (method == "auto" and flow.size <= _SMALL)
+        self._choose(_PATIENCE if self.may_turn_stiff else np.inf)
         n, size = self.points.shape
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
@@ -135,7 +136,7 @@ class OdeEngine(FlowPaths):
                     *self.system, todo, count, *kept, target, self.end, explicit, *self.numbers, *tolerance,
                     *self.arrays,
                 )  # fmt: skip
-            if self.rows[first:last, row.MODE].any():
+            if self.may_turn_stiff and self.rows[first:last, row.MODE].any():
                 jacobian, jfns, known = self.flow.jacobian_pointers
                 count += advance_implicit(
                     self.field, jacobian, self.retract, self.fns, jfns, known, self.flow.columns, *kept,

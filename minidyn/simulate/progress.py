@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 log = logging.getLogger("minidyn")
@@ -24,8 +25,7 @@ class Bar:
     def __init__(self, total: float, paths: int, wanted: bool | None, label: str, unit: str = "steps"):
         self.total, self.paths, self.label, self.unit = total, paths, label, unit
         self.outer = _open[-1] if _open else None
-        on = sys.stderr.isatty() if wanted is None else wanted
-        self.on: bool = on if self.outer is None else self.outer.on
+        self.wanted: bool | None = wanted if self.outer is None else self.outer.wanted
         self.began = self.logged = time.perf_counter()
         self.first = 0.0
         self.screen: Any = None
@@ -42,7 +42,7 @@ class Bar:
     def update(self, done: float, alive: Callable[[], int] | None = None, note: str = "") -> None:
         """Show that `done` of the total is done, by so many paths."""
         now = time.perf_counter()
-        if self.on and self.task is None and now - self.began > _PATIENCE and done < self.total:
+        if self.task is None and now - self.began > _PATIENCE and done < self.total and self.on:
             self.show()
         write = now - self.logged > _LOGGED and log.isEnabledFor(logging.INFO)
         if self.task is None and not write:
@@ -60,6 +60,11 @@ class Bar:
             left = f"{(self.total - done) / speed:.0f} s left" if speed > 0 else "time left unknown"
             what = ", ".join([text] * bool(text) + [left])
             log.info("%s: %.10g of %.10g %s, %s", self.label, done, self.total, self.unit, what)
+
+    @cached_property
+    def on(self) -> bool:
+        """Whether a bar is to be seen: where it was not said, on a terminal."""
+        return sys.stderr.isatty() if self.wanted is None else self.wanted
 
     def show(self) -> None:
         """Put the bar on the screen, below the one that it belongs to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,9 @@ class SdeEngine(FlowPaths):
         self.shown = self.blocks.copy()
         self.at = np.zeros(1, np.int64)  # the step of the main chain
         self.windows = np.zeros(len(self.blocks), np.int64)
-        self.places, self.sizes = np.zeros(lanes, np.int64), np.full(lanes, 1 << UNITS, np.int64)
-        self.counts = np.zeros(lanes, np.int64)
+        choosing = 0 if span else lanes  # paths that choose their own steps
+        self.places, self.sizes = np.zeros(choosing, np.int64), np.full(choosing, 1 << UNITS, np.int64)
+        self.counts = np.zeros(choosing, np.int64)
         self.meta: dict[str, Any] = {
             "method": scheme.name, "substeps": "adaptive" if not span else span / 2**level,
             "coupled": flow.couples, "noise": flow.noise_kind, "threads": self.workers,
@@ -101,6 +103,10 @@ class SdeEngine(FlowPaths):
 
     def parameters(self) -> Floats:
         return unpack(self.shown, self.paths, 0, self.flow.dim)
+
+    def columns(self) -> Iterator[Floats]:
+        """Each parameter's values in turn: a million paths are copied one parameter at a time."""
+        return (unpack(self.shown, self.paths, i, i + 1)[:, 0] for i in range(self.flow.dim))
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         if not self.span:

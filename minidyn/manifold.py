@@ -22,6 +22,17 @@ Floats = NDArray[np.float64]
 _FEW = 256  # points that a thread of its own is not worth
 
 
+def curvatures(loss: Loss, w: ArrayLike) -> Floats:
+    """The eigenvalues of the Hessian in ascending order, shape (..., D); NaN where it is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        H = loss.hessian(w)
+    lost = ~np.isfinite(H).all(axis=(-2, -1))
+    H[lost] = np.eye(loss.dim)  # LAPACK gives up on all matrices where one is not finite
+    values = np.linalg.eigvalsh(H)
+    values[lost] = np.nan
+    return np.asarray(values)
+
+
 class Manifold:
     """The minima of a loss near a point: `grad L = 0`, the Hessian positive semidefinite of constant rank.
 
@@ -60,6 +71,8 @@ class Manifold:
         bad = np.argwhere(codes != 0)
         if len(bad):
             start = self.loss.check(w)[tuple(bad[0])]
+            if not np.isfinite(start).all():
+                raise InputError("w contains NaN or Inf; give finite points.")
             raise ManifoldError(
                 f"the gradient flow from w = {np.round(start, 6).tolist()} does not reach a minimum "
                 f"({'it leaves every bound' if codes[tuple(bad[0])] == 1 else 'too slow or too flat'}); "
@@ -90,7 +103,7 @@ class Manifold:
         else:
             work(slice(None))
         points[finite], codes[finite] = reached, inner
-        points[~finite] = np.nan
+        codes[~finite] = 3
         points[codes != 0] = np.nan
         return points.reshape(given.shape), codes.reshape(given.shape[:-1])
 
@@ -98,12 +111,13 @@ class Manifold:
         point = self.loss.check(w)
         if point.ndim != 1:
             raise InputError(f"one point of shape ({self.loss.dim},) is expected here, not {point.shape}.")
-        values, vectors = np.linalg.eigh(self.loss.hessian(point))
+        H = self.loss.hessian(point)
+        if not np.isfinite(H).all() or not H.any():
+            raise ManifoldError(f"the Hessian at {np.round(point, 6).tolist()} is zero or not finite: no normal space.")
+        values, vectors = np.linalg.eigh(H)
         order = np.argsort(np.abs(values))
         values, vectors = values[order], vectors[:, order]
         top = np.abs(values[-1])
-        if not np.isfinite(values).all() or top == 0:
-            raise ManifoldError(f"the Hessian at {np.round(point, 6).tolist()} is zero or not finite: no normal space.")
         relative = np.abs(values) / top
         tangent = int((relative <= self.gap).sum())
         inside = relative[:tangent].max(initial=0.0)
@@ -127,7 +141,7 @@ class Manifold:
     def dimensions(self, ws: ArrayLike) -> set[int]:
         """The dimensions of the manifold at many points (N, D) of it, as a set; errors are those of `dimension`."""
         points = np.atleast_2d(self.loss.check(ws))
-        values = np.linalg.eigvalsh(self.loss.hessian(points)) if np.isfinite(points).all() else np.full((1, 1), np.nan)
+        values = curvatures(self.loss, points)
         with np.errstate(all="ignore"):
             relative = values / np.abs(values).max(axis=1, keepdims=True)
             flat = np.abs(relative) <= self.gap
@@ -147,8 +161,8 @@ class Manifold:
         return vectors[:, d:]
 
     def sharpness(self, w: ArrayLike) -> Any:
-        """Largest eigenvalue of the Hessian, shape (...)."""
-        out = np.linalg.eigvalsh(self.loss.hessian(w))[..., -1]
+        """Largest eigenvalue of the Hessian, shape (...); NaN where the Hessian is not finite."""
+        out = curvatures(self.loss, w)[..., -1]
         return float(out) if out.ndim == 0 else out
 
     def find(self, w0s: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
@@ -167,7 +181,7 @@ class Manifold:
         points = self.loss.check(w)
         flat = points.reshape(-1, self.loss.dim)
         across = self._to_interpolation if self.loss.criterion == "squared" else self._to_nearest
-        out = np.array([across(p) for p in flat]).reshape(points.shape[:-1])
+        out = np.array([across(p) if np.isfinite(p).all() else np.nan for p in flat]).reshape(points.shape[:-1])
         return float(out) if out.ndim == 0 else out
 
     def _to_interpolation(self, start: Floats) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from minidyn.errors import InputError
 from minidyn.flatness import Smoothness, first_layer, smoothness
 from minidyn.loss import Loss
-from minidyn.manifold import Manifold
+from minidyn.manifold import Manifold, curvatures
 
 Floats = NDArray[np.float64]
 Observable = Callable[[Floats], Floats]
@@ -27,7 +27,7 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
     "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
     "sharpness": (
         "largest eigenvalue of the Hessian",
-        lambda loss: lambda w: np.linalg.eigvalsh(loss.hessian(w))[..., -1],
+        lambda loss: lambda w: curvatures(loss, w)[..., -1],
     ),
     "trace": (
         "trace of the Hessian",

@@ -94,6 +94,7 @@ def flatness(loss: Loss, w: ArrayLike, *, preconditioner: ArrayLike | None = Non
 
 def _exact(loss: Loss, w: Floats, P: Floats) -> Flatness:
     H, root = loss.hessian(w), np.sqrt(P)
+    _refuse_infinite(H)
     values = np.linalg.eigvalsh(H)
     top, trace = float(values[-1]), float(np.trace(H))
     spread = 0.0
@@ -109,6 +110,7 @@ def _matrix_free(loss: Loss, w: Floats, P: Floats, probes: int, rng: np.random.G
         return loss.hvp(w, v)
 
     start = product(rng.standard_normal(loss.dim))
+    _refuse_infinite(start)
     values, vectors = _largest(product, start, _DEFLATED)  # exact where most of the trace is, probes for the rest
     probe = rng.choice([-1.0, 1.0], size=(probes, loss.dim))
     probe -= probe @ vectors @ vectors.T
@@ -129,6 +131,11 @@ def _matrix_free(loss: Loss, w: Floats, P: Floats, probes: int, rng: np.random.G
         float(squares.std(ddof=1) / deviation / (2 * norm)) if norm else 0.0, float(np.sqrt(max(spread, 0.0))),
         _share(trace, top), sharp, "matrix-free",
     )  # fmt: skip
+
+
+def _refuse_infinite(curvature: Floats) -> None:
+    if not np.isfinite(curvature).all():
+        raise InputError("the Hessian at w is not finite: the loss is too large there, or has no second derivative.")
 
 
 def _share(trace: float, top: float) -> float:

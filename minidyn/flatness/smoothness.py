@@ -146,6 +146,8 @@ def smoothness(loss: Loss, w: ArrayLike, layer: Any = None) -> Smoothness:
     """
     found = layer if isinstance(layer, FirstLayer) else first_layer(loss, layer)
     points = loss.check(w)
+    if not np.isfinite(points).all():
+        raise InputError("w contains NaN or Inf; give finite parameters.")
     lead, flat = points.shape[:-1], points.reshape(-1, loss.dim)
     length = np.linalg.norm(found.inputs(), axis=1)
     weights = np.linalg.norm(flat[:, found.part].reshape(-1, *found.shape), ord=2, axis=(1, 2))

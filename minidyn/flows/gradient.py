@@ -14,6 +14,7 @@ from minidyn.errors import FlowError
 from minidyn.flows.base import WIDEST, Flow, stay
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
+from minidyn.manifold import curvatures
 from minidyn.maps import Map
 from minidyn.rules import K
 
@@ -107,7 +108,7 @@ class GradientFlow(Flow):
         0.1
         """
         point = self._point(w)[: self.dim]
-        sharpness = np.abs(np.linalg.eigvalsh(self.loss.hessian(point))).max()
+        sharpness = np.abs(curvatures(self.loss, point)).max()
         return float(0.5 * self.map.lr() * sharpness / (1.0 - float(self.map.rule.hyper.get("momentum", 0.0))))
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:

@@ -66,7 +66,10 @@ class Minimum:
     @cached_property
     def hessian(self) -> Floats:
         """The Hessian (D, D); only asked for where the samples do not interpolate."""
-        return self.loss.hessian(self.w)
+        H = self.loss.hessian(self.w)
+        if not np.isfinite(H).all():
+            raise ManifoldError("w is not a minimum: the Hessian is not finite there.")
+        return H
 
     @cached_property
     def slopes(self) -> Slopes:
@@ -265,7 +268,8 @@ class Minimum:
     def check(self) -> None:
         """Refuse a point that is no minimum."""
         gradient = self.loss.grad(self.w)
-        rest = float(np.linalg.norm(gradient))
+        with np.errstate(over="ignore"):
+            rest = float(np.linalg.norm(gradient))
         if rest <= 1e-5 * self._size:
             basis, lam = self.frame
             curved = lam > self.gap * lam[0]

@@ -419,7 +419,7 @@ def _fail_if_nothing_finished(result: Comparison) -> None:
     failed = [
         f"no path of the {label} finished: {run.describe_status()}"
         for label, run in result.runs.items() if not run.finished.any()
-    ]  # fmt: skip
+    ] + [f"the {label} does not exist here" for label in result.meta["missing"]]  # fmt: skip
     if failed:
         raise SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import observables
-from minidyn.errors import InputError
+from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows import QuasistaticFlow
 from minidyn.flows.base import Flow
 from minidyn.laws import DISTANCES, LawRow, distances
@@ -175,6 +175,7 @@ class Comparison:
         lines += ["", *(f"{label}: {run.describe_status()}" for label, run in self.runs.items())]
         if self.meta.get("remark"):
             lines.append(f"remark: at the end {self.meta['remark']}")
+        lines += [f"left out: {why}" for why in self.meta.get("missing", {}).values()]
         walls = ", ".join(f"{label} {run.meta['wall_seconds']:.2f} s" for label, run in self.runs.items())
         lines.append(f"wall time: {walls}")
         return "\n".join(lines)
@@ -220,7 +221,7 @@ class Comparison:
 
 def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1000, coupled: bool = True,
             save_every: int | None = None, observe: Any = None, rng: Any = None, rows: int = 5, first_step: int = 1,
-            threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
+            threads: int | None = None, progress: bool | None = None, checkpoint: Any = None, missing: str = "raise",
             **flow_options: Any) -> Comparison:  # fmt: skip
     """Run a map and its flows in lock-step on one clock, and say how well they agree.
 
@@ -235,6 +236,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
         compared (by default loss, sharpness and trace).
     first_step : the number k of the map's first step (see `simulate`).
     checkpoint : a folder in which every run keeps its own checkpoint (see `simulate`).
+    missing : what happens where a flow does not exist: "raise", or "remark", where the other flows are compared and
+        the summary says why this one is not (`meta["missing"]`).
     rows : steps shown in the table.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
     Beside flows of centres the summary remarks where the map does not end in the period-two oscillation that they
@@ -256,6 +259,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     for flow in flows:
         if not isinstance(flow, Flow):
             raise InputError(f"{flow!r} is not a flow.")
+    if missing not in ("raise", "remark"):
+        raise InputError(f"missing is 'raise' or 'remark', not {missing!r}.")
     first_folder = _place(checkpoint, 0)
     entropy, _ = seed_key(stored_seed(first_folder) if rng is None and first_folder is not None else rng)
     sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
@@ -267,17 +272,21 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
         runs = {labels[0]: first}
         if (first.status == Status.INTERRUPTED).any():
             raise KeyboardInterrupt
+        own = sequence if coupled else np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
+        absent: dict[str, str] = {}
         for number, (label, flow) in enumerate(zip(labels[1:], flows, strict=True), 1):
             bar.update(number)
-            start = np.atleast_2d(np.asarray(w0, dtype=float))
-            noisy = flow.stochastic(np.atleast_2d(flow.start(start)))
-            own = sequence if coupled else np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
-            count = paths if noisy or len(start) > 1 else 1
-            runs[label] = simulate(flow, start, steps, paths=count, rng=own, observe=None, first_step=first_step,
-                                   checkpoint=_place(checkpoint, number), **common, **flow_options)  # fmt: skip
+            options = {"rng": own, "first_step": first_step, "checkpoint": _place(checkpoint, number)}
+            try:
+                runs[label] = _beside(flow, w0, steps, paths, **options, **common, **flow_options)
+            except (FlowError, ManifoldError) as e:
+                absent[label] = str(e)
+                if missing == "raise" or len(absent) == len(flows):
+                    raise
+                continue
             if (runs[label].status == Status.INTERRUPTED).any():
                 break
-    runs, flows = _common(runs, flows)
+    runs, flows = _common(runs, tuple(f for label, f in zip(labels[1:], flows, strict=True) if label not in absent))
     projected = any(isinstance(f, QuasistaticFlow) for f in flows)
     alone = all(run.paths == 1 for run in runs.values())  # then a fine picture costs little
     times = _pick(len(runs[labels[0]].steps), (40 if alone else 4) * rows + 1)
@@ -300,9 +309,16 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     meta = {
         "map": repr(system), "flows": [f.name for f in flows], "seed": str(entropy), "paths": paths, "steps": steps,
         "coupled": any(paired.values()), "paired": paired, "projected": projected, "lr": system.lr(),
-        "centred": ahead is not None, "remark": remark,
+        "centred": ahead is not None, "remark": remark, "missing": absent,
     }  # fmt: skip
     return Comparison(runs, quantities, first.steps[times], first.time[times], errors, meta, system.loss)
+
+
+def _beside(flow: Flow, w0: ArrayLike, steps: int, paths: int, **options: Any) -> Run:
+    """The run of a flow: of one path where it has neither noise nor several starts."""
+    start = np.atleast_2d(np.asarray(w0, dtype=float))
+    noisy = flow.stochastic(np.atleast_2d(flow.start(start)))
+    return simulate(flow, start, steps, paths=paths if noisy or len(start) > 1 else 1, **options)
 
 
 def _place(checkpoint: Any, number: int) -> Path | None:

@@ -131,6 +131,8 @@ class Model:
     def run(self, **options: Any) -> Comparison:
         """`compare` the map with its flows as the model file says; keyword arguments override.
 
+        A flow that does not exist here is left out, and the summary says why, as long as one is there.
+
         >>> import minidyn as md
         >>> result = md.load_model("valley").run(steps=200, paths=64)
         >>> result.meta["paths"]
@@ -138,7 +140,7 @@ class Model:
         """
         given: dict[str, Any] = {
             "w0": self.w0, "steps": self.steps, "paths": self.paths, "save_every": self.save_every,
-            "observe": self.observe, "rng": self.seed,
+            "observe": self.observe, "rng": self.seed, "missing": "remark",
         } | options  # fmt: skip
         result = compare(self.map, *self.flows(charted=False), **given)
         result.meta |= {"model": self.name, "model_text": self.text}

@@ -112,8 +112,9 @@ def regime(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1) -> Re
         z = unpack(engine.blocks, 1)[0].copy()
     theta, exponent = _follow(two, z, first_step + steps - tail, tail)
     advice = "; a larger eps, or a loss floor, keeps accumulators from vanishing" if "eps" in system.rule.hyper else ""
-    size = 0.5 * _rms(np.diff(theta[-_LEAST - 1 :], axis=0))
-    return Regime(_period(theta), exponent, size, tail, advice + ".")
+    with np.errstate(over="ignore", invalid="ignore"):  # a run that leaves every bound
+        size = 0.5 * _rms(np.diff(theta[-_LEAST - 1 :], axis=0))
+        return Regime(_period(theta), exponent, size, tail, advice + ".")
 
 
 def _follow(two: TwoStep, z: Floats, k: int, steps: int) -> tuple[Floats, float]:

@@ -252,6 +252,14 @@ def test_a_flow_that_does_not_exist_is_a_failed_run(minidyn, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_without_one_of_its_flows_fails_but_is_kept(minidyn, tmp_path):
+    """Where one of several flows does not exist, the others are shown and written; exit code 1 and why."""
+    outcome = minidyn("run", "minimalist_eos", "--lr", "50", "--steps", "30", "--no-figure")
+    assert "the subquadratic flow does not exist here" in refused(outcome, code=1)
+    assert "gradient flow: 1 finished" in outcome[1] and "\nleft out: subquadratic flow at theta" in outcome[1]
+    assert list(md.load(tmp_path / "minimalist_eos.h5").meta["missing"]) == ["subquadratic flow"]
+
+
 def test_a_run_of_which_nothing_is_left_fails_but_is_kept(minidyn, tmp_path):
     """Where every path diverges: exit code 1 and the step, with the results written for a look."""
     (tmp_path / "steep.toml").write_text(STEEP)

@@ -57,6 +57,28 @@ def test_intervals_are_students_and_welchs(valley, flow, coupled):
         np.testing.assert_allclose(result.errors[0].interval(0.9), test.confidence_interval(0.9), rtol=1e-9)
 
 
+def test_a_flow_that_does_not_exist_is_left_out(tmp_path):
+    """Where one flow of several does not exist, the others are compared as without it, and the summary says why."""
+    system = md.Map(md.Loss((1 - x**2 * y**2) ** 2 / 4, [x, y]), md.GD(50.0))
+    given = {"w0": md.load_model("minimalist_eos").w0, "steps": 30, "save_every": 5, "missing": "remark"}
+    flows = [md.SubquadraticFlow(system), md.GradientFlow(system)]
+    with pytest.raises(md.FlowError, match="no period-two orbit"):
+        md.compare(system, *flows, **given | {"missing": "raise"})
+    result = md.compare(system, *flows, **given)
+    assert list(result.runs) == ["GD", "gradient flow"]
+    assert "no period-two orbit" in result.meta["missing"]["subquadratic flow"]
+    assert "\nleft out: subquadratic flow at theta = " in result.summary()
+    alone = md.compare(system, flows[1], **given | {"missing": "raise"})
+    assert alone.meta["missing"] == {}
+    np.testing.assert_array_equal(alone.runs["gradient flow"].w, result.runs["gradient flow"].w)
+    result.save(tmp_path / "left.h5")
+    assert md.load(tmp_path / "left.h5").meta["missing"] == result.meta["missing"]
+    with pytest.raises(md.FlowError, match="no period-two orbit"):  # nothing would be left
+        md.compare(system, flows[0], **given)
+    with pytest.raises(md.InputError, match="missing is 'raise' or 'remark', not 'skip'"):
+        md.compare(system, *flows, **given | {"missing": "skip"})
+
+
 def test_rows_say_what_the_runs_hold(coupled):
     """A row's means, spreads and paired error are those of the paths, recomputed from the quantities."""
     row = coupled.errors[-1]

@@ -27,8 +27,9 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
                 first_step: int) -> Engine:  # fmt: skip
     """The engine that carries this system from these starts (paths, size) for so many steps."""
     if isinstance(system, Map):
-        if method is not None:
-            raise InputError("a map runs exactly as it is: method= is for flows.")
+        given = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
+        if useless := [f"{name}=" for name, value in given.items() if value is not None]:
+            raise InputError(f"a map runs exactly as it is: {useless[0]} is for flows.")
         return MapEngine(system, start, key, threads, first_step)
     noisy = system.stochastic(start)
     if noisy:

@@ -108,15 +108,12 @@ class Model:
     def flows(self, charted: bool = True) -> list[Flow]:
         """The flows that the model file names; without the chart they run as well and need not check it."""
         out = []
-        for name in self.spec.experiment.flows:
-            if name not in FLOWS:
-                raise ModelFileError(
-                    f"{self.name}: experiment.flows names {name!r}, which this version does not have; "
-                    f"it has {', '.join(FLOWS)}."
-                )
-            flow = FLOWS[name]
+        for text in self.spec.experiment.flows:
+            name, _, order = text.partition(" ")
+            flow: Any = FLOWS[name]
             floor = charted and flow in (QuasistaticFlow, SubquadraticFlow)
-            out.append(flow(self.map, manifold=self.manifold) if floor else flow(self.map))  # type: ignore[call-arg]
+            given = {"manifold": self.manifold} if floor else {"order": int(order)} if order else {}
+            out.append(flow(self.map, **given))
         return out
 
     def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,

@@ -79,6 +79,15 @@ def test_a_flow_that_does_not_exist_is_left_out(tmp_path):
         md.compare(system, *flows, **given | {"missing": "skip"})
 
 
+def test_an_order_after_the_name_of_a_flow_reaches_it(tmp_path):
+    """`flows = ["rod 2", "modified 3"]` in a model file are those flows of that order."""
+    path = tmp_path / "edge.toml"
+    path.write_text(md.load_model("logcosh_valley").text.replace('"rod"]', '"rod", "rod 2", "modified 3"]'))
+    model = md.load_model(path)
+    assert [f.name for f in model.flows()][3:] == ["rod flow", "rod flow, order 2", "modified flow, order 3"]
+    assert [f.order for f in model.flows(charted=False)[3:]] == [1, 2, 3]
+
+
 def test_rows_say_what_the_runs_hold(coupled):
     """A row's means, spreads and paired error are those of the paths, recomputed from the quantities."""
     row = coupled.errors[-1]

@@ -450,6 +450,8 @@ def two(w):
     (running(threads=0), "threads is 0; it must be at least 1."),
     (running(keep="all"), "keep must be 'paths' or 'moments', not 'all'."),
     (running(method="euler"), "a map runs exactly as it is: method= is for flows."),
+    (running(substeps=4), "a map runs exactly as it is: substeps= is for flows."),
+    (running(rtol=1e-6), "a map runs exactly as it is: rtol= is for flows."),
     (running(system=SYSTEMS["flow"], method="euler"),
      "the method of a flow with noise is 'euler-maruyama', 'milstein', 'diagonal', 'heun', 'sra1', 'weak2', not "
      "'euler'."),

@@ -237,9 +237,10 @@ def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:
     keys = ("w0", "start", "steps", "paths", "save_every", "observe", "flows", "rng")
     table = root.table("experiment", keys)
     flows = table.get("flows", list, [])
+    ordered = [f"{name} {order}" for name, orders in spec.ORDERS.items() for order in orders]
     for flow in flows:
-        if flow not in spec.FLOWS:
-            table.fail("flows", f"names among {', '.join(spec.FLOWS)}", flow)
+        if flow not in (*spec.FLOWS, *ordered):
+            table.fail("flows", f"names among {', '.join((*spec.FLOWS, *ordered))}", flow)
     return spec.ExperimentSpec(
         w0=read_start(table, loss.dimension),
         start=table.choice("start", spec.STARTS, "here"),

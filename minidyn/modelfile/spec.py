@@ -21,6 +21,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "AdamW": ("lr", "beta1", "beta2", "eps", "weight_decay"),
 }
 FLOWS = ("gradient", "modified", "sme", "quasistatic", "subquadratic", "rod", "central")
+ORDERS = {"modified": (1, 2, 3, 4), "sme": (1, 2), "rod": (1, 2)}  # a name may have one of these after it: "rod 2"
 OBSERVABLES = (
     "loss", "gradient_norm", "sharpness", "trace", "distance", "norm", "test_error", "input_gradient",
     "input_gradient_bound", "smoothness_ratio",

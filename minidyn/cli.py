@@ -402,15 +402,14 @@ def _load(file: Path) -> Any:
 
 
 def _loss_of(result: Comparison) -> Any:
-    """The loss of a comparison read from a file, where the library still has that very model."""
+    """The loss of a comparison read from a file, by the text of its model; None without one, or without its data."""
     from minidyn.errors import MinidynError
-    from minidyn.library import load_model
+    from minidyn.library import model_of_text
 
     try:
-        model = load_model(result.meta.get("model", ""))
+        return model_of_text(result.meta.get("model_text", ""), result.meta.get("model", "")).loss
     except MinidynError:
         return None
-    return model.loss if model.text == result.meta.get("model_text") else None
 
 
 def _fail_if_nothing_finished(result: Comparison) -> None:

@@ -182,7 +182,15 @@ def load_model(name: Any) -> Model:
     >>> md.load_model("valley").loss.dim
     2
     """
-    spec = modelfile.read_model(modelfile.find_model(name))
+    return _built(modelfile.read_model(modelfile.find_model(name)))
+
+
+def model_of_text(text: str, name: str) -> Model:
+    """A model by the text of its file, as results carry it; data files named in it are those of the library."""
+    return _built(modelfile.read_model_text(text, name))
+
+
+def _built(spec: modelfile.ModelSpec) -> Model:
     try:
         loss = _loss(spec.loss)
         system = Map(loss, _rule(spec.rule), _noise(spec.noise))

@@ -119,11 +119,15 @@ def test_plot_draws_a_comparison_and_a_run(minidyn, written, tmp_path):
     assert (tmp_path / "new/valley.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_plot_finds_the_loss_of_a_library_model(written):
-    """The loss of a result is found again in the library, unless the model file has changed since."""
+def test_plot_knows_the_loss_by_the_text_of_the_model(written):
+    """The loss of a result is that of the model text in its file; without one that can be read there is none."""
     result = md.load(written / "valley.h5")
     assert cli._loss_of(result).param_names == ["x", "y"]
-    result.meta["model_text"] += "# changed"
+    result.meta |= {"model": "mine", "model_text": result.meta["model_text"].replace("y**2", "y**4")}
+    assert cli._loss_of(result).value([0.0, 2.0]) == pytest.approx(8.0)
+    result.meta["model_text"] = result.meta["model_text"].replace("[loss]", "[lost]")
+    assert cli._loss_of(result) is None
+    del result.meta["model_text"]
     assert cli._loss_of(result) is None
 
 

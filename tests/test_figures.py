@@ -217,12 +217,14 @@ def test_names_are_set_as_in_a_paper(name, shown):
 
 
 def test_map_and_flows_differ_in_grey():
-    """In a grey print the map's colour is far from each flow's: lightness differs by a quarter or more."""
+    """In a grey print the map's colour is far from each flow's (a quarter of lightness); no two flows look alike."""
 
     def lightness(look):
         return np.dot(to_rgb(look.colour), [0.299, 0.587, 0.114])
 
     assert all(abs(lightness(look) - lightness(figures._MAP)) > 0.25 for look in figures._FLOWS)
+    for part in ("colour", "dash", "marker"):  # as many as there are flows in a model file
+        assert len({getattr(look, part) for look in figures._FLOWS}) == len(figures._FLOWS) == 7
 
 
 # -- files and notebooks -------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from minidyn.maps import Map
 from minidyn.regime import regime
 from minidyn.simulate import seed_key, simulate
 from minidyn.simulate.checkpoint import stored_seed
-from minidyn.simulate.engines import thread_count
 from minidyn.simulate.progress import Bar
+from minidyn.simulate.threads import thread_count
 from minidyn.trajectory import Run, Status
 
 Floats = NDArray[np.float64]

@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from minidyn.compiler import cache
+from minidyn.simulate import threads
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no windows, in subprocesses too
 
@@ -20,6 +21,12 @@ hypothesis.settings.load_profile("minidyn")
 
 # A shell starts what it runs in the background with Ctrl-C ignored; tests of it want Python's own way.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def sixteen_cores(monkeypatch):
+    """Runs may use as many threads as a test asks for, whatever this machine has."""
+    monkeypatch.setattr(threads, "cores", lambda: 16)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def reference(request):
     return system, fixed, md.simulate(system, START, 100, paths=1000, save_every=1, rng=6, threads=1, **fixed).w
 
 
-def test_path_does_not_depend_on_threads(reference):
+def test_path_does_not_depend_on_threads(reference, sixteen_cores):
     """Eight threads give the bits of one."""
     system, fixed, w = reference
     BITS(md.simulate(system, START, 100, paths=1000, save_every=1, rng=6, threads=8, **fixed).w, w)
@@ -83,7 +83,7 @@ def test_path_does_not_depend_on_the_other_starts(reference):
     BITS(md.simulate(system, starts, 100, paths=70, save_every=1, rng=6, **fixed).w[::2], w[:70:2])
 
 
-def test_digest_is_that_of_the_bits(reference):
+def test_digest_is_that_of_the_bits(reference, sixteen_cores):
     """Equal bits have equal digests whatever the threads; one other bit in any part has another one."""
     system, fixed, _ = reference
     runs = [

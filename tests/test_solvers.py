@@ -237,7 +237,7 @@ SCHEMES = [(TWISTED, "euler-maruyama"), (GEOMETRIC, "milstein"), (GEOMETRIC, "di
 
 
 @pytest.mark.parametrize("flow, method", SCHEMES, ids=lambda v: v if isinstance(v, str) else "")
-def test_bits_of_a_scheme(flow, method):
+def test_bits_of_a_scheme(flow, method, sixteen_cores):
     """Threads 1, 2, 8, paths 1 and 200, saves at every step and at the ends give equal bits, for any size of steps."""
     for substeps in (8, 1, 1 / 4):
         kept = {"method": method, "substeps": substeps, "rng": 3}
@@ -259,7 +259,7 @@ def test_default_steps_do_not_depend_on_saving():
         BITS(run.w, first[:, run.steps])
 
 
-def test_adaptive_steps_leave_the_path_alone():
+def test_adaptive_steps_leave_the_path_alone(sixteen_cores):
     """Adaptive runs give equal bits for any saving and threads, and converge to the fine path with the tolerance."""
     kept = {"paths": 100, "rng": 3, "method": "milstein"}
     fine = md.simulate(GEOMETRIC, [1.0, 0.2], 64, substeps=1 / 256, save_every=64, **kept).w[:, -1]

@@ -17,10 +17,11 @@ from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
 from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
-from minidyn.simulate.engines import Engine, thread_count, whole
+from minidyn.simulate.engines import Engine, whole
 from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
+from minidyn.simulate.threads import thread_count
 from minidyn.trajectory import Run, Status, provenance
 
 __all__ = ["seed_key", "simulate"]
@@ -58,7 +59,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     first_step : the number k of a map's first step; a large one finds bias corrections and warm-ups already over,
         as `w0=map.fixed_point(w)` wants it for Adam.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
-    threads : at most this many; by default as many as this process may use.
+    threads : at most this many, and never more than this process may use, which is the default.
     progress : show a progress bar; by default on a terminal, for runs longer than a second or two. The logger
         `minidyn` gets the same every ten seconds (level INFO).
     checkpoint : a folder for this run alone. Its state is written there every few seconds, its saves as they are

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -163,13 +162,6 @@ class FlowPaths(_Threaded):
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         status = self.status.astype(np.int8)
         return status, np.where(status == 0, done, self.ended)
-
-
-def thread_count(threads: int | None) -> int:
-    """How many threads to use: at most `threads`, by default as many as this process may use."""
-    if threads is not None:
-        return whole("threads", threads, 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def whole(name: str, value: Any, least: int) -> int:

@@ -325,6 +325,30 @@ def forgetful():
     forget()
 
 
+@jit
+def last(a):
+    return a[a.shape[0] - 1]
+
+
+@jit
+def corner(a):
+    return a[a.shape[0] - 1, a.shape[1] - 1]
+
+
+def test_arrays_of_every_kind_are_taken(tmp_path):
+    """Arrays on disk, read-only ones and empty ones are taken like any other, by their own type and shape."""
+    numbers = np.arange(12.0)
+    np.save(tmp_path / "numbers.npy", numbers)
+    disk = np.load(tmp_path / "numbers.npy", mmap_mode="r")
+    whole = np.memmap(tmp_path / "whole", dtype=np.int64, shape=(5,), mode="w+")
+    whole[:] = 7
+    assert last(disk) == 11.0 and last(whole) == 7 and last(disk[:5]) == 4.0
+    assert corner(disk.reshape(3, 4)) == 11.0 and corner(numbers.reshape(3, 4)[:2]) == 7.0
+    with pytest.raises(TypeError, match="C-contiguous"):
+        last(numbers[::2])
+    assert grows(3, 0) == 0.0
+
+
 def test_damaged_code_is_made_again(empty_cache):
     """A truncated, altered or empty file in the cache is not executed: the function is compiled afresh."""
     assert shifted(1.0) == 2.25

@@ -193,7 +193,7 @@ def _key(a: Any) -> Any:
         return id(a)
     if type(a) is Known:
         return a
-    return type(a)
+    return (a.dtype.char, a.ndim) if isinstance(a, np.ndarray) else type(a)
 
 
 def type_of(a: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -17,72 +16,13 @@ from minidyn import derivatives
 from minidyn.errors import InputError
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
+from minidyn.loss import loops
+from minidyn.loss.parameters import Block, _as_list, _label, _lay_out, _shape, vector
+
+__all__ = ["Block", "Loss", "mean", "vector"]
 
 Floats = NDArray[np.float64]
 _ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
-
-
-def vector(name: str, size: int) -> sp.IndexedBase:
-    """An indexed parameter or input of `size` entries, for sums over units or features.
-
-    >>> import sympy as sp, minidyn as md
-    >>> a, j = md.vector("a", 100), sp.Symbol("j", integer=True)
-    >>> md.Loss(sp.Sum(a[j]**2, (j, 0, 99)), [a]).dim
-    100
-    """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer, float)) or int(size) != size or size < 1:
-        raise InputError(f"a vector needs a positive whole number of entries, not {size!r}.")
-    return sp.IndexedBase(name, shape=(int(size),), real=True)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive entries of the parameter vector that belong to one symbol."""
-
-    name: str
-    symbol: Any
-    shape: tuple[int, ...]
-    offset: int
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-def _lay_out(params: Sequence[Any]) -> list[Block]:
-    blocks: list[Block] = []
-    offset = 0
-    for p in params:
-        if isinstance(p, sp.MatrixBase):
-            entries = _lay_out(list(p))
-            blocks += [Block(b.name, b.symbol, b.shape, b.offset + offset) for b in entries]
-            offset += len(entries)
-            continue
-        blocks.append(Block(str(_label(p)), p, _shape(p), offset))
-        offset += blocks[-1].size
-    if not blocks:
-        raise InputError("a loss needs at least one parameter; params is empty.")
-    names = [b.name for b in blocks]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise InputError(f"the parameter {twice[0]} is listed more than once.")
-    return blocks
-
-
-def _label(p: Any) -> Any:
-    return p.label if isinstance(p, sp.IndexedBase) else p
-
-
-def _shape(p: Any) -> tuple[int, ...]:
-    if isinstance(p, sp.Symbol):
-        return ()
-    if isinstance(p, (sp.IndexedBase, sp.MatrixSymbol)):
-        if p.shape is None or not all(sp.sympify(n).is_Integer for n in p.shape):
-            raise InputError(f"{p} needs a shape of whole numbers, such as md.vector('{p}', 10).")
-        return tuple(int(n) for n in p.shape)
-    raise InputError(
-        f"{p!r} cannot be a parameter: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
-    )
 
 
 class Loss:
@@ -340,10 +280,10 @@ class Loss:
             src.add("model_value", "w, c, d, sample", self._returning(g, f, **options), "f(x_i; w)")
             self._add_vector(src.add, "model_grad", "w, c, d, sample, out",
                              derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **options)  # fmt: skip
-        src.quote(hessian, third_trace)
-        src.quote(values, grads, hessians, hvps, thirds, sample_grads)
+        src.quote(loops.hessian, loops.third_trace)
+        src.quote(loops.values, loops.grads, loops.hessians, loops.hvps, loops.thirds, loops.sample_grads)
         if self.model is not None:
-            src.quote(model_values, model_grads)
+            src.quote(loops.model_values, loops.model_grads)
         return src
 
     @cached_property
@@ -357,12 +297,12 @@ class Loss:
         pairs = derivatives.reverse(_first(self.sample_node(g)), "w")
         self._add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",
                          _differentiate(pairs, "u"), "one sample's Hessian times u", **options)  # fmt: skip
-        src.quote(sample_hvps, square_hvp)
+        src.quote(loops.sample_hvps, loops.square_hvp)
         if self.model is not None:
             pairs = derivatives.reverse(_first(self.model_node(Graph())), "d")
             self._add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
                              "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **options)  # fmt: skip
-            src.quote(input_grads)
+            src.quote(loops.input_grads)
         return src.load()
 
     def _returning(self, graph: Graph, node: Node, **options: Any) -> list[str]:
@@ -528,10 +468,6 @@ def _differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple
     return [(n, t) for (n, _), t in zip(pairs, tangents, strict=True)]
 
 
-def _as_list(params: Any) -> list[Any]:
-    return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else list(params)
-
-
 def _names(symbols: Mapping[Any, Any]) -> str:
     return ", ".join(str(_label(s)) for s in symbols) or "none"
 
@@ -551,117 +487,3 @@ def _finite_number(symbol: Any, value: Any) -> float:
     if not math.isfinite(number):
         raise InputError(f"the constant {symbol} is {number}; it must be finite.")
     return number
-
-
-# -- loops quoted into every loss module: they call its generated functions ------------------------
-# mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"
-# ruff: noqa: F821
-
-
-def hessian(w, c, d, out):
-    """The Hessian from its products with unit vectors, made exactly symmetric."""
-    size = w.shape[0]
-    unit = np.zeros(size)
-    for j in range(size):
-        unit[j] = 1.0
-        hvp(w, unit, c, d, out[j])
-        unit[j] = 0.0
-    for i in range(size):
-        for j in range(i):
-            mid = 0.5 * (out[i, j] + out[j, i])
-            out[i, j] = mid
-            out[j, i] = mid
-
-
-def third_trace(w, cov, c, d, out):
-    """T[cov] for a symmetric matrix cov."""
-    size = w.shape[0]
-    unit = np.zeros(size)
-    part = np.empty(size)
-    for i in range(size):
-        out[i] = 0.0
-    for j in range(size):
-        unit[j] = 1.0
-        third(w, unit, cov[j], c, d, part)
-        unit[j] = 0.0
-        for i in range(size):
-            out[i] += part[i]
-
-
-def values(ws, c, d, out):
-    """The loss at many points."""
-    for b in range(ws.shape[0]):
-        out[b] = value(ws[b], c, d)
-
-
-def grads(ws, c, d, out):
-    """The gradient at many points."""
-    for b in range(ws.shape[0]):
-        grad(ws[b], c, d, out[b])
-
-
-def hessians(ws, c, d, out):
-    """The Hessian at many points."""
-    for b in range(ws.shape[0]):
-        hessian(ws[b], c, d, out[b])
-
-
-def hvps(ws, us, c, d, out):
-    """The Hessian times u at many points."""
-    for b in range(ws.shape[0]):
-        hvp(ws[b], us[b], c, d, out[b])
-
-
-def thirds(ws, us, vs, c, d, out):
-    """T[u, v] at many points."""
-    for b in range(ws.shape[0]):
-        third(ws[b], us[b], vs[b], c, d, out[b])
-
-
-def sample_grads(ws, c, d, out):
-    """The gradients of all samples' losses at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            sample_grad(ws[b], c, d, s, out[b, s])
-
-
-def model_values(ws, c, d, out):
-    """The model's outputs on all samples at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            out[b, s] = model_value(ws[b], c, d, s)
-
-
-def model_grads(ws, c, d, out):
-    """The gradients of the model's outputs on all samples at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            model_grad(ws[b], c, d, s, out[b, s])
-
-
-def sample_hvps(w, us, c, d, sample, out):
-    """One sample's Hessian times many directions."""
-    for b in range(us.shape[0]):
-        sample_hvp(w, us[b], c, d, sample, out[b])
-
-
-def square_hvp(w, u, c, d, out):
-    """The mean over samples of their squared Hessians, times u."""
-    size = w.shape[0]
-    n = d.shape[0]
-    once = np.empty(size)
-    twice = np.empty(size)
-    for i in range(size):
-        out[i] = 0.0
-    for s in range(n):
-        sample_hvp(w, u, c, d, s, once)
-        sample_hvp(w, once, c, d, s, twice)
-        for i in range(size):
-            out[i] += twice[i] / n
-
-
-def input_grads(ws, c, d, out):
-    """The gradients of the model's outputs in the data, on all samples at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            input_grad(ws[b], c, d, s, out[b, s])

@@ -1,0 +1,11 @@
+"""sympy expression -> hash-consed graph in single-assignment form.
+
+`nodes` is the graph, which knows nothing of sympy; `reading` turns the expressions that users write into it.
+"""
+
+from minidyn.graph.nodes import LANE, NO_INDICES, SAMPLE, UNARY, Graph, Index, Node, reachable
+from minidyn.graph.reading import SUPPORTED, Array, Converter
+
+__all__ = [
+    "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "UNARY", "Array", "Converter", "Graph", "Index", "Node", "reachable",
+]  # fmt: skip

@@ -1,0 +1,311 @@
+"""The hash-consed graph in single-assignment form.
+
+A node is `(op, args, data)`; building the same node twice gives the same object, so shared
+subexpressions are shared by construction and `node.id` is an evaluation order. A node also knows
+its *free indices*: a sum over samples, or over the units of a network, is one node whose body is
+written once, whatever the length of the loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minidyn.errors import ExpressionError
+
+
+@dataclass(frozen=True, order=True)
+class Index:
+    """A loop: `level` fixes the nesting order (lane < sample < sums, outermost first)."""
+
+    level: int
+    kind: str
+    size: int = 0
+
+    @property
+    def var(self) -> str:
+        names = {"lane": "lane", "sample": "i", "coord": "p", "block": "block", "side": "side"}
+        return names.get(self.kind, f"j{self.level}_{self.size}")
+
+
+LANE = Index(-2, "lane", 64)
+SAMPLE = Index(-1, "sample")
+NO_INDICES: frozenset[Index] = frozenset()
+
+
+class Node:
+    """One operation of a graph; arithmetic on nodes builds new nodes of the same graph."""
+
+    __slots__ = ("args", "data", "graph", "id", "indices", "op")
+
+    def __init__(self, graph: Graph, op: str, args: tuple[Node, ...], data: Any, indices: frozenset[Index]):
+        self.graph, self.op, self.args, self.data = graph, op, args, data
+        self.indices = indices
+        self.id = len(graph.nodes)
+
+    def __add__(self, other: Node | float) -> Node:
+        return self.graph.add(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Node | float) -> Node:
+        return self.graph.sub(self, other)
+
+    def __rsub__(self, other: float) -> Node:
+        return self.graph.sub(other, self)
+
+    def __mul__(self, other: Node | float) -> Node:
+        return self.graph.mul(self, other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Node | float) -> Node:
+        return self.graph.div(self, other)
+
+    def __rtruediv__(self, other: float) -> Node:
+        return self.graph.div(other, self)
+
+    def __neg__(self) -> Node:
+        return self.graph.neg(self)
+
+    def __pow__(self, n: int) -> Node:
+        return self.graph.powi(self, n)
+
+    @property
+    def is_const(self) -> bool:
+        return self.op == "const"
+
+    def __repr__(self) -> str:
+        data = [repr(self.data)] if self.data is not None else []
+        inner = ", ".join([f"#{a.id}" for a in self.args] + data)
+        return f"#{self.id}={self.op}({inner})"
+
+
+UNARY = frozenset(
+    "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf abs sign heaviside "
+    "logistic softplus logcosh tanh_slope log1p expm1 asin_slope logistic_slope not".split()
+)
+_FOLD: dict[str, Callable[[float], float]] = {
+    "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,
+    "tan": math.tan, "tanh": math.tanh, "atan": math.atan, "cosh": math.cosh, "sinh": math.sinh,
+    "erf": math.erf, "abs": abs,
+}  # fmt: skip
+
+
+class Graph:
+    """A table of nodes, each stored once."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._table: dict[tuple[Any, ...], Node] = {}
+
+    def make(self, op: str, args: Sequence[Node] = (), data: Any = None,
+             indices: frozenset[Index] | None = None) -> Node:  # fmt: skip
+        key = (op, tuple(a.id for a in args), data)
+        node = self._table.get(key)
+        if node is None:
+            if indices is None:
+                indices = NO_INDICES.union(*(a.indices for a in args))
+            node = Node(self, op, tuple(args), data, indices)
+            self.nodes.append(node)
+            self._table[key] = node
+        return node
+
+    # -- leaves ---------------------------------------------------------------------------------
+    def const(self, value: float) -> Node:
+        value = float(value)
+        if not math.isfinite(value):
+            raise ExpressionError(f"a constant of the expression is {value}: it must be a finite number.")
+        return self.make("const", data=value if value != 0.0 else 0.0)
+
+    def load(self, array: str, offset: int = 0, strides: Iterable[tuple[Index, int]] = (),
+             per: Index | None = None) -> Node:  # fmt: skip
+        """`array[offset + sum(index*stride)]`; `per` names the loop whose every turn has its own row."""
+        strides = tuple(sorted(strides))
+        indices = frozenset(i for i, _ in strides) | (frozenset([per]) if per else NO_INDICES)
+        return self.make("load", data=(array, offset, strides), indices=indices)
+
+    def count(self, index: Index) -> Node:
+        """How many turns a loop has, as a number (the sample count is only known at run time)."""
+        return self.make("count", data=index) if index.kind == "sample" else self.const(index.size)
+
+    # -- arithmetic -----------------------------------------------------------------------------
+    def _lift(self, x: Node | float) -> Node:
+        return x if isinstance(x, Node) else self.const(x)
+
+    def add(self, a: Node | float, b: Node | float) -> Node:
+        a, b = self._lift(a), self._lift(b)
+        if a.is_const and b.is_const:
+            return self.const(a.data + b.data)
+        if a.is_const and a.data == 0.0:
+            return b
+        if b.is_const and b.data == 0.0:
+            return a
+        if b.op == "neg":
+            return self.sub(a, b.args[0])
+        if a.op == "neg":
+            return self.sub(b, a.args[0])
+        if a is b:
+            return self.mul(2.0, a)
+        if _same_mask(a, b):
+            return self.select(a.args[0], a.args[1] + b.args[1], a.args[2] + b.args[2])
+        return self.make("add", sorted((a, b), key=lambda n: n.id))
+
+    def sub(self, a: Node | float, b: Node | float) -> Node:
+        a, b = self._lift(a), self._lift(b)
+        if a is b:
+            return self.const(0.0)
+        if a.is_const and b.is_const:
+            return self.const(a.data - b.data)
+        if b.is_const and b.data == 0.0:
+            return a
+        if a.is_const and a.data == 0.0:
+            return self.neg(b)
+        if b.op == "neg":
+            return self.add(a, b.args[0])
+        if _same_mask(a, b):
+            return self.select(a.args[0], a.args[1] - b.args[1], a.args[2] - b.args[2])
+        return self.make("sub", (a, b))
+
+    def neg(self, a: Node) -> Node:
+        if a.is_const:
+            return self.const(-a.data)
+        if a.op == "neg":
+            return a.args[0]
+        if a.op == "sub":
+            return self.make("sub", (a.args[1], a.args[0]))
+        return self.make("neg", (a,))
+
+    def mul(self, a: Node | float, b: Node | float) -> Node:
+        a, b = self._lift(a), self._lift(b)
+        if b.is_const:
+            a, b = b, a
+        if a.is_const:
+            if b.is_const:
+                return self.const(a.data * b.data)
+            if a.data == 0.0:
+                return a
+            if a.data == 1.0:
+                return b
+            if a.data == -1.0:
+                return self.neg(b)
+            if _masked(b):
+                return self.select(b.args[0], self.mul(a, b.args[1]), self.mul(a, b.args[2]))
+            if b.op == "mul" and b.args[0].is_const and _exact_product(a.data, b.args[0].data):
+                return self.mul(a.data * b.args[0].data, b.args[1])
+            if b.op == "neg":
+                return self.mul(-a.data, b.args[0])
+            return self.make("mul", (a, b))
+        if a.op == "neg":
+            return self.neg(self.mul(a.args[0], b))
+        if b.op == "neg":
+            return self.neg(self.mul(a, b.args[0]))
+        for x, y in ((a, b), (b, a)):  # zero outside its branch, also where the other factor is infinite
+            if _masked(x):
+                return self.select(x.args[0], self.mul(x.args[1], y), self.mul(x.args[2], y))
+        for x, y in ((a, b), (b, a)):  # powers of two move outwards, where they meet and cancel
+            if x.op == "mul" and x.args[0].is_const and _power_of_two(x.args[0].data):
+                return self.mul(x.args[0], self.mul(x.args[1], y))
+        return self.make("mul", sorted((a, b), key=lambda n: n.id))
+
+    def div(self, a: Node | float, b: Node | float) -> Node:
+        a, b = self._lift(a), self._lift(b)
+        if b.is_const and b.data != 0.0:
+            if a.is_const:
+                return self.const(a.data / b.data)
+            if _power_of_two(b.data):
+                return self.mul(a, 1.0 / b.data)
+        if a.is_const and a.data == 0.0:
+            return a
+        if a.op == "neg":
+            return self.neg(self.div(a.args[0], b))
+        return self.make("div", (a, b))
+
+    def powi(self, a: Node, n: int) -> Node:
+        if n == 0:
+            return self.const(1.0)
+        if n == 1:
+            return a
+        if n == 2:
+            return self.mul(a, a)
+        if n == -1:
+            return self.div(1.0, a)
+        if a.is_const and (a.data != 0.0 or n > 0):
+            try:
+                return self.const(a.data**n)
+            except OverflowError:
+                return self.const(math.inf)
+        return self.make("powi", (a,), n)
+
+    def pow(self, a: Node, b: Node) -> Node:
+        if b.is_const:
+            if b.data == int(b.data) and abs(b.data) <= 1024:
+                return self.powi(a, int(b.data))
+            if b.data == 0.5:
+                return self.unary("sqrt", a)
+            if b.data == -0.5:
+                return 1.0 / self.unary("sqrt", a)
+        return self.make("pow", (a, b))
+
+    def unary(self, op: str, a: Node) -> Node:
+        if a.is_const and op in _FOLD:
+            try:
+                return self.const(_FOLD[op](a.data))
+            except (ValueError, OverflowError):
+                pass
+        return self.make(op, (a,))
+
+    def binary(self, op: str, a: Node, b: Node) -> Node:
+        """`min`, `max`, or a comparison `lt le gt ge eq ne`, or `and or` of comparisons."""
+        return self.make(op, (a, b))
+
+    def select(self, condition: Node, yes: Node | float, no: Node | float) -> Node:
+        yes, no = self._lift(yes), self._lift(no)
+        return yes if yes is no else self.make("select", (condition, yes, no))
+
+    def sum(self, body: Node, index: Index) -> Node:
+        """`sum over index of body`; a body that does not depend on the index is multiplied instead."""
+        if index not in body.indices:
+            return self.mul(self.count(index), body)
+        if body.op == "neg":
+            return self.neg(self.sum(body.args[0], index))
+        if body.op == "mul":  # what does not depend on the index leaves the loop
+            a, b = body.args
+            if index not in a.indices:
+                return self.mul(a, self.sum(b, index))
+            if index not in b.indices:
+                return self.mul(b, self.sum(a, index))
+        return self.make("sum", (body,), index, indices=body.indices - {index})
+
+
+def _masked(x: Node) -> bool:
+    """Whether a node is zero outside one branch of a condition."""
+    return x.op == "select" and any(arm.is_const and arm.data == 0.0 for arm in x.args[1:])
+
+
+def _same_mask(a: Node, b: Node) -> bool:
+    return _masked(a) and _masked(b) and a.args[0] is b.args[0]
+
+
+def _power_of_two(x: float) -> bool:
+    return abs(math.frexp(x)[0]) == 0.5 and 2.0**-64 <= abs(x) <= 2.0**64
+
+
+def _exact_product(a: float, b: float) -> bool:
+    """Whether a*b is exact, so that regrouping constants does not move the result."""
+    whole = float(a).is_integer() and float(b).is_integer() and abs(a * b) < 2**53
+    return whole or _power_of_two(a) or _power_of_two(b)
+
+
+def reachable(outputs: Iterable[Node]) -> list[Node]:
+    """All nodes that the outputs need, in evaluation order."""
+    seen: dict[int, Node] = {}
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node.id not in seen:
+            seen[node.id] = node
+            stack.extend(node.args)
+    return [seen[i] for i in sorted(seen)]

@@ -1,0 +1,80 @@
+"""The parameters of a loss: which symbols they are, and where each stands in the vector `w`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from minidyn.errors import InputError
+
+
+def vector(name: str, size: int) -> sp.IndexedBase:
+    """An indexed parameter or input of `size` entries, for sums over units or features.
+
+    >>> import sympy as sp, minidyn as md
+    >>> a, j = md.vector("a", 100), sp.Symbol("j", integer=True)
+    >>> md.Loss(sp.Sum(a[j]**2, (j, 0, 99)), [a]).dim
+    100
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer, float)) or int(size) != size or size < 1:
+        raise InputError(f"a vector needs a positive whole number of entries, not {size!r}.")
+    return sp.IndexedBase(name, shape=(int(size),), real=True)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive entries of the parameter vector that belong to one symbol."""
+
+    name: str
+    symbol: Any
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def _lay_out(params: Sequence[Any]) -> list[Block]:
+    blocks: list[Block] = []
+    offset = 0
+    for p in params:
+        if isinstance(p, sp.MatrixBase):
+            entries = _lay_out(list(p))
+            blocks += [Block(b.name, b.symbol, b.shape, b.offset + offset) for b in entries]
+            offset += len(entries)
+            continue
+        blocks.append(Block(str(_label(p)), p, _shape(p), offset))
+        offset += blocks[-1].size
+    if not blocks:
+        raise InputError("a loss needs at least one parameter; params is empty.")
+    names = [b.name for b in blocks]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InputError(f"the parameter {twice[0]} is listed more than once.")
+    return blocks
+
+
+def _label(p: Any) -> Any:
+    return p.label if isinstance(p, sp.IndexedBase) else p
+
+
+def _shape(p: Any) -> tuple[int, ...]:
+    if isinstance(p, sp.Symbol):
+        return ()
+    if isinstance(p, (sp.IndexedBase, sp.MatrixSymbol)):
+        if p.shape is None or not all(sp.sympify(n).is_Integer for n in p.shape):
+            raise InputError(f"{p} needs a shape of whole numbers, such as md.vector('{p}', 10).")
+        return tuple(int(n) for n in p.shape)
+    raise InputError(
+        f"{p!r} cannot be a parameter: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
+    )
+
+
+def _as_list(params: Any) -> list[Any]:
+    return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else list(params)

@@ -17,7 +17,7 @@ from minidyn.errors import InputError
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
 from minidyn.loss import loops
-from minidyn.loss.parameters import Block, _as_list, _label, _lay_out, _shape, vector
+from minidyn.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
 
 __all__ = ["Block", "Loss", "mean", "vector"]
 
@@ -53,7 +53,7 @@ class Loss:
                  data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip
         if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)):
             params = [params]
-        self.blocks = _lay_out(list(params))
+        self.blocks = lay_out(list(params))
         self.params = [b.symbol for b in self.blocks]
         self.dim = sum(b.size for b in self.blocks)
         if isinstance(expr, str):
@@ -75,7 +75,7 @@ class Loss:
         seen: dict[str, str] = {}
         for role, symbols in roles:
             for symbol in symbols:
-                name = str(_label(symbol))
+                name = str(label_of(symbol))
                 if seen.setdefault(name, role) != role:
                     raise InputError(f"{name} is given as {seen[name]} and as {role}; it can only be one of them.")
 
@@ -86,8 +86,8 @@ class Loss:
         self._columns: dict[Any, tuple[int, tuple[int, ...]]] = {}
         offset, n = 0, None
         for symbol, values in data.items():
-            shape = _shape(symbol)
-            array = _numbers(f"the data for {_label(symbol)}", values)
+            shape = shape_of(symbol)
+            array = _numbers(f"the data for {label_of(symbol)}", values)
             wanted = "(n,)" if not shape else f"(n, {', '.join(map(str, shape))})"
             if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not array.size:
                 raise InputError(f"the data for {symbol} has shape {array.shape}, expected {wanted} with n >= 1.")
@@ -116,7 +116,7 @@ class Loss:
         >>> md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0]).value([2.0, 1.0])
         0.5
         """
-        y = sp.Symbol("y") if not any(str(_label(s)) == "y" for s in [*inputs, *_as_list(params)]) else sp.Dummy("y")
+        y = sp.Symbol("y") if not any(str(label_of(s)) == "y" for s in [*inputs, *as_list(params)]) else sp.Dummy("y")
         model = sp.sympify(model)
         target = _numbers("target", target)
         if target.ndim != 1 or not target.size:
@@ -157,8 +157,8 @@ class Loss:
         """
         if self.model is None:
             raise InputError("held-out samples need a model: build the loss with Loss.regression(...).")
-        given = {str(_label(s)) for s in inputs}
-        missing = [str(_label(s)) for s in self.data if s != self.target and str(_label(s)) not in given]
+        given = {str(label_of(s)) for s in inputs}
+        missing = [str(label_of(s)) for s in self.data if s != self.target and str(label_of(s)) not in given]
         if missing:
             raise InputError(f"the held-out samples lack the input {missing[0]}.")
         new = self._copy(self.constants, self.data)
@@ -175,11 +175,11 @@ class Loss:
 
     def with_data(self, data: Mapping[Any, ArrayLike]) -> Loss:
         """The same loss on other samples; nothing is compiled again."""
-        names = {str(_label(s)): s for s in self.data}
-        unknown = [s for s in data if str(_label(s)) not in names]
+        names = {str(label_of(s)): s for s in self.data}
+        unknown = [s for s in data if str(label_of(s)) not in names]
         if unknown:
             raise InputError(f"{unknown[0]} is not data of this loss (it has {_names(self.data)}).")
-        return self._copy(self.constants, {**self.data, **{names[str(_label(s))]: v for s, v in data.items()}})
+        return self._copy(self.constants, {**self.data, **{names[str(label_of(s))]: v for s, v in data.items()}})
 
     # -- the graph ------------------------------------------------------------------------------
     @property
@@ -196,7 +196,7 @@ class Loss:
             symbols[s] = graph.load("c", k)
         for s, (offset, shape) in self._columns.items():
             if shape:
-                arrays[str(_label(s))] = Array("d", offset, shape, per)
+                arrays[str(label_of(s))] = Array("d", offset, shape, per)
             else:
                 symbols[s] = graph.load("d", offset, per=per)
         for block in self.blocks:
@@ -469,7 +469,7 @@ def _differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple
 
 
 def _names(symbols: Mapping[Any, Any]) -> str:
-    return ", ".join(str(_label(s)) for s in symbols) or "none"
+    return ", ".join(str(label_of(s)) for s in symbols) or "none"
 
 
 def _numbers(what: str, values: ArrayLike) -> Floats:

@@ -40,16 +40,17 @@ class Block:
         return math.prod(self.shape)
 
 
-def _lay_out(params: Sequence[Any]) -> list[Block]:
+def lay_out(params: Sequence[Any]) -> list[Block]:
+    """One block after the other, in the order given; the entries of an explicit matrix are blocks of their own."""
     blocks: list[Block] = []
     offset = 0
     for p in params:
         if isinstance(p, sp.MatrixBase):
-            entries = _lay_out(list(p))
+            entries = lay_out(list(p))
             blocks += [Block(b.name, b.symbol, b.shape, b.offset + offset) for b in entries]
             offset += len(entries)
             continue
-        blocks.append(Block(str(_label(p)), p, _shape(p), offset))
+        blocks.append(Block(str(label_of(p)), p, shape_of(p), offset))
         offset += blocks[-1].size
     if not blocks:
         raise InputError("a loss needs at least one parameter; params is empty.")
@@ -60,11 +61,13 @@ def _lay_out(params: Sequence[Any]) -> list[Block]:
     return blocks
 
 
-def _label(p: Any) -> Any:
+def label_of(p: Any) -> Any:
+    """The symbol that names a parameter or an input, for `md.vector` that of the whole."""
     return p.label if isinstance(p, sp.IndexedBase) else p
 
 
-def _shape(p: Any) -> tuple[int, ...]:
+def shape_of(p: Any) -> tuple[int, ...]:
+    """The shape of a parameter, () for a scalar; InputError for what is none."""
     if isinstance(p, sp.Symbol):
         return ()
     if isinstance(p, (sp.IndexedBase, sp.MatrixSymbol)):
@@ -76,5 +79,6 @@ def _shape(p: Any) -> tuple[int, ...]:
     )
 
 
-def _as_list(params: Any) -> list[Any]:
+def as_list(params: Any) -> list[Any]:
+    """Parameters as a list, a single one too."""
     return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else list(params)

@@ -221,7 +221,7 @@ def test_killed_save_keeps_the_older_file(tmp_path):
     die = "os.replace = lambda *_: os._exit(9)"
     code = f"import os, sys; from minidyn.archive import load, save; {die}; save(load(sys.argv[1]), sys.argv[1])"
     before = path.read_bytes(), path.stat().st_ino
-    environment = os.environ | {"PYTHONPATH": str(Path(archive.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(archive.__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code, path], env=environment).returncode == 9
     assert before == (path.read_bytes(), path.stat().st_ino)
     assert_same(archive.load(path), make_run())
@@ -318,7 +318,7 @@ def test_files_that_are_not_ours(tmp_path):
 @pytest.mark.parametrize("version, words", [(2, "newer minidyn"), (10**6, "newer minidyn"), (0, "not a minidyn")])
 def test_other_formats(version, words, tmp_path, monkeypatch):
     """A file of a later format asks for an upgrade, sealed or not."""
-    monkeypatch.setattr(archive, "FORMAT", version)
+    monkeypatch.setattr(archive.tree, "FORMAT", version)
     path = archive.save(make_run(), tmp_path / "run.h5")
     monkeypatch.undo()
     assert words in error_of(archive.load, path)

@@ -1,0 +1,288 @@
+"""The file: a tree written as HDF5 that is also netCDF-4, sealed, whole or not at all, and read back.
+
+Every dimension is a dimension scale, so `xarray.open_dataset(path, engine="h5netcdf", group=...)` labels all of
+it. After the last byte of HDF5 comes a seal, a hash of all before it, which readers of HDF5 ignore and which gives
+away a damaged or edited file: the HDF5 library alone returns flipped bits without a word, and never returns from
+some zeroed blocks.
+
+The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go
+to a temporary name in the target's folder and are renamed, so an older result stays until then. A result that is
+larger than `_STREAMED` is written piece by piece into room that was reserved on the disk before, and its large
+arrays are mapped from the file when it is loaded, so neither way needs memory for them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.archive.tree import _NETCDF, _OWN, _check_format, _Group, _is_native, _shown, _Variable
+from minidyn.errors import ArchiveError, advice
+
+_SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
+_LARGE = 16 * 1024  # bytes from which an array is compressed
+_STREAMED = 2**28  # bytes from which a result is not held in memory, nor an array when it is loaded
+_PIECE = 2**24
+# What h5py, numpy and json raise on bytes that are not what they were.
+_BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+
+
+# ---------------------------------------------------------------- writing HDF5
+
+
+def _is_large(tree: _Group) -> bool:
+    """Whether a tree is written piece by piece, not held in memory as a file."""
+    return tree.nbytes > _STREAMED
+
+
+def _image(tree: _Group) -> bytes:
+    """The bytes of the HDF5 file that holds a tree."""
+    options: dict[str, Any] = {"driver": "core", "backing_store": False, "block_size": 2**20}
+    with h5py.File("image", "w", track_order=True, libver=("v108", "v110"), **options) as root:
+        _write_group(root, tree, 0)
+        root.flush()
+        image: bytes = root.id.get_file_image()
+        return image
+
+
+def _write_group(node: h5py.Group, group: _Group, dimid: int) -> int:
+    """Write a group and those below it; dimensions count on from `dimid`, returns the next one."""
+    _write_attributes(node, group.attrs)
+    scales: dict[str, h5py.Dataset] = {}
+    for name, variable in group.variables.items():
+        dataset = _write_variable(node, name, variable)
+        if variable.dims == (name,):
+            dataset.make_scale(name)
+            dataset.attrs["_Netcdf4Dimid"] = np.int32(dimid)
+            scales[name] = dataset
+            dimid += 1
+    for name, variable in group.variables.items():
+        if name not in scales:
+            for axis, dim in enumerate(variable.dims):
+                node[name].dims[axis].attach_scale(scales[dim])
+    for name, child in group.groups.items():
+        dimid = _write_group(node.create_group(name, track_order=True), child, dimid)
+    return dimid
+
+
+def _write_variable(node: h5py.Group, name: str, variable: _Variable) -> h5py.Dataset:
+    values, attrs = variable.values, variable.attrs
+    options: dict[str, Any] = {"track_order": True}
+    if values.nbytes > _STREAMED:
+        dataset = node.create_dataset(name, values.shape, values.dtype, **options)
+        step = max(1, _PIECE * len(values) // values.nbytes)
+        for first in range(0, len(values), step):
+            dataset[first : first + step] = values[first : first + step]
+        _write_attributes(dataset, attrs)
+        return dataset
+    if values.dtype == object:
+        options["dtype"] = h5py.string_dtype()
+    elif values.dtype == bool:  # netCDF has no bool; xarray turns this one back
+        values, attrs = values.astype(np.int8), attrs | {"dtype": "bool"}
+    elif values.nbytes >= _LARGE:
+        options |= {"chunks": True, "compression": "gzip", "compression_opts": 1, "shuffle": True}
+    dataset = node.create_dataset(name, data=values, **options)
+    _write_attributes(dataset, attrs)
+    return dataset
+
+
+def _write_attributes(node: h5py.Group | h5py.Dataset, attrs: Mapping[str, Any]) -> None:
+    encoded = [n for n, value in attrs.items() if not (_is_native(value) or isinstance(value, np.ndarray))]
+    for name, value in attrs.items():
+        node.attrs[name] = json.dumps(value) if name in encoded else value
+    if encoded:
+        node.attrs[_OWN + "json"] = json.dumps(encoded)
+
+
+class _Reserved:
+    """A file whose room on the disk is reserved before anything is written: the HDF5 library never sees a full disk."""
+
+    def __init__(self, file: BinaryIO, room: int):
+        self.file, self.size = file, 0
+        try:
+            getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, room)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems reserve nothing
+                raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(self.size + offset if whence == 2 else offset, 1 if whence == 1 else 0)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        return self.file.readinto(buffer)  # type: ignore[attr-defined]
+
+    def read(self, count: int = -1) -> bytes:
+        return self.file.read(count)
+
+    def write(self, data: Any) -> int:
+        written = self.file.write(data)
+        self.size = max(self.size, self.file.tell())
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        self.size = self.tell() if size is None else size
+        return self.size
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _stream(tree: _Group, file: BinaryIO) -> None:
+    """Write the HDF5 file that holds a large tree piece by piece."""
+    place = _Reserved(file, tree.nbytes + tree.nbytes // 50 + 2**22)
+    with h5py.File(place, "w", track_order=True, libver=("v108", "v110")) as root:
+        _write_group(root, tree, 0)
+    file.truncate(place.size)
+
+
+# ---------------------------------------------------------------- reading HDF5
+
+
+def _read(file: Path) -> _Group:
+    """The tree that a file holds, if it is byte for byte what `save` wrote."""
+    try:
+        with h5py.File(file, "r") as root:
+            _check_format(root.attrs.get(_OWN + "format"), file)
+            if not _is_sealed(file):
+                raise ArchiveError(f"{_shown(file)} was damaged or edited after `save`; copy or compute it again.")
+            return _read_group(root)
+    except _BROKEN as error:
+        if getattr(error, "errno", None) == errno.EAGAIN:
+            raise ArchiveError(f"{_shown(file)} is open for writing elsewhere; close it there.") from error
+        raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy or compute it again.") from error
+
+
+def _read_group(node: h5py.Group) -> _Group:
+    group = _Group(_read_attributes(node))
+    for name, item in node.items():
+        if isinstance(item, h5py.Group):
+            group.groups[name] = _read_group(item)
+        else:
+            group.variables[name] = _read_variable(name, item)
+    return group
+
+
+def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
+    attrs = _read_attributes(dataset)
+    dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
+    offset = dataset.id.get_offset()
+    if dataset.nbytes > _STREAMED and offset is not None:
+        values: NDArray[Any] = np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
+    else:
+        values = dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
+    if attrs.get("dtype") == "bool":
+        del attrs["dtype"]
+        values = values.astype(bool)
+    return _Variable(dims, values, attrs)
+
+
+def _read_attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    read = {n: v for n, v in node.attrs.items() if n not in _NETCDF and not n.startswith("_")}
+    attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in read.items()}
+    for name in json.loads(attrs.pop(_OWN + "json", "[]")):
+        attrs[name] = json.loads(attrs[name])
+    return attrs
+
+
+# ---------------------------------------------------------------- the seal
+
+
+def _seal(digest: hashlib.blake2b) -> bytes:
+    return _SEAL + digest.hexdigest().encode()
+
+
+def _is_sealed(file: Path) -> bool:
+    """Whether a file is byte for byte what `save` wrote."""
+    digest = _hash()
+    left = file.stat().st_size - len(_seal(digest))
+    with file.open("rb") as bytes_of:
+        while left > 0 and (block := bytes_of.read(min(left, 2**20))):
+            digest.update(block)
+            left -= len(block)
+        return bytes_of.read() == _seal(digest)
+
+
+def _hash(start: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(start, digest_size=16)
+
+
+# ---------------------------------------------------------------- bytes and paths
+
+
+def _write(fill: Callable[[BinaryIO], Any], target: Path) -> None:
+    """Fill a file, seal it and put it at `target` in one move: whoever looks sees the older file or the new one."""
+    temporary = target.with_name(f".minidyn-{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("x+b") as file:
+            fill(file)
+            file.seek(0)
+            digest = _hash()
+            while block := file.read(_PIECE):
+                digest.update(block)
+            file.write(_seal(digest))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ArchiveError(f"Cannot save {_shown(target)}: {advice(error)}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Where `save` writes: with an extension, through symbolic links, never onto a folder."""
+    given = _path(path)
+    target = Path(os.path.realpath(_named(given)))
+    for folder in (given, target):
+        if os.path.isdir(folder):
+            raise ArchiveError(f"Cannot save {_shown(folder)}: it is a folder; add a name such as `run.h5`.")
+    return target
+
+
+def _source(path: str | os.PathLike[str]) -> Path:
+    """The file that `load` reads, known to start as HDF5 does."""
+    given = _path(path)
+    file = _named(given) if os.path.isfile(_named(given)) else given
+    if os.path.isdir(file):
+        raise ArchiveError(f"{_shown(file)} is a folder; give a file in it.")
+    if not os.path.isfile(file):
+        raise ArchiveError(f"There is no file {_shown(file)}; check the name and the folder.")
+    try:
+        with file.open("rb") as start:
+            signature = start.read(8)
+    except OSError as error:
+        raise ArchiveError(f"Cannot read {_shown(file)}: {error.strerror}; check its permissions.") from error
+    if signature != b"\x89HDF\r\n\x1a\n":
+        raise ArchiveError(f"{_shown(file)} is not HDF5, or was cut short; give a file that `save` wrote.")
+    return file
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    try:
+        os.fsencode(path).index(0)
+    except ValueError:  # no zero byte, as it must be
+        return Path(os.fsdecode(path)).expanduser()
+    except TypeError:
+        pass
+    raise ArchiveError(f"{_shown(path)} is not a path; give one such as `results/run.h5`.")
+
+
+def _named(path: Path) -> Path:
+    """`path` with `.h5` where it has no extension; `lr0.05` has none."""
+    return path if path.suffix[1:2].isalpha() or not path.name else path.with_name(path.name + ".h5")

@@ -1,0 +1,175 @@
+"""Pictures: a run over its steps; a map and its flows side by side, on the landscape of two parameters.
+
+Figures are made without pyplot: no global state, nothing to close, no display needed, and Jupyter shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from minidyn.compare import Comparison
+from minidyn.errors import InputError
+from minidyn.figures.canvas import Picture, _figure, _save
+from minidyn.figures.landscape import _draw_landscape
+from minidyn.figures.landscape import _minima as _minima  # like _MINIMA and _difference, for tests and `diagrams`
+from minidyn.figures.looks import (
+    _FAINT,
+    _FLOWS,
+    _GREY,
+    _MAP,
+    _STYLE,
+    _details,
+    _explain,
+    _handles,
+    _head,
+    _headline,
+    _pretty,
+)
+from minidyn.figures.looks import _MINIMA as _MINIMA
+from minidyn.figures.panels import _PANELS, _draw_order, _draw_quantity, _draw_spread, _run_names, _share_clock, _shown
+from minidyn.figures.panels import _difference as _difference
+from minidyn.loss import Loss
+from minidyn.scaling import ScalingStudy
+from minidyn.trajectory import Run
+
+__all__ = ["Picture", "plot_comparison", "plot_run", "plot_scaling"]
+
+
+def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any = None) -> Figure:
+    """The picture of a comparison; saved to `path` where one is given (the extension names the format).
+
+    Every quantity over the steps: means and 5-95 % bands of the map and of its flows, and below them the
+    difference of means with two standard errors to each side. For two parameters also the landscape: level
+    sets and minima (of `loss`, or of the loss that the comparison carries), the ensembles at the last step, and
+    a few paths.
+
+    Raises ArchiveError where the file cannot be written, InputError for an unknown format.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> sgd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(lr=0.05), md.GaussianNoise(0.3))
+    >>> result = md.compare(sgd, md.QuasistaticFlow(sgd), w0=[2, 0], steps=200, paths=64, observe="sharpness")
+    >>> [ax.get_title(loc="left") for ax in result.plot().axes[1:] if ax.get_title(loc="left")]
+    ['$x$', 'sharpness']
+    """
+    loss = loss if loss is not None else getattr(result, "loss", None)
+    looks = dict(zip(result.runs, [_MAP, *_FLOWS * len(result.runs)], strict=False))
+    names = _shown(result)
+    plane = all(run.w is not None and run.w.shape[-1] == 2 for run in result.runs.values())
+    rows, columns, wide = _layout(len(names), plane)
+    with rc_context(_STYLE):
+        fig = _figure(max(3.8 * columns + 1.6 * wide, 6.4), 1.3 + max(2.65 * rows, 3.3))
+        widths, heights = [1 + 0.42 * wide] + [1] * (columns - 1), [1.8, 1] * rows
+        grid = fig.add_gridspec(2 * rows, columns, width_ratios=widths, height_ratios=heights)
+        places = [divmod(i, columns) for i in range(rows * columns)]
+        if plane:
+            places = [(r, c) for r, c in places if c > 0 or (r > 0 and not wide)]
+            _draw_landscape(fig.add_subplot(grid[:, 0] if wide else grid[:2, 0]), result, loss, looks)
+        for name, (row, column) in zip(names, places, strict=False):
+            upper = fig.add_subplot(grid[2 * row, column])
+            lower = fig.add_subplot(grid[2 * row + 1, column], sharex=upper)
+            _draw_quantity(upper, lower, result, name, looks)
+            _share_clock(upper, lower, result.steps, result.time, row == 0, row == rows - 1)
+        _head(fig, _headline(result), _details(result))
+        _explain(fig, _handles(looks, result.runs[result.map_label].paths, plane, loss))
+        _save(fig, path)
+    return fig
+
+
+def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = None) -> Figure:
+    """The parameters and observables of a run over its steps, six panels at most; saved to `path` if given.
+
+    One path is drawn as it is; of many the mean, the 5-95 % and 25-75 % bands and three of the paths.
+    `quantities` chooses what is drawn. Raises InputError for unknown ones, ArchiveError where `path` cannot be
+    written.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> run = md.simulate(md.Map(md.Loss(x**2, [x]), md.GD(0.1)), w0=[1.0], steps=30, observe="loss")
+    >>> [ax.get_title(loc="left") for ax in run.plot().axes]
+    ['$x$', 'loss']
+    """
+    names = list(quantities) if quantities is not None else _run_names(run)
+    if not names:
+        raise InputError("there is nothing to draw: name at least one parameter or observable.")
+    columns = min(len(names), 2 if len(names) == 4 else 3)
+    rows = -(-len(names) // columns)
+    look = _FLOWS[0] if run.meta.get("kind") == "flow" else _MAP
+    with rc_context(_STYLE):
+        fig = _figure(max(3.7 * columns, 5.2), 2.35 * rows + 1.1)
+        grid = fig.add_gridspec(rows, columns)
+        for number, name in enumerate(names):
+            ax = fig.add_subplot(grid[divmod(number, columns)])
+            _draw_spread(ax, run, name, look)
+            _share_clock(ax, ax, run.steps, run.time, number < columns, number + columns >= len(names))
+        many = f"{run.paths:,} paths: mean, 5–95 % and 25–75 % bands" if run.paths > 1 else "one path"
+        ended = [] if run.finished.all() else [run.describe_status()]
+        system = str(run.meta.get("system", "Run"))
+        _head(fig, system.partition("(")[0], [system, many, f"{int(run.steps[-1]):,} steps", *ended])
+        _save(fig, path)
+    return fig
+
+
+def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
+    """The differences of a scaling study over the learning rate, on logarithmic axes, one panel per quantity.
+
+    Points carry two standard errors to each side; a difference that is not seen is an arrow down from what could
+    have been. Lines are the fitted powers; the legend of a panel names the orders. Saved to `path` if given.
+    Raises ArchiveError where `path` cannot be written.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> gd = md.Map(md.Loss(x**4 / 4, [x]), md.GD(0.1))
+    >>> study = md.scaling_study(gd, md.GradientFlow, lrs=[0.04, 0.02], w0=[1.0], time=1.0)
+    >>> [ax.get_title(loc="left") for ax in study.plot().axes]
+    ['$x$']
+    """
+    names = list(dict.fromkeys(r.quantity for r in study.rows))[:_PANELS]
+    looks = dict(zip(dict.fromkeys(r.flow for r in study.rows), _FLOWS * len(study.rows), strict=False))
+    columns = min(len(names), 2 if len(names) == 4 else 3)
+    rows = -(-len(names) // columns)
+    with rc_context(_STYLE):
+        fig = _figure(max(3.7 * columns, 5.2), 2.9 * rows + 1.1)
+        grid = fig.add_gridspec(rows, columns)
+        for number, name in enumerate(names):
+            ax = fig.add_subplot(grid[divmod(number, columns)])
+            for flow, look in looks.items():
+                _draw_order(ax, study, [r for r in study.rows if (r.flow, r.quantity) == (flow, name)], look)
+            ax.set(xscale="log", yscale="log")
+            ax.set_title(_pretty(name), loc="left")
+            ax.set_ylabel("|flow − map|")
+            ax.grid(True, which="both", color=_FAINT, lw=0.4, alpha=0.6)
+            if number + columns >= len(names):
+                ax.set_xlabel("learning rate")
+            rates = sorted({r.lr for r in study.rows})
+            ax.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
+            ax.set_xticks([], minor=True)
+            ax.legend(frameon=False, handlelength=1.7, loc="lower right")
+        meta = study.meta
+        clock = f"fixed {meta.get('clock', 'time')} {meta.get('span', np.nan):.6g}"
+        _head(fig, "order in the learning rate", [str(meta.get("map", "")), clock, str(meta.get("planned", ""))])
+        style: dict[str, Any] = {"color": _GREY, "ls": ""}
+        _explain(fig, [
+            *(Line2D([], [], color=v.colour, ls=v.dash, lw=v.width, marker=v.marker, ms=4, label=flow)
+              for flow, v in looks.items()),
+            Line2D([], [], marker="o", ms=4, label="±2 s.e.", **style),
+            Line2D([], [], marker="v", ms=5.5, mfc="white", label="not seen: limit", **style),
+        ])  # fmt: skip
+        _save(fig, path)
+    return fig
+
+
+def _layout(panels: int, plane: bool) -> tuple[int, int, bool]:
+    """Rows and columns for so many panels and a landscape, and whether the landscape is as tall as all rows."""
+    if not plane:
+        columns = panels if panels <= 3 else 2 if panels == 4 else 3
+        return max(-(-panels // max(columns, 1)), 1), max(columns, 1), False
+    rows = {1: 1, 6: 3}.get(panels, 2)
+    wide = panels % 2 == 0
+    return rows, -(-panels // rows) + 1 if wide else (panels + 1) // rows, wide

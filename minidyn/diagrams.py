@@ -13,12 +13,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from minidyn.errors import InputError
-from minidyn.figures import _FAINT, _GREY, _MAP, _MINIMA, _STYLE, _explain, _figure, _head, _save
+from minidyn.figures.canvas import new_figure, write_picture
+from minidyn.figures.looks import FAINT, GREY, MAP, MINIMA, STYLE, draw_head, draw_legend
 
 if TYPE_CHECKING:
     from minidyn.stability import StabilityDiagram
 
-_PANELS = 12
+PANELS = 12
 _INSIDE = "#dbe9e4"
 
 
@@ -35,26 +36,26 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
     ['lr 0.7, batch 1']
     """
     count = len(diagram.settings)
-    if count > _PANELS:
-        raise InputError(f"{count} pairs of learning rate and batch are too many panels; take at most {_PANELS}.")
+    if count > PANELS:
+        raise InputError(f"{count} pairs of learning rate and batch are too many panels; take at most {PANELS}.")
     columns = min(count, 3 if count != 4 else 2)
     rows = -(-count // columns)
-    with rc_context(_STYLE):
-        fig = _figure(max(3.7 * columns, 6.4), 3.0 * rows + 1.2)
+    with rc_context(STYLE):
+        fig = new_figure(max(3.7 * columns, 6.4), 3.0 * rows + 1.2)
         grid = fig.add_gridspec(rows, columns)
         right, top = _window(diagram)
         for number in range(count):
             _draw(fig.add_subplot(grid[divmod(number, columns)]), diagram, number, right, top)
         adaptive = "" if (diagram.map.rule.name in ("GD", "SGD", "Nesterov")) else "in the metric of the preconditioner"
         details = [str(diagram.map.rule), f"{len(diagram.minima)} minima", adaptive]
-        _head(fig, "Which minima the optimizer can stay in", [part for part in details if part])
-        _explain(fig, [
+        draw_head(fig, "Which minima the optimizer can stay in", [part for part in details if part])
+        draw_legend(fig, [
             Patch(color=_INSIDE, lw=0, label="stable (one parameter)"),
-            Line2D([], [], color=_GREY, ls="--", lw=1, label="necessary box"),
-            Line2D([], [], color=_MAP.colour, marker="o", ls="", ms=6, label="stable minimum"),
-            Line2D([], [], color=_MINIMA, marker="X", ls="", ms=7, label="unstable minimum"),
+            Line2D([], [], color=GREY, ls="--", lw=1, label="necessary box"),
+            Line2D([], [], color=MAP.colour, marker="o", ls="", ms=6, label="stable minimum"),
+            Line2D([], [], color=MINIMA, marker="X", ls="", ms=7, label="unstable minimum"),
         ])  # fmt: skip
-        _save(fig, path)
+        write_picture(fig, path)
     return fig
 
 
@@ -74,13 +75,13 @@ def _draw(ax: Axes, diagram: StabilityDiagram, number: int, right: float, top: f
         a, s = diagram.boundary(number)
         ax.fill_between(a, 0, np.minimum(s, 10 * top), color=_INSIDE, lw=0, zorder=0)
     high = min(high, 10 * top)
-    ax.plot([wide, wide, 0], [0, high, high], color=_GREY, ls="--", lw=1, zorder=1)
+    ax.plot([wide, wide, 0], [0, high, high], color=GREY, ls="--", lw=1, zorder=1)
     stable = diagram.stable[:, number]
-    for chosen, colour, marker, size in ((stable, _MAP.colour, "o", 34), (~stable, _MINIMA, "X", 48)):
+    for chosen, colour, marker, size in ((stable, MAP.colour, "o", 34), (~stable, MINIMA, "X", 48)):
         x, y = diagram.sharpness[chosen], diagram.nonuniformity[chosen]
         ax.scatter(x, y, size, color=colour, marker=marker, edgecolors="white", linewidths=0.5, zorder=5, clip_on=False)
     ax.set(xlim=(0, right), ylim=(0, top), xlabel="sharpness $a$", ylabel="non-uniformity $s$")
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.grid(True, color=_FAINT, lw=0.4, alpha=0.7)
+    ax.grid(True, color=FAINT, lw=0.4, alpha=0.7)
     ax.set_axisbelow(True)
     ax.set_title(f"lr {lr:g}, {'full batch' if batch is None else f'batch {batch}'}", loc="left")

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 
 import minidyn as md
 from minidyn import figures
+from minidyn.figures import landscape, looks, panels
 from minidyn.trajectory import Run
 
 
@@ -79,7 +80,7 @@ def test_difference_panel_agrees_with_the_table(result):
     """Difference and standard error in the picture are those of the table, for paired noise."""
     row = result.errors[-1]
     a, b = result.quantities[row.quantity].values()
-    gap, error = figures._difference(a, b, coupled=True)
+    gap, error = panels.difference_of(a, b, coupled=True)
     at = list(result.steps).index(row.step)
     assert gap[at] == pytest.approx(row.difference) and error[at] == pytest.approx(row.standard_error)
 
@@ -88,7 +89,7 @@ def test_minima_are_traced_all_around_a_closed_valley():
     """The traced minima of a ring go once around it without a gap and lie on it."""
     x, y = sp.symbols("x y")
     ring = md.Loss((x**2 / 4 + y**2 - 1) ** 2, [x, y])
-    (curve,) = figures._minima(ring, np.array([-3.0, -3.0]), np.array([3.0, 3.0]))
+    (curve,) = landscape.minima_of(ring, np.array([-3.0, -3.0]), np.array([3.0, 3.0]))
     assert np.abs(curve[:, 0] ** 2 / 4 + curve[:, 1] ** 2 - 1).max() < 1e-8
     angles = np.sort(np.arctan2(2 * curve[:, 1], curve[:, 0]))
     assert np.diff([*angles, angles[0] + 2 * np.pi]).max() < 0.15
@@ -213,7 +214,7 @@ def test_unknown_quantity_is_refused():
 )  # fmt: skip
 def test_names_are_set_as_in_a_paper(name, shown):
     """Letters, indices and Greek become mathematics; what is not surely mathematics stays text."""
-    assert figures._pretty(name) == shown
+    assert looks.pretty(name) == shown
 
 
 def test_map_and_flows_differ_in_grey():
@@ -222,9 +223,9 @@ def test_map_and_flows_differ_in_grey():
     def lightness(look):
         return np.dot(to_rgb(look.colour), [0.299, 0.587, 0.114])
 
-    assert all(abs(lightness(look) - lightness(figures._MAP)) > 0.25 for look in figures._FLOWS)
+    assert all(abs(lightness(look) - lightness(looks.MAP)) > 0.25 for look in looks.FLOWS)
     for part in ("colour", "dash", "marker"):  # as many as there are flows in a model file
-        assert len({getattr(look, part) for look in figures._FLOWS}) == len(figures._FLOWS) == 7
+        assert len({getattr(look, part) for look in looks.FLOWS}) == len(looks.FLOWS) == 7
 
 
 # -- files and notebooks -------------------------------------------------------------------------------

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidyn.archive.file import _BROKEN, _image, _is_large, _read, _source, _stream, _target, _write
+from minidyn.archive.file import BROKEN, image_of, is_large, read_tree, source_of, stream, target_of, write_whole
 from minidyn.archive.tree import (
-    _OWN,
-    _comparison,
-    _comparison_tree,
-    _Group,
-    _run,
-    _run_tree,
-    _shown,
-    _study,
-    _study_tree,
+    OWN,
+    Group,
+    comparison_of,
+    comparison_tree,
+    run_of,
+    run_tree,
+    shown,
+    study_of,
+    study_tree,
 )
 from minidyn.errors import ArchiveError, InputError
 from minidyn.trajectory import Run
@@ -41,23 +41,23 @@ def save(result: Any, path: str | os.PathLike[str]) -> Path:
     when the new one is complete. Raises `ArchiveError` where the file cannot be written, `InputError` where
     `result` is not a result (a `Run`, a `Comparison` or a `ScalingStudy`).
     """
-    target = _target(path)
+    target = target_of(path)
     if isinstance(result, Run):
-        tree = _run_tree(result)
+        tree = run_tree(result)
     elif all(hasattr(result, part) for part in ("runs", "quantities", "errors", "steps", "time", "meta")):
-        tree = _comparison_tree(result)
+        tree = comparison_tree(result)
     elif all(hasattr(result, part) for part in ("rows", "fits", "meta")):
-        tree = _study_tree(result)
+        tree = study_tree(result)
     else:
         raise InputError(f"Cannot save {type(result).__name__}: give a Run, a Comparison or a ScalingStudy.")
-    if _is_large(tree):
-        _write(lambda file: _stream(tree, file), target)
+    if is_large(tree):
+        write_whole(lambda file: stream(tree, file), target)
         return target
     try:
-        image = _image(tree)
-    except _BROKEN as error:
-        raise ArchiveError(f"Cannot save {_shown(target)}: HDF5 cannot hold it ({_shown(error)}).") from error
-    _write(lambda file: file.write(image), target)
+        image = image_of(tree)
+    except BROKEN as error:
+        raise ArchiveError(f"Cannot save {shown(target)}: HDF5 cannot hold it ({shown(error)}).") from error
+    write_whole(lambda file: file.write(image), target)
     return target
 
 
@@ -68,16 +68,16 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison | ScalingStudy:
     other objects as their text. Raises `ArchiveError` for a file that is missing, truncated, damaged, edited,
     not minidyn's, or written by a newer minidyn.
     """
-    file = _source(path)
-    tree = _read(file)
-    kind = tree.attrs.get(_OWN + "kind")
-    readers: dict[Any, Callable[[_Group], Any]] = {"run": _run, "comparison": _comparison, "scaling": _study}
+    file = source_of(path)
+    tree = read_tree(file)
+    kind = tree.attrs.get(OWN + "kind")
+    readers: dict[Any, Callable[[Group], Any]] = {"run": run_of, "comparison": comparison_of, "scaling": study_of}
     if kind not in readers:
-        raise ArchiveError(f"{_shown(file)} holds {_shown(kind)}, not a run or a comparison; upgrade minidyn.")
+        raise ArchiveError(f"{shown(file)} holds {shown(kind)}, not a run or a comparison; upgrade minidyn.")
     try:
         result: Run | Comparison | ScalingStudy = readers[kind](tree)
         return result
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ArchiveError(
-            f"{_shown(file)} is whole but laid out differently; load it with the minidyn that wrote it."
+            f"{shown(file)} is whole but laid out differently; load it with the minidyn that wrote it."
         ) from error

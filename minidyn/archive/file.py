@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.archive.tree import _NETCDF, _OWN, _check_format, _Group, _is_native, _shown, _Variable
+from minidyn.archive.tree import NETCDF, OWN, Group, Variable, check_format, is_native, shown
 from minidyn.errors import ArchiveError, advice
 
 _SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
@@ -35,18 +35,18 @@ _LARGE = 16 * 1024  # bytes from which an array is compressed
 _STREAMED = 2**28  # bytes from which a result is not held in memory, nor an array when it is loaded
 _PIECE = 2**24
 # What h5py, numpy and json raise on bytes that are not what they were.
-_BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 # ---------------------------------------------------------------- writing HDF5
 
 
-def _is_large(tree: _Group) -> bool:
+def is_large(tree: Group) -> bool:
     """Whether a tree is written piece by piece, not held in memory as a file."""
     return tree.nbytes > _STREAMED
 
 
-def _image(tree: _Group) -> bytes:
+def image_of(tree: Group) -> bytes:
     """The bytes of the HDF5 file that holds a tree."""
     options: dict[str, Any] = {"driver": "core", "backing_store": False, "block_size": 2**20}
     with h5py.File("image", "w", track_order=True, libver=("v108", "v110"), **options) as root:
@@ -56,7 +56,7 @@ def _image(tree: _Group) -> bytes:
         return image
 
 
-def _write_group(node: h5py.Group, group: _Group, dimid: int) -> int:
+def _write_group(node: h5py.Group, group: Group, dimid: int) -> int:
     """Write a group and those below it; dimensions count on from `dimid`, returns the next one."""
     _write_attributes(node, group.attrs)
     scales: dict[str, h5py.Dataset] = {}
@@ -76,7 +76,7 @@ def _write_group(node: h5py.Group, group: _Group, dimid: int) -> int:
     return dimid
 
 
-def _write_variable(node: h5py.Group, name: str, variable: _Variable) -> h5py.Dataset:
+def _write_variable(node: h5py.Group, name: str, variable: Variable) -> h5py.Dataset:
     values, attrs = variable.values, variable.attrs
     options: dict[str, Any] = {"track_order": True}
     if values.nbytes > _STREAMED:
@@ -98,11 +98,11 @@ def _write_variable(node: h5py.Group, name: str, variable: _Variable) -> h5py.Da
 
 
 def _write_attributes(node: h5py.Group | h5py.Dataset, attrs: Mapping[str, Any]) -> None:
-    encoded = [n for n, value in attrs.items() if not (_is_native(value) or isinstance(value, np.ndarray))]
+    encoded = [n for n, value in attrs.items() if not (is_native(value) or isinstance(value, np.ndarray))]
     for name, value in attrs.items():
         node.attrs[name] = json.dumps(value) if name in encoded else value
     if encoded:
-        node.attrs[_OWN + "json"] = json.dumps(encoded)
+        node.attrs[OWN + "json"] = json.dumps(encoded)
 
 
 class _Reserved:
@@ -141,7 +141,7 @@ class _Reserved:
         self.file.flush()
 
 
-def _stream(tree: _Group, file: BinaryIO) -> None:
+def stream(tree: Group, file: BinaryIO) -> None:
     """Write the HDF5 file that holds a large tree piece by piece."""
     place = _Reserved(file, tree.nbytes + tree.nbytes // 50 + 2**22)
     with h5py.File(place, "w", track_order=True, libver=("v108", "v110")) as root:
@@ -152,22 +152,22 @@ def _stream(tree: _Group, file: BinaryIO) -> None:
 # ---------------------------------------------------------------- reading HDF5
 
 
-def _read(file: Path) -> _Group:
+def read_tree(file: Path) -> Group:
     """The tree that a file holds, if it is byte for byte what `save` wrote."""
     try:
         with h5py.File(file, "r") as root:
-            _check_format(root.attrs.get(_OWN + "format"), file)
+            check_format(root.attrs.get(OWN + "format"), file)
             if not _is_sealed(file):
-                raise ArchiveError(f"{_shown(file)} was damaged or edited after `save`; copy or compute it again.")
+                raise ArchiveError(f"{shown(file)} was damaged or edited after `save`; copy or compute it again.")
             return _read_group(root)
-    except _BROKEN as error:
+    except BROKEN as error:
         if getattr(error, "errno", None) == errno.EAGAIN:
-            raise ArchiveError(f"{_shown(file)} is open for writing elsewhere; close it there.") from error
-        raise ArchiveError(f"{_shown(file)} is truncated or damaged; copy or compute it again.") from error
+            raise ArchiveError(f"{shown(file)} is open for writing elsewhere; close it there.") from error
+        raise ArchiveError(f"{shown(file)} is truncated or damaged; copy or compute it again.") from error
 
 
-def _read_group(node: h5py.Group) -> _Group:
-    group = _Group(_read_attributes(node))
+def _read_group(node: h5py.Group) -> Group:
+    group = Group(_read_attributes(node))
     for name, item in node.items():
         if isinstance(item, h5py.Group):
             group.groups[name] = _read_group(item)
@@ -176,7 +176,7 @@ def _read_group(node: h5py.Group) -> _Group:
     return group
 
 
-def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
+def _read_variable(name: str, dataset: h5py.Dataset) -> Variable:
     attrs = _read_attributes(dataset)
     dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
     offset = dataset.id.get_offset()
@@ -187,13 +187,13 @@ def _read_variable(name: str, dataset: h5py.Dataset) -> _Variable:
     if attrs.get("dtype") == "bool":
         del attrs["dtype"]
         values = values.astype(bool)
-    return _Variable(dims, values, attrs)
+    return Variable(dims, values, attrs)
 
 
 def _read_attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    read = {n: v for n, v in node.attrs.items() if n not in _NETCDF and not n.startswith("_")}
+    read = {n: v for n, v in node.attrs.items() if n not in NETCDF and not n.startswith("_")}
     attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in read.items()}
-    for name in json.loads(attrs.pop(_OWN + "json", "[]")):
+    for name in json.loads(attrs.pop(OWN + "json", "[]")):
         attrs[name] = json.loads(attrs[name])
     return attrs
 
@@ -223,7 +223,7 @@ def _hash(start: bytes = b"") -> hashlib.blake2b:
 # ---------------------------------------------------------------- bytes and paths
 
 
-def _write(fill: Callable[[BinaryIO], Any], target: Path) -> None:
+def write_whole(fill: Callable[[BinaryIO], Any], target: Path) -> None:
     """Fill a file, seal it and put it at `target` in one move: whoever looks sees the older file or the new one."""
     temporary = target.with_name(f".minidyn-{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -239,37 +239,37 @@ def _write(fill: Callable[[BinaryIO], Any], target: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
-        raise ArchiveError(f"Cannot save {_shown(target)}: {advice(error)}.") from error
+        raise ArchiveError(f"Cannot save {shown(target)}: {advice(error)}.") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _target(path: str | os.PathLike[str]) -> Path:
+def target_of(path: str | os.PathLike[str]) -> Path:
     """Where `save` writes: with an extension, through symbolic links, never onto a folder."""
     given = _path(path)
     target = Path(os.path.realpath(_named(given)))
     for folder in (given, target):
         if os.path.isdir(folder):
-            raise ArchiveError(f"Cannot save {_shown(folder)}: it is a folder; add a name such as `run.h5`.")
+            raise ArchiveError(f"Cannot save {shown(folder)}: it is a folder; add a name such as `run.h5`.")
     return target
 
 
-def _source(path: str | os.PathLike[str]) -> Path:
+def source_of(path: str | os.PathLike[str]) -> Path:
     """The file that `load` reads, known to start as HDF5 does."""
     given = _path(path)
     file = _named(given) if os.path.isfile(_named(given)) else given
     if os.path.isdir(file):
-        raise ArchiveError(f"{_shown(file)} is a folder; give a file in it.")
+        raise ArchiveError(f"{shown(file)} is a folder; give a file in it.")
     if not os.path.isfile(file):
-        raise ArchiveError(f"There is no file {_shown(file)}; check the name and the folder.")
+        raise ArchiveError(f"There is no file {shown(file)}; check the name and the folder.")
     try:
         with file.open("rb") as start:
             signature = start.read(8)
     except OSError as error:
-        raise ArchiveError(f"Cannot read {_shown(file)}: {error.strerror}; check its permissions.") from error
+        raise ArchiveError(f"Cannot read {shown(file)}: {error.strerror}; check its permissions.") from error
     if signature != b"\x89HDF\r\n\x1a\n":
-        raise ArchiveError(f"{_shown(file)} is not HDF5, or was cut short; give a file that `save` wrote.")
+        raise ArchiveError(f"{shown(file)} is not HDF5, or was cut short; give a file that `save` wrote.")
     return file
 
 
@@ -280,7 +280,7 @@ def _path(path: str | os.PathLike[str]) -> Path:
         return Path(os.fsdecode(path)).expanduser()
     except TypeError:
         pass
-    raise ArchiveError(f"{_shown(path)} is not a path; give one such as `results/run.h5`.")
+    raise ArchiveError(f"{shown(path)} is not a path; give one such as `results/run.h5`.")
 
 
 def _named(path: Path) -> Path:

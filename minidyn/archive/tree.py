@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from minidyn.scaling import ScalingStudy
 
 FORMAT = 1
-_OWN = "minidyn_"  # a group's attributes with this prefix, and `title`, are the archive's; the rest is `meta`
-_NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and any _...
+OWN = "minidyn_"  # a group's attributes with this prefix, and `title`, are the archive's; the rest is `meta`
+NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and any _...
 
 
 @dataclass
-class _Variable:
+class Variable:
     """Numbers or text with named dimensions; along its own name it is a coordinate."""
 
     dims: tuple[str, ...]
@@ -40,26 +40,26 @@ class _Variable:
 
 
 @dataclass
-class _Group:
+class Group:
     """What one HDF5 group holds."""
 
     attrs: dict[str, Any] = field(default_factory=dict)
-    variables: dict[str, _Variable] = field(default_factory=dict)
-    groups: dict[str, _Group] = field(default_factory=dict)
+    variables: dict[str, Variable] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
 
     def add(self, name: str, dims: tuple[str, ...], values: Any, **attrs: Any) -> None:
         """Add a variable whose shape must agree with the coordinates that are there already."""
         array = np.asarray(values)
         array = np.asarray(array, array.dtype.newbyteorder("="))
         if not (array.dtype.kind in "biu" or array.dtype in (np.float32, np.float64, object)):
-            raise ArchiveError(f"Cannot save {_shown(name)}: netCDF has no {array.dtype}; use float64.")
+            raise ArchiveError(f"Cannot save {shown(name)}: netCDF has no {array.dtype}; use float64.")
         sizes = tuple(len(array) if dim == name else len(self.variables[dim].values) for dim in dims)
         if array.shape != sizes:
             wanted = ", ".join(f"{dim}: {size}" for dim, size in zip(dims, sizes, strict=True))
-            raise ArchiveError(f"Cannot save {_shown(name)}: its shape is {array.shape}, not ({wanted}).")
+            raise ArchiveError(f"Cannot save {shown(name)}: its shape is {array.shape}, not ({wanted}).")
         if "step" in dims and name not in ("step", "time"):
             attrs["coordinates"] = "time"
-        self.variables[name] = _Variable(dims, array, attrs)
+        self.variables[name] = Variable(dims, array, attrs)
 
     def add_items(self, name: str, dim: str, values: Sequence[object], **attrs: Any) -> None:
         """Add Python values of one type; values that no netCDF type holds exactly become JSON."""
@@ -67,7 +67,7 @@ class _Group:
         kinds = {type(item) for item in items}
         if kinds == {int, float} and all(float(item) == item for item in items if isinstance(item, int)):
             items, kinds = [float(item) for item in items], {float}
-        if not all(_is_native(item) or isinstance(item, bool) for item in items) or len(kinds) > 1:
+        if not all(is_native(item) or isinstance(item, bool) for item in items) or len(kinds) > 1:
             items, kinds = [json.dumps(item) for item in items], {str}
             attrs["stored_as"] = "json"
         dtype: Any = {bool: bool, int: np.int64, float: np.float64}.get(next(iter(kinds), str), object)
@@ -85,7 +85,7 @@ class _Group:
         own = sum(v.values.nbytes for v in self.variables.values())
         return own + sum(g.nbytes for g in self.groups.values())
 
-    def having(self, role: str) -> dict[str, _Variable]:
+    def having(self, role: str) -> dict[str, Variable]:
         """The variables of one role, in the order in which they were added."""
         return {name: v for name, v in self.variables.items() if v.attrs.get("role") == role}
 
@@ -93,15 +93,16 @@ class _Group:
 # ---------------------------------------------------------------- results
 
 
-def _clock(steps: NDArray[Any], time: NDArray[Any]) -> _Group:
+def _clock(steps: NDArray[Any], time: NDArray[Any]) -> Group:
     """A group that has the clock that maps and flows share."""
-    group = _Group()
+    group = Group()
     group.add("step", ("step",), steps, long_name="step number k")
     group.add("time", ("step",), time, long_name="flow time t")
     return group
 
 
-def _run_tree(run: Run) -> _Group:
+def run_tree(run: Run) -> Group:
+    """A run as a group: its arrays on the axes path, step and parameter, its `meta` as attributes."""
     group = _clock(run.steps, run.time)
     group.attrs = _attributes("run", _title(run.meta, run.meta.get("system", "run")), run.meta)
     group.add("path", ("path",), np.arange(run.paths))
@@ -119,7 +120,8 @@ def _run_tree(run: Run) -> _Group:
     return group
 
 
-def _run(group: _Group) -> Run:
+def run_of(group: Group) -> Run:
+    """The run that a group holds."""
     variables = group.variables
     moments: dict[str, dict[str, Any]] = {}
     for variable in group.having("moment").values():
@@ -138,7 +140,7 @@ def _run(group: _Group) -> Run:
     )
 
 
-def _add_moments(group: _Group, moments: Mapping[str, Mapping[str, Any]]) -> None:
+def _add_moments(group: Group, moments: Mapping[str, Mapping[str, Any]]) -> None:
     """Stack the moments of all names, `mean (quantity, step)`: a thousand parameters are four variables."""
     alike: dict[tuple[Any, ...], list[str]] = {}
     for name, stats in moments.items():
@@ -156,12 +158,13 @@ def _add_moments(group: _Group, moments: Mapping[str, Mapping[str, Any]]) -> Non
             group.add(_name(stat, taken), dims, stacked, role="moment", statistic=stat)
 
 
-def _comparison_tree(comparison: Comparison) -> _Group:
-    runs = _Group()
+def comparison_tree(comparison: Comparison) -> Group:
+    """A comparison as a group: a group for each run, one for what is compared, one for the table."""
+    runs = Group()
     taken: set[str] = set()
     for label, run in comparison.runs.items():
-        tree = runs.groups[_name(label, taken)] = _run_tree(run)
-        tree.attrs[_OWN + "label"] = label
+        tree = runs.groups[_name(label, taken)] = run_tree(run)
+        tree.attrs[OWN + "label"] = label
 
     quantities = _clock(comparison.steps, comparison.time)
     table = [(q, label, v) for q, by_label in comparison.quantities.items() for label, v in by_label.items()]
@@ -177,10 +180,11 @@ def _comparison_tree(comparison: Comparison) -> _Group:
 
     errors = _records(comparison.errors)
     attrs = _attributes("comparison", _title(comparison.meta, " and ".join(comparison.runs)), comparison.meta)
-    return _Group(attrs, groups={"runs": runs, "quantities": quantities, "errors": errors})
+    return Group(attrs, groups={"runs": runs, "quantities": quantities, "errors": errors})
 
 
-def _comparison(group: _Group) -> Comparison:
+def comparison_of(group: Group) -> Comparison:
+    """The comparison that a group holds."""
     from minidyn.compare import Comparison, ErrorRow
 
     table = group.groups["quantities"]
@@ -188,7 +192,7 @@ def _comparison(group: _Group) -> Comparison:
     for variable in table.having("quantity").values():
         quantities.setdefault(variable.attrs["quantity"], {})[variable.attrs["label"]] = variable.values
     return Comparison(
-        runs={run.attrs[_OWN + "label"]: _run(run) for run in group.groups["runs"].groups.values()},
+        runs={run.attrs[OWN + "label"]: run_of(run) for run in group.groups["runs"].groups.values()},
         quantities=quantities,
         steps=table.variables["step"].values,
         time=table.variables["time"].values,
@@ -197,21 +201,23 @@ def _comparison(group: _Group) -> Comparison:
     )
 
 
-def _study_tree(study: ScalingStudy) -> _Group:
+def study_tree(study: ScalingStudy) -> Group:
+    """A scaling study as a group: its rows and its fits as tables."""
     attrs = _attributes("scaling", _title(study.meta, "scaling study"), study.meta)
-    return _Group(attrs, groups={"rows": _records(study.rows), "fits": _records(study.fits)})
+    return Group(attrs, groups={"rows": _records(study.rows), "fits": _records(study.fits)})
 
 
-def _study(group: _Group) -> ScalingStudy:
+def study_of(group: Group) -> ScalingStudy:
+    """The scaling study that a group holds."""
     from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy
 
     rows, fits = (_rows(group.groups[part]) for part in ("rows", "fits"))
     return ScalingStudy([ScalingRow(**r) for r in rows], [OrderFit(**f) for f in fits], _meta(group.attrs))
 
 
-def _records(items: Sequence[Any]) -> _Group:
+def _records(items: Sequence[Any]) -> Group:
     """Rows of a table, each a record of the same fields, as one variable per field."""
-    group = _Group()
+    group = Group()
     if items:
         group.add("row", ("row",), np.arange(len(items)))
         taken = {"row"}
@@ -221,7 +227,7 @@ def _records(items: Sequence[Any]) -> _Group:
     return group
 
 
-def _rows(group: _Group) -> list[dict[str, Any]]:
+def _rows(group: Group) -> list[dict[str, Any]]:
     """The fields that `_records` was given, row by row."""
     columns = {v.attrs["column"]: group.items(name) for name, v in group.having("column").items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -248,31 +254,31 @@ def _title(meta: Mapping[str, Any], otherwise: object) -> str:
 
 def _attributes(kind: str, title: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of a result: the archive's own, then `meta` under names that netCDF can hold."""
-    attrs: dict[str, Any] = {"title": title, _OWN + "format": FORMAT, _OWN + "kind": kind}
-    taken = {"title", "coordinates", *_NETCDF}
+    attrs: dict[str, Any] = {"title": title, OWN + "format": FORMAT, OWN + "kind": kind}
+    taken = {"title", "coordinates", *NETCDF}
     renamed = {}
     for key, value in _plain(meta).items():
-        name = _name(f"meta_{key}" if _name(key, set()).startswith(_OWN) else key, taken)
+        name = _name(f"meta_{key}" if _name(key, set()).startswith(OWN) else key, taken)
         attrs[name] = value
         if name != key:
             renamed[name] = key
-    return attrs | ({_OWN + "renamed": renamed} if renamed else {})
+    return attrs | ({OWN + "renamed": renamed} if renamed else {})
 
 
 def _meta(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """The `meta` that `_attributes` was given."""
-    renamed = attrs.get(_OWN + "renamed", {})
-    kept = {name: value for name, value in attrs.items() if name != "title" and not name.startswith(_OWN)}
+    renamed = attrs.get(OWN + "renamed", {})
+    kept = {name: value for name, value in attrs.items() if name != "title" and not name.startswith(OWN)}
     return {renamed.get(name, name): value for name, value in kept.items()}
 
 
-def _check_format(version: object, file: Path) -> None:
+def check_format(version: object, file: Path) -> None:
     """Refuse what this minidyn cannot read, before the HDF5 library reads anything but a number."""
     if not isinstance(version, np.integer) or version < 1:
-        raise ArchiveError(f"{_shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
+        raise ArchiveError(f"{shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
     if version > FORMAT:
         raise ArchiveError(
-            f"{_shown(file)} was written by a newer minidyn (format {version}, this one reads {FORMAT}); "
+            f"{shown(file)} was written by a newer minidyn (format {version}, this one reads {FORMAT}); "
             "upgrade minidyn."
         )
 
@@ -296,7 +302,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _is_native(value: object) -> bool:
+def is_native(value: object) -> bool:
     """Whether a netCDF attribute or variable holds this value exactly: text, int64, float64."""
     if isinstance(value, str):
         return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
@@ -305,7 +311,7 @@ def _is_native(value: object) -> bool:
     )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """`value` on one line, cut to what a person reads in an error."""
     line = " ".join(str(value).split())
     return f"`{line}`" if len(line) <= 200 else f"`{line[:97]}...{line[-97:]}`"

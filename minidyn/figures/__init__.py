@@ -15,25 +15,22 @@ from matplotlib.lines import Line2D
 
 from minidyn.compare import Comparison
 from minidyn.errors import InputError
-from minidyn.figures.canvas import Picture, _figure, _save
-from minidyn.figures.landscape import _draw_landscape
-from minidyn.figures.landscape import _minima as _minima  # like _MINIMA and _difference, for tests and `diagrams`
+from minidyn.figures.canvas import Picture, new_figure, write_picture
+from minidyn.figures.landscape import draw_landscape
 from minidyn.figures.looks import (
-    _FAINT,
-    _FLOWS,
-    _GREY,
-    _MAP,
-    _STYLE,
-    _details,
-    _explain,
-    _handles,
-    _head,
-    _headline,
-    _pretty,
+    FAINT,
+    FLOWS,
+    GREY,
+    MAP,
+    STYLE,
+    details_of,
+    draw_head,
+    draw_legend,
+    headline_of,
+    legend_handles,
+    pretty,
 )
-from minidyn.figures.looks import _MINIMA as _MINIMA
-from minidyn.figures.panels import _PANELS, _draw_order, _draw_quantity, _draw_spread, _run_names, _share_clock, _shown
-from minidyn.figures.panels import _difference as _difference
+from minidyn.figures.panels import PANELS, draw_order, draw_quantity, draw_spread, names_in, names_shown, share_clock
 from minidyn.loss import Loss
 from minidyn.scaling import ScalingStudy
 from minidyn.trajectory import Run
@@ -59,26 +56,26 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
     ['$x$', 'sharpness']
     """
     loss = loss if loss is not None else getattr(result, "loss", None)
-    looks = dict(zip(result.runs, [_MAP, *_FLOWS * len(result.runs)], strict=False))
-    names = _shown(result)
+    looks = dict(zip(result.runs, [MAP, *FLOWS * len(result.runs)], strict=False))
+    names = names_shown(result)
     plane = all(run.w is not None and run.w.shape[-1] == 2 for run in result.runs.values())
     rows, columns, wide = _layout(len(names), plane)
-    with rc_context(_STYLE):
-        fig = _figure(max(3.8 * columns + 1.6 * wide, 6.4), 1.3 + max(2.65 * rows, 3.3))
+    with rc_context(STYLE):
+        fig = new_figure(max(3.8 * columns + 1.6 * wide, 6.4), 1.3 + max(2.65 * rows, 3.3))
         widths, heights = [1 + 0.42 * wide] + [1] * (columns - 1), [1.8, 1] * rows
         grid = fig.add_gridspec(2 * rows, columns, width_ratios=widths, height_ratios=heights)
         places = [divmod(i, columns) for i in range(rows * columns)]
         if plane:
             places = [(r, c) for r, c in places if c > 0 or (r > 0 and not wide)]
-            _draw_landscape(fig.add_subplot(grid[:, 0] if wide else grid[:2, 0]), result, loss, looks)
+            draw_landscape(fig.add_subplot(grid[:, 0] if wide else grid[:2, 0]), result, loss, looks)
         for name, (row, column) in zip(names, places, strict=False):
             upper = fig.add_subplot(grid[2 * row, column])
             lower = fig.add_subplot(grid[2 * row + 1, column], sharex=upper)
-            _draw_quantity(upper, lower, result, name, looks)
-            _share_clock(upper, lower, result.steps, result.time, row == 0, row == rows - 1)
-        _head(fig, _headline(result), _details(result))
-        _explain(fig, _handles(looks, result.runs[result.map_label].paths, plane, loss))
-        _save(fig, path)
+            draw_quantity(upper, lower, result, name, looks)
+            share_clock(upper, lower, result.steps, result.time, row == 0, row == rows - 1)
+        draw_head(fig, headline_of(result), details_of(result))
+        draw_legend(fig, legend_handles(looks, result.runs[result.map_label].paths, plane, loss))
+        write_picture(fig, path)
     return fig
 
 
@@ -95,24 +92,24 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
     >>> [ax.get_title(loc="left") for ax in run.plot().axes]
     ['$x$', 'loss']
     """
-    names = list(quantities) if quantities is not None else _run_names(run)
+    names = list(quantities) if quantities is not None else names_in(run)
     if not names:
         raise InputError("there is nothing to draw: name at least one parameter or observable.")
     columns = min(len(names), 2 if len(names) == 4 else 3)
     rows = -(-len(names) // columns)
-    look = _FLOWS[0] if run.meta.get("kind") == "flow" else _MAP
-    with rc_context(_STYLE):
-        fig = _figure(max(3.7 * columns, 5.2), 2.35 * rows + 1.1)
+    look = FLOWS[0] if run.meta.get("kind") == "flow" else MAP
+    with rc_context(STYLE):
+        fig = new_figure(max(3.7 * columns, 5.2), 2.35 * rows + 1.1)
         grid = fig.add_gridspec(rows, columns)
         for number, name in enumerate(names):
             ax = fig.add_subplot(grid[divmod(number, columns)])
-            _draw_spread(ax, run, name, look)
-            _share_clock(ax, ax, run.steps, run.time, number < columns, number + columns >= len(names))
+            draw_spread(ax, run, name, look)
+            share_clock(ax, ax, run.steps, run.time, number < columns, number + columns >= len(names))
         many = f"{run.paths:,} paths: mean, 5–95 % and 25–75 % bands" if run.paths > 1 else "one path"
         ended = [] if run.finished.all() else [run.describe_status()]
         system = str(run.meta.get("system", "Run"))
-        _head(fig, system.partition("(")[0], [system, many, f"{int(run.steps[-1]):,} steps", *ended])
-        _save(fig, path)
+        draw_head(fig, system.partition("(")[0], [system, many, f"{int(run.steps[-1]):,} steps", *ended])
+        write_picture(fig, path)
     return fig
 
 
@@ -130,21 +127,21 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
     >>> [ax.get_title(loc="left") for ax in study.plot().axes]
     ['$x$']
     """
-    names = list(dict.fromkeys(r.quantity for r in study.rows))[:_PANELS]
-    looks = dict(zip(dict.fromkeys(r.flow for r in study.rows), _FLOWS * len(study.rows), strict=False))
+    names = list(dict.fromkeys(r.quantity for r in study.rows))[:PANELS]
+    looks = dict(zip(dict.fromkeys(r.flow for r in study.rows), FLOWS * len(study.rows), strict=False))
     columns = min(len(names), 2 if len(names) == 4 else 3)
     rows = -(-len(names) // columns)
-    with rc_context(_STYLE):
-        fig = _figure(max(3.7 * columns, 5.2), 2.9 * rows + 1.1)
+    with rc_context(STYLE):
+        fig = new_figure(max(3.7 * columns, 5.2), 2.9 * rows + 1.1)
         grid = fig.add_gridspec(rows, columns)
         for number, name in enumerate(names):
             ax = fig.add_subplot(grid[divmod(number, columns)])
             for flow, look in looks.items():
-                _draw_order(ax, study, [r for r in study.rows if (r.flow, r.quantity) == (flow, name)], look)
+                draw_order(ax, study, [r for r in study.rows if (r.flow, r.quantity) == (flow, name)], look)
             ax.set(xscale="log", yscale="log")
-            ax.set_title(_pretty(name), loc="left")
+            ax.set_title(pretty(name), loc="left")
             ax.set_ylabel("|flow − map|")
-            ax.grid(True, which="both", color=_FAINT, lw=0.4, alpha=0.6)
+            ax.grid(True, which="both", color=FAINT, lw=0.4, alpha=0.6)
             if number + columns >= len(names):
                 ax.set_xlabel("learning rate")
             rates = sorted({r.lr for r in study.rows})
@@ -153,15 +150,15 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
             ax.legend(frameon=False, handlelength=1.7, loc="lower right")
         meta = study.meta
         clock = f"fixed {meta.get('clock', 'time')} {meta.get('span', np.nan):.6g}"
-        _head(fig, "order in the learning rate", [str(meta.get("map", "")), clock, str(meta.get("planned", ""))])
-        style: dict[str, Any] = {"color": _GREY, "ls": ""}
-        _explain(fig, [
+        draw_head(fig, "order in the learning rate", [str(meta.get("map", "")), clock, str(meta.get("planned", ""))])
+        style: dict[str, Any] = {"color": GREY, "ls": ""}
+        draw_legend(fig, [
             *(Line2D([], [], color=v.colour, ls=v.dash, lw=v.width, marker=v.marker, ms=4, label=flow)
               for flow, v in looks.items()),
             Line2D([], [], marker="o", ms=4, label="±2 s.e.", **style),
             Line2D([], [], marker="v", ms=5.5, mfc="white", label="not seen: limit", **style),
         ])  # fmt: skip
-        _save(fig, path)
+        write_picture(fig, path)
     return fig
 
 

@@ -22,7 +22,8 @@ class Picture(Figure):
         return _rendered(self, "png", 110)
 
 
-def _figure(width: float, height: float) -> Picture:
+def new_figure(width: float, height: float) -> Picture:
+    """An empty figure of this size in inches, without pyplot."""
     fig = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
     return fig
@@ -44,7 +45,7 @@ def _rendered(fig: Figure, kind: str, dpi: float | None = None) -> bytes:
     return image.getvalue()
 
 
-def _save(fig: Figure, path: Any) -> None:
+def write_picture(fig: Figure, path: Any) -> None:
     """Write the figure whole or not at all."""
     if path is None:
         return

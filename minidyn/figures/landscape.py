@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from minidyn.compare import Comparison
 from minidyn.errors import ManifoldError
-from minidyn.figures.looks import _HUGE, _MINIMA, _THIN, _Look, _Numbers, _pretty, _ten
+from minidyn.figures.looks import HUGE, MINIMA, THIN, Look, Numbers, power_of_ten, pretty
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 
@@ -23,18 +23,18 @@ _POINTS = 400  # of an ensemble drawn on the landscape
 _LAND = LinearSegmentedColormap.from_list("land", ["#ffffff", "#eef2f5", "#d5dee6", "#b4c3d0", "#93a8ba"])
 
 
-def _draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict[str, _Look]) -> None:
+def draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict[str, Look]) -> None:
     """Level sets, minima, the ensembles at the last step, a few paths."""
     low, high = _window([run.w for run in result.runs.values() if run.w is not None])
     first = next(iter(result.runs.values()))
     if loss is not None and loss.dim == 2:
         _draw_levels(ax, loss, low, high)
-        for curve in _minima(loss, low, high):
-            ax.plot(*curve.T, color=_MINIMA, lw=1.3, zorder=3, marker="*" if len(curve) == 1 else "")
+        for curve in minima_of(loss, low, high):
+            ax.plot(*curve.T, color=MINIMA, lw=1.3, zorder=3, marker="*" if len(curve) == 1 else "")
     for order, (label, look) in enumerate(looks.items()):
         w = result.runs[label].w
         assert w is not None
-        for path in w[:_THIN]:
+        for path in w[:THIN]:
             ax.plot(*path.T, color=look.colour, ls=look.dash, lw=0.4, alpha=0.4, zorder=4 + order)
         size = (8 if order else 14) if len(w) > 1 else 40
         x, y = w[:_POINTS, -1].T
@@ -48,10 +48,10 @@ def _draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict
     for spine in ax.spines.values():
         spine.set_visible(True)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(_Numbers())
-    ax.set_xlabel(_pretty(first.names[0]))
-    ax.set_ylabel(_pretty(first.names[1]))
-    thin = f"{min(_THIN, first.paths)} path{'s' * (first.paths > 1)}"
+        axis.set_major_formatter(Numbers())
+    ax.set_xlabel(pretty(first.names[0]))
+    ax.set_ylabel(pretty(first.names[1]))
+    thin = f"{min(THIN, first.paths)} path{'s' * (first.paths > 1)}"
     ax.set_title(f"ensembles at step {int(first.steps[-1]):,}; thin: {thin}", loc="left")
 
 
@@ -73,7 +73,7 @@ def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:
     ax.contour(x, y, z, levels, colors="white", linewidths=0.5, alpha=0.8, zorder=1)
     bar = ax.figure.colorbar(
         filled, ax=ax, shrink=0.7, aspect=30, pad=0.01, ticks=LogLocator(10),
-        format=FuncFormatter(lambda v, _: _ten(round(np.log10(v)))),
+        format=FuncFormatter(lambda v, _: power_of_ten(round(np.log10(v)))),
     )
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
@@ -83,7 +83,7 @@ def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:
 def _window(clouds: Iterable[Floats]) -> tuple[Floats, Floats]:
     """Corners of the part of the plane that almost all points visit."""
     points = np.concatenate([w.reshape(-1, 2) for w in clouds])
-    points = points[(np.abs(points) < _HUGE).all(axis=1)]
+    points = points[(np.abs(points) < HUGE).all(axis=1)]
     if not len(points):
         return np.array([-1.0, -1.0]), np.array([1.0, 1.0])
     low, high = np.quantile(points, [0.001, 0.999], axis=0)
@@ -95,7 +95,7 @@ def _window(clouds: Iterable[Floats]) -> tuple[Floats, Floats]:
     return middle - 0.6 * size, middle + 0.6 * size
 
 
-def _minima(loss: Loss, low: Floats, high: Floats) -> list[Floats]:
+def minima_of(loss: Loss, low: Floats, high: Floats) -> list[Floats]:
     """Curves of minima in a window, each (N, 2), found from a grid of points; an isolated one is one point."""
     manifold = Manifold(loss)
     x, y = (np.linspace(a, b, 9) for a, b in zip(low, high, strict=True))

@@ -16,22 +16,22 @@ from matplotlib.ticker import ScalarFormatter
 from minidyn.compare import Comparison
 from minidyn.loss import Loss
 
-_THIN = 3  # paths drawn as thin lines
-_HUGE = 1e15  # beyond this a path has left every picture
-_GREY, _FAINT, _MINIMA = "#5f6670", "#c9ced6", "#8c1d40"
+THIN = 3  # paths drawn as thin lines
+HUGE = 1e15  # beyond this a path has left every picture
+GREY, FAINT, MINIMA = "#5f6670", "#c9ced6", "#8c1d40"
 _GREEK = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi
 omega""".split()
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9.0, "axes.titlesize": 9.5, "axes.labelsize": 9.0, "xtick.labelsize": 8.0,
     "ytick.labelsize": 8.0, "legend.fontsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.linewidth": 0.7, "axes.edgecolor": _GREY, "xtick.color": _GREY, "ytick.color": _GREY,
+    "axes.linewidth": 0.7, "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
     "xtick.labelcolor": "black", "ytick.labelcolor": "black", "xtick.major.width": 0.7, "ytick.major.width": 0.7,
     "axes.formatter.limits": (-2, 4), "mathtext.fontset": "dejavusans",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """How a system is drawn: apart in colour, in grey and in line style."""
 
     colour: str
@@ -40,19 +40,19 @@ class _Look:
     marker: str
 
 
-_MAP = _Look("#12385c", "-", 2.2, "o")
-_FLOWS = (
-    _Look("#f08c00", (0, (4, 1.6)), 1.7, "D"),
-    _Look("#0fae84", (0, (1.2, 1.2)), 1.9, "^"),
-    _Look("#d36ba6", (0, (6, 1.5, 1.2, 1.5)), 1.7, "s"),
-    _Look("#62bdea", (0, (8, 2)), 1.7, "v"),
-    _Look("#9d7bea", (0, (3, 1, 1, 1, 1, 1)), 1.7, "P"),
-    _Look("#b5a300", (0, (2.5, 1)), 1.7, "X"),
-    _Look("#8a8f98", (0, (10, 3)), 1.7, "<"),
+MAP = Look("#12385c", "-", 2.2, "o")
+FLOWS = (
+    Look("#f08c00", (0, (4, 1.6)), 1.7, "D"),
+    Look("#0fae84", (0, (1.2, 1.2)), 1.9, "^"),
+    Look("#d36ba6", (0, (6, 1.5, 1.2, 1.5)), 1.7, "s"),
+    Look("#62bdea", (0, (8, 2)), 1.7, "v"),
+    Look("#9d7bea", (0, (3, 1, 1, 1, 1, 1)), 1.7, "P"),
+    Look("#b5a300", (0, (2.5, 1)), 1.7, "X"),
+    Look("#8a8f98", (0, (10, 3)), 1.7, "<"),
 )
 
 
-class _Numbers(ScalarFormatter):
+class Numbers(ScalarFormatter):
     """Tick labels without TeX, which takes half a second for a figure; a common power of ten as `×10⁻⁴`."""
 
     def __init__(self) -> None:
@@ -61,17 +61,18 @@ class _Numbers(ScalarFormatter):
 
     def get_offset(self) -> str:
         found = re.fullmatch(r"1e(.\d+|\d+)", super().get_offset())
-        return f"×{_ten(int(found[1].replace('−', '-')))}" if found else super().get_offset()
+        return f"×{power_of_ten(int(found[1].replace('−', '-')))}" if found else super().get_offset()
 
 
-def _ten(power: int) -> str:
+def power_of_ten(power: int) -> str:
+    """A power of ten in Unicode, such as 10⁻⁴."""
     return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 # -- words ---------------------------------------------------------------------------------------------
 
 
-def _pretty(name: str) -> str:
+def pretty(name: str) -> str:
     """A name as a mathematician sets it, where that is easy; otherwise as it is, in lines of moderate length."""
     if re.fullmatch(r"[A-Za-z](\s*[+-]\s*[A-Za-z])*", name):
         return f"${name}$"
@@ -89,7 +90,7 @@ def _short(text: str, size: int) -> str:
     return text if len(text) <= size else text[: size - 1] + "…"
 
 
-def _headline(result: Comparison) -> str:
+def headline_of(result: Comparison) -> str:
     """The model, the map and its flows, of which many are named by what tells them apart, or counted."""
     first, *flows = result.runs
     model = result.meta.get("model")
@@ -101,7 +102,8 @@ def _headline(result: Comparison) -> str:
     return f"{model}: " * bool(model) + f"{first} and its {named}"
 
 
-def _details(result: Comparison) -> list[str]:
+def details_of(result: Comparison) -> list[str]:
+    """The lines below a headline: what ran, how many paths and steps, and how paths ended."""
     meta = result.meta
     system = str(meta.get("map", ""))
     system = system[4:-1] if system.startswith("Map(") and system.endswith(")") else system
@@ -118,7 +120,7 @@ def _details(result: Comparison) -> list[str]:
 # -- head and legend -----------------------------------------------------------------------------------
 
 
-def _head(fig: Figure, title: str, details: list[str]) -> None:
+def draw_head(fig: Figure, title: str, details: list[str]) -> None:
     """A title and what was run, left aligned above everything else."""
     width, height = fig.get_size_inches()
     lines = [""]
@@ -130,31 +132,31 @@ def _head(fig: Figure, title: str, details: list[str]) -> None:
             lines += textwrap.wrap(part, int(width * 14.5))
     text = "\n".join(line for line in lines if line)
     fig.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=12, fontweight="bold", parse_math=False)
-    style: dict[str, Any] = {"fontsize": 8.5, "color": _GREY, "linespacing": 1.35, "parse_math": False}
+    style: dict[str, Any] = {"fontsize": 8.5, "color": GREY, "linespacing": 1.35, "parse_math": False}
     fig.text(0.1 / width, 1 - 0.36 / height, text, va="top", **style)
     engine = fig.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(h_pad=0.03, hspace=0.0, rect=(0, 0, 1, 1 - (0.45 + 0.165 * (text.count("\n") + 1)) / height))
 
 
-def _explain(fig: Figure, handles: list[Any]) -> None:
+def draw_legend(fig: Figure, handles: list[Any]) -> None:
     """A legend below everything, as wide as the figure allows."""
     columns = min(len(handles), int(fig.get_figwidth() / 1.25))
     close: dict[str, Any] = {"columnspacing": 1.4, "handlelength": 1.7, "handletextpad": 0.6, "frameon": False}
     fig.legend(handles=handles, loc="outside lower center", ncols=columns, **close)
 
 
-def _handles(looks: dict[str, _Look], paths: int, plane: bool, loss: Loss | None) -> list[Any]:
+def legend_handles(looks: dict[str, Look], paths: int, plane: bool, loss: Loss | None) -> list[Any]:
     """What the legend explains."""
     handles: list[Any] = []
     for label, look in looks.items():
         style = {"color": look.colour, "ls": look.dash, "lw": look.width, "marker": look.marker if plane else ""}
         handles.append(Line2D([], [], ms=4, label=label, **style))
     if paths > 1:
-        handles.append(Patch(color=_MAP.colour, alpha=0.17, lw=0, label="5–95 % of paths"))
-        handles.append(Patch(color=_FLOWS[0].colour, alpha=0.27, lw=0, label="±2 s.e. of the difference"))
+        handles.append(Patch(color=MAP.colour, alpha=0.17, lw=0, label="5–95 % of paths"))
+        handles.append(Patch(color=FLOWS[0].colour, alpha=0.27, lw=0, label="±2 s.e. of the difference"))
     if plane:
         if loss is not None:
-            handles.append(Line2D([], [], color=_MINIMA, lw=1.3, label="minima"))
+            handles.append(Line2D([], [], color=MINIMA, lw=1.3, label="minima"))
         handles.append(Line2D([], [], ls="", marker="X", ms=6.5, mfc="white", mec="black", label="start"))
     return handles

@@ -12,14 +12,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from minidyn.compare import Comparison
-from minidyn.figures.looks import _FAINT, _GREY, _HUGE, _THIN, _Look, _Numbers, _pretty
+from minidyn.figures.looks import FAINT, GREY, HUGE, THIN, Look, Numbers, pretty
 from minidyn.scaling import ScalingRow, ScalingStudy
 from minidyn.trajectory import QUANTILES, Run
 
 Floats = NDArray[np.float64]
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)
 
-_PANELS = 6
+PANELS = 6
 _LOWEST = 1e-18  # part of the largest value at which a logarithmic scale ends
 _ZERO = 1e-12  # a quantity that stays below this on the manifold is zero to rounding
 
@@ -27,17 +27,17 @@ _ZERO = 1e-12  # a quantity that stays below this on the manifold is zero to rou
 # -- drawing -------------------------------------------------------------------------------------------
 
 
-def _draw_quantity(upper: Axes, lower: Axes, result: Comparison, name: str, looks: dict[str, _Look]) -> None:
+def draw_quantity(upper: Axes, lower: Axes, result: Comparison, name: str, looks: dict[str, Look]) -> None:
     """Means and bands above, differences below."""
     k, values, first = result.steps, result.quantities[name], result.map_label
     curves = {label: _curve(v) for label, v in values.items()}
-    lower.axhline(0.0, color=_GREY, lw=0.7)
+    lower.axhline(0.0, color=GREY, lw=0.7)
     for order, (label, look) in enumerate(looks.items()):
         mean, low, high = curves[label]
         if label == first:
             upper.fill_between(k, low, high, color=look.colour, alpha=0.17, lw=0)
         else:
-            gap, error = _difference(values[first], values[label], bool(result.meta.get("coupled")))
+            gap, error = difference_of(values[first], values[label], bool(result.meta.get("coupled")))
             lower.fill_between(k, gap - 2 * error, gap + 2 * error, color=look.colour, alpha=0.27, lw=0)
             lower.plot(k, gap, color=look.colour, ls=look.dash if len(looks) > 2 else "-", lw=1.3)
         for edge in (low, high) if len(values[label]) > 1 else ():
@@ -46,10 +46,10 @@ def _draw_quantity(upper: Axes, lower: Axes, result: Comparison, name: str, look
     _name_and_scale(upper, name, list(curves.values()))
     lower.set_ylabel("flow − map", fontsize=8)
     lower.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
-    lower.yaxis.set_major_formatter(_Numbers())
+    lower.yaxis.set_major_formatter(Numbers())
 
 
-def _draw_spread(ax: Axes, run: Run, name: str, look: _Look) -> None:
+def draw_spread(ax: Axes, run: Run, name: str, look: Look) -> None:
     """One quantity of one run: a line, or a mean with bands and a few paths."""
     if name in run.moments:
         stats = run.moments[name]
@@ -63,12 +63,12 @@ def _draw_spread(ax: Axes, run: Run, name: str, look: _Look) -> None:
         for low, high in ((0.05, 0.95), (0.25, 0.75)):
             ax.fill_between(run.steps, edges[low], edges[high], color=look.colour, alpha=0.17, lw=0)
         if values is not None:
-            ax.plot(run.steps, values[:_THIN].T, color=look.colour, lw=0.5, alpha=0.55)
+            ax.plot(run.steps, values[:THIN].T, color=look.colour, lw=0.5, alpha=0.55)
     ax.plot(run.steps, mean, color=look.colour, lw=1.9)
     _name_and_scale(ax, name, [(mean, edges[0.05], edges[0.95])])
 
 
-def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: _Look) -> None:
+def draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Look) -> None:
     """The differences of one flow in one quantity, and the power that fits them."""
     if not rows:
         return
@@ -90,8 +90,8 @@ def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: _Lo
 
 def _name_and_scale(ax: Axes, name: str, curves: list[Curve]) -> None:
     """The quantity's name; a logarithmic scale where all is positive and the means span a factor above thirty."""
-    ax.set_title(_pretty(name), loc="left")
-    ax.yaxis.set_major_formatter(_Numbers())
+    ax.set_title(pretty(name), loc="left")
+    ax.yaxis.set_major_formatter(Numbers())
     everything = np.concatenate([np.concatenate(c) for c in curves])
     means = np.concatenate([c[0] for c in curves])
     everything, means = everything[np.isfinite(everything)], means[np.isfinite(means)]
@@ -101,11 +101,11 @@ def _name_and_scale(ax: Axes, name: str, curves: list[Curve]) -> None:
             ax.set_ylim(_LOWEST * everything.max(), 3 * everything.max())
 
 
-def _share_clock(upper: Axes, lower: Axes, steps: NDArray[Any], time: Floats, top: bool, bottom: bool) -> None:
+def share_clock(upper: Axes, lower: Axes, steps: NDArray[Any], time: Floats, top: bool, bottom: bool) -> None:
     """Steps k below the lowest panels; the time t beside them, or above where it is not a multiple of k."""
     k, t = np.asarray(steps, dtype=float), np.asarray(time, dtype=float)
     for ax in (upper, lower):
-        ax.grid(True, color=_FAINT, lw=0.4, alpha=0.7)
+        ax.grid(True, color=FAINT, lw=0.4, alpha=0.7)
         ax.set_axisbelow(True)
     if k[-1] > k[0]:
         lower.set_xlim(k[0], k[-1])
@@ -128,7 +128,7 @@ def _share_clock(upper: Axes, lower: Axes, steps: NDArray[Any], time: Floats, to
 
 def _over_paths(values: Floats, statistic: Callable[[Floats], Any]) -> Floats:
     """A statistic over the paths that are in the picture at each time, (paths, T) -> (T,); NaN where none is."""
-    columns = (v[np.abs(v) < _HUGE] for v in values.T)
+    columns = (v[np.abs(v) < HUGE] for v in values.T)
     return np.array([float(statistic(v)) if len(v) else np.nan for v in columns])
 
 
@@ -138,13 +138,13 @@ def _curve(values: Floats) -> Curve:
     return _over_paths(values, np.mean), low, high
 
 
-def _difference(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
+def difference_of(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
     """Difference of means b - a and its standard error at each time, paired where both share their noise."""
 
     def variance(v: Floats) -> Any:
         return v.var(ddof=1) / len(v) if len(v) > 1 else 0.0
 
-    a, b = (np.where(np.abs(v) < _HUGE, v, np.nan) for v in (a, b))
+    a, b = (np.where(np.abs(v) < HUGE, v, np.nan) for v in (a, b))
     if coupled and a.shape == b.shape:
         return _over_paths(b - a, np.mean), np.sqrt(_over_paths(b - a, variance))
     return (
@@ -153,20 +153,20 @@ def _difference(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
     )
 
 
-def _shown(result: Comparison) -> list[str]:
+def names_shown(result: Comparison) -> list[str]:
     """Up to six quantities, without those that are zero to rounding on the manifold."""
     if not result.meta.get("projected"):
-        return list(result.quantities)[:_PANELS]
+        return list(result.quantities)[:PANELS]
 
     def moves(name: str) -> bool:
         return any((np.abs(v[np.isfinite(v)]) > _ZERO).any() for v in result.quantities[name].values())
 
-    return ([name for name in result.quantities if moves(name)] or list(result.quantities))[:_PANELS]
+    return ([name for name in result.quantities if moves(name)] or list(result.quantities))[:PANELS]
 
 
-def _run_names(run: Run) -> list[str]:
+def names_in(run: Run) -> list[str]:
     """What a run shows: its observables, and before them as many parameters as find room."""
     named = set(run.names)
     observables = [n for n in (run.moments or run.observables) if n not in named]
     parameters = run.names if run.w is not None or not named.isdisjoint(run.moments) else []
-    return [*parameters[: max(_PANELS - len(observables), 0)], *observables][:_PANELS]
+    return [*parameters[: max(PANELS - len(observables), 0)], *observables][:PANELS]

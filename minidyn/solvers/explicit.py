@@ -22,7 +22,7 @@ from minidyn.solvers.sde import worse
 
 _TINY = 1e-14  # of the clock: a step this small has failed
 _SMALL, _LONG = 1e-9, 2000.0  # and so many steps in a row this small: the flow chatters across a kink
-_SAME = 1e-26  # of the square of a point: what is nearer than this has no direction
+_SAME = 1e-26  # of the square of a point: what is nearer than this differs by rounding
 _FORGET = 0.95  # of the fastest rate, per step: what has come to rest is not seen, and must not be forgotten at once
 _FAR = 1e300  # an error that is not finite
 inline = partial(jit, inline=True, fma=True)
@@ -69,7 +69,10 @@ def put_back(retract, fns, w, v, rtol, atol, hp, c, d, nz, fp):
 
 @inline
 def quickest(last, before, near, v):
-    """|lambda| of the fastest mode, from the slopes of the last two stages, which stand at the same time; 0 at rest."""
+    """|lambda| of the fastest mode, from the slopes of the last two stages, which stand at the same time.
+
+    Twice: the second is 0 where the two points differ by rounding alone, which is no direction.
+    """
     change, apart, size = 0.0, 0.0, 0.0
     for i in range(v.shape[0]):
         a = last[i] - before[i]
@@ -77,7 +80,8 @@ def quickest(last, before, near, v):
         change += a * a
         apart += b * b
         size += v[i] * v[i]
-    return math.sqrt(change / apart) if apart > _SAME * size else 0.0
+    rate = math.sqrt(change / apart) if apart > 0.0 else 0.0
+    return rate, rate if apart > _SAME * size else 0.0
 
 
 @inline
@@ -157,8 +161,8 @@ def carry(
             good = 1.0 if going > 0.0 and error <= 1.0 else 0.0
             bad = going - good
             count += going
-            rate = quickest(K[stages - 1], K[stages - 2], near, trial)
-            fastest = max(rate, _FORGET * fastest) if good > 0.0 else fastest
+            rate, seen = quickest(K[stages - 1], K[stages - 2], near, trial)
+            fastest = max(seen, _FORGET * fastest) if good > 0.0 else fastest
             grow = factor(error, power)
             longer = step * (min(1.0, grow) if steady > 0.0 else min(5.0, max(0.2, grow)))
             held = longer * fastest > hold

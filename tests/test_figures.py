@@ -97,7 +97,7 @@ def test_minima_are_traced_all_around_a_closed_valley():
 
 def test_without_a_loss_the_ensembles_are_still_drawn(result):
     """A comparison read from a file has no loss: no level sets, no minima, the same ensembles."""
-    bare = figures.plot_comparison(with_runs(result, **({"loss": None} if hasattr(result, "loss") else {})))
+    bare = figures.plot_comparison(with_runs(result))
     assert "minima" not in [t.get_text() for t in bare.legends[0].get_texts()]
     assert sum(isinstance(c, PathCollection) for c in bare.axes[0].collections) == 2
 
@@ -125,15 +125,17 @@ def test_paths_that_ended_do_not_disturb_the_picture(result, model, tmp_path):
 
 
 def test_nothing_finite_is_drawn_as_an_empty_picture(result, model, tmp_path):
-    """A comparison of which no path survived the first step still gives a figure."""
+    """A comparison of which no path survived the first step gives a figure without a curve in its panels."""
     broken = with_runs(result)
     for run in broken.runs.values():
         run.w[:] = np.nan
     for by_label in broken.quantities.values():
         for values in by_label.values():
             values[:] = np.nan
-    figures.plot_comparison(broken, loss=model.loss, path=tmp_path / "empty.png")
-    assert (tmp_path / "empty.png").exists()
+    fig = figures.plot_comparison(broken, loss=model.loss, path=tmp_path / "empty.png")
+    assert (tmp_path / "empty.png").read_bytes().startswith(b"\x89PNG")
+    curves = [line.get_ydata() for ax in fig.axes[1:] for line in ax.lines if len(line.get_ydata()) > 2]
+    assert not any(np.isfinite(curve).any() for curve in curves)
 
 
 def test_diverging_values_are_left_out(result, model, tmp_path):

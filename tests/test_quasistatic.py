@@ -130,28 +130,28 @@ def relative_errors(make, closed):
 
 
 def test_label_noise_sgd_descends_the_trace_to_leading_order():
-    """Label noise: the drift of SGD tends to -(lr c / 4) P_T grad tr H with order at least 0.9 in lr."""
+    """Label noise: the drift of SGD tends to -(lr c / 4) P_T grad tr H with order 1 in lr."""
     problem = pb.two_products()
     w = np.array(problem.on_manifold)
     errors = relative_errors(
         lambda lr: label_flow(problem, md.SGD(lr), 0.5).drift(w), lambda lr: pb.label_noise_sgd(problem, w, lr, 0.25)
     )
-    assert order(LRS, errors) >= 0.9
+    assert abs(order(LRS, errors) - 1) < 0.1 and errors[-1] < 0.02
 
 
 def test_label_noise_heavy_ball_is_sgd_with_a_larger_lr():
-    """Label noise: heavy ball moves like SGD with lr/(1 - beta), with order at least 0.9 in lr."""
+    """Label noise: heavy ball moves like SGD with lr/(1 - beta), with order 1 in lr."""
     problem = pb.two_products()
     w = np.array(problem.on_manifold)
     errors = relative_errors(
         lambda lr: label_flow(problem, md.SGD(lr / 4, momentum=0.8), 0.5).drift(w),
         lambda lr: pb.label_noise_heavy_ball(problem, w, lr / 4, 0.25, 0.8),
     )
-    assert order(LRS, errors) >= 0.9
+    assert abs(order(LRS, errors) - 1) < 0.1 and errors[-1] < 0.02
 
 
 def test_frozen_adam_descends_the_trace_of_the_root():
-    """Label noise: with frozen accumulators Adam descends tr diag(H)^(1/2), with order at least 0.9 in lr."""
+    """Label noise: with frozen accumulators Adam descends tr diag(H)^(1/2), with order 1 in lr."""
     problem = pb.two_products()
     w = np.array(problem.on_manifold)
     rule = md.Adam(0.01, beta1=0.9, beta2=0.999, eps=0.0)
@@ -159,7 +159,7 @@ def test_frozen_adam_descends_the_trace_of_the_root():
         lambda lr: label_flow(problem, rule.with_hyper(lr=lr / 8), 0.5, accumulators="frozen").drift(w),
         lambda lr: pb.label_noise_adam_frozen(problem, w, lr / 8),
     )
-    assert order(LRS, errors) >= 0.9
+    assert abs(order(LRS, errors) - 1) < 0.1 and errors[-1] < 0.02
 
 
 def test_circle_carries_a_brownian_motion():

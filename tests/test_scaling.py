@@ -150,7 +150,8 @@ def test_figure_shows_orders_and_limits(study, tmp_path):
     """One panel per quantity, with the orders in its legend; what is not seen is a triangle."""
     figure = study.plot(path=tmp_path / "s.png")
     panels = figure.axes
-    assert [ax.get_title(loc="left") for ax in panels] == ["$x$", "loss"] and (tmp_path / "s.png").exists()
+    assert [ax.get_title(loc="left") for ax in panels] == ["$x$", "loss"]
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     assert f"{study.fits[0].order:.2f}" in panels[0].get_legend().get_texts()[0].get_text()
     assert panels[0].get_xscale() == panels[0].get_yscale() == "log"
 
@@ -165,7 +166,8 @@ def test_scale_on_the_command_line(tmp_path, monkeypatch, capsys):
     study = md.load("valley-scaling.h5")
     assert study.meta["model"] == "valley" and study.meta["command"] == " ".join(["minidyn", *command])
     assert call(["show", "valley-scaling.h5"]) == 0 and "95 % interval" in capsys.readouterr().out
-    assert call(["plot", "valley-scaling.h5", "--out", "again.png"]) == 0 and (tmp_path / "again.png").exists()
+    assert call(["plot", "valley-scaling.h5", "--out", "again.png"]) == 0
+    assert (tmp_path / "again.png").read_bytes().startswith(b"\x89PNG")
     assert call(["scale", "valley", "--lrs", "a,b"]) == 2
     assert "--lrs takes learning rates such as 0.1,0.05,0.025, not 'a,b'." in capsys.readouterr().err
 

@@ -9,6 +9,8 @@ import sympy as sp
 from scipy.integrate import solve_ivp
 
 import minidyn as md
+from minidyn.compiler import jit
+from minidyn.solvers.brownian import lean, piece, pieces
 from minidyn.solvers.tableaus import TABLEAUS
 
 BITS = np.testing.assert_array_equal
@@ -294,10 +296,16 @@ def test_brownian_path_can_be_refined():
         np.testing.assert_allclose(other, ends[0], atol=1e-13)
 
 
-def test_refined_increments_are_those_of_a_brownian_path():
-    """Increments and areas of pieces have the covariance of a Brownian path, within 5 standard errors."""
-    from minidyn.solvers.brownian import lean, piece, pieces
+@jit
+def pieces_alone(key, path, level, w, h, out):
+    """Increment and area of each piece, asked for one by one."""
+    for place in range(out.shape[0]):
+        out[place, 0], out[place, 1] = piece(key, path, 5, 1, level, place, w, h)
 
+
+def test_refined_increments_are_those_of_a_brownian_path():
+    """Increments and leans of pieces have the covariance of a Brownian path, within 5 standard errors; one piece asked
+    for alone has the increment and the area of its place among them, bit for bit."""
     key, level = np.array([11, 12], np.uint64), 2
     normals = np.random.default_rng(1).normal(size=20_000)
     rows = []
@@ -305,12 +313,15 @@ def test_refined_increments_are_those_of_a_brownian_path():
     for path, w in enumerate(normals):
         pieces(key, path, 5, 1, level, w, lean(key, path, 5, 1), W, H)
         rows.append([*W, *H])
+        if path < 200:
+            alone = np.empty((4, 2))
+            pieces_alone(key, path, level, w, lean(key, path, 5, 1), alone)
+            BITS(alone, np.stack([W, 0.25 * (0.5 * W + H)], axis=1))
     rows = np.array(rows)
     exact = np.diag([1 / 4] * 4 + [1 / 48] * 4)
     np.testing.assert_allclose(rows[:, :4].sum(1), normals, atol=1e-14)
     scale = np.sqrt(np.outer(np.diag(exact), np.diag(exact)) * (1 + np.eye(8)) / len(rows))
     assert (abs(rows.T @ rows / len(rows) - exact) < 5 * scale).all()
-    assert piece.name == "piece"
 
 
 @pytest.mark.parametrize("method", ["euler-maruyama", "weak2"])

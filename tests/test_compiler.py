@@ -12,6 +12,7 @@ import pytest
 from minidyn.compiler import cache, jit, lanes, side_by_side, signature
 from minidyn.compiler.types import F8, Array
 from minidyn.compiler.values import Unsupported
+from minidyn.compiler.words import across
 
 BITS = np.testing.assert_array_equal
 TABLE = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
@@ -225,6 +226,26 @@ def test_scattered_stores():
     """Each lane stores at its own place."""
     place = np.random.default_rng(1).permutation(64)
     same(scatter, place, np.arange(64.0), np.zeros(64))
+
+
+@jit
+def in_eights(values, out):
+    for lane in lanes(64):
+        own = np.empty(24)
+        for k in range(24):
+            own[k] = values[k * 64 + lane]
+        for k in range(3):
+            out[lane] += across(own, k * 8)
+
+
+def test_eight_numbers_are_added_alike_everywhere():
+    """`across` adds a lane's own eight numbers in the order in which it adds those of a plain array, and as Python."""
+    values = np.random.default_rng(0).normal(size=24 * 64)
+    alone = np.zeros(64)
+    in_eights.one_by_one(values, alone)
+    same(in_eights, values, out := np.zeros(64))
+    in_eights(values, out)
+    BITS(out, alone)
 
 
 def test_lanes_become_vectors():

@@ -65,6 +65,8 @@ class Calls:
         def power(self, a: Value, b: Value) -> Value: ...
         def truth(self, value: Value) -> Value: ...
         def address(self, array: Value, at: list[Value]) -> str: ...
+        def binary(self, op: ast.operator, a: Value, b: Value) -> Value: ...
+        def read_item(self, place: tuple[Value, list[Value]]) -> Value: ...
         def copy(self, array: Value) -> Value: ...
         def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value: ...
 
@@ -216,8 +218,11 @@ class Calls:
 
     def across(self, array: Value, at: Value) -> Value:
         """The sum of eight neighbours. As a vector from the start: LLVM would gather them for several sums at once."""
+        if array.type == Array(VF, 1):  # eight numbers per lane: each lane adds its own, in the same order
+            places = [self.binary(ast.Add(), at, literal(i)) for i in range(8)]
+            return self.pairwise([self.read_item((array, [p])) for p in places])
         if array.type != Array(F8, 1):
-            self.fail("eight numbers of a plain array are added")
+            self.fail("eight numbers of an array of floats are added")
         where = self.address(array, [self.convert(at, I8)])
         wide = self.let(f"load <8 x double>, ptr {where}, align 8")
         for half in (4, 2, 1):
@@ -228,6 +233,13 @@ class Calls:
                 parts.append(self.let(f"shufflevector {kind} {wide}, {kind} poison, <{half} x i32> <{mask}>"))
             wide = self.let(f"fadd <{half} x double> {parts[0]}, {parts[1]}")
         return Value(F8, (self.let(f"extractelement <1 x double> {wide}, i64 0"),))
+
+    def pairwise(self, numbers: list[Value]) -> Value:
+        """The sum of a power of two of numbers: the first half is added to the second, again and again."""
+        while len(numbers) > 1:
+            half = len(numbers) // 2
+            numbers = [self.binary(ast.Add(), a, b) for a, b in zip(numbers[:half], numbers[half:], strict=True)]
+        return numbers[0]
 
     def builtin_test(self, op: str, a: Value, bound: float | None) -> Value:
         a = self.builtin("float", [a])

@@ -14,7 +14,8 @@ import numba as nb
 from numba import types
 from numba.extending import overload, typeof_impl
 
-from minidyn.compiler.functions import C_TYPES, Function
+from minidyn.compiler.backends.own import C_TYPES
+from minidyn.compiler.functions import Function
 from minidyn.compiler.types import B1, F8, I8, U8, Array
 
 _NUMBERS = {types.float64: F8, types.int64: I8, types.uint64: U8, types.boolean: B1, types.intp: I8}

@@ -14,11 +14,9 @@ and its machine code is kept on disk: a later process loads it without looking a
 from __future__ import annotations
 
 import ast
-import ctypes
 import hashlib
 import inspect
 import textwrap
-import threading
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,18 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from minidyn.compiler import backends, llvm
 from minidyn.compiler import cache as disk
-from minidyn.compiler import llvm
+from minidyn.compiler.backends import own
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
-from minidyn.compiler.unit import Unit
 from minidyn.compiler.words import Known
-
-C_TYPES: dict[str, Any] = {
-    "double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p,
-}  # fmt: skip
-
-
-_compiling = threading.RLock()
 
 
 class Function:
@@ -61,6 +52,8 @@ class Function:
     @cached_property
     def one_by_one(self) -> Function:
         """The same function with `lanes` taken one after the other; it gives the same bits."""
+        if not backends.chosen().side_by_side:
+            return self
         return Function(
             self.py_func, inline=self.inline, noalias=self.noalias, fma=self.fma, thorough=self.thorough,
             side_by_side=False,
@@ -82,61 +75,24 @@ class Function:
         key = tuple(map(_key, args))
         entry = self.entries.get(key)
         if entry is None:
-            entry = self.entries[key] = self._entry(tuple(type_of(a) for a in args))
+            entry = self.entries[key] = backends.chosen().entry(self, tuple(type_of(a) for a in args))
         return entry(*args)
 
-    def _entry(self, types: tuple[Any, ...]) -> Callable[..., Any]:
-        """A Python callable that takes arguments of these types apart and calls the machine code."""
-        address, result = self.compile(types)
-        flat = [p for t in types for p in t.parts]
-        if isinstance(result, Tuple):  # for compiled code only; from Python the text itself runs
-            return self.py_func
-        restype = None if result is None else C_TYPES[result.llvm]
-        call = ctypes.CFUNCTYPE(restype, *(C_TYPES[p] for p in flat))(address)
-        takers = [_taker(t) for t in types]
-        plain = all(t in (F8, I8, B1) for t in types)
-
-        def entry(*args: Any) -> Any:
-            if plain:
-                return call(*args)
-            given: list[Any] = []
-            for take, a in zip(takers, args, strict=True):
-                take(given, a)
-            return call(*given)
-
-        return entry
-
     def compile(self, types: tuple[Any, ...]) -> tuple[int, Any]:
-        """Address and result type of the function for arguments of these types; compiled once per machine."""
-        with _compiling:  # threads that want the same code wait for it
-            if types not in self.addresses:
-                key = self._hash(types)
-                symbol = f"{self.name}_{key[:16]}"
-                found = disk.read_code(key)
-                if found is None:
-                    unit = Unit(self.side_by_side)
-                    _, result = unit.function(self, types, name=symbol)
-                    found = result.name if result is not None else "void", llvm.optimize(unit.module(), self.thorough)
-                    disk.write_code(key, *found)
-                kind, code = found
-                self.addresses[types] = llvm.load(code, symbol), _result(kind)
-            return self.addresses[types]
+        """Address and result type of the machine code for arguments of these types; compiled once per machine."""
+        return own.compile(self, types)
 
     def pointer(self, signature: Pointer) -> FunctionPointer:
         """The function as an address, for compiled code that does not know it."""
-        address, result = self.compile(signature.args)
-        if result != signature.result:
-            raise TypeError(f"{self.identity} returns {result}, not {signature.result}.")
-        return FunctionPointer(self, address, signature)
+        return FunctionPointer(self, backends.chosen().address(self, signature), signature)
 
     def assembly(self, *args: Any) -> str:
-        """The processor's assembly for arguments like these."""
-        unit = Unit(self.side_by_side)
-        unit.function(self, tuple(type_of(a) for a in args), name=self.name)
-        return llvm.explain(unit.module(), self.thorough)
+        """What the function becomes for arguments like these: the processor's assembly (plain Python: its text)."""
+        return backends.chosen().assembly(self, tuple(type_of(a) for a in args))
 
-    def _hash(self, types: tuple[Any, ...]) -> str:
-        digest = hashlib.sha256(f"{llvm.machine()} {disk.code_version()} {self.identity}".encode())
+    def hash(self, types: tuple[Any, ...]) -> str:
+        """A name for the function compiled for these types: for its text, all that it may call, and the compiler."""
+        digest = hashlib.sha256(f"{backends.name()} {llvm.machine()} {disk.code_version()} {self.identity}".encode())
         digest.update(" ".join(t.name for t in types).encode())
         flags = self.inline, self.noalias, self.fma, self.thorough, self.side_by_side
         digest.update(repr(flags).encode())
@@ -155,9 +111,11 @@ class FunctionPointer:
 
     __slots__ = ("address", "function", "key", "type")
 
-    def __init__(self, function: Function, address: int, type_: Pointer):
-        self.function, self.address, self.type = function, address, type_
-        self.key = type_.name
+    def __init__(self, function: Function, address: int | None, type_: Pointer):
+        self.function, self.address = function, address
+        # without addresses, code that takes it is compiled for the function itself
+        self.type: Any = type_ if address is not None else Static(function)
+        self.key: Any = type_.name if address is not None else function
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -189,9 +147,7 @@ def _key(a: Any) -> Any:
         return tuple(map(_key, a))
     if type(a) is FunctionPointer:
         return a.key
-    if type(a) is Function:
-        return id(a)
-    if type(a) is Known:
+    if type(a) in (Function, Known):
         return a
     return (a.dtype.char, a.ndim) if isinstance(a, np.ndarray) else type(a)
 
@@ -220,49 +176,6 @@ def type_of(a: Any) -> Any:
     if isinstance(a, Known):
         return Constant(a.value)
     raise TypeError(f"compiled code cannot take {a!r}.")
-
-
-def _address_in(a: Any) -> int:
-    """Where an array's numbers are, as its object says it in its third word."""
-    return _WORD(id(a) + 16).value
-
-
-_WORD = ctypes.c_int64.from_address
-_probe = np.zeros(1)
-# a tenth of the time of `ctypes.data`; where objects look different (another Python), that
-_address = _address_in if _address_in(_probe) == _probe.ctypes.data else lambda a: a.ctypes.data
-
-
-def _taker(type_: Any) -> Callable[[list[Any], Any], None]:
-    """What appends the components of one argument to the list of what is passed."""
-    if isinstance(type_, Array):
-
-        def take_array(out: list[Any], a: Any) -> None:
-            if not a.flags.c_contiguous:
-                raise TypeError("compiled code takes C-contiguous arrays.")
-            out.append(_address(a))
-            out.extend(a.shape)
-
-        return take_array
-    if isinstance(type_, Tuple):
-        takers = [_taker(t) for t in type_.items]
-
-        def take_tuple(out: list[Any], a: Any) -> None:
-            for take, x in zip(takers, a, strict=True):
-                take(out, x)
-
-        return take_tuple
-    if isinstance(type_, (Static, Constant)):
-        return lambda out, a: None
-    if isinstance(type_, Pointer):
-        return lambda out, a: out.append(a.address)
-    if type_ is F8:
-        return lambda out, a: out.append(float(a))
-    return lambda out, a: out.append(int(a))
-
-
-def _result(kind: str) -> Any:
-    return {"f8": F8, "i8": I8, "u8": U8, "b1": B1, "void": None}.get(kind, Tuple(()))
 
 
 def _all_static(types: tuple[Any, ...]) -> list[Static]:

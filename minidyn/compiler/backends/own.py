@@ -1,0 +1,121 @@
+"""minidyn's own compiler behind a call: arguments are taken apart and handed to machine code."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidyn.compiler import cache as disk
+from minidyn.compiler import llvm
+from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
+from minidyn.compiler.unit import Unit
+
+side_by_side = True  # `lanes` are several turns at once
+C_TYPES: dict[str, Any] = {
+    "double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p,
+}  # fmt: skip
+_compiling = threading.RLock()
+
+
+def compile(function: Any, types: tuple[Any, ...]) -> tuple[int, Any]:
+    """Address and result type of a function for arguments of these types; compiled once per machine."""
+    with _compiling:  # threads that want the same code wait for it
+        if types not in function.addresses:
+            key = function.hash(types)
+            symbol = f"{function.name}_{key[:16]}"
+            found = disk.read_code(key)
+            if found is None:
+                unit = Unit(function.side_by_side)
+                _, result = unit.function(function, types, name=symbol)
+                code = llvm.optimize(unit.module(), function.thorough)
+                found = result.name if result is not None else "void", code
+                disk.write_code(key, *found)
+            kind, code = found
+            function.addresses[types] = llvm.load(code, symbol), _result(kind)
+        address, result = function.addresses[types]
+        return address, result
+
+
+def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
+    """A Python callable that takes arguments of these types apart and calls the machine code."""
+    address, result = compile(function, types)
+    flat = [p for t in types for p in t.parts]
+    if isinstance(result, Tuple):  # for compiled code only; from Python the text itself runs
+        text: Callable[..., Any] = function.py_func
+        return text
+    restype = None if result is None else C_TYPES[result.llvm]
+    call = ctypes.CFUNCTYPE(restype, *(C_TYPES[p] for p in flat))(address)
+    takers = [_taker(t) for t in types]
+    plain = all(t in (F8, I8, B1) for t in types)
+
+    def entry(*args: Any) -> Any:
+        if plain:
+            return call(*args)
+        given: list[Any] = []
+        for take, a in zip(takers, args, strict=True):
+            take(given, a)
+        return call(*given)
+
+    return entry
+
+
+def address(function: Any, signature: Pointer) -> int:
+    """Where the machine code for this signature is."""
+    place, result = compile(function, signature.args)
+    if result != signature.result:
+        raise TypeError(f"{function.identity} returns {result}, not {signature.result}.")
+    return place
+
+
+def assembly(function: Any, types: tuple[Any, ...]) -> str:
+    """The processor's assembly."""
+    unit = Unit(function.side_by_side)
+    unit.function(function, types, name=function.name)
+    return llvm.explain(unit.module(), function.thorough)
+
+
+def _address_in(a: Any) -> int:
+    """Where an array's numbers are, as its object says it in its third word."""
+    return _WORD(id(a) + 16).value
+
+
+_WORD = ctypes.c_int64.from_address
+_probe = np.zeros(1)
+# a tenth of the time of `ctypes.data`; where objects look different (another Python), that
+_address = _address_in if _address_in(_probe) == _probe.ctypes.data else lambda a: a.ctypes.data
+
+
+def _taker(type_: Any) -> Callable[[list[Any], Any], None]:
+    """What appends the components of one argument to the list of what is passed."""
+    if isinstance(type_, Array):
+
+        def take_array(out: list[Any], a: Any) -> None:
+            if not a.flags.c_contiguous:
+                raise TypeError("compiled code takes C-contiguous arrays.")
+            out.append(_address(a))
+            out.extend(a.shape)
+
+        return take_array
+    if isinstance(type_, Tuple):
+        takers = [_taker(t) for t in type_.items]
+
+        def take_tuple(out: list[Any], a: Any) -> None:
+            for take, x in zip(takers, a, strict=True):
+                take(out, x)
+
+        return take_tuple
+    if isinstance(type_, (Static, Constant)):
+        return lambda out, a: None
+    if isinstance(type_, Pointer):
+        return lambda out, a: out.append(a.address)
+    if type_ is F8:
+        return lambda out, a: out.append(float(a))
+    return lambda out, a: out.append(int(a))
+
+
+def _result(kind: str) -> Any:
+    return {"f8": F8, "i8": I8, "u8": U8, "b1": B1, "void": None}.get(kind, Tuple(()))

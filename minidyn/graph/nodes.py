@@ -38,12 +38,14 @@ NO_INDICES: frozenset[Index] = frozenset()
 class Node:
     """One operation of a graph; arithmetic on nodes builds new nodes of the same graph."""
 
-    __slots__ = ("args", "data", "graph", "id", "indices", "op")
+    __slots__ = ("args", "data", "finite", "graph", "id", "indices", "op", "partial")
 
     def __init__(self, graph: Graph, op: str, args: tuple[Node, ...], data: Any, indices: frozenset[Index]):
         self.graph, self.op, self.args, self.data = graph, op, args, data
         self.indices = indices
         self.id = len(graph.nodes)
+        self.finite = _finite(self)
+        self.partial = _partial(self)
 
     def __add__(self, other: Node | float) -> Node:
         return self.graph.add(self, other)
@@ -99,6 +101,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self.supports: dict[int, Support] = {}
         self._table: dict[tuple[Any, ...], Node] = {}
 
     def make(self, op: str, args: Sequence[Node] = (), data: Any = None,
@@ -208,7 +211,12 @@ class Graph:
         for x, y in ((a, b), (b, a)):  # powers of two move outwards, where they meet and cancel
             if x.op == "mul" and x.args[0].is_const and _power_of_two(x.args[0].data):
                 return self.mul(x.args[0], self.mul(x.args[1], y))
-        return self.make("mul", sorted((a, b), key=lambda n: n.id))
+        product = self.make("mul", sorted((a, b), key=lambda n: n.id))
+        for x, y in ((a, b), (b, a)):  # the same for zeros of several branches, or of all turns of a loop
+            condition = True if y.finite else support(x)
+            if not isinstance(condition, bool):
+                return self.select(condition, product, 0.0)
+        return product
 
     def div(self, a: Node | float, b: Node | float) -> Node:
         a, b = self._lift(a), self._lift(b)
@@ -263,6 +271,10 @@ class Graph:
 
     def select(self, condition: Node, yes: Node | float, no: Node | float) -> Node:
         yes, no = self._lift(yes), self._lift(no)
+        while yes.op == "select" and yes.args[0] is condition:
+            yes = yes.args[1]
+        while no.op == "select" and no.args[0] is condition:
+            no = no.args[2]
         return yes if yes is no else self.make("select", (condition, yes, no))
 
     def sum(self, body: Node, index: Index) -> Node:
@@ -271,6 +283,8 @@ class Graph:
             return self.mul(self.count(index), body)
         if body.op == "neg":
             return self.neg(self.sum(body.args[0], index))
+        if _masked(body) and index not in body.args[0].indices:
+            return self.select(body.args[0], *(self.sum(arm, index) for arm in body.args[1:]))
         if body.op == "mul":  # what does not depend on the index leaves the loop
             a, b = body.args
             if index not in a.indices:
@@ -282,7 +296,96 @@ class Graph:
 
 def _masked(x: Node) -> bool:
     """Whether a node is zero outside one branch of a condition."""
-    return x.op == "select" and any(arm.is_const and arm.data == 0.0 for arm in x.args[1:])
+    return x.op == "select" and any(_is_zero(arm) for arm in x.args[1:])
+
+
+def _is_zero(x: Node) -> bool:
+    return x.op == "const" and x.data == 0.0
+
+
+_SINGULAR = frozenset("exp expm1 sinh cosh log log1p sqrt tan asin acos asin_slope pow".split())
+_LARGEST_TAME_POWER = 8
+_ZERO_AT_ZERO = frozenset("neg sum div abs sqrt sin tan asin atan sinh tanh erf expm1 log1p sign".split())
+
+
+def _finite(n: Node) -> bool:
+    """Whether a node is finite at all parameters of ordinary size: no pole, no edge of a domain, no exponential."""
+    if n.op == "div" and n.args[1].op not in ("const", "count"):
+        return False
+    if n.op in _SINGULAR or (n.op == "powi" and not 0 < n.data <= _LARGEST_TAME_POWER):
+        return False
+    return all(a.finite for a in n.args)
+
+
+def _partial(n: Node) -> bool:
+    """Whether a node may be exactly zero because of a branch; `support` says where it is not."""
+    if n.op in ("add", "sub"):
+        return all(a.partial for a in n.args)
+    if n.op == "select":
+        return any(a.partial or _is_zero(a) for a in n.args[1:])
+    if n.op in ("max", "min"):
+        return any(_is_zero(a) for a in n.args)
+    if n.op in _ZERO_AT_ZERO or (n.op == "powi" and n.data > 0):
+        return n.args[0].partial
+    return n.op == "heaviside" or (n.op == "mul" and any(a.partial for a in n.args))
+
+
+Support = Node | bool
+
+
+def support(node: Node) -> Support:
+    """The condition outside of which a node is zero, whatever stands in branches not taken; True if there is none.
+
+    Derivatives multiply by slopes, and a slope in a branch that is not taken may be infinite or NaN. The other
+    factor is then a zero *of the branches*: a sum of masked terms with different conditions is not zero where any
+    of the conditions holds, a sum over a loop where any turn has a term.
+    """
+    known = node.graph.supports
+    todo = [node]
+    while todo:
+        n = todo[-1]
+        missing = [a for a in n.args if n.partial and a.id not in known]
+        if missing:
+            todo.extend(missing)
+            continue
+        todo.pop()
+        known[n.id] = _support(n, [known[a.id] for a in n.args]) if n.partial else not _is_zero(n)
+    return known[node.id]
+
+
+def _support(n: Node, of: Sequence[Support]) -> Support:
+    """The support of a node from those of its arguments; conditions are such that NaN stays NaN."""
+    g, zero = n.graph, n.graph.const(0.0)
+    if n.op == "select":
+        return _either(_both(n.args[0], of[1]), _both(_opposite(n.args[0]), of[2]))
+    if n.op in ("max", "min"):
+        other = n.args[0] if _is_zero(n.args[1]) else n.args[1]
+        return _opposite(g.binary("le" if n.op == "max" else "ge", other, zero))
+    if n.op == "heaviside":
+        return _opposite(g.binary("lt", n.args[0], zero))
+    if n.op == "sum":
+        if isinstance(of[0], bool) or n.data not in of[0].indices:
+            return of[0]
+        return g.binary("gt", g.sum(g.select(of[0], 1.0, 0.0), n.data), zero)
+    if n.op in ("add", "sub"):
+        return _either(*of)
+    return _both(*of) if n.op == "mul" else of[0]
+
+
+def _opposite(a: Node) -> Node:
+    return a.args[0] if a.op == "not" else a.graph.unary("not", a)
+
+
+def _both(a: Support, b: Support) -> Support:
+    if isinstance(a, bool) or isinstance(b, bool):
+        return False if a is False or b is False else b if a is True else a
+    return a if a is b else False if _opposite(a) is b else a.graph.binary("and", a, b)
+
+
+def _either(a: Support, b: Support) -> Support:
+    if isinstance(a, bool) or isinstance(b, bool):
+        return True if a is True or b is True else b if a is False else a
+    return a if a is b else True if _opposite(a) is b else a.graph.binary("or", a, b)
 
 
 def _same_mask(a: Node, b: Node) -> bool:

@@ -286,6 +286,11 @@ class Chart:
         return expr.xreplace(back | dict(zip(self.params, self.loss.params, strict=True)))
 
     @property
+    def taken(self) -> list[Any]:
+        """The symbols that formulas on this chart may use already."""
+        return [*self.names, *self.loss.params, *self.constants]
+
+    @property
     def evidence(self) -> str:
         """How it is known that the chart lies in the minima."""
         if self.proved:

@@ -6,20 +6,21 @@ discrete step, and derives the averaged rule that effective flows are built from
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import sympy as sp
 
+from minidyn import letters
 from minidyn.errors import FlowError, InputError
 from minidyn.graph import Converter, Graph, Node
-
-K = sp.Symbol("k")
-_THETA, _G = sp.Symbol("theta"), sp.Symbol("g")
+from minidyn.letters import THETA, G, K
 
 
 @dataclass(frozen=True)
@@ -27,43 +28,61 @@ class Rule:
     """An update rule with numbers for its hyperparameters; make one by calling `SGD(...)`, `Adam(...)`,
     or what `@md.rule` returns.
 
-    `hyper` maps each hyperparameter to a number or to a sympy expression in `k` (a schedule).
+    hyper : each hyperparameter's number, or sympy expression in `k` (a schedule).
+    step : theta' and the new states, in the letters of the arguments (`minidyn.letters`); fixed when the rule is made.
+    structure : arguments that are True, False, None or text: what they chose is in `step`.
+    arguments : what the rule's function calls theta and the gradient.
+
+    Rules are equal where name, states, step, structure and numbers are.
     """
 
     name: str
-    function: Callable[..., Any]
     states: tuple[str, ...]
     hyper: Mapping[str, Any]
+    step: tuple[sp.Expr, ...]
     uses_step: bool
-    doc: str = ""
+    structure: Mapping[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, str] = ("theta", "g")
+    doc: str = field(default="", compare=False)
+    builtin: bool = field(default=False, compare=False)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.states, tuple(self.hyper.items()), self.step))
+
+    @property
+    def letters(self) -> list[sp.Symbol]:
+        """The symbols of the states."""
+        return [letters.state(s) for s in self.states]
+
+    @property
+    def called(self) -> list[str]:
+        """What the user calls theta and the states."""
+        return [self.arguments[0], *self.states]
+
+    @property
+    def shown(self) -> dict[sp.Symbol, str]:
+        """What each letter of `step` is called."""
+        named = {THETA: self.arguments[0], G: self.arguments[1]} | {letters.state(s): s for s in self.states}
+        return named | {letters.hyper(h): h for h in self.hyper}
+
+    @property
+    def known(self) -> dict[sp.Symbol, sp.Symbol]:
+        """The letters of the hyperparameters with the signs of their numbers."""
+        return {letters.hyper(h): letters.hyper(h, v) for h, v in self.hyper.items()}
+
+    def public(self, taken: Iterable[Any] = ()) -> dict[sp.Symbol, sp.Symbol]:
+        """Letters that know their signs -> the symbols by which formulas show them, `lr_rule` where `lr` is taken."""
+        names = {h: f"{h}_rule" if h in map(str, taken) else h for h in self.hyper}
+        return {letters.hyper(h, v): letters.public(names[h], v) for h, v in self.hyper.items()}
+
+    def show(self, e: Any) -> sp.Expr:
+        """An expression in letters with the names that the user gave."""
+        known = {v: k.name[:-1] for k, v in self.known.items()}
+        return sp.sympify(e).xreplace({s: sp.Symbol(n) for s, n in {**known, **self.shown}.items()})
 
     def symbolic(self) -> tuple[sp.Expr, list[sp.Expr]]:
-        """`theta'` and the new states, in the symbols `theta, g, k`, the states and hyperparameters."""
-        states = [sp.Symbol(s) for s in self.states]
-        hyper = {h: sp.Symbol(h, positive=True) for h in self.hyper}
-        step = {"k": K} if self.uses_step else {}
-        try:
-            out = self.function(_THETA, _G, *states, **hyper, **step)
-            out = out if isinstance(out, tuple) else (out,)
-            exprs = [sp.sympify(e, strict=True) for e in out]
-        except (TypeError, sp.SympifyError) as e:
-            raise InputError(
-                f"the rule {self.name} does not give sympy expressions ({e}): "
-                "write it with sympy's functions (sp.sqrt, sp.sign, ...) and return the new values."
-            ) from e
-        if len(out) != 1 + len(states):
-            raise InputError(
-                f"the rule {self.name} has {len(states)} states but returns {len(out)} values: "
-                "return the new theta, then the new state in the order of the arguments."
-            )
-        known = {_THETA, _G, *states, *hyper.values(), *step.values()}
-        foreign = sorted(str(s) for e in exprs for s in e.free_symbols - known)
-        if foreign:
-            raise InputError(
-                f"the rule {self.name} uses the symbol {foreign[0]}, which is not one of its arguments: "
-                "make it a keyword-only hyperparameter."
-            )
-        return exprs[0], exprs[1:]
+        """`theta'` and the new states, in letters."""
+        return self.step[0], list(self.step[1:])
 
     @property
     def hyper_values(self) -> list[float]:
@@ -81,38 +100,38 @@ class Rule:
         return float(_schedule(value)(float(k))) if isinstance(value, sp.Expr) else float(value)
 
     def converter(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node) -> Converter:
-        """sympy -> nodes, with hyperparameters read from `hp` and schedules written out."""
-        symbols: dict[Any, Node] = {_THETA: theta, _G: g, K: k}
-        symbols |= {sp.Symbol(s): n for s, n in zip(self.states, states, strict=True)}
+        """Letters -> nodes, with hyperparameters read from `hp` and schedules written out."""
+        symbols: dict[Any, Node] = {THETA: theta, G: g, K: k}
+        symbols |= dict(zip(self.letters, states, strict=True))
         schedule = Converter(graph, {K: k})
         for i, (name, value) in enumerate(self.hyper.items()):
             node = schedule(value) if isinstance(value, sp.Expr) else graph.load("hp", i)
-            symbols[sp.Symbol(name, positive=True)] = node
+            symbols[letters.hyper(name)] = symbols[letters.hyper(name, value)] = node
         return Converter(graph, symbols)
 
     def update(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node) -> list[Node]:
         """Nodes of the new theta and the new states of one coordinate."""
         convert = self.converter(graph, theta, g, states, k)
-        new, new_states = self.symbolic()
-        return [convert(new), *(convert(s) for s in new_states)]
+        return [convert(e) for e in self.step]
 
     def with_hyper(self, **changes: Any) -> Rule:
         """The same rule with some hyperparameters changed."""
-        unknown = [c for c in changes if c not in self.hyper]
-        if unknown:
-            raise InputError(
-                f"{self.name} has no hyperparameter {unknown[0]!r}; it has {', '.join(self.hyper) or 'none'}."
-            )
-        checked = {h: _check_hyper(self.name, h, v) for h, v in changes.items()}
-        return Rule(self.name, self.function, self.states, {**self.hyper, **checked}, self.uses_step, self.doc)
+        for c in changes:
+            if c in self.structure:
+                raise InputError(f"{c} decides what {self.name} does: make the rule again, {self.name}(..., {c}=...).")
+            if c not in self.hyper:
+                raise InputError(f"{self.name} has no hyperparameter {c!r}; it has {', '.join(self.hyper) or 'none'}.")
+        checked = {h: _check_hyper(self.name, h, v, self.builtin) for h, v in changes.items()}
+        return replace(self, hyper={**self.hyper, **checked})
 
     def __repr__(self) -> str:
-        return f"{self.name}({', '.join(f'{h}={v}' for h, v in self.hyper.items())})"
+        given = [f"{h}={v}" for h, v in self.hyper.items()] + [f"{h}={v!r}" for h, v in self.structure.items()]
+        return f"{self.name}({', '.join(given)})"
 
     def _repr_latex_(self) -> str:
-        new, states = self.symbolic()
-        rows = [rf"{s}' &= {sp.latex(e)}" for s, e in zip(self.states, states, strict=True)]
-        rows.append(rf"\theta' &= {sp.latex(new)}")
+        rows = [rf"{sp.latex(sp.Symbol(n))}' &= {sp.latex(self.show(e))}"
+                for n, e in zip(self.called, self.step, strict=True)]  # fmt: skip
+        rows = [*rows[1:], rows[0]]
         return r"$\displaystyle \begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}$"
 
 
@@ -122,7 +141,8 @@ def _schedule(value: sp.Expr) -> Callable[[float], Any]:
     return sp.lambdify(K, value, modules=["math", "sympy"])
 
 
-def _check_hyper(rule_name: str, name: str, value: Any) -> Any:
+def _check_hyper(rule_name: str, name: str, value: Any, builtin: bool) -> Any:
+    """A number or a schedule in k; ranges are those of `lr` in any rule, and of PyTorch's names in PyTorch's rules."""
     if isinstance(value, sp.Expr) and not value.is_number:
         foreign = value.free_symbols - {K}
         named_k = [s for s in foreign if s.name == "k"]
@@ -130,20 +150,96 @@ def _check_hyper(rule_name: str, name: str, value: Any) -> Any:
             raise InputError(f"{rule_name}: the schedule {name} = {value} may only use the step number k.")
         return value.subs({s: K for s in named_k})
     try:
-        number = float(value)
-    except (TypeError, ValueError) as e:
-        raise InputError(
-            f"{rule_name}: {name} must be a number or a sympy expression in k, not {value!r}."
-        ) from e
+        number = float(value) if not isinstance(value, (bool, np.bool_, str)) else None
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
+        raise InputError(f"{rule_name}: {name} must be a number or a sympy expression in k, not {value!r}.")
     if not math.isfinite(number):
         raise InputError(f"{rule_name}: {name} is {number}; it must be finite.")
     if name == "lr" and number <= 0:
         raise InputError(f"{rule_name}: the learning rate lr is {number:g}; it must be positive.")
-    if name.startswith(("beta", "momentum")) and not 0 <= number < 1:
+    if builtin and name.startswith(("beta", "momentum")) and not 0 <= number < 1:
         raise InputError(f"{rule_name}: {name} is {number:g}; it must lie in [0, 1).")
-    if name in ("eps", "weight_decay") and number < 0:
+    if builtin and name in ("eps", "weight_decay") and number < 0:
         raise InputError(f"{rule_name}: {name} is {number:g}; it must not be negative.")
     return number
+
+
+def _is_structure(value: Any) -> bool:
+    """What reaches the rule's function as it is, instead of as a symbol."""
+    return value is None or isinstance(value, (bool, np.bool_, str))
+
+
+class _Function:
+    """A rule's function with its signature: the expressions that it makes, once for each structure."""
+
+    def __init__(self, function: Callable[..., Any], builtin: bool = False):
+        self.call, self.builtin = function, builtin
+        parameters = list(inspect.signature(function).parameters.values())
+        positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        self.name: str = getattr(function, "__name__", "rule")
+        if len(positional) < 2 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+            raise InputError(
+                f"the rule {self.name} must be a function of (theta, g, *one argument per state*, *, lr, ...)."
+            )
+        self.arguments, self.states = (positional[0], positional[1]), tuple(positional[2:])
+        self.defaults = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY and p.name != "k"}
+        self.uses_step = any(p.name == "k" for p in parameters if p.kind == p.KEYWORD_ONLY)
+        self.known: dict[Any, tuple[sp.Expr, ...]] = {}
+
+    def step(self, structure: Mapping[str, Any]) -> tuple[sp.Expr, ...]:
+        """The expressions, made at the first time that they are asked for."""
+        key = tuple((h, type(v), v) for h, v in structure.items())
+        if key not in self.known:
+            self.known[key] = self._made(structure)
+        return self.known[key]
+
+    def _made(self, structure: Mapping[str, Any]) -> tuple[sp.Expr, ...]:
+        hyper = {h: letters.hyper(h) for h in self.defaults if h not in structure}
+        given = {**hyper, **structure, **({"k": K} if self.uses_step else {})}
+        places = [THETA, G, *map(letters.state, self.states)]
+        shown = dict(zip(places, (*self.arguments, *self.states), strict=True)) | {s: h for h, s in hyper.items()}
+        shown |= {K: "k"} if self.uses_step else {}
+        try:
+            with letters.unbranched(self.name, shown):
+                out = self.call(*places, **given)
+            out = tuple(out) if isinstance(out, (tuple, list)) else (out,)
+            exprs = tuple(sp.sympify(e, strict=True) for e in out)
+            if not all(isinstance(e, sp.Expr) for e in exprs):
+                raise TypeError(f"not {next(e for e in exprs if not isinstance(e, sp.Expr))}")
+        except (TypeError, AttributeError, sp.SympifyError) as e:
+            raise InputError(
+                f"the rule {self.name} does not give sympy expressions ({letters.spoken(str(e), shown)}): "
+                "write it with sympy's functions (sp.sqrt, sp.sign, ...) and return the new values."
+            ) from e
+        if len(exprs) != 1 + len(self.states):
+            raise InputError(
+                f"the rule {self.name} has {len(self.states)} states but returns {len(exprs)} values: "
+                "return the new theta, then the new state in the order of the arguments."
+            )
+        foreign = letters.foreign_symbols(exprs, shown)
+        if foreign:
+            raise InputError(
+                f"the rule {self.name} uses the symbol {foreign[0]}, which is not one of its arguments: "
+                "make it a keyword-only hyperparameter."
+            )
+        return exprs
+
+    def values(self, args: tuple[Any, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+        """One value for each hyperparameter, from the arguments of a call."""
+        name, names = self.name, list(self.defaults)
+        if len(args) > len(names):
+            raise InputError(f"{name} takes {len(names)} hyperparameters ({', '.join(names)}), got {len(args)}.")
+        values = dict(zip(names, args, strict=False))
+        for h, v in given.items():
+            if h not in self.defaults or h in values:
+                raise InputError(f"{name} has hyperparameters {', '.join(names) or 'none'}; {h!r} does not fit.")
+            values[h] = v
+        missing = [h for h, v in self.defaults.items() if h not in values and v is inspect.Parameter.empty]
+        if missing:
+            raise InputError(f"{name} needs {', '.join(missing)}.")
+        return {h: values.get(h, default) for h, default in self.defaults.items()}
 
 
 def rule(function: Callable[..., Any]) -> Callable[..., Rule]:
@@ -151,53 +247,52 @@ def rule(function: Callable[..., Any]) -> Callable[..., Rule]:
 
     Arguments after `theta` and `g` are the state (zero at the start), keyword-only ones the
     hyperparameters; a keyword `k` receives the step number 1, 2, ... Return the new theta, then
-    the new state in the same order.
+    the new state in the same order. Arguments are told apart by place, whatever they are called.
+
+    Numbers are symbols for the function, of no known sign, and cannot be asked in an `if`; True, False,
+    None and text (given, or as defaults) reach it as they are. The function is called once, here; if it needs what
+    is not there yet, when it is first called. What the names in it mean later changes nothing.
 
     >>> import minidyn as md
     >>> @md.rule
-    ... def heavy_ball(theta, g, m, *, lr, beta=0.9):
+    ... def heavy_ball(theta, g, m, *, lr, beta=0.9, nesterov=False):
     ...     m = beta * m + g
-    ...     return theta - lr * m, m
+    ...     return theta - lr * (g + beta * m if nesterov else m), m
     >>> heavy_ball(lr=0.1)
-    heavy_ball(lr=0.1, beta=0.9)
+    heavy_ball(lr=0.1, beta=0.9, nesterov=False)
     """
-    parameters = list(inspect.signature(function).parameters.values())
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    keyword = {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
-    name = getattr(function, "__name__", "rule")
-    if len(positional) < 2 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
-        raise InputError(f"the rule {name} must be a function of (theta, g, *one argument per state*, *, lr, ...).")
-    uses_step = "k" in keyword
-    keyword.pop("k", None)
-    states = tuple(positional[2:])
+    return _maker(_Function(function))
+
+
+def _maker(made: _Function) -> Callable[..., Rule]:
+    function = made.call
+    with contextlib.suppress(Exception):  # what is wrong with it is said when it is called
+        made.step({h: v for h, v in made.defaults.items() if _is_structure(v)})
 
     def make(*args: Any, **given: Any) -> Rule:
-        if len(args) > len(keyword):
-            raise InputError(f"{name} takes {len(keyword)} hyperparameters ({', '.join(keyword)}), got {len(args)}.")
-        values = dict(zip(keyword, args, strict=False))
-        for h, v in given.items():
-            if h not in keyword or h in values:
-                raise InputError(f"{name} has hyperparameters {', '.join(keyword) or 'none'}; {h!r} does not fit.")
-            values[h] = v
-        missing = [h for h, default in keyword.items() if h not in values and default is inspect.Parameter.empty]
-        if missing:
-            raise InputError(f"{name} needs {', '.join(missing)}.")
-        hyper = {h: _check_hyper(name, h, values.get(h, default)) for h, default in keyword.items()}
-        new = Rule(name, function, states, hyper, uses_step, inspect.getdoc(function) or "")
-        new.symbolic()
-        return new
+        values = made.values(args, given)
+        numbers_only = {h for h, v in made.defaults.items() if h == "lr" or (made.builtin and not _is_structure(v))}
+        structure = {h: v for h, v in values.items() if _is_structure(v) and h not in numbers_only}
+        hyper = {h: _check_hyper(made.name, h, v, made.builtin) for h, v in values.items() if h not in structure}
+        return Rule(made.name, made.states, hyper, made.step(structure), made.uses_step, structure, made.arguments,
+                    inspect.getdoc(function) or "", made.builtin)  # fmt: skip
 
-    make.__name__ = make.__qualname__ = name
-    make.__doc__ = function.__doc__
+    make.__name__, make.__doc__ = made.name, function.__doc__
+    make.__qualname__ = getattr(function, "__qualname__", made.name)
+    make.__module__ = getattr(function, "__module__", __name__)
     return make
 
 
 # -- the rules of theory.md, section 1 ------------------------------------------------------------
 
 
+def _builtin(function: Callable[..., Any]) -> Callable[..., Rule]:
+    return _maker(_Function(function, builtin=True))
+
+
 def _named(name: str, function: Callable[..., Any]) -> Callable[..., Rule]:
     function.__name__ = name
-    return rule(function)
+    return _builtin(function)
 
 
 def _gradient_step(theta, g, *, lr):  # type: ignore[no-untyped-def]
@@ -249,7 +344,7 @@ def SGD(lr: Any, momentum: Any = 0, nesterov: bool = False) -> Rule:
     return _HEAVY_BALL(lr, momentum)
 
 
-@rule
+@_builtin
 def SignGD(theta, g, *, lr):  # type: ignore[no-untyped-def]
     """`theta' = theta - lr sign(g)`
 
@@ -260,7 +355,7 @@ def SignGD(theta, g, *, lr):  # type: ignore[no-untyped-def]
     return theta - lr * sp.sign(g)
 
 
-@rule
+@_builtin
 def Lion(theta, g, m, *, lr, beta1=0.9, beta2=0.99):  # type: ignore[no-untyped-def]
     """`theta' = theta - lr sign(beta1 m + (1-beta1) g)`, `m' = beta2 m + (1-beta2) g` (Chen et al. 2023)
 
@@ -271,7 +366,7 @@ def Lion(theta, g, m, *, lr, beta1=0.9, beta2=0.99):  # type: ignore[no-untyped-
     return theta - lr * sp.sign(beta1 * m + (1 - beta1) * g), beta2 * m + (1 - beta2) * g
 
 
-@rule
+@_builtin
 def RMSProp(theta, g, v, *, lr, beta2=0.99, eps=1e-8):  # type: ignore[no-untyped-def]
     """`v' = beta2 v + (1-beta2) g^2`, `theta' = theta - lr g/(sqrt(v') + eps)`
 
@@ -283,7 +378,7 @@ def RMSProp(theta, g, v, *, lr, beta2=0.99, eps=1e-8):  # type: ignore[no-untype
     return theta - lr * g / (sp.sqrt(v) + eps), v
 
 
-@rule
+@_builtin
 def Adam(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, k):  # type: ignore[no-untyped-def]
     """`m' = beta1 m + (1-beta1) g`, `v' = beta2 v + (1-beta2) g^2`,
     `theta' = theta - lr m^/(sqrt(v^) + eps)` with `m^ = m'/(1-beta1^k)`, `v^ = v'/(1-beta2^k)`
@@ -298,7 +393,7 @@ def Adam(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, k):  # type: i
     return theta - lr * (m / (1 - beta1**k)) / (sp.sqrt(v / (1 - beta2**k)) + eps), m, v
 
 
-@rule
+@_builtin
 def AdamW(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, k):  # type: ignore[no-untyped-def]
     """Adam after `theta` was multiplied by `1 - lr weight_decay` (Loshchilov, Hutter 2019)
 
@@ -314,8 +409,8 @@ def AdamW(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=
 
 # -- the rule averaged over its noise (theory.md 2.2, 2.2b) ----------------------------------------
 
-_Q = sp.Symbol("_q", positive=True)
-_SIGN = sp.Symbol("_sign")
+_Q = sp.Symbol("_q\x02", positive=True)
+_SIGN = sp.Symbol("_sign\x02")
 
 
 @dataclass(frozen=True)
@@ -340,6 +435,13 @@ class AveragedRule:
     accumulators: tuple[bool, ...]
     memory: tuple[float, float, float, int] = (0.0, 0.0, 0.0, -1)
 
+    def known(self) -> AveragedRule:
+        """The same with letters that know the signs of the hyperparameters' numbers."""
+        known = self.rule.known
+        outputs, gain = ([e.xreplace(known) for e in exprs] for exprs in (self.outputs, self.gain))
+        signs = None if self.sign_gain is None else [e.xreplace(known) for e in self.sign_gain]
+        return replace(self, outputs=outputs, gain=gain, sign_gain=signs)
+
     def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
         """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
         x = [graph.load("x", i) for i in range(3 + len(self.rule.states))]
@@ -356,20 +458,21 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     With `"frozen"` the step uses the accumulators as they stand, not as they are updated.
     """
     new, updates = rule.symbolic()
-    new, updates = _limit(new), [_limit(e) for e in updates]
+    new, updates = _limit(rule, new), [_limit(rule, e) for e in updates]
     kinks = {k for e in (new, *updates) for k in e.atoms(sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside)}
-    if any(k.has(_G) for k in kinks):
-        raise FlowError(f"{rule.name} is not smooth in the gradient ({kinks.pop()}): no averaged rule is known for it.")
+    if any(k.has(G) for k in kinks):
+        kink = rule.show(kinks.pop())
+        raise FlowError(f"{rule.name} is not smooth in the gradient ({kink}): no averaged rule is known for it.")
 
-    squares = tuple(not e.has(sp.sign) and sp.diff(e, _G, 2) != 0 for e in updates)
-    mean_updates = [e + _Q / 2 * sp.diff(e, _G, 2) if a else e for e, a in zip(updates, squares, strict=True)]
-    marks = {e: sp.Symbol(f"_new_{s}") for e, s, a in zip(updates, rule.states, squares, strict=True) if a}
+    squares = tuple(not e.has(sp.sign) and sp.diff(e, G, 2) != 0 for e in updates)
+    mean_updates = [e + _Q / 2 * sp.diff(e, G, 2) if a else e for e, a in zip(updates, squares, strict=True)]
+    marks = {e: sp.Symbol(f"_new_{s}\x02") for e, s, a in zip(updates, rule.states, squares, strict=True) if a}
     new = new.xreplace(marks)
 
     signs = set().union(*(e.atoms(sp.sign) for e in (new, *updates)))
     if len(signs) > 1:
         raise FlowError(f"{rule.name} takes the sign of {len(signs)} different quantities; averaging handles one.")
-    gain = [sp.diff(e.xreplace({s: _SIGN for s in signs}), _G) for e in (new, *mean_updates)]
+    gain = [sp.diff(e.xreplace({s: _SIGN for s in signs}), G) for e in (new, *mean_updates)]
     sign_gain, memory = None, (0.0, 0.0, 0.0, -1)
     if signs:
         (sign,) = signs
@@ -379,9 +482,9 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
         sign_gain = [sp.diff(e.xreplace({sign: _SIGN}), _SIGN) for e in (new, *mean_updates)]
         new, mean_updates = new.xreplace({sign: step}), [e.xreplace({sign: step}) for e in mean_updates]
     else:
-        new = new + _Q / 2 * sp.diff(new, _G, 2)
+        new = new + _Q / 2 * sp.diff(new, G, 2)
     finish = {
-        marks[e]: sp.Symbol(s) if accumulators == "frozen" else m
+        marks[e]: letters.state(s) if accumulators == "frozen" else m
         for e, m, s in zip(updates, mean_updates, rule.states, strict=True)
         if e in marks
     }
@@ -397,23 +500,23 @@ def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr,
     With `c = alpha m + gamma g` and `m' = pole m + feed g` the noise of c has the autocovariance
     `alpha^2 feed^2 pole^l / (1 - pole^2) + alpha gamma feed pole^(l-1)` at lags l = 1, 2, ...
     """
-    states = [sp.Symbol(s) for s in rule.states]
-    moving = {_THETA, _G, *states}
-    gamma, alphas = sp.diff(inner, _G), [sp.diff(inner, s) for s in states]
-    linear = not any(e.free_symbols & moving for e in (gamma, *alphas)) and sp.diff(inner, _THETA) == 0
+    states = rule.letters
+    moving = {THETA, G, *states}
+    gamma, alphas = sp.diff(inner, G), [sp.diff(inner, s) for s in states]
+    linear = not any(e.free_symbols & moving for e in (gamma, *alphas)) and sp.diff(inner, THETA) == 0
     heard = [a for a, e in enumerate(alphas) if e != 0]
     if linear and not heard:
         return sp.Abs(gamma), (1.0 if _number(rule, gamma) > 0 else -1.0, 0.0, 0.0, -1)
     place = heard[0] if len(heard) == 1 else 0
-    pole, feed = sp.diff(updates[place], states[place]), sp.diff(updates[place], _G)
-    mean = sp.expand(updates[place] - pole * states[place] - feed * _G) == 0
+    pole, feed = sp.diff(updates[place], states[place]), sp.diff(updates[place], G)
+    mean = sp.expand(updates[place] - pole * states[place] - feed * G) == 0
     if not linear or len(heard) > 1 or not mean or (pole.free_symbols | feed.free_symbols) & moving:
         raise FlowError(
-            f"{rule.name} takes the sign of {inner}; averaging knows the sign of the gradient (SignGD) and of one "
-            "running mean of it (Lion)."
+            f"{rule.name} takes the sign of {rule.show(inner)}; averaging knows the sign of the gradient (SignGD) and "
+            "of one running mean of it (Lion)."
         )
     used = inner.free_symbols | updates[place].free_symbols
-    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and sp.Symbol(h, positive=True) in used]
+    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and letters.hyper(h) in used]
     if moving_hyper:
         raise FlowError(f"the average of {rule.name}'s sign needs a constant {moving_hyper[0]}, not a schedule.")
     kept = alphas[place] ** 2 * feed**2 / (1 - pole**2)
@@ -425,13 +528,21 @@ def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr,
 def _number(rule: Rule, e: sp.Expr) -> float:
     """An expression in the hyperparameters as a number; schedules stand at 1."""
     numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
-    return float(e.subs({sp.Symbol(h, positive=True): v for h, v in numbers.items()}))
+    return float(e.subs({letters.hyper(h): v for h, v in numbers.items()}))
 
 
-def _limit(e: sp.Expr) -> sp.Expr:
-    """Bias corrections have died out: `beta**k -> 0`."""
+def _limit(rule: Rule, e: sp.Expr) -> sp.Expr:
+    """Bias corrections have died out: `beta**k -> 0` where |beta| < 1 (schedules are taken to stay there)."""
     powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
-    return e.xreplace({p: sp.S.Zero for p in powers})
+    return e.xreplace({p: sp.S.Zero for p in powers if _dies_out(rule, p)})
+
+
+def _dies_out(rule: Rule, power: sp.Pow) -> bool:
+    numbers = {letters.hyper(h): sp.Float(v) for h, v in rule.hyper.items() if not isinstance(v, sp.Expr)}
+    base, exponent = power.base.xreplace(numbers), power.exp.xreplace(numbers).subs(K, 10**12)
+    if not (base.is_number and exponent.is_number):
+        return not power.free_symbols & {THETA, G, *rule.letters}
+    return bool(base == 0 or exponent * sp.log(sp.Abs(base)) < -100)
 
 
 # -- one step as a displacement (theory.md, section 4) ----------------------------------------------
@@ -459,15 +570,16 @@ class Displacement:
     @property
     def linear(self) -> bool:
         """Whether the step is linear in the gradient and the states alone, with constant coefficients."""
-        moving = {_THETA, _G, *(sp.Symbol(s) for s in self.rule.states)}
-        slopes = [sp.diff(e, s) for e in self.moved for s in moving] if self.smooth else [_G]
-        return not any(s.free_symbols & moving for s in slopes) and not any(sp.diff(e, _THETA) for e in self.moved)
+        moving = {THETA, G, *self.rule.letters}
+        slopes = [sp.diff(e, s) for e in self.moved for s in moving] if self.smooth else [G]
+        return not any(s.free_symbols & moving for s in slopes) and not any(sp.diff(e, THETA) for e in self.moved)
 
 
 def displacement(rule: Rule) -> Displacement:
     """The step of a rule as a displacement of theta and of its states."""
     new, updates = rule.symbolic()
-    new, slope = _limit(new), sp.diff(_limit(new), _THETA)
+    new = _limit(rule, new)
+    slope = sp.diff(new, THETA)
     # theta' may hold theta times 1 - lr weight_decay: what is small is found before rounding can hide it
-    moved = new - _THETA if slope.has(_THETA) else (slope - 1) * _THETA + new.xreplace({_THETA: sp.S.Zero})
-    return Displacement(rule, [moved, *(_limit(e) - sp.Symbol(s) for e, s in zip(updates, rule.states, strict=True))])
+    moved = new - THETA if slope.has(THETA) else (slope - 1) * THETA + new.xreplace({THETA: sp.S.Zero})
+    return Displacement(rule, [moved, *(_limit(rule, e) - s for e, s in zip(updates, rule.letters, strict=True))])

@@ -21,17 +21,20 @@ Source: Ma, Kunin, Wu, Ying, *Beyond the quadratic approximation* (2022), sectio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
+from minidyn import letters
 from minidyn.charts import Chart, repeatable, tidy
 from minidyn.errors import FlowError
 from minidyn.flows.parity import parity
+from minidyn.letters import THETA, G
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
-from minidyn.rules import _G, displacement
+from minidyn.rules import Rule, displacement
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,12 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
                 f"the {name} (by {str(chart.public(left[0]))[:80]}): the valley is not symmetric about it, and the "
                 "orbit has no closed equations in its coordinates; use the numerical flow."
             )
-    lr = sp.Symbol("lr", positive=True)
+    lr = letters.hyper("lr", system.rule.hyper["lr"]) if "lr" in system.rule.hyper else sp.S.One
     gram = (n.T * n).applyfunc(tidy)
     metric = (slope.T * slope).applyfunc(tidy)
     held: list[sp.Symbol] = []
     if linear:
-        odd_rate, even_rate = rates(system)
+        odd_rate, even_rate = _rates(system)
         equations = [tidy(e) for e in n.T * odd - 2 / odd_rate * gram * sp.Matrix(amplitudes)]
         drift = list(-(metric.inv() * slope.T * even) * even_rate / lr)
     else:
@@ -137,15 +140,21 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
         drift = [e / lr for e in [*(metric.inv() * slope.T * step), *fed]]
     still = {a: sp.S.Zero for a in amplitudes}
     threshold = sp.Matrix(count, count, lambda i, j: tidy(sp.diff(equations[i], amplitudes[j]).subs(still)))
-    public = chart.public
+    public = partial(_public, chart, system.rule)
     values = {public(k): v for k, v in chart.values.items()}
-    values |= {sp.Symbol(h, positive=True): float(v) for h, v in system.rule.hyper.items()}
+    shown = system.rule.public(chart.taken)
+    values |= {shown[letters.hyper(h, v)]: float(v) for h, v in system.rule.hyper.items()}
     solved = _solve(equations, amplitudes)
     return OrbitForm(
         [*chart.names, *held], amplitudes, n.applyfunc(public), [public(e) for e in equations],
         [public(tidy(e) if linear else e) for e in drift], threshold.applyfunc(public),
         None if solved is None else [public(e) for e in solved], values,
     )  # fmt: skip
+
+
+def _public(chart: Chart, rule: Rule, e: sp.Expr) -> sp.Expr:
+    """An expression in the user's own symbols."""
+    return chart.public(e.xreplace(rule.public(chart.taken)))
 
 
 def _stepped(system: Map, n: sp.Matrix, slope: sp.Matrix, odd: sp.Matrix, even: sp.Matrix,
@@ -163,8 +172,8 @@ def _stepped(system: Map, n: sp.Matrix, slope: sp.Matrix, odd: sp.Matrix, even: 
     held: list[sp.Symbol] = []
     fed: list[sp.Expr] = []
     for i, name in enumerate(system.loss.param_names):
-        own = {sp.Symbol(s): sp.Symbol(f"{s}_{name}", positive=True) for s in known.even}
-        at = own | {_G: _parity(odd[i] if across[i] else even[i])}
+        own = {letters.state(s): sp.Symbol(f"{s}_{name}", positive=True) for s in known.even}
+        at = own | {G: _parity(odd[i] if across[i] else even[i])}
         steps.append((known.alternating if across[i] else known.steady).xreplace(at))
         held += own.values()
         fed += [known.feeds[s][not across[i]].xreplace(at) for s in known.even]
@@ -173,14 +182,19 @@ def _stepped(system: Map, n: sp.Matrix, slope: sp.Matrix, odd: sp.Matrix, even: 
 
 def rates(system: Map) -> tuple[sp.Expr, sp.Expr]:
     """How far theta moves for a gradient that alternates in sign, and for one that stays: `lr_odd`, `lr_even`."""
-    new, states = system.rule.symbolic()
-    theta, g = sp.Symbol("theta"), sp.Symbol("g")
-    m = [sp.Symbol(s) for s in system.rule.states]
-    inputs = [g, *m]
-    jacobian = sp.Matrix([[sp.diff(e, x) for x in inputs] for e in (new - theta, *states)])
-    linear = not jacobian.has(theta, *inputs) and not any(e.has(sp.sign, sp.Abs) for e in (new, *states))
+    odd, even = (e.xreplace(system.rule.public()) for e in _rates(system))
+    return odd, even
+
+
+def _rates(system: Map) -> tuple[sp.Expr, sp.Expr]:
+    """The same in the letters of the rule."""
+    known, m = system.rule.known, system.rule.letters
+    new, *states = (e.xreplace(known) for e in system.rule.step)
+    inputs = [G, *m]
+    jacobian = sp.Matrix([[sp.diff(e, x) for x in inputs] for e in (new - THETA, *states)])
+    linear = not jacobian.has(THETA, *inputs) and not any(e.has(sp.sign, sp.Abs) for e in (new, *states))
     zero = {x: sp.S.Zero for x in inputs}
-    if not linear or system.rule.scheduled or any(e.subs(zero) != 0 for e in (new - theta, *states)):
+    if not linear or system.rule.scheduled or any(e.subs(zero) != 0 for e in (new - THETA, *states)):
         raise FlowError(
             f"{system.rule.name} is not linear in gradient and momentum (or has a schedule): its orbit has no closed "
             "equations on a chart; use GD or SGD, or the numerical flow."

@@ -17,6 +17,7 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 from sympy.integrals.rationaltools import ratint
 
+from minidyn import letters
 from minidyn.charts import Chart, tidy
 from minidyn.compiler import compiled
 from minidyn.errors import FlowError, InputError
@@ -187,7 +188,8 @@ class ClosedFormFlow(QuasistaticFlow):
     # -- formulas -----------------------------------------------------------------------------------
     @property
     def _lr(self) -> sp.Expr:
-        return sp.Symbol("lr", positive=True) if "lr" in self.map.rule.hyper else sp.S.One
+        hyper = self.map.rule.hyper
+        return letters.hyper("lr", hyper["lr"]) if "lr" in hyper else sp.S.One
 
     @property
     def coordinates(self) -> list[sp.Symbol]:
@@ -207,17 +209,26 @@ class ClosedFormFlow(QuasistaticFlow):
     @property
     def letters(self) -> dict[sp.Symbol, sp.Expr]:
         """Definitions that the formulas use, in order."""
-        return {s: self.chart.public(e) for s, e in self.form.letters.items()}
+        return {s: self._shown(e) for s, e in self.form.letters.items()}
 
     @property
     def values(self) -> dict[sp.Symbol, float]:
         """Numbers of the symbols in the formulas that are no coordinates."""
-        hyper = self.map.rule.hyper
-        numbers = {sp.Symbol(h, positive=True): float(v) for h, v in hyper.items() if not isinstance(v, sp.Expr)}
+        shown = zip(self._hyper.values(), self.map.rule.hyper.values(), strict=True)
+        numbers = {s: float(v) for s, v in shown if not isinstance(v, sp.Expr)}
         return numbers | {self.chart.public(s): v for s, v in self.form.values.items()}
 
+    @property
+    def _hyper(self) -> dict[sp.Symbol, sp.Symbol]:
+        """The rule's letters -> the symbols of the formulas."""
+        return self.map.rule.public(self.chart.taken)
+
+    def _shown(self, e: sp.Expr) -> sp.Expr:
+        """An expression in the user's own symbols."""
+        return self.chart.public(e.xreplace(self._hyper))
+
     def _public(self, m: sp.Matrix) -> sp.Matrix:
-        return m.applyfunc(lambda e: self.chart.public(tidy(e, 300) if not self.form.letters else e))
+        return m.applyfunc(lambda e: self._shown(tidy(e, 300) if not self.form.letters else e))
 
     @cached_property
     def leading_drift(self) -> sp.Matrix | None:
@@ -226,7 +237,7 @@ class ClosedFormFlow(QuasistaticFlow):
         if self.form.letters or lr == 1:
             return None
         first = (self.form.drift / lr**2).applyfunc(lambda e: tidy(tidy(e, 2000).subs(lr, 0), 2000))
-        return None if first.has(sp.nan, sp.zoo, sp.oo) else lr * first.applyfunc(self.chart.public)
+        return None if first.has(sp.nan, sp.zoo, sp.oo) else self._shown(lr) * first.applyfunc(self._shown)
 
     @cached_property
     def potential(self) -> Potential | None:
@@ -236,7 +247,7 @@ class ClosedFormFlow(QuasistaticFlow):
             return None
         s = self.coordinates
         real = dict(zip(s, self.chart.coordinates, strict=True))
-        drift = self.leading_drift.xreplace(real)
+        drift = self.leading_drift.xreplace(real | {v: k for k, v in self._hyper.items()})
         # theta'^T E^-1 theta' with E the rule's total step for one gradient, -lr for SGD
         eye, metric = sp.eye(len(s)), self.form.metric.applyfunc(lambda e: tidy(-self._lr * e))
         found: list[Potential] = []
@@ -248,7 +259,7 @@ class ClosedFormFlow(QuasistaticFlow):
             ):
                 value = integrate_gradient(-slope, x)
                 if value is not None:
-                    found.append(Potential(self.chart.public(value), G.applyfunc(self.chart.public), flat))
+                    found.append(Potential(self._shown(value), G.applyfunc(self._shown), flat))
         return min(found, key=lambda p: (p.value.has(sp.Integral), sp.count_ops(p.value)), default=None)
 
     # -- kernels --------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from minidyn.errors import FlowError
 from minidyn.flows.base import WIDEST, Flow, stay
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
+from minidyn.letters import K
 from minidyn.manifold import curvatures
 from minidyn.maps import Map
-from minidyn.rules import K
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -14,10 +14,11 @@ import sympy as sp
 
 from minidyn.charts import Chart, exact, slope, tidy
 from minidyn.errors import FlowError
+from minidyn.letters import THETA, G
 from minidyn.maps import Map
-from minidyn.rules import _Q, _THETA, AveragedRule, averaged
+from minidyn.rules import _Q, AveragedRule, averaged
 
-Q_ROOT = sp.Symbol("r", positive=True)  # sqrt(q) of one coordinate: with it the rules are rational
+Q_ROOT = sp.Symbol("r\x02", positive=True)  # sqrt(q) of one coordinate: with it the rules are rational
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def covariance(system: Map, chart: Chart) -> tuple[sp.Matrix, sp.Matrix | None, 
     bound, noise, size = system.bound, system.bound.noise, len(chart.params)
     if noise.sampling == "reshuffle":
         raise FlowError("random reshuffling has no covariance per step; use Minibatch(batch) for the flow.")
-    taken = {*map(str, chart.params), *map(str, chart.coordinates), *map(str, chart.constants), *system.rule.hyper}
+    taken = {*map(str, chart.params), *map(str, chart.coordinates), *map(str, chart.constants)}
+    taken |= {str(s) for s in system.rule.public(chart.taken).values()}
     values: dict[sp.Symbol, float] = dict(chart.values)
     total, factor = sp.zeros(size, size), None
     if noise.sigma is not None:
@@ -135,12 +137,11 @@ class Jets:
 
 def jets(system: Map, accumulators: str) -> Jets:
     """Slopes and curvatures of the averaged rule; frozen accumulators neither move nor answer."""
-    rule: AveragedRule = averaged(system.rule, accumulators)
-    g = sp.Symbol("g")
-    states = [sp.Symbol(s) for s in rule.rule.states]
-    fixed = _fixed_states(rule, states, g)
-    at = {**dict(zip(states, fixed, strict=True)), g: sp.S.Zero, _Q: Q_ROOT**2}
-    inputs = [_THETA, g, _Q, *states]
+    rule: AveragedRule = averaged(system.rule, accumulators).known()
+    states = rule.rule.letters
+    fixed = _fixed_states(rule, states)
+    at = {**dict(zip(states, fixed, strict=True)), G: sp.S.Zero, _Q: Q_ROOT**2}
+    inputs = [THETA, G, _Q, *states]
 
     def here(e: sp.Expr) -> sp.Expr:
         return tidy(sp.simplify(sp.sympify(e).subs(at, simultaneous=True)))
@@ -163,14 +164,14 @@ def jets(system: Map, accumulators: str) -> Jets:
     curves[0][0][0] = sp.S.Zero
     gain = [sp.S.Zero if a and frozen[a - 1] else here(e) for a, e in enumerate(rule.gain)]
     sign_gain = [here(e) for e in rule.sign_gain] if rule.sign_gain else None
-    return Jets(slopes, curves, gain, sign_gain, here(rule.outputs[0] - _THETA), fixed, rule.rule.states)
+    return Jets(slopes, curves, gain, sign_gain, here(rule.outputs[0] - THETA), fixed, rule.rule.states)
 
 
-def _fixed_states(rule: AveragedRule, states: list[sp.Symbol], g: sp.Symbol) -> list[sp.Expr]:
+def _fixed_states(rule: AveragedRule, states: list[sp.Symbol]) -> list[sp.Expr]:
     """The states that the averaged rule leaves in place where the gradient vanishes, in `theta` and `r`."""
     if not states:
         return []
-    rests = [(e.subs(g, 0) - s).subs(_Q, Q_ROOT**2) for e, s in zip(rule.outputs[1:], states, strict=True)]
+    rests = [(e.subs(G, 0) - s).subs(_Q, Q_ROOT**2) for e, s in zip(rule.outputs[1:], states, strict=True)]
     try:
         found = sp.solve(rests, states, dict=True)
     except NotImplementedError:

@@ -338,8 +338,8 @@ class ModifiedFlow(Flow):
         ])  # fmt: skip
 
     def _text(self) -> list[str]:
-        names = ["theta", *self.map.rule.states]
-        step = [f"  {n}' - {n} = {e}" for n, e in zip(names, self.moved.moved, strict=True)]
+        names, moved = self.map.rule.called, map(self.map.rule.show, self.moved.moved)
+        step = [f"  {n}' - {n} = {e}" for n, e in zip(names, moved, strict=True)]
         if self.order == 1:
             lines = ["dw/dt = a1 = G(S0, w),  S0 = U(S0, w)"]
         elif self.order == 2:

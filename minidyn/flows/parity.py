@@ -17,8 +17,10 @@ from itertools import product
 
 import sympy as sp
 
+from minidyn import letters
 from minidyn.errors import FlowError
-from minidyn.rules import _G, _THETA, Displacement, Rule, displacement
+from minidyn.letters import THETA, G
+from minidyn.rules import Displacement, Rule, displacement
 
 
 @dataclass(frozen=True)
@@ -41,21 +43,21 @@ def parity(rule: Rule) -> Parity:
     Raises FlowError for a rule that is not odd in the gradient, that has kinks, decay or a schedule.
 
     >>> import minidyn as md
-    >>> adam = parity(md.Adam(0.1))
-    >>> adam.even, adam.steady
+    >>> rule = md.Adam(0.1)
+    >>> parity(rule).even, rule.show(parity(rule).steady)
     (('v',), -g*lr/(eps + sqrt(beta2*v - g**2*(beta2 - 1))))
     """
     moved = displacement(rule)
-    if not moved.smooth or rule.scheduled or any(e.has(_THETA) for e in moved.moved):
+    if not moved.smooth or rule.scheduled or any(e.has(THETA) for e in moved.moved):
         raise FlowError(
             f"{rule.name} is not odd and smooth in the gradient alone (signs, decay, a schedule): its orbit has no "
             "equations on a chart; use the numerical flow."
         )
     odd = _odd_states(rule, moved)
-    step, *changes = moved.moved
+    step, *changes = (e.xreplace(rule.known) for e in moved.moved)
     even = tuple(s for s in rule.states if s not in odd)
     flips, rests = (_solve(rule, odd, changes, weight) for weight in (2, 0))
-    feeds = {s: tuple(sp.collect(sp.expand(e.xreplace(at)), _G) for at in (flips, rests))
+    feeds = {s: tuple(sp.collect(sp.expand(e.xreplace(at)), G) for at in (flips, rests))
              for s, e in zip(rule.states, changes, strict=True) if s in even}  # fmt: skip
     return Parity(even, sp.simplify(step.xreplace(flips)), sp.simplify(step.xreplace(rests)), feeds)
 
@@ -63,7 +65,7 @@ def parity(rule: Rule) -> Parity:
 def _odd_states(rule: Rule, moved: Displacement) -> tuple[str, ...]:
     """The states that change sign with the gradient."""
     for signs in product((1, -1), repeat=len(rule.states)):
-        mirror = {_G: -_G} | {sp.Symbol(s): sign * sp.Symbol(s) for s, sign in zip(rule.states, signs, strict=True)}
+        mirror = {G: -G} | {s: sign * s for s, sign in zip(rule.letters, signs, strict=True)}
         mirrored = [e.subs(mirror, simultaneous=True) for e in moved.moved]
         if all(sp.simplify(m - sign * e) == 0 for m, e, sign in zip(mirrored, moved.moved, (-1, *signs), strict=True)):
             return tuple(s for s, sign in zip(rule.states, signs, strict=True) if sign < 0)
@@ -75,8 +77,8 @@ def _odd_states(rule: Rule, moved: Displacement) -> tuple[str, ...]:
 
 def _solve(rule: Rule, odd: tuple[str, ...], changes: list[sp.Expr], weight: int) -> dict[sp.Symbol, sp.Expr]:
     """The odd states whose change in a step is `-weight` times themselves."""
-    symbols = [sp.Symbol(s) for s in odd]
-    equations = [e + weight * sp.Symbol(s) for s, e in zip(rule.states, changes, strict=True) if s in odd]
+    symbols = [letters.state(s) for s in odd]
+    equations = [e + weight * letters.state(s) for s, e in zip(rule.states, changes, strict=True) if s in odd]
     found = sp.solve(equations, symbols, dict=True) if symbols else [{}]
     if len(found) != 1 or set(found[0]) != set(symbols):
         raise FlowError(f"the momenta of {rule.name} on its orbit could not be solved for: use the numerical flow.")

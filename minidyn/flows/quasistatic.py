@@ -29,6 +29,7 @@ from minidyn.kernels.linalg import identity_minus, multiply, multiply_transposed
 from minidyn.linearization import NEEDS, AveragedMap, flags, second_derivative
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
+from minidyn.rules import _Q
 
 if TYPE_CHECKING:
     from minidyn.flows.closed import ClosedFormFlow
@@ -262,9 +263,8 @@ class QuasistaticFlow(Flow):
         Quasistatic flow of Adam(...
         """
         rule = self.averaged.rule
-        names = ["theta", *self.map.rule.states]
-        q = sp.Symbol("_q", positive=True)
-        shown = [e.subs(q, sp.Symbol("q", positive=True)) for e in rule.outputs]
+        names = self.map.rule.called
+        shown = [self.map.rule.show(e.xreplace({_Q: sp.Symbol("q", positive=True)})) for e in rule.outputs]
         if latex:
             bars = [rf"\bar{{{sp.latex(sp.Symbol(n))}}}'" for n in names]
             updates = [rf"${bar} = {sp.latex(e)}$" for bar, e in zip(bars, shown, strict=True)]

@@ -22,8 +22,8 @@ from minidyn.charts import Chart, repeatable, tidy
 from minidyn.errors import FlowError, ManifoldError
 from minidyn.flows.algebra import Form, Letters, Row, add, expand, invert, lyapunov, scaled
 from minidyn.flows.ingredients import Q_ROOT, Ingredients, Jets, ingredients, jets
+from minidyn.letters import THETA
 from minidyn.maps import Map
-from minidyn.rules import _THETA
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Reduction:
         roots = [sp.sqrt(q) if not q.free_symbols & set(s) else sp.Symbol(f"r_{i + 1}", positive=True)
                  for i, q in enumerate(self.ing.q)]  # fmt: skip
         self.roots = {r: sp.sqrt(q) for r, q in zip(roots, self.ing.q, strict=True) if r.is_Symbol and r != sp.sqrt(q)}
-        self.at = [{Q_ROOT: r, _THETA: t} for r, t in zip(roots, place, strict=True)]
+        self.at = [{Q_ROOT: r, THETA: t} for r, t in zip(roots, place, strict=True)]
         self.theta = L.matrix(self.slope, "t")
 
     @property
@@ -97,8 +97,8 @@ class Reduction:
     def _sort_states(self) -> None:
         """States that lead (they move theta) and states that answer (accumulators, moved by theta through q)."""
         J, n = self.jets.slopes, self.states
-        moved = [sp.diff(f, Q_ROOT) != 0 or sp.diff(f, _THETA) != 0 for f in self.jets.fixed]
-        varies = any(e != 0 for e in self.ing.dq) or any(f.has(_THETA) for f in self.jets.fixed)
+        moved = [sp.diff(f, Q_ROOT) != 0 or sp.diff(f, THETA) != 0 for f in self.jets.fixed]
+        varies = any(e != 0 for e in self.ing.dq) or any(f.has(THETA) for f in self.jets.fixed)
         self.leads = [b for b in range(n) if not (moved[b] and varies) and any(e != 0 for e in J[1 + b])]
         self.answers = [b for b in range(n) if b not in self.leads and any(e != 0 for e in J[1 + b])]
         outputs = [0, *(1 + b for b in self.leads)]
@@ -194,7 +194,7 @@ class Reduction:
         if b not in self.answers:
             return {}
         fixed = self.jets.fixed[b]
-        by_root, by_theta = self.raw(sp.diff(fixed, Q_ROOT) / (2 * Q_ROOT), i), self.raw(sp.diff(fixed, _THETA), i)
+        by_root, by_theta = self.raw(sp.diff(fixed, Q_ROOT) / (2 * Q_ROOT), i), self.raw(sp.diff(fixed, THETA), i)
         out = {j: self.letters(by_root * self.ing.dq[i, j]) for j in range(self.size) if self.ing.dq[i, j] != 0}
         if by_theta != 0:
             out[i] = self.letters(out.get(i, sp.S.Zero) + by_theta)

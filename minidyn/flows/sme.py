@@ -31,6 +31,7 @@ from minidyn.flows.steps import add_steps, rest
 from minidyn.flows.written import add_written, can_be_written
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import cholesky_semidefinite, inner, jit
+from minidyn.letters import G
 from minidyn.maps import Map
 from minidyn.rules import displacement
 
@@ -223,7 +224,7 @@ class StochasticModifiedFlow(Flow):
     @cached_property
     def squares(self) -> bool:
         """Whether a step feels the square of the noise, as an accumulator does."""
-        return any(sp.diff(e, sp.Symbol("g"), 2) != 0 for e in self.moved.moved)
+        return any(sp.diff(e, G, 2) != 0 for e in self.moved.moved)
 
     @property
     def couples(self) -> bool:
@@ -317,7 +318,7 @@ class StochasticModifiedFlow(Flow):
         hyper = self.map.rule.hyper
         small = [f"lr = {hyper.get('lr', 1)}"]
         small += [f"1 - {h} = {sp.sympify(1 - v).evalf(3)}" for h, v in hyper.items() if h.startswith(("beta", "mom"))]
-        names = ["theta", *self.map.rule.states]
+        names = self.map.rule.called
         assumed = ["smooth loss and noise"] + ["bias corrections over"] * self.map.rule.uses_step
         if self.squares:
             assumed.append("fourth moments of the noise as those of a Gaussian")
@@ -333,7 +334,8 @@ class StochasticModifiedFlow(Flow):
 
     def _text(self, names: list[str]) -> list[str]:
         drift = "M" if self.order == 1 else "(M - M' M/2)"
-        steps = [f"  {n}' - {n} = {e}" for n, e in zip(names, self.moved.moved, strict=True)]
+        moved = map(self.map.rule.show, self.moved.moved)
+        steps = [f"  {n}' - {n} = {e}" for n, e in zip(names, moved, strict=True)]
         return [
             "one step f, per coordinate:", *steps,
             f"dz = {drift} dk + C^1/2 dW,  M = f + q f_gg/2,  q = diag Sigma",

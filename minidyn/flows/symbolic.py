@@ -17,8 +17,8 @@ from minidyn.flows.base import Flow, stay
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Source, store
 from minidyn.kernels.linalg import solve
+from minidyn.letters import K
 from minidyn.maps import Map
-from minidyn.rules import K
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

@@ -14,6 +14,7 @@ import sympy as sp
 from minidyn.derivatives import reverse
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Source, store
+from minidyn.letters import THETA, G
 from minidyn.maps import Map
 from minidyn.rules import Displacement
 
@@ -46,8 +47,8 @@ def add_written(src: Source, system: Map, moved: Displacement, order: int, squar
         slope = gradient.get(i, g.const(0.0))
         convert = moved.rule.converter(g, g.load("w", i), slope, states, g.load("k"))
         for a, step in enumerate(moved.moved):
-            gain = sp.diff(step, "g")
-            answer, curve = convert(gain), convert(sp.diff(gain, "g"))
+            gain = sp.diff(step, G)
+            answer, curve = convert(gain), convert(sp.diff(gain, G))
             row = a * size + i
             mean[row] = convert(step) + 0.5 * (variance * curve)
             factor |= {(row, z.data[1]): answer * sigma for sigma, z in terms}
@@ -78,7 +79,7 @@ def _along(node: Node, direction: dict[int, Node]) -> Node:
 
 def _status(moved: Displacement, drift: dict[int, Node], places: list[tuple[int, int]]) -> list[str]:
     """Code 6 where a step that is no polynomial is not finite; elsewhere a state that diverges says enough."""
-    rest = {sp.Symbol("theta"), sp.Symbol("g"), *(sp.Symbol(s) for s in moved.rule.states)}
+    rest = {THETA, G, *moved.rule.letters}
     if all(e.is_polynomial(*rest & e.free_symbols) for e in moved.moved):
         return ["return 0"]
     terms = [f"b[{row}] * 0.0" for row in drift] + [f"f[{row}, {column}] * 0.0" for row, column in places]

@@ -16,8 +16,10 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 
+from minidyn import letters
 from minidyn.errors import FlowError, InputError
-from minidyn.rules import _G, _Q, _THETA, AveragedRule, K, Rule, averaged
+from minidyn.letters import THETA, G, K
+from minidyn.rules import _Q, AveragedRule, Rule, averaged
 
 if TYPE_CHECKING:
     from minidyn.maps import Map
@@ -105,15 +107,15 @@ def _functions(rule: AveragedRule) -> Any:
     """numpy functions of (theta, g, q, states, hyperparameters, k): updates with slopes, and all first slopes."""
     key = (tuple(rule.outputs), rule.rule.states, tuple(rule.rule.hyper))
     if key not in _known:
-        names = [sp.Symbol(s) for s in rule.rule.states]
-        args = [_THETA, _G, _Q, names, [sp.Symbol(h, positive=True) for h in rule.rule.hyper], K]
+        names = rule.rule.letters
+        args = [THETA, G, _Q, names, [letters.hyper(h) for h in rule.rule.hyper], K]
         smooth = rule.outputs
-        symbols = {_THETA, _G, _Q, K, *names, *args[4]}
+        symbols = {THETA, G, _Q, K, *names, *args[4]}
         foreign = set().union(*(e.free_symbols for e in smooth)) - symbols
         if foreign:
             raise FlowError(f"the averaged {rule.rule.name} needs more than the noise of one step; no linearization.")
         inner = [smooth[1:], [[sp.diff(e, s) for s in names] for e in smooth[1:]]]
-        slopes = [[sp.diff(e, s) for s in (_THETA, _G, *names)] for e in smooth]
+        slopes = [[sp.diff(e, s) for s in (THETA, G, *names)] for e in smooth]
         made = (sp.lambdify(args, e, modules=["scipy", "numpy"]) for e in (inner, slopes))
         _known[key] = tuple(_vectorized(f) for f in made)
     return _known[key]

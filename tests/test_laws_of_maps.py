@@ -17,7 +17,8 @@ some = settings(max_examples=8, deadline=None, derandomize=True)
 few = settings(max_examples=5, deadline=None, derandomize=True)
 SHAPES = (
     lambda t: t**2 / 2, lambda t: sp.log(sp.cosh(t)), lambda t: 1 - sp.cos(t), lambda t: sp.sqrt(1 + t**2),
-    lambda t: t**4 / 12 + t**2 / 4, lambda t: sp.log(1 + t**2), lambda t: 1 - sp.exp(-(t**2) / 2), lambda t: sp.atan(t) ** 2,
+    lambda t: t**4 / 12 + t**2 / 4, lambda t: sp.log(1 + t**2), lambda t: 1 - sp.exp(-(t**2) / 2),
+    lambda t: sp.atan(t) ** 2,
 )  # fmt: skip
 
 
@@ -43,9 +44,9 @@ def expression(rng: np.random.Generator, w: list[sp.Symbol]) -> sp.Expr:
 def rule(rng: np.random.Generator, lr: float = 2.0**-5) -> md.Rule:
     """One of the built-in rules, whose numbers are not special."""
     return (
-        md.GD(lr), md.SGD(lr, momentum=0.6), md.SGD(lr, momentum=0.7, nesterov=True), md.RMSProp(lr, beta2=0.9, eps=0.1),
-        md.Adam(lr, beta1=0.8, beta2=0.9, eps=0.1), md.AdamW(lr, beta1=0.7, beta2=0.95, eps=0.1, weight_decay=0.1),
-        md.Lion(lr), md.SignGD(lr),
+        md.GD(lr), md.SGD(lr, momentum=0.6), md.SGD(lr, momentum=0.7, nesterov=True),
+        md.RMSProp(lr, beta2=0.9, eps=0.1), md.Adam(lr, beta1=0.8, beta2=0.9, eps=0.1),
+        md.AdamW(lr, beta1=0.7, beta2=0.95, eps=0.1, weight_decay=0.1), md.Lion(lr), md.SignGD(lr),
     )[int(rng.integers(8))]  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_shifted_parameters_shift_the_path(seed):
 @given(SEEDS)
 def test_a_larger_loss_with_a_smaller_rate_is_the_same_descent(seed):
     """Four times the loss at a quarter of the rate: GD with and without momentum makes the same path."""
-    rng, w, expr, w0 = case(seed)
+    _, w, expr, w0 = case(seed)
     momentum = (0.0, 0.5)[seed % 2]
     run = md.simulate(md.Map(md.Loss(expr, w), md.SGD(2.0**-4, momentum)), w0, 30).w
     other = md.simulate(md.Map(md.Loss(4 * expr, w), md.SGD(2.0**-6, momentum)), w0, 30).w
@@ -149,7 +150,7 @@ def test_a_larger_loss_with_a_smaller_rate_is_the_same_descent(seed):
 def test_signs_and_normalized_rules_do_not_see_the_loss_s_unit(seed):
     """Adam and RMSProp without eps, and sign GD, on eight times the loss: the same path, bit for bit where the
     gradients are."""
-    rng, w, expr, w0 = case(seed)
+    _, w, expr, w0 = case(seed)
     made = (md.Adam(0.02, eps=0.0), md.RMSProp(0.02, eps=0.0), md.SignGD(0.02))[seed % 3]
     run = md.simulate(md.Map(md.Loss(expr, w), made), w0, 20).w
     other = md.simulate(md.Map(md.Loss(8 * expr, w), made), w0, 20).w

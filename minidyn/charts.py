@@ -13,6 +13,7 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 from sympy.core.random import rng
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError, ManifoldError
 from minidyn.loss import Loss
 
@@ -32,7 +33,7 @@ def repeatable() -> Iterator[None]:
         rng.setstate(before)
 
 
-class Chart:
+class Chart(ByValue):
     """Coordinates `s` of the minima, `theta = theta(s)`: that they lie there is proved or checked numerically.
 
     Parameters

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import observables
+from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows import QuasistaticFlow
 from minidyn.flows.base import Flow
@@ -29,8 +30,8 @@ _FEW = 6  # up to this many parameters each is compared; beyond, observables are
 _NEAR_ZERO = 1e-14
 
 
-@dataclass(frozen=True)
-class ErrorRow:
+@dataclass(frozen=True, eq=False)
+class ErrorRow(ByValue):
     """One quantity at one step: ensemble mean and spread of map and flow, and their difference.
 
     `standard_error` is that of `difference` = flow mean - map mean; it is paired where map and flow
@@ -70,8 +71,8 @@ class ErrorRow:
         return self.difference - half, self.difference + half
 
 
-@dataclass
-class Comparison:
+@dataclass(eq=False)
+class Comparison(ByValue):
     """What `compare` returns.
 
     runs : label -> `Run`; the map's comes first.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.flows import CentralFlow, RodFlow, SubquadraticFlow
 from minidyn.flows.base import Flow
@@ -21,8 +22,8 @@ from minidyn.simulate.engines import whole
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class EdgeRun:
+@dataclass(frozen=True, eq=False)
+class EdgeRun(ByValue):
     """What `edge` returns; arrays of shape (T,), one number per save, NaN after an end.
 
     steps : step numbers.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.kernels.random import seed_key
 from minidyn.manifold import Manifold
@@ -20,8 +21,8 @@ _GROUPS = 50  # of paths, for standard errors
 _FOLLOWED = 2000  # paths whose end is followed to a minimum
 
 
-@dataclass(frozen=True)
-class Escape:
+@dataclass(frozen=True, eq=False)
+class Escape(ByValue):
     """What `escape` returns.
 
     predicted : growth of second moments per step, the spectral radius of the second-moment operator.

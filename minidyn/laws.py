@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.byvalue import ByValue
+
 Floats = NDArray[np.float64]
 DISTANCES = ("Wasserstein-1", "KS", "energy")
 _LEVEL = 0.05
@@ -25,8 +27,8 @@ _AT_ONCE = 2_000_000  # numbers in one batch of resamples
 _CLOSE = 65_536  # numbers that are worked on at once: they stay in the processor's own memory
 
 
-@dataclass(frozen=True)
-class LawRow:
+@dataclass(frozen=True, eq=False)
+class LawRow(ByValue):
     """The distance between the laws of one quantity under map and flow at one step.
 
     value : the distance of the samples, which is positive even for equal laws.  standard_error : its bootstrap error.

@@ -12,6 +12,7 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn import modelfile, noise, rules
+from minidyn.byvalue import ByValue
 from minidyn.compare import Comparison, compare
 from minidyn.errors import InputError, ManifoldError, ModelFileError
 from minidyn.flows import (
@@ -37,8 +38,8 @@ FLOWS: Mapping[str, type[Flow]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, eq=False)
+class Model(ByValue):
     """A named loss with the experiment it is known for.
 
     loss, map, manifold, flows() : built from the model file (`spec`, whose text is `text`).

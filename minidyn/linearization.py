@@ -16,6 +16,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.derivatives import reverse
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, pointer, store
@@ -32,7 +33,7 @@ _SILENT, _INFINITE = 1e-200, 1e60  # a variance that stands for none, and slopes
 NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "jets")
 
 
-class AveragedMap:
+class AveragedMap(ByValue):
     """A map averaged over its noise, near the fixed points that it has on the minima manifold."""
 
     def __init__(self, system: Map, accumulators: str = "full"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.charts import Chart
 from minidyn.errors import InputError, ManifoldError
 from minidyn.kernels import pointer
@@ -33,7 +34,7 @@ def curvatures(loss: Loss, w: ArrayLike) -> Floats:
     return np.asarray(values)
 
 
-class Manifold:
+class Manifold(ByValue):
     """The minima of a loss near a point: `grad L = 0`, the Hessian positive semidefinite of constant rank.
 
     `gap` decides rank: eigenvalues of the Hessian below `gap` times the largest belong to the tangent

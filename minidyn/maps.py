@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import rules
+from minidyn.byvalue import ByValue
 from minidyn.compiler import Function
 from minidyn.errors import FlowError, InputError
 from minidyn.kernels import Source
@@ -25,7 +26,7 @@ Floats = NDArray[np.float64]
 _FEW = 4  # fewer paths run one by one: lanes side by side would wait for each other's divisions
 
 
-class Map:
+class Map(ByValue):
     """The discrete system `z' = F(z; g + noise)`: an update rule on a loss, with gradient noise.
 
     >>> import sympy as sp, minidyn as md

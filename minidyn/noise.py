@@ -18,6 +18,7 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn import derivatives
+from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError
 from minidyn.graph import SAMPLE, Graph, Index, Node
 from minidyn.kernels import Source, apart, coordinate, store
@@ -26,8 +27,8 @@ from minidyn.loss import Loss, mean
 _FEW = 12  # up to this many samples are picked without a permutation in memory
 
 
-@dataclass(frozen=True)
-class Noise:
+@dataclass(frozen=True, eq=False)
+class Noise(ByValue):
     """A model of gradient noise; made by `GaussianNoise`, `Minibatch`, `Reshuffle`, `LabelNoise` and `+`.
 
     sigma : number, vector (D,), matrix (D, r), or sympy expressions in the parameters; None without.
@@ -150,7 +151,7 @@ def _batch(batch: int) -> int:
     return int(batch)
 
 
-class BoundNoise:
+class BoundNoise(ByValue):
     """A noise model on a loss: the numbers it draws, the gradient the map sees, the covariance.
 
     Row `r` of the draws `z` belongs to Gaussian component `r`, then to the labels of the batch.

@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.flows.twostep import TwoStep
 from minidyn.kernels.random import seed_key
@@ -36,8 +37,8 @@ _PARTING = 3.0  # a neighbour that parts by less than e^3 over the tail does so 
 _NUMBERS = {2: "two", 3: "three", 4: "four", 6: "six", 8: "eight"}
 
 
-@dataclass(frozen=True)
-class Regime:
+@dataclass(frozen=True, eq=False)
+class Regime(ByValue):
     """What `regime` returns: how the last steps of a run repeat.
 
     period : of the steps; 0 at rest, fading or diverged, 1 for a smooth drift, -1 where there is none up to 32, -2

@@ -18,13 +18,14 @@ import numpy as np
 import sympy as sp
 
 from minidyn import letters
+from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError
 from minidyn.graph import Converter, Graph, Node
 from minidyn.letters import THETA, G, K
 
 
-@dataclass(frozen=True)
-class Rule:
+@dataclass(frozen=True, eq=False)
+class Rule(ByValue):
     """An update rule with numbers for its hyperparameters; make one by calling `SGD(...)`, `Adam(...)`,
     or what `@md.rule` returns.
 
@@ -45,9 +46,6 @@ class Rule:
     arguments: tuple[str, str] = ("theta", "g")
     doc: str = field(default="", compare=False)
     builtin: bool = field(default=False, compare=False)
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.states, tuple(self.hyper.items()), self.step))
 
     @property
     def letters(self) -> list[sp.Symbol]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.compare import Comparison, ErrorRow, align, compare
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
@@ -33,8 +34,8 @@ _ORDERS = (-4.0, 12.0)
 _EXACT = 1e-12  # a standard error below this part of the difference is none
 
 
-@dataclass(frozen=True)
-class ScalingRow:
+@dataclass(frozen=True, eq=False)
+class ScalingRow(ByValue):
     """The difference of means flow - map of one quantity at one learning rate, at the end of the run."""
 
     quantity: str
@@ -50,8 +51,8 @@ class ScalingRow:
     variance_ratio: float
 
 
-@dataclass(frozen=True)
-class OrderFit:
+@dataclass(frozen=True, eq=False)
+class OrderFit(ByValue):
     """The order p of `|difference| = constant lr^p`, with the ends of its confidence interval (level 95 %).
 
     chi2 : per degree of freedom; well above 1 where the differences are no pure power of lr (NaN without noise).
@@ -68,8 +69,8 @@ class OrderFit:
     resolved: bool
 
 
-@dataclass
-class ScalingStudy:
+@dataclass(eq=False)
+class ScalingStudy(ByValue):
     """What `scaling_study` returns.
 
     rows : one per quantity, flow and learning rate.  fits : one per quantity and flow.  meta : how it was made.

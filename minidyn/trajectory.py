@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.byvalue import ByValue
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -62,8 +64,8 @@ _LABELS = {
 }
 
 
-@dataclass
-class Run:
+@dataclass(eq=False)
+class Run(ByValue):
     """What `simulate` returns.
 
     steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError, SolverError
 from minidyn.flatness.smoothness import Smoothness, first_layer, smoothness
 from minidyn.loss import Loss
@@ -20,8 +21,8 @@ _DEFLATED = 8  # leading eigenvectors taken out of the probes
 _EXACT = 300  # up to so many parameters the Hessian is written out
 
 
-@dataclass(frozen=True)
-class Flatness:
+@dataclass(frozen=True, eq=False)
+class Flatness(ByValue):
     """What `flatness` returns; a standard error is 0 where the value is exact.
 
     sharpness : largest eigenvalue of the Hessian H.  trace, frobenius : `tr H`, `|H|_F`, each with its standard error.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.loss import Block, Loss
 
@@ -15,8 +16,8 @@ Floats = NDArray[np.float64]
 _ROWS = 8  # samples that a candidate is tried on
 
 
-@dataclass(frozen=True)
-class FirstLayer:
+@dataclass(frozen=True, eq=False)
+class FirstLayer(ByValue):
     """Where the input x (d,) meets the parameters: through `W x`, W (m, d), and nowhere else."""
 
     loss: Loss
@@ -38,8 +39,8 @@ class FirstLayer:
         return self.loss.data[self.input].reshape(-1, self.shape[1])
 
 
-@dataclass(frozen=True)
-class Smoothness:
+@dataclass(frozen=True, eq=False)
+class Smoothness(ByValue):
     """Both sides of the bound at points w (...,): per sample (..., n) and on average (...,).
 
     input_gradient : `|grad_x f(x_i)|`.  bound : `|W|_2 |grad_W f(x_i)| / |x_i|`.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.compiler import compiled
 from minidyn.errors import FlowError, InputError
 from minidyn.kernels import Source, pointer
@@ -31,7 +32,7 @@ def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
     return 4
 
 
-class Flow:
+class Flow(ByValue):
     """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
 
     A subclass names the kernels that it needs (`needs`) and gives two compiled functions of them:

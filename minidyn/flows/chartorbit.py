@@ -28,6 +28,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn import letters
+from minidyn.byvalue import ByValue
 from minidyn.charts import Chart, repeatable, tidy
 from minidyn.errors import FlowError
 from minidyn.flows.parity import parity
@@ -37,8 +38,8 @@ from minidyn.maps import Map
 from minidyn.rules import Rule, displacement
 
 
-@dataclass(frozen=True)
-class OrbitForm:
+@dataclass(frozen=True, eq=False)
+class OrbitForm(ByValue):
     """The equations of a period-two orbit on a chart; symbols are the chart's coordinates, `amplitudes` and `lr`, ...
 
     amplitudes : one symbol for each direction across the chart.  directions : (D, r), `delta = directions amplitudes`.

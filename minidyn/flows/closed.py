@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from sympy.integrals.rationaltools import ratint
 
 from minidyn import letters
+from minidyn.byvalue import ByValue
 from minidyn.charts import Chart, tidy
 from minidyn.compiler import compiled
 from minidyn.errors import FlowError, InputError
@@ -123,8 +124,8 @@ def _put(fns, w, hp, c, d, nz, fp):
     return 0
 
 
-@dataclass(frozen=True)
-class Potential:
+@dataclass(frozen=True, eq=False)
+class Potential(ByValue):
     """`drift = -G^-1 grad U` in the chart: `value` is U, `metric` is G (the identity where `flat`)."""
 
     value: sp.Expr

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.flows.twostep import TwoStep
 from minidyn.maps import Map
 from minidyn.solvers.piecewise import FieldFailed
@@ -26,8 +27,8 @@ NO_ORBIT, PERIOD_FOUR, CHAOTIC = (int(s) for s in (Status.NO_ORBIT, Status.PERIO
 _TINY, _SMALL, _BARELY = 1e-7, 0.02, 1e-8
 
 
-@dataclass(frozen=True)
-class Growth:
+@dataclass(frozen=True, eq=False)
+class Growth(ByValue):
     """How the loss grows across the valley at the edge, as the oscillation feels it.
 
     eigenvalue : the most negative eigenvalue of `dF/dz`; below -1 the oscillation grows.
@@ -51,8 +52,8 @@ class Growth:
         return "subquadratic" if self.coefficient > 0 else "superquadratic"
 
 
-@dataclass(frozen=True)
-class Orbit:
+@dataclass(frozen=True, eq=False)
+class Orbit(ByValue):
     """A period-two orbit: its centre `c*`, half-difference `d`, and the multipliers of two steps around it.
 
     They are those of the fast directions, the slow ones held; the orbit is stable while all lie inside the unit circle.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.derivatives import reverse
 from minidyn.errors import FlowError
 from minidyn.graph import Graph, Index, Node
@@ -75,7 +76,7 @@ def _slopes(node: Node, size: int, here: frozenset[Index]) -> dict[int, Node]:
     return found
 
 
-class TwoStep:
+class TwoStep(ByValue):
     """A map without its noise: `F(z)`, its Jacobian, its even and odd parts, its edge of stability.
 
     Points are whole states `z` (components,); `k` is the number of the step.

@@ -13,6 +13,7 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn import derivatives
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
@@ -25,7 +26,7 @@ Floats = NDArray[np.float64]
 _ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
 
 
-class Loss:
+class Loss(ByValue):
     """`L(w)`, or the mean over samples `L(w) = (1/n) sum_i l(w; x_i)` where `data` is given.
 
     Parameters

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.maps import Map
 from minidyn.noise import Minibatch
@@ -16,8 +17,8 @@ from minidyn.noise import Minibatch
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class StabilityDiagram:
+@dataclass(frozen=True, eq=False)
+class StabilityDiagram(ByValue):
     """Minima in the plane of sharpness and non-uniformity.
 
     minima : (N, D).  sharpness, nonuniformity : (N,), in the rule's metric.

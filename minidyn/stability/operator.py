@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import SolverError
 
 Floats = NDArray[np.float64]
@@ -32,8 +33,8 @@ _RESTARTS = 40
 _PAIRS = 100_000  # solved at a time
 
 
-@dataclass(frozen=True)
-class Curvatures:
+@dataclass(frozen=True, eq=False)
+class Curvatures(ByValue):
     """What multiplies the noise, in the modes: sample Hessians, model Hessians, slopes of a Gaussian sigma.
 
     ranks : (n, r), `H_i = h_i h_i^T` where every sample fits; otherwise `samples` (n, r, r).
@@ -68,8 +69,8 @@ def _sandwich(matrices: Floats, W: Floats) -> Floats:
     return np.einsum("iab,icb->ac", matrices @ W, matrices, optimize=True)
 
 
-@dataclass(frozen=True)
-class Modes:
+@dataclass(frozen=True, eq=False)
+class Modes(ByValue):
     """A linearized map in the modes of its Hessian: blocks (p, p), answers b (p,) and the noise that drives it.
 
     kappa : weight of minibatch noise.  label : variance of a label over the batch.

@@ -8,14 +8,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.stability.setup import Minimum
 from minidyn.stability.slopes import threshold_formula
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Condition:
+@dataclass(frozen=True, eq=False)
+class Condition(ByValue):
     """A published condition: `value <= bound` and what follows if it holds, and if it fails."""
 
     kind: str  # "sufficient" | "necessary"
@@ -35,8 +36,8 @@ class Condition:
         return self.if_true if self.holds else self.if_false
 
 
-@dataclass(frozen=True)
-class Stability:
+@dataclass(frozen=True, eq=False)
+class Stability(ByValue):
     """The linear stability of a minimum under a map.
 
     stable : the exact mean-square verdict.

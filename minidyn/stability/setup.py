@@ -9,6 +9,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.loss import Loss
 from minidyn.maps import Map
@@ -19,8 +20,8 @@ Floats = NDArray[np.float64]
 _ROOM = 40_000_000  # numbers that the sample Hessians of a loss without interpolation may take
 
 
-@dataclass(frozen=True)
-class Minimum:
+@dataclass(frozen=True, eq=False)
+class Minimum(ByValue):
     """A map at a minimum w (D,), seen in the modes of `P^(1/2) H P^(1/2)`, `P` the rule's preconditioner.
 
     basis : (D, r), the modes.  scale : (D,), the root of P.  states : the rule's states held at the minimum.

@@ -14,6 +14,8 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
+from minidyn.compiler.settings import setting
+
 
 @cache
 def _ready() -> Any:
@@ -39,9 +41,9 @@ _LIBRARY = (
 
 @cache
 def machine() -> str:
-    """The processor and the compiler that machine code belongs to."""
-    features = llvm.get_host_cpu_features().flatten()
-    return f"{llvmlite.__version__} {llvm.llvm_version_info} {llvm.get_host_cpu_name()} {features} {sys.platform}"
+    """The processor, the number of lanes and the compiler that machine code belongs to."""
+    processor = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {lane_count()}"
+    return f"{llvmlite.__version__} {llvm.llvm_version_info} {processor} {sys.platform}"
 
 
 @cache
@@ -53,9 +55,11 @@ def has_fma() -> bool:
 
 @cache
 def lane_count() -> int:
-    """How many lanes run side by side: two hardware vectors, so that one waits less for the other."""
+    """How many lanes run side by side: MINIDYN_LANES, or two vectors of this processor, so that one waits less for the
+    other. Every number runs on every processor and gives the same bits."""
+    forced = setting("MINIDYN_LANES", ("4", "8", "16"), "how many lanes run side by side")
     found = llvm.get_host_cpu_features()
-    return 16 if found.get("avx512f") else 8 if found.get("avx2") else 4
+    return int(forced) if forced else 16 if found.get("avx512f") else 8 if found.get("avx2") else 4
 
 
 def optimize(assembly: str, thorough: bool = True) -> bytes:

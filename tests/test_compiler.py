@@ -9,7 +9,8 @@ import numba as nb
 import numpy as np
 import pytest
 
-from minidyn.compiler import cache, jit, lanes, side_by_side, signature
+import minidyn as md
+from minidyn.compiler import Known, cache, jit, lanes, llvm, side_by_side, signature
 from minidyn.compiler.types import F8, Array
 from minidyn.compiler.values import Unsupported
 from minidyn.compiler.words import across
@@ -270,6 +271,39 @@ def test_side_by_side_always_is():
         BITS(out, np.arange(64.0) ** 2)
 
 
+@jit
+def given_on_every_way(n, out):
+    if n > 3:
+        a = 1.0
+    elif n > 1:
+        a = 2.0
+    else:
+        return 0.0
+    for i in range(4):
+        b = a + i
+        if i == n:
+            continue
+        out[i] = b
+    while True:
+        n -= 1
+        c = b * n
+        if c < 0.0:
+            break
+        if n % 7 == 0:
+            c = 0.5
+            break
+    if c > 0.0:
+        return c + b
+    else:
+        return c - b
+
+
+@pytest.mark.parametrize("n", [0, 2, 3, 5])
+def test_a_variable_given_on_every_way_has_a_value(n):
+    """Branches that leave, loops that surely turn, and loops without an end but for `break` give values for good."""
+    same(given_on_every_way, n, np.zeros(4))
+
+
 # -- refusals ------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +339,73 @@ def two_kinds(x):
     return both(x, x)
 
 
+@jit
+def on_one_branch(x):
+    if x > 0.0:
+        y = x
+    return y
+
+
+@jit
+def in_a_loop(n):
+    for i in range(n):
+        last = i
+    return last
+
+
+@jit
+def before_a_jump(n):
+    while n > 0:
+        n -= 3
+        if n == 1:
+            continue
+        if n == 0:
+            break
+        rest = n
+    return rest
+
+
+@jit
+def own_name(x):
+    y = HALF_AGAIN + x  # noqa: F823
+    HALF_AGAIN = y
+    return HALF_AGAIN
+
+
+@jit
+def two_meanings(x):
+    f = math.sin
+    if x > 0.0:
+        f = math.cos
+    return f(x)
+
+
+@jit
+def known_changed(n, x):
+    n = n + 1
+    return x * n
+
+
+@jit
+def with_else(n):
+    for _ in range(n):
+        pass
+    else:
+        n = 1
+    return n
+
+
+HALF_AGAIN = 0.5
+
+
 @pytest.mark.parametrize("function, args, sentence", [
+    (on_one_branch, (1.0,), r"on_one_branch, line \d+: y has no value here on some way to this line \(`y`\)"),
+    (in_a_loop, (3,), "last has no value here"),
+    (before_a_jump, (3,), "rest has no value here"),
+    (own_name, (1.0,), "HALF_AGAIN has no value here"),
+    (two_meanings, (1.0,), "f is known while compiling, and stands for one thing only"),
+    (known_changed, (Known(3), 1.0), "n is known while compiling"),
+    (with_else, (3,), "a for loop has one variable, and no else"),
     (changes_type, (3,), r"changes_type, line \d+: a f8 does not fit where a i8 is kept in x \(`x = x \+ 0.5`\)"),
     (branches, (np.zeros(64),), "a branch must go the same way in all lanes"),
     (recursive, (3,), "recursive calls itself"),
@@ -325,6 +425,16 @@ def test_refused_arguments(bad, sentence):
     """Arrays of other kinds and other objects are refused before they reach machine code."""
     with pytest.raises(TypeError, match=sentence):
         arrays(bad, np.zeros((2, 3, 2)), np.zeros(4))
+
+
+@pytest.mark.parametrize("bad", ["5", "many"])
+def test_a_number_of_lanes_that_is_none(bad, monkeypatch):
+    """MINIDYN_LANES is 4, 8 or 16."""
+    monkeypatch.setenv("MINIDYN_LANES", bad)
+    monkeypatch.setattr(llvm, "setting", llvm.setting.__wrapped__)
+    sentence = rf"MINIDYN_LANES is '{bad}'; it must be 4, 8 or 16 \(how many lanes run side by side\), or not be set\."
+    with pytest.raises(md.InputError, match=sentence):
+        llvm.lane_count.__wrapped__()
 
 
 # -- the cache -----------------------------------------------------------------------------------------------

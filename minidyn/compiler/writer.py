@@ -42,6 +42,8 @@ class Writer(Expressions, Arrays, Calls):
         self.count = 0
         self.variables: dict[str, tuple[Any, tuple[str, ...]]] = {}
         self.known: dict[str, Value] = {}
+        self.given: set[str] | None = set()  # the names that surely have a value here; None where nothing arrives
+        self.arrivals: dict[str, set[str]] = {}
         self.constants: dict[str, Constant] = {}
         self.result: Any = None
         self.returned = False
@@ -82,29 +84,42 @@ class Writer(Expressions, Arrays, Calls):
     def label(self, name: str) -> None:
         """Begin a block; what came before runs on into it."""
         if not self.ended:
-            self.lines.append(f"  br label %{name}")
+            self.jump(name)
         self.open(name)
 
     def open(self, name: str) -> None:
         """Begin a block that is reached by jumps only."""
         self.lines.append(f"{name}:")
         self.ended = False
+        self.given = self.arrivals.get(name)
 
     def jump(self, name: str) -> None:
         """Go to a block."""
+        self.arrive(name)
         self.put(f"br label %{name}")
         self.ended = True
 
     def branch(self, condition: str, yes: str, no: str) -> None:
         """Go to one of two blocks."""
+        for name in (yes, no) if condition not in ("true", "false") else (yes if condition == "true" else no,):
+            self.arrive(name)
         self.put(f"br i1 {condition}, label %{yes}, label %{no}")
         self.ended = True
+
+    def arrive(self, name: str) -> None:
+        """What has a value here has one in a block, if it has one wherever that is reached from.
+
+        A loop's head is written before the ways back to it; what has a value there has one at their beginning too.
+        """
+        if not self.ended and self.given is not None:
+            self.arrivals[name] = self.given & self.arrivals.get(name, self.given)
 
     # -- the function -----------------------------------------------------------------------------
     def write(self) -> str:
         """The function's text."""
         tree = self.function.tree
         self.settled: set[str] = set()
+        self.own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         names = [a.arg for a in tree.args.args]
         if len(names) != len(self.types):
             raise Unsupported(f"{self.function.identity} takes {len(names)} arguments, got {len(self.types)}.")
@@ -115,14 +130,15 @@ class Writer(Expressions, Arrays, Calls):
             for kind, part in zip(type_.parts, parts, strict=True):
                 params.append(f"{kind}{apart if kind == 'ptr' else ''} {part}")
             if isinstance(type_, Constant):
-                self.constants[name], self.known[name] = type_, literal(type_.value)
-            elif is_static(type_):
-                self.known[name] = Value(type_, parts)
+                self.constants[name] = type_
+                self.settle(name, literal(type_.value))
             else:
                 self.assign(name, Value(type_, parts))
         self.settled = _assigned_once(tree)
         self.statements(tree.body)
-        if not self.ended:
+        if self.given is None:
+            self.put("unreachable")
+        elif not self.ended:
             self.leave(None)
         self.open("leave")
         for slot in self.heap:
@@ -161,8 +177,9 @@ class Writer(Expressions, Arrays, Calls):
         if name == "_":  # not wanted
             return
         if is_static(value.type):
-            self.known[name] = value
-            return
+            return self.settle(name, value)
+        if name in self.known:
+            self.fail(f"{name} is known while compiling, and stands for one thing only")
         if name not in self.variables:
             alone = name in self.settled  # assigned once: it may stay the same in all lanes
             type_ = VF if self.in_lanes and value.type is F8 and not alone else value.type
@@ -171,6 +188,16 @@ class Writer(Expressions, Arrays, Calls):
             self.variables[name] = (type_, slots)
         type_, slots = self.variables[name]
         self.keep(self.convert(value, type_, name), slots)
+        if self.given is not None:
+            self.given = self.given | {name}
+
+    def settle(self, name: str, value: Value) -> None:
+        """Say what a name stands for while compiling: the same wherever it is used."""
+        kept = self.known.setdefault(name, value)
+        if name in self.variables or (kept.type, kept.parts) != (value.type, value.parts):
+            self.fail(f"{name} is known while compiling, and stands for one thing only")
+        if self.given is not None:
+            self.given = self.given | {name}
 
     def keep(self, value: Value, slots: tuple[str, ...] | list[str]) -> None:
         """Store a value's components."""
@@ -183,6 +210,8 @@ class Writer(Expressions, Arrays, Calls):
 
     def lookup(self, name: str) -> Value:
         """What a name stands for: a variable, a thing of the module, or a builtin by its name."""
+        if name in self.own and self.given is not None and name not in self.given:
+            self.fail(f"{name} has no value here on some way to this line")
         if name in self.known:
             return self.known[name]
         if name in self.variables:
@@ -195,7 +224,7 @@ class Writer(Expressions, Arrays, Calls):
     def statements(self, body: list[ast.stmt]) -> None:
         """Write statements until one of them leaves."""
         for s in body:
-            if self.ended:
+            if self.ended or self.given is None:
                 return
             self.node = s
             method = getattr(self, "do_" + type(s).__name__, None)
@@ -266,6 +295,8 @@ class Writer(Expressions, Arrays, Calls):
         self.open(after)
 
     def do_While(self, s: ast.While) -> None:
+        if s.orelse:
+            self.fail("a while loop has no else")
         head, body, after = self.block("while"), self.block("body"), self.block("endwhile")
         self.label(head)
         self.branch(self.condition(s.test), body, after)
@@ -284,19 +315,27 @@ class Writer(Expressions, Arrays, Calls):
         call = s.iter
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _LOOPS):
             self.fail("a for loop runs over range(...), lanes(...) or side_by_side(...)")
-        if not isinstance(s.target, ast.Name):
-            self.fail("a for loop has one variable")
+        if not isinstance(s.target, ast.Name) or s.orelse:
+            self.fail("a for loop has one variable, and no else")
         side_by_side = call.func.id == "side_by_side" or (call.func.id == "lanes" and self.unit.side_by_side)
-        args = [self.convert(self.expr(a), I8).one for a in call.args]
-        start, stop = ("0", args[0]) if len(args) == 1 else (args[0], args[1])
-        step = lane_count() if side_by_side else int(args[2]) if len(args) == 3 else 1
+        args = [self.convert(self.expr(a), I8) for a in call.args]
+        first, last = (literal(0), args[0]) if len(args) == 1 else args[:2]
+        step = lane_count() if side_by_side else args[2].constant if len(args) == 3 else 1
+        if not step:
+            self.fail("the step of a range is a number, and not zero")
+        start, stop = first.one, last.one
         counter = self.new("k")
         self.top.append(f"  {counter} = alloca i64")
         self.put(f"store i64 {start}, ptr {counter}")
         head, body, more, after = (self.block(p) for p in ("for", "body", "next", "endfor"))
         self.label(head)
         k = self.let(f"load i64, ptr {counter}")
-        self.branch(self.let(f"icmp {'slt' if step > 0 else 'sgt'} i64 {k}, {stop}"), body, after)
+        inside = self.let(f"icmp {'slt' if step > 0 else 'sgt'} i64 {k}, {stop}")
+        if first.constant is None or last.constant is None or not range(first.constant, last.constant, step):
+            self.branch(inside, body, after)
+        else:  # at least one turn: what the body gives a value has one afterwards
+            self.arrive(body)
+            self.put(f"br i1 {inside}, label %{body}, label %{after}")
         self.open(body)
         outside = self.in_lanes
         if side_by_side and outside:
@@ -309,6 +348,7 @@ class Writer(Expressions, Arrays, Calls):
         k = self.let(f"load i64, ptr {counter}")
         self.put(f"store i64 {self.let(f'add nsw i64 {k}, {step}')}, ptr {counter}")
         block = start == "0" and step == 1 and stop.isdigit() and int(stop) % 8 == 0 and not self.in_lanes
+        self.arrive(after)
         self.put(f"br label %{head}{self.unit.kept_loop() if block else ''}")
         self.ended = True
         self.open(after)

@@ -15,10 +15,12 @@ from sympy.core.random import rng
 
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError, ManifoldError
+from minidyn.graph import walk
 from minidyn.loss import Loss
 
 Floats = NDArray[np.float64]
 _SAMPLES = 12  # points of the chart where ranks, and what sympy cannot prove, are checked
+_DEEPEST = 100  # layers of a loss that sympy differentiates
 _LARGEST = 20_000  # terms of a mean over samples that are still written out
 
 
@@ -89,7 +91,7 @@ class Chart(ByValue):
                 e = sp.sympify(e)
             except (sp.SympifyError, TypeError) as error:
                 raise InputError(f"the chart's place for {p} is no sympy expression: {e!r}.") from error
-            foreign = sorted(str(s) for s in e.free_symbols - known)
+            foreign = sorted(str(s) for s in walk.free_symbols(e) - known)
             if foreign:
                 raise InputError(
                     f"the chart's place for {p} uses {foreign[0]}; it may use the coordinates "
@@ -110,8 +112,11 @@ class Chart(ByValue):
     def on_samples(self, expr: Any) -> list[sp.Expr]:
         """An expression of the loss at each sample (one where there is no data), in the symbols `params`."""
         rename = dict(zip(self.loss.params, self.params, strict=True)) | self.constants
-        expr = sp.sympify(expr).doit()
-        out = []
+        expr = sp.sympify(expr)
+        size, depth = walk.extent(expr)
+        if size > _LARGEST or depth > _DEEPEST:
+            raise InputError("the loss is too long to be written out in symbols; use the numerical flow.")
+        expr, out = expr.doit(), []
         for i in range(self.loss.n_samples or 1):
             numbers: dict[Any, Any] = {}
             for symbol, array in self.loss.data.items():
@@ -162,8 +167,8 @@ class Chart(ByValue):
             for p, rest, g in zip(self.loss.params, rests, gradient, strict=True):
                 if abs(g) > 1e-10 * (1e-300 + hessian * (1.0 + np.linalg.norm(w))):
                     raise ManifoldError(
-                        f"the chart does not lie in the minima: on it dL/d{p} = {_short(self.public(rest))}, which is "
-                        f"{g:.3g} at {self._where(s)}; every point of a chart must have a vanishing gradient."
+                        f"the chart does not lie in the minima: on it dL/d{p} = {walk.printed(self.public(rest))}, "
+                        f"which is {g:.3g} at {self._where(s)}; every point of a chart must have a vanishing gradient."
                     )
 
     def _check_rank(self, s: Floats) -> None:
@@ -361,8 +366,3 @@ def _real(symbol: Any, taken: set[str]) -> sp.Symbol:
     while name in taken:
         name += "_"
     return sp.Symbol(name, real=True)
-
-
-def _short(expr: sp.Expr) -> str:
-    text = str(expr)
-    return text if len(text) < 80 else text[:77] + "..."

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from minidyn import derivatives
 from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError
-from minidyn.graph import SAMPLE, Graph, Index, Node
+from minidyn.graph import SAMPLE, Graph, Index, Node, walk
 from minidyn.kernels import Source, apart, coordinate, store
 from minidyn.loss import Loss, mean
 
@@ -76,7 +76,7 @@ class Noise(ByValue):
 
 
 def _brief(sigma: Any) -> str:
-    text = str(sigma if isinstance(sigma, sp.Basic) else np.asarray(sigma, dtype=object).tolist())
+    text = walk.named(sigma if isinstance(sigma, sp.Basic) else np.asarray(sigma, dtype=object).tolist())
     return text if len(text) < 40 else text[:37] + "..."
 
 

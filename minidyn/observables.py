@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from minidyn.errors import InputError
 from minidyn.flatness import Smoothness, first_layer, smoothness
+from minidyn.graph import walk
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold, curvatures
 
@@ -92,7 +93,7 @@ def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
 
 
 def _name_of(what: Any) -> str:
-    return what if isinstance(what, str) else str(getattr(what, "__name__", what))
+    return what if isinstance(what, str) else walk.named(getattr(what, "__name__", what))
 
 
 def _guarded(loss: Loss, name: str, what: Any) -> Observable:

@@ -14,7 +14,7 @@ from minidyn import derivatives
 from minidyn.compiler import compiled, jit
 from minidyn.errors import InputError, ManifoldError
 from minidyn.flows.base import Flow, stay
-from minidyn.graph import Converter, Graph, Node
+from minidyn.graph import Converter, Graph, Node, walk
 from minidyn.kernels import Source, store
 from minidyn.kernels.linalg import solve
 from minidyn.letters import K
@@ -247,7 +247,7 @@ class SymbolicFlow(Flow):
             self._point(w)
 
         def show(e: Any) -> str:
-            return str(sp.latex(e)) if latex else str(e)
+            return str(sp.latex(walk.shortened(e))) if latex else walk.named(e)
 
         noise = f"{self.noise_kind} noise, {_NAMES[self.reading]}" if self.stochastic(np.zeros(0)) else "no noise"
         lines = []

@@ -194,7 +194,7 @@ class Graph:
                 return b
             if a.data == -1.0:
                 return self.neg(b)
-            if _masked(b):
+            if _masked(b) and not _buried(b):
                 return self.select(b.args[0], self.mul(a, b.args[1]), self.mul(a, b.args[2]))
             if b.op == "mul" and b.args[0].is_const and _exact_product(a.data, b.args[0].data):
                 return self.mul(a.data * b.args[0].data, b.args[1])
@@ -206,7 +206,7 @@ class Graph:
         if b.op == "neg":
             return self.neg(self.mul(a, b.args[0]))
         for x, y in ((a, b), (b, a)):  # zero outside its branch, also where the other factor is infinite
-            if _masked(x):
+            if _masked(x) and not _buried(x):
                 return self.select(x.args[0], self.mul(x.args[1], y), self.mul(x.args[2], y))
         for x, y in ((a, b), (b, a)):  # powers of two move outwards, where they meet and cancel
             if x.op == "mul" and x.args[0].is_const and _power_of_two(x.args[0].data):
@@ -299,12 +299,22 @@ def _masked(x: Node) -> bool:
     return x.op == "select" and any(_is_zero(arm) for arm in x.args[1:])
 
 
+def _buried(x: Node) -> bool:
+    """Whether a masked value lies under so many masks that a product is not carried inwards through all of them."""
+    for _ in range(_MOST_MASKS):
+        if not _masked(x):
+            return False
+        x = x.args[2] if _is_zero(x.args[1]) else x.args[1]
+    return True
+
+
 def _is_zero(x: Node) -> bool:
     return x.op == "const" and x.data == 0.0
 
 
 _SINGULAR = frozenset("exp expm1 sinh cosh log log1p sqrt tan asin acos asin_slope pow".split())
 _LARGEST_TAME_POWER = 8
+_MOST_MASKS = 4
 _ZERO_AT_ZERO = frozenset("neg sum div abs sqrt sin tan asin atan sinh tanh erf expm1 log1p sign".split())
 
 

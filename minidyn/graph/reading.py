@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
+from sympy.functions.elementary.piecewise import ExprCondPair
 
 from minidyn.errors import ExpressionError
 from minidyn.graph.nodes import Graph, Index, Node
+from minidyn.graph.walk import extent, postorder, printed
 
 _FUNCTIONS = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin",
@@ -21,6 +23,8 @@ _RELATIONS = {
     sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
     sp.Equality: "eq", sp.Unequality: "ne",
 }  # fmt: skip
+_DEEP = 50  # layers that recursion may take on
+_LARGEST_WHOLE = 2**53  # up to which every whole number is a double
 _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
 SUPPORTED = (
     "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf Abs sign Min Max "
@@ -54,18 +58,25 @@ class Converter:
         self.graph, self.symbols, self.arrays = graph, symbols, dict(arrays or {})
         self._loops: dict[sp.Basic, tuple[Index, int]] = {}
         self._memo: dict[Any, Node] = {}
+        self._numbers: dict[int, sp.Basic] = {}
 
     def __call__(self, expr: Any) -> Node:
         # an iterative walk over what is deep, so that long sums of sums do not exhaust the stack
         expr = sp.sympify(expr)
+        descend = _composed if extent(expr)[1] > _DEEP else _plain  # through branches and choices too
+        for part, args in postorder(expr):
+            hash(part)  # from below, since sympy asks the arguments; it remembers
+            if all(id(a) in self._numbers for a in args) and (args or getattr(part, "is_number", False)):
+                self._numbers[id(part)] = part
         todo = [expr]
         key = tuple(sorted((str(s), i, low) for s, (i, low) in self._loops.items()))
         while todo:
             e = todo[-1]
-            if (e, key) in self._memo or isinstance(e, (sp.Sum, sp.Indexed)) or not _plain(e):
+            if (e, key) in self._memo or not descend(e):
                 todo.pop()
                 continue
-            pending = [a for a in e.args if _plain(a) and (a, key) not in self._memo]
+            pending = [a for b in e.args for a in (b.args if isinstance(b, ExprCondPair) else [b])
+                       if descend(a) and (a, key) not in self._memo]  # fmt: skip
             if pending:
                 todo.extend(pending)
                 continue
@@ -102,15 +113,9 @@ class Converter:
                 "declare it or give its number in constants=."
             )
         if isinstance(e, (sp.Integer, sp.Float, sp.Rational)) or (e.is_Number or e.is_NumberSymbol):
-            try:
-                number = float(e)
-            except OverflowError:
-                number = math.inf
-            if not math.isfinite(number):
-                raise ExpressionError(f"the expression contains {_short(e)}, which is not a finite number.")
-            return g.const(number)
-        if e is sp.I or (getattr(e, "is_number", False) and e.is_real is False):
-            raise ExpressionError(f"the subexpression {e} is not real; a loss must be a real expression.")
+            return g.const(_double(e))
+        if e is sp.I or (id(e) in self._numbers and e.is_real is False):
+            raise ExpressionError(f"the subexpression {printed(e)} is not real; a loss must be a real expression.")
         if isinstance(e, sp.Add):
             return self._add(e, go)
         if isinstance(e, sp.Mul):
@@ -158,7 +163,7 @@ class Converter:
         if isinstance(e, sp.matrices.expressions.matexpr.MatrixElement):
             return self._element(str(e.parent), e.indices, e)
         raise ExpressionError(
-            f"the subexpression {_short(e)} uses {type(e).__name__}, which has no kernel; "
+            f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; "
             f"supported: {SUPPORTED}."
         )
 
@@ -172,7 +177,7 @@ class Converter:
         constant = 0.0
         for a in args:
             if a.is_Number:
-                constant += float(a)
+                constant += _double(a)
             else:
                 out = out + go(a)
         return out + constant
@@ -188,7 +193,7 @@ class Converter:
                 factors.remove(sp.exp(inner))
                 top = top * g.unary("logistic", go(inner))
         for f in factors:
-            if isinstance(f, sp.Rational) and not f.is_Integer:
+            if isinstance(f, sp.Rational) and not f.is_Integer and max(abs(f.p), f.q) < _LARGEST_WHOLE:
                 top, bottom = top * float(f.p), bottom * float(f.q)
             elif isinstance(f, sp.Pow) and f.exp in _DIVISIONS and _one_plus_exp(f.base) is None:
                 bottom = bottom * self._power(f.base, -f.exp, go)
@@ -211,13 +216,15 @@ class Converter:
             return g.unary("exp", go(exponent))
         b = go(base)
         if exponent.is_Integer:
+            if abs(int(exponent)) > _LARGEST_WHOLE:
+                raise ExpressionError(f"the exponent {printed(exponent)} is too large: the largest is 2**53.")
             return g.powi(b, int(exponent))
         return g.pow(b, go(exponent))
 
     def _log(self, e: sp.log, go: Any) -> Node:
         g, x = self.graph, e.args[0]
         if len(e.args) > 1:
-            raise ExpressionError(f"{_short(e)}: use log(x)/log(base).")
+            raise ExpressionError(f"{printed(e)}: use log(x)/log(base).")
         if isinstance(x, sp.cosh):
             return g.unary("logcosh", go(x.args[0]))
         inner = _one_plus_exp(x)
@@ -231,7 +238,7 @@ class Converter:
         pairs = list(e.args)
         if pairs[-1][1] not in (True, sp.true):
             raise ExpressionError(
-                f"{_short(e)} has no last branch `(..., True)`: it would be undefined somewhere."
+                f"{printed(e)} has no last branch `(..., True)`: it would be undefined somewhere."
             )
         out = go(pairs[-1][0])
         for value, condition in reversed(pairs[:-1]):
@@ -305,6 +312,24 @@ def _plain(e: sp.Basic) -> bool:
     return isinstance(e, (sp.Add, sp.Mul, sp.Pow)) or type(e) in _FUNCTIONS
 
 
+def _double(e: sp.Basic) -> float:
+    """The double next to a number."""
+    try:
+        number = float(e)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ExpressionError(f"the expression contains {printed(e)}, which is not a finite number of double precision.")
+    if number == 0.0 and e != 0:
+        raise ExpressionError(f"the expression contains {printed(e)}, which is too small a number for double precision.")
+    return number
+
+
+def _composed(e: sp.Basic) -> bool:
+    """True for all that has arguments with nodes of their own."""
+    return bool(e.args) and not isinstance(e, (sp.Sum, sp.Indexed, sp.matrices.expressions.matexpr.MatrixElement))
+
+
 def _one_plus_exp(e: sp.Basic) -> sp.Basic | None:
     """`a` where e = 1 + exp(a), else None."""
     if isinstance(e, sp.Add) and len(e.args) == 2 and sp.S.One in e.args:
@@ -312,8 +337,3 @@ def _one_plus_exp(e: sp.Basic) -> sp.Basic | None:
         if isinstance(other, sp.exp):
             return other.args[0]
     return None
-
-
-def _short(e: sp.Basic) -> str:
-    text = str(e)
-    return text if len(text) <= 80 else text[:77] + "..."

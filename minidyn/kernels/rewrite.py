@@ -67,7 +67,14 @@ def balanced(outputs: Sequence[Node], early: Sequence[str]) -> list[Node]:
         return n.op == "mul" and n.id not in asked and len(used) == 1 and used[0].op == "mul"
 
     def factors(n: Node) -> list[Node]:
-        return [f for a in n.args for f in (factors(a) if inner(a) else [a])]
+        found, todo = [], list(reversed(n.args))
+        while todo:
+            a = todo.pop()
+            if inner(a):
+                todo += reversed(a.args)
+            else:
+                found.append(a)
+        return found
 
     graph = Graph()
     made: dict[int, Node] = {}

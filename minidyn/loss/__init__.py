@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn import derivatives
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
-from minidyn.graph import SAMPLE, Array, Converter, Graph, Node
+from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, walk
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
 from minidyn.loss import loops
 from minidyn.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
@@ -257,7 +257,7 @@ class Loss(ByValue):
     @cached_property
     def source(self) -> Source:
         """The generated text behind `kernels`."""
-        src = Source(f"loss {self.expr}" if len(str(self.expr)) < 200 else "loss")
+        src = Source(self._titled("loss"))
         count = ["n = d.shape[0]"] if self.per_sample else []
 
         def add(name: str, args: str, lines: list[str], doc: str) -> None:
@@ -292,7 +292,7 @@ class Loss(ByValue):
         """Kernels of single samples that only stability and smoothness ask for: `sample_hvp`, and `input_grad`
         (the model's gradient in the columns of the data) for regressions. A module of its own, so that
         nobody else compiles them."""
-        src = Source(f"samples of the loss {self.expr}" if len(str(self.expr)) < 200 else "samples of the loss")
+        src = Source(self._titled("samples of the loss"))
         options: dict[str, Any] = {"headers": _ONE_SAMPLE, "sample_count": "1"}
         g = Graph()
         pairs = derivatives.reverse(_first(self.sample_node(g)), "w")
@@ -437,10 +437,13 @@ class Loss(ByValue):
                 out.append(b.name)
         return out
 
+    def _titled(self, what: str) -> str:
+        text = str(self.expr) if walk.written(self.expr) else ""
+        return f"{what} {text}" if 0 < len(text) < 200 else what
+
     @cached_property
     def _printed(self) -> str:
-        text = str(self.expr)
-        return text if len(text) <= 70 else text[:67] + "..."
+        return walk.printed(self.expr, 70)
 
     def __repr__(self) -> str:
         where = f"; mean over {self.n_samples} samples" if self.per_sample else ""
@@ -448,7 +451,7 @@ class Loss(ByValue):
         return f"Loss({self._printed}; {shown}{', ...' if len(self.blocks) > 8 else ''}{where})"
 
     def _repr_latex_(self) -> str:
-        body = sp.latex(self.expr)
+        body = sp.latex(walk.shortened(self.expr))
         if self.n_samples is not None:
             body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{i}} {body}"
         return rf"$\displaystyle L = {body}$"

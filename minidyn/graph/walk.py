@@ -1,0 +1,80 @@
+"""Sympy expressions of any depth, as graphs: every distinct subexpression is visited once, without recursion.
+
+What sympy prints, or asks of an expression, takes the time of the expression written out as a tree, which doubles
+with every layer of `h = sin(h) + cos(h)`, and as many frames of the stack as there are layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+
+_WRITTEN, _DEEPEST = 3000, 60  # sympy prints what has at most so many parts and layers
+_SHOWN_LAYERS, _SHOWN_PARTS = 3, 4
+_DOTS = sp.Symbol(r"...")
+
+
+def postorder(e: sp.Basic) -> list[tuple[sp.Basic, tuple[sp.Basic, ...]]]:
+    """The distinct subexpressions of an expression with their arguments, arguments first."""
+    found: list[tuple[sp.Basic, tuple[sp.Basic, ...]]] = []
+    seen: dict[int, sp.Basic] = {}  # keeps them, so that no other gets their id
+    todo: list[tuple[sp.Basic, tuple[sp.Basic, ...] | None]] = [(e, None)]
+    while todo:
+        part, args = todo.pop()
+        if args is not None:
+            found.append((part, args))
+        elif id(part) not in seen:
+            seen[id(part)] = part
+            args = tuple(a for a in part.args if isinstance(a, sp.Basic))
+            todo.append((part, args))
+            todo.extend((a, None) for a in args)
+    return found
+
+
+def extent(e: sp.Basic) -> tuple[int, int]:
+    """(parts, layers) of the tree that an expression stands for, if it were written out."""
+    known: dict[int, tuple[int, int]] = {}
+    for part, args in postorder(e):
+        inner = [known[id(a)] for a in args]
+        known[id(part)] = 1 + sum(size for size, _ in inner), 1 + max((depth for _, depth in inner), default=0)
+    return known[id(e)]
+
+
+def written(e: sp.Basic) -> bool:
+    """Whether an expression is of a size that sympy can write out."""
+    size, depth = extent(e)
+    return size <= _WRITTEN and depth <= _DEEPEST
+
+
+def free_symbols(e: sp.Basic) -> set[Any]:
+    """`e.free_symbols`, of deep expressions too (where the letters of sums count as symbols)."""
+    return set(e.free_symbols) if written(e) else {s for s, _ in postorder(e) if isinstance(s, sp.Symbol)}
+
+
+def printed(e: Any, longest: int = 80) -> str:
+    """An expression in at most `longest` characters; of one too large for sympy, its outermost layers."""
+    text = named(e)
+    return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def named(e: Any) -> str:
+    """The text of an expression, whatever its length, or of anything else; of one too large, its outermost layers."""
+    return str(shortened(e))
+
+
+def shortened(e: Any) -> Any:
+    """The expression itself, or its outermost layers with dots below where it is too large to be written."""
+    return e if not isinstance(e, sp.Basic) or written(e) else _outermost(e, _SHOWN_LAYERS)
+
+
+def _outermost(e: sp.Basic, layers: int) -> sp.Basic:
+    if not e.args:
+        return e
+    if not layers:
+        return _DOTS
+    args = [_outermost(a, layers - 1) for a in e.args[:_SHOWN_PARTS]]
+    head = e.func if isinstance(e, (sp.Add, sp.Mul, sp.Pow)) else sp.Function(type(e).__name__)
+    if len(e.args) > _SHOWN_PARTS:
+        args.append(_DOTS)
+    return head(*args, evaluate=False)

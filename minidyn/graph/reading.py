@@ -318,10 +318,9 @@ def _double(e: sp.Basic) -> float:
         number = float(e)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number):
-        raise ExpressionError(f"the expression contains {printed(e)}, which is not a finite number of double precision.")
-    if number == 0.0 and e != 0:
-        raise ExpressionError(f"the expression contains {printed(e)}, which is too small a number for double precision.")
+    if not math.isfinite(number) or (number == 0.0 and e != 0):
+        what = "too small a number for" if number == 0.0 else "not a finite number of"
+        raise ExpressionError(f"the expression contains {printed(e)}, which is {what} double precision.")
     return number
 
 

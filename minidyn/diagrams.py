@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from minidyn.errors import InputError
 from minidyn.figures.canvas import new_figure, write_picture
 from minidyn.figures.looks import FAINT, GREY, MAP, MINIMA, STYLE, draw_head, draw_legend
+from minidyn.recognize import recognized
 
 if TYPE_CHECKING:
     from minidyn.stability import StabilityDiagram
@@ -46,7 +47,8 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
         right, top = _window(diagram)
         for number in range(count):
             _draw(fig.add_subplot(grid[divmod(number, columns)]), diagram, number, right, top)
-        adaptive = "" if (diagram.map.rule.name in ("GD", "SGD", "Nesterov")) else "in the metric of the preconditioner"
+        plain = _known(diagram) in ("GD", "SGD", "Nesterov")
+        adaptive = "" if plain else "in the metric of the preconditioner"
         details = [str(diagram.map.rule), f"{len(diagram.minima)} minima", adaptive]
         draw_head(fig, "Which minima the optimizer can stay in", [part for part in details if part])
         draw_legend(fig, [
@@ -57,6 +59,11 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
         ])  # fmt: skip
         write_picture(fig, path)
     return fig
+
+
+def _known(diagram: StabilityDiagram) -> str:
+    known = recognized(diagram.map.rule)
+    return known.name if known else ""
 
 
 def _window(diagram: StabilityDiagram) -> tuple[float, float]:
@@ -71,7 +78,7 @@ def _window(diagram: StabilityDiagram) -> tuple[float, float]:
 def _draw(ax: Axes, diagram: StabilityDiagram, number: int, right: float, top: float) -> None:
     lr, batch = diagram.settings[number]
     wide, high = diagram.box(number)
-    if len(diagram.map.rule.states) == 0 or diagram.map.rule.name == "RMSProp":
+    if len(diagram.map.rule.states) == 0 or _known(diagram) == "RMSProp":
         a, s = diagram.boundary(number)
         ax.fill_between(a, 0, np.minimum(s, 10 * top), color=_INSIDE, lw=0, zorder=0)
     high = min(high, 10 * top)

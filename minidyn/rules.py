@@ -239,6 +239,10 @@ class _Function:
             raise InputError(f"{name} needs {', '.join(missing)}.")
         return {h: values.get(h, default) for h, default in self.defaults.items()}
 
+    def checked(self, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """Numbers and schedules, in their ranges."""
+        return {h: _check_hyper(self.name, h, v, self.builtin) for h, v in hyper.items()}
+
 
 def rule(function: Callable[..., Any]) -> Callable[..., Rule]:
     """Make an update rule of a function on symbols, written for one coordinate.
@@ -271,7 +275,7 @@ def _maker(made: _Function) -> Callable[..., Rule]:
         values = made.values(args, given)
         numbers_only = {h for h, v in made.defaults.items() if h == "lr" or (made.builtin and not _is_structure(v))}
         structure = {h: v for h, v in values.items() if _is_structure(v) and h not in numbers_only}
-        hyper = {h: _check_hyper(made.name, h, v, made.builtin) for h, v in values.items() if h not in structure}
+        hyper = made.checked({h: v for h, v in values.items() if h not in structure})
         return Rule(made.name, made.states, hyper, made.step(structure), made.uses_step, structure, made.arguments,
                     inspect.getdoc(function) or "", made.builtin)  # fmt: skip
 
@@ -284,8 +288,12 @@ def _maker(made: _Function) -> Callable[..., Rule]:
 # -- the rules of theory.md, section 1 ------------------------------------------------------------
 
 
+BUILTIN: list[_Function] = []
+
+
 def _builtin(function: Callable[..., Any]) -> Callable[..., Rule]:
-    return _maker(_Function(function, builtin=True))
+    BUILTIN.append(_Function(function, builtin=True))
+    return _maker(BUILTIN[-1])
 
 
 def _named(name: str, function: Callable[..., Any]) -> Callable[..., Rule]:

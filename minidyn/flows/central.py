@@ -23,6 +23,7 @@ from minidyn.flows import complementarity
 from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep
 from minidyn.maps import Map
+from minidyn.recognize import recognized
 from minidyn.solvers.piecewise import FieldFailed, carry
 from minidyn.trajectory import Status
 
@@ -77,7 +78,8 @@ class CentralFlow(Flow):
     def __init__(self, system: Map, accumulators: str = "each"):
         super().__init__(system)
         rule = system.rule
-        if rule.name not in ("GD", "SGD", "RMSProp") or (rule.name == "SGD" and rule.states):
+        known = recognized(rule)
+        if known is None or known.name not in ("GD", "SGD", "RMSProp") or (known.name == "SGD" and rule.states):
             raise FlowError(
                 f"the central flow is known for GD and RMSProp, not for {rule.name}; RodFlow takes any rule."
             )
@@ -86,15 +88,15 @@ class CentralFlow(Flow):
         if accumulators not in ("each", "scalar"):
             raise InputError(f"accumulators must be 'each' or 'scalar', not {accumulators!r}.")
         self.accumulators = accumulators
-        self.hyper = {name: float(value) for name, value in rule.hyper.items()}
-        if rule.name == "RMSProp" and self.hyper["beta2"] == 0:
+        self.hyper = {name: float(rule.hyper[own]) for name, own in known.called.items()}
+        if known.name == "RMSProp" and self.hyper["beta2"] == 0:
             raise FlowError("the central flow of RMSProp needs beta2 > 0: without memory the step is a sign.")
         self.steps = TwoStep(system)
 
     @cached_property
     def owner(self) -> NDArray[np.int64]:
         """Which accumulator each coordinate uses; empty without accumulators."""
-        if self.map.rule.name != "RMSProp":
+        if "beta2" not in self.hyper:
             return np.zeros(0, np.int64)
         return np.arange(self.dim) if self.accumulators == "each" else np.zeros(self.dim, np.int64)
 

@@ -17,6 +17,7 @@ from minidyn.kernels import Emitter, Source, store
 from minidyn.letters import K
 from minidyn.manifold import curvatures
 from minidyn.maps import Map
+from minidyn.recognize import recognized
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -60,11 +61,13 @@ class GradientFlow(Flow):
 
     def __init__(self, system: Map):
         super().__init__(system)
-        if system.rule.name not in ("GD", "SGD", "Nesterov"):
+        known = recognized(system.rule)
+        if known is None or known.name not in ("GD", "SGD", "Nesterov"):
             raise FlowError(
                 f"gradient flow is the small-lr limit of gradient descent with or without momentum, "
                 f"not of {system.rule.name}: md.ModifiedFlow(map, order=1) is that of any rule."
             )
+        self.known = known
 
     @cached_property
     def source(self) -> Source:
@@ -89,10 +92,11 @@ class GradientFlow(Flow):
         names = list(self.map.rule.hyper)
 
         def number(name: str) -> Node:
+            name = self.known.called[name]
             value = self.map.rule.hyper[name]
             return schedule(value) if isinstance(value, Expr) else g.load("hp", names.index(name))
 
-        speed = number("lr") / (1.0 - number("momentum")) if "momentum" in names else number("lr")
+        speed = number("lr") / (1.0 - number("momentum")) if "momentum" in self.known.called else number("lr")
         emitter = Emitter(
             [store(g, speed, "result")],
             read=lambda array, address: f"{array}[{address}]" if array == "hp" else array,
@@ -109,15 +113,16 @@ class GradientFlow(Flow):
         """
         point = self._point(w)[: self.dim]
         sharpness = np.abs(curvatures(self.loss, point)).max()
-        return float(0.5 * self.map.lr() * sharpness / (1.0 - float(self.map.rule.hyper.get("momentum", 0.0))))
+        return float(0.5 * self.map.lr() * sharpness / (1.0 - float(self.known.get("momentum", 0.0))))
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference."""
         small = "lr times the sharpness over 2"
         equation = r"$\dot w = -\nabla L(w)$" if latex else "dw/dt = -grad L(w)"
         if self.map.rule.states:
-            small = "lr/(1 - momentum) times the sharpness over 2"
-            equation = r"$\dot w = -\nabla L(w)/(1-\beta)$" if latex else "dw/dt = -grad L(w) / (1 - momentum)"
+            momentum = self.known.called["momentum"]
+            small = f"lr/(1 - {momentum}) times the sharpness over 2"
+            equation = r"$\dot w = -\nabla L(w)/(1-\beta)$" if latex else f"dw/dt = -grad L(w) / (1 - {momentum})"
         return "\n".join([
             f"Gradient flow of {self.map.rule}", equation,
             "state: w; clock: t = lr k; noise: ignored",

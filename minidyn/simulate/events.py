@@ -12,6 +12,7 @@ from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.maps import Map
+from minidyn.recognize import recognized
 from minidyn.simulate.engines import ByColumn, Engine
 from minidyn.simulate.odes import OdeEngine
 from minidyn.trajectory import Status
@@ -163,11 +164,11 @@ def edge(system: Map) -> float:
 
     With momentum b: 2 (1 + b)/lr, and 2 (1 + b)/((1 + 2 b) lr) for Nesterov's.
     """
-    rule = system.rule
-    if rule.name not in ("GD", "SGD", "Nesterov") or rule.scheduled:
+    rule, known = system.rule, recognized(system.rule)
+    if known is None or known.name not in ("GD", "SGD", "Nesterov") or rule.scheduled:
         raise InputError(
             f"the edge of stability of {rule} is not one number: stop at a sharpness of your own, "
             "stop={'sharpness': 40.0}."
         )
-    beta = float(rule.hyper.get("momentum", 0.0))
-    return 2.0 * (1.0 + beta) / ((1.0 + 2.0 * beta if rule.name == "Nesterov" else 1.0) * system.lr())
+    beta = float(known.get("momentum", 0.0))
+    return 2.0 * (1.0 + beta) / ((1.0 + 2.0 * beta if known.name == "Nesterov" else 1.0) * float(known.get("lr")))

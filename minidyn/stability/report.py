@@ -99,7 +99,7 @@ class Stability(ByValue):
         return np.asarray(v * np.sign(v[np.argmax(np.abs(v))]))
 
     def _rows(self) -> list[tuple[str, str]]:
-        system, formula = self.place.map, threshold_formula(self.place.map.rule.name)
+        system, formula = self.place.map, threshold_formula(self.place.map.rule)
         metric = "" if (self.preconditioner == 1).all() else ", preconditioned"
         rows = [
             ("verdict", "stable" if self.stable else "unstable"),

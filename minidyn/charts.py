@@ -93,9 +93,10 @@ class Chart(ByValue):
                 raise InputError(f"the chart's place for {p} is no sympy expression: {e!r}.") from error
             foreign = sorted(str(s) for s in walk.free_symbols(e) - known)
             if foreign:
+                apart = " (with the same assumptions)" if foreign[0] in map(str, known) else ""
                 raise InputError(
                     f"the chart's place for {p} uses {foreign[0]}; it may use the coordinates "
-                    f"{', '.join(map(str, self.names))} and the constants of the loss."
+                    f"{', '.join(map(str, self.names))}{apart} and the constants of the loss."
                 )
 
     # -- the loss in symbols ------------------------------------------------------------------------

@@ -167,6 +167,7 @@ class BoundNoise(ByValue):
             shape = np.shape(np.asarray(noise.sigma, dtype=object))
             if shape and shape[0] != loss.dim:
                 raise InputError(f"sigma has {shape[0]} rows, expected {loss.dim}: one for each parameter.")
+            loss.refuse_data("sigma", np.asarray(noise.sigma, dtype=object).flat)
             for position in self.positions:  # unknown symbols are reported now
                 self.sigma_terms(Graph(), position)
         if noise.batch is not None:

@@ -127,10 +127,22 @@ class SymbolicFlow(Flow):
         if reading not in ("ito", "stratonovich"):
             raise InputError(f"reading must be 'ito' or 'stratonovich', not {reading!r}.")
         self.reading = reading
-        self.expressions = _vector("drift", drift, self.dim)
-        self.factor = _matrix(diffusion, self.dim)
-        self.constraint = [_expression("constraint", e) for e in constraint]
+        self.expressions = [self._own(e) for e in _vector("drift", drift, self.dim)]
+        self.factor = _matrix(diffusion, self.dim).applyfunc(self._own)
+        self.constraint = [self._own(_expression("constraint", e)) for e in constraint]
         self.source  # noqa: B018 - unknown symbols are reported now
+
+    def _own(self, e: sp.Expr) -> sp.Expr:
+        """An expression in the parameters, the constants and the step number, which any symbol called k is."""
+        self.loss.refuse_data("a symbolic flow", [e])
+        named = {s for s in e.free_symbols if str(s) == K.name}
+        taken = {s for s in [*self.loss.params, *self.loss.constants] if str(s) == K.name}
+        if named - taken and taken:
+            raise InputError(
+                "the flow uses another symbol k than the one declared: sympy tells symbols with different assumptions "
+                "(real=True, ...) apart; use the same object in both places."
+            )
+        return e.xreplace({s: K for s in named - taken})
 
     @property
     def columns(self) -> int:  # type: ignore[override]

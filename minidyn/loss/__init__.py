@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -117,8 +117,8 @@ class Loss(ByValue):
         >>> md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0]).value([2.0, 1.0])
         0.5
         """
-        y = sp.Symbol("y") if not any(str(label_of(s)) == "y" for s in [*inputs, *as_list(params)]) else sp.Dummy("y")
         model = sp.sympify(model)
+        y = _unused("y", [*inputs, *as_list(params), *(constants or {}), *getattr(model, "free_symbols", ())])
         target = _numbers("target", target)
         if target.ndim != 1 or not target.size:
             raise InputError(
@@ -181,6 +181,17 @@ class Loss(ByValue):
         if unknown:
             raise InputError(f"{unknown[0]} is not data of this loss (it has {_names(self.data)}).")
         return self._copy(self.constants, {**self.data, **{names[str(label_of(s))]: v for s, v in data.items()}})
+
+    def refuse_data(self, what: str, exprs: Iterable[Any]) -> None:
+        """InputError where expressions that belong to no single sample name the data."""
+        names = {str(label_of(s)) for s in self.data}
+        for e in exprs:
+            found = sorted(names & {str(s) for s in getattr(e, "free_symbols", ())})
+            if found:
+                raise InputError(
+                    f"{what} names the data {found[0]}, which differ from sample to sample; "
+                    "it may use the parameters and the constants."
+                )
 
     # -- the graph ------------------------------------------------------------------------------
     @property
@@ -470,6 +481,14 @@ def _first(sample: Node) -> Node:
 def _differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple[Node, Node]]:
     tangents = derivatives.forward([d for _, d in pairs], "w", direction)
     return [(n, t) for (n, _), t in zip(pairs, tangents, strict=True)]
+
+
+def _unused(name: str, symbols: Sequence[Any]) -> sp.Symbol:
+    """A symbol of this name, lengthened until no other one bears it, whatever is assumed of that one."""
+    taken = {str(label_of(s)) for p in symbols for s in ([p] if not isinstance(p, sp.MatrixBase) else p)}
+    while name in taken:
+        name += "_"
+    return sp.Symbol(name)
 
 
 def _names(symbols: Mapping[Any, Any]) -> str:

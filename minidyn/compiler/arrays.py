@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import I8, LANE, VB, VI, Array, Number, Tuple, Vector
-from minidyn.compiler.values import Value
+from minidyn.compiler.values import Value, everywhere
 
 _STACK = 512  # numbers: a smaller array of known size lives on the stack
 _LITTLE = 8192  # bytes: and so does one of a size found while running
@@ -105,7 +105,7 @@ class Arrays:
             return Value(wide, (self.let(f"load {wide.llvm}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8"),))
         pointers = self.let(f"{base}, {VI.llvm} {self.convert(where, VI).one}")
         name = f"llvm.masked.gather.{_suffix(wide)}.v{lane_count()}p0"
-        mask = f"{VB.llvm} splat (i1 true)"
+        mask = f"{VB.llvm} {everywhere('i1', 'true')}"
         kinds = f"<{lane_count()} x ptr>"
         self.unit.declare(name, f"declare {wide.llvm} @{name}({kinds}, i32, {VB.llvm}, {wide.llvm})")
         call = f"call {wide.llvm} @{name}({kinds} {pointers}, i32 8, {mask}, {wide.llvm} poison)"
@@ -131,7 +131,8 @@ class Arrays:
         name = f"llvm.masked.scatter.{_suffix(wide)}.v{lane_count()}p0"
         kinds = f"<{lane_count()} x ptr>"
         self.unit.declare(name, f"declare void @{name}({wide.llvm}, {kinds}, i32, {VB.llvm})")
-        self.put(f"call void @{name}({wide.llvm} {value.one}, {kinds} {pointers}, i32 8, {VB.llvm} splat (i1 true))")
+        mask = f"{VB.llvm} {everywhere('i1', 'true')}"
+        self.put(f"call void @{name}({wide.llvm} {value.one}, {kinds} {pointers}, i32 8, {mask})")
 
     # -- room for new ones -------------------------------------------------------------------------
     def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value:

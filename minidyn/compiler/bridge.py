@@ -14,6 +14,7 @@ import numba as nb
 from numba import types
 from numba.extending import overload, typeof_impl
 
+from minidyn.compiler import backends
 from minidyn.compiler.backends.own import C_TYPES
 from minidyn.compiler.functions import Function
 from minidyn.compiler.types import B1, F8, I8, U8, Array
@@ -24,7 +25,15 @@ _made: dict[int, Any] = {}
 
 def init() -> None:
     """Teach numba the type of compiled functions."""
-    typeof_impl.register(Function)(lambda function, context: typeof_impl(dispatcher(function), context))
+    typeof_impl.register(Function)(_type_of)
+
+
+def _type_of(function: Function, context: Any) -> Any:
+    if backends.name() == "own":
+        return typeof_impl(dispatcher(function), context)
+    from minidyn.compiler.backends.numba import type_of
+
+    return type_of(function)
 
 
 def dispatcher(function: Function) -> Any:

@@ -31,12 +31,12 @@ from minidyn.compiler.types import (
 from minidyn.compiler.values import Unsupported, Value, literal, quote, result_type
 from minidyn.compiler.words import across, some
 
-_LIBM = {
+LIBM = {
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
     "log2", "sinh", "tan", "tanh", "pow", "exp", "log", "sin", "cos", "log10", "fmod", "cbrt", "hypot",
 }  # fmt: skip
-_INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
-_SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "absolute": "fabs",
+INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
+SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "absolute": "fabs",
              "arctan2": "atan2", "arcsinh": "asinh"}  # fmt: skip
 _FEW, _MANY = 8, 48  # calls of inlined functions in a row, and in loops, from which on they stay calls
 _DTYPES = {np.float64: F8, np.int64: I8, np.uint64: U8}
@@ -190,7 +190,7 @@ class Calls:
         if what is across:
             return self.across(*args)
         name = getattr(what, "__name__", "")
-        name = _SYNONYMS.get(name, name)
+        name = SYNONYMS.get(name, name)
         home = getattr(what, "__module__", None)
         if home != "math" and not isinstance(what, np.ufunc):
             self.fail("only compiled functions can be called")
@@ -200,10 +200,10 @@ class Calls:
             return self.builtin_test("fcmp olt" if name == "isfinite" else "fcmp oeq", args[0], math.inf)
         if name in ("minimum", "maximum"):
             return self.builtin(name[:3], args)
-        if name in _INTRINSIC:
+        if name in INTRINSIC:
             out = self.intrinsic(name, args)
             return self.whole(out) if home == "math" and name in ("floor", "ceil") else out
-        if name in _LIBM:
+        if name in LIBM:
             return self.libm(name, args)
         self.fail(f"{name} is not known here")
 
@@ -266,7 +266,7 @@ class Calls:
         """A function of the C library, lane by lane."""
         type_, parts = self.floats(args)
         arguments = ", ".join(["double"] * len(parts))
-        self.unit.declare(name, f"declare double @{name}({arguments}) nounwind willreturn memory(none)")
+        self.unit.declare(name, f"declare double @{name}({arguments}) nounwind willreturn readnone")
         if type_ is F8:
             return Value(F8, (self.let(f"call double @{name}({', '.join(f'double {p}' for p in parts)})"),))
         out = "poison"

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Array, Fixed, Number, Static, Tuple, Vector
-from minidyn.compiler.values import Value, literal, together
+from minidyn.compiler.values import Value, everywhere, literal, together
 
 _WIDE = {F8: VF, I8: VI, U8: VU, B1: VB}
 _FLOAT = {"Add": "fadd", "Sub": "fsub", "Mult": "fmul", "Div": "fdiv"}
@@ -80,7 +80,7 @@ class Expressions:
         """One number in all lanes."""
         wide = _WIDE[value.type]
         if not value.one.startswith("%"):
-            return Value(wide, (f"splat ({value.type.llvm} {value.one})",))
+            return Value(wide, (everywhere(value.type.llvm, value.one),))
         first = self.let(f"insertelement {wide.llvm} poison, {value.type.llvm} {value.one}, i64 0")
         zero = f"<{lane_count()} x i32> zeroinitializer"
         return Value(wide, (self.let(f"shufflevector {wide.llvm} {first}, {wide.llvm} poison, {zero}"),))
@@ -152,7 +152,7 @@ class Expressions:
             c = self.truth(self.expr(e.operand))
             if c.one in ("true", "false"):
                 return literal(c.one == "false")
-            yes = "true" if c.type is B1 else "splat (i1 true)"
+            yes = "true" if c.type is B1 else everywhere("i1", "true")
             return Value(c.type, (self.let(f"xor {c.type.llvm} {c.one}, {yes}"),))
         value = self.expr(e.operand)
         if isinstance(e.op, ast.UAdd):

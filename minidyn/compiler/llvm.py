@@ -22,14 +22,18 @@ def _ready() -> Any:
     """Initialize LLVM once; the target machine."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    name = ctypes.util.find_library("m") if sys.platform != "win32" else "ucrtbase"
-    library = ctypes.CDLL(name)
     for function in _LIBRARY:
-        llvm.add_symbol(function, ctypes.cast(getattr(library, function), ctypes.c_void_p).value)
+        llvm.add_symbol(function, ctypes.cast(getattr(libm(), function), ctypes.c_void_p).value)
     features = llvm.get_host_cpu_features().flatten()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True
     )
+
+
+@cache
+def libm() -> ctypes.CDLL:
+    """The C library's functions of numbers."""
+    return ctypes.CDLL(ctypes.util.find_library("m") if sys.platform != "win32" else "ucrtbase")
 
 
 _LIBRARY = (
@@ -73,9 +77,19 @@ def explain(assembly: str, thorough: bool = True) -> str:
     return str(_ready().emit_assembly(_optimized(assembly, thorough)))
 
 
+@cache
+def _context() -> Any:
+    """Where modules live. LLVM before 17 takes a pointer for one to nothing in particular only where it is told to."""
+    if llvm.llvm_version_info[0] >= 17:
+        return None
+    from llvmlite.binding import context, ffi
+
+    return context.ContextRef(ffi.lib.LLVMPY_ContextCreate(True))
+
+
 def _optimized(assembly: str, thorough: bool) -> Any:
     target = _ready()
-    module = llvm.parse_assembly(assembly)
+    module = llvm.parse_assembly(assembly, _context())
     module.triple = target.triple
     module.data_layout = str(target.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=3)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import B1, F8, I8, U8, Tuple
 
 
@@ -50,6 +51,11 @@ def together(values: list[Value]) -> Value:
 def number(x: float) -> str:
     """A float as LLVM writes it, exactly."""
     return f"0x{struct.unpack('<Q', struct.pack('<d', float(x)))[0]:016X}"
+
+
+def everywhere(kind: str, constant: str) -> str:
+    """A constant in all lanes, as every version of LLVM reads it."""
+    return f"<{', '.join([f'{kind} {constant}'] * lane_count())}>"
 
 
 def literal(value: Any) -> Value:

@@ -22,7 +22,7 @@ from typing import Any
 
 from minidyn.compiler.settings import setting
 
-NAMES = ("own",)
+NAMES = ("own", "numba", "python")
 
 
 def name() -> str:

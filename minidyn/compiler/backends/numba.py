@@ -1,0 +1,266 @@
+"""Kernels through numba: the reference, and what the field knows.
+
+What runs is an *entry*, a module in minidyn's cache folder that calls the function with everything in place that is
+known while compiling; numba's own cache keeps its machine code beside it. All that it calls is compiled into it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba as nb
+from numba.core import types as nbt
+from numba.core.imputils import lower_constant
+from numba.extending import intrinsic, models, overload, register_model
+
+from minidyn.compiler import bridge, words
+from minidyn.compiler import cache as disk
+from minidyn.compiler.backends import explicit
+from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+
+side_by_side = False
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+
+
+# -- what operations mean -----------------------------------------------------------------------------------
+
+
+@intrinsic
+def _fma(context, a, b, c):
+    def code(target, builder, signature, args):
+        return builder.fma(*args)
+
+    return nbt.float64(nbt.float64, nbt.float64, nbt.float64), code
+
+
+@intrinsic
+def _word_of(context, x):
+    def code(target, builder, signature, args):
+        return builder.bitcast(args[0], target.get_value_type(nbt.uint64))
+
+    return nbt.uint64(nbt.float64), code
+
+
+@intrinsic
+def _number_of(context, x):
+    def code(target, builder, signature, args):
+        return builder.bitcast(args[0], target.get_value_type(nbt.float64))
+
+    return nbt.float64(nbt.uint64), code
+
+
+def _muladd(a, b, c):
+    """a*b + c"""
+
+
+def _mulsub(a, b, c):
+    """a*b - c"""
+
+
+def _submul(c, a, b):
+    """c - a*b"""
+
+
+def _view(x, t):
+    """The bits of x as a number of type t."""
+
+
+def _fuses(a, b, c):
+    """Whether `a*b + c` is a number with a point."""
+    kinds = [nbt.unliteral(t) for t in (a, b, c)]
+    signed = all(k == nbt.float64 or (isinstance(k, nbt.Integer) and k.signed) for k in kinds)
+    return signed and nbt.float64 in kinds[:2]
+
+
+@overload(_muladd)
+def _(a, b, c):
+    if _fuses(a, b, c):
+        return lambda a, b, c: _fma(float(a), float(b), float(c))
+    return lambda a, b, c: a * b + c
+
+
+@overload(_mulsub)
+def _(a, b, c):
+    if _fuses(a, b, c):
+        return lambda a, b, c: _fma(float(a), float(b), -float(c))
+    return lambda a, b, c: a * b - c
+
+
+@overload(_submul)
+def _(c, a, b):
+    if _fuses(a, b, c):
+        return lambda c, a, b: _fma(-float(a), float(b), float(c))
+    return lambda c, a, b: c - a * b
+
+
+@overload(_view)
+def _(x, t):
+    if not isinstance(t, nbt.NumberClass):
+        return None
+    want, have = t.instance_type, nbt.unliteral(x)
+    if want == have:
+        return lambda x, t: x
+    if want == nbt.uint64 and have == nbt.float64:
+        return lambda x, t: _word_of(x)
+    if want == nbt.float64 and have == nbt.uint64:
+        return lambda x, t: _number_of(x)
+    return None
+
+
+@overload(words.some)
+def _(condition):
+    return lambda condition: bool(condition)
+
+
+_plain = nb.njit(**_OPTIONS)
+_HELPERS = {
+    "muladd_": _muladd, "mulsub_": _mulsub, "submul_": _submul, "view_": _view,
+    "divide_": _plain(lambda a, b: a / b), "power_": _plain(lambda a, b: math.pow(a, b)),
+    "square_": _plain(lambda a: a * a), "cube_": _plain(lambda a: a * a * a),
+    "fourth_": _plain(lambda a: a * a * a * a),
+    "min_": _plain(lambda a, b: b if b < a else a), "max_": _plain(lambda a, b: b if b > a else a),
+}  # fmt: skip
+_across = _plain(words.across)
+
+
+# -- functions --------------------------------------------------------------------------------------------------
+
+
+class FunctionType(nbt.Callable, nbt.Dummy):
+    """The type of one function, known while compiling. numba's own type for that is an address: it refuses to keep
+    code that was given one."""
+
+    def __init__(self, function):
+        self.like = nbt.Dispatcher(dispatcher(function))
+        super().__init__(f"minidyn({self.like.dispatcher.py_func.__qualname__}, {id(function)})")
+
+    def get_call_type(self, context, args, kws):
+        return self.like.get_call_type(context, args, kws)
+
+    def get_call_signatures(self):
+        return self.like.get_call_signatures()
+
+    def get_impl_key(self, sig):
+        return self.like.get_impl_key(sig)
+
+
+type_of = cache(FunctionType)
+register_model(FunctionType)(models.OpaqueModel)
+
+
+@lower_constant(FunctionType)
+def _(context, builder, type_, value):
+    return context.get_dummy_value()
+
+
+@cache
+def dispatcher(function: Any) -> Any:
+    """A compiled function as one of numba's."""
+    return nb.njit(explicit.made(function, _HELPERS, lambda v: _across if v is words.across else v), **_OPTIONS)
+
+
+bridge.init()
+
+
+# -- the back end -----------------------------------------------------------------------------------------------
+
+
+def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
+    """A callable for arguments of these types."""
+    made = entry_of(function, types)
+    arrays = [i for i, t in enumerate(types) if isinstance(t, Array)]
+    takers = [_taker(t) for t in types]
+    kept = [i for i, take in enumerate(takers) if take is not None]
+
+    def entry(*args: Any) -> Any:
+        for i in arrays:
+            explicit.check(args[i])
+        return made(*(takers[i](args[i]) for i in kept))  # type: ignore[misc]
+
+    return entry
+
+
+def _taker(type_: Any) -> Callable[[Any], Any] | None:
+    """What is passed of an argument; None where nothing is."""
+    if isinstance(type_, Tuple):
+        takers = [_taker(t) for t in type_.items]
+        kept = [(i, take) for i, take in enumerate(takers) if take is not None]
+        return (lambda a: tuple(take(a[i]) for i, take in kept)) if kept else None
+    return None if isinstance(type_, (Static, Constant)) else lambda a: a
+
+
+def entry_of(function: Any, types: tuple[Any, ...]) -> Any:
+    """numba's function for a call with these types, kept in its cache."""
+    return nb.njit(_entry_text(function, types), cache=True, **_OPTIONS)
+
+
+def _entry_text(function: Any, types: tuple[Any, ...]) -> Any:
+    """A plain function that calls this one; what is known while compiling stands in its text, or in its module."""
+    space: dict[str, Any] = {"call": function}
+
+    def written(type_: Any, name: str) -> str:
+        if isinstance(type_, Constant):
+            return str(type_.value)
+        if _taker(type_) is None:  # a function, or several
+            key = f"function{len(space)}"
+            space[key] = _known(type_)
+            return key
+        if isinstance(type_, Tuple):
+            at = 0
+            parts = []
+            for t in type_.items:
+                parts.append(written(t, f"{name}[{at}]") + ", ")
+                at += _taker(t) is not None
+            return f"({''.join(parts)})"
+        return name
+
+    passed = ", ".join(written(t, f"a{i}") for i, t in enumerate(types))
+    given = ", ".join(f"a{i}" for i, t in enumerate(types) if _taker(t) is not None)
+    kinds = ", ".join(t.name for t in types)
+    module = disk.load_module(f'''"""{function.identity} for ({kinds}): compiled and kept by numba.
+
+{function.hash(types)}
+"""
+
+
+def entry({given}):
+    return call({passed})
+''')
+    module.__dict__.update(space)
+    return module.entry
+
+
+def _known(type_: Any) -> Any:
+    """What stands for an argument that is known while compiling."""
+    if isinstance(type_, Tuple):
+        return tuple(map(_known, type_.items))
+    return type_.value if isinstance(type_, Constant) else type_.function
+
+
+def address(function: Any, signature: Pointer) -> None:
+    """Nothing: code is compiled for the function itself."""
+
+
+def assembly(function: Any, types: tuple[Any, ...]) -> str:
+    """The processor's assembly."""
+    made = nb.njit(_entry_text(function, types), **_OPTIONS)  # numba shows nothing of what its cache keeps
+    made.compile(tuple(kind(t) for t in types if _taker(t) is not None))
+    (text,) = made.inspect_asm().values()
+    return str(text)
+
+
+_KINDS = {F8: nbt.float64, I8: nbt.int64, U8: nbt.uint64, B1: nbt.boolean}
+
+
+def kind(type_: Any) -> Any:
+    """A type of minidyn's compiler, as numba calls it."""
+    if isinstance(type_, Array):
+        return nbt.Array(_KINDS[type_.item], type_.ndim, "C")
+    if isinstance(type_, Tuple):
+        return nbt.BaseTuple.from_types([kind(t) for t in type_.items if _taker(t) is not None])
+    return _KINDS[type_]

@@ -47,9 +47,12 @@ def is_large(tree: Group) -> bool:
 
 
 def image_of(tree: Group) -> bytes:
-    """The bytes of the HDF5 file that holds a tree."""
+    """The bytes of the HDF5 file that holds a tree.
+
+    Its oldest format of a superblock: a newer one has a checksum that HDF5 before 2.0 gets wrong in an image.
+    """
     options: dict[str, Any] = {"driver": "core", "backing_store": False, "block_size": 2**20}
-    with h5py.File("image", "w", track_order=True, libver=("v108", "v110"), **options) as root:
+    with h5py.File("image", "w", track_order=True, libver=("earliest", "v110"), **options) as root:
         _write_group(root, tree, 0)
         root.flush()
         image: bytes = root.id.get_file_image()
@@ -144,7 +147,7 @@ class _Reserved:
 def stream(tree: Group, file: BinaryIO) -> None:
     """Write the HDF5 file that holds a large tree piece by piece."""
     place = _Reserved(file, tree.nbytes + tree.nbytes // 50 + 2**22)
-    with h5py.File(place, "w", track_order=True, libver=("v108", "v110")) as root:
+    with h5py.File(place, "w", track_order=True, libver=("earliest", "v110")) as root:
         _write_group(root, tree, 0)
     file.truncate(place.size)
 

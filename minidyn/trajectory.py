@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
+from minidyn.compiler import backends
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -223,7 +224,7 @@ class Run(ByValue):
 @cache
 def provenance() -> Mapping[str, str]:
     """Versions of what computes: stored with every result."""
-    found = {"python": sys.version.split()[0], "machine": platform.machine()}
+    found = {"python": sys.version.split()[0], "machine": platform.machine(), "compiler": backends.name()}
     for package in ("minidyn", "numpy", "llvmlite", "numba", "scipy", "sympy"):
         try:
             found[package] = version(package)

@@ -1,15 +1,18 @@
-"""A family of results, from single functions to runs of maps and flows, to be made by each back end and compared.
+"""A family of results, from single functions to runs of maps and flows, made by each back end and compared.
 
-    python backends.py FILE.npz [part of a name ...]
-
-writes every array of every case (or of those whose name holds a part) under `case/number`.
+    python tests/backends.py                         all cases by all back ends, to the last bit
+    python tests/backends.py make FILE.npz CASE ...  the arrays of some cases, as `case/number`, by MINIDYN_COMPILER
 """
 
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -260,13 +263,47 @@ def stochastic_equations():
     yield md.simulate(flow, START, 4, paths=2, rng=0, method="weak2", substeps=0.5).w
 
 
-def main(target: str, *parts: str) -> None:
-    found = {}
-    for name, make in CASES.items():
-        if not parts or any(part in name for part in parts):
-            found |= {f"{name}/{k}": np.asarray(a) for k, a in enumerate(make())}
+# -- made and compared --------------------------------------------------------------------------------------------
+
+
+def make(target: str, *names: str) -> None:
+    """Write what this process's back end makes of some cases."""
+    found = {f"{name}/{k}": np.asarray(a) for name in names for k, a in enumerate(CASES[name]())}
     np.savez(target, **found)
 
 
+def made_by(compiler: str, folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """What a back end makes of some cases, in a process of its own where warnings are errors."""
+    target = folder / f"{compiler}.npz"
+    subprocess.run(
+        [sys.executable, "-W", "error", __file__, "make", str(target), *names], check=True,
+        env={**os.environ, "MINIDYN_COMPILER": compiler},
+    )  # fmt: skip
+    with np.load(target) as arrays:
+        return dict(arrays)
+
+
+def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
+    """The arrays that differ in type, shape or one bit; one NaN is as good as another."""
+    assert list(one) == list(other)
+    out = []
+    for name, a in one.items():
+        b = other[name]
+        alike = a.dtype == b.dtype and a.shape == b.shape
+        if alike and a.dtype == np.float64:
+            a, b = (np.where(np.isnan(v), math.nan, v).view(np.int64) for v in (a, b))
+        if not alike or not np.array_equal(a, b):
+            out.append(name)
+    return out
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        own, *others = (made_by(compiler, Path(folder), list(CASES)) for compiler in ("own", "numba", "python"))
+    wrong = {name for other in others for name in differences(own, other)}
+    print(f"{len(own)} arrays by three back ends, {len(wrong)} differ{': ' if wrong else ''}{', '.join(sorted(wrong))}")
+    return bool(wrong)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(make(*sys.argv[2:]) if len(sys.argv) > 1 else main())

@@ -1,0 +1,114 @@
+"""The same text by minidyn's compiler, by numba and as plain Python: the same bits, and clear words where it cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import backends
+import numpy as np
+import pytest
+
+# numba needs some seconds for each loop: CI runs `tests/backends.py`, which leaves nothing out
+QUICK = ["the_language", "random_streams", "losses"]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """What minidyn's compiler makes of all cases."""
+    return backends.made_by("own", tmp_path_factory.mktemp("own"), list(backends.CASES))
+
+
+def test_plain_python_gives_the_same_bits(own, tmp_path):
+    """Functions, losses to third derivatives, loops of every rule and noise, flows and their solvers: all bits agree."""
+    found = backends.made_by("python", tmp_path, list(backends.CASES))
+    assert len(found) > 100 and backends.differences(own, found) == []
+
+
+def test_numba_gives_the_same_bits(own, tmp_path, monkeypatch):
+    """Functions, random streams and losses to third derivatives: all bits agree, and a second process compiles nothing."""
+    monkeypatch.setenv("MINIDYN_CACHE_DIR", str(tmp_path / "cache"))
+    found = backends.made_by("numba", tmp_path, QUICK)
+    assert backends.differences({k: a for k, a in own.items() if k.split("/")[0] in QUICK}, found) == []
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nb[ci]")}
+    assert len(kept) > 20
+    again = backends.made_by("numba", tmp_path, QUICK[:1])
+    assert backends.differences({k: a for k, a in found.items() if k.startswith(QUICK[0])}, again) == []
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nb[ci]")} == kept
+
+
+def test_a_difference_is_seen():
+    """One bit, one sign of zero, one shape, one type: each counts."""
+    a = {"x": np.array([0.0, 1.0, np.nan])}
+    assert backends.differences(a, {"x": np.array([0.0, 1.0, -np.nan])}) == []
+    for other in ([-0.0, 1.0, np.nan], [0.0, np.nextafter(1.0, 2.0), np.nan], [0.0, 1.0, 2.0], [0.0, 1.0]):
+        assert backends.differences(a, {"x": np.array(other)}) == ["x"]
+    assert backends.differences({"n": np.array([1])}, {"n": np.array([1.0])}) == ["n"]
+
+
+def run(compiler: str, *arguments: str) -> subprocess.CompletedProcess:
+    """What `python arguments` does with a back end."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *arguments], env={**os.environ, "MINIDYN_COMPILER": compiler},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_back_end_that_does_not_exist():
+    """A wrong name is told in one sentence, with those that are right."""
+    done = run("cython", "-m", "minidyn", "run", "valley", "--steps", "4")
+    assert done.returncode == 2
+    assert "MINIDYN_COMPILER is 'cython'; it must be own, numba or python" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+CALLED = """
+import numba, numpy as np, sympy as sp, minidyn as md
+x, y = sp.symbols("x y")
+loss = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+grad = loss.kernels.grad
+
+@numba.njit
+def twice(w, c, d, out):
+    grad(w, c, d, out)
+    grad(w, c, d, out)
+    return out[0] + out[1]
+
+print(twice(np.array([1.0, 2.0]), loss.c, loss.rows, np.zeros(2)))
+print(len(grad.assembly(np.zeros(2), loss.c, loss.rows, np.zeros(2))) > 100)
+try:
+    grad(np.zeros((2, 4))[:, 0], loss.c, loss.rows, np.zeros(2))
+except TypeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("compiler", ["own", "numba", "python"])
+def test_in_the_users_own_numba_code(compiler):
+    """Kernels are called from numba code, show what they become, and refuse strided arrays, whatever compiles them."""
+    done = run(compiler, "-c", CALLED)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["8.0", "True", "compiled code takes C-contiguous arrays."]
+
+
+def test_results_say_what_compiled_them():
+    """The back end is among what made a result."""
+    code = "from minidyn.trajectory import provenance; print(provenance()['compiler'])"
+    assert [run(c, "-c", code).stdout.strip() for c in ("own", "numba", "python")] == ["own", "numba", "python"]
+
+
+DEBUGGED = """
+import traceback
+import numpy as np
+from minidyn.kernels.linalg import solve
+try:
+    solve(np.ones((2, 2)), np.zeros((3, 2)))
+except IndexError as error:
+    print(traceback.extract_tb(error.__traceback__)[-1].line)
+"""
+
+
+def test_plain_python_shows_its_lines():
+    """An index beyond an array is an IndexError, and it names the line of the kernel."""
+    assert run("python", "-c", DEBUGGED).stdout.strip() == "if abs(a[i, k]) > abs(a[pivot, k]):"

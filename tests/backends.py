@@ -20,8 +20,26 @@ import sympy as sp
 
 import minidyn as md
 from minidyn.compiler import across, jit, lanes
-from minidyn.kernels import linalg, random, vectormath
+from minidyn.kernels import linalg, random
 from minidyn.kernels.functions import asin_slope, heaviside, logcosh, logistic, logistic_slope, sign, softplus
+from minidyn.kernels.vectormath import (
+    acos,
+    asin,
+    atan,
+    cos,
+    cosh,
+    erf,
+    exp,
+    expm1,
+    log,
+    log1p,
+    pow,
+    sin,
+    sinh,
+    tan,
+    tanh,
+    tanh_slope,
+)  # fmt: skip
 
 CASES: dict[str, Callable[[], Iterator[Any]]] = {}
 x, y, z = sp.symbols("x y z")
@@ -40,31 +58,27 @@ def case(function: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
 def elementary(x, y, out):
     for i in range(x.shape[0]):
         a = x[i]
-        out[0, i] = vectormath_exp(a)
-        out[1, i] = vectormath_expm1(a)
-        out[2, i] = vectormath_log(a)
-        out[3, i] = vectormath_log1p(a)
-        out[4, i] = vectormath_sin(a)
-        out[5, i] = vectormath_cos(a)
-        out[6, i] = vectormath_tan(a)
-        out[7, i] = vectormath_asin(a)
-        out[8, i] = vectormath_acos(a)
-        out[9, i] = vectormath_atan(a)
-        out[10, i] = vectormath_sinh(a)
-        out[11, i] = vectormath_cosh(a)
-        out[12, i] = vectormath_tanh(a)
-        out[13, i] = vectormath_tanh_slope(a)
-        out[14, i] = vectormath_erf(a)
-        out[15, i] = vectormath_pow(a, y[i])
+        out[0, i] = exp(a)
+        out[1, i] = expm1(a)
+        out[2, i] = log(a)
+        out[3, i] = log1p(a)
+        out[4, i] = sin(a)
+        out[5, i] = cos(a)
+        out[6, i] = tan(a)
+        out[7, i] = asin(a)
+        out[8, i] = acos(a)
+        out[9, i] = atan(a)
+        out[10, i] = sinh(a)
+        out[11, i] = cosh(a)
+        out[12, i] = tanh(a)
+        out[13, i] = tanh_slope(a)
+        out[14, i] = erf(a)
+        out[15, i] = pow(a, y[i])
         out[16, i] = logistic(a) + softplus(a)
         out[17, i] = logcosh(a) - sign(a) * heaviside(y[i])
         out[18, i] = logistic_slope(a)
         out[19, i] = asin_slope(a)
         out[20, i] = math.sqrt(a) / math.atan2(a, y[i]) + math.fmod(y[i], a)
-
-
-for _name in vectormath.__all__:
-    globals()["vectormath_" + _name] = getattr(vectormath, _name)
 
 
 @case

@@ -1,14 +1,21 @@
-"""The same text by minidyn's compiler, by numba and as plain Python: the same bits, and clear words where it cannot be."""
+"""The same text by minidyn's compiler, by numba and as plain Python: the same bits."""
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import backends
 import numpy as np
 import pytest
+
+from minidyn.compiler import llvm
+
+ROOT = Path(__file__).parents[1]
 
 # numba needs some seconds for each loop: CI runs `tests/backends.py`, which leaves nothing out
 QUICK = ["the_language", "random_streams", "losses"]
@@ -21,13 +28,13 @@ def own(tmp_path_factory):
 
 
 def test_plain_python_gives_the_same_bits(own, tmp_path):
-    """Functions, losses to third derivatives, loops of every rule and noise, flows and their solvers: all bits agree."""
+    """Functions, losses to third derivatives, loops of rules and noises, flows and their solvers: all bits agree."""
     found = backends.made_by("python", tmp_path, list(backends.CASES))
     assert len(found) > 100 and backends.differences(own, found) == []
 
 
 def test_numba_gives_the_same_bits(own, tmp_path, monkeypatch):
-    """Functions, random streams and losses to third derivatives: all bits agree, and a second process compiles nothing."""
+    """The language, random streams, losses to third derivatives: all bits agree; a second process compiles nothing."""
     monkeypatch.setenv("MINIDYN_CACHE_DIR", str(tmp_path / "cache"))
     found = backends.made_by("numba", tmp_path, QUICK)
     assert backends.differences({k: a for k, a in own.items() if k.split("/")[0] in QUICK}, found) == []
@@ -112,3 +119,34 @@ except IndexError as error:
 def test_plain_python_shows_its_lines():
     """An index beyond an array is an IndexError, and it names the line of the kernel."""
     assert run("python", "-c", DEBUGGED).stdout.strip() == "if abs(a[i, k]) > abs(a[pivot, k]):"
+
+
+# -- versions --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version, right", [
+    ("0.44.0", True), ("0.50.1", True), ("0.51.0", False), ("1.0.0rc1", False), ("0.43.9", False)
+])  # fmt: skip
+def test_llvmlite_outside_the_tested_range_is_warned_of(version, right, monkeypatch):
+    """A version of llvmlite that minidyn's requirement leaves out is named with the range, in one sentence."""
+    monkeypatch.setattr(llvm, "requires", lambda name: ["numpy>=1.26", "llvmlite<0.51,>=0.44"])
+    monkeypatch.setattr(llvm.llvmlite, "__version__", version)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        llvm._look_at_version()
+    texts = [str(w.message) for w in seen]
+    told = f"minidyn was tested with llvmlite<0.51,>=0.44, not with llvmlite {version}: install one of those"
+    assert texts == [] if right else len(texts) == 1 and texts[0].startswith(told)
+
+
+def test_the_lowest_versions_are_those_of_setup_cfg():
+    """CI installs the lower bound of every dependency, and every dependency has one."""
+    done = subprocess.run([sys.executable, str(ROOT / ".ci" / "lowest")], capture_output=True, text=True, check=True)
+    found = dict(line.split("==") for line in done.stdout.split())
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    wanted = [*setup["options"]["install_requires"].split(), *setup["options.extras_require"]["test"].split()]
+    assert len(found) == len(wanted) > 15
+    for line in wanted:
+        name, bounds = line.split(">=")
+        assert bounds.split(",")[0] == found[name]

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import re
 import sys
+import warnings
 from functools import cache
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 import llvmlite
@@ -20,6 +23,7 @@ from minidyn.compiler.settings import setting
 @cache
 def _ready() -> Any:
     """Initialize LLVM once; the target machine."""
+    _look_at_version()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     for function in _LIBRARY:
@@ -28,6 +32,26 @@ def _ready() -> Any:
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True
     )
+
+
+def _look_at_version() -> None:
+    """Warn of a version of llvmlite that minidyn's own requirement leaves out: pip said so too, long ago."""
+    try:
+        wanted = next(r for r in requires("minidyn") or () if r.startswith("llvmlite"))
+    except (PackageNotFoundError, StopIteration):  # a source tree that was not installed
+        return
+    bounds = {sign: _numbers(text) for sign, text in re.findall(r"(>=|<)([\d.]+)", wanted)}
+    here = _numbers(llvmlite.__version__)
+    if here < bounds.get(">=", here) or not here < bounds.get("<", (*here, 0)):
+        warnings.warn(
+            f"minidyn was tested with {wanted.replace(' ', '')}, not with llvmlite {llvmlite.__version__}: install one "
+            "of those, or set MINIDYN_COMPILER=numba and compare.", stacklevel=2,
+        )  # fmt: skip
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`0.44.0rc1` as (0, 44, 0)."""
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
 
 
 @cache

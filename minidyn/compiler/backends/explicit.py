@@ -64,7 +64,7 @@ class Explicit(ast.NodeTransformer):
             return call("divide_", a, b, like=like)
         if isinstance(op, ast.Pow):
             whole_power = isinstance(b, ast.Constant) and isinstance(b.value, int) and b.value in _POWERS
-            name = _POWERS[b.value] if whole_power else "power_"  # type: ignore[attr-defined]
+            name = _POWERS[b.value] if whole_power else "power_"
             if name == "+":
                 return a
             return call(name, a, like=like) if whole_power else call(name, a, b, like=like)

@@ -60,10 +60,10 @@ def midpoints(system: Map, w0: ArrayLike, steps: int) -> Floats:
 
 def centres(flow: Flow, w0: ArrayLike, steps: int, rtol: float) -> tuple[Floats, str]:
     """The flow's centres for k = 0 .. steps, NaN after an end, and a sentence about the end."""
-    extra = 0 if flow.centred else 1
+    extra = 0 if flow.reads == "midpoints" else 1
     run = simulate(flow, w0, steps + extra, save_every=1, rtol=rtol, atol=1e-3 * rtol, progress=False)
     assert run.w is not None
-    w = run.w[0] if flow.centred else 0.5 * (run.w[0, 1:] + run.w[0, :-1])
+    w = run.w[0] if flow.reads == "midpoints" else 0.5 * (run.w[0, 1:] + run.w[0, :-1])
     note = "" if run.finished.all() else run.meta.get("reason") or run.describe_status()
     return w, note
 
@@ -82,7 +82,7 @@ def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]
         began, centred = time.perf_counter(), False
         try:
             flow = make(system)
-            centred = flow.centred
+            centred = flow.reads == "midpoints"
             path, note = centres(flow, model.w0, steps, rtol)
         except MinidynError as error:
             path, note = np.full_like(mid, np.nan), str(error)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.beside import check_flows, labels_of
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.flows import CentralFlow, RodFlow, SubquadraticFlow
@@ -18,6 +19,7 @@ from minidyn.maps import Map
 from minidyn.regime import Regime, regime
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import whole
+from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +36,7 @@ class EdgeRun(ByValue):
     amplitude : label -> half the distance of successive iterates of the map, `|d|` of rod and subquadratic flow,
         `sqrt(tr S)` of the central flow.
     regime : what the map does at the end; its remark, if there is one, ends the summary.
+    ends : label -> how a flow ended before the last step, if it did.
     """
 
     steps: NDArray[np.int64]
@@ -41,6 +44,7 @@ class EdgeRun(ByValue):
     threshold: float
     amplitude: dict[str, Floats]
     regime: Regime | None = None
+    ends: dict[str, str] = field(default_factory=dict)
 
     @property
     def distance(self) -> Floats:
@@ -58,6 +62,7 @@ class EdgeRun(ByValue):
         ]  # fmt: skip
         widths = [max(len(r[c]) for r in table) for c in range(len(head))]
         lines = ["  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in table]
+        lines += [f"{label}: {how}" for label, how in self.ends.items()]
         remark = self.regime.remark if self.regime else ""
         return "\n".join([*lines, f"remark: at the end {remark}"] if remark else lines)
 
@@ -89,7 +94,8 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     for flow in flows:
         if not isinstance(flow, (RodFlow, SubquadraticFlow, CentralFlow)):
             raise InputError(f"{flow!r} predicts no oscillation: use RodFlow, SubquadraticFlow or CentralFlow.")
-    steps = whole("steps", steps, 1)
+    check_flows(system, flows)
+    steps, first_step = whole("steps", steps, 1), whole("first_step", first_step, 1)
     save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
     saves = np.array([*range(0, steps, save_every), steps])
     two = TwoStep(system)
@@ -97,6 +103,10 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     z = z if z.shape == (two.size,) else system.initial_state(system.loss.check(z, "w0"))
     if z.ndim != 1:
         raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
+    if not np.isfinite(z).all():
+        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
+    labels = labels_of(system, flows)
+    engines = [_engine(flow, w0, steps, first_step, rtol, atol) for flow in flows]
     found = np.full((2, len(saves)), np.nan)
     place, at = 0, 0
     while place < len(saves) and np.isfinite(z).all():
@@ -106,11 +116,15 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
             place += 1
         z, at = after, at + 1
     threshold = 2.0 / system.lr()
-    amplitude = {system.rule.name: found[1]}
-    for flow in flows:
-        amplitude[flow.name] = _predicted(flow, w0, saves, rtol, atol)
-    end = regime(system, w0, steps, first_step=first_step)
-    return EdgeRun(saves, found[0] * threshold, threshold, amplitude, end)
+    amplitude, ends = {labels[0]: found[1]}, {}
+    for label, flow, engine in zip(labels[1:], flows, engines, strict=True):
+        amplitude[label] = _predicted(flow, engine, saves)
+        status, ended = (int(v[0]) for v in engine.ending(steps))
+        if status != Status.FINISHED:
+            reason = engine.meta.get("reason")
+            ends[label] = f"{Status(status).label} at step {ended:,}" + (f": {reason}" if reason else "")
+    end = regime(system, w0, steps, first_step=first_step) if steps > 1 else None
+    return EdgeRun(saves, found[0] * threshold, threshold, amplitude, end, ends)
 
 
 def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]:
@@ -121,9 +135,12 @@ def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]
     return float(np.linalg.eigvalsh(relative)[-1]), float(0.5 * np.linalg.norm((after - z)[: two.dim]))
 
 
-def _predicted(flow: Any, w0: ArrayLike, saves: NDArray[np.int64], rtol: float, atol: float) -> Floats:
+def _engine(flow: Flow, w0: ArrayLike, steps: int, first_step: int, rtol: float, atol: float) -> Any:
     start = np.atleast_2d(flow.start(np.asarray(w0, dtype=float)))
-    engine: Any = make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, int(saves[-1]), 1, 1)
+    return make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, steps, 1, first_step)
+
+
+def _predicted(flow: Any, engine: Any, saves: NDArray[np.int64]) -> Floats:
     out, done = np.full(len(saves), np.nan), 0
     for i, save in enumerate(saves):
         if save > done:

@@ -179,6 +179,13 @@ class Map(ByValue):
         return f"{self.loss._repr_latex_()}\n\n{self.rule._repr_latex_()}\n\n{self.noise or 'no noise'}"
 
 
+def apart(a: Map, b: Map) -> str:
+    """What tells two maps apart: "the loss", "the rule" or "the noise"; nothing if they are the same."""
+    if a.loss != b.loss:
+        return "the loss"
+    return "the rule" if a.rule != b.rule else "the noise" if a.noise != b.noise else ""
+
+
 def pack(states: Floats, components: int | None = None) -> Floats:
     """Paths `(N, Q)` -> blocks `(ceil(N/64), components*64)`; the last block is padded with its last path.
 

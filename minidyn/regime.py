@@ -97,7 +97,7 @@ def regime(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1) -> Re
     """
     if not isinstance(system, Map) or system.noise is not None:
         raise InputError("regime looks at a Map without noise; drop the noise.")
-    steps = whole("steps", steps, 2)
+    steps, first_step = whole("steps", steps, 2), whole("first_step", first_step, 1)
     two = TwoStep(system)
     whole_state = np.shape(w0) == (two.size,) != (system.dim,)
     z = np.asarray(w0, dtype=float) if whole_state else system.initial_state(system.loss.check(w0, "w0"))

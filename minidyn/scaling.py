@@ -18,13 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn.beside import check_flows, check_folder, check_options, labels_of
 from minidyn.byvalue import ByValue
-from minidyn.compare import Comparison, ErrorRow, align, compare
+from minidyn.compare import compare
+from minidyn.comparison import Comparison, ErrorRow
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.maps import Map
-from minidyn.simulate import seed_key
+from minidyn.simulate import seed_key, starts_of
+from minidyn.simulate.engines import whole
 from minidyn.simulate.progress import Bar
+from minidyn.simulate.threads import thread_count
+from minidyn.tables import Report, Table, as_html, as_text
 from minidyn.trajectory import provenance
 
 Floats = NDArray[np.float64]
@@ -78,7 +83,7 @@ class ScalingStudy(ByValue):
 
     rows: list[ScalingRow]
     fits: list[OrderFit]
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def fit(self, flow: str, quantity: str | None = None) -> OrderFit:
         """The fit for a flow (by its name) and a quantity; the first one if none is named."""
@@ -90,18 +95,26 @@ class ScalingStudy(ByValue):
 
     def summary(self) -> str:
         """Orders with their intervals, then the differences behind them, as tables."""
+        return as_text(self._report())
+
+    def _report(self) -> Report:
         m = self.meta
         clock = f"fixed {'t' if m['clock'] == 'time' else 'slow time lr^2 k'} = {m['span']:.6g}"
-        lines = [f"{m['map']}\n{clock}; {m['planned']}; seed {m['seed']}", ""]
         head = ["flow", "quantity", "order", "95 % interval", "chi2/dof"]
-        lines += align([head, *([f.flow, f.quantity, *_words(f)] for f in self.fits)], left=2)
+        fits = [head, *([f.flow, f.quantity, *_words(f)] for f in self.fits)]
         head = ["flow", "quantity", "lr", "steps", "paths", "difference", "std. error", "coupling"]
-        table = [
+        rows = [
             [r.flow, r.quantity, f"{r.lr:.6g}", f"{r.steps:,}", f"{r.paths:,}", f"{r.difference:+.3g}",
              f"{r.standard_error:.2g}", "-" if np.isnan(r.variance_ratio) else f"{r.variance_ratio:.3g}x"]
             for r in self.rows
         ]  # fmt: skip
-        return "\n".join([*lines, "", *align([head, *table], left=2)])
+        top = f"{m['map']}\n{clock}; {m['planned']}; seed {m['seed']}"
+        lost = [
+            f"left out of the fit of {r.quantity}, {r.flow}: lr {r.lr:.6g}, where no path is left"
+            for r in self.rows if not np.isfinite(r.difference)
+        ]  # fmt: skip
+        remarks = [*lost, *(f"remark: {text}" for text in m.get("remarks", []))]
+        return [top, "", Table(fits, 2), "", Table([head, *rows], 2), *([""] if remarks else []), *remarks]
 
     def plot(self, **options: Any) -> Any:
         """Differences over lr on logarithmic axes, with error bars and fits; returns the matplotlib figure."""
@@ -119,14 +132,7 @@ class ScalingStudy(ByValue):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (f.flow, f.quantity, *_words(f))) + "</tr>"
-            for f in self.fits
-        )
-        head = "".join(f"<th>{name}</th>" for name in ("flow", "quantity", "order", "95 % interval", "chi2/dof"))
-        return f"<table><tr>{head}</tr>{body}</table>"
+        return as_html(self._report())
 
 
 def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
@@ -140,7 +146,8 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     Parameters
     ----------
     system, flows : a `Map` and flows of it (or functions that make the flow of a map, such as `md.GradientFlow`);
-        both are made anew at every learning rate.
+        both are made anew at every learning rate. Each flow is held against the map as it reads it (`Flow.reads`), and
+        has the paths that its own differences need: its rows and fits do not depend on the flows beside it.
     lrs : at least two learning rates.  time, slow_time : the end of every run, `t = lr k` or `lr^2 k`; one of them.
     w0 : where map and flows start, an array (see `compare`), or a function of the map, such as
         `lambda m: m.fixed_point(w)`.
@@ -170,25 +177,35 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
         raise InputError("scaling_study needs at least one flow, for example md.QuasistaticFlow.")
     if system.rule.scheduled:
         raise InputError(f"{system.rule} has a schedule: a scaling study needs one learning rate at a time.")
+    check_options(flow_options, "scaling_study")
+    check_flows(system, [flow for flow in flows if isinstance(flow, Flow)])
+    check_folder(checkpoint)
     if checkpoint is not None and rng is None:
         raise InputError("a study with a checkpoint needs a seed: give rng=0 or another number.")
+    pilot, max_paths = whole("pilot", pilot, 2), whole("max_paths", max_paths, 1)
+    paths = None if paths is None else whole("paths", paths, 1)
+    thread_count(threads)
     entropy, _ = seed_key(rng)
     sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
     maps = [system.with_lr(rate) for rate in rates]
     lengths = [max(1, round(span / rate**kind)) for rate in rates]
     study = _Study(maps, lengths, flows, w0, observe, sequence, threads, progress, checkpoint, flow_options)
     if system.noise is None:
-        counts, planned = [1] * len(rates), "no noise, one path"
+        counts, planned = study.equal(1), "no noise, one path"
     elif paths is not None:
-        counts, planned = [paths] * len(rates), "paths as given"
+        counts, planned = study.equal(paths), "paths as given"
     else:
-        first = study.run([pilot] * len(rates), "pilot")
-        counts = [min(max(n, pilot), max_paths) for n in _plan(first, precision)]
-        short = f", limited to {max_paths:,}" * (max(counts) == max_paths)
+        first = study.run(study.equal(pilot), "pilot")
+        names = list(dict.fromkeys(r.flow for r in first))  # each flow has the paths that it needs itself
+        needed = [_plan([r for r in first if r.flow == name], precision) for name in names]
+        counts = [[min(max(n, pilot), max_paths) for n in rung] for rung in zip(*needed, strict=True)]
+        short = f", limited to {max_paths:,}" * (max(map(max, counts)) == max_paths)
         planned = f"paths planned for a relative error of {precision:g} from a pilot of {pilot:,}{short}"
-        log.info("scaling study: %s paths at lr %s", counts, rates)
+        log.info("scaling study: %s paths of %s at lr %s", counts, names, rates)
+    study.remarks.clear()
     rows = study.run(counts, "study")
     meta = {
+        "remarks": list(dict.fromkeys(study.remarks)),
         "map": repr(system), "clock": "time" if kind == 1 else "slow time", "span": span, "lrs": rates,
         "planned": planned, "seed": str(entropy), **provenance(),
     }  # fmt: skip
@@ -209,34 +226,73 @@ class _Study:
     progress: bool | None
     checkpoint: Any
     flow_options: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
 
-    def run(self, counts: list[int], stage: str) -> list[ScalingRow]:
-        """The rows of all learning rates, each with its own randomness."""
-        total = float(sum(n * k for n, k in zip(counts, self.lengths, strict=True)))
+    def __post_init__(self) -> None:
+        """The flows and starts of all learning rates, made and checked before anything runs."""
+        self.rungs = [[_flow_of(flow, m) for flow in self.flows] for m in self.maps]
+        for m, flows in zip(self.maps, self.rungs, strict=True):
+            check_flows(m, flows)
+        self.starts = [self.w0(m) if callable(self.w0) else self.w0 for m in self.maps]
+        for m, start in zip(self.maps, self.starts, strict=True):
+            starts_of(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)
+
+    def equal(self, paths: int) -> list[list[int]]:
+        """As many paths at every learning rate for every flow."""
+        return [[paths] * len(self.flows) for _ in self.maps]
+
+    def run(self, counts: list[list[int]], stage: str) -> list[ScalingRow]:
+        """The rows of all learning rates, each with its own randomness; `counts` are paths by rate and flow."""
+        total = float(sum(sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)))
         done, rows = 0.0, []
         with Bar(total, 0, self.progress, f"scaling study, {stage}", "path-steps") as bar:
             for place, (m, steps, paths) in enumerate(zip(self.maps, self.lengths, counts, strict=True)):
                 bar.update(done, note=f"lr {m.lr():.4g}, {place + 1} of {len(self.maps)}")
-                rows += self._rung(m, steps, paths, stage, place)
-                done += paths * steps
+                rows += self._rung(steps, paths, stage, place)
+                done += sum(set(paths)) * steps
         order = {(r.flow, r.quantity): i for i, r in reversed(list(enumerate(rows)))}
         return sorted(rows, key=lambda r: order[r.flow, r.quantity])
 
-    def _rung(self, m: Map, steps: int, paths: int, stage: str, place: int) -> list[ScalingRow]:
+    def _rung(self, steps: int, counts: list[int], stage: str, place: int) -> list[ScalingRow]:
+        """The flows with as many paths together: path i of the map is the same in every group."""
+        m, flows = self.maps[place], self.rungs[place]
         key = (*self.sequence.spawn_key, 2 * place + (stage == "study"))
-        folder = None if self.checkpoint is None else Path(self.checkpoint) / f"{stage}-{place}"
-        options: dict[str, Any] = {"save_every": steps, "rows": 1, "threads": self.threads, "progress": self.progress}
-        result: Comparison = compare(
-            m, *(_flow_of(f, m) for f in self.flows), w0=self.w0(m) if callable(self.w0) else self.w0, steps=steps,
-            paths=paths, observe=self.observe, rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key),
-            checkpoint=folder, **options, **self.flow_options,
-        )  # fmt: skip
-        return [_row(m.lr(), r) for r in result.errors]
+        names = labels_of(m, flows)[1:]
+        rows: list[ScalingRow] = []
+        for paths in dict.fromkeys(counts):
+            group = [i for i, n in enumerate(counts) if n == paths]
+            folder = None if self.checkpoint is None else Path(self.checkpoint) / f"{stage}-{place}-{group[0]}"
+            result: Comparison = compare(
+                m, *(flows[i] for i in group), w0=self.starts[place], steps=steps, paths=paths, observe=self.observe,
+                rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key), checkpoint=folder,
+                save_every=steps, rows=1, threads=self.threads, progress=self.progress, **self.flow_options,
+            )  # fmt: skip
+            called = dict(zip(list(result.runs)[1:], (names[i] for i in group), strict=True))
+            rows += [_row(m.lr(), r, called[r.flow]) for r in result.errors]
+            self._note(m.lr(), result, called)
+        return sorted(rows, key=lambda r: names.index(r.flow))
+
+    def _note(self, lr: float, result: Comparison, called: dict[str, str]) -> None:
+        """Keep what a comparison says beside its table: paths that ended, what flows of centres do not describe."""
+        ended = [
+            f"at lr {lr:.6g} {called.get(label, label)}: {run.describe_status()}"
+            for label, run in result.runs.items() if not run.finished.all()
+        ]  # fmt: skip
+        remark = result.meta["remark"]
+        self.remarks += [*ended, *([f"at the end of lr {lr:.6g} {remark}"] if remark else [])]
 
 
-def _row(lr: float, r: ErrorRow) -> ScalingRow:
-    return ScalingRow(r.quantity, r.flow, lr, r.step, r.time, r.paths, r.map_mean, r.flow_mean, r.difference,
+def _row(lr: float, r: ErrorRow, flow: str) -> ScalingRow:
+    return ScalingRow(r.quantity, flow, lr, r.step, r.time, r.paths, r.map_mean, r.flow_mean, r.difference,
                       r.standard_error, r.variance_ratio)  # fmt: skip
+
+
+def _depth(start: Any) -> int:
+    """Dimensions of an array, 0 for what is none."""
+    try:
+        return int(np.ndim(start))
+    except ValueError:
+        return 0
 
 
 def _flow_of(flow: Any, system: Map) -> Flow:

@@ -87,7 +87,7 @@ class Run(ByValue):
     status: NDArray[np.int8]
     ended: NDArray[np.int64]
     names: list[str]
-    meta: dict[str, Any]
+    meta: dict[str, Any] = field(compare=False)
     moments: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
     @property

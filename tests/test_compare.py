@@ -115,8 +115,9 @@ def test_summary_and_reprs_are_readable(coupled):
 
 
 def test_a_wrong_theory_is_found_out(valley):
-    """A flow of another map (four times the noise) differs by many standard errors."""
-    other = md.QuasistaticFlow(md.Map(valley.loss, valley.rule, md.GaussianNoise(0.5)))
+    """A theory with four times the drift (that of twice the noise) differs by many standard errors."""
+    drift = -4 * sp.Rational(1, 16) * sp.Rational(1, 20) / 2 * 2 * x / ((1 + x**2) * (2 - (1 + x**2) / 20))
+    other = md.SymbolicFlow(valley, [drift, 0], [[sp.sqrt(0.05) / 4], [0]], reads="projected")
     result = md.compare(valley, other, w0=[2, 0], steps=4000, paths=500, rng=4, save_every=400)
     assert abs(result.errors[-1].sigmas) > 5
 

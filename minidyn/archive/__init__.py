@@ -28,7 +28,7 @@ from minidyn.errors import ArchiveError, InputError
 from minidyn.trajectory import Run
 
 if TYPE_CHECKING:
-    from minidyn.compare import Comparison
+    from minidyn.comparison import Comparison
     from minidyn.scaling import ScalingStudy
 
 __all__ = ["load", "save"]

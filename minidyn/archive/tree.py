@@ -22,7 +22,7 @@ from minidyn.errors import ArchiveError
 from minidyn.trajectory import QUANTILES, Run, Status
 
 if TYPE_CHECKING:
-    from minidyn.compare import Comparison
+    from minidyn.comparison import Comparison
     from minidyn.scaling import ScalingStudy
 
 FORMAT = 1
@@ -185,7 +185,7 @@ def comparison_tree(comparison: Comparison) -> Group:
 
 def comparison_of(group: Group) -> Comparison:
     """The comparison that a group holds."""
-    from minidyn.compare import Comparison, ErrorRow
+    from minidyn.comparison import Comparison, ErrorRow
 
     table = group.groups["quantities"]
     quantities: dict[str, dict[str, Any]] = {}

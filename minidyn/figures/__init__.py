@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from minidyn.compare import Comparison
+from minidyn.comparison import Comparison
 from minidyn.errors import InputError
 from minidyn.figures.canvas import Picture, new_figure, write_picture
 from minidyn.figures.landscape import draw_landscape
@@ -22,15 +22,17 @@ from minidyn.figures.looks import (
     FLOWS,
     GREY,
     MAP,
+    PANELS,
     STYLE,
     details_of,
     draw_head,
     draw_legend,
     headline_of,
     legend_handles,
+    map_looks,
     pretty,
 )
-from minidyn.figures.panels import PANELS, draw_order, draw_quantity, draw_spread, names_in, names_shown, share_clock
+from minidyn.figures.panels import draw_order, draw_quantity, draw_spread, names_in, names_shown, share_clock
 from minidyn.loss import Loss
 from minidyn.scaling import ScalingStudy
 from minidyn.trajectory import Run
@@ -74,7 +76,7 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
             draw_quantity(upper, lower, result, name, looks)
             share_clock(upper, lower, result.steps, result.time, row == 0, row == rows - 1)
         draw_head(fig, headline_of(result), details_of(result))
-        draw_legend(fig, legend_handles(looks, result.runs[result.map_label].paths, plane, loss))
+        draw_legend(fig, legend_handles(looks, map_looks(result), result.runs[result.map_label].paths, plane, loss))
         write_picture(fig, path)
     return fig
 

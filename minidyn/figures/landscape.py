@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
-from minidyn.compare import Comparison
+from minidyn.comparison import Comparison
 from minidyn.errors import ManifoldError
 from minidyn.figures.looks import HUGE, MINIMA, THIN, Look, Numbers, power_of_ten, pretty
 from minidyn.loss import Loss

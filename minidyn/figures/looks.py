@@ -13,9 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import ScalarFormatter
 
-from minidyn.compare import Comparison
+from minidyn.comparison import Comparison
 from minidyn.loss import Loss
 
+PANELS = 6
 THIN = 3  # paths drawn as thin lines
 HUGE = 1e15  # beyond this a path has left every picture
 GREY, FAINT, MINIMA = "#5f6670", "#c9ced6", "#8c1d40"
@@ -41,6 +42,7 @@ class Look:
 
 
 MAP = Look("#12385c", "-", 2.2, "o")
+READINGS = (MAP, Look("#6d8fb3", (0, (5, 1)), 1.8, "o"), Look("#4a5560", (0, (1.5, 1)), 1.8, "o"))  # of the map
 FLOWS = (
     Look("#f08c00", (0, (4, 1.6)), 1.7, "D"),
     Look("#0fae84", (0, (1.2, 1.2)), 1.9, "^"),
@@ -111,10 +113,29 @@ def details_of(result: Comparison) -> list[str]:
     clock = f"{paths:,} path{'s' * (paths != 1)}, {meta.get('steps', 0):,} steps"
     noise = "same noise for both" if meta.get("coupled") else "independent noise"
     noise = "" if system.endswith("no noise") else noise
-    where = "panels: after projection on the minima" if meta.get("projected") else ""
     runs = result.runs.items()
     ended = [f"{label}: {run.describe_status()}" for label, run in runs if not run.finished.all()]
-    return [part for part in (system, clock, noise, where, *ended) if part]
+    ended += ["panels: over the paths that map and flow both still have"] if ended and meta.get("coupled") else []
+    readings = list(map_looks(result))
+    where = _PANELS[readings[0]] if len(readings) == 1 else ""
+    phases = next(iter(result.runs.values())).meta.get("between_saves", "")
+    more = len(result.quantities) - PANELS
+    cut = f"{PANELS} of {len(result.quantities)} quantities drawn" if more > 0 else ""
+    zero = sorted({name for names in meta.get("zero", {}).values() for name in names})
+    left = f"zero on the minima, not drawn: {', '.join(zero)}" if zero else ""
+    return [part for part in (system, clock, noise, where, left, cut, phases, *ended) if part]
+
+
+_PANELS = {
+    "iterates": "", "midpoints": "panels: mid-points of the map's iterates",
+    "projected": "panels: after projection on the minima",
+}  # fmt: skip
+
+
+def map_looks(result: Comparison) -> dict[str, Look]:
+    """How the map is drawn in each of the readings that flows ask for."""
+    readings = dict.fromkeys(result.reading(label) for label in list(result.runs)[1:])
+    return dict(zip(readings, READINGS, strict=False))
 
 
 # -- head and legend -----------------------------------------------------------------------------------
@@ -146,10 +167,14 @@ def draw_legend(fig: Figure, handles: list[Any]) -> None:
     fig.legend(handles=handles, loc="outside lower center", ncols=columns, **close)
 
 
-def legend_handles(looks: dict[str, Look], paths: int, plane: bool, loss: Loss | None) -> list[Any]:
+def legend_handles(looks: dict[str, Look], maps: dict[str, Look], paths: int, plane: bool, loss: Loss | None,
+                   ) -> list[Any]:  # fmt: skip
     """What the legend explains."""
     handles: list[Any] = []
-    for label, look in looks.items():
+    named = {"iterates": "", "midpoints": ", mid-points", "projected": ", projected on the minima"}
+    first, *flows = looks
+    shown = {first + (named[r] if len(maps) > 1 else ""): look for r, look in maps.items()} or {first: looks[first]}
+    for label, look in (shown | {label: looks[label] for label in flows}).items():
         style = {"color": look.colour, "ls": look.dash, "lw": look.width, "marker": look.marker if plane else ""}
         handles.append(Line2D([], [], ms=4, label=label, **style))
     if paths > 1:

@@ -11,39 +11,48 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from minidyn.compare import Comparison
-from minidyn.figures.looks import FAINT, GREY, HUGE, THIN, Look, Numbers, pretty
+from minidyn.comparison import Comparison
+from minidyn.figures.looks import FAINT, GREY, HUGE, PANELS, THIN, Look, Numbers, map_looks, pretty
 from minidyn.scaling import ScalingRow, ScalingStudy
 from minidyn.trajectory import QUANTILES, Run
 
 Floats = NDArray[np.float64]
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)
 
-PANELS = 6
 _LOWEST = 1e-18  # part of the largest value at which a logarithmic scale ends
-_ZERO = 1e-12  # a quantity that stays below this on the manifold is zero to rounding
 
 
 # -- drawing -------------------------------------------------------------------------------------------
 
 
 def draw_quantity(upper: Axes, lower: Axes, result: Comparison, name: str, looks: dict[str, Look]) -> None:
-    """Means and bands above, differences below."""
-    k, values, first = result.steps, result.quantities[name], result.map_label
-    curves = {label: _curve(v) for label, v in values.items()}
+    """Means and bands above, differences below, of the same paths: those that `Comparison.pair` says."""
+    k, maps, shown = result.steps, map_looks(result), [*result.runs][1:]
+    curves: list[Curve] = []
+    sides: list[Floats] = []
     lower.axhline(0.0, color=GREY, lw=0.7)
-    for order, (label, look) in enumerate(looks.items()):
-        mean, low, high = curves[label]
-        if label == first:
+
+    def curve(values: Floats, look: Look, order: int, filled: bool) -> None:
+        mean, low, high = _curve(values)
+        curves.append((mean, low, high))
+        if filled:
             upper.fill_between(k, low, high, color=look.colour, alpha=0.17, lw=0)
-        else:
-            gap, error = difference_of(values[first], values[label], bool(result.meta.get("coupled")))
-            lower.fill_between(k, gap - 2 * error, gap + 2 * error, color=look.colour, alpha=0.27, lw=0)
-            lower.plot(k, gap, color=look.colour, ls=look.dash if len(looks) > 2 else "-", lw=1.3)
-        for edge in (low, high) if len(values[label]) > 1 else ():
+        for edge in (low, high) if len(values) > 1 else ():
             upper.plot(k, edge, color=look.colour, ls=look.dash, lw=0.8, alpha=0.85, zorder=3 + order)
         upper.plot(k, mean, color=look.colour, ls=look.dash, lw=look.width, zorder=10 + order)
-    _name_and_scale(upper, name, list(curves.values()))
+
+    for order, label in enumerate(shown, 1):
+        if label not in result.quantities[name]:
+            continue
+        look, (a, b) = looks[label], result.pair(name, label)
+        if not any(np.array_equal(a, side, equal_nan=True) for side in sides):  # another reading, or other paths
+            sides.append(a)
+            curve(a, maps[result.reading(label)], 0, len(sides) == 1)
+        gap, error = difference_of(a, b, result.paired(label))
+        lower.fill_between(k, gap - 2 * error, gap + 2 * error, color=look.colour, alpha=0.27, lw=0)
+        lower.plot(k, gap, color=look.colour, ls=look.dash if len(shown) > 1 else "-", lw=1.3)
+        curve(b, look, order, False)
+    _name_and_scale(upper, name, curves)
     lower.set_ylabel("flow − map", fontsize=8)
     lower.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
     lower.yaxis.set_major_formatter(Numbers())
@@ -154,14 +163,8 @@ def difference_of(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
 
 
 def names_shown(result: Comparison) -> list[str]:
-    """Up to six quantities, without those that are zero to rounding on the manifold."""
-    if not result.meta.get("projected"):
-        return list(result.quantities)[:PANELS]
-
-    def moves(name: str) -> bool:
-        return any((np.abs(v[np.isfinite(v)]) > _ZERO).any() for v in result.quantities[name].values())
-
-    return ([name for name in result.quantities if moves(name)] or list(result.quantities))[:PANELS]
+    """The first six quantities."""
+    return list(result.quantities)[:PANELS]
 
 
 def names_in(run: Run) -> list[str]:

@@ -15,6 +15,7 @@ from minidyn.errors import FlowError, InputError
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.loops import evaluate
 from minidyn.kernels.pointers import flow_signatures
+from minidyn.manifold import Manifold
 from minidyn.maps import Map
 
 # mypy: disable-error-code="no-untyped-def"
@@ -56,7 +57,8 @@ class Flow(ByValue):
     symmetric: ClassVar[bool] = False  # the drift's Jacobian is: nothing oscillates, and near a minimum errors die out
     columns: int = 0
     rows: int = 0
-    centred: ClassVar[bool] = False  # theta is the centre of two successive iterates, and compared with that
+    reads: str = "iterates"  # how the map is read beside this flow: "iterates", "midpoints" (of two successive ones)
+    # or "projected" (on the minima, along the gradient flow)
 
     carries: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
     reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
@@ -80,6 +82,21 @@ class Flow(ByValue):
         if not isinstance(system, Map):
             raise InputError(f"{type(self).__name__} is the flow of a map: give it a Map, not {system!r}.")
         self.map = system
+
+    def _check_minima(self, manifold: Any) -> None:
+        """Refuse the minima of another loss."""
+        if manifold is not None and not isinstance(manifold, Manifold):
+            raise InputError(f"manifold must be a Manifold of the map's loss, not {manifold!r}.")
+        if manifold is not None and manifold.loss != self.map.loss:
+            raise InputError(
+                f"the manifold is that of another loss, {manifold.loss}; the map's is {self.map.loss}: give "
+                "md.Manifold(map.loss)."
+            )
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call it beside others of its kind."""
+        return self.name
 
     @property
     def loss(self) -> Any:

@@ -72,7 +72,7 @@ class CentralFlow(Flow):
 
     name: ClassVar[str] = "central flow"
     reference: ClassVar[str] = "Cohen, Damian, Talwalkar, Kolter, Lee (2025)"
-    centred: ClassVar[bool] = True
+    reads = "midpoints"
     carries: ClassVar[bool] = True
 
     def __init__(self, system: Map, accumulators: str = "each"):

@@ -121,6 +121,7 @@ class QuasistaticFlow(Flow):
         "Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li, Wen, Lyu (2025)"
     )
 
+    reads = "projected"
     needs: ClassVar[tuple[str, ...]] = NEEDS
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_retract)
@@ -132,10 +133,16 @@ class QuasistaticFlow(Flow):
         noise = system.bound.noise
         if noise.sigma is None and noise.batch is None and noise.label_std is None:
             raise FlowError("the quasistatic flow describes motion driven by noise, and this map has none.")
+        self._check_minima(manifold)
         self.accumulators = accumulators
         self.averaged = AveragedMap(system, accumulators)
         self.manifold = manifold or Manifold(system.loss)
         self.source  # noqa: B018 - refuse rules and noises that cannot be averaged right away
+
+    @property
+    def label(self) -> str:
+        """Its name, and its accumulators where they are not the full ones."""
+        return self.name + (f" ({self.accumulators})" if self.accumulators != "full" else "")
 
     @cached_property
     def source(self) -> Source:

@@ -99,7 +99,7 @@ class RodFlow(Flow):
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "rule_step", "rule_slopes")
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(stay)
-    centred: ClassVar[bool] = True
+    reads = "midpoints"
 
     def __init__(self, system: Map, first_step: int = 1, order: int = 1):
         super().__init__(system)

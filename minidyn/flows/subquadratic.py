@@ -55,13 +55,14 @@ class SubquadraticFlow(Flow):
 
     name: ClassVar[str] = "subquadratic flow"
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"
-    centred: ClassVar[bool] = True
+    reads = "midpoints"
     carries: ClassVar[bool] = True
 
     def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1, manifold: Manifold | None = None):
         super().__init__(system)
         if not 0 < slow < 1:
             raise InputError(f"slow is a rate per step between 0 and 1, not {slow!r}.")
+        self._check_minima(manifold)
         self.first_step, self.manifold = first_step, manifold
         self.steps = Orbits(system, slow)
 

@@ -99,6 +99,8 @@ class SymbolicFlow(Flow):
     diffusion : a matrix of D rows, one column per independent noise, or a list of D expressions for diagonal noise;
         None for no noise.
     reading : "ito" or "stratonovich".
+    reads : how `compare` reads the map beside it: "iterates", "midpoints" where the equation is one of centres
+        `(theta_k + theta_{k+1}) / 2`, "projected" where it lives on the minima.
     constraint : expressions that stay zero, `[x**2 + y**2 - 1]`: after every step the state is put back there. The
         drift must keep the constraint (in the Ito reading, with its second-order part).
 
@@ -122,11 +124,13 @@ class SymbolicFlow(Flow):
     jacobian: ClassVar[Any] = staticmethod(_jacobian)
 
     def __init__(self, system: Map, drift: Any = (), diffusion: Any = None, *, reading: str = "ito",
-                 constraint: Sequence[Any] = ()):  # fmt: skip
+                 constraint: Sequence[Any] = (), reads: str = "iterates"):  # fmt: skip
         super().__init__(system)
         if reading not in ("ito", "stratonovich"):
             raise InputError(f"reading must be 'ito' or 'stratonovich', not {reading!r}.")
-        self.reading = reading
+        if reads not in ("iterates", "midpoints", "projected"):
+            raise InputError(f"reads must be 'iterates', 'midpoints' or 'projected', not {reads!r}.")
+        self.reading, self.reads = reading, reads
         self.expressions = [self._own(e) for e in _vector("drift", drift, self.dim)]
         self.factor = _matrix(diffusion, self.dim).applyfunc(self._own)
         self.constraint = [self._own(_expression("constraint", e)) for e in constraint]

@@ -1,0 +1,54 @@
+"""Reports: lines and tables, as text and as HTML, so that whatever one shows the other shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first one its head; `left` columns stand to the left, the others to the right."""
+
+    rows: list[list[str]]
+    left: int = 1
+
+
+Report = list[str | Table]
+
+
+def align(table: list[list[str]], left: int = 1) -> list[str]:
+    """A table as lines: `left` columns to the left, the others to the right, a rule below the head."""
+    widths = [max(len(r[c]) for r in table) for c in range(len(table[0]))]
+    lines = []
+    for r in table:
+        sized = list(zip(r, widths, strict=True))
+        cells = [cell.ljust(w) for cell, w in sized[:left]] + [cell.rjust(w) for cell, w in sized[left:]]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return [lines[0], "  " + "  ".join("-" * w for w in widths), *lines[1:]]
+
+
+def as_text(report: Report) -> str:
+    """The report as lines."""
+    parts = [align(part.rows, part.left) if isinstance(part, Table) else [part] for part in report]
+    return "\n".join(line for lines in parts for line in lines)
+
+
+def as_html(report: Report) -> str:
+    """The report as paragraphs and tables."""
+    return "".join(_table(part) if isinstance(part, Table) else _paragraph(part) for part in report)
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{'<br>'.join(escape(line.strip()) for line in text.splitlines())}</p>" if text.strip() else ""
+
+
+def _table(table: Table) -> str:
+    head, *body = table.rows
+    rows = [_cells("th", head), *(_cells("td", row) for row in body)]
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def _cells(tag: str, row: Iterable[str]) -> str:
+    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)

@@ -62,6 +62,9 @@ class Escape(ByValue):
         for w, fraction in list(zip(self.destinations, self.fractions, strict=True))[:6]:
             shown = np.round(w, 6).tolist() if len(w) <= 6 else f"|w| = {np.linalg.norm(w):.6g}"
             lines.append(f"  {100 * fraction:5.1f} % at {shown}")
+        if len(self.destinations) > 6:
+            rest = 100 * float(self.fractions[6:].sum())
+            lines.append(f"  {rest:5.1f} % at {len(self.destinations) - 6:,} more places")
         return "\n".join(lines)
 
 
@@ -96,6 +99,8 @@ def escape(system: Map, w: ArrayLike, *, radius: float = 1e-6, steps: int = 1000
     if growth_steps < 1 or growth_steps > steps:
         raise InputError(f"growth_steps must lie between 1 and steps = {steps}, not {growth_steps}.")
     report = stability(system, w, k=k) if report is None else report
+    if report is not None and len(report.place.w) != system.dim:
+        raise InputError(f"the report is that of another map, of {len(report.place.w)} parameters; leave it out.")
     seed, run_seed = np.random.SeedSequence(_entropy(rng)).spawn(2)
     start = _beside(report, radius, paths, np.random.default_rng(seed))
     options: dict[str, Any] = {"paths": paths, "rng": run_seed, "first_step": k, "threads": threads}

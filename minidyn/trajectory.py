@@ -205,6 +205,10 @@ class Run(ByValue):
             else:
                 continue
             rows.append((f"final {name}", f"{mean:.6g}" + (f" ± {spread:.3g}" if self.paths > 1 else "")))
+        if len(self.names) > 6 and (self.w is not None or self.names[6] in self.moments):
+            rows.append(("not shown", f"{len(self.names) - 6:,} more parameters"))
+        if self.meta.get("between_saves"):
+            rows.append(("between saves", self.meta["between_saves"]))
         if "wall_seconds" in self.meta:
             rows.append(("wall time", f"{self.meta['wall_seconds']:.3g} s"))
         return rows

@@ -109,6 +109,10 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
             share_clock(ax, ax, run.steps, run.time, number < columns, number + columns >= len(names))
         many = f"{run.paths:,} paths: mean, 5–95 % and 25–75 % bands" if run.paths > 1 else "one path"
         ended = [] if run.finished.all() else [run.describe_status()]
+        every = len(run.moments) or len(run.names) + len(run.observables)
+        if quantities is None and every > len(names):
+            ended.append(f"{len(names)} of {every:,} quantities drawn")
+        ended += [run.meta["between_saves"]] if run.meta.get("between_saves") else []
         system = str(run.meta.get("system", "Run"))
         draw_head(fig, system.partition("(")[0], [system, many, f"{int(run.steps[-1]):,} steps", *ended])
         write_picture(fig, path)
@@ -152,7 +156,12 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
             ax.legend(frameon=False, handlelength=1.7, loc="lower right")
         meta = study.meta
         clock = f"fixed {meta.get('clock', 'time')} {meta.get('span', np.nan):.6g}"
-        draw_head(fig, "order in the learning rate", [str(meta.get("map", "")), clock, str(meta.get("planned", ""))])
+        every = len({r.quantity for r in study.rows})
+        notes = [f"{len(names)} of {every} quantities drawn"] if every > len(names) else []
+        notes += [f"{name}: not drawn: {', '.join(gone)}" for name, gone in _undrawn(study, names)]
+        notes += meta.get("remarks", [])
+        made = [str(meta.get("map", "")), clock, str(meta.get("planned", ""))]
+        draw_head(fig, "order in the learning rate", [*made, *notes])
         style: dict[str, Any] = {"color": GREY, "ls": ""}
         draw_legend(fig, [
             *(Line2D([], [], color=v.colour, ls=v.dash, lw=v.width, marker=v.marker, ms=4, label=flow)
@@ -162,6 +171,18 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
         ])  # fmt: skip
         write_picture(fig, path)
     return fig
+
+
+def _undrawn(study: ScalingStudy, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Points that logarithmic axes cannot show: exact agreement, and rates at which no path is left."""
+    out = []
+    for name in names:
+        mine = [r for r in study.rows if r.quantity == name]
+        exact = [r for r in mine if r.difference == 0 and not r.standard_error > 0]
+        gone = [f"{r.flow} at lr {r.lr:.3g} (exact)" for r in exact]
+        gone += [f"{r.flow} at lr {r.lr:.3g} (no path left)" for r in mine if not np.isfinite(r.difference)]
+        out += [(name, gone)] if gone else []
+    return out
 
 
 def _layout(panels: int, plane: bool) -> tuple[int, int, bool]:

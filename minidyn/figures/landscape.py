@@ -52,7 +52,8 @@ def draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict[
     ax.set_xlabel(pretty(first.names[0]))
     ax.set_ylabel(pretty(first.names[1]))
     thin = f"{min(THIN, first.paths)} path{'s' * (first.paths > 1)}"
-    ax.set_title(f"ensembles at step {int(first.steps[-1]):,}; thin: {thin}", loc="left")
+    some = f", {_POINTS:,} of {first.paths:,} points" if first.paths > _POINTS else ""
+    ax.set_title(f"ensembles at step {int(first.steps[-1]):,}{some}; thin: {thin}", loc="left")
 
 
 def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:

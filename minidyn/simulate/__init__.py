@@ -19,6 +19,7 @@ from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine, whole
 from minidyn.simulate.events import Conditions, StoppingEngine
+from minidyn.simulate.phases import Phases
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.simulate.threads import thread_count
@@ -104,6 +105,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     })  # fmt: skip
     with keeper(checkpoint, identity, len(saves)) as kept:
         recorder = Recorder(system.loss.param_names, watchers, keep, kept.rows)
+        phases = Phases(system, save_every, saves)
+        recorder.also = phases.look
         done, interrupted = _carry(engine, recorder, kept, saves, Bar(steps, paths, progress, type(system).__name__))
         status, ended = engine.ending(done)
         if interrupted:
@@ -116,6 +119,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
             "seed": str(entropy), "paths": paths, "steps": steps, **engine.meta,
             "wall_seconds": kept.seconds + time.perf_counter() - began, **provenance(),
         }  # fmt: skip
+        meta |= {"between_saves": phases.sentence} if phases.sentence else {}
         return recorder.run(steps_kept, clock.time(steps_kept), status, ended, meta)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,7 @@ class Recorder:
     def __init__(self, names: list[str], watchers: dict[str, observables.Observable], keep: str, rows: Rows):
         self.names, self.watchers, self.keep, self.rows = names, watchers, keep, rows
         self.count = 0
+        self.also: Callable[[Engine, int], None] = lambda engine, turn: None  # what else is looked at
 
     def save(self, engine: Engine) -> None:
         if self.keep == "paths":
@@ -58,6 +60,7 @@ class Recorder:
             watched = self._watched(engine.parameters()) if self.watchers else []
             table = [*map(_moments, engine.columns())]  # one after the other: a million paths are 8 MB each
             self.rows.put("moments", self.count, np.array(table + watched))
+        self.also(engine, self.count)
         self.count += 1
 
     def _watched(self, w: Floats) -> list[list[float]]:

@@ -1,0 +1,90 @@
+"""What saves hide: a map that alternates from step to step looks smooth where every second step is saved.
+
+At every save of a map without noise a few steps `s_j = theta_{k+j+1} - theta_{k+j}` are taken ahead, on a copy. It
+alternates with period two where successive ones are opposed, and with period p > 2 where p of them lead back:
+
+    s_j . s_{j+1} < -0.8 |s_j| |s_{j+1}|      |s_0 + ... + s_{p-1}| < max_{j<p} |s_0 + ... + s_{j-1}| / 2
+
+Where the steps between saves are a multiple of p, all saves show the same phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.maps import Map
+from minidyn.simulate.engines import MapEngine
+
+Floats = NDArray[np.float64]
+_PERIODS = (2, 3, 4)
+_SEEN, _SAVES = 0.01, 2  # of what the run moves by, at so many saves: less is not seen in a picture
+_REST = 1e-9  # relative to theta: rounding
+
+
+class Phases:
+    """Looks ahead at every save, over up to 64 paths, and keeps the largest oscillation that saves hide."""
+
+    def __init__(self, system: Any, save_every: int, saves: Sequence[int]):
+        hidden = [p for p in _PERIODS if save_every % p == 0]
+        self.periods = hidden if isinstance(system, Map) and system.noise is None else []
+        self.saves, self.save_every = saves, save_every
+        self.found: list[tuple[float, int, int]] = []  # size, period, step
+        self.low = self.high = np.zeros(0)
+
+    def look(self, engine: Any, turn: int) -> None:
+        """Look ahead of save number `turn`, where the engine stands."""
+        engine = getattr(engine, "inner", engine)
+        if not self.periods or not isinstance(engine, MapEngine):
+            return
+        path = self._ahead(engine, self.saves[turn])
+        here = path[0][np.isfinite(path).all(axis=(0, 2))]
+        if len(here):
+            self.low = np.minimum(self.low, here.min(axis=0)) if len(self.low) else here.min(axis=0)
+            self.high = np.maximum(self.high, here.max(axis=0)) if len(self.high) else here.max(axis=0)
+        away = np.linalg.norm(path - path[0], axis=2)  # (steps, paths)
+        for p in self.periods:
+            out = away[1:p].max(axis=0)
+            back = _opposed(np.diff(path, axis=0)[:3]) if p == 2 else away[p] < 0.5 * out
+            size = 0.5 * np.where(back & (out > _REST * (1 + np.linalg.norm(path[0], axis=1))), out, 0)
+            if size.max() > 0:  # the shortest period that explains it
+                self.found.append((float(size.max()), p, int(self.saves[turn])))
+                return
+
+    def _ahead(self, engine: MapEngine, done: int) -> Floats:
+        """theta at this save and after each of a few steps, (steps + 1, paths, D), of the first block."""
+        m, count = engine.system, min(engine.paths, 64)
+        blocks, alive, orders = engine.blocks[:1].copy(), engine.alive[:1].copy(), engine.orders[:1].copy()
+        streams, loop = engine.streams[:1].copy(), m.advance(count)
+        out = [blocks.reshape(-1, 64)[: m.dim, :count].T.copy()]
+        for j in range(max(3, *self.periods)):
+            loop(blocks, streams, alive, orders, 0, 1, count, engine.before + done + j, 1, m.hyper, m.loss.c,
+                 m.loss.rows, m.bound.numbers)  # fmt: skip
+            out.append(blocks.reshape(-1, 64)[: m.dim, :count].T.copy())
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.where(np.abs(out) < 1e150, out, np.nan)
+
+    @property
+    def sentence(self) -> str:
+        """What the saves hide, or nothing."""
+        least = _SEEN * float(np.linalg.norm(self.high - self.low))
+        seen = [found for found in self.found if found[0] > least]
+        if len(seen) < _SAVES:
+            return ""
+        size, period, step = max(seen)
+        return (
+            f"the map alternates with period {period}, by up to ±{size:.3g} in theta (at step {step:,}); saves every "
+            f"{self.save_every:,} steps show one phase of it"
+        )
+
+
+def _opposed(s: Floats) -> NDArray[np.bool_]:
+    """Whether successive steps (J, paths, D) are opposed, all of them, (paths,)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = np.linalg.norm(s, axis=2)
+        inner = np.einsum("jpd,jpd->jp", s[1:], s[:-1])
+        opposed: NDArray[np.bool_] = (inner < -0.8 * size[1:] * size[:-1]).all(axis=0)
+        return opposed

@@ -1,8 +1,8 @@
 """Who wins where: every effective flow against the discrete run, over the models at the edge of stability.
 
-`minidyn who-wins` prints and writes the report. Distances are Euclidean, in all parameters, between the map's
-mid-points `(theta_k + theta_{k+1})/2` and the flow at the same step; flows of the iterates themselves are averaged
-over the same two steps.
+`minidyn who-wins` prints and writes the report. Distances are Euclidean, in all parameters, between the flow and the
+map at the same step as the flow reads it (`Flow.reads`): flows of the iterates themselves beside `theta_k`, flows of
+centres beside the mid-points `(theta_k + theta_{k+1})/2`.
 """
 
 from __future__ import annotations
@@ -51,21 +51,23 @@ class Entry:
     seconds: float
 
 
-def midpoints(system: Map, w0: ArrayLike, steps: int) -> Floats:
-    """`(theta_k + theta_{k+1})/2` for k = 0 .. steps, shape (steps + 1, D)."""
+def readings(system: Map, w0: ArrayLike, steps: int) -> dict[str, Floats]:
+    """The map for k = 0 .. steps as flows read it, each (steps + 1, D): `theta_k` and `(theta_k + theta_{k+1})/2`."""
     w = simulate(system, w0, steps + 1, save_every=1, progress=False).w
     assert w is not None
-    return np.asarray(0.5 * (w[0, 1:] + w[0, :-1]))
+    return {"iterates": np.asarray(w[0, :-1]), "midpoints": np.asarray(0.5 * (w[0, 1:] + w[0, :-1]))}
+
+
+def midpoints(system: Map, w0: ArrayLike, steps: int) -> Floats:
+    """`(theta_k + theta_{k+1})/2` for k = 0 .. steps, shape (steps + 1, D)."""
+    return readings(system, w0, steps)["midpoints"]
 
 
 def centres(flow: Flow, w0: ArrayLike, steps: int, rtol: float) -> tuple[Floats, str]:
-    """The flow's centres for k = 0 .. steps, NaN after an end, and a sentence about the end."""
-    extra = 0 if flow.reads == "midpoints" else 1
-    run = simulate(flow, w0, steps + extra, save_every=1, rtol=rtol, atol=1e-3 * rtol, progress=False)
+    """The flow's theta, or its centre, for k = 0 .. steps, NaN after an end, and a sentence about the end."""
+    run = simulate(flow, w0, steps, save_every=1, rtol=rtol, atol=1e-3 * rtol, progress=False)
     assert run.w is not None
-    w = run.w[0] if flow.reads == "midpoints" else 0.5 * (run.w[0, 1:] + run.w[0, :-1])
-    note = "" if run.finished.all() else run.meta.get("reason") or run.describe_status()
-    return w, note
+    return run.w[0], "" if run.finished.all() else run.meta.get("reason") or run.describe_status()
 
 
 def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]:
@@ -74,21 +76,22 @@ def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]
     network = name == "tanh_net"
     system = Map(model.loss, GD(_TANH_LR)) if network else model.map
     steps = steps or (_TANH_STEPS if network else model.steps)
-    mid = midpoints(system, model.w0, steps)
+    read = readings(system, model.w0, steps)
+    mid = read["midpoints"]
     drift = float(np.linalg.norm(mid - mid[0], axis=1).max())
     remark = regime(system, model.w0, steps).remark
     out = []
     for contestant, make in CONTESTANTS.items():
-        began, centred = time.perf_counter(), False
+        began, reads = time.perf_counter(), "iterates"
         try:
             flow = make(system)
-            centred = flow.reads == "midpoints"
+            reads = flow.reads
             path, note = centres(flow, model.w0, steps, rtol)
         except MinidynError as error:
             path, note = np.full_like(mid, np.nan), str(error)
-        if remark and centred:
+        if remark and reads == "midpoints":
             note = "; ".join(filter(None, [note, f"at the end {remark}"]))
-        gap = np.linalg.norm(path - mid, axis=1)
+        gap = np.linalg.norm(path - read[reads], axis=1)
         alive = np.isfinite(gap)
         kept = gap[alive] if alive.any() else np.array([np.nan])
         out.append(Entry(
@@ -102,11 +105,14 @@ def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], N
     """The report in Markdown: flows over models and, unless models are named, the rod flow over rules and the
     distances on the log-cosh valley."""
     chosen = tuple(names)
+    for name in chosen:
+        load_model(name)  # a name that is none is said before anything runs
     lines = [
         "# Who wins where", "",
-        "Made by `minidyn who-wins`. Distance between the map's mid-points `(theta_k + theta_k+1)/2` and each flow, in",
-        "all parameters: the largest over the run, with the one at its last step in brackets. `to k`: the flow ends",
-        "there; the distances are those up to its end, and the notes say why.", "",
+        "Made by `minidyn who-wins`. Distance between each flow and the map as that flow reads it, in all parameters:",
+        "gradient and modified flow beside the iterates `theta_k`, the others beside the mid-points",
+        "`(theta_k + theta_k+1)/2`. The largest over the run, with the one at its last step in brackets. `to k`: the",
+        "flow ends there; the distances are those up to its end, and the notes say why.", "",
     ]  # fmt: skip
     entries: list[Entry] = []
     for name in chosen or MODELS:
@@ -220,12 +226,14 @@ def _one_rule(name: str, rule: Callable[[float], Rule], steps: int = 400) -> lis
         made.name, 2 * (1 + beta) / (1 - beta)
     )
     system = Map(model.loss, rule(float(f"{1.03 * factor / top:.4g}")))
-    mid = midpoints(system, model.w0, steps)
+    read = readings(system, model.w0, steps)
+    mid = read["midpoints"]
     cells = [f"{np.linalg.norm(mid - mid[0], axis=1).max():.2g}"]
     for flow in ("gradient", "rod"):
         try:
-            path, note = centres(FLOWS[flow](system), model.w0, steps, 1e-8)
-            gap = np.linalg.norm(path - mid, axis=1)
+            made_flow = FLOWS[flow](system)
+            path, note = centres(made_flow, model.w0, steps, 1e-8)
+            gap = np.linalg.norm(path - read[made_flow.reads], axis=1)
             cells.append(f"{np.nanmax(gap):.2g}" + (f" ({note})" if note else ""))
         except MinidynError:
             cells.append("-")

@@ -24,7 +24,7 @@ def edge_family():
     drift = [-2 * x * sp.log(sp.cosh(y)), -(1 + x**2) * sp.tanh(y)]
     flows = [md.GradientFlow(GD), md.ModifiedFlow(GD, order=4), md.RodFlow(GD), md.RodFlow(GD, order=2),
              md.CentralFlow(GD), md.SubquadraticFlow(GD), md.SymbolicFlow(GD, drift, reads="midpoints")]  # fmt: skip
-    return GD, flows, {"w0": [4.6, 0.3], "steps": 40, "paths": 1, "save_every": 3, "observe": "loss"}
+    return GD, flows, {"w0": [4.2, 0.3], "steps": 12, "paths": 1, "save_every": 3, "observe": "loss"}
 
 
 def slow_family():
@@ -50,8 +50,9 @@ def about(result, label):
     return rows, distances, laws, {n: [v.tobytes() for v in p] for n, p in pairs.items()}, text
 
 
-@pytest.mark.parametrize("family", [edge_family, slow_family, adam_family])
-@pytest.mark.parametrize("coupled", [True, False])
+@pytest.mark.parametrize(
+    ("family", "coupled"), [(edge_family, True), (slow_family, True), (slow_family, False), (adam_family, True)]
+)
 def test_every_pair_of_flows_says_what_each_says_alone(family, coupled):
     """In `compare`, for every ordered pair: rows, distances, laws, values and text equal to the bit to those alone."""
     system, flows, given = family()
@@ -77,7 +78,7 @@ def test_all_flows_at_once_and_twice_the_same():
 def test_each_flow_is_held_against_its_own_reading():
     """A flow of iterates is compared with iterates, one of centres with mid-points, one on the minima with Phi."""
     system, flows, given = edge_family()
-    w = md.simulate(system, given["w0"], 41, save_every=1).w[0]
+    w = md.simulate(system, given["w0"], 13, save_every=1).w[0]
     result = md.compare(system, flows[0], flows[2], **given)
     np.testing.assert_allclose(result.pair("x", "gradient flow")[0][0], w[result.steps, 0], rtol=1e-14)
     mid = 0.5 * (w[result.steps, 0] + w[result.steps + 1, 0])
@@ -95,7 +96,7 @@ def test_each_flow_is_held_against_its_own_reading():
 def test_edge_says_of_a_flow_what_it_says_alone():
     """In `edge`, for every ordered pair (and a flow beside itself): amplitudes equal to the bit to those alone."""
     flows = [md.RodFlow(GD), md.RodFlow(GD, order=2), md.CentralFlow(GD), md.SubquadraticFlow(GD)]
-    given = {"w0": [4.6, 0.3], "steps": 30, "save_every": 10}
+    given = {"w0": [4.2, 0.3], "steps": 12, "save_every": 4}
     alone = {f.label: md.edge(GD, f, **given).amplitude[f.label] for f in flows}
     for two in itertools.permutations(flows, 2):
         seen = md.edge(GD, *two, **given)

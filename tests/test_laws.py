@@ -75,8 +75,10 @@ def test_error_is_that_of_repeated_samples():
 @pytest.fixture(scope="module")
 def compared():
     sgd = md.load_model("valley").map
-    other = md.Map(sgd.loss, sgd.rule, md.GaussianNoise(0.5))  # twice the noise: another law, nearly the same mean
-    flows = [md.QuasistaticFlow(sgd), md.QuasistaticFlow(other), md.GradientFlow(sgd)]
+    x, lr = sgd.loss.params[0], sgd.lr()
+    drift = -lr * x / 4 / ((1 + x**2) * (2 - lr * (1 + x**2)))
+    louder = md.SymbolicFlow(sgd, [drift, 0], [[lr**0.5 / 2], [0]], reads="projected")
+    flows = [md.QuasistaticFlow(sgd), louder, md.GradientFlow(sgd)]  # twice the noise: another law, nearly the same mean
     return md.compare(sgd, *flows, w0=[2, 0], steps=200, paths=300, rng=0, save_every=100, substeps=10)
 
 

@@ -23,7 +23,7 @@ from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows.base import Flow
 from minidyn.maps import Map
 from minidyn.regime import regime
-from minidyn.simulate import seed_key, simulate, starts_of
+from minidyn.simulate import _starts, seed_key, simulate
 from minidyn.simulate.checkpoint import stored_seed
 from minidyn.simulate.engines import whole
 from minidyn.simulate.progress import Bar
@@ -145,7 +145,7 @@ def _checked(system: Map, flows: tuple[Flow, ...], w0: ArrayLike, steps: int, pa
     if save_every is not None:
         whole("save_every", save_every, 1)
     thread_count(threads)
-    starts_of(system, w0, whole("paths", paths, 1))
+    _starts(system, w0, whole("paths", paths, 1))
     start = np.atleast_2d(np.asarray(w0, dtype=float))
     named = observe if observe is not None or system.dim <= _FEW else ["loss", "sharpness", "trace"]
     watchers = observables.resolve(system.loss, named)

@@ -25,7 +25,7 @@ from minidyn.comparison import Comparison, ErrorRow
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.maps import Map
-from minidyn.simulate import seed_key, starts_of
+from minidyn.simulate import _starts, seed_key
 from minidyn.simulate.engines import whole
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.threads import thread_count
@@ -235,7 +235,7 @@ class _Study:
             check_flows(m, flows)
         self.starts = [self.w0(m) if callable(self.w0) else self.w0 for m in self.maps]
         for m, start in zip(self.maps, self.starts, strict=True):
-            starts_of(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)
+            _starts(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)
 
     def equal(self, paths: int) -> list[list[int]]:
         """As many paths at every learning rate for every flow."""

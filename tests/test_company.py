@@ -10,6 +10,7 @@ import sympy as sp
 import minidyn as md
 from minidyn import figures
 from minidyn.figures import panels
+from minidyn.simulate.engines import MapEngine
 
 x, y, k = sp.symbols("x y k")
 LOG_COSH = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
@@ -24,7 +25,7 @@ def edge_family():
     drift = [-2 * x * sp.log(sp.cosh(y)), -(1 + x**2) * sp.tanh(y)]
     flows = [md.GradientFlow(GD), md.ModifiedFlow(GD, order=4), md.RodFlow(GD), md.RodFlow(GD, order=2),
              md.CentralFlow(GD), md.SubquadraticFlow(GD), md.SymbolicFlow(GD, drift, reads="midpoints")]  # fmt: skip
-    return GD, flows, {"w0": [4.2, 0.3], "steps": 12, "paths": 1, "save_every": 3, "observe": "loss"}
+    return GD, flows, {"w0": [4.2, 0.3], "steps": 12, "paths": 1, "save_every": 3, "observe": "loss", "rtol": 1e-4}
 
 
 def slow_family():
@@ -96,7 +97,7 @@ def test_each_flow_is_held_against_its_own_reading():
 def test_edge_says_of_a_flow_what_it_says_alone():
     """In `edge`, for every ordered pair (and a flow beside itself): amplitudes equal to the bit to those alone."""
     flows = [md.RodFlow(GD), md.RodFlow(GD, order=2), md.CentralFlow(GD), md.SubquadraticFlow(GD)]
-    given = {"w0": [4.2, 0.3], "steps": 12, "save_every": 4}
+    given = {"w0": [4.2, 0.3], "steps": 12, "save_every": 4, "rtol": 1e-4}
     alone = {f.label: md.edge(GD, f, **given).amplitude[f.label] for f in flows}
     for two in itertools.permutations(flows, 2):
         seen = md.edge(GD, *two, **given)
@@ -192,7 +193,7 @@ def test_arguments_are_checked_before_the_map_runs(change, message, monkeypatch)
     def never(*_, **__):
         raise AssertionError("the map ran")
 
-    monkeypatch.setattr("minidyn.simulate.engines.MapEngine.advance", never)
+    monkeypatch.setattr(MapEngine, "advance", never)
     given = {"w0": [1.0, 0.0], "steps": 10, "paths": 4} | change
     with pytest.raises(md.InputError, match=message) as error:
         md.compare(SGD, md.StochasticModifiedFlow(SGD), md.QuasistaticFlow(SGD), **given)

@@ -78,7 +78,7 @@ def compared():
     x, lr = sgd.loss.params[0], sgd.lr()
     drift = -lr * x / 4 / ((1 + x**2) * (2 - lr * (1 + x**2)))
     louder = md.SymbolicFlow(sgd, [drift, 0], [[lr**0.5 / 2], [0]], reads="projected")
-    flows = [md.QuasistaticFlow(sgd), louder, md.GradientFlow(sgd)]  # twice the noise: another law, nearly the same mean
+    flows = [md.QuasistaticFlow(sgd), louder, md.GradientFlow(sgd)]  # the second with twice the noise: another law
     return md.compare(sgd, *flows, w0=[2, 0], steps=200, paths=300, rng=0, save_every=100, substeps=10)
 
 

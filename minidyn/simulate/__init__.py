@@ -89,7 +89,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     if keep not in ("paths", "moments"):
         raise InputError(f"keep must be 'paths' or 'moments', not {keep!r}.")
     first_step = whole("first_step", first_step, 1)
-    start = starts_of(system, w0, paths)
+    start = _starts(system, w0, paths)
     entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
     began = time.perf_counter()
     watchers = observables.resolve(system.loss, observe)
@@ -181,7 +181,7 @@ def _text(system: Map | Flow) -> str:
         return type(system).__qualname__
 
 
-def starts_of(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
+def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
     """Starting parameters (paths, D), checked; one start for all paths is not copied."""
     owner = system if isinstance(system, Map) else system.map
     start = np.asarray(w0, dtype=float) if is_whole_state(owner, w0) else system.loss.check(w0, "w0")

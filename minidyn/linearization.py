@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 _SILENT, _INFINITE = 1e-200, 1e60  # a variance that stands for none, and slopes that only such a variance makes
-NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "jets")
+NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "jets",
+         "noise_bend")  # fmt: skip
 
 
 class AveragedMap(ByValue):
@@ -74,19 +75,8 @@ def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
     answers = float(accumulators == "self-consistent" and any(rule.accumulators))
-    known = (len(frozen), not _constant_diagonal(system), rule.sign_gain is not None, any(rule.accumulators), coupled)
+    known = (len(frozen), system.bound.varies, rule.sign_gain is not None, any(rule.accumulators), coupled)
     return [*map(float, known), *frozen, *map(float, rule.memory), answers, *map(float, rule.accumulators)]
-
-
-def _constant_diagonal(system: Map) -> bool:
-    noise = system.bound.noise
-    if noise.batch is not None or noise.label_std is not None:
-        return False
-    return not any(isinstance(v, sp.Expr) and not v.is_number for v in _entries(noise.sigma))
-
-
-def _entries(sigma: object) -> list[object]:
-    return list(np.asarray(sigma, dtype=object).flat)
 
 
 def _add_jets(src: Source, rule: AveragedRule) -> None:
@@ -122,7 +112,7 @@ def _add_jets(src: Source, rule: AveragedRule) -> None:
 @inner
 def noise_slopes(fns, w, c, d, nz, fp, q, dq):
     """q = diag Sigma and its derivative dq[i, j] = d q_i / d theta_j."""
-    _, _, _, _, _, noise_q, noise_dq, _, _ = fns
+    noise_q, noise_dq = fns[5], fns[6]
     dim = w.shape[0]
     noise_q(w, c, d, nz, q)
     if fp[3] != 0.0:
@@ -177,7 +167,7 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     Also takes out the weak force `p = R_theta(g=0) - theta` (theory 2.2c): it is returned in R[:, 0]. Where a
     coordinate has no noise its accumulators stay at zero, and the rule must divide by something else (eps).
     """
-    _, _, _, _, _, _, _, _, jets = fns
+    jets = fns[8]
     dim = w.shape[0]
     states = np.int64(fp[2])
     width = 3 + states
@@ -322,7 +312,7 @@ def lean(S, gain, fp, A, extra):
 @inner
 def second_derivative(fns, w, c, d, nz, fp, H, dq, J, K, W, out):
     """F2[W] for a symmetric W on the full state."""
-    _, _, third_trace, _, _, _, _, noise_ddq, _ = fns
+    third_trace, noise_ddq = fns[2], fns[7]
     dim = w.shape[0]
     states = np.int64(fp[2])
     width = 3 + states
@@ -428,7 +418,7 @@ def rank(values, fp):
 @jit
 def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, A):
     """States X[:, 3:] that the averaged rule leaves in place, gains and A = dF/dz at w; a status code."""
-    _, hessian, _, _, _, _, _, _, _ = fns
+    hessian = fns[1]
     dim = w.shape[0]
     width = X.shape[1]
     H = np.empty((dim, dim))
@@ -466,19 +456,13 @@ def assemble(H, dq, J, A):
 
 
 @inner
-def analyse(fns, w, k, hp, c, d, nz, fp, more, H, dq, J, K, weak, gain, A, Q, extra):
+def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, A, Q, extra):
     """The averaged map at a point of M with the Hessian H: its slopes and curvatures J, K, weak force, A = dF/dz and Q.
 
-    `more` is what accumulators see beside the noise, coordinate by coordinate."""
-    _, _, _, sigma, _, _, _, _, _ = fns
+    q is what accumulators see in each coordinate, S and dq the covariance of the noise and the slopes of its diagonal."""
     dim = w.shape[0]
     states = np.int64(fp[2])
-    width = 3 + states
-    q = np.empty(dim)
-    noise_slopes(fns, w, c, d, nz, fp, q, dq)
-    for i in range(dim):
-        q[i] += more[i]
-    X = np.empty((dim, width))
+    X = np.empty((dim, 3 + states))
     R = np.empty((dim, 1 + states))
     sign_gain = np.zeros((dim, 1 + states))
     code = expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain)
@@ -487,8 +471,6 @@ def analyse(fns, w, k, hp, c, d, nz, fp, more, H, dq, J, K, weak, gain, A, Q, ex
     assemble(H, dq, J, A)
     for i in range(dim):
         weak[i] = R[i, 0]
-    S = np.empty((dim, dim))
-    sigma(w, c, d, nz, S)
     noise_covariance(S, gain, sign_gain, fp[4] != 0.0, fp[7 + states], Q)
     for i in range(dim):
         for j in range(dim):

@@ -23,6 +23,7 @@ from minidyn.errors import FlowError, InputError
 from minidyn.graph import SAMPLE, Graph, Index, Node, walk
 from minidyn.kernels import Source, apart, coordinate, store
 from minidyn.loss import Loss, mean
+from minidyn.multiplicative import add_noise_bend, along
 
 _FEW = 12  # up to this many samples are picked without a permutation in memory
 
@@ -223,6 +224,14 @@ class BoundNoise(ByValue):
         return self.noise.sigma is not None and self.noise.batch is None and self.noise.label_std is None
 
     @property
+    def varies(self) -> bool:
+        """Whether the covariance of the noise depends on the parameters."""
+        if self.noise.batch is not None or self.noise.label_std is not None:
+            return True
+        entries = np.asarray(self.noise.sigma, dtype=object).flat
+        return any(isinstance(v, sp.Expr) and not v.is_number for v in entries)
+
+    @property
     def numbers(self) -> NDArray[np.float64]:
         """The numbers that kernels read as `nz`: label variance and scale, then numeric sigmas."""
         n, batch = self.loss.n_samples or 1, self.batch
@@ -326,16 +335,17 @@ class BoundNoise(ByValue):
             src.add(name, args, lines)
         g = Graph()
         stores = self._diagonal(g)
-        tangents = _along(stores, "u")
+        tangents = along(stores, "u")
         for name, args, nodes in (
             ("noise_q", "w, c, d, nz, out", stores),
             ("noise_dq", "w, u, c, d, nz, out", tangents),
-            ("noise_ddq", "w, u, v, c, d, nz, out", _along(tangents, "v")),
+            ("noise_ddq", "w, u, v, c, d, nz, out", along(tangents, "v")),
         ):
             zero = [f"for q in range({self.loss.dim}):", "    out[q] = 0.0"]
             body = self.loss.emitter(nodes).lines() if nodes else []
             count = ["n = d.shape[0]"] if self.loss.per_sample else []
             src.add(name, args, [*count, *zero, *body])
+        add_noise_bend(src, self)
 
     def _sigma_functions(self) -> list[tuple[str, str, list[str]]]:
         """`sigma`, and the sample gradients whose second moments it adds up."""
@@ -345,12 +355,7 @@ class BoundNoise(ByValue):
             functions.append(("noise_factor", "w, c, d, nz, f", ["pass"]))
         body = [f"for i in range({size}):", f"    for j in range({size}):", "        out[i, j] = 0.0"]
         if noise.sigma is not None:
-            g = Graph()
-            width = self.gaussian_rows
-            factor = []
-            for position in range(size):
-                for value, z in self.sigma_terms(g, position):
-                    factor.append(store(g, value, "f", position * width + z.data[1]))
+            width, factor = self.gaussian_rows, self.factor_stores()
             zero = [f"for q in range({size * width}):", "    f[q] = 0.0"]
             functions.append(("noise_factor", "w, c, d, nz, f", [*zero, *self.loss.emitter(factor).lines()]))
             body += [
@@ -372,6 +377,14 @@ class BoundNoise(ByValue):
                 ]  # fmt: skip
         functions.append(("sigma", "w, c, d, nz, out", body))
         return functions
+
+    def factor_stores(self) -> list[Node]:
+        """Stores of sigma (D, r) into `f`, row by row."""
+        g, width = Graph(), self.gaussian_rows
+        return [
+            store(g, value, "f", position * width + z.data[1])
+            for position in range(self.loss.dim) for value, z in self.sigma_terms(g, position)
+        ]  # fmt: skip
 
     def _diagonal(self, g: Graph) -> list[Node]:
         """Stores of the diagonal of the covariance."""
@@ -403,15 +416,6 @@ def _refuse_overlap(pairs: list[tuple[Node, Node]]) -> None:
             "the model reads the same parameters through differently shaped sums; "
             "write them with sums over the same index range, or as separate symbols."
         )
-
-
-def _along(stores: list[Node], direction: str) -> list[Node]:
-    tangents = derivatives.forward([s.args[0] for s in stores], "w", direction)
-    return [
-        store(t.graph, t, s.data[0], s.data[1], s.data[2], add=True)
-        for s, t in zip(stores, tangents, strict=True)
-        if not (t.is_const and t.data == 0.0)
-    ]
 
 
 def _even(count: int) -> int:

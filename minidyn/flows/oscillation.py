@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidyn.flows.feedback import dies_out, met
 from minidyn.kernels.linalg import (
     add_twice_symmetric,
     cholesky_semidefinite,
+    copy,
     discrete_lyapunov,
     discrete_lyapunov_of_one,
     group_inverse,
@@ -21,7 +23,7 @@ from minidyn.kernels.linalg import (
     spectral_projector,
     subtract,
 )
-from minidyn.linearization import analyse, normal_step, rank
+from minidyn.linearization import analyse, noise_covariance, noise_slopes, normal_step, rank
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -32,7 +34,7 @@ def across(fns, w, c, d, fp, values, vectors, H):
 
     H, its eigenvalues and eigenvectors are those of the starting point; without a turn, to rounding, also those of w.
     """
-    grad, hessian, _, _, _, _, _, _, _ = fns
+    grad, hessian = fns[0], fns[1]
     dim = w.shape[0]
     g = np.empty(dim)
     tangent = np.int64(fp[0])
@@ -110,20 +112,31 @@ def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
 
 
 @inner
-def oscillation(A, Q, vectors, P, right, left, inverse, W):
-    """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code."""
+def oscillation(fns, w, c, d, nz, multiplies, new, A, gain, S, Q, vectors, P, right, left, inverse, W):
+    """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code.
+
+    Noise that `multiplies` is met by the oscillation itself: S and Q get their part of it, and where the place is `new`
+    it must let second moments die out."""
     size = A.shape[0]
     if not (spectral_projector(A, vectors, P, right, left) and group_inverse(A, P, inverse)):
         return 3
-    room = np.empty((4, size, size))
-    stable, half, noise, cross = room[0], room[1], room[2], room[3]
+    room = np.empty((5, size, size))
+    stable, half, noise, cross, step = room[0], room[1], room[2], room[3], room[4]
     identity_minus(P, stable)
+    subtract(A, P, step)
+    one = size - right.shape[1] == 1
+    if multiplies:
+        if new and not dies_out(fns, w, c, d, nz, step, stable, one, gain):
+            copy(step, half)
+            return 9 if discrete_lyapunov(half, Q, noise) else 5
+        if not met(fns, w, c, d, nz, step, stable, one, gain, True, S):
+            return 9
+        noise_covariance(S, gain, gain, False, 0.0, Q)
     multiply(stable, Q, half)
     multiply_transposed(half, P, noise)
     multiply(inverse, noise, cross)
     multiply_transposed(half, stable, noise)
-    subtract(A, P, half)
-    one = size - right.shape[1] == 1
+    copy(step, half)
     if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, noise, W)):
         return 5
     add_twice_symmetric(cross, W)
@@ -131,19 +144,31 @@ def oscillation(A, Q, vectors, P, right, left, inverse, W):
 
 
 @inner
-def heard(H, W, more):
-    """more <- diag(H W H), the mean square of the gradient of the oscillation; how much it changed, relatively."""
+def heard(H, W, S, q, more, turn, last):
+    """more <- the mean square `diag(S - Sigma + H W H)` that accumulators hear beside the noise, in time; the change.
+
+    Successive values are extrapolated (Irons, Tuck 1969); `last` keeps the last change and how far it was followed."""
     dim = H.shape[0]
-    change, scale = 0.0, 1e-300
+    change, before, both = 0.0, 0.0, 0.0
+    room = np.empty((2, dim))
+    gap, weight = room[0], room[1]
     for i in range(dim):
-        total = 0.0
+        total = S[i, i] - q[i]
         for j in range(dim):
             for r in range(dim):
                 total += H[i, j] * W[j, r] * H[r, i]
-        change = max(change, abs(total - more[i]))
-        scale = max(scale, abs(total))
-        more[i] = total
-    return change / scale
+        gap[i] = total - more[i]
+        weight[i] = 1.0 / max(1e-300, abs(q[i] + more[i]), abs(q[i] + total))
+        change = max(change, abs(gap[i]) * weight[i])
+        turned = (gap[i] - last[i]) * weight[i]
+        before += turned * turned
+        both += last[i] * weight[i] * turned
+    if turn > 0 and before > 0.0:
+        last[dim] = min(1.5, max(0.1, -last[dim] * both / before))
+    for i in range(dim):
+        more[i] = max(0.0, more[i] + last[dim] * gap[i])
+        last[i] = gap[i]
+    return change
 
 
 @inner
@@ -151,27 +176,37 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
     """The averaged map at w, which is moved onto M, and the oscillation about it: `analyse`, then `oscillation`.
 
     With self-consistent accumulators both are repeated until the oscillation that they see is their own."""
-    hessian = fns[1]
+    hessian, sigma = fns[1], fns[3]
     dim = w.shape[0]
     states = np.int64(fp[2])
     size = (1 + states) * dim
     values = np.empty(dim)
-    vectors = np.empty((dim, dim))
-    extra = np.empty((dim, dim))
+    room = np.empty((4, dim, dim))
+    vectors, extra, Sigma, S = room[0], room[1], room[2], room[3]
     A = np.empty((size, size))
-    more = np.zeros(dim)
+    line = np.zeros((3, dim))
+    q, more, seen = line[0], line[1], line[2]
+    last = np.zeros(dim + 1)
+    last[dim] = 1.0
     code, turned = across(fns, w, c, d, fp, values, vectors, H)
     if code == 0:
         code = rank(values, fp) if turned == 0 else normal_step(hessian, w, c, d, fp, values, vectors, H)
     if code != 0:
         return code
-    for _ in range(200):
-        code = analyse(fns, w, k, hp, c, d, nz, fp, more, H, dq, J, K, weak, gain, A, Q, extra)
+    noise_slopes(fns, w, c, d, nz, fp, q, dq)
+    sigma(w, c, d, nz, Sigma)
+    multiplies = fp[3] != 0.0 and fp[4] == 0.0
+    for turn in range(100):
+        for i in range(dim):
+            seen[i] = q[i] + more[i]
+        copy(Sigma, S)
+        code = analyse(fns, w, k, hp, c, d, nz, fp, seen, S, H, dq, J, K, weak, gain, A, Q, extra)
         if code == 0:
-            code = oscillation(A, Q, vectors, P, right, left, inverse, W)
+            code = oscillation(fns, w, c, d, nz, multiplies, turn == 0, A, gain, S, Q, vectors, P, right, left, inverse,
+                               W)  # fmt: skip
         if code != 0:
             return code
-        if fp[11 + states] == 0.0 or not heard(H, W, more) > 1e-13:
+        if fp[11 + states] == 0.0 or not heard(H, W, S, q, more, turn, last) > 1e-14:
             break
     if fp[10 + states] >= 0.0:
         place = (1 + np.int64(fp[10 + states])) * dim

@@ -56,7 +56,7 @@ def _retract(fns, w, hp, c, d, nz, fp):
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     """Drift per step and noise factor per square root of a step; a status code."""
-    _, _, _, _, noise_factor, _, _, _, _ = fns
+    noise_factor = fns[4]
     dim = w.shape[0]
     states = np.int64(fp[2])
     size = (1 + states) * dim

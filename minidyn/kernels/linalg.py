@@ -130,7 +130,8 @@ def symmetric_eigen(a, values, vectors):
 
 @inner
 def discrete_lyapunov(a, q, w):
-    """w = a w a^T + q by doubling (Smith 1968); False if a has an eigenvalue on or outside the unit circle.
+    """w = a w a^T + q by doubling (Smith 1968); False if a has an eigenvalue on or outside the unit circle, whether q
+    excites it or not: a power of a must have a norm below 1.
 
     `a` is overwritten.
     """
@@ -151,8 +152,14 @@ def discrete_lyapunov(a, q, w):
                 size += w[i, j] * w[i, j]
         if not size < 1e200:
             return False
-        if change <= 1e-34 * size:
+        norm = 0.0
+        for i in range(n):
+            for j in range(n):
+                norm += power[i, j] * power[i, j]
+        if change <= 1e-34 * size and norm < 1.0:
             return True
+        if not norm < 1e200:
+            return False
         multiply(power, power, square)
         for i in range(n):
             for j in range(n):

@@ -23,7 +23,7 @@ from minidyn.loss.parameters import Block, as_list, label_of, lay_out, shape_of,
 __all__ = ["Block", "Loss", "mean", "vector"]
 
 Floats = NDArray[np.float64]
-_ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
+ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
 
 
 class Loss(ByValue):
@@ -278,19 +278,19 @@ class Loss(ByValue):
         loss = self.mean_node(g)
         pairs = derivatives.reverse(loss, "w")
         add("value", "w, c, d", self._returning(g, loss), "L(w)")
-        self._add_vector(add, "grad", "w, c, d, out", pairs, "gradient")
-        along = _differentiate(pairs, "u")
-        self._add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
-        self._add_vector(add, "third", "w, u, v, c, d, out", _differentiate(along, "v"), "T[u, v]")
+        self.add_vector(add, "grad", "w, c, d, out", pairs, "gradient")
+        along = differentiate(pairs, "u")
+        self.add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
+        self.add_vector(add, "third", "w, u, v, c, d, out", differentiate(along, "v"), "T[u, v]")
         one = self.sample_node(g)
-        options: dict[str, Any] = {"headers": _ONE_SAMPLE, "sample_count": "1"}
-        src.add("sample_value", "w, c, d, sample", self._returning(g, _first(one), **options), "one sample's loss")
-        self._add_vector(src.add, "sample_grad", "w, c, d, sample, out",
-                         derivatives.reverse(_first(one), "w"), "its gradient", **options)  # fmt: skip
+        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
+        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **options), "one sample's loss")
+        self.add_vector(src.add, "sample_grad", "w, c, d, sample, out",
+                         derivatives.reverse(first_sample(one), "w"), "its gradient", **options)  # fmt: skip
         if self.model is not None:
-            f = _first(self.model_node(g))
+            f = first_sample(self.model_node(g))
             src.add("model_value", "w, c, d, sample", self._returning(g, f, **options), "f(x_i; w)")
-            self._add_vector(src.add, "model_grad", "w, c, d, sample, out",
+            self.add_vector(src.add, "model_grad", "w, c, d, sample, out",
                              derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **options)  # fmt: skip
         src.quote(loops.hessian, loops.third_trace)
         src.quote(loops.values, loops.grads, loops.hessians, loops.hvps, loops.thirds, loops.sample_grads)
@@ -304,15 +304,15 @@ class Loss(ByValue):
         (the model's gradient in the columns of the data) for regressions. A module of its own, so that
         nobody else compiles them."""
         src = Source(self._titled("samples of the loss"))
-        options: dict[str, Any] = {"headers": _ONE_SAMPLE, "sample_count": "1"}
+        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
         g = Graph()
-        pairs = derivatives.reverse(_first(self.sample_node(g)), "w")
-        self._add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",
-                         _differentiate(pairs, "u"), "one sample's Hessian times u", **options)  # fmt: skip
+        pairs = derivatives.reverse(first_sample(self.sample_node(g)), "w")
+        self.add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",
+                         differentiate(pairs, "u"), "one sample's Hessian times u", **options)  # fmt: skip
         src.quote(loops.sample_hvps, loops.square_hvp)
         if self.model is not None:
-            pairs = derivatives.reverse(_first(self.model_node(Graph())), "d")
-            self._add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
+            pairs = derivatives.reverse(first_sample(self.model_node(Graph())), "d")
+            self.add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
                              "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **options)  # fmt: skip
             src.quote(loops.input_grads)
         return src.load()
@@ -324,7 +324,7 @@ class Loss(ByValue):
         )
         return [*emitter.lines(), "return result"]
 
-    def _add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],
+    def add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],
                     doc: str, size: int | None = None, **options: Any) -> None:  # fmt: skip
         size = size or self.dim
         if not pairs:
@@ -474,11 +474,11 @@ def mean(sample: Node) -> Node:
     return g.sum(sample, SAMPLE) / g.count(SAMPLE) if SAMPLE in sample.indices else sample
 
 
-def _first(sample: Node) -> Node:
+def first_sample(sample: Node) -> Node:
     return sample.graph.sum(sample, SAMPLE) if SAMPLE in sample.indices else sample
 
 
-def _differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple[Node, Node]]:
+def differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple[Node, Node]]:
     tangents = derivatives.forward([d for _, d in pairs], "w", direction)
     return [(n, t) for (n, _), t in zip(pairs, tangents, strict=True)]
 

@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
@@ -459,7 +458,7 @@ def assemble(H, dq, J, A):
 def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, A, Q, extra):
     """The averaged map at a point of M with the Hessian H: its slopes and curvatures J, K, weak force, A = dF/dz and Q.
 
-    q is what accumulators see in each coordinate, S and dq the covariance of the noise and the slopes of its diagonal."""
+    q is what accumulators see by coordinate, S and dq the covariance of the noise and the slopes of its diagonal."""
     dim = w.shape[0]
     states = np.int64(fp[2])
     X = np.empty((dim, 3 + states))

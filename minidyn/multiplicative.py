@@ -2,8 +2,8 @@
 
     N(W) = D^2 Sigma[W] / 2 = E (D xi)(D xi)^T + Sym E xi (D^2 xi)[W]^T
 
-The first part is that of the second-moment operator (theory, section 5): it is there also where the noise vanishes at the
-minimum itself. For batches `D xi = (H_i - H) u`, for labels the Hessian of the model's output times u, for Gaussian
+The first part is that of the second-moment operator (theory, section 5): it is there also where the noise vanishes at
+the minimum itself. For batches `D xi = (H_i - H) u`, for labels the Hessian of the model's output times u, for Gaussian
 noise the slope of sigma.
 """
 

@@ -38,6 +38,7 @@ class Status(IntEnum):
     UNSTABLE = 5
     SINGULAR = 6
     INTERRUPTED = 7
+    DRIVEN = 9
     NO_ORBIT = 20
     PERIOD_FOUR = 21
     CHAOTIC = 22
@@ -58,6 +59,7 @@ _LABELS = {
     Status.UNSTABLE: "left the stable minima",
     Status.SINGULAR: "rule is singular",
     Status.INTERRUPTED: "interrupted",
+    Status.DRIVEN: "left the minima that noise leaves stable",
     Status.NO_ORBIT: "no period-two orbit",
     Status.PERIOD_FOUR: "orbit of period four or longer",
     Status.CHAOTIC: "chaotic",

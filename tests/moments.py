@@ -108,20 +108,21 @@ class Moments:
         self.curve = sp.lambdify(inputs, [[[sp.diff(e, a, b) for b in inputs] for a in inputs] for e in f])
         self.gain = sp.lambdify(inputs, gains)
 
-    def run(self, steps: int, *, frozen: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Move of the mean of theta in the last step (D,), and W of the whole state."""
+    def run(self, steps: int = 20_000, *, frozen: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Move of the mean of theta in the last step (D,), and W of the whole state, once the move repeats."""
         D, p = self.dim, 1 + self.states
         Z = p * D
         H = np.mean([h for _, h, _ in self.losses], axis=0)
         T = np.mean([t for _, _, t in self.losses], axis=0)
         W, mean, move = np.zeros((Z, Z)), np.zeros(Z), np.zeros(Z)
         states = np.zeros((self.states, D))
-        for _ in range(steps):
+        seen = move
+        for k in range(steps):
             S, dq = self.noise(W[:D, :D])
             ddq = np.diag(S)
             A, B, bend = np.zeros((Z, Z)), np.zeros((Z, D)), np.zeros(Z)
             heard = np.einsum("ij,jk,ik->i", H, W[:D, :D], H)
-            if _ == 0:
+            if k == 0:
                 states[:, :] = np.array([ddq if s else 0 * ddq for s in self.squares]).reshape(self.states, D)
             for i in range(D):
                 x = [self.w[i], 0.0, ddq[i] + heard[i], *states[:, i]]
@@ -144,6 +145,11 @@ class Moments:
             new = A @ mean + bend / 2
             move, mean = new - mean, new
             W = A @ W @ A.T + B @ S @ B.T
+            if k % 50 == 0:
+                if k and np.abs(move - seen)[:D].max() <= 1e-10 * np.abs(move[:D]).max():
+                    break
+                seen = move
+        self.steps = k + 1
         return move[:D], W
 
 

@@ -245,6 +245,7 @@ def averaged_map(
         "F2": compile_(flat, full), "B": compile_(B, full),
         "gradient": compile_(gradient, [[*params]]), "hessian": compile_(sp.hessian(L, params), [[*params]]),
         "sigma": compile_(sp.Matrix(sigma_expr), [[*params]]),
+        "sigma_curves": compile_([sp.diff(e, a, b) for e in sigma_expr for a in params for b in params], [[*params]]),
     }
 
 
@@ -335,11 +336,21 @@ def quasistatic(
     A_S = A @ Pi_S
     if np.max(np.abs(np.linalg.eigvals(A_S))) >= 1:
         raise ValueError("the fixed point is not stable across the manifold: no stationary oscillation")
-    Q = B @ _noise_covariance(rule, Sigma, h) @ B.T
     inverse_S = np.linalg.inv(eye - A + Pi) - Pi  # group inverse of I − A
 
-    right = Pi_S @ Q @ Pi_S.T
-    W_SS = np.linalg.solve(np.eye(Z * Z) - np.kron(A_S, A_S), right.ravel()).reshape(Z, Z)
+    def oscillation(right):
+        right = Pi_S @ right @ Pi_S.T
+        return np.linalg.solve(np.eye(Z * Z) - np.kron(A_S, A_S), right.ravel()).reshape(Z, Z)
+
+    S = _noise_covariance(rule, Sigma, h)
+    if rule not in ("sign_gd", "lion"):  # S = Σ + N(W), N(W) = ½ D²Σ[W_θθ], for every entry of S
+        curves = np.array(f["sigma_curves"](w), float).reshape(D * D, D * D)
+        unit = np.eye(D * D).reshape(-1, D, D)
+        N = [curves @ oscillation(B @ e @ B.T)[:D, :D].ravel() / 2 for e in unit]
+        S = np.linalg.solve(np.eye(D * D) - np.transpose(N), S.ravel()).reshape(D, D)
+    Q = B @ S @ B.T
+
+    W_SS = oscillation(Q)
     W_SN = inverse_S @ Pi_S @ Q @ Pi.T
     diffusion = Pi @ Q @ Pi.T
 

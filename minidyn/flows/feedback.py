@@ -12,14 +12,7 @@ import math
 
 import numpy as np
 
-from minidyn.kernels.linalg import (
-    discrete_lyapunov,
-    discrete_lyapunov_of_one,
-    inner,
-    multiply,
-    multiply_transposed,
-    symmetric_eigen,
-)
+from minidyn.kernels.linalg import copy, inner, multiply, multiply_transposed, symmetric_eigen
 from minidyn.linearization import noise_covariance
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -28,60 +21,66 @@ _KRYLOV = 16  # vectors between two restarts
 
 
 @inner
-def stationary_covariance(step, stable, Q, work, W):
-    """W <- the covariance that noise Q keeps up, `W = step W step^T + stable Q stable^T`; False where none is stable.
-
-    step : the map's linear part across the minima, of rank one if there is only one direction across.
-    """
-    multiply(stable, Q, work)
-    multiply_transposed(work, stable, Q)
-    for i in range(step.shape[0]):
-        for j in range(step.shape[0]):
-            work[i, j] = step[i, j]
-    return discrete_lyapunov(work, Q, W)
-
-
-@inner
-def stationary_covariance_of_one(step, stable, Q, work, W):
-    """The same where only one number oscillates."""
-    multiply(stable, Q, work)
-    multiply_transposed(work, stable, Q)
-    return discrete_lyapunov_of_one(step, Q, W)
-
-
-@inner
-def kept_up(fns, w, c, d, nz, step, stable, one, gain, whole, S, out):
-    """out <- N(L S), without its second part unless `whole`; False where L does not exist."""
-    noise_bend = fns[9]
-    dim = w.shape[0]
+def doublings(step, powers):
+    """powers <- step, step^2, step^4, ... up to one that is negligible; how many, 0 where step is not stable."""
     size = step.shape[0]
+    copy(step, powers[0])
+    for k in range(powers.shape[0] - 1):
+        norm = 0.0
+        for i in range(size):
+            for j in range(size):
+                norm += powers[k, i, j] * powers[k, i, j]
+        if norm <= 1e-17:
+            return max(k, 1)
+        if not norm < 1e200:
+            return 0
+        multiply(powers[k], powers[k], powers[k + 1])
+    return 0
+
+
+@inner
+def answer(powers, count, share, stable, gain, S, top):
+    """top <- L S, theta's part of `sum_k step^k stable B S B^T stable^T (step^k)^T`, by doubling (Smith 1968); `share`
+    times the first term where only one number oscillates."""
+    size, dim = stable.shape[0], S.shape[0]
     room = np.empty((3, size, size))
-    noise_covariance(S, gain, gain, False, 0.0, room[0])
-    if one:
-        if not stationary_covariance_of_one(step, stable, room[0], room[1], room[2]):
-            return False
-    elif not stationary_covariance(step, stable, room[0], room[1], room[2]):
-        return False
-    parts = np.zeros((4, dim, dim))
-    first, second, W, vectors = parts[0], parts[1], parts[2], parts[3]
+    noise, half, W = room[0], room[1], room[2]
+    noise_covariance(S, gain, gain, False, 0.0, noise)
+    multiply(stable, noise, half)
+    multiply_transposed(half, stable, W)
+    for k in range(count):
+        multiply(powers[k], W, half)
+        multiply_transposed(half, powers[k], noise)
+        for i in range(size):
+            for j in range(size):
+                W[i, j] += noise[i, j]
     for i in range(dim):
         for j in range(dim):
-            W[i, j] = 0.5 * (room[2, i, j] + room[2, j, i])
+            top[i, j] = 0.5 * share * (W[i, j] + W[j, i])
+
+
+@inner
+def kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, S, out):
+    """out <- N(L S), without its second part unless `whole`, direction by direction."""
+    noise_bend = fns[9]
+    dim = w.shape[0]
+    parts = np.zeros((4, dim, dim))
+    first, second, top, vectors = parts[0], parts[1], parts[2], parts[3]
+    answer(powers, count, share, stable, gain, S, top)
     values = np.empty(dim)
-    symmetric_eigen(W, values, vectors)
+    symmetric_eigen(top, values, vectors)
     largest = 0.0
     for a in range(dim):
         largest = max(largest, abs(values[a]))
     u = np.empty(dim)
     for a in range(dim):
-        if abs(values[a]) > 1e-18 * largest:
+        if abs(values[a]) > 1e-17 * largest:
             for i in range(dim):
                 u[i] = vectors[i, a]
             noise_bend(w, u, values[a], c, d, nz, first, second)
     for i in range(dim):
         for j in range(dim):
             out[i, j] = first[i, j] + second[i, j] if whole else first[i, j]
-    return True
 
 
 @inner
@@ -103,7 +102,7 @@ def add_multiple(x, factor, out):
 
 
 @inner
-def met(fns, w, c, d, nz, step, stable, one, gain, whole, S):
+def met(fns, w, c, d, nz, powers, count, share, stable, gain, whole, tolerance, S):
     """S <- the solution of `X = S + N(L X)`, by GMRES (Saad, Schultz 1986); False where it is not found."""
     dim = w.shape[0]
     basis = np.empty((_KRYLOV + 1, dim, dim))
@@ -115,7 +114,7 @@ def met(fns, w, c, d, nz, step, stable, one, gain, whole, S):
     scale = math.sqrt(product(S, S))
     for _ in range(40):
         length = math.sqrt(product(rest, rest))
-        if not length > 2e-15 * scale:
+        if not length > 2.0 * tolerance * scale:
             break
         for i in range(dim):
             for j in range(dim):
@@ -124,8 +123,7 @@ def met(fns, w, c, d, nz, step, stable, one, gain, whole, S):
         used = 0
         for m in range(_KRYLOV):
             new = basis[m + 1]
-            if not kept_up(fns, w, c, d, nz, step, stable, one, gain, whole, basis[m], new):
-                return False
+            kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, basis[m], new)
             for i in range(dim):
                 for j in range(dim):
                     new[i, j] = basis[m, i, j] - new[i, j]
@@ -150,7 +148,7 @@ def met(fns, w, c, d, nz, step, stable, one, gain, whole, S):
             goal[m + 1] = -turn[1, m] * goal[m]
             goal[m] *= turn[0, m]
             used = m + 1
-            if abs(goal[m + 1]) <= 1e-15 * scale or height <= 1e-15 * top:
+            if abs(goal[m + 1]) <= tolerance * scale or height <= 1e-14 * top:
                 break
             for i in range(dim):
                 for j in range(dim):
@@ -163,8 +161,7 @@ def met(fns, w, c, d, nz, step, stable, one, gain, whole, S):
             add_multiple(basis[q], goal[q], x)
         if used < _KRYLOV:
             break
-        if not kept_up(fns, w, c, d, nz, step, stable, one, gain, whole, x, rest):
-            return False
+        kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, x, rest)
         for i in range(dim):
             for j in range(dim):
                 rest[i, j] += S[i, j] - x[i, j]
@@ -175,18 +172,83 @@ def met(fns, w, c, d, nz, step, stable, one, gain, whole, S):
 
 
 @inner
-def dies_out(fns, w, c, d, nz, step, stable, one, gain):
+def dies_out(fns, w, c, d, nz, powers, count, share, stable, gain):
     """Whether the second moments of a small displacement die out under the noise that it makes itself."""
     dim = w.shape[0]
-    room = np.zeros((2, dim, dim))
-    S, vectors = room[0], room[1]
+    room = np.zeros((3, dim, dim))
+    S, once, vectors = room[0], room[1], room[2]
+    values = np.empty(dim)
     for i in range(dim):
         S[i, i] = 1.0
-    if not met(fns, w, c, d, nz, step, stable, one, gain, False, S):
+    kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, False, S, once)
+    symmetric_eigen(once, values, vectors)
+    largest = 0.0
+    for a in range(dim):
+        largest = max(largest, values[a])
+    if largest < 1.0:  # the norm of a positive map is that of the image of I (Russo, Dye 1966)
+        return True
+    if not met(fns, w, c, d, nz, powers, count, share, stable, gain, False, 1e-10, S):
         return False
-    values = np.empty(dim)
     symmetric_eigen(S, values, vectors)
     least = values[0]
     for a in range(dim):
         least = min(least, values[a])
     return least > 0.5
+
+
+@inner
+def leading(J, size, dim, places):
+    """places <- rows of the state, theta's first, that theta listens to, directly or not; how many."""
+    states = size // dim - 1
+    width = 3 + states
+    count = 0
+    for a in range(1 + states):
+        heard = a == 0
+        for out in range(1 + states):
+            for i in range(dim):
+                heard = heard or (out != a and J[i, out * width + 2 + a] != 0.0)
+        if heard:
+            for i in range(dim):
+                places[count] = a * dim + i
+                count += 1
+    return count
+
+
+@inner
+def noise_met(fns, w, c, d, nz, fp, multiplies, tangent, new, J, A, P, gain, S, top):
+    """S <- the noise that the oscillation meets, from that at the point of M; top <- L S; a status code.
+
+    5 where the linear map is unstable, 9 where its noise drives second moments up; only asked where the place is `new`.
+    States that only listen, such as Adam's v, are left out."""
+    dim = w.shape[0]
+    size = A.shape[0]
+    places = np.empty(size, np.int64)
+    few = leading(J, size, dim, places)
+    room = np.empty((2, few, few))
+    step, stable = room[0], room[1]
+    own = np.empty((dim, few // dim))
+    for p in range(few):
+        own[p % dim, p // dim] = gain[p % dim, places[p] // dim]
+        for q in range(few):
+            step[p, q] = A[places[p], places[q]] - P[places[p], places[q]]
+            stable[p, q] = (1.0 if p == q else 0.0) - P[places[p], places[q]]
+    powers = np.empty((64, few, few))
+    count, share = 0, 1.0
+    if few - tangent == 1:
+        t = 0.0
+        for p in range(few):
+            t += step[p, p]
+        if not abs(t) < 1.0:
+            return 5
+        share = 1.0 / ((1.0 - t) * (1.0 + t))
+    else:
+        count = doublings(step, powers)
+        if count == 0:
+            return 5
+    if multiplies:
+        if new and not dies_out(fns, w, c, d, nz, powers, count, share, stable, own):
+            return 9
+        if not met(fns, w, c, d, nz, powers, count, share, stable, own, True, 1e-14, S):
+            return 9
+    answer(powers, count, share, stable, own, S, top)
+    return 0

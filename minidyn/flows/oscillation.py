@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from minidyn.flows.feedback import dies_out, met
+from minidyn.flows.feedback import noise_met
 from minidyn.kernels.linalg import (
     add_twice_symmetric,
     cholesky_semidefinite,
@@ -66,7 +68,41 @@ def across(fns, w, c, d, fp, values, vectors, H):
 
 
 @inner
-def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
+def fit(rows, covariance):
+    """rows <- a factor of the covariance as near to them as triangular matrices allow: they are turned upright by
+    Gram and Schmidt, and take the covariance's own triangular root. There are at least as many columns as rows."""
+    count, width = rows.shape
+    root = np.empty((count, count))
+    upright = np.zeros((count, width))
+    cholesky_semidefinite(covariance, root)
+    for t in range(count):
+        size = 0.0
+        for r in range(width):
+            upright[t, r] = rows[t, r]
+            size += rows[t, r] * rows[t, r]
+        for spare in range(width + 1):
+            for _ in range(2):
+                for e in range(t):
+                    along = 0.0
+                    for r in range(width):
+                        along += upright[t, r] * upright[e, r]
+                    for r in range(width):
+                        upright[t, r] -= along * upright[e, r]
+            left = 0.0
+            for r in range(width):
+                left += upright[t, r] * upright[t, r]
+            if left > 1e-20 * size and size > 0.0:
+                break
+            size = 1.0  # no noise of its own is left: any direction that is free
+            for r in range(width):
+                upright[t, r] = 1.0 if r == spare % width else 0.0
+        for r in range(width):
+            upright[t, r] /= math.sqrt(left)
+    multiply(root, upright, rows)
+
+
+@inner
+def noise_columns(noise_factor, coupled, multiplies, w, c, d, nz, right, left, gain, Q, f):
     """A factor f f^T of the theta part of Pi Q Pi^T; zero where noise does not reach the tangent space."""
     dim = w.shape[0]
     states = gain.shape[1] - 1
@@ -93,6 +129,7 @@ def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
     if coupled:
         width = f.shape[1]
         flat = np.empty(dim * width)
+        rows = np.empty((tangent, width))
         noise_factor(w, c, d, nz, flat)
         for t in range(tangent):
             for r in range(width):
@@ -100,8 +137,13 @@ def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
                 for a in range(1 + states):
                     for j in range(dim):
                         total += left[t, a * dim + j] * gain[j, a] * flat[j * width + r]
+                rows[t, r] = total
+        if multiplies:
+            fit(rows, small)
+        for t in range(tangent):
+            for r in range(width):
                 for i in range(dim):
-                    f[i, r] += right[i, t] * total
+                    f[i, r] += right[i, t] * rows[t, r]
     else:
         root = np.empty((tangent, tangent))
         cholesky_semidefinite(small, root)
@@ -112,31 +154,19 @@ def noise_columns(noise_factor, coupled, w, c, d, nz, right, left, gain, Q, f):
 
 
 @inner
-def oscillation(fns, w, c, d, nz, multiplies, new, A, gain, S, Q, vectors, P, right, left, inverse, W):
-    """W = W_SS + W_SN + W_SN^T, the projector P = right left and the inverse of I - A across M; a status code.
-
-    Noise that `multiplies` is met by the oscillation itself: S and Q get their part of it, and where the place is `new`
-    it must let second moments die out."""
+def oscillation(A, Q, P, inverse, one, W):
+    """W = W_SS + W_SN + W_SN^T and the inverse of I - A across M; a status code. `one`: only one number oscillates."""
     size = A.shape[0]
-    if not (spectral_projector(A, vectors, P, right, left) and group_inverse(A, P, inverse)):
+    if not group_inverse(A, P, inverse):
         return 3
-    room = np.empty((5, size, size))
-    stable, half, noise, cross, step = room[0], room[1], room[2], room[3], room[4]
+    room = np.empty((4, size, size))
+    stable, half, noise, cross = room[0], room[1], room[2], room[3]
     identity_minus(P, stable)
-    subtract(A, P, step)
-    one = size - right.shape[1] == 1
-    if multiplies:
-        if new and not dies_out(fns, w, c, d, nz, step, stable, one, gain):
-            copy(step, half)
-            return 9 if discrete_lyapunov(half, Q, noise) else 5
-        if not met(fns, w, c, d, nz, step, stable, one, gain, True, S):
-            return 9
-        noise_covariance(S, gain, gain, False, 0.0, Q)
     multiply(stable, Q, half)
     multiply_transposed(half, P, noise)
     multiply(inverse, noise, cross)
     multiply_transposed(half, stable, noise)
-    copy(step, half)
+    subtract(A, P, half)
     if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, noise, W)):
         return 5
     add_twice_symmetric(cross, W)
@@ -173,16 +203,16 @@ def heard(H, W, S, q, more, turn, last):
 
 @inner
 def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W):
-    """The averaged map at w, which is moved onto M, and the oscillation about it: `analyse`, then `oscillation`.
+    """The averaged map at w, moved onto M, and the oscillation about it: `analyse`, `noise_met`, `oscillation`.
 
-    With self-consistent accumulators both are repeated until the oscillation that they see is their own."""
+    With self-consistent accumulators the first two are repeated until the oscillation that they see is their own."""
     hessian, sigma = fns[1], fns[3]
     dim = w.shape[0]
     states = np.int64(fp[2])
     size = (1 + states) * dim
     values = np.empty(dim)
-    room = np.empty((4, dim, dim))
-    vectors, extra, Sigma, S = room[0], room[1], room[2], room[3]
+    room = np.empty((5, dim, dim))
+    vectors, extra, Sigma, S, top = room[0], room[1], room[2], room[3], room[4]
     A = np.empty((size, size))
     line = np.zeros((3, dim))
     q, more, seen = line[0], line[1], line[2]
@@ -195,19 +225,31 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
         return code
     noise_slopes(fns, w, c, d, nz, fp, q, dq)
     sigma(w, c, d, nz, Sigma)
-    multiplies = fp[3] != 0.0 and fp[4] == 0.0
+    multiplies, answers = fp[3] != 0.0 and fp[4] == 0.0, fp[11 + states] != 0.0
+    tangent = right.shape[1]
     for turn in range(100):
         for i in range(dim):
             seen[i] = q[i] + more[i]
         copy(Sigma, S)
         code = analyse(fns, w, k, hp, c, d, nz, fp, seen, S, H, dq, J, K, weak, gain, A, Q, extra)
-        if code == 0:
-            code = oscillation(fns, w, c, d, nz, multiplies, turn == 0, A, gain, S, Q, vectors, P, right, left, inverse,
-                               W)  # fmt: skip
+        if code == 0 and not spectral_projector(A, vectors, P, right, left):
+            code = 3
+        if code == 0 and answers and fp[4] != 0.0:
+            code = oscillation(A, Q, P, inverse, size - tangent == 1, W)
+            for i in range(dim):
+                for j in range(dim):
+                    top[i, j] = W[i, j]
+        elif code == 0 and (multiplies or answers):
+            code = noise_met(fns, w, c, d, nz, fp, multiplies, tangent, turn == 0, J, A, P, gain, S, top)
         if code != 0:
             return code
-        if fp[11 + states] == 0.0 or not heard(H, W, S, q, more, turn, last) > 1e-14:
+        if not answers or not heard(H, top, S, q, more, turn, last) > 1e-14:
             break
+    if multiplies:
+        noise_covariance(S, gain, gain, False, 0.0, Q)
+    code = oscillation(A, Q, P, inverse, size - tangent == 1, W)
+    if code != 0:
+        return code
     if fp[10 + states] >= 0.0:
         place = (1 + np.int64(fp[10 + states])) * dim
         for i in range(dim):

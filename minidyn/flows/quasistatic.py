@@ -3,12 +3,14 @@
 Freeze the position on the manifold `M`, let the fast oscillation across it reach its stationary
 covariance `W`, average the map over it. Per step, at a fixed point `z*` of the averaged map `F`,
 
+    Q = B [Sigma + N(W_SS)] B^T               N(W) = D^2 Sigma[W] / 2, what the oscillation itself meets
     W_SS = A W_SS A^T + Pi_S Q Pi_S^T         W_SN = (I - A)_S^-1 Pi_S Q Pi^T
     drift      Pi F2[W_SS + W_SN + W_SN^T] / 2 + (I - A)_S^-1 Pi_S F2[Pi Q Pi^T] / 2 + Pi p
     covariance Pi Q Pi^T
 
-with `A = dF/dz`, `Pi` its spectral projector on the eigenvalue 1, `Pi_S = I - Pi`, `Q = B Sigma B^T`,
-`p` the weak forces that move the fixed points off `M`.
+with `A = dF/dz`, `Pi` its spectral projector on the eigenvalue 1, `Pi_S = I - Pi`, `p` the weak forces that move the
+fixed points off `M`.
+It exists where the spectral radii of A and of the second-moment operator (`minidyn.stability`) are below 1 across M.
 Source: Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li, Wen, Lyu (2025).
 """
 
@@ -92,7 +94,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
         b[i] = 0.0
         for j in range(size):
             b[i] += P[i, j] * (0.5 * bend[j] + weak[j]) + 0.5 * half[i, j] * curve[j]
-    noise_columns(noise_factor, fp[6] != 0.0, point, c, d, nz, right, left, gain, Q, f)
+    noise_columns(noise_factor, fp[6] != 0.0, fp[3] != 0.0, point, c, d, nz, right, left, gain, Q, f)
     return 0
 
 
@@ -157,7 +159,11 @@ class QuasistaticFlow(Flow):
 
     @property
     def couples(self) -> bool:
-        return self.map.bound.couples and self.averaged.rule.sign_gain is None
+        """Whether the map's own normals drive the flow: as many of them, at least, as noise may have directions along M
+        once the oscillation adds its part."""
+        bound = self.map.bound
+        enough = not bound.varies or bound.gaussian_rows >= self.dim
+        return bound.couples and enough and self.averaged.rule.sign_gain is None
 
     # -- starting points ------------------------------------------------------------------------
     def start(self, w0: ArrayLike) -> Floats:
@@ -204,6 +210,11 @@ class QuasistaticFlow(Flow):
             5: (
                 f"the minimum is unstable for {self.map.rule} (the linearized map has an eigenvalue outside the "
                 "unit circle); lower lr or start where the loss is flatter."
+            ),
+            9: (
+                f"the minimum is unstable for {self.map.rule} with {self.map.noise}: the noise that a small "
+                "displacement makes drives its second moments up, although its mean would come to rest; lower lr, take "
+                "larger batches or start where the loss is flatter (md.stability says how far)."
             ),
             6: (
                 "the noise vanishes in a coordinate where the rule divides by its size; "
@@ -276,6 +287,7 @@ class QuasistaticFlow(Flow):
             bars = [rf"\bar{{{sp.latex(sp.Symbol(n))}}}'" for n in names]
             updates = [rf"${bar} = {sp.latex(e)}$" for bar, e in zip(bars, shown, strict=True)]
             equations = [
+                r"$Q = B\,[\Sigma + \tfrac12 D^2\Sigma[W_{SS}]]\,B^\top$",
                 r"$W_{SS} = A W_{SS} A^\top + \Pi_S Q \Pi_S^\top,\quad W_{SN} = (I-A)_S^{-1}\Pi_S Q \Pi^\top$",
                 r"$\mathrm{d}z = \{\tfrac12 \Pi F_2[W_{SS}+W_{SN}+W_{SN}^\top]"
                 r" + \tfrac12 (I-A)_S^{-1}\Pi_S F_2[\Pi Q\Pi^\top]\}\,\mathrm{d}k + (\Pi Q \Pi^\top)^{1/2}\mathrm{d}W$",
@@ -283,6 +295,7 @@ class QuasistaticFlow(Flow):
         else:
             updates = [f"  {n}' = {e}" for n, e in zip(names, shown, strict=True)]
             equations = [
+                "  Q = B [Sigma + D^2 Sigma[W_SS]/2] B^T",
                 "  W_SS = A W_SS A^T + Pi_S Q Pi_S^T,  W_SN = (I-A)_S^-1 Pi_S Q Pi^T",
                 "  drift per step = Pi F2[W_SS + W_SN + W_SN^T]/2 + (I-A)_S^-1 Pi_S F2[Pi Q Pi^T]/2",
                 "  covariance per step = Pi Q Pi^T",
@@ -298,7 +311,7 @@ class QuasistaticFlow(Flow):
         return "\n".join([
             f"Quasistatic flow of {self.map.rule} with {self.map.noise}{reading}",
             "averaged rule, per coordinate (q = diag Sigma):", *updates,
-            "with A, Pi, Q = B Sigma B^T, F2 of the averaged rule on the manifold:", *equations,
+            "with A, B, Pi, F2 of the averaged rule on the manifold:", *equations,
             "state: w on the manifold of minima; clock: t = lr k (Ito)",
             "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
             *notes,

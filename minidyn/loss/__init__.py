@@ -284,7 +284,8 @@ class Loss(ByValue):
         self.add_vector(add, "third", "w, u, v, c, d, out", differentiate(along, "v"), "T[u, v]")
         one = self.sample_node(g)
         options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
-        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **options), "one sample's loss")
+        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **options),
+                "one sample's loss")  # fmt: skip
         self.add_vector(src.add, "sample_grad", "w, c, d, sample, out",
                          derivatives.reverse(first_sample(one), "w"), "its gradient", **options)  # fmt: skip
         if self.model is not None:

@@ -1,0 +1,102 @@
+"""The quasistatic flow exists exactly where the minimum is stable, whether or not noise excites what is unstable."""
+
+import numpy as np
+import pytest
+import sympy as sp
+
+import minidyn as md
+
+a, b, c, k, x, y, z = sp.symbols("a b c k x y z")
+
+
+def verdicts(system, w):
+    """Whether `stability` calls the minimum stable, and whether the flow has a drift there."""
+    try:
+        stable = md.stability(system, w).stable
+    except md.FlowError:  # Adam at a minimum without noise: it divides by what vanishes there
+        stable = False
+    try:
+        exists = bool(np.isfinite(md.QuasistaticFlow(system).drift(w)).all())
+    except md.FlowError as error:
+        assert "unstable" in str(error) or "noise vanishes" in str(error)
+        exists = False
+    return stable, exists
+
+
+MODELS = {
+    "product": ([a, b], a * b * x),
+    "layers": ([a, b, c], a * sp.tanh(b * x) + c * x**2),
+    "square": ([a, b, c], (a * b + c**2) * x),
+}
+RULES = {
+    "sgd": lambda lr: md.SGD(lr),
+    "heavy ball": lambda lr: md.SGD(lr, momentum=0.5),
+    "nesterov": lambda lr: md.SGD(lr, momentum=0.7, nesterov=True),
+    "rmsprop": lambda lr: md.RMSProp(lr, beta2=0.9, eps=1e-3),
+    "adam": lambda lr: md.Adam(lr, 0.6, 0.9, 1e-3),
+}
+NOISES = {
+    "batch": lambda n, std: md.Minibatch(n),
+    "replaced": lambda n, std: md.Minibatch(n, replace=True),
+    "labels": lambda n, std: md.LabelNoise(std, batch=n),
+    "mixed": lambda n, std: md.GaussianNoise(std) + md.Minibatch(n),
+}
+CASES = [(m, r, n) for i, m in enumerate(MODELS) for j, r in enumerate(RULES) for n in list(NOISES)[(i + j) % 2 :: 2]]
+
+
+@pytest.mark.parametrize("model, rule, noise", CASES)
+def test_the_flow_exists_where_stability_says_stable(model, rule, noise):
+    """At random minima, learning rates around the largest stable one and batches of 1 or 2 of 3 samples, both agree."""
+    rng = np.random.default_rng(CASES.index((model, rule, noise)))
+    params, f = MODELS[model]
+    loss = md.Loss.regression(f, params, {x: [1.0, 2.0]}, [0.0, 0.0])
+    seen = set()
+    for _ in range(7):
+        w = rng.normal(0.0, 1.0, len(params)) + 0.3
+        inputs = rng.normal(0.0, 1.0, 2)
+        here = loss.with_data({x: inputs, loss.target: np.zeros(2)})
+        here = here.with_data({loss.target: here.model_values(w)})
+        made = NOISES[noise](1, 0.02)
+        limit = md.stability(md.Map(here, RULES[rule](1e-3), made), w).max_lr
+        if limit is None or not np.isfinite(limit):
+            limit = 1e-3
+        share = 0.4 * 6 ** rng.random()
+        verdict = verdicts(md.Map(here, RULES[rule](share * limit), made), w)
+        assert verdict[0] == verdict[1], (w, inputs, share, verdict)
+        seen.add(verdict[0])
+
+
+def refused(system, w, match):
+    with pytest.raises(md.FlowError, match=match):
+        md.QuasistaticFlow(system).drift(w)
+    assert not md.stability(system, w).stable
+
+
+def test_quiet_instability_is_refused():
+    """Heavy ball beyond its edge on batches, a quiet unstable direction beside a stable one, and second moments that
+    grow although the mean would come to rest, are refused with a sentence each."""
+    steep = md.Loss(c * (1 + x**2) * y**2 / 2, [x, y], data={c: [4.0, 5.0]})
+    refused(md.Map(steep, md.SGD(1.0, momentum=0.5), md.Minibatch(1)), [1.0, 0.0], "outside the unit circle")
+    two = md.Loss((1 + x**2) * y**2 / 2 + 9 * z**2 / 2, [x, y, z])
+    system = md.Map(two, md.SGD(0.3), md.GaussianNoise([0.1, 0.1, 0.0]))
+    refused(system, [0.5, 0.0, 0.0], "outside the unit circle")
+    uneven = md.Loss(c * (1 + x**2) * y**2 / 2, [x, y], data={c: [0.1, 1.9]})
+    refused(md.Map(uneven, md.SGD(0.8), md.Minibatch(1)), [1.0, 0.0], "second moments")
+    drifting = md.Map(uneven, md.SGD(0.3), md.Minibatch(1))
+    np.testing.assert_array_equal(md.QuasistaticFlow(drifting).drift([1.0, 0.0]), 0.0)
+
+
+@pytest.mark.parametrize("rule", ["rmsprop", "adam"])
+def test_adaptive_rules_on_minima_that_fit_every_sample_are_refused(rule):
+    """Where batches have no noise at the minimum itself the preconditioner is 1/eps, and the step unstable."""
+    loss = md.Loss.regression(a * b * x, [a, b], {x: [0.5, 2.0]}, [0.5, 2.0])
+    refused(md.Map(loss, RULES[rule](0.1), md.Minibatch(1)), [2.0, 0.5], "unstable")
+
+
+@pytest.mark.parametrize("slope", [1.0, 3.0, 5.0])
+def test_slopes_of_sigma_decide_as_well(slope):
+    """On y^2 h/2 with noise slope*y across, second moments die out exactly while (1 - lr h)^2 + (lr slope)^2 < 1."""
+    loss, lr = md.Loss((1 + x**2) * y**2 / 2, [x, y]), 0.2
+    system = md.Map(loss, md.SGD(lr), md.GaussianNoise([[0.1, 0], [0, slope * y]]))
+    stable, exists = verdicts(system, [1.0, 0.0])
+    assert stable == exists == ((1 - 2 * lr) ** 2 + (lr * slope) ** 2 < 1)

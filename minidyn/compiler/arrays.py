@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from minidyn.compiler.checks import UNWRITTEN
 from minidyn.compiler.llvm import lane_count
+from minidyn.compiler.notes import checked
 from minidyn.compiler.types import I8, LANE, VB, VI, Array, Number, Tuple, Vector
 from minidyn.compiler.values import Value, everywhere
 
@@ -34,6 +36,12 @@ class Arrays:
         def expr(self, e: ast.expr) -> Value: ...
         def convert(self, value: Value, type_: Any, name: str = "") -> Value: ...
         def binary(self, op: ast.operator, a: Value, b: Value) -> Value: ...
+        def within(self, array: Value, at: list[Value]) -> str | None: ...
+        def slice_within(self, low: str, high: str, size: str) -> str | None: ...
+        def or_spare(self, good: str | None, pointer: str, type_: str = "ptr") -> str: ...
+        def or_nothing(self, good: str | None, sizes: tuple[str, ...]) -> tuple[str, ...]: ...
+        def room(self, sizes: list[str]) -> list[str]: ...
+        def was_written(self, value: Value) -> Value: ...
 
     def of_Subscript(self, e: ast.Subscript) -> Value:
         array = self.expr(e.value)
@@ -48,8 +56,9 @@ class Arrays:
         at = self.indices(e)
         rest = array.type.ndim - len(at)
         if rest > 0:
+            good = self.within(array, at)
             where = self.address(array, [self.convert(i, I8) for i in at])
-            return Value(Array(array.type.item, rest), (where, *array.parts[1 + len(at) :]))
+            return Value(Array(array.type.item, rest), (where, *self.or_nothing(good, array.parts[1 + len(at) :])))
         return self.read_item((array, at))
 
     def part(self, array: Value, piece: ast.Slice) -> Value:
@@ -58,8 +67,11 @@ class Arrays:
             self.fail("a slice takes a part of one axis")
         low = self.convert(self.expr(piece.lower), I8).one if piece.lower else "0"
         high = self.convert(self.expr(piece.upper), I8).one if piece.upper else array.parts[1]
+        if low.startswith("-") or high.startswith("-"):
+            self.fail("a slice counts from the beginning, and is not negative")
+        good = self.slice_within(low, high, array.parts[1])
         where = self.address(array, [Value(I8, (low,))])
-        return Value(array.type, (where, self.let(f"sub nsw i64 {high}, {low}")))
+        return Value(array.type, (where, *self.or_nothing(good, (self.let(f"sub nsw i64 {high}, {low}"),))))
 
     def indices(self, e: ast.Subscript) -> list[Value]:
         places = e.slice.elts if isinstance(e.slice, ast.Tuple) else [e.slice]
@@ -94,40 +106,41 @@ class Arrays:
         array, at = place
         if len(at) > array.type.ndim:
             self.fail("more indices than axes")
-        item, where = array.type.item, self.offset(array, at)
-        base = f"getelementptr inbounds {item.llvm}, ptr {array.one}"
-        if where.type is I8:
-            return Value(item, (self.let(f"load {item.llvm}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8"),))
-        if isinstance(item, Vector):
-            self.fail("an array of one number per lane has the same index in all lanes")
-        wide = Vector(item)
-        if where.type is LANE:
-            return Value(wide, (self.let(f"load {wide.llvm}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8"),))
-        pointers = self.let(f"{base}, {VI.llvm} {self.convert(where, VI).one}")
+        good, wide, base, where = self.find(array, at)
+        if where.type in (I8, LANE):
+            near = self.or_spare(good, self.let(f"{base}, i64 {where.one}"))
+            return self.was_written(Value(wide, (self.let(f"load {wide.llvm}, ptr {near}, align 8"),)))
+        pointers = self.or_spare(good, self.let(f"{base}, {VI.llvm} {where.one}"), f"<{lane_count()} x ptr>")
         name = f"llvm.masked.gather.{_suffix(wide)}.v{lane_count()}p0"
         mask = f"{VB.llvm} {everywhere('i1', 'true')}"
         kinds = f"<{lane_count()} x ptr>"
         self.unit.declare(name, f"declare {wide.llvm} @{name}({kinds}, i32, {VB.llvm}, {wide.llvm})")
         call = f"call {wide.llvm} @{name}({kinds} {pointers}, i32 8, {mask}, {wide.llvm} poison)"
-        return Value(wide, (self.let(call),))
+        return self.was_written(Value(wide, (self.let(call),)))
+
+    def find(self, array: Value, at: list[Value]) -> tuple[str | None, Any, str, Value]:
+        """Whether an item is in the array (in checked mode), its type, the text of its address, its offset."""
+        good = self.within(array, at)
+        item, where = array.type.item, self.offset(array, at)
+        base = f"getelementptr inbounds {item.llvm}, ptr {array.one}"
+        if where.type is I8:
+            return good, item, base, where
+        if isinstance(item, Vector):
+            self.fail("an array of one number per lane has the same index in all lanes")
+        return good, Vector(item), base, where if where.type is LANE else self.convert(where, VI)
 
     def write_item(self, place: tuple[Value, list[Value]], value: Value) -> None:
         """Store an item."""
         array, at = place
-        item, where = array.type.item, self.offset(array, at)
-        base = f"getelementptr inbounds {item.llvm}, ptr {array.one}"
-        if where.type is I8:
-            value = self.convert(value, item)
-            self.put(f"store {item.llvm} {value.one}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8")
-            return
-        if isinstance(item, Vector):
-            self.fail("an array of one number per lane has the same index in all lanes")
-        wide = Vector(item)
+        if array.one.startswith("@"):
+            self.fail("an array of the module is read only")
+        good, wide, base, where = self.find(array, at)
         value = self.convert(value, wide)
-        if where.type is LANE:
-            self.put(f"store {wide.llvm} {value.one}, ptr {self.let(f'{base}, i64 {where.one}')}, align 8")
+        if where.type in (I8, LANE):
+            near = self.or_spare(good, self.let(f"{base}, i64 {where.one}"))
+            self.put(f"store {wide.llvm} {value.one}, ptr {near}, align 8")
             return
-        pointers = self.let(f"{base}, {VI.llvm} {self.convert(where, VI).one}")
+        pointers = self.or_spare(good, self.let(f"{base}, {VI.llvm} {where.one}"), f"<{lane_count()} x ptr>")
         name = f"llvm.masked.scatter.{_suffix(wide)}.v{lane_count()}p0"
         kinds = f"<{lane_count()} x ptr>"
         self.unit.declare(name, f"declare void @{name}({wide.llvm}, {kinds}, i32, {VB.llvm})")
@@ -138,6 +151,9 @@ class Arrays:
     def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value:
         """A new array: on the stack if small and of known size, else on the heap until the function returns."""
         kind: Any = Vector(item) if self.in_lanes else item
+        if any(s.startswith("-") for s in sizes):
+            self.fail("the size of an array is not negative")
+        sizes = self.room(sizes)
         total = sizes[0]
         for size in sizes[1:]:
             both = total.isdigit() and size.isdigit()
@@ -150,8 +166,9 @@ class Arrays:
         else:
             bytes_ = self.let(f"mul nsw i64 {total}, {width}")
             where = self.from_heap(bytes_)
-        if zero:
-            self.put(f"call void @llvm.memset.p0.i64(ptr {where}, i8 0, i64 {bytes_}, i1 false)")
+        if zero or checked():
+            byte = 0 if zero else UNWRITTEN
+            self.put(f"call void @llvm.memset.p0.i64(ptr {where}, i8 {byte}, i64 {bytes_}, i1 false)")
             self.unit.declare("memset", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         return Value(Array(kind, len(sizes)), (where, *sizes))
 

@@ -65,6 +65,8 @@ class Calls:
         def power(self, a: Value, b: Value) -> Value: ...
         def truth(self, value: Value) -> Value: ...
         def address(self, array: Value, at: list[Value]) -> str: ...
+        def within(self, array: Value, at: list[Value]) -> str | None: ...
+        def or_spare(self, good: str | None, pointer: str, type_: str = "ptr") -> str: ...
         def binary(self, op: ast.operator, a: Value, b: Value) -> Value: ...
         def read_item(self, place: tuple[Value, list[Value]]) -> Value: ...
         def copy(self, array: Value) -> Value: ...
@@ -80,7 +82,8 @@ class Calls:
             return self.make_array(e, zero=type_.value is np.zeros)
         if isinstance(type_, Fixed) and isinstance(type_.value, tuple):
             return self.method(type_.value[0], type_.value[1], e)
-        args = [self.expr(a) for a in e.args]
+        whole = isinstance(type_, Fixed) and type_.value is np.uint64
+        args = [self.word(a) if whole else self.expr(a) for a in e.args]
         if isinstance(type_, Static):
             known = (self.constants.get(a.id) if isinstance(a, ast.Name) else None for a in e.args)
             args = [v if c is None else Value(c) for v, c in zip(args, known, strict=True)]
@@ -90,6 +93,11 @@ class Calls:
         if not isinstance(type_, Fixed):
             self.fail("this cannot be called")
         return self.builtin(type_.value, args) if isinstance(type_.value, str) else self.numeric(type_.value, args)
+
+    def word(self, e: ast.expr) -> Value:
+        """What becomes an unsigned number: a constant may have all 64 bits."""
+        known = isinstance(e, ast.Constant) and isinstance(e.value, int) and 0 <= e.value < 2**64
+        return literal(np.uint64(e.value)) if known else self.expr(e)  # type: ignore[attr-defined]
 
     # -- compiled functions ----------------------------------------------------------------------------
     def call(self, function: Any, args: list[Value]) -> Value:
@@ -223,7 +231,10 @@ class Calls:
             return self.pairwise([self.read_item((array, [p])) for p in places])
         if array.type != Array(F8, 1):
             self.fail("eight numbers of an array of floats are added")
+        ends = [self.within(array, [self.binary(ast.Add(), at, literal(i))]) for i in (0, 7)]
         where = self.address(array, [self.convert(at, I8)])
+        for good in ends:
+            where = self.or_spare(good, where)
         wide = self.let(f"load <8 x double>, ptr {where}, align 8")
         for half in (4, 2, 1):
             parts = []

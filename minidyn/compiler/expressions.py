@@ -43,6 +43,9 @@ class Expressions:
         def lookup(self, name: str) -> Value: ...
         def condition(self, e: ast.expr) -> str: ...
         def intrinsic(self, name: str, args: list[Value]) -> Value: ...
+        def exact(self, kind: str, a: Value, b: Value) -> Value | None: ...
+        def divisor(self, a: Value, b: Value) -> Value: ...
+        def shift(self, b: Value) -> Value: ...
         def libm(self, name: str, args: list[Value]) -> Value: ...
 
     # -- types ---------------------------------------------------------------------------------------
@@ -73,6 +76,8 @@ class Expressions:
         if want in (I8, U8) and have is B1:
             return Value(type_, (self.let(f"zext {source} {value.one} to {target}"),))
         if want is U8 and have is I8 and value.constant is not None:
+            if value.constant < 0:
+                self.fail(f"{value.constant} is no unsigned number")
             return Value(U8, value.parts)
         self.fail(f"a {value.type.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
 
@@ -111,7 +116,14 @@ class Expressions:
     def of_Constant(self, e: ast.Constant) -> Value:
         if not isinstance(e.value, (bool, int, float)):
             self.fail("only numbers are constants here")
-        return literal(e.value)
+        return self.fitting(literal(e.value))
+
+    def fitting(self, value: Value) -> Value:
+        """A constant; a whole one has 64 bits."""
+        number, low, high = value.constant, *((0, 2**64) if value.type is U8 else (-(2**63), 2**63))
+        if number is not None and not low <= number < high:
+            self.fail(f"{number} does not fit into 64 bits")
+        return value
 
     def of_Name(self, e: ast.Name) -> Value:
         return self.lookup(e.id)
@@ -167,7 +179,7 @@ class Expressions:
             if value.one.startswith("0x"):
                 return literal(-struct.unpack("<d", struct.pack("<Q", int(value.one, 16)))[0])
             return Value(value.type, (self.let(f"fneg {value.type.llvm} {value.one}"),))
-        if value.constant is not None:
+        if value.constant is not None and value.type is I8:
             return Value(value.type, (str(-value.constant),))
         return self.binary(ast.Sub(), literal(0), value)
 
@@ -240,9 +252,18 @@ class Expressions:
             return Value(a.type, (self.let(f"{'and' if kind == 'BitAnd' else 'or'} {a.type.llvm} {a.one}, {b.one}"),))
         x, y = a.constant, b.constant
         if x is not None and y is not None and kind in ("Add", "Sub", "Mult"):
-            return Value(a.type, (str({"Add": x + y, "Sub": x - y, "Mult": x * y}[kind]),))
+            number = {"Add": x + y, "Sub": x - y, "Mult": x * y}[kind]
+            return self.fitting(Value(a.type, (str(number % 2**64 if item is U8 else number),)))
         if kind in ("FloorDiv", "Mod") and item is I8:
             return self.floor_division(kind, a, b)
+        if item is I8 and kind in ("Add", "Sub", "Mult"):
+            exact = self.exact(kind[:3].lower(), a, b)
+            if exact is not None:
+                return exact
+        if kind in ("LShift", "RShift"):
+            b = self.shift(b)
+        if kind in ("FloorDiv", "Mod"):
+            b = self.divisor(a, b)
         wrap = " nsw" if item is I8 else ""
         name = {
             "Add": "add" + wrap, "Sub": "sub" + wrap, "Mult": "mul" + wrap, "LShift": "shl",
@@ -255,6 +276,7 @@ class Expressions:
 
     def floor_division(self, kind: str, a: Value, b: Value) -> Value:
         """Division that rounds downwards, and what is left, as in Python."""
+        b = self.divisor(a, b)
         t = a.type.llvm
         flag = "i1" if a.type is I8 else VB.llvm
         q, r = self.let(f"sdiv {t} {a.one}, {b.one}"), self.let(f"srem {t} {a.one}, {b.one}")
@@ -268,6 +290,10 @@ class Expressions:
 
     def power(self, a: Value, b: Value) -> Value:
         """Small whole powers by multiplication, others by the library."""
+        if b.constant is not None and a.type not in (F8, VF) and not 0 <= b.constant <= 4:
+            self.fail("a whole number has powers from 0 to 4 here")
+        if b.constant == 0 and a.type not in (F8, VF):
+            return self.convert(literal(1), a.type)
         if b.constant is not None and 1 <= b.constant <= 4:
             out = a
             for _ in range(b.constant - 1):
@@ -299,17 +325,18 @@ class Expressions:
         if first.one in ("true", "false"):
             return first if first.one == stop else self.truth(self.expr(rest))
         slot, more, after = self.new("b"), self.block(name), self.block("bool")
+        mark = len(self.lines)
         self.put(f"store i1 {stop}, ptr {slot}")
         self.branch(first.one, *((more, after) if name == "and" else (after, more)))
         self.open(more)
         second = self.truth(self.expr(rest))
-        type_ = second.type
-        self.top.append(f"  {slot} = alloca i1")
-        if type_ is VB:
-            self.fail("a condition on what varies between lanes comes first")
-        self.put(f"store i1 {second.one}, ptr {slot}")
+        kind = second.type.llvm
+        if second.type is VB:  # what the first condition alone decides, it decides for all lanes
+            self.lines[mark] = f"  store {kind} {everywhere('i1', stop)}, ptr {slot}"
+        self.top.append(f"  {slot} = alloca {kind}")
+        self.put(f"store {kind} {second.one}, ptr {slot}")
         self.label(after)
-        return Value(B1, (self.let(f"load i1, ptr {slot}"),))
+        return Value(second.type, (self.let(f"load {kind}, ptr {slot}"),))
 
     def of_Compare(self, e: ast.Compare) -> Value:
         left, out = self.expr(e.left), None

@@ -21,6 +21,8 @@ class Unit:
         self.compiled: dict[tuple[Any, tuple[Any, ...]], tuple[str, Any]] = {}
         self.busy: list[Any] = []
         self.kept = 0
+        self.checks = False
+        self.phrases: dict[str, str] = {}
 
     def declare(self, name: str, line: str) -> None:
         """A function of the C library or of LLVM that the module uses."""
@@ -37,6 +39,15 @@ class Unit:
             self.text.append(f"{name} = private unnamed_addr constant {kind} [{body}], align 64\n")
             self.constants[id(array)] = (name, array)
         return Value(Array(item, array.ndim), (self.constants[id(array)][0], *map(str, array.shape)))
+
+    def phrase(self, text: str) -> str:
+        """The address of a text in the module."""
+        if text not in self.phrases:
+            self.phrases[text] = name = f"@phrase{len(self.phrases)}"
+            letters = "".join(f"\\{byte:02X}" for byte in [*text.encode(), 0])
+            kind = f"[{len(letters) // 3} x i8]"
+            self.text.append(f'{name} = private unnamed_addr constant {kind} c"{letters}"\n')
+        return self.phrases[text]
 
     def function(self, function: Any, types: tuple[Any, ...], name: str | None = None) -> tuple[str, Any]:
         """Write a function for these argument types; its name in the module and its result type."""

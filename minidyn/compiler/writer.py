@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.calls import Calls
+from minidyn.compiler.checks import Checks
 from minidyn.compiler.expressions import Expressions
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import B1, F8, I8, LANE, VF, Array, Constant, Tuple, is_static, varies
@@ -30,7 +31,7 @@ from minidyn.compiler.values import Unsupported, Value, clean, literal, quote, r
 _LOOPS = ("range", "lanes", "side_by_side")
 
 
-class Writer(Expressions, Arrays, Calls):
+class Writer(Expressions, Arrays, Calls, Checks):
     """Writes one function for one tuple of argument types."""
 
     def __init__(self, unit: Unit, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
@@ -55,9 +56,13 @@ class Writer(Expressions, Arrays, Calls):
 
     def fail(self, what: str) -> NoReturn:
         """Say which line of which function is outside the subset."""
+        raise Unsupported(self.located(what))
+
+    def located(self, what: str) -> str:
+        """Something that is said about the line being written."""
         line = getattr(self.node, "lineno", 0)
         text = ast.unparse(self.node) if self.node is not None else ""
-        raise Unsupported(f"{self.function.identity}, line {line}: {what} (`{text[:80]}`)")
+        return f"{self.function.identity}, line {line}: {what} (`{text[:80]}`)"
 
     # -- writing lines ----------------------------------------------------------------------------
     def new(self, prefix: str = "t") -> str:

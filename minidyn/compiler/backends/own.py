@@ -11,6 +11,7 @@ import numpy as np
 
 from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
+from minidyn.compiler.notes import checked, raising
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
 from minidyn.compiler.unit import Unit
 
@@ -60,7 +61,7 @@ def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
             take(given, a)
         return call(*given)
 
-    return entry
+    return raising(entry) if checked() else entry
 
 
 def address(function: Any, signature: Pointer) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
+from minidyn.intake import shown
 from minidyn.kernels.random import seed_key
 from minidyn.manifold import Manifold
 from minidyn.maps import Map, apart
@@ -31,7 +32,7 @@ def check_flows(system: Map, flows: Sequence[Any]) -> None:
     """Refuse what is no flow, a flow of another map, and a flow of centres beside noise."""
     for flow in flows:
         if not isinstance(flow, Flow):
-            raise InputError(f"{flow!r} is not a flow.")
+            raise InputError(f"{shown(flow)} is not a flow.")
         if what := apart(flow.map, system):
             raise InputError(
                 f"the {flow.name} is the flow of another map: {what} differs, {_shown(flow.map, what)} instead of "
@@ -61,7 +62,7 @@ def check_options(given: Iterable[str], who: str) -> None:
 def check_folder(checkpoint: Any) -> None:
     """Refuse what is no path of a folder."""
     if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
-        raise InputError(f"checkpoint is the path of a folder, not {checkpoint!r}.")
+        raise InputError(f"checkpoint is the path of a folder, not {shown(checkpoint)}.")
 
 
 def labels_of(system: Map, flows: Sequence[Flow]) -> list[str]:
@@ -98,7 +99,5 @@ def read_map(system: Map, reading: str, run: Run, ahead: Run | None, times: NDAr
 
 def one_later(system: Map, w0: ArrayLike, steps: int, first_step: int, **options: Any) -> Run:
     """The map one step later, for the mid-points that flows of centres predict."""
-    state = np.asarray(w0, dtype=float)
-    if state.shape[-1] != system.components:
-        state = system.initial_state(state)
+    state = system.whole_state(w0, "w0")
     return simulate(system, system.step(state, k=first_step), steps, first_step=first_step + 1, **options)

@@ -16,6 +16,7 @@ from sympy.core.random import rng
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError, ManifoldError
 from minidyn.graph import walk
+from minidyn.intake import numbers, ordered, shown
 from minidyn.loss import Loss
 
 Floats = NDArray[np.float64]
@@ -60,7 +61,7 @@ class Chart(ByValue):
         self.loss, self.gap = loss, gap
         if any(b.shape for b in loss.blocks):
             raise InputError("a chart needs a loss whose parameters are all scalars; write vectors out as symbols.")
-        self.names = list(coordinates)
+        self.names = ordered(coordinates, "coordinates")
         self._check_names(place)
         taken = {*map(str, loss.params)}
         # real symbols, so that sqrt(s**2) becomes |s|; a coordinate may bear a parameter's name
@@ -79,7 +80,7 @@ class Chart(ByValue):
             or not all(isinstance(c, sp.Symbol) for c in self.names)
             or len(set(self.names)) < len(self.names)
         ):
-            raise InputError(f"coordinates must be a list of different sympy Symbols, not {self.names!r}.")
+            raise InputError(f"coordinates must be a list of different sympy Symbols, not {shown(self.names)}.")
         missing = [p for p in loss.params if p not in place]
         extra = [p for p in place if p not in loss.params]
         if missing or extra:
@@ -90,7 +91,7 @@ class Chart(ByValue):
             try:
                 e = sp.sympify(e)
             except (sp.SympifyError, TypeError) as error:
-                raise InputError(f"the chart's place for {p} is no sympy expression: {e!r}.") from error
+                raise InputError(f"the chart's place for {p} is no sympy expression: {shown(e)}.") from error
             foreign = sorted(str(s) for s in walk.free_symbols(e) - known)
             if foreign:
                 apart = " (with the same assumptions)" if foreign[0] in map(str, known) else ""
@@ -221,7 +222,7 @@ class Chart(ByValue):
         return self._apply(self._functions[1], s, (self.loss.dim, self.dimension))
 
     def _apply(self, function: Any, s: ArrayLike, tail: tuple[int, ...]) -> Floats:
-        array = np.asarray(s, dtype=float)
+        array = numbers(s, "s", lambda: [str(c) for c in self.names])
         if array.ndim == 0 or array.shape[-1] != self.dimension:
             raise InputError(f"s has shape {array.shape}, expected (..., {self.dimension}): one number per coordinate.")
         flat = array.reshape(-1, self.dimension)
@@ -250,6 +251,8 @@ class Chart(ByValue):
         Where several fit, as with an angle, those nearest to zero. Raises ManifoldError where none does.
         """
         points = self.loss.check(w)
+        if not np.isfinite(points).all():
+            raise InputError("w contains NaN or Inf; give finite points of the minima.")
         flat = points.reshape(-1, self.loss.dim)
         unique, back = np.unique(flat, axis=0, return_inverse=True)
         found = np.array([self._locate(p, tolerance) for p in unique])

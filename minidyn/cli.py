@@ -1,5 +1,8 @@
 """The command line: `minidyn run valley` and its siblings.
 
+A command computes, writes its files, and returns what it has to say; only then anything is printed. So a closed pipe
+or a full disk behind stdout costs no result.
+
 Exit codes: 0 done, 1 a run failed, 2 wrong usage or input, 130 interrupted. An error is one sentence on stderr.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import shlex
 import signal
 import sys
@@ -14,8 +18,10 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
@@ -33,6 +39,13 @@ app = typer.Typer(
 
 class _Interrupted(BaseException):
     """Ctrl-C: passes through `simulate`, which would return what there is."""
+
+
+class _Said(NamedTuple):
+    """What a command prints in the end, and what went wrong nevertheless."""
+
+    text: str
+    failure: Exception | None = None
 
 
 # -- options -------------------------------------------------------------------------------------------
@@ -82,7 +95,7 @@ def _start(
 
 
 @app.command()
-def models(debug: _Debug = False) -> None:
+def models(debug: _Debug = False) -> _Said:
     """List the models of the library."""
     from rich import box
     from rich.table import Table
@@ -95,7 +108,10 @@ def models(debug: _Debug = False) -> None:
     for name in list_models():
         model = load_model(name)
         table.add_row(name, model.title, str(model.loss.dim), str(model.map.rule), str(model.map.noise or "none"))
-    _console(wide=True).print(table)
+    console = _console(wide=True)
+    with console.capture() as shown:
+        console.print(table)
+    return _Said(shown.get().rstrip("\n"))
 
 
 @app.command()
@@ -112,7 +128,7 @@ def run(
     out: _Out = "",
     no_figure: _NoFigure = False,
     debug: _Debug = False,
-) -> None:
+) -> _Said:
     """Run a model's map and its flows, compare them, and write the figure and the data."""
     from minidyn.library import load_model
 
@@ -122,42 +138,34 @@ def run(
     outputs = _outputs(stem, no_figure)
     began = time.perf_counter()
     if not chosen.spec.experiment.flows:
-        _run_map(chosen, threads, checkpoint, outputs, context.obj or [])
-        return
-    typer.echo(_introduction(chosen))
+        return _run_map(chosen, threads, checkpoint, outputs, context.obj or [])
+    introduction = _introduction(chosen)
     _stop_if_asked()
     _load_meanwhile("minidyn.archive", *[] if no_figure else ["minidyn.figures"])
     result = chosen.run(threads=threads, checkpoint=checkpoint or None)
     _stop_if_asked()
     result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
-    typer.echo(f"{result.summary()}\ntotal {time.perf_counter() - began:.2f} s, compilation included\n")
-    result.save(outputs[0])
-    if not no_figure:
-        from minidyn.figures import plot_comparison
-
-        plot_comparison(result, loss=chosen.loss, path=outputs[1])
-    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
-    _fail_if_nothing_finished(result)
+    took = f"total {time.perf_counter() - began:.2f} s, compilation included"
+    wrote, failure = _write(outputs, result.save, lambda path: result.plot(loss=chosen.loss, path=path))
+    text = f"{introduction}\n{result.summary()}\n{took}\n\n{wrote}"
+    return _Said(text, failure or _nothing_finished(result))
 
 
-def _run_map(model: Model, threads: int | None, checkpoint: str, outputs: list[Path], arguments: list[str]) -> None:
+def _run_map(model: Model, threads: int | None, checkpoint: str, outputs: list[Path], arguments: list[str]) -> _Said:
     """A model without flows: its map alone."""
     from minidyn.errors import SolverError
     from minidyn.simulate import simulate
 
-    typer.echo(f"{model.name}: {model.title}\nrunning {model.map.rule}: {_paths(model.paths)}, {model.steps:,} steps\n")
     result = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
                       observe=model.observe, rng=model.seed, threads=threads,
                       checkpoint=checkpoint or None)  # fmt: skip
     _stop_if_asked()
     result.meta |= {"model": model.name, "model_text": model.text, "command": shlex.join(["minidyn", *arguments])}
-    typer.echo(repr(result) + "\n")
-    result.save(outputs[0])
-    if len(outputs) > 1:
-        result.plot(path=outputs[1])
-    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
-    if not result.finished.any():
-        raise SolverError(f"no path finished: {result.describe_status()}; try a smaller --lr or fewer --steps.")
+    wrote, failure = _write(outputs, result.save, lambda path: result.plot(path=path))
+    if failure is None and not result.finished.any():
+        failure = SolverError(f"no path finished: {result.describe_status()}; try a smaller --lr or fewer --steps.")
+    head = f"{model.name}: {model.title}\nrunning {model.map.rule}: {_paths(model.paths)}, {model.steps:,} steps"
+    return _Said(f"{head}\n\n{result!r}\n\n{wrote}", failure)
 
 
 @app.command()
@@ -176,7 +184,7 @@ def scale(
     out: _Out = "",
     no_figure: _NoFigure = False,
     debug: _Debug = False,
-) -> None:
+) -> _Said:
     """Measure the order of a model's flows in the learning rate.
 
     Without --lrs the model's own rate, half, a quarter and an eighth of it; without --time or --slow-time the model's
@@ -194,11 +202,8 @@ def scale(
     study = chosen.scale(rates, time=time, slow_time=slow_time, precision=precision, paths=paths, max_paths=max_paths,
                          threads=threads, checkpoint=checkpoint or None)  # fmt: skip
     study.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
-    typer.echo(study.summary() + "\n")
-    study.save(outputs[0])
-    if not no_figure:
-        study.plot(path=outputs[1])
-    typer.echo("wrote " + " and ".join(str(output) for output in outputs))
+    wrote, failure = _write(outputs, study.save, lambda path: study.plot(path=path))
+    return _Said(f"{study.summary()}\n\n{wrote}", failure)
 
 
 def _rates(text: str) -> list[float]:
@@ -215,12 +220,12 @@ def derive(
     model: _ModelName,
     latex: Annotated[bool, typer.Option("--latex", help="Equations in LaTeX.")] = False,
     debug: _Debug = False,
-) -> None:
+) -> _Said:
     """Print the equations of a model's flows, with their assumptions, their validity at its start, and sources."""
     from minidyn.library import load_model
 
     chosen = load_model(model)
-    typer.echo("\n\n".join(_described(flow, chosen.w0, latex) for flow in chosen.flows()))
+    return _Said("\n\n".join(_described(flow, chosen.w0, latex) for flow in chosen.flows()))
 
 
 def _described(flow: Flow, w0: Any, latex: bool) -> str:
@@ -240,16 +245,22 @@ def who_wins(
     ] = None,
     out: Annotated[str, typer.Option(help="The report, a Markdown file.", metavar="PATH")] = "who_wins.md",
     debug: _Debug = False,
-) -> None:
+) -> _Said:
     """Compare every flow with the discrete run at the edge of stability; without MODEL also over rules and lr."""
     from minidyn import contest
 
     target = Path(out)
     _check_writable(target)
-    text = contest.report(models or (), say=typer.echo)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
-    typer.echo(f"wrote {target}")
+    rows: list[str] = []
+    text = contest.report(models or (), say=rows.append)
+    wrote, failure = _write([target], lambda path: _write_text(text, path))
+    return _Said("\n".join([*rows, wrote]), failure)
+
+
+def _write_text(text: str, target: Path) -> None:
+    from minidyn.archive.file import write_whole
+
+    write_whole(lambda file: file.write(text.encode()), target)
 
 
 @app.command()
@@ -265,7 +276,7 @@ def stability(
     out: Annotated[str, typer.Option(help="The picture, or a folder for it.", metavar="PATH")] = "",
     no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
     debug: _Debug = False,
-) -> None:
+) -> _Said:
     """Report which minima of a model its optimizer can stay in, and draw them."""
     from minidyn.errors import ManifoldError
     from minidyn.library import load_model
@@ -281,28 +292,30 @@ def stability(
     if not len(minima):
         raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
     system = known.map.with_lr(lr[0]) if lr else known.map
-    typer.echo(f"{known.name}: {known.title}\n\nminimum 0, near the model's start")
-    typer.echo(verdict(system, minima[0]).summary() + "\n")
+    report = verdict(system, minima[0])
     sizes = None if not batch else [b or None for b in batch]
     diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)
-    typer.echo(f"{len(minima)} minima from {starts} starts: verdict, and growth of second moments per step")
-    typer.echo(diagram.summary())
-    if not no_figure:
-        diagram.plot(target)
-        typer.echo(f"wrote {target}")
+    wrote, failure = _write([] if no_figure else [target], diagram.plot)
+    lines = [
+        f"{known.name}: {known.title}\n\nminimum 0, near the model's start", report.summary() + "\n",
+        f"{len(minima)} minima from {starts} starts: verdict, and growth of second moments per step",
+        diagram.summary(), *filter(None, [wrote]),
+    ]  # fmt: skip
+    return _Said("\n".join(lines), failure)
 
 
 @app.command()
-def show(file: _File, debug: _Debug = False) -> None:
+def show(file: _File, debug: _Debug = False) -> _Said:
     """Print what a result file holds: its table and what made it."""
     result = _load(file)
-    typer.echo(repr(result))
+    lines = [repr(result)]
     runs = list(result.runs.values()) if hasattr(result, "runs") else [result]
     meta = runs[0].meta | result.meta
     makers = ("minidyn", "python", "numpy", "llvmlite", "scipy", "sympy")
-    typer.echo("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
+    lines.append("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
     if "command" in meta:
-        typer.echo(f"made by {meta['command']}")
+        lines.append(f"made by {meta['command']}")
+    return _Said("\n".join(lines))
 
 
 @app.command()
@@ -312,32 +325,28 @@ def plot(
         str, typer.Option(help="The picture: .png, .pdf or .svg; FILE.png by default.", metavar="PATH")
     ] = "",
     debug: _Debug = False,
-) -> None:
+) -> _Said:
     """Draw a result file."""
     target = Path(out) if out else file.with_suffix(".png")
     result = _load(file)
     _check_writable(target)
-    if hasattr(result, "runs"):
-        result.plot(loss=_loss_of(result), path=target)
-    else:
-        result.plot(path=target)
-    typer.echo(f"wrote {target}")
+    known = {"loss": _loss_of(result)} if hasattr(result, "runs") else {}
+    return _Said(*_write([target], lambda path: result.plot(path=path, **known)))
 
 
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete the compiled kernels.")] = False,
     debug: _Debug = False,
-) -> None:
+) -> _Said:
     """Say where compiled kernels are kept, or delete them."""
     from minidyn.kernels import cache as kernels
 
-    if clear:
-        before = kernels.info()
-        kernels.clear()
-        typer.echo(f"deleted {before}")
-    else:
-        typer.echo(str(kernels.info()))
+    before = kernels.info()
+    if not clear:
+        return _Said(str(before))
+    kernels.clear()
+    return _Said(f"deleted {before}")
 
 
 # -- what commands share -------------------------------------------------------------------------------
@@ -377,6 +386,18 @@ def _outputs(stem: Path, no_figure: bool) -> list[Path]:
     return outputs
 
 
+def _write(outputs: list[Path], *writers: Callable[[Path], Any]) -> tuple[str, Exception | None]:
+    """Write each file, whatever becomes of the others; what was written, and the first thing that went wrong."""
+    wrote, failures = [], []
+    for output, write in zip(outputs, writers, strict=False):
+        try:
+            write(output)
+            wrote.append(str(output))
+        except Exception as error:
+            failures.append(error)
+    return "wrote " * bool(wrote) + " and ".join(wrote), failures[0] if failures else None
+
+
 def _check_writable(target: Path) -> None:
     """Refuse a file that could not be written later, before the work is done; leaves nothing behind."""
     from minidyn.errors import ArchiveError
@@ -412,15 +433,14 @@ def _loss_of(result: Comparison) -> Any:
         return None
 
 
-def _fail_if_nothing_finished(result: Comparison) -> None:
+def _nothing_finished(result: Comparison) -> Exception | None:
     from minidyn.errors import SolverError
 
     failed = [
         f"no path of the {label} finished: {run.describe_status()}"
         for label, run in result.runs.items() if not run.finished.any()
     ] + [f"the {label} does not exist here" for label in result.meta["missing"]]  # fmt: skip
-    if failed:
-        raise SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.")
+    return SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.") if failed else None
 
 
 def _console(wide: bool = False) -> Any:
@@ -437,7 +457,15 @@ def _console(wide: bool = False) -> Any:
 def main() -> NoReturn:
     """Run the command line and exit."""
     gc.set_threshold(200_000, 50, 50)  # a short process: looking for cycles would take a tenth of its time
+    stream: Any
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # none, or none of Python's own
+            stream.reconfigure(errors="replace")
     code = call(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except (OSError, AttributeError):
+        _give_up(sys.stdout)
     gc.freeze()  # nor are there cycles to look for while everything goes
     sys.exit(code)
 
@@ -449,10 +477,20 @@ def call(arguments: list[str]) -> int:
     try:
         command = typer.main.get_command(app)
         options: dict[str, Any] = {"prog_name": "minidyn", "standalone_mode": False, "obj": arguments}
-        code = command.main(arguments or ["--help"], **options)
-        return code if isinstance(code, int) else 0
+        said = command.main(arguments or ["--help"], **options)
+        if not isinstance(said, _Said):
+            return said if isinstance(said, int) else 0
+        _print(said.text)
+        if said.failure is not None:
+            raise said.failure
+        return 0
+    except _Unprintable as error:
+        return _say(f"cannot print: {error}; files are written before anything is printed.", 1)
     except (_Interrupted, KeyboardInterrupt, typer.Abort):
         return _say("interrupted; nothing more was written.", 130)
+    except (BrokenPipeError, SystemExit):  # nobody reads the help, and click would make an error of it
+        _give_up(sys.stdout)
+        return 0
     except Exception as error:
         if _asked_to_stop.is_set():  # the interrupt came out of the compiler as another error
             return _say("interrupted; nothing more was written.", 130)
@@ -461,6 +499,29 @@ def call(arguments: list[str]) -> int:
         return _explain(error)
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+class _Unprintable(Exception):
+    """Stdout takes no text: its disk is full, or it is no place to write to."""
+
+
+def _print(text: str) -> None:
+    """Text on stdout. That nobody reads on is no error; what could not be written is not tried again."""
+    if not text or sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise _Unprintable(error.strerror or str(error)) from error
+
+
+def _give_up(stream: Any) -> None:
+    """Whatever a stream still holds goes nowhere: Python would complain about it when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 _asked_to_stop = threading.Event()
@@ -483,17 +544,22 @@ def _explain(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         where = f"; see `{context.command_path} --help`." if context else "."
         return _say(str(error.format_message()).rstrip(".") + where, 2)
-    from minidyn.errors import FlowError, ManifoldError, MinidynError, SolverError
+    from minidyn.errors import FlowError, ManifoldError, MinidynError, SolverError, advice
 
     if isinstance(error, MinidynError):
         return _say(str(error), 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2)
+    if isinstance(error, OSError):
+        return _say(f"cannot read or write: {advice(error)}.", 1)
     if isinstance(error, MemoryError):
         return _say("not enough memory; take fewer --paths or a larger --save-every.", 1)
     return _say(f"this should not happen ({type(error).__name__}: {error}); --debug shows where.", 1)
 
 
 def _say(sentence: str, code: int) -> int:
-    print("minidyn: " + " ".join(sentence.split()), file=sys.stderr)
+    try:
+        print("minidyn: " + " ".join(sentence.split()), file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
     return code
 
 

@@ -21,11 +21,11 @@ from minidyn.beside import (
 from minidyn.comparison import Comparison, ErrorRow, read_label, row_of
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows.base import Flow
+from minidyn.intake import flag, one_of, whole
 from minidyn.maps import Map
 from minidyn.regime import regime
 from minidyn.simulate import _starts, seed_key, simulate
 from minidyn.simulate.checkpoint import stored_seed
-from minidyn.simulate.engines import whole
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.threads import thread_count
 from minidyn.trajectory import Run, Status
@@ -135,10 +135,8 @@ def _checked(system: Map, flows: tuple[Flow, ...], w0: ArrayLike, steps: int, pa
     check_options(flow_options, "compare")
     check_flows(system, flows)
     check_folder(checkpoint)
-    if missing not in ("raise", "remark"):
-        raise InputError(f"missing is 'raise' or 'remark', not {missing!r}.")
-    if not isinstance(coupled, bool):
-        raise InputError(f"coupled is True or False, not {coupled!r}.")
+    one_of(missing, "missing", ("raise", "remark"))
+    flag(coupled, "coupled")
     whole("steps", steps, 1)
     whole("rows", rows, 1)
     whole("first_step", first_step, 1)
@@ -146,7 +144,7 @@ def _checked(system: Map, flows: tuple[Flow, ...], w0: ArrayLike, steps: int, pa
         whole("save_every", save_every, 1)
     thread_count(threads)
     _starts(system, w0, whole("paths", paths, 1))
-    start = np.atleast_2d(np.asarray(w0, dtype=float))
+    start = np.atleast_2d(system.state(w0, "w0"))
     named = observe if observe is not None or system.dim <= _FEW else ["loss", "sharpness", "trace"]
     watchers = observables.resolve(system.loss, named)
     for watch in watchers.values():  # a function that does not fit is found at the first point

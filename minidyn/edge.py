@@ -14,11 +14,11 @@ from minidyn.errors import InputError
 from minidyn.flows import CentralFlow, RodFlow, SubquadraticFlow
 from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep
+from minidyn.intake import shown, whole
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
 from minidyn.regime import Regime, regime
 from minidyn.simulate.choose import make_engine
-from minidyn.simulate.engines import whole
 from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
@@ -93,14 +93,13 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
         raise InputError("edge looks at a Map without noise; drop the noise.")
     for flow in flows:
         if not isinstance(flow, (RodFlow, SubquadraticFlow, CentralFlow)):
-            raise InputError(f"{flow!r} predicts no oscillation: use RodFlow, SubquadraticFlow or CentralFlow.")
+            raise InputError(f"{shown(flow)} predicts no oscillation: use RodFlow, SubquadraticFlow or CentralFlow.")
     check_flows(system, flows)
     steps, first_step = whole("steps", steps, 1), whole("first_step", first_step, 1)
     save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
     saves = np.array([*range(0, steps, save_every), steps])
     two = TwoStep(system)
-    z = np.asarray(w0, dtype=float)
-    z = z if z.shape == (two.size,) else system.initial_state(system.loss.check(z, "w0"))
+    z = system.whole_state(w0, "w0")
     if z.ndim != 1:
         raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
     if not np.isfinite(z).all():
@@ -136,7 +135,7 @@ def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]
 
 
 def _engine(flow: Flow, w0: ArrayLike, steps: int, first_step: int, rtol: float, atol: float) -> Any:
-    start = np.atleast_2d(flow.start(np.asarray(w0, dtype=float)))
+    start = np.atleast_2d(flow.start(w0))
     return make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, steps, 1, first_step)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
+from minidyn.intake import between, whole
 from minidyn.kernels.random import seed_key
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
@@ -94,9 +95,9 @@ def escape(system: Map, w: ArrayLike, *, radius: float = 1e-6, steps: int = 1000
     >>> round(out.predicted, 10), bool(abs(out.z) < 3), out.left
     (1.7476, True, 1.0)
     """
-    if not radius > 0:
-        raise InputError(f"the radius must be positive, not {radius!r}.")
-    if growth_steps < 1 or growth_steps > steps:
+    radius, steps, paths = between(radius, "the radius", 0, np.inf), whole("steps", steps, 1), whole("paths", paths, 1)
+    growth_steps = whole("growth_steps", growth_steps, 1)
+    if growth_steps > steps:
         raise InputError(f"growth_steps must lie between 1 and steps = {steps}, not {growth_steps}.")
     report = stability(system, w, k=k) if report is None else report
     if report is not None and len(report.place.w) != system.dim:

@@ -25,6 +25,8 @@ from minidyn.flows import (
     SubquadraticFlow,
 )
 from minidyn.flows.base import Flow
+from minidyn.intake import finite, whole
+from minidyn.kernels.random import generator
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
@@ -97,7 +99,8 @@ class Model(ByValue):
 
         The one near the start itself comes first; starts that lead to no minimum are left out.
         """
-        draws = np.random.default_rng(seed).standard_normal((starts, self.loss.dim))
+        starts, spread = whole("starts", starts, 1), finite(spread, "spread")
+        draws = generator(seed).standard_normal((starts, self.loss.dim))
         draws[0] = 0.0
         return find_minima(self.loss, self.spec.experiment.w0 + spread * draws)
 
@@ -121,7 +124,8 @@ class Model(ByValue):
                        save_every: int | None = None, seed: int | None = None) -> Model:  # fmt: skip
         """The same model with another learning rate or another size of experiment."""
         changes: dict[str, Any] = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
-        new = replace(self, **{k: v for k, v in changes.items() if v is not None})
+        given: dict[str, Any] = {k: whole(k, v, int(k != "seed")) for k, v in changes.items() if v is not None}
+        new = replace(self, **given)
         if steps is not None and save_every is None:
             new = replace(new, save_every=None)
         return new if lr is None else replace(new, map=self.map.with_lr(lr))

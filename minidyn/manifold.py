@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.byvalue import ByValue
 from minidyn.charts import Chart
 from minidyn.errors import InputError, ManifoldError
+from minidyn.intake import between, whole
 from minidyn.kernels import pointer
 from minidyn.kernels.linalg import inner, jit, symmetric_eigen
 from minidyn.kernels.tableau import TABLEAU
@@ -55,12 +56,10 @@ class Manifold(ByValue):
                  gap: float = 1e-7):  # fmt: skip
         if not isinstance(loss, Loss):
             raise InputError(f"a Manifold needs a Loss, not {type(loss).__name__}.")
-        if not 0 < gap < 1:
-            raise InputError(f"gap must lie between 0 and 1, not {gap}.")
-        self.loss, self.gap = loss, gap
+        self.loss, self.gap = loss, between(gap, "gap", 0, 1)
         if (chart is None) != (coordinates is None):
             raise InputError("a chart needs both chart={parameter: expression, ...} and coordinates=[symbols].")
-        self.chart = None if chart is None or coordinates is None else Chart(loss, chart, coordinates, gap)
+        self.chart = None if chart is None or coordinates is None else Chart(loss, chart, coordinates, self.gap)
 
     def project(self, w: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
         """The limit of the gradient flow from `w` (theory's Phi), shape (..., D).
@@ -84,7 +83,8 @@ class Manifold(ByValue):
     def _project(self, w: ArrayLike, rtol: float, max_steps: int,
                  threads: int = 1) -> tuple[Floats, NDArray[np.int64]]:  # fmt: skip
         """Limits (..., D), NaN where there is none, and codes (...): 0, or why there is none."""
-        given = self.loss.check(w)
+        given, rtol = self.loss.check(w), between(rtol, "rtol", 0, 1)
+        max_steps = whole("max_steps", max_steps, 1)
         points = np.ascontiguousarray(given.reshape(-1, self.loss.dim)).copy()
         codes = np.zeros(len(points), np.int64)
         finite = np.isfinite(points).all(axis=1)
@@ -168,7 +168,7 @@ class Manifold(ByValue):
 
     def find(self, w0s: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
         """Minima reached from many starting points (N, D): shape (M, D), without those that reach none."""
-        points, codes = self._project(np.atleast_2d(np.asarray(w0s, dtype=float)), rtol, max_steps)
+        points, codes = self._project(np.atleast_2d(self.loss.check(w0s, "w0s")), rtol, max_steps)
         return points[codes == 0]
 
     def distance(self, w: ArrayLike) -> Any:

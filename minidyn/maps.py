@@ -16,6 +16,7 @@ from minidyn import rules
 from minidyn.byvalue import ByValue
 from minidyn.compiler import Function
 from minidyn.errors import FlowError, InputError
+from minidyn.intake import flag, numbers, shown, whole
 from minidyn.kernels import Source
 from minidyn.kernels.random import seed_blocks, seed_key
 from minidyn.loss import Loss
@@ -40,9 +41,9 @@ class Map(ByValue):
         if not isinstance(loss, Loss):
             raise InputError(f"a Map needs a Loss first, not {type(loss).__name__}.")
         if not isinstance(rule, rules.Rule):
-            raise InputError(f"a Map needs an update rule such as md.SGD(lr=0.1), not {rule!r}.")
+            raise InputError(f"a Map needs an update rule such as md.SGD(lr=0.1), not {shown(rule)}.")
         if noise is not None and not isinstance(noise, Noise):
-            raise InputError(f"noise must be a noise model such as md.GaussianNoise(0.1), not {noise!r}.")
+            raise InputError(f"noise must be a noise model such as md.GaussianNoise(0.1), not {shown(noise)}.")
         self.loss, self.rule, self.noise = loss, rule, noise
         self.bound = BoundNoise(loss, noise)
 
@@ -62,7 +63,7 @@ class Map(ByValue):
 
     def time(self, steps: ArrayLike) -> Floats:
         """Flow time `t` after the given numbers of steps: `lr k`, or the sum of a schedule's rates."""
-        k = np.asarray(steps, dtype=float)
+        k = numbers(steps, "steps", copy=False)
         if not self.rule.scheduled or not k.size:
             return self.lr() * k
         rates = np.array([self.lr(i) for i in range(1, int(k.max()) + 1)])
@@ -98,8 +99,27 @@ class Map(ByValue):
 
     def initial_state(self, w0: ArrayLike) -> Floats:
         """`z0 = (w0, 0...)`, shape (..., components)."""
-        w = self.loss.check(w0, "w0")
+        return self._at_rest(self.loss.check(w0, "w0"))
+
+    def _at_rest(self, w: Floats) -> Floats:
         return np.concatenate([w, np.zeros((*w.shape[:-1], self.components - self.dim))], axis=-1)
+
+    def state(self, w: ArrayLike, name: str = "w") -> Floats:
+        """theta (..., D) or a whole state z (..., components), whichever `w` is, as fresh numbers, or an InputError."""
+        array = numbers(w, name, lambda: self.loss.param_names)
+        if array.ndim and array.shape[-1] in (self.dim, self.components):
+            return array
+        if self.components == self.dim:
+            return self.loss.check(array, name)
+        raise InputError(
+            f"{name} has shape {array.shape}, expected (..., {self.dim}) for theta or (..., {self.components}) "
+            "for the whole state."
+        )
+
+    def whole_state(self, w: ArrayLike, name: str = "w") -> Floats:
+        """`state`, where theta alone is completed by states that are zero."""
+        array = self.state(w, name)
+        return array if array.shape[-1] == self.components else self._at_rest(array)
 
     def orders(self, blocks: int) -> NDArray[np.int64]:
         """The order in which each path visits the samples, as `advance` keeps it where they are shuffled."""
@@ -115,15 +135,10 @@ class Map(ByValue):
 
         Raises InputError if the last axis of `z` has neither length.
         """
-        array = np.asarray(z, dtype=float)
-        alone = array.ndim > 0 and array.shape[-1] == self.dim
-        if not alone and (array.ndim == 0 or array.shape[-1] != self.components):
-            raise InputError(
-                f"z has shape {array.shape}, expected (..., {self.dim}) for theta or (..., {self.components}) "
-                "for the whole state."
-            )
-        state = self.initial_state(array) if alone else array
-        system = self if noise else Map(self.loss, self.rule)
+        array, k = self.state(z, "z"), whole("k", k, 1)
+        alone = array.shape[-1] == self.dim
+        state = self._at_rest(array) if alone else array
+        system = self if flag(noise, "noise") else Map(self.loss, self.rule)
         bound = system.bound
         lead, flat = state.shape[:-1], state.reshape(-1, self.components)
         blocks, orders = pack(flat), system.orders(-(-len(flat) // 64))
@@ -135,7 +150,7 @@ class Map(ByValue):
                 row[:] = shuffler.permuted(row.reshape(-1, 64), axis=0).ravel()
         numbers = (self.hyper, self.loss.c, self.loss.rows, bound.numbers)
         advance, alive = system.advance(len(flat)), np.zeros((len(blocks), 64))
-        advance(blocks, streams, alive, orders, 0, len(blocks), len(flat), int(k) - 1, 1, *numbers)
+        advance(blocks, streams, alive, orders, 0, len(blocks), len(flat), k - 1, 1, *numbers)
         new = unpack(blocks, len(flat)).reshape((*lead, self.components))
         return new[..., : self.dim] if alone else new
 

@@ -21,6 +21,7 @@ from minidyn import derivatives
 from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError
 from minidyn.graph import SAMPLE, Graph, Index, Node, walk
+from minidyn.intake import between, number, numbers, one_of, whole
 from minidyn.kernels import Source, apart, coordinate, store
 from minidyn.loss import Loss, mean
 from minidyn.multiplicative import add_noise_bend, along
@@ -43,6 +44,17 @@ class Noise(ByValue):
     sampling: str = "without"
     label_std: float | None = None
     label_kind: str = "normal"
+
+    def __post_init__(self) -> None:
+        """What the caller gave, checked and copied: an array of floats and expressions, or one of them."""
+        taken: dict[str, Any] = {"sigma": None if self.sigma is None else _entries(self.sigma)}
+        taken["batch"] = None if self.batch is None else whole("the batch size", self.batch, 1)
+        if self.label_std is not None:
+            taken["label_std"] = between(self.label_std, "the standard deviation of label noise", 0, np.inf)
+        one_of(self.label_kind, "the kind of label noise", ("normal", "rademacher"))
+        one_of(self.sampling, "the sampling", ("without", "with", "reshuffle"))
+        for name, value in taken.items():
+            object.__setattr__(self, name, value)
 
     def __add__(self, other: Noise) -> Noise:
         if not isinstance(other, Noise):
@@ -90,23 +102,42 @@ def GaussianNoise(sigma: Any) -> Noise:
     >>> md.GaussianNoise(0.3)
     GaussianNoise(0.3)
     """
+    if sigma is None:
+        raise InputError("sigma must hold numbers or sympy expressions, not None.")
+    return Noise(sigma=sigma)
+
+
+def _entries(sigma: Any) -> Any:
+    """One float or expression, or an array of them that nobody changes any more."""
     if isinstance(sigma, sp.MatrixBase):
-        sigma = np.array(sigma.tolist(), dtype=object)
-    values = np.asarray(sigma, dtype=object)
+        sigma = sigma.tolist()
+    if _symbolic(sigma):
+        try:
+            given = np.array(sigma, dtype=object)
+        except ValueError as error:
+            raise InputError("sigma must hold numbers or expressions in rows of one length.") from error
+        entries = [v if _symbolic(v) else number(v, "an entry of sigma") for v in given.flat]
+        values = np.array(entries, dtype=object).reshape(given.shape)
+    else:
+        values = numbers(sigma, "sigma").astype(object)
     if values.ndim > 2 or not values.size:
         raise InputError(f"sigma must be a number, a vector (D,) or a matrix (D, r); it has shape {values.shape}.")
-    for v in values.flat:
-        if isinstance(v, sp.Expr) and not v.is_number:
-            continue
-        try:
-            number = float(v)
-        except (TypeError, ValueError) as e:
-            raise InputError(f"sigma must hold numbers or sympy expressions, not {v!r}.") from e
-        if not np.isfinite(number):
-            raise InputError(f"sigma contains {number}; it must be finite.")
-    if values.ndim < 2 and any(v < 0 for v in values.flat if not isinstance(v, sp.Expr) or v.is_number):
+    known = [v for v in values.flat if isinstance(v, float)]
+    if not np.isfinite(known).all():
+        raise InputError("sigma contains NaN or Inf; it must be finite.")
+    if values.ndim < 2 and any(v < 0 for v in known):
         raise InputError("sigma is a standard deviation and must not be negative.")
-    return Noise(sigma=sigma)
+    values.flags.writeable = False
+    return values if values.ndim else values.item()
+
+
+def _symbolic(sigma: Any) -> bool:
+    """Whether an expression is no number, or is among the entries."""
+    if isinstance(sigma, np.ndarray) and sigma.dtype == object:
+        return any(map(_symbolic, sigma.flat))
+    if isinstance(sigma, (list, tuple)):
+        return any(map(_symbolic, sigma))
+    return isinstance(sigma, sp.Expr) and not sigma.is_number
 
 
 def Minibatch(batch: int, replace: bool = False) -> Noise:
@@ -116,7 +147,7 @@ def Minibatch(batch: int, replace: bool = False) -> Noise:
     >>> md.Minibatch(4)
     Minibatch(4)
     """
-    return Noise(batch=_batch(batch), sampling="with" if replace else "without")
+    return Noise(batch=whole("the batch size", batch, 1), sampling="with" if replace else "without")
 
 
 def Reshuffle(batch: int) -> Noise:
@@ -126,7 +157,7 @@ def Reshuffle(batch: int) -> Noise:
     >>> md.Reshuffle(4)
     Reshuffle(4)
     """
-    return Noise(batch=_batch(batch), sampling="reshuffle")
+    return Noise(batch=whole("the batch size", batch, 1), sampling="reshuffle")
 
 
 def LabelNoise(std: float, batch: int | None = None, kind: str = "normal") -> Noise:
@@ -138,18 +169,9 @@ def LabelNoise(std: float, batch: int | None = None, kind: str = "normal") -> No
     >>> md.LabelNoise(0.1)
     LabelNoise(0.1)
     """
-    if kind not in ("normal", "rademacher"):
-        raise InputError(f"the kind of label noise is 'normal' or 'rademacher', not {kind!r}.")
-    plain = not isinstance(std, (bool, str)) and np.isscalar(std)
-    if not plain or not np.isfinite(std) or std <= 0:
-        raise InputError(f"the standard deviation of label noise must be a positive number, not {std!r}.")
-    return Noise(batch=None if batch is None else _batch(batch), label_std=float(std), label_kind=kind)
-
-
-def _batch(batch: int) -> int:
-    if isinstance(batch, bool) or not isinstance(batch, (int, np.integer, float)) or not 1 <= batch == batch // 1:
-        raise InputError(f"the batch size must be a positive whole number, not {batch!r}.")
-    return int(batch)
+    if std is None:
+        raise InputError("the standard deviation of label noise must be positive, not None.")
+    return Noise(batch=batch, label_std=std, label_kind=kind)
 
 
 class BoundNoise(ByValue):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from minidyn.errors import InputError
 from minidyn.flatness import Smoothness, first_layer, smoothness
 from minidyn.graph import walk
+from minidyn.intake import numbers, shown
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold, curvatures
 
@@ -80,7 +81,7 @@ def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
     elif isinstance(observe, Iterable):
         items = [(_name_of(o), o) for o in observe]
     else:
-        raise InputError(f"{observe!r} cannot be observed: use a name, a sympy expression or a function of w.")
+        raise InputError(f"{shown(observe)} cannot be observed: use a name, a sympy expression or a function of w.")
     names = [name for name, _ in items]
     for name in names:
         if name in loss.param_names:
@@ -105,7 +106,7 @@ def _guarded(loss: Loss, name: str, what: Any) -> Observable:
         out = np.full(len(w), np.nan)
         if finite.any():
             with np.errstate(over="ignore", invalid="ignore"):  # paths about to diverge
-                values = np.asarray(function(w[finite]), dtype=float)
+                values = numbers(function(w[finite]), f"the observable {name}", copy=False)
             if values.shape != (int(finite.sum()),):
                 raise InputError(
                     f"the observable {name} returned shape {values.shape} for w of shape {w[finite].shape}; "
@@ -121,11 +122,11 @@ def _function(loss: Loss, what: Any) -> Callable[[Floats], Any]:
     if isinstance(what, str):
         if what not in NAMES:
             raise InputError(
-                f"no observable is called {what!r}; use {', '.join(NAMES)}, a sympy expression or a function of w."
+                f"no observable is called {shown(what)}; use {', '.join(NAMES)}, a sympy expression or a function of w."
             )
         return NAMES[what][1](loss)
     if isinstance(what, sp.Expr):
         return Loss(what, loss.params, constants=loss.constants).value
     if callable(what):
         return what
-    raise InputError(f"{what!r} cannot be observed: use a name, a sympy expression or a function of w.")
+    raise InputError(f"{shown(what)} cannot be observed: use a name, a sympy expression or a function of w.")

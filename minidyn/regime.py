@@ -22,10 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.flows.twostep import TwoStep
+from minidyn.intake import whole
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map, unpack
 from minidyn.simulate.choose import make_engine
-from minidyn.simulate.engines import MapEngine, whole
+from minidyn.simulate.engines import MapEngine
 
 Floats = NDArray[np.float64]
 _TAIL, _LEAST, _LONGEST = 1024, 256, 32  # steps that are looked at, at most and at least, and the longest period
@@ -99,8 +100,7 @@ def regime(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1) -> Re
         raise InputError("regime looks at a Map without noise; drop the noise.")
     steps, first_step = whole("steps", steps, 2), whole("first_step", first_step, 1)
     two = TwoStep(system)
-    whole_state = np.shape(w0) == (two.size,) != (system.dim,)
-    z = np.asarray(w0, dtype=float) if whole_state else system.initial_state(system.loss.check(w0, "w0"))
+    z = system.whole_state(w0, "w0")
     if z.ndim != 1:
         raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
     if not np.isfinite(z).all():

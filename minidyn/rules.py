@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -21,6 +20,8 @@ from minidyn import letters
 from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError
 from minidyn.graph import Converter, Graph, Node
+from minidyn.intake import finite, flag, shown
+from minidyn.intake import number as as_number
 from minidyn.letters import THETA, G, K
 
 
@@ -148,13 +149,11 @@ def _check_hyper(rule_name: str, name: str, value: Any, builtin: bool) -> Any:
             raise InputError(f"{rule_name}: the schedule {name} = {value} may only use the step number k.")
         return value.subs({s: K for s in named_k})
     try:
-        number = float(value) if not isinstance(value, (bool, np.bool_, str)) else None
-    except (TypeError, ValueError):
-        number = None
-    if number is None:
-        raise InputError(f"{rule_name}: {name} must be a number or a sympy expression in k, not {value!r}.")
-    if not math.isfinite(number):
-        raise InputError(f"{rule_name}: {name} is {number}; it must be finite.")
+        number = as_number(value, name)
+    except InputError as e:
+        what = f"{rule_name}: {name} must be a number or a sympy expression in k"
+        raise InputError(f"{what}, not {shown(value)}.") from e
+    finite(number, f"{rule_name}: {name}")
     if name == "lr" and number <= 0:
         raise InputError(f"{rule_name}: the learning rate lr is {number:g}; it must be positive.")
     if builtin and name.startswith(("beta", "momentum")) and not 0 <= number < 1:
@@ -174,7 +173,11 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any], builtin: bool = False):
         self.call, self.builtin = function, builtin
-        parameters = list(inspect.signature(function).parameters.values())
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):
+            what = "a rule is made of a function of (theta, g, *one argument per state*, *, lr, ...)"
+            raise InputError(f"{what}, not of {shown(function)}.") from None
         positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         self.name: str = getattr(function, "__name__", "rule")
         if len(positional) < 2 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
@@ -197,10 +200,10 @@ class _Function:
         hyper = {h: letters.hyper(h) for h in self.defaults if h not in structure}
         given = {**hyper, **structure, **({"k": K} if self.uses_step else {})}
         places = [THETA, G, *map(letters.state, self.states)]
-        shown = dict(zip(places, (*self.arguments, *self.states), strict=True)) | {s: h for h, s in hyper.items()}
-        shown |= {K: "k"} if self.uses_step else {}
+        names = dict(zip(places, (*self.arguments, *self.states), strict=True)) | {s: h for h, s in hyper.items()}
+        names |= {K: "k"} if self.uses_step else {}
         try:
-            with letters.unbranched(self.name, shown):
+            with letters.unbranched(self.name, names):
                 out = self.call(*places, **given)
             out = tuple(out) if isinstance(out, (tuple, list)) else (out,)
             exprs = tuple(sp.sympify(e, strict=True) for e in out)
@@ -208,7 +211,7 @@ class _Function:
                 raise TypeError(f"not {next(e for e in exprs if not isinstance(e, sp.Expr))}")
         except (TypeError, AttributeError, sp.SympifyError) as e:
             raise InputError(
-                f"the rule {self.name} does not give sympy expressions ({letters.spoken(str(e), shown)}): "
+                f"the rule {self.name} does not give sympy expressions ({letters.spoken(str(e), names)}): "
                 "write it with sympy's functions (sp.sqrt, sp.sign, ...) and return the new values."
             ) from e
         if len(exprs) != 1 + len(self.states):
@@ -216,7 +219,7 @@ class _Function:
                 f"the rule {self.name} has {len(self.states)} states but returns {len(exprs)} values: "
                 "return the new theta, then the new state in the order of the arguments."
             )
-        foreign = letters.foreign_symbols(exprs, shown)
+        foreign = letters.foreign_symbols(exprs, names)
         if foreign:
             raise InputError(
                 f"the rule {self.name} uses the symbol {foreign[0]}, which is not one of its arguments: "
@@ -341,7 +344,8 @@ def SGD(lr: Any, momentum: Any = 0, nesterov: bool = False) -> Rule:
     >>> md.SGD(lr=0.1, momentum=0.9, nesterov=True)
     Nesterov(lr=0.1, momentum=0.9)
     """
-    if not isinstance(momentum, sp.Expr) and momentum == 0:
+    nesterov = flag(nesterov, "SGD: nesterov")
+    if not isinstance(momentum, sp.Expr) and finite(momentum, "SGD: momentum") == 0:
         if nesterov:
             raise InputError("SGD(nesterov=True) needs momentum > 0.")
         return _SGD(lr)

@@ -24,9 +24,9 @@ from minidyn.compare import compare
 from minidyn.comparison import Comparison, ErrorRow
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
+from minidyn.intake import between, numbers, shown, whole
 from minidyn.maps import Map
 from minidyn.simulate import _starts, seed_key
-from minidyn.simulate.engines import whole
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.threads import thread_count
 from minidyn.tables import Report, Table, as_html, as_text
@@ -169,8 +169,7 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     """
     rates = _ladder(lrs)
     kind, span = _clock(time, slow_time)
-    if not 0 < precision < 1:
-        raise InputError(f"precision must lie between 0 and 1, not {precision!r}.")
+    precision = between(precision, "precision", 0, 1)
     if not isinstance(system, Map):
         raise InputError(f"scaling_study needs a Map first, not {type(system).__name__}.")
     if not flows:
@@ -298,17 +297,14 @@ def _depth(start: Any) -> int:
 def _flow_of(flow: Any, system: Map) -> Flow:
     made = flow.of(system) if isinstance(flow, Flow) else flow(system) if callable(flow) else flow
     if not isinstance(made, Flow):
-        raise InputError(f"{flow!r} is not a flow, nor a function that makes one of a map.")
+        raise InputError(f"{shown(flow)} is not a flow, nor a function that makes one of a map.")
     return made
 
 
 def _ladder(lrs: Sequence[float]) -> list[float]:
-    try:
-        rates = sorted({float(rate) for rate in lrs}, reverse=True)
-    except (TypeError, ValueError):
-        raise InputError(f"lrs must be learning rates such as [0.1, 0.05, 0.025], not {lrs!r}.") from None
+    rates = sorted(set(np.ravel(numbers(lrs, "lrs")).tolist()), reverse=True)
     if len(rates) < 2 or not all(0 < rate < np.inf for rate in rates):
-        raise InputError(f"lrs must be at least two different positive learning rates, not {list(lrs)!r}.")
+        raise InputError(f"lrs must be at least two different positive learning rates, not {shown(lrs)}.")
     return rates
 
 
@@ -316,10 +312,8 @@ def _clock(time: float | None, slow_time: float | None) -> tuple[int, float]:
     """Power of lr in the clock, and where it stops."""
     if (time is None) == (slow_time is None):
         raise InputError("give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two.")
-    span = time if time is not None else slow_time
-    if not isinstance(span, (int, float, np.number)) or not 0 < span < np.inf:
-        raise InputError(f"the end of the runs must be a positive number, not {span!r}.")
-    return (1 if time is not None else 2), float(span)
+    span = between(time if time is not None else slow_time, "the end of the runs", 0, np.inf)
+    return (1 if time is not None else 2), span
 
 
 def _plan(rows: list[ScalingRow], precision: float) -> list[int]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.compiler import backends
+from minidyn.intake import shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,13 +105,13 @@ class Run(ByValue):
 
     def quantity(self, name: str) -> Floats:
         """(paths, T) values of a parameter or observable."""
-        if name in self.observables:
+        if isinstance(name, str) and name in self.observables:
             return self.observables[name]
-        if name in self.names and self.w is not None:
+        if isinstance(name, str) and name in self.names and self.w is not None:
             return self.w[:, :, self.names.index(name)]
         from minidyn.errors import InputError
 
-        raise InputError(f"the run holds no {name!r}; it has {', '.join([*self.names[:20], *self.observables])}.")
+        raise InputError(f"the run holds no {shown(name)}; it has {', '.join([*self.names[:20], *self.observables])}.")
 
     def digest(self) -> str:
         """A hash of all that the run holds but `meta`: runs of equal bits have equal ones, whatever the threads, the

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,6 +169,64 @@ def test_version_and_help_from_a_shell(tmp_path):
     assert all(command in usage for command in ("models", "run", "derive", "show", "plot", "cache"))
 
 
+# -- output comes last ---------------------------------------------------------------------------------
+
+WRITING = {
+    "run": (["run", "valley", *SMALL, "--out", "made"], ["made.h5", "made.png"]),
+    "map alone": (["run", "alone.toml", "--out", "made"], ["made.h5", "made.png"]),
+    "scale": (["scale", "valley", "--lrs", "0.1,0.05", "--slow-time", "0.1", "--paths", "64", "--out", "made"],
+              ["made.h5", "made.png"]),
+    "stability": (["stability", "valley", "--starts", "2", "--out", "made"], ["made.png"]),
+    "who-wins": (["who-wins", "scalar_deep", "--out", "made.md"], ["made.md"]),
+    "plot": (["plot", "valley.h5", "--out", "made.png"], ["made.png"]),
+    "show": (["show", "valley.h5"], []), "help": (["--help"], []),
+}  # fmt: skip
+
+
+def shell(arguments, folder, written, **options):
+    """A command in a process of its own, in a folder with a model without flows and a result."""
+    (folder / "alone.toml").write_text(STEEP.replace('flows = ["gradient"]', "").replace("steps = 2000", "steps = 20"))
+    (folder / "valley.h5").write_bytes((written / "valley.h5").read_bytes())
+    program = [sys.executable, "-m", "minidyn.cli", *arguments]
+    return subprocess.Popen(program, cwd=folder, stderr=-1, text=True, **options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and /dev/full are POSIX")
+@pytest.mark.parametrize(("arguments", "files"), WRITING.values(), ids=WRITING)
+def test_a_closed_pipe_costs_no_file_and_is_no_error(arguments, files, tmp_path, written):
+    """`minidyn ... | true`: exit code 0, nothing on stderr, every file written."""
+    with shell(arguments, tmp_path, written, stdout=-1) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err.removeprefix(FIRST_TIME)) == (0, "")
+    assert {p.name for p in tmp_path.iterdir()} - {"alone.toml", "valley.h5"} == set(files)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("name", ["run", "plot", "help"])
+def test_a_full_disk_behind_stdout_costs_no_file(name, tmp_path, written):
+    """`minidyn ... > /dev/full`: exit code 1, one sentence on stderr, every file written."""
+    arguments, files = WRITING[name]
+    with Path("/dev/full").open("w") as full, shell(arguments, tmp_path, written, stdout=full) as process:
+        err = process.stderr.read()
+    assert process.returncode == 1
+    assert re.fullmatch(r"minidyn: cannot (print|read or write): [^\n]*\.\n", err.removeprefix(FIRST_TIME)), err
+    assert {p.name for p in tmp_path.iterdir()} - {"alone.toml", "valley.h5"} == set(files)
+
+
+def test_a_picture_that_fails_does_not_cost_the_data(minidyn, tmp_path, monkeypatch):
+    """Where the figure cannot be drawn: exit code 1 and why, with the table printed and the data written."""
+
+    def explode(*_, **__):
+        raise md.ArchiveError("no ink is left.")
+
+    monkeypatch.setattr("minidyn.figures.plot_comparison", explode)
+    outcome = minidyn("run", "valley", *SMALL)
+    assert refused(outcome) == "no ink is left."
+    assert "quasistatic flow against SGD" in outcome[1] and outcome[1].endswith("\nwrote valley.h5\n")
+    assert md.load(tmp_path / "valley.h5").meta["paths"] == 64
+
+
 # -- wrong usage: exit code 2 --------------------------------------------------------------------------
 
 
@@ -290,11 +349,13 @@ def test_surprises_are_one_sentence_too(minidyn, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-def test_interrupt_is_one_line_and_130(tmp_path, written):
+def test_interrupt_is_one_line_and_130(tmp_path, tmp_path_factory, written):
     """Ctrl-C in the middle of a long run: exit code 130, one line, nothing written."""
-    program = [sys.executable, "-m", "minidyn.cli", "run", "valley", "--steps", "50_000_000"]
+    state = tmp_path_factory.mktemp("state") / "run"
+    program = [sys.executable, "-m", "minidyn.cli", "run", "valley", "--steps", "50_000_000", "--checkpoint", state]
     with subprocess.Popen(program, cwd=tmp_path, stdout=-1, stderr=-1, text=True) as process:
-        process.stdout.readline()  # it has begun
+        while not state.exists():  # until it has begun
+            time.sleep(0.1)
         time.sleep(1.0)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

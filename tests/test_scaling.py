@@ -175,7 +175,7 @@ def test_scale_on_the_command_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("change, sentence", [
     ({"lrs": [0.1]}, "lrs must be at least two different positive learning rates, not [0.1]."),
     ({"lrs": [0.1, -1]}, "lrs must be at least two different positive learning rates, not [0.1, -1]."),
-    ({"lrs": "fast"}, "lrs must be learning rates such as [0.1, 0.05, 0.025], not 'fast'."),
+    ({"lrs": "fast"}, "lrs must be real numbers, not 'fast'."),
     ({"time": None}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
     ({"slow_time": 1.0}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
     ({"time": -1.0}, "the end of the runs must be a positive number, not -1.0."),

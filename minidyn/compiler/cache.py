@@ -74,7 +74,7 @@ def load_module(text: str) -> ModuleType:
     if key not in _loaded:
         name = _PREFIX + key
         path = folder() / f"{name}.py"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or path.read_bytes() != text.encode():
             _write_once(path, text)
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
@@ -88,8 +88,8 @@ def load_module(text: str) -> ModuleType:
 
 def _write_once(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(handle, "wb") as file:
+        file.write(text.encode())
     os.replace(temporary, path)  # if another process was first, its text is the same
 
 

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError, SolverError
 from minidyn.flatness.smoothness import Smoothness, first_layer, smoothness
+from minidyn.intake import one_of, shown, whole
+from minidyn.kernels.random import generator
 from minidyn.loss import Loss
 
 __all__ = ["Flatness", "Smoothness", "first_layer", "flatness", "smoothness"]
@@ -75,6 +77,8 @@ def flatness(loss: Loss, w: ArrayLike, *, preconditioner: ArrayLike | None = Non
     >>> f.sharpness, f.trace, round(f.effective_dimension, 6), f.method
     (3.0, 4.0, 1.333333, 'exact')
     """
+    if not isinstance(loss, Loss):
+        raise InputError(f"flatness is a property of a Loss at a point, not of {shown(loss)}.")
     point = loss.check(w)
     if point.ndim != 1:
         raise InputError(f"one point of shape ({loss.dim},) is expected here, not {point.shape}.")
@@ -83,14 +87,11 @@ def flatness(loss: Loss, w: ArrayLike, *, preconditioner: ArrayLike | None = Non
     P = np.ones(loss.dim) if preconditioner is None else loss.check(preconditioner, "preconditioner")
     if P.ndim != 1 or not ((P > 0) & np.isfinite(P)).all():
         raise InputError("the preconditioner must be one positive number per parameter.")
-    method = method or ("exact" if loss.dim <= _EXACT else "matrix-free")
-    if method not in ("exact", "matrix-free"):
-        raise InputError(f"the method is 'exact' or 'matrix-free', not {method!r}.")
-    if method == "exact":
+    method = ("exact" if loss.dim <= _EXACT else "matrix-free") if method is None else method
+    probes = whole("probes, for error bars,", probes, 2)
+    if one_of(method, "the method", ("exact", "matrix-free")) == "exact":
         return _exact(loss, point, P)
-    if probes < 2:
-        raise InputError(f"error bars need at least 2 probes, not {probes}.")
-    return _matrix_free(loss, point, P, int(probes), np.random.default_rng(rng))
+    return _matrix_free(loss, point, P, probes, generator(rng))
 
 
 def _exact(loss: Loss, w: Floats, P: Floats) -> Flatness:
@@ -145,18 +146,20 @@ def _share(trace: float, top: float) -> float:
 
 def _largest(product: Callable[[Floats], Floats], start: Floats, count: int = 1) -> tuple[Floats, Floats]:
     """The largest eigenvalues of a symmetric operator, ascending, and their vectors, by Lanczos' method."""
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
     size = len(start)
     if size <= 2 * count + 2:
         values, vectors = np.linalg.eigh(np.array([product(e) for e in np.eye(size)]))
         return values[-count:], vectors[:, -count:]
+    if not np.abs(start).max() > 0:  # zero along a random direction: nothing at all, or another operator's start
+        start = product(np.random.default_rng(0).standard_normal(size))
     if not np.abs(start).max() > 0:
-        start = np.ones(size)
+        return np.zeros(count), np.eye(size, count)
     operator = LinearOperator((size, size), matvec=product, dtype=float)
     try:
         values, vectors = eigsh(operator, count, which="LA", v0=start, tol=1e-10)
-    except ArpackNoConvergence as error:
+    except ArpackError as error:
         raise SolverError("Lanczos' method found no largest eigenvalue; the Hessian may not be finite here.") from error
     order = np.argsort(values)
     return values[order], vectors[:, order]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
+from minidyn.intake import shown
 from minidyn.loss import Block, Loss
 
 Floats = NDArray[np.float64]
@@ -145,6 +146,8 @@ def smoothness(loss: Loss, w: ArrayLike, layer: Any = None) -> Smoothness:
     >>> bool((s.input_gradient <= s.bound).all()), s.layer
     (True, 'v')
     """
+    if not isinstance(loss, Loss):
+        raise InputError(f"smoothness is a property of a Loss at points, not of {shown(loss)}.")
     found = layer if isinstance(layer, FirstLayer) else first_layer(loss, layer)
     points = loss.check(w)
     if not np.isfinite(points).all():

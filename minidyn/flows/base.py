@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.byvalue import ByValue
 from minidyn.compiler import compiled
 from minidyn.errors import FlowError, InputError
+from minidyn.intake import finite, numbers, shown
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.loops import evaluate
 from minidyn.kernels.pointers import flow_signatures
@@ -80,7 +81,7 @@ class Flow(ByValue):
 
     def __init__(self, system: Map):
         if not isinstance(system, Map):
-            raise InputError(f"{type(self).__name__} is the flow of a map: give it a Map, not {system!r}.")
+            raise InputError(f"{type(self).__name__} is the flow of a map: give it a Map, not {shown(system)}.")
         self.map = system
 
     def _check_minima(self, manifold: Any) -> None:
@@ -173,9 +174,7 @@ class Flow(ByValue):
 
     def theta(self, w0: ArrayLike) -> Floats:
         """The parameters (..., D) of a start that is given as theta or as the map's whole state."""
-        shape = np.shape(w0)
-        whole = bool(shape) and shape[-1] == self.map.components != self.dim
-        return self.loss.check(np.asarray(w0, dtype=float)[..., : self.dim] if whole else w0, "w0")
+        return self.map.state(w0, "w0")[..., : self.dim]
 
     @property
     def couples(self) -> bool:
@@ -203,7 +202,7 @@ class Flow(ByValue):
         """A state of the flow as an array of shape (..., size), or an InputError."""
         if self.size == self.dim:
             return self.loss.check(w)
-        array = np.asarray(w, dtype=float)
+        array = numbers(w, "w")
         if array.ndim == 0 or array.shape[-1] != self.size:
             raise InputError(
                 f"w has shape {array.shape}, expected (..., {self.size}): the state of the {self.name}, which starts "
@@ -228,8 +227,8 @@ class Flow(ByValue):
         raise NotImplementedError
 
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
-        points = self.check(w)
-        flat = np.ascontiguousarray(points.reshape(-1, self.size))
+        points, k = self.check(w), finite(k, "k")
+        flat = points.reshape(-1, self.size)
         drift, factor = self.evaluate(flat, k, self.numbers(flat))
         lr = self.map.lr(max(k, 1))
         lead = points.shape[:-1]
@@ -265,15 +264,10 @@ class Flow(ByValue):
     def _point(self, w: ArrayLike) -> Floats:
         """One point: theta (D,), a state of the flow (size,) or a whole state of the map, or an InputError."""
         lengths = {self.dim, self.size, self.map.components}
-        try:
-            array = np.asarray(w, dtype=float)
-        except (TypeError, ValueError):
-            array = np.zeros(0)
+        array = numbers(w, "w", lambda: self.loss.param_names)
         if array.ndim != 1 or len(array) not in lengths or not np.isfinite(array).all():
             expected = " or ".join(map(str, sorted(lengths)))
-            shown = " ".join(repr(w).split())
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
-            raise InputError(f"w must be one point of the {self.name}, {expected} finite numbers, not {shown}.")
+            raise InputError(f"w must be one point of the {self.name}, {expected} finite numbers, not {shown(w)}.")
         return array
 
     def _started(self, w: ArrayLike) -> Floats:

@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.errors import FlowError, InputError, SolverError
+from minidyn.errors import FlowError, SolverError
 from minidyn.flows import complementarity
 from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep
+from minidyn.intake import one_of
 from minidyn.maps import Map
 from minidyn.recognize import recognized
 from minidyn.solvers.piecewise import FieldFailed, carry
@@ -85,9 +86,7 @@ class CentralFlow(Flow):
             )
         if rule.scheduled:
             raise FlowError("the central flow needs constant hyperparameters; RodFlow takes schedules.")
-        if accumulators not in ("each", "scalar"):
-            raise InputError(f"accumulators must be 'each' or 'scalar', not {accumulators!r}.")
-        self.accumulators = accumulators
+        self.accumulators = one_of(accumulators, "accumulators", ("each", "scalar"))
         self.hyper = {name: float(rule.hyper[own]) for name, own in known.called.items()}
         if known.name == "RMSProp" and self.hyper["beta2"] == 0:
             raise FlowError("the central flow of RMSProp needs beta2 > 0: without memory the step is a sign.")
@@ -107,8 +106,8 @@ class CentralFlow(Flow):
 
     def start(self, w0: ArrayLike) -> Floats:
         """The centre of the first two iterates, with the accumulators after the first step (..., size)."""
-        theta = self.theta(w0)
-        array = np.asarray(w0, dtype=float)
+        array = self.map.state(w0, "w0")
+        theta = array[..., : self.dim]
         before = array[..., self.dim :] if array.shape[-1] != self.dim else np.zeros_like(theta)
         g, lr = self.loss.grad(theta), self.hyper["lr"]
         if not len(self.owner):

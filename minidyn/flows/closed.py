@@ -27,6 +27,7 @@ from minidyn.flows.chartfield import add_chart_field, bend, can_be_written
 from minidyn.flows.quasistatic import QuasistaticFlow
 from minidyn.flows.reduction import ChartForm, Reduction
 from minidyn.graph import Converter, Graph, Node
+from minidyn.intake import numbers
 from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov
 from minidyn.manifold import Manifold
@@ -329,10 +330,10 @@ class ClosedFormFlow(QuasistaticFlow):
 
         A state of this flow is taken as it is.
         """
-        given = np.asarray(w0, dtype=float)
+        given = numbers(w0, "w0", lambda: self.loss.param_names)
         if given.ndim and given.shape[-1] == self.size != self.map.components:
             return given
-        theta = super().start(w0)
+        theta = super().start(given)
         s = self.chart.locate(theta)
         return np.concatenate([self.chart.point(s), s], axis=-1)
 
@@ -343,7 +344,7 @@ class ClosedFormFlow(QuasistaticFlow):
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow (..., D + d); points of the minima (..., D) get their coordinates."""
-        array = np.asarray(w, dtype=float)
+        array = numbers(w, "w", lambda: self.loss.param_names)
         if array.ndim and array.shape[-1] == self.dim:
             s = self.chart.locate(array)
             return np.concatenate([array, s], axis=-1)

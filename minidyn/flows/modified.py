@@ -23,9 +23,10 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.errors import FlowError, InputError
+from minidyn.errors import FlowError
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.steps import add_steps, answer, rest
+from minidyn.intake import finite, one_of
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.linalg import inner, jit
 from minidyn.maps import Map
@@ -203,9 +204,7 @@ class ModifiedFlow(Flow):
 
     def __init__(self, system: Map, order: int = 2):
         super().__init__(system)
-        if isinstance(order, bool) or order not in (1, 2, 3, 4):
-            raise InputError(f"the order of a modified flow is 1, 2, 3 or 4, not {order!r}.")
-        self.order = int(order)
+        self.order = one_of(order, "the order of a modified flow", (1, 2, 3, 4))
         self.moved = displacement(system.rule)
         moving = [h for h, v in system.rule.hyper.items() if isinstance(v, sp.Expr) and h != "lr"]
         if moving:
@@ -252,13 +251,13 @@ class ModifiedFlow(Flow):
         >>> flow.slow_state([1.0])
         array([1.  , 2.08])
         """
-        points = self.loss.check(w)
-        flat = np.ascontiguousarray(points.reshape(-1, self.dim))
+        points, k = self.loss.check(w), finite(k, "k")
+        flat = points.reshape(-1, self.dim)
         out = np.empty((len(flat), self.map.components))
         fns, numbers = self.pointers[2], self.numbers(flat)
         m = self.map
         for point, z in zip(flat, out, strict=True):
-            code = _slow_state(fns, point, float(k), m.hyper, m.loss.c, m.loss.rows, numbers, z)
+            code = _slow_state(fns, point, k, m.hyper, m.loss.c, m.loss.rows, numbers, z)
             if code:
                 raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
         return out.reshape(*points.shape[:-1], self.map.components)

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows.base import Flow
 from minidyn.flows.oscillation import across, noise_columns, spread, stationary
+from minidyn.intake import one_of
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import identity_minus, multiply, multiply_transposed
 from minidyn.linearization import NEEDS, AveragedMap, flags, second_derivative
@@ -130,8 +131,7 @@ class QuasistaticFlow(Flow):
 
     def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "full"):
         super().__init__(system)
-        if accumulators not in ("full", "frozen", "self-consistent"):
-            raise InputError(f"accumulators must be 'full', 'frozen' or 'self-consistent', not {accumulators!r}.")
+        accumulators = one_of(accumulators, "accumulators", ("full", "frozen", "self-consistent"))
         noise = system.bound.noise
         if noise.sigma is None and noise.batch is None and noise.label_std is None:
             raise FlowError("the quasistatic flow describes motion driven by noise, and this map has none.")

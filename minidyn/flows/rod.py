@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.errors import InputError
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.twostep import TwoStep, add_rule_kernels, turn
+from minidyn.intake import one_of, whole
 from minidyn.kernels import Source
 from minidyn.maps import Map
 
@@ -103,11 +103,8 @@ class RodFlow(Flow):
 
     def __init__(self, system: Map, first_step: int = 1, order: int = 1):
         super().__init__(system)
-        if isinstance(order, bool) or not isinstance(order, int) or order not in (1, 2):
-            raise InputError(f"the order of a rod flow is 1 or 2, not {order!r}.")
-        if isinstance(first_step, bool) or not isinstance(first_step, int) or first_step < 1:
-            raise InputError(f"first_step is the number of a step, 1 or more, not {first_step!r}.")
-        self.first_step, self.order = first_step, order
+        self.first_step = whole("first_step", first_step, 1)
+        self.order = one_of(order, "the order of a rod flow", (1, 2))
         self.steps = TwoStep(system)
 
     @property

@@ -25,10 +25,11 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn.compiler import compiled
-from minidyn.errors import FlowError, InputError
+from minidyn.errors import FlowError
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.steps import add_steps, rest
 from minidyn.flows.written import add_written, can_be_written
+from minidyn.intake import one_of
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import cholesky_semidefinite, inner, jit
 from minidyn.letters import G
@@ -198,12 +199,10 @@ class StochasticModifiedFlow(Flow):
 
     def __init__(self, system: Map, order: int = 1):
         super().__init__(system)
-        if isinstance(order, bool) or order not in (1, 2):
-            raise InputError(f"the order of a stochastic modified equation is 1 or 2, not {order!r}.")
         noise = system.bound.noise
         if noise.sigma is None and noise.batch is None and noise.label_std is None:
             raise FlowError("a stochastic modified equation needs noise, and this map has none: use md.ModifiedFlow.")
-        self.order = int(order)
+        self.order = one_of(order, "the order of a stochastic modified equation", (1, 2))
         self.moved = displacement(system.rule)
         if not self.moved.smooth:
             raise FlowError(
@@ -276,9 +275,10 @@ class StochasticModifiedFlow(Flow):
 
     def start(self, w0: ArrayLike) -> Floats:
         """The whole state (..., size): `w0` itself where it is one; else theta with the states of a map's start."""
-        if np.ndim(w0) and np.shape(w0)[-1] == self.size != self.dim:
-            return np.asarray(w0, dtype=float)
-        points = self.theta(w0)
+        points = self.map.state(w0, "w0")
+        if points.shape[-1] == self.size != self.dim:
+            return points
+        points = points[..., : self.dim]
         if not self.map.rule.uses_step:
             return self.map.initial_state(points)
         flat = np.ascontiguousarray(points.reshape(-1, self.dim))

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.errors import FlowError, InputError
+from minidyn.errors import FlowError
 from minidyn.flows.base import Flow
 from minidyn.flows.chartorbit import OrbitForm, orbit_form
 from minidyn.flows.orbit import CHAOTIC, NO_ORBIT, PERIOD_FOUR, Growth, Orbit, Orbits
+from minidyn.intake import between, whole
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.solvers.piecewise import FieldFailed, carry
@@ -60,10 +61,9 @@ class SubquadraticFlow(Flow):
 
     def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1, manifold: Manifold | None = None):
         super().__init__(system)
-        if not 0 < slow < 1:
-            raise InputError(f"slow is a rate per step between 0 and 1, not {slow!r}.")
+        slow = between(slow, "slow, a rate per step,", 0, 1)
         self._check_minima(manifold)
-        self.first_step, self.manifold = first_step, manifold
+        self.first_step, self.manifold = whole("first_step", first_step, 1), manifold
         self.steps = Orbits(system, slow)
 
     @property

@@ -15,6 +15,7 @@ from minidyn.compiler import compiled, jit
 from minidyn.errors import InputError, ManifoldError
 from minidyn.flows.base import Flow, stay
 from minidyn.graph import Converter, Graph, Node, walk
+from minidyn.intake import one_of, ordered, shown
 from minidyn.kernels import Source, store
 from minidyn.kernels.linalg import solve
 from minidyn.letters import K
@@ -126,14 +127,11 @@ class SymbolicFlow(Flow):
     def __init__(self, system: Map, drift: Any = (), diffusion: Any = None, *, reading: str = "ito",
                  constraint: Sequence[Any] = (), reads: str = "iterates"):  # fmt: skip
         super().__init__(system)
-        if reading not in ("ito", "stratonovich"):
-            raise InputError(f"reading must be 'ito' or 'stratonovich', not {reading!r}.")
-        if reads not in ("iterates", "midpoints", "projected"):
-            raise InputError(f"reads must be 'iterates', 'midpoints' or 'projected', not {reads!r}.")
-        self.reading, self.reads = reading, reads
+        self.reading = one_of(reading, "reading", ("ito", "stratonovich"))
+        self.reads = one_of(reads, "reads", ("iterates", "midpoints", "projected"))
         self.expressions = [self._own(e) for e in _vector("drift", drift, self.dim)]
         self.factor = _matrix(diffusion, self.dim).applyfunc(self._own)
-        self.constraint = [self._own(_expression("constraint", e)) for e in constraint]
+        self.constraint = [self._own(_expression("constraint", e)) for e in ordered(constraint, "constraint")]
         self.source  # noqa: B018 - unknown symbols are reported now
 
     def _own(self, e: sp.Expr) -> sp.Expr:
@@ -294,19 +292,16 @@ def _simple(e: Any) -> Any:
 
 def _expression(what: str, e: Any) -> sp.Expr:
     try:
-        out = sp.sympify(e) if not isinstance(e, str) else None
-    except (sp.SympifyError, TypeError):
+        out = sp.sympify(e, strict=True)
+    except (sp.SympifyError, TypeError, ValueError):
         out = None
     if not isinstance(out, sp.Expr):
-        raise InputError(f"the {what} must be sympy expressions, not {e!r}.")
+        raise InputError(f"the {what} must be sympy expressions, not {shown(e)}.")
     return out
 
 
 def _vector(what: str, values: Any, size: int) -> list[sp.Expr]:
-    try:
-        listed = list(values)
-    except TypeError:
-        listed = [values]
+    listed = [values] if isinstance(values, sp.Expr) else ordered(values, f"the {what}")
     if len(listed) != size:
         raise InputError(f"the {what} has {len(listed)} expressions, expected {size}: one for each parameter.")
     return [_expression(what, e) for e in listed]
@@ -318,9 +313,10 @@ def _matrix(diffusion: Any, size: int) -> sp.Matrix:
     if isinstance(diffusion, sp.MatrixBase):
         rows = [list(diffusion.row(i)) for i in range(diffusion.rows)]
     else:
-        rows = list(diffusion)
+        rows = [diffusion] if isinstance(diffusion, sp.Expr) else ordered(diffusion, "the diffusion")
         if not any(isinstance(r, (list, tuple, np.ndarray)) for r in rows):
             return sp.diag(*_vector("diffusion", rows, size))
+        rows = [ordered(r, "a row of the diffusion") for r in rows]
     if len(rows) != size or len({len(r) for r in rows}) != 1:
         raise InputError(f"the diffusion must have {size} rows of equal length, one row for each parameter.")
     return sp.Matrix([[_expression("diffusion", e) for e in r] for r in rows])

@@ -126,8 +126,7 @@ class TwoStep(ByValue):
 
     def first_pair(self, w0: ArrayLike, k: int = 1) -> tuple[Floats, Floats]:
         """Centre and amplitude (..., components) of the first two iterates of the map from theta or a whole state."""
-        array = np.asarray(w0, dtype=float)
-        whole = array if array.shape[-1] == self.size else self.map.initial_state(array)
+        whole = self.map.whole_state(w0, "w0")
         flat = whole.reshape(-1, self.size)
         after = np.stack([self.step(z, k) for z in flat]).reshape(whole.shape)
         return 0.5 * (whole + after), 0.5 * (after - whole)

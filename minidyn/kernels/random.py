@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from minidyn.compiler import jit, lanes
 from minidyn.errors import InputError
+from minidyn.intake import shown
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -38,16 +39,23 @@ def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:
         sequence = rng
     else:
         try:
+            if isinstance(rng, (bool, str, bytes, set, frozenset)):
+                raise TypeError
             sequence = np.random.SeedSequence(rng)
-        except (TypeError, ValueError) as e:
+        except Exception as e:
             raise InputError(
-                f"rng must be a non-negative whole number, a SeedSequence or a Generator, not {rng!r}."
+                f"rng must be a non-negative whole number, a SeedSequence or a Generator, not {shown(rng)}."
             ) from e
     entropy: Any = sequence.entropy
     if sequence.spawn_key:  # the flat list of words that a spawned sequence mixes: what it spawned from comes first
         words = _words(entropy)
         entropy = [*words, *[0] * (sequence.pool_size - len(words)), *_words(sequence.spawn_key)]
     return entropy, np.asarray(sequence.generate_state(2, np.uint64), dtype=np.uint64)
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """numpy's generator for a seed, SeedSequence or Generator."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(seed_key(rng)[0])
 
 
 def _words(value: Any) -> list[int]:

@@ -16,6 +16,7 @@ from minidyn import derivatives
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, walk
+from minidyn.intake import finite, numbers, ordered, row_labels, shown, table
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
 from minidyn.loss import loops
 from minidyn.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
@@ -54,19 +55,12 @@ class Loss(ByValue):
                  data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip
         if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)):
             params = [params]
-        self.blocks = lay_out(list(params))
+        self.blocks = lay_out(ordered(params, "params"))
         self.params = [b.symbol for b in self.blocks]
         self.dim = sum(b.size for b in self.blocks)
-        if isinstance(expr, str):
-            raise InputError("the loss must be a sympy expression, not text; build it from sympy symbols.")
-        try:
-            self.expr = sp.sympify(expr)
-        except (sp.SympifyError, TypeError, SyntaxError) as e:
-            raise InputError(f"the loss must be a sympy expression, not {type(expr).__name__}.") from e
-        if not isinstance(self.expr, sp.Expr):
-            raise InputError(f"the loss must be one sympy expression, not {type(self.expr).__name__}.")
-        self.constants = {s: _finite_number(s, v) for s, v in (constants or {}).items()}
-        self._read_data(data or {})
+        self.expr = _expression(expr, "the loss")
+        self.constants = {s: _finite_number(s, v) for s, v in table(constants, "constants").items()}
+        self._read_data(table(data, "data"))
         self._refuse_clashes()
         self.mean_node(Graph())  # unknown symbols and unsupported functions are reported now
 
@@ -85,18 +79,18 @@ class Loss(ByValue):
         self.data: dict[Any, Floats] = {}
         columns: list[Floats] = []
         self._columns: dict[Any, tuple[int, tuple[int, ...]]] = {}
-        offset, n = 0, None
+        offset, n, rows = 0, None, None
         for symbol, values in data.items():
-            shape = shape_of(symbol)
-            array = _numbers(f"the data for {label_of(symbol)}", values)
-            wanted = "(n,)" if not shape else f"(n, {', '.join(map(str, shape))})"
-            if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not array.size:
-                raise InputError(f"the data for {symbol} has shape {array.shape}, expected {wanted} with n >= 1.")
-            if not np.isfinite(array).all():
-                raise InputError(f"the data for {symbol} contains NaN or Inf; drop or fill those samples first.")
+            shape, labels = shape_of(symbol), row_labels(values)
+            array = _samples(symbol, shape, values)
             if n is not None and len(array) != n:
                 raise InputError(f"the data for {symbol} has {len(array)} samples, the others have {n}.")
-            n = len(array)
+            if labels is not None and rows not in (None, labels):
+                raise InputError(
+                    f"the samples of {symbol} are labelled in another order than the others; align them, or give the "
+                    "bare values (.values)."
+                )
+            n, rows = len(array), rows if labels is None else labels
             self.data[symbol] = array
             self._columns[symbol] = (offset, shape)
             offset += math.prod(shape)
@@ -117,21 +111,21 @@ class Loss(ByValue):
         >>> md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0]).value([2.0, 1.0])
         0.5
         """
-        model = sp.sympify(model)
-        y = _unused("y", [*inputs, *as_list(params), *(constants or {}), *getattr(model, "free_symbols", ())])
-        target = _numbers("target", target)
-        if target.ndim != 1 or not target.size:
+        model, inputs = _expression(model, "the model"), table(inputs, "inputs")
+        y = _unused("y", [*inputs, *as_list(params), *table(constants, "constants"), *model.free_symbols])
+        numbered = numbers(target, "target")
+        if numbered.ndim != 1 or not numbered.size:
             raise InputError(
-                f"target must be a non-empty list of numbers, one per sample; it has shape {target.shape}."
+                f"target must be a non-empty list of numbers, one per sample; it has shape {numbered.shape}."
             )
         if criterion == "squared":
             expr = (model - y) ** 2 / 2
         elif criterion == "logistic":
-            if not np.isin(target, (-1.0, 1.0)).all():
+            if not np.isin(numbered, (-1.0, 1.0)).all():
                 raise InputError("the logistic criterion expects targets -1 and 1.")
             expr = sp.log(1 + sp.exp(-y * model))
         else:
-            raise InputError(f"criterion must be 'squared' or 'logistic', not {criterion!r}.")
+            raise InputError(f"criterion must be 'squared' or 'logistic', not {shown(criterion)}.")
         loss = cls(expr, params, constants=constants, data={**inputs, y: target})
         loss.model, loss.criterion, loss.target = model, criterion, y
         return loss
@@ -158,6 +152,7 @@ class Loss(ByValue):
         """
         if self.model is None:
             raise InputError("held-out samples need a model: build the loss with Loss.regression(...).")
+        inputs = table(inputs, "inputs")
         given = {str(label_of(s)) for s in inputs}
         missing = [str(label_of(s)) for s in self.data if s != self.target and str(label_of(s)) not in given]
         if missing:
@@ -169,6 +164,7 @@ class Loss(ByValue):
 
     def with_constants(self, constants: Mapping[Any, float]) -> Loss:
         """The same loss with other numbers for its constants; nothing is compiled again."""
+        constants = table(constants, "constants")
         unknown = [s for s in constants if s not in self.constants]
         if unknown:
             raise InputError(f"{unknown[0]} is not a constant of this loss (it has {_names(self.constants)}).")
@@ -176,7 +172,7 @@ class Loss(ByValue):
 
     def with_data(self, data: Mapping[Any, ArrayLike]) -> Loss:
         """The same loss on other samples; nothing is compiled again."""
-        names = {str(label_of(s)): s for s in self.data}
+        data, names = table(data, "data"), {str(label_of(s)): s for s in self.data}
         unknown = [s for s in data if str(label_of(s)) not in names]
         if unknown:
             raise InputError(f"{unknown[0]} is not data of this loss (it has {_names(self.data)}).")
@@ -340,12 +336,10 @@ class Loss(ByValue):
         return np.array(list(self.constants.values()) or [0.0], dtype=float)
 
     # -- evaluation -----------------------------------------------------------------------------
-    def check(self, w: ArrayLike, name: str = "w") -> Floats:
-        """`w` as a float64 array of shape `(..., D)`, or an `InputError`."""
-        try:
-            array = np.asarray(w, dtype=float)
-        except (TypeError, ValueError) as e:
-            raise InputError(f"{name} must be numbers of shape (..., {self.dim}), one per parameter.") from e
+    def check(self, w: ArrayLike, name: str = "w", copy: bool = True) -> Floats:
+        """`w` as a float64 array of shape `(..., D)`, or an `InputError`; a fresh one, unless `copy` is false and
+        nothing will be changed in it."""
+        array = numbers(w, name, lambda: self.param_names, copy)
         if array.ndim == 0 or array.shape[-1] != self.dim:
             raise InputError(
                 f"{name} has shape {array.shape}, expected (..., {self.dim}): "
@@ -354,7 +348,7 @@ class Loss(ByValue):
         return array
 
     def _batched(self, kernel: Callable[..., None], arrays: Sequence[ArrayLike], tail: tuple[int, ...]) -> Floats:
-        given = [self.check(a) for a in arrays]
+        given = [self.check(a, copy=False) for a in arrays]
         try:
             checked = np.broadcast_arrays(*given)
         except ValueError as e:
@@ -496,18 +490,27 @@ def _names(symbols: Mapping[Any, Any]) -> str:
     return ", ".join(str(label_of(s)) for s in symbols) or "none"
 
 
-def _numbers(what: str, values: ArrayLike) -> Floats:
+def _expression(value: Any, what: str) -> sp.Expr:
     try:
-        return np.array(values, dtype=float)
-    except (TypeError, ValueError) as e:
-        raise InputError(f"{what} must hold real numbers.") from e
+        found = sp.sympify(value, strict=True)  # texts are not evaluated
+    except (sp.SympifyError, TypeError, ValueError) as e:
+        raise InputError(f"{what} must be a sympy expression, not {shown(value)}; build it from sympy symbols.") from e
+    if not isinstance(found, sp.Expr):
+        raise InputError(f"{what} must be one sympy expression, not {shown(value)}.")
+    return found
+
+
+def _samples(symbol: Any, shape: tuple[int, ...], values: ArrayLike) -> Floats:
+    """The samples (n, *shape) of one input."""
+    names = [f"{label_of(symbol)}[{j}]" for j in range(shape[-1])] if shape else None
+    array = numbers(values, f"the data for {label_of(symbol)}", None if names is None else lambda: names)
+    wanted = "(n,)" if not shape else f"(n, {', '.join(map(str, shape))})"
+    if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not array.size:
+        raise InputError(f"the data for {symbol} has shape {array.shape}, expected {wanted} with n >= 1.")
+    if not np.isfinite(array).all():
+        raise InputError(f"the data for {symbol} contains NaN or Inf; drop or fill those samples first.")
+    return array
 
 
 def _finite_number(symbol: Any, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as e:
-        raise InputError(f"the constant {symbol} must be a number, not {value!r}.") from e
-    if not math.isfinite(number):
-        raise InputError(f"the constant {symbol} is {number}; it must be finite.")
-    return number
+    return finite(value, f"the constant {symbol}")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import sympy as sp
 
 from minidyn.errors import InputError
+from minidyn.intake import ordered, shown, whole
 
 
 def vector(name: str, size: int) -> sp.IndexedBase:
@@ -21,9 +21,9 @@ def vector(name: str, size: int) -> sp.IndexedBase:
     >>> md.Loss(sp.Sum(a[j]**2, (j, 0, 99)), [a]).dim
     100
     """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer, float)) or int(size) != size or size < 1:
-        raise InputError(f"a vector needs a positive whole number of entries, not {size!r}.")
-    return sp.IndexedBase(name, shape=(int(size),), real=True)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"the name of a vector is a text such as 'a', not {shown(name)}.")
+    return sp.IndexedBase(name, shape=(whole("the size of a vector", size, 1),), real=True)
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def shape_of(p: Any) -> tuple[int, ...]:
             raise InputError(f"{p} needs a shape of whole numbers, such as md.vector('{p}', 10).")
         return tuple(int(n) for n in p.shape)
     raise InputError(
-        f"{p!r} cannot be a parameter: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
+        f"{shown(p)} cannot be a parameter: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
     )
 
 
 def as_list(params: Any) -> list[Any]:
     """Parameters as a list, a single one too."""
-    return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else list(params)
+    return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else ordered(params, "params")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from importlib import resources
 from pathlib import Path
 
 from ..errors import ModelFileError
+from ..intake import shown
 from . import sections
 from .spec import ModelSpec
 from .table import Table
@@ -26,6 +28,8 @@ def find_model(name_or_path: str | Path) -> Path:
 
     Raises `ModelFileError` with the known names where there is none.
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ModelFileError(f"A model is named by a text or a path, not by {shown(name_or_path)}.")
     name, path = str(name_or_path), Path(name_or_path)
     if name in list_models():
         return _library() / f"{name}.toml"

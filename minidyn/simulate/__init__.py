@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
+from minidyn.intake import one_of, whole
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
 from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
-from minidyn.simulate.engines import Engine, whole
+from minidyn.simulate.engines import Engine
 from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.phases import Phases
 from minidyn.simulate.progress import Bar
@@ -86,8 +87,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
     steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
     save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
-    if keep not in ("paths", "moments"):
-        raise InputError(f"keep must be 'paths' or 'moments', not {keep!r}.")
+    keep = one_of(keep, "keep", ("paths", "moments"))
     first_step = whole("first_step", first_step, 1)
     start = _starts(system, w0, paths)
     entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
@@ -184,7 +184,7 @@ def _text(system: Map | Flow) -> str:
 def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
     """Starting parameters (paths, D), checked; one start for all paths is not copied."""
     owner = system if isinstance(system, Map) else system.map
-    start = np.asarray(w0, dtype=float) if is_whole_state(owner, w0) else system.loss.check(w0, "w0")
+    start = owner.state(w0, "w0")
     if start.ndim > 2 or (start.ndim == 2 and len(start) not in (1, paths)):
         raise InputError(
             f"w0 has shape {start.shape}, expected ({system.dim},) for all paths or ({paths}, {system.dim})."
@@ -195,9 +195,3 @@ def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
         start = system.start(start)
     start = start.reshape(-1, start.shape[-1])
     return start if len(start) == paths else np.broadcast_to(start, (paths, start.shape[-1]))
-
-
-def is_whole_state(system: Map, w0: ArrayLike) -> bool:
-    """Whether w0 holds the rule's auxiliary state beside theta."""
-    shape = np.shape(w0)
-    return bool(shape) and shape[-1] == system.components != system.dim

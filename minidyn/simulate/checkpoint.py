@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.errors import ArchiveError, InputError, advice
+from minidyn.intake import shown
 from minidyn.simulate.recording import MemoryRows, Recorder, Rows
 
 try:
@@ -318,7 +319,7 @@ def _folder(path: Any) -> Path:
     try:
         return Path(os.fsdecode(path)).expanduser()
     except TypeError:
-        raise InputError(f"checkpoint must be the path of a folder, not {path!r}.") from None
+        raise InputError(f"checkpoint must be the path of a folder, not {shown(path)}.") from None
 
 
 def _short(text: str) -> str:

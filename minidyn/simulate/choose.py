@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
+from minidyn.intake import between, number, shown, whole
 from minidyn.maps import Map
 from minidyn.simulate.carried import CarriedEngine
-from minidyn.simulate.engines import Engine, MapEngine, whole
+from minidyn.simulate.engines import Engine, MapEngine
 from minidyn.simulate.odes import COMPILED, SCIPY, OdeEngine, ScipyEngine
 from minidyn.simulate.sdes import SdeEngine
 from minidyn.solvers.schemes import SCHEMES, fitting
@@ -26,6 +27,8 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
                 rtol: float | None, atol: float | None, substeps: Any, steps: int, threads: int,
                 first_step: int) -> Engine:  # fmt: skip
     """The engine that carries this system from these starts (paths, size) for so many steps."""
+    if method is not None and not isinstance(method, str):
+        raise InputError(f"method is the name of a scheme, such as 'auto' or 'heun', not {shown(method)}.")
     if isinstance(system, Map):
         given = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
         if useless := [f"{name}=" for name, value in given.items() if value is not None]:
@@ -48,7 +51,7 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
         raise InputError(f"this flow has no noise: {method!r} is for flows with noise; use method='auto'.")
     raise InputError(
         f"the method of a flow without noise is {', '.join(map(repr, COMPILED))} or 'scipy:' with "
-        f"{', '.join(SCIPY)}, not {method!r}."
+        f"{', '.join(SCIPY)}, not {shown(method)}."
     )
 
 
@@ -59,7 +62,7 @@ def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: st
     if method in COMPILED or method.startswith("scipy:"):
         raise InputError(f"this flow has noise and {method!r} is for flows without: use one of {', '.join(SCHEMES)}.")
     if method not in SCHEMES:
-        raise InputError(f"the method of a flow with noise is {', '.join(map(repr, SCHEMES))}, not {method!r}.")
+        raise InputError(f"the method of a flow with noise is {', '.join(map(repr, SCHEMES))}, not {shown(method)}.")
     adaptive = isinstance(substeps, str) and substeps == "adaptive"
     square = flow.size == flow.columns
     scheme = fitting(method, flow.reading, flow.noise_kind, flow.name, square, adaptive)
@@ -76,22 +79,19 @@ def default_span(steps: int) -> int:
 
 def _substeps(value: Any) -> tuple[int, int]:
     """(map steps per step of the scheme, level): 2^level steps of the scheme per map step where it is below 1."""
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value < 1:
-        level = -math.log2(value)
+    if isinstance(value, str):
+        raise InputError(f"substeps is a number of the map's steps or 'adaptive', not {shown(value)}.")
+    size = number(value, "substeps")
+    if 0 < size < 1:
+        level = -math.log2(size)
         if level != round(level) or level > _FINEST:
             raise InputError(
                 f"substeps is {value}; below 1 it must be 1/2, 1/4, ... down to 2**-{_FINEST}: a step of the map is "
                 "refined by halves."
             )
         return 1, round(level)
-    if isinstance(value, str):
-        raise InputError(f"substeps is a number of the map's steps or 'adaptive', not {value!r}.")
     return whole("substeps", value, 1), 0
 
 
 def _tolerance(name: str, value: Any, default: float) -> float:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
-        raise InputError(f"{name} must lie between 0 and 1, not {value!r}.")
-    return float(value)
+    return default if value is None else between(value, name, 0, 1)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps import Map, pack, unpack
@@ -162,12 +161,3 @@ class FlowPaths(_Threaded):
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         status = self.status.astype(np.int8)
         return status, np.where(status == 0, done, self.ended)
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """A whole number that is at least `least`, or an InputError."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer, float)) or value % 1 != 0:
-        raise InputError(f"{name} must be a whole number, not {value!r}.")
-    if value < least:
-        raise InputError(f"{name} is {value}; it must be at least {least}.")
-    return int(value)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
+from minidyn.intake import number, shown
 from minidyn.maps import Map
 from minidyn.recognize import recognized
 from minidyn.simulate.engines import ByColumn, Engine
@@ -136,7 +137,7 @@ def _condition(owner: Map, one: Any) -> dict[str, Callable[[Floats], Floats]]:
     if isinstance(one, str):
         if one != "edge":
             raise InputError(
-                f"stop={one!r} is not known: use 'edge' (of stability), {{'sharpness': 40.0}}, a sympy expression "
+                f"stop={shown(one)} is not known: use 'edge' (of stability), {{'sharpness': 40.0}}, a sympy expression "
                 "or comparison, or a function of w."
             )
         return _level(owner, "sharpness", edge(owner), "edge of stability")
@@ -151,12 +152,9 @@ def _condition(owner: Map, one: Any) -> dict[str, Callable[[Floats], Floats]]:
 
 
 def _level(owner: Map, name: Any, level: Any, label: str) -> dict[str, Callable[[Floats], Floats]]:
-    try:
-        number = float(level)
-    except (TypeError, ValueError) as e:
-        raise InputError(f"stop={{{name!r}: ...}} needs a number to reach, not {level!r}.") from e
+    goal = number(level, f"stop={{{name!r}: ...}}, the number to reach,")
     ((_, function),) = observables.resolve(owner.loss, {label: name}).items()
-    return {label: lambda w: function(w) - number}
+    return {label: lambda w: function(w) - goal}
 
 
 def edge(system: Map) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import FlowError, InputError
+from minidyn.intake import between, one_of, shown, whole
 from minidyn.maps import Map
 from minidyn.stability.diagram import StabilityDiagram, stability_diagram
 from minidyn.stability.operator import Modes
@@ -47,9 +48,8 @@ def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, met
     (False, 1.45, 0.8)
     """
     if not isinstance(system, Map):
-        raise InputError(f"stability is a property of a Map at a minimum, not of {system!r}.")
-    if method not in ("krylov", "dense"):
-        raise InputError(f"the method is 'krylov' or 'dense', not {method!r}.")
+        raise InputError(f"stability is a property of a Map at a minimum, not of {shown(system)}.")
+    method, gap, k = one_of(method, "the method", ("krylov", "dense")), between(gap, "gap", 0, 1), whole("k", k, 1)
     if system.bound.shuffles:
         raise FlowError(
             "with random reshuffling steps depend on each other, so there is no second-moment operator per step; "

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
+from minidyn.intake import numbers, ordered, shown
 from minidyn.maps import Map
 from minidyn.noise import Minibatch
 
@@ -86,13 +87,15 @@ def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | 
     """
     from minidyn.stability import stability
 
+    if not isinstance(system, Map):
+        raise InputError(f"a stability diagram is that of a Map, not of {shown(system)}.")
     points = np.atleast_2d(system.loss.check(minima, "minima"))
-    if not len(points):
-        raise InputError("give at least one minimum.")
+    if points.ndim != 2 or not len(points):
+        raise InputError(f"minima has shape {points.shape}, expected ({system.dim},) or (N, {system.dim}), N >= 1.")
     noise = system.bound.noise
-    rates = [system.lr()] if lrs is None else list(lrs)
-    sizes = [noise.batch] if batches is None else list(batches)
-    settings = [(float(lr), batch) for lr in rates for batch in sizes]
+    rates = [system.lr()] if lrs is None else np.atleast_1d(numbers(lrs, "lrs")).tolist()
+    sizes = [noise.batch] if batches is None else ordered(batches, "batches")
+    settings = [(lr, batch) for lr in rates for batch in sizes]
     cells, kappas, limits = [], [], []
     for lr, batch in settings:
         new = Map(system.loss, system.rule.with_hyper(lr=lr), _with_batch(system, batch))

@@ -42,7 +42,13 @@ class Slopes:
     def gain(self) -> Floats:
         """How far a lasting unit gradient carries each coordinate per step, (D,)."""
         p = self.b.shape[1]
-        rest = np.linalg.solve(np.eye(p - 1) - self.a[:, 1:, 1:], self.b[:, 1:, None])[..., 0]
+        try:
+            rest = np.linalg.solve(np.eye(p - 1) - self.a[:, 1:, 1:], self.b[:, 1:, None])[..., 0]
+        except np.linalg.LinAlgError:
+            raise FlowError(
+                "a state of the rule adds up gradients without end, so a lasting gradient has no lasting answer: "
+                "follow the map itself with md.simulate."
+            ) from None
         return -(self.b[:, 0] + np.einsum("ds,ds->d", self.a[:, 0, 1:], rest))
 
 
@@ -65,7 +71,7 @@ def rule_slopes(system: Map, w: Floats, q: Floats, given: Floats | None, k: floa
     states = np.zeros((count, len(w))) if given is None else given.copy()
     moving = [a for a in range(count) if given is None or not rule.accumulators[a]]
     with np.errstate(all="ignore"):
-        _settle(update, states, moving, w, q, values, k)
+        _settle(str(system.rule), update, states, moving, w, q, values, k)
         kept = tuple(a for a in range(count) if not rule.accumulators[a])
         rows = (0, *(1 + a for a in kept))
         full = jacobian(w, np.zeros_like(w), q, states, values, k)
@@ -84,7 +90,7 @@ def _number(value: Any, k: float) -> float:
     return float(value.subs(K, k)) if isinstance(value, sp.Expr) else float(value)
 
 
-def _settle(update: Callable[..., Any], states: Floats, moving: list[int], w: Floats, q: Floats,
+def _settle(name: str, update: Callable[..., Any], states: Floats, moving: list[int], w: Floats, q: Floats,
             values: list[float], k: float) -> None:  # fmt: skip
     """Newton's method for the states that stand still where the gradient vanishes."""
     if not moving:
@@ -93,7 +99,15 @@ def _settle(update: Callable[..., Any], states: Floats, moving: list[int], w: Fl
         new, slopes = update(w, np.zeros_like(w), q, states, values, k)
         gap = np.stack([new[a] - states[a] for a in moving], axis=-1)
         block = np.eye(len(moving)) - np.stack([[slopes[a][s] for s in moving] for a in moving]).transpose(2, 0, 1)
-        step = np.linalg.solve(block, gap[..., None])[..., 0]
+        if not gap.any():
+            return
+        try:
+            step = np.linalg.solve(block, gap[..., None])[..., 0]
+        except np.linalg.LinAlgError:
+            raise FlowError(
+                f"{name} has no stationary state at the minimum: a state of it grows without end there; give the whole "
+                "state z of a run (its accumulators are held), or use a rule that forgets, such as md.RMSProp."
+            ) from None
         states[moving] += step.T
         if np.abs(step).max(initial=0.0) <= 1e-15 * (1e-300 + np.abs(states[moving]).max(initial=0.0)):
             return
@@ -155,11 +169,10 @@ def closed_form_threshold(rule: Rule, k: float) -> float | None:
 
 def states_of(system: Map, w: Any) -> tuple[Floats, Floats | None]:
     """Parameters (D,) and, where the whole state z of the map is given, the states (S, D)."""
-    array = np.asarray(w, dtype=float)
-    whole = array.ndim == 1 and len(array) == system.components != system.dim
-    point = system.loss.check(array[: system.dim] if whole else array)
-    if point.ndim != 1:
-        raise InputError(f"one point of shape ({system.dim},) is expected here, not {point.shape}.")
+    array = system.state(w)
+    if array.ndim != 1:
+        raise InputError(f"one point of shape ({system.dim},) is expected here, not {array.shape}.")
     if not np.isfinite(array).all():
         raise InputError("w contains NaN or Inf; give a finite minimum.")
-    return point, array[system.dim :].reshape(-1, system.dim) if whole else None
+    whole = len(array) > system.dim
+    return array[: system.dim], array[system.dim :].reshape(-1, system.dim) if whole else None

@@ -211,8 +211,9 @@ class _Function:
                 raise TypeError(f"not {next(e for e in exprs if not isinstance(e, sp.Expr))}")
         except (TypeError, AttributeError, sp.SympifyError) as e:
             raise InputError(
-                f"the rule {self.name} does not give sympy expressions ({letters.spoken(str(e), names)}): "
-                "write it with sympy's functions (sp.sqrt, sp.sign, ...) and return the new values."
+                f"the rule {self.name} does not give sympy expressions ({letters.spoken(str(e), names)}): a rule sees "
+                "one coordinate and one gradient, without norms, matrices or further gradients; write it "
+                "with sympy's functions (sp.sqrt, sp.sign, ...) and return the new values."
             ) from e
         if len(exprs) != 1 + len(self.states):
             raise InputError(
@@ -257,6 +258,7 @@ def rule(function: Callable[..., Any]) -> Callable[..., Rule]:
     Numbers are symbols for the function, of no known sign, and cannot be asked in an `if`; True, False,
     None and text (given, or as defaults) reach it as they are. The function is called once, here; if it needs what
     is not there yet, when it is first called. What the names in it mean later changes nothing.
+    What rules cannot do: docs/limits.md.
 
     >>> import minidyn as md
     >>> @md.rule
@@ -472,7 +474,8 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     kinks = {k for e in (new, *updates) for k in e.atoms(sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside)}
     if any(k.has(G) for k in kinks):
         kink = rule.show(kinks.pop())
-        raise FlowError(f"{rule.name} is not smooth in the gradient ({kink}): no averaged rule is known for it.")
+        what = f"{rule.name} is not smooth in the gradient ({kink})"
+        raise FlowError(f"{what}: no averaged rule is known for it; follow the map itself with md.simulate.")
 
     squares = tuple(not e.has(sp.sign) and sp.diff(e, G, 2) != 0 for e in updates)
     mean_updates = [e + _Q / 2 * sp.diff(e, G, 2) if a else e for e, a in zip(updates, squares, strict=True)]
@@ -481,7 +484,8 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
 
     signs = set().union(*(e.atoms(sp.sign) for e in (new, *updates)))
     if len(signs) > 1:
-        raise FlowError(f"{rule.name} takes the sign of {len(signs)} different quantities; averaging handles one.")
+        what = f"{rule.name} takes the sign of {len(signs)} different quantities"
+        raise FlowError(f"{what}, and averaging handles one; follow the map itself with md.simulate.")
     gain = [sp.diff(e.xreplace({s: _SIGN for s in signs}), G) for e in (new, *mean_updates)]
     sign_gain, memory = None, (0.0, 0.0, 0.0, -1)
     if signs:

@@ -37,6 +37,8 @@ def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
 class Flow(ByValue):
     """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
 
+    docs/limits.md says for which maps a theory predicts none.
+
     A subclass names the kernels that it needs (`needs`) and gives two compiled functions of them:
     `field(fns, w, k, hp, c, d, nz, fp, b, f)` fills the change per step `b` (size,) and its noise factor per
     square root of a step `f` (size, columns) and returns a status code; `retract(fns, w, ...)` puts a point

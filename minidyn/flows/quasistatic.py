@@ -134,7 +134,7 @@ class QuasistaticFlow(Flow):
         accumulators = one_of(accumulators, "accumulators", ("full", "frozen", "self-consistent"))
         noise = system.bound.noise
         if noise.sigma is None and noise.batch is None and noise.label_std is None:
-            raise FlowError("the quasistatic flow describes motion driven by noise, and this map has none.")
+            raise FlowError("the quasistatic flow is driven by noise, and this map has none; use md.ModifiedFlow.")
         self._check_minima(manifold)
         self.accumulators = accumulators
         self.averaged = AveragedMap(system, accumulators)
@@ -188,7 +188,8 @@ class QuasistaticFlow(Flow):
         (dimension,) = dims
         if dimension == 0:
             raise ManifoldError(
-                "the minimum is isolated (the Hessian has full rank): there is no manifold to move along."
+                "the minimum is isolated (the Hessian has full rank): there is no manifold to move along; "
+                "md.StochasticModifiedFlow describes the noise around it."
             )
         return np.array([float(dimension), self.manifold.gap, *flags(self.map, self.accumulators, self.couples)])
 

@@ -116,9 +116,11 @@ def details_of(result: Comparison) -> list[str]:
     runs = result.runs.items()
     ended = [f"{label}: {run.describe_status()}" for label, run in runs if not run.finished.all()]
     ended += ["panels: over the paths that map and flow both still have"] if ended and meta.get("coupled") else []
-    readings = list(map_looks(result))
+    readings, first = list(map_looks(result)), next(iter(result.runs.values()))
     where = _PANELS[readings[0]] if len(readings) == 1 else ""
-    phases = next(iter(result.runs.values())).meta.get("between_saves", "")
+    plane = len(first.names) == 2 and first.w is not None and "midpoints" in readings
+    where = "; ".join(filter(None, [where, "landscape: iterates" if plane else ""]))
+    phases = first.meta.get("between_saves", "")
     more = len(result.quantities) - PANELS
     cut = f"{PANELS} of {len(result.quantities)} quantities drawn" if more > 0 else ""
     zero = sorted({name for names in meta.get("zero", {}).values() for name in names})

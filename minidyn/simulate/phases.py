@@ -76,8 +76,8 @@ class Phases:
             return ""
         size, period, step = max(seen)
         return (
-            f"the map alternates with period {period}, by up to ±{size:.3g} in theta (at step {step:,}); saves every "
-            f"{self.save_every:,} steps show one phase of it"
+            f"the map alternates with period {period}, by up to ±{size:.3g} (at step {step:,}), and saves every "
+            f"{self.save_every:,} steps show one phase"
         )
 
 

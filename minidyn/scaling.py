@@ -36,6 +36,7 @@ Floats = NDArray[np.float64]
 log = logging.getLogger("minidyn")
 _RESOLVED = 9.0  # chi^2 by which a power law must beat "no difference" before paths are planned for it
 _ORDERS = (-4.0, 12.0)
+_ROUNDING = 1e-14  # a difference below this part of the means is none
 _EXACT = 1e-12  # a standard error below this part of the difference is none
 
 
@@ -322,7 +323,7 @@ def _plan(rows: list[ScalingRow], precision: float) -> list[int]:
     needed = dict.fromkeys(rates, 0.0)
     seen = {(f.flow, f.quantity): f for f in fits_of(rows) if f.resolved}
     if not seen:
-        return [2**62] * len(rates)
+        return [0 if all(map(_is_exact, rows)) else 2**62] * len(rates)
     for r in rows:
         fit = seen.get((r.flow, r.quantity))
         if fit is not None and r.standard_error > 0:
@@ -335,6 +336,12 @@ def _plan(rows: list[ScalingRow], precision: float) -> list[int]:
 # -- the fit -------------------------------------------------------------------------------------
 
 
+def _is_exact(r: ScalingRow) -> bool:
+    """Whether map and flow agree to rounding: such a difference has no order and needs no paths."""
+    size = max(abs(r.map_mean), abs(r.flow_mean))
+    return max(abs(r.difference), r.standard_error) <= _ROUNDING * size
+
+
 def fits_of(rows: list[ScalingRow]) -> list[OrderFit]:
     """One fit per flow and quantity."""
     groups: dict[tuple[str, str], list[ScalingRow]] = {}
@@ -342,7 +349,8 @@ def fits_of(rows: list[ScalingRow]) -> list[OrderFit]:
         groups.setdefault((r.quantity, r.flow), []).append(r)
     fits = []
     for (quantity, flow), g in groups.items():
-        fitted = fit_order([r.lr for r in g], [r.difference for r in g], [r.standard_error for r in g])
+        differences = [0.0 if _is_exact(r) else r.difference for r in g]
+        fitted = fit_order([r.lr for r in g], differences, [r.standard_error for r in g])
         order, low, high, constant, chi2, resolved = fitted
         fits.append(OrderFit(quantity, flow, order, low, high, constant, chi2, resolved))
     return fits

@@ -108,9 +108,10 @@ def test_edge_says_of_a_flow_what_it_says_alone():
 def test_a_scaling_study_says_of_a_flow_what_it_says_alone():
     """Rows and fits of a study equal those alone to the bit: without noise, and with paths planned for each flow."""
     stable = md.Map(LOG_COSH, md.GD(0.1))
+    louder = lambda m: md.SymbolicFlow(m, [-x - x * y**2, -(1 + x**2) * y], [[0.05, 0], [0, 0.05]])  # noqa: E731
     cases = [
         (stable, [lambda m: md.ModifiedFlow(m, order=2), md.RodFlow, md.GradientFlow], {"time": 1.0, "w0": [0.8, 0.6]}),
-        (SGD, [md.GradientFlow, md.StochasticModifiedFlow],
+        (SGD, [md.GradientFlow, louder],
          {"time": 0.5, "w0": [1.0, 0.5], "rng": 1, "pilot": 64, "max_paths": 1500, "precision": 0.3}),
     ]  # fmt: skip
     for system, makes, given in cases:
@@ -122,6 +123,8 @@ def test_a_scaling_study_says_of_a_flow_what_it_says_alone():
                 label = one.fits[0].flow
                 assert [r for r in both.rows if r.flow == label] == one.rows
                 assert [f for f in both.fits if f.flow == label] == one.fits
+        planned = [{r.lr: r.paths for r in one.rows} for one in alone]
+        assert system is stable or planned[0] != planned[1]  # each has the paths that it needs itself
         if system is stable:  # as theory has it, whatever stands beside it
             assert both.fit("rod flow", "x").order == pytest.approx(1.0, abs=0.2)
             assert alone[0].fits[0].order == pytest.approx(2.0, abs=0.1)

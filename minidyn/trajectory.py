@@ -93,6 +93,11 @@ class Run(ByValue):
     meta: dict[str, Any] = field(compare=False)
     moments: dict[str, dict[str, Floats]] = field(default_factory=dict)
 
+    def _ingredients(self) -> dict[str, Any]:
+        """How long a run took, and on how many threads, makes no other run of it."""
+        meta = {key: value for key, value in self.meta.items() if key not in ("wall_seconds", "threads")}
+        return super()._ingredients() | {"meta": meta}
+
     @property
     def paths(self) -> int:
         """Number of paths."""

@@ -155,6 +155,8 @@ def test_runs_are_equal_to_the_last_bit_and_no_further():
     other = copy.deepcopy(run)
     other.w[2, 3, 1] = np.nextafter(other.w[2, 3, 1], 9)
     assert other != run
+    again = [md.simulate(NOISY, W, 20, paths=70, rng=0, threads=threads) for threads in (1, 2)]
+    assert again[0] == again[1] and again[0] != md.simulate(NOISY, W, 20, paths=70, rng=1)
 
 
 SCRIPT = '''

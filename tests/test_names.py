@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -14,8 +16,8 @@ from minidyn.recognize import recognized
 x, y, a, c, u = sp.symbols("x y a c u")
 LOSS = md.Loss((1 + x**2) * y**2 / 2 + sp.sin(x) / 5, [x, y])
 START = [0.7, 0.4]
-NAMES = ["theta", "g", "k1", "m", "q", "_q", "_sign", "_new_v", "lambda_", "beta", "lr2", "x", "grad", "w", "t", "K", "hp",
-         "E", "I", "pi", "S", "N", "Σ", "self", "r", "sigma"]  # fmt: skip
+NAMES = ["theta", "g", "k1", "m", "q", "_q", "_sign", "_new_v", "lambda_", "beta", "lr2", "x", "grad", "w", "t", "K",
+         "hp", "E", "I", "pi", "S", "N", "Σ", "self", "r", "sigma"]  # fmt: skip
 
 
 def run(rule, steps=30, **options):
@@ -72,7 +74,8 @@ SIGNS = {
     "root of the square": (lambda w, g, *, lr, s: w - lr * sp.sqrt(s**2) * g, lambda s, g: abs(s) * g),
     "sign": (lambda w, g, *, lr, s: w - lr * sp.sign(s) * g, lambda s, g: np.sign(s) * g),
     "largest": (lambda w, g, *, lr, s: w - lr * sp.Max(s, 0) * g, lambda s, g: max(s, 0) * g),
-    "branch": (lambda w, g, *, lr, s: w - lr * sp.Piecewise((g, s > 0), (2 * g, True)), lambda s, g: g if s > 0 else 2 * g),
+    "branch": (lambda w, g, *, lr, s: w - lr * sp.Piecewise((g, s > 0), (2 * g, True)),
+               lambda s, g: g if s > 0 else 2 * g),
     "power": (lambda w, g, *, lr, s: w - lr * (s**2) ** sp.Rational(3, 2) * g, lambda s, g: abs(s) ** 3 * g),
 }
 
@@ -97,7 +100,7 @@ def test_a_users_ranges_are_his_own():
     step = md.Map(LOSS, free(0.1, 1.5, 2.0, -0.01, -0.3)).step(START)
     w, g = np.array(START), LOSS.grad(START)
     np.testing.assert_allclose(step, w * 1.03 - 0.15 * g - 0.02, rtol=1e-14)
-    with pytest.raises(md.InputError, match="beta1 is 1.5; it must lie in"):
+    with pytest.raises(md.InputError, match=r"beta1 is 1\.5; it must lie in"):
         md.Adam(0.1, beta1=1.5)
 
 
@@ -121,7 +124,7 @@ def test_flags_text_and_none_reach_the_function():
     np.testing.assert_allclose(decayed.step(START), np.array(START) * (1 - 0.03) - 0.1 * g, rtol=1e-14)
     assert repr(chosen(0.1)) == "chosen(lr=0.1, beta=0.9, nesterov=False, decay=None, kind='plain')"
     assert chosen(0.1) != chosen(0.1, nesterov=True) and chosen(0.1) == chosen(0.1, nesterov=False)
-    with pytest.raises(md.InputError, match=r"nesterov decides what chosen does: make the rule again, chosen\(\.\.\., nes"):
+    with pytest.raises(md.InputError, match=r"nesterov decides what chosen does: make the rule again, chosen\("):
         chosen(0.1).with_hyper(nesterov=True)
     for lr in (True, "fast", None):
         with pytest.raises(md.InputError, match="lr must be a number or a sympy expression in k, not"):
@@ -131,7 +134,7 @@ def test_flags_text_and_none_reach_the_function():
 BRANCHES = {
     "eps == 0": lambda w, g, m, *, lr, eps, k: (w - (lr if eps == 0 else eps) * g, m),
     "eps != 0": lambda w, g, m, *, lr, eps, k: (w - (lr if eps != 0 else eps) * g, m),
-    "0 == eps": lambda w, g, m, *, lr, eps, k: (w - (lr if 0 == eps else eps) * g, m),
+    "0 == eps": lambda w, g, m, *, lr, eps, k: (w - (lr if 0 == eps else eps) * g, m),  # noqa: SIM300
     "eps in": lambda w, g, m, *, lr, eps, k: (w - (lr if eps in (0, 1) else eps) * g, m),
     "1 - eps": lambda w, g, m, *, lr, eps, k: (w - (lr if 1 - eps == 1 else eps) * g, m),
     "truth": lambda w, g, m, *, lr, eps, k: (w - (lr if eps else 1) * g, m),
@@ -196,8 +199,8 @@ def test_expressions_are_fixed_when_the_rule_is_made():
 
         @md.rule
         def looped(w, g, *, lr):
-            calls.append(factor)
-            return w - factor * lr * g
+            calls.append(factor)  # noqa: B023 - that is what is tested
+            return w - factor * lr * g  # noqa: B023
 
         made.append(looped)
     assert calls == [1, 2, 3]
@@ -248,13 +251,14 @@ VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_rule_is_what_it_does(name):
-    """A user's rule that makes a built-in rule's step gets its thresholds and flows, to the last bit, under any name."""
+    """A user's rule that makes a built-in rule's step gets its thresholds and flows to the last bit, under any name."""
     mine, theirs = same_step(name)(lr=0.1), PAIRS[name]
     assert recognized(mine).name == name and recognized(theirs).name == theirs.name
     noise = md.GaussianNoise(0.1)
     one, other = md.Map(VALLEY, mine, noise), md.Map(VALLEY, theirs, noise)
     a, b = (md.stability(system, [1.0, 0.0]) for system in (one, other))
-    assert (a.growth, a.threshold, a.threshold_from_A, a.max_lr) == (b.growth, b.threshold, b.threshold_from_A, b.max_lr)
+    for number in ("growth", "threshold", "threshold_from_A", "max_lr"):
+        assert getattr(a, number) == getattr(b, number)
     flows = [md.ModifiedFlow, md.QuasistaticFlow] + [md.GradientFlow] * (name != "RMSProp")
     flows += [md.CentralFlow] * (name in ("GD", "RMSProp"))
     for flow in flows:
@@ -326,10 +330,11 @@ def test_data_are_no_numbers_for_noise_and_flows():
 
 
 @pytest.mark.parametrize("name, assumed", [
-    ("lr", {"positive": True}), ("momentum", {"real": True}), ("sigma", {"positive": True}), ("r", {}), ("g", {}), ("k", {}),
+    ("lr", {"positive": True}), ("momentum", {"real": True}), ("sigma", {"positive": True}), ("r", {}), ("g", {}),
+    ("k", {}),
 ])  # fmt: skip
 def test_closed_forms_keep_names_apart(name, assumed):
-    """A parameter or coordinate that bears the name of a hyperparameter, of noise or of an internal letter is itself."""
+    """A parameter that bears the name of a hyperparameter, of noise or of an internal letter is itself."""
     z = sp.Symbol(name, **assumed)
     valley = md.Loss((1 + z**2) * y**2 / 2, [z, y])
     floor = md.Manifold(valley, chart={z: z, y: 0}, coordinates=[z])
@@ -337,12 +342,13 @@ def test_closed_forms_keep_names_apart(name, assumed):
     slope, top = flow.drift(flow.start([1.0, 0.0]))[0], flow.drift_formula[0]
     number = float(top.subs({**flow.values, z: 1.0}))
     assert len({str(s) for s in top.free_symbols}) == len(top.free_symbols) == 4
-    np.testing.assert_allclose([slope, number], EXPECTED, rtol=1e-9)
+    np.testing.assert_allclose([slope, number], expected(), rtol=1e-9)
 
 
+@cache
 def expected():
     valley = md.Loss((1 + x**2) * y**2 / 2, [x, y])
     return md.QuasistaticFlow(md.Map(valley, md.SGD(0.1, 0.5), md.GaussianNoise(0.3))).drift([1.0, 0.0])[0]
 
 
-EXPECTED = expected()
+

@@ -47,7 +47,8 @@ TABLE = {
     "own rule": (lambda: md.Map(VALLEY, own(0.1, kind="sign")), lambda t: t.step(W, k=2)),
     "rule": (lambda: md.AdamW(0.1 / k), lambda t: [t.lr(i) for i in (1, 2, 3)]),
     "noise": (lambda: md.GaussianNoise(np.array([[0.1], [0.2]])) + md.Minibatch(2), lambda t: np.array(t.sigma)),
-    "noise that varies": (lambda: md.GaussianNoise([x, sp.sqrt(1 + y**2)]), lambda t: md.Map(VALLEY, md.GD(1), t).step(W, rng=2)),
+    "noise that varies": (lambda: md.GaussianNoise([x, sp.sqrt(1 + y**2)]),
+                          lambda t: md.Map(VALLEY, md.GD(1), t).step(W, rng=2)),
     "manifold": (lambda: FLOOR, lambda t: (t.project(W), t.chart.point([2.0]))),
     "gradient": (lambda: md.GradientFlow(STILL), lambda t: t.drift(W)),
     "modified": (lambda: md.ModifiedFlow(STILL, order=3), lambda t: t.drift(W)),
@@ -65,7 +66,8 @@ TABLE = {
     "study": (lambda: md.scaling_study(STILL, md.GradientFlow(STILL), lrs=[0.1, 0.05, 0.025], w0=W, time=0.5),
               lambda t: [f.order for f in t.fits]),
     "stability": (lambda: md.stability(ADAM, FIT), lambda t: t.direction),
-    "diagram": (lambda: md.stability_diagram(md.Map(MODEL, md.SGD(0.1), md.Minibatch(1)), [FIT]), lambda t: t.sharpness),
+    "diagram": (lambda: md.stability_diagram(md.Map(MODEL, md.SGD(0.1), md.Minibatch(1)), [FIT]),
+                lambda t: t.sharpness),
     "flatness": (lambda: md.flatness(MODEL, FIT), lambda t: t.trace),
     "edge": (lambda: md.edge(STILL, w0=W, steps=20), lambda t: t.sharpness),
     "escape": (lambda: md.escape(md.Map(MODEL, md.SGD(0.1), md.Minibatch(1)), FIT, steps=10, paths=20, rng=0),
@@ -93,7 +95,7 @@ def test_a_trip_changes_nothing(name):
     thing, before = used(name)
     copies = [pickle.loads(pickle.dumps(thing, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
     for other in (*copies, copy.deepcopy(thing), copy.copy(thing)):
-        assert other == thing and not other != thing and hash(other) == hash(thing)
+        assert other == thing and (other != thing) is False and hash(other) == hash(thing)
     for other in (copies[0], copy.deepcopy(copies[-1])):
         assert bits(TABLE[name][1](other)) == before and other == thing
 
@@ -133,7 +135,8 @@ CHANGED = {
     "kind of flow": (md.GradientFlow(STILL), md.RodFlow(STILL)),
     "accumulators": (md.QuasistaticFlow(ADAM), md.QuasistaticFlow(ADAM, accumulators="frozen")),
     "equations": (md.SymbolicFlow(NOISY, [-x, -y]), md.SymbolicFlow(NOISY, [-x, -2 * y])),
-    "reading": (md.SymbolicFlow(NOISY, [-x, -y], [x, y]), md.SymbolicFlow(NOISY, [-x, -y], [x, y], reading="stratonovich")),
+    "reading": (md.SymbolicFlow(NOISY, [-x, -y], [x, y]),
+                md.SymbolicFlow(NOISY, [-x, -y], [x, y], reading="stratonovich")),
     "gap": (md.Manifold(VALLEY), md.Manifold(VALLEY, gap=1e-6)),
     "chart": (md.Manifold(VALLEY), FLOOR),
 }  # fmt: skip
@@ -143,7 +146,7 @@ CHANGED = {
 def test_any_change_makes_a_difference(what):
     """Objects that differ in one ingredient are not equal, each is equal to its copy, and neither comparison raises."""
     one, other = CHANGED[what]
-    assert one != other and not one == other
+    assert one != other and (one == other) is False
     assert one == copy.deepcopy(one) and other == copy.deepcopy(other)
 
 
@@ -184,8 +187,8 @@ def closed(scale):
     return md.rule(inner)
 
 
-RULES = {"decorator": mine(0.1, nesterov=True), "closure": closed(2)(0.1), "lambda": md.rule(lambda w, g, *, lr: w - lr * g)(0.1),
-         "built-in": md.Lion(0.01)}
+RULES = {"decorator": mine(0.1, nesterov=True), "closure": closed(2)(0.1), "built-in": md.Lion(0.01),
+         "lambda": md.rule(lambda w, g, *, lr: w - lr * g)(0.1)}
 
 
 def numbers(system):
@@ -214,8 +217,9 @@ def test_processes_of_every_kind_give_the_same_bits(tmp_path):
     script.write_text(SCRIPT)
     root = Path(md.__file__).resolve().parent.parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", str(script), "fork", "spawn", "forkserver"],
-                          env=environment, capture_output=True, text=True)  # fmt: skip
+    kinds = ["fork", "spawn", "forkserver"]
+    done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", str(script), *kinds], env=environment,
+                           capture_output=True, text=True)  # fmt: skip
     assert done.stdout.split() == ["fork", "ok", "spawn", "ok", "forkserver", "ok"], done.stderr
 
 
@@ -239,7 +243,10 @@ def test_threads_that_meet_an_unused_object_agree():
     assert found == 8 * [bits((one.loss.hessian(W), one.step(W), md.ModifiedFlow(one).drift(W)))]
 
 
-@pytest.mark.parametrize("error", [e for e in vars(md).values() if isinstance(e, type) and issubclass(e, md.MinidynError)])
+ERRORS = [e for e in vars(md).values() if isinstance(e, type) and issubclass(e, md.MinidynError)]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_errors_come_back_from_other_processes(error):
     """Every error survives pickling with its sentence."""
     back = pickle.loads(pickle.dumps(error("a sentence.")))

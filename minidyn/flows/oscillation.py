@@ -80,6 +80,7 @@ def fit(rows, covariance):
         for r in range(width):
             upright[t, r] = rows[t, r]
             size += rows[t, r] * rows[t, r]
+        left = 0.0
         for spare in range(width + 1):
             for _ in range(2):
                 for e in range(t):

@@ -448,7 +448,7 @@ def two(w):
     (running(paths=True), "paths must be a whole number, not True."),
     (running(save_every=0), "save_every is 0; it must be at least 1."),
     (running(threads=0), "threads is 0; it must be at least 1."),
-    (running(keep="all"), "keep must be 'paths' or 'moments', not 'all'."),
+    (running(keep="all"), "keep is 'paths' or 'moments', not 'all'."),
     (running(method="euler"), "a map runs exactly as it is: method= is for flows."),
     (running(substeps=4), "a map runs exactly as it is: substeps= is for flows."),
     (running(rtol=1e-6), "a map runs exactly as it is: rtol= is for flows."),
@@ -464,7 +464,7 @@ def two(w):
     (running(np.ones((3, 2)), paths=2), "w0 has shape (3, 2), expected (2,) for all paths or (2, 2)."),
     (running(np.ones((1, 1, 2))), "w0 has shape (1, 1, 2), expected (2,) for all paths or (1, 2)."),
     (running([1.0, np.nan]), "w0 contains NaN or Inf; give finite starting parameters."),
-    (running("here"), "w0 must be numbers of shape (..., 2), one per parameter."),
+    (running("here"), "w0 must be real numbers, not 'here'."),
     (running(observe="los"), "no observable is called 'los'; use loss, gradient_norm, sharpness, trace, distance, "
                              "test_error, input_gradient, input_gradient_bound, smoothness_ratio, norm, a sympy "
                              "expression or a function of w."),

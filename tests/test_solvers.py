@@ -377,7 +377,7 @@ def running(flow, **options):
     (lambda: md.SymbolicFlow(clock(1.0), [x, z]), "the symbol z is neither a parameter, a constant nor data"),
     (lambda: md.SymbolicFlow(clock(1.0), [x, y], [[1, 2]]), "the diffusion must have 2 rows of equal length"),
     (lambda: md.SymbolicFlow(clock(1.0), [x, y], reading="both"),
-     "reading must be 'ito' or 'stratonovich', not 'both'."),
+     "reading is 'ito' or 'stratonovich', not 'both'."),
 ])  # fmt: skip
 def test_refusal_is_a_sentence(make, words):
     """What a method is not for is refused with what it is for and what to use."""

@@ -370,7 +370,7 @@ def running(flow, **options):
      "the method of a flow without noise is 'auto', 'tsit5', 'dop853', 'dopri5', 'radau' or 'scipy:' with RK23, RK45, "
      "DOP853, Radau, BDF, LSODA, not 'scipy:Newton'."),
     (running(ROTATION, stop="later"), "stop='later' is not known"),
-    (running(ROTATION, stop={"norm": "far"}), "stop={'norm': ...} needs a number to reach, not 'far'."),
+    (running(ROTATION, stop={"norm": "far"}), "stop={'norm': ...}, the number to reach, must be a number, not 'far'."),
     (running(md.Map(VALLEY, md.Adam(0.1)), stop="edge"), "is not one number"),
     (lambda: md.SymbolicFlow(clock(1.0), [x]), "the drift has 1 expressions, expected 2: one for each parameter."),
     (lambda: md.SymbolicFlow(clock(1.0), [x, "y"]), "the drift must be sympy expressions, not 'y'."),

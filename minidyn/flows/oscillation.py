@@ -76,7 +76,7 @@ def fit(rows, covariance):
     upright = np.zeros((count, width))
     cholesky_semidefinite(covariance, root)
     for t in range(count):
-        size = 0.0
+        size, left = 0.0, 0.0
         for r in range(width):
             upright[t, r] = rows[t, r]
             size += rows[t, r] * rows[t, r]

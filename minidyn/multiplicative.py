@@ -5,6 +5,9 @@
 The first part is that of the second-moment operator (theory, section 5): it is there also where the noise vanishes at
 the minimum itself. For batches `D xi = (H_i - H) u`, for labels the Hessian of the model's output times u, for Gaussian
 noise the slope of sigma.
+
+What labels multiply is of higher order in their noise than what stays of them at the minimum: it decides on stability,
+and the flow, of leading order, leaves it out.
 """
 
 from __future__ import annotations
@@ -21,43 +24,52 @@ if TYPE_CHECKING:
 
 
 def add_noise_bend(src: Source, bound: BoundNoise) -> None:
-    """Add `noise_bend(w, u, share, c, d, nz, first, second)`: both parts of `N(share u u^T)` are added to (D, D)."""
+    """Add `noise_bend(w, u, share, c, d, nz, first, second, labels)`: both parts of `N(share u u^T)` without the labels',
+    and the first part of theirs, are added to (D, D)."""
     loss, noise, body = bound.loss, bound.noise, list[str]()
     size = loss.dim
     if noise.sigma is not None and bound.varies:
         body += _gaussian(src, bound)
     if noise.label_std is not None:
-        src.line(f"from {loss.kernels.__name__} import model_grad")
-        _add_slopes(src, bound, "model", first_sample(loss.model_node(Graph())))
-        body += _samples("model", "nz[1]", size)
+        _add_slopes(src, bound, "model", first_sample(loss.model_node(Graph())), ("slope",))
+        body += _labels(size)
     if noise.batch is not None:
         src.line(f"from {loss.kernels.__name__} import hvp, third")
-        _add_slopes(src, bound, "sample", first_sample(loss.sample_node(Graph())))
-        body += _samples("sample", "nz[2]", size)
-    src.add("noise_bend", "w, u, share, c, d, nz, first, second", body or ["pass"], "what a displacement adds to Sigma")
+        _add_slopes(src, bound, "sample", first_sample(loss.sample_node(Graph())), ("slope", "curve"))
+        body += _samples(size)
+    src.add("noise_bend", "w, u, share, c, d, nz, first, second, labels", body or ["pass"], "what a displacement adds to Sigma")
 
 
-def _add_slopes(src: Source, bound: BoundNoise, name: str, node: Node) -> None:
-    """`sample_slope(w, u, c, d, sample, out)`, the derivative of one sample's gradient along u, and the second one."""
+def _add_slopes(src: Source, bound: BoundNoise, name: str, node: Node, kinds: tuple[str, ...]) -> None:
+    """`sample_slope(w, u, c, d, sample, out)`, the derivative of a sample's gradient along u, and the second one."""
     slopes = differentiate(derivatives.reverse(node, "w"), "u")
-    for kind, pairs in (("slope", slopes), ("curve", differentiate(slopes, "u"))):
+    for kind in kinds:
+        pairs = slopes if kind == "slope" else differentiate(slopes, "u")
         bound.loss.add_vector(src.add, f"{name}_{kind}", "w, u, c, d, sample, out", pairs, f"{kind} along u",
                               headers=ONE_SAMPLE, sample_count="1")  # fmt: skip
 
 
-def _samples(name: str, scale: str, size: int) -> list[str]:
-    """Second moments of gradients, their slopes and curves over the samples, about their means for the loss itself."""
-    centre = ["grad(w, c, d, mid[0])", "hvp(w, u, c, d, mid[1])", "third(w, u, u, c, d, mid[2])"]
+def _samples(size: int) -> list[str]:
+    """Second moments of the samples' gradients, their slopes and curves, about the loss's own."""
     return [
-        "n = d.shape[0]", f"p = np.empty((3, {size}))", f"mid = np.zeros((3, {size}))",
-        *(centre if name == "sample" else []),
-        "for s in range(n):", f"    {name}_grad(w, c, d, s, p[0])", f"    {name}_slope(w, u, c, d, s, p[1])",
-        f"    {name}_curve(w, u, c, d, s, p[2])",
-        f"    for i in range({size}):", f"        a = (p[1, i] - mid[1, i]) * share * {scale} / n",
-        f"        b = (p[0, i] - mid[0, i]) * share * {scale} / (2 * n)",
+        "n = d.shape[0]", f"p = np.empty((3, {size}))", f"mid = np.empty((3, {size}))",
+        "grad(w, c, d, mid[0])", "hvp(w, u, c, d, mid[1])", "third(w, u, u, c, d, mid[2])",
+        "for s in range(n):", "    sample_grad(w, c, d, s, p[0])", "    sample_slope(w, u, c, d, s, p[1])",
+        "    sample_curve(w, u, c, d, s, p[2])",
+        f"    for i in range({size}):", "        a = (p[1, i] - mid[1, i]) * share * nz[2] / n",
+        "        b = (p[0, i] - mid[0, i]) * share * nz[2] / (2 * n)",
         f"        for j in range({size}):", "            first[i, j] += a * (p[1, j] - mid[1, j])",
         "            bent = b * (p[2, j] - mid[2, j])", "            second[i, j] += bent",
         "            second[j, i] += bent",
+    ]  # fmt: skip
+
+
+def _labels(size: int) -> list[str]:
+    """Second moments of the slopes of the model's gradient."""
+    return [
+        "n = d.shape[0]", f"p1 = np.empty({size})", "for s in range(n):", "    model_slope(w, u, c, d, s, p1)",
+        f"    for i in range({size}):", "        a = p1[i] * share * nz[1] / n",
+        f"        for j in range({size}):", "            labels[i, j] += a * p1[j]",
     ]  # fmt: skip
 
 

@@ -61,11 +61,12 @@ def answer(powers, count, share, stable, gain, S, top):
 
 @inner
 def kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, S, out):
-    """out <- N(L S), without its second part unless `whole`, direction by direction."""
+    """out <- N(L S), direction by direction: `whole` as the flow's leading order has it, otherwise the first parts alone,
+    those of labels too, which decide on stability."""
     noise_bend = fns[9]
     dim = w.shape[0]
-    parts = np.zeros((4, dim, dim))
-    first, second, top, vectors = parts[0], parts[1], parts[2], parts[3]
+    parts = np.zeros((5, dim, dim))
+    first, second, labels, top, vectors = parts[0], parts[1], parts[2], parts[3], parts[4]
     answer(powers, count, share, stable, gain, S, top)
     values = np.empty(dim)
     symmetric_eigen(top, values, vectors)
@@ -77,10 +78,10 @@ def kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, S, out)
         if abs(values[a]) > 1e-17 * largest:
             for i in range(dim):
                 u[i] = vectors[i, a]
-            noise_bend(w, u, values[a], c, d, nz, first, second)
+            noise_bend(w, u, values[a], c, d, nz, first, second, labels)
     for i in range(dim):
         for j in range(dim):
-            out[i, j] = first[i, j] + second[i, j] if whole else first[i, j]
+            out[i, j] = first[i, j] + (second[i, j] if whole else labels[i, j])
 
 
 @inner

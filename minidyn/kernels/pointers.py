@@ -22,8 +22,8 @@ SIGNATURES = {
     "noise_q": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, c, d, nz, out
     "noise_dq": "void(f8[:], f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, u, c, d, nz, out
     "noise_ddq": "void(f8[:], f8[:], f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, u, v, c, d, nz, out
-    # w, u, share, c, d, nz, first, second
-    "noise_bend": "void(f8[:], f8[:], f8, f8[:], f8[:,:], f8[:], f8[:,:], f8[:,:])",
+    # w, u, share, c, d, nz, first, second, labels
+    "noise_bend": "void(f8[:], f8[:], f8, f8[:], f8[:,:], f8[:], f8[:,:], f8[:,:], f8[:,:])",
     "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, K, gain, sign_gain
     "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve
     "speed": "f8(f8, f8[:])",  # k, hp

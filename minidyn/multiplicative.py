@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def add_noise_bend(src: Source, bound: BoundNoise) -> None:
-    """Add `noise_bend(w, u, share, c, d, nz, first, second, labels)`: both parts of `N(share u u^T)` without the labels',
-    and the first part of theirs, are added to (D, D)."""
+    """Add `noise_bend(w, u, share, c, d, nz, first, second, labels)`: both parts of `N(share u u^T)` without the
+    labels', and the first part of theirs, are added to (D, D)."""
     loss, noise, body = bound.loss, bound.noise, list[str]()
     size = loss.dim
     if noise.sigma is not None and bound.varies:
@@ -37,7 +37,8 @@ def add_noise_bend(src: Source, bound: BoundNoise) -> None:
         src.line(f"from {loss.kernels.__name__} import hvp, third")
         _add_slopes(src, bound, "sample", first_sample(loss.sample_node(Graph())), ("slope", "curve"))
         body += _samples(size)
-    src.add("noise_bend", "w, u, share, c, d, nz, first, second, labels", body or ["pass"], "what a displacement adds to Sigma")
+    src.add("noise_bend", "w, u, share, c, d, nz, first, second, labels", body or ["pass"],
+            "what a displacement adds to Sigma")  # fmt: skip
 
 
 def _add_slopes(src: Source, bound: BoundNoise, name: str, node: Node, kinds: tuple[str, ...]) -> None:

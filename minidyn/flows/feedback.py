@@ -61,8 +61,8 @@ def answer(powers, count, share, stable, gain, S, top):
 
 @inner
 def kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, S, out):
-    """out <- N(L S), direction by direction: `whole` as the flow's leading order has it, otherwise the first parts alone,
-    those of labels too, which decide on stability."""
+    """out <- N(L S), direction by direction: `whole` as the flow's leading order has it, otherwise the first parts
+    alone, those of labels too, which decide on stability."""
     noise_bend = fns[9]
     dim = w.shape[0]
     parts = np.zeros((5, dim, dim))

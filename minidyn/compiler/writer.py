@@ -2,8 +2,8 @@
 
 The subset is what numerical loops are written in: numbers, C-contiguous arrays, `for` over `range`,
 `while`, `if`, arithmetic, the functions of `math`, calls of other compiled functions. A variable keeps the
-type of its first assignment. Integers do not wrap around when they index, arrays are not checked: a kernel
-is trusted, as in C.
+type of its first assignment, and has a value on every way to where it is read. Indices count from the beginning,
+integers do not wrap around, and neither is looked at: a kernel is trusted, as in C, except in checked mode (`checks`).
 
     for lane in lanes(64):
 

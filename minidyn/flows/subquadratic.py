@@ -80,7 +80,7 @@ class SubquadraticFlow(Flow):
         centre, amplitude = self.steps.first_pair(w0, self.first_step)
         flat = centre.reshape(-1, self.steps.size)
         orbits = [self._orbit(c, d).amplitude for c, d in zip(flat, amplitude.reshape(flat.shape), strict=True)]
-        return np.concatenate([centre, np.stack(orbits).reshape(centre.shape)], axis=-1)
+        return np.concatenate([centre, np.array(orbits).reshape(centre.shape)], axis=-1)
 
     def _orbit(self, c: Floats, d: Floats) -> Orbit:
         try:

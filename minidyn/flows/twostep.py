@@ -128,7 +128,7 @@ class TwoStep(ByValue):
         """Centre and amplitude (..., components) of the first two iterates of the map from theta or a whole state."""
         whole = self.map.whole_state(w0, "w0")
         flat = whole.reshape(-1, self.size)
-        after = np.stack([self.step(z, k) for z in flat]).reshape(whole.shape)
+        after = np.array([self.step(z, k) for z in flat]).reshape(whole.shape)
         return 0.5 * (whole + after), 0.5 * (after - whole)
 
     # -- the edge -------------------------------------------------------------------------------

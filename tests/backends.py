@@ -78,7 +78,7 @@ def elementary(x, y, out):
         out[17, i] = logcosh(a) - sign(a) * heaviside(y[i])
         out[18, i] = logistic_slope(a)
         out[19, i] = asin_slope(a)
-        out[20, i] = math.sqrt(a) / math.atan2(a, y[i]) + math.fmod(y[i], a)
+        out[20, i] = math.sqrt(a) / math.atan2(a, y[i]) + math.fmod(y[i], a) * math.cbrt(a)
 
 
 @case

@@ -210,8 +210,8 @@ class CentralFlow(Flow):
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
         >>> gd = md.Map(md.Loss((1 + x**2) * y**2 / 2 - x, [x, y]), md.GD(0.5))
-        >>> md.CentralFlow(gd).oscillation([3**0.5, 0.0]).round(4)[1, 1]  # holds x: x y^2 = 1
-        np.float64(0.5774)
+        >>> float(md.CentralFlow(gd).oscillation([3**0.5, 0.0]).round(4)[1, 1])  # holds x: x y^2 = 1
+        0.5774
         """
         point = self.check(w)
         try:

@@ -21,7 +21,8 @@ from minidyn.compiler import cache as disk
 from minidyn.compiler.backends import explicit
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return, no-redef, misc, call-arg, attr-defined"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return, no-redef, misc, call-arg"
+# mypy: disable-error-code="call-overload, attr-defined"
 
 side_by_side = False
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
@@ -115,6 +116,21 @@ def _(x, t):
 @overload(words.some)
 def _(condition):
     return lambda condition: bool(condition)
+
+
+# what numba does not know of `math`
+_fmod = nbt.ExternalFunction("fmod", nbt.float64(nbt.float64, nbt.float64))
+_cbrt = nbt.ExternalFunction("cbrt", nbt.float64(nbt.float64))
+
+
+@overload(math.fmod)
+def _(a, b):
+    return lambda a, b: _fmod(float(a), float(b))
+
+
+@overload(math.cbrt)
+def _(a):
+    return lambda a: _cbrt(float(a))
 
 
 _plain = nb.njit(**_OPTIONS)

@@ -34,8 +34,10 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
         return slope, None if a[1].is_const else n * u("log", a[0])
     if op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
         return None, None
-    if op in ("sign", "heaviside", "not"):
+    if op in ("sign", "heaviside", "not", "held"):
         return (None,)
+    if op == "logaddexp":
+        return u("logistic", a[0] - a[1]), u("logistic", a[1] - a[0])
     x = a[0]
     slopes = {
         "exp": lambda: n,

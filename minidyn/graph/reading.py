@@ -11,6 +11,7 @@ import sympy as sp
 from sympy.functions.elementary.piecewise import ExprCondPair
 
 from minidyn.errors import ExpressionError
+from minidyn.graph.exponentials import Exponentials, Form
 from minidyn.graph.nodes import Graph, Index, Node
 from minidyn.graph.walk import extent, postorder, printed
 
@@ -25,6 +26,7 @@ _RELATIONS = {
 }  # fmt: skip
 _DEEP = 50  # layers that recursion may take on
 _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
+_EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh)
 _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
 SUPPORTED = (
     "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf Abs sign Min Max "
@@ -59,6 +61,8 @@ class Converter:
         self._loops: dict[sp.Basic, tuple[Index, int]] = {}
         self._memo: dict[Any, Node] = {}
         self._numbers: dict[int, sp.Basic] = {}
+        self._exponential: dict[int, sp.Basic] = {}
+        self.exponentials = Exponentials(graph)
 
     def __call__(self, expr: Any) -> Node:
         # an iterative walk over what is deep, so that long sums of sums do not exhaust the stack
@@ -68,6 +72,10 @@ class Converter:
             hash(part)  # from below, since sympy asks the arguments; it remembers
             if all(id(a) in self._numbers for a in args) and (args or getattr(part, "is_number", False)):
                 self._numbers[id(part)] = part
+            if isinstance(part, _EXPONENTIALS) or (
+                isinstance(part, (sp.Add, sp.Mul, sp.Pow, sp.Sum)) and any(id(a) in self._exponential for a in args)
+            ):
+                self._exponential[id(part)] = part
         todo = [expr]
         key = tuple(sorted((str(s), i, low) for s, (i, low) in self._loops.items()))
         while todo:
@@ -173,6 +181,9 @@ class Converter:
             exps = [sign * a for a in args if isinstance(sign * a, sp.exp)]
             if len(args) == 2 and -sign in args and exps:
                 return float(sign) * g.unary("expm1", go(exps[0].args[0]))
+        met = self._met(args, go)
+        if met is not None:
+            return met
         out = g.const(0.0)
         constant = 0.0
         for a in args:
@@ -182,30 +193,61 @@ class Converter:
                 out = out + go(a)
         return out + constant
 
+    def _met(self, args: list[sp.Basic], go: Any) -> Node | None:
+        """The sum of quotients of exponentials in which terms cancel, as in 1 - tanh(x), None for others."""
+        if len(args) > 4 or not all(a.is_Number or id(a) in self._exponential for a in args):
+            return None
+        forms = [f for f in (self.exponentials.form(go(a)) for a in args) if f is not None]
+        if len(forms) < len(args) or not any(f.quotient for f in forms):
+            return None
+        total = self.exponentials.added(forms)
+        return None if total is None or not self.exponentials.cancelled else self.exponentials.product(total)
+
     def _mul(self, e: sp.Mul, go: Any) -> Node:
         g = self.graph
         factors = list(e.args)
         top, bottom = g.const(1.0), g.const(1.0)
-        for f in list(factors):  # exp(a) / (1 + exp(a)) is a logistic that must not overflow
-            inner = _one_plus_exp(f.base) if isinstance(f, sp.Pow) and f.exp == -1 else None
-            if inner is not None and sp.exp(inner) in factors:
-                factors.remove(f)
-                factors.remove(sp.exp(inner))
-                top = top * g.unary("logistic", go(inner))
+        shares = self._quotient(factors, go)
+        if shares is not None:
+            top, factors = shares
         for f in factors:
             if isinstance(f, sp.Rational) and not f.is_Integer and max(abs(f.p), f.q) < _LARGEST_WHOLE:
                 top, bottom = top * float(f.p), bottom * float(f.q)
-            elif isinstance(f, sp.Pow) and f.exp in _DIVISIONS and _one_plus_exp(f.base) is None:
+            elif isinstance(f, sp.Pow) and f.exp in _DIVISIONS:
                 bottom = bottom * self._power(f.base, -f.exp, go)
             else:
                 top = top * go(f)
         return top / bottom
 
+    def _quotient(self, factors: list[sp.Basic], go: Any) -> tuple[Node, list[sp.Basic]] | None:
+        """What is a quotient of sums of exponentials among the factors of a product, and the other factors."""
+        if not any(self._divides(f) for f in factors):
+            return None
+        found, others = Form(1.0), []
+        for f in factors:
+            base, exponent = f.args if isinstance(f, sp.Pow) and f.exp.is_Rational else (f, sp.S.One)
+            known = id(f) in self._exponential and abs(exponent) <= 8
+            form = self.exponentials.form(go(base)) if known else None
+            if form is not None and not (exponent.is_Integer or form.positive):
+                form = None
+            if form is None or not form.coefficient:
+                others.append(f)
+            else:
+                found = found.times(form, float(exponent))
+        node = self.exponentials.product(found)
+        return None if node is None else (node, others)
+
+    def _divides(self, f: sp.Basic) -> bool:
+        """Whether a factor is a negative or broken power of something with exponentials."""
+        if id(f) not in self._exponential or not isinstance(f, sp.Pow) or not f.exp.is_Rational:
+            return False
+        return bool(f.exp.is_negative) or not f.exp.is_Integer
+
     def _pow(self, e: sp.Pow, go: Any) -> Node:
         base, exponent = e.args
-        inner = _one_plus_exp(base)
-        if inner is not None and exponent.is_Integer and exponent.is_negative:
-            return self.graph.powi(self.graph.unary("logistic", go(-inner)), int(-exponent))
+        share = self._quotient([e], go)
+        if share is not None:
+            return share[0]
         if exponent in _DIVISIONS:
             return 1.0 / self._power(base, -exponent, go)
         return self._power(base, exponent, go)
@@ -227,9 +269,10 @@ class Converter:
             raise ExpressionError(f"{printed(e)}: use log(x)/log(base).")
         if isinstance(x, sp.cosh):
             return g.unary("logcosh", go(x.args[0]))
-        inner = _one_plus_exp(x)
-        if inner is not None:
-            return g.unary("softplus", go(inner))
+        form = self.exponentials.form(go(x)) if id(x) in self._exponential else None
+        stable = None if form is None else self.exponentials.log(form)
+        if stable is not None:
+            return stable
         if isinstance(x, sp.Add) and sp.S.One in x.args:
             return g.unary("log1p", go(x - 1))
         return g.unary("log", go(x))
@@ -327,12 +370,3 @@ def _double(e: sp.Basic) -> float:
 def _composed(e: sp.Basic) -> bool:
     """True for all that has arguments with nodes of their own."""
     return bool(e.args) and not isinstance(e, (sp.Sum, sp.Indexed, sp.matrices.expressions.matexpr.MatrixElement))
-
-
-def _one_plus_exp(e: sp.Basic) -> sp.Basic | None:
-    """`a` where e = 1 + exp(a), else None."""
-    if isinstance(e, sp.Add) and len(e.args) == 2 and sp.S.One in e.args:
-        other = e - 1
-        if isinstance(other, sp.exp):
-            return other.args[0]
-    return None

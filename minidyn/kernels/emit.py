@@ -291,7 +291,7 @@ class Emitter:
             return f"{arg(1, 1)} if {arg(0, 1)} else {arg(2, 1)}", own
         if n.op == "powi":
             return _power(arg(0, _ATOM), n.data), own
-        if n.op == "copy":
+        if n.op in ("copy", "held"):
             return arg(0, 0), _ATOM
         if n.op == "across":
             outer = tuple(i for i in self.arrays[n.args[0].id] if i != SIDE)

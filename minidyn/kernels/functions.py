@@ -12,7 +12,7 @@ from minidyn.compiler import jit
 from minidyn.kernels.vectormath import exp, expm1, log1p
 
 __all__ = [
-    "asin_slope", "heaviside", "logcosh", "logistic", "logistic_slope", "maximum", "minimum", "sign",
+    "asin_slope", "heaviside", "logaddexp", "logcosh", "logistic", "logistic_slope", "maximum", "minimum", "sign",
     "softplus",
 ]  # fmt: skip
 
@@ -46,6 +46,12 @@ def asin_slope(x):
 def softplus(x):
     """`log(1 + exp(x))` without overflow."""
     return max(x, 0.0) + log1p(exp(-abs(x)))
+
+
+@inline
+def logaddexp(a, b):
+    """`log(exp(a) + exp(b))` without overflow."""
+    return max(a, b) + log1p(exp(-abs(a - b)))
 
 
 @inline

@@ -1,0 +1,96 @@
+"""Quotients, logarithms and differences of exponentials are right however they are written, up to |x| = 800."""
+
+import functools
+
+import numpy as np
+import pytest
+import sympy as sp
+from mpmath import mp, mpf
+
+import minidyn as md
+
+x, a, b, c = sp.symbols("x a b c", real=True)
+E = sp.exp
+S = 1 / (1 + E(-x))
+SOFT = E(a) / (E(a) + E(b) + E(c))
+POINTS = [-800.0, -305.5, -40.5, -34.0, -3.3, -0.5, 1e-3, 0.7, 34.0, 300.25, 800.0]
+TINY = mpf(10) ** -300  # below, doubles lose digits
+
+WRITTEN = [
+    S, 1 - S, S * (1 - S), -sp.log(S), -sp.log(1 - S), sp.log(S * (1 - S)), 2 * S - 1, 1 / (1 + E(x)) - sp.S.Half,
+    E(x) / (1 + E(x)), E(-x) / (1 + E(-x)), 1 / (1 + E(x)) ** 2, E(-x) / (1 + E(-x)) ** 2, E(x) / (1 + E(x)) ** 2,
+    1 - 1 / (E(x) + 1), 3 * E(x) / (2 + 5 * E(x)), sp.log(E(x) / (E(x) + 1)), sp.sqrt(1 / (1 + E(x))), x * S,
+    sp.log(1 + E(x)), sp.log(1 + E(-2 * x)), sp.log(1 + E(3 * x) / 2), sp.log(E(x) + E(-x)), sp.log(2 * sp.cosh(x)),
+    sp.log(1 + E(x) + E(-x)), 1 / sp.cosh(x), sp.cosh(x) ** -2, sp.cosh(x) ** -3, 2 / (E(x) + E(-x)),
+    4 / (E(x) + E(-x)) ** 2, (E(x) - E(-x)) / (E(x) + E(-x)), (1 - E(-2 * x)) / (1 + E(-2 * x)),
+    (E(2 * x) - 1) / (E(2 * x) + 1), sp.sinh(x) / sp.cosh(x), (1 - sp.tanh(x)) / 2, (1 + sp.tanh(x)) / 2,
+    1 - sp.tanh(x) ** 2, sp.log((1 + sp.tanh(x)) / 2), -sp.log(1 - sp.tanh(x)), x * E(x) / (1 + E(x)),
+    E(x) / (1 + E(x) + E(-x)), 1 / (1 + E(x) + E(2 * x)), -sp.log(E(x) / (1 + E(x) + E(-x))), -sp.log(1 - E(-x * x)),
+    sp.log(E(x**2) - 1), (E(x) + 1) / (E(x) - 1), sp.log(sp.cosh(x)) + sp.log(2),
+]  # fmt: skip
+
+
+@functools.cache
+def written_jets():
+    """Value and three derivatives of all of them, in one loss `sum z_k f_k(x_k)`."""
+    n = len(WRITTEN)
+    xs, zs = (sp.symbols(f"{letter}:{n}", real=True) for letter in "xz")
+    loss = md.Loss(sum(z * f.subs(x, q) for f, q, z in zip(WRITTEN, xs, zs, strict=True)), [*xs, *zs])
+    w = np.hstack([np.repeat(np.array(POINTS)[:, None], n, axis=1), np.ones((len(POINTS), n))])
+    u = np.hstack([np.ones_like(w[:, :n]), np.zeros_like(w[:, :n])])
+    grad = loss.grad(w)
+    return [grad[:, n:], grad[:, :n], loss.hvp(w, u)[:, :n], loss.third(w, u, u)[:, :n]]
+
+
+@pytest.mark.parametrize("k", range(len(WRITTEN)), ids=lambda k: str(WRITTEN[k]))
+def test_written_variants(k):
+    """f to f''' have 11 digits from -800 to 800 wherever they are normal doubles."""
+    slope = WRITTEN[k]
+    for order, got in enumerate(written_jets()):
+        exact = sp.lambdify(x, slope, "mpmath")
+        for p, g in zip(POINTS, got[:, k], strict=True):
+            with mp.workdps(1500):
+                want = exact(mpf(p))
+                if abs(want) > mpf(10) ** 300:
+                    continue
+                error = abs(mpf(float(g)) - want)
+            assert error <= 1e-11 * max(abs(want), TINY), (order, p, float(g), mp.nstr(want, 15))
+        slope = sp.diff(slope, x)
+
+
+SEVERAL = [
+    sp.log(E(a) + E(b)), sp.log(E(a) + E(b) + E(c)), SOFT, -sp.log(SOFT), 1 - SOFT, -sp.log(1 - SOFT),
+    E(a) / (E(a) + E(b)), 1 / (1 + E(b - a)), sp.log(1 + E(-a * b)), a * (1 + sp.tanh(b)) / 2,
+    E(a + b) / (E(a) + E(b)) ** 2, sp.log(E(a + 1) + 3 * E(b - 2)), E(b) / sp.sqrt(E(2 * a) + E(2 * b)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("f", SEVERAL, ids=str)
+def test_several_exponents(f):
+    """Gradient and Hessian of softmax, cross-entropy, log-sum-exp have 9 digits, down to 1e-20, at random points."""
+    loss, letters = md.Loss(f, [a, b, c]), [a, b, c]
+    slopes = [sp.diff(f, s) for s in letters]
+    exact = sp.lambdify(letters, [f, *slopes, *(sp.diff(d, s) for d in slopes for s in letters)], "mpmath")
+    for scale, w in zip([3, 30, 300, 400], np.random.default_rng(7).uniform(-1, 1, (4, 3)), strict=True):
+        w = scale * w
+        got = [loss.value(w), *loss.grad(w), *loss.hessian(w).ravel()]
+        with mp.workdps(1200):
+            want = exact(*map(mpf, w))
+            errors = [abs(mpf(float(g)) - e) / max(abs(e), mpf(10) ** -20) for g, e in zip(got, want, strict=True)]
+        assert max(errors) < 1e-9
+
+
+def test_softmax_over_a_loop():
+    """The logarithm of a looped sum of exponentials, and a share of it, do not overflow: those of the written sum."""
+    j = sp.Symbol("j", integer=True)
+    y, A = sp.Symbol("y"), md.vector("A", 5)
+    whole = sp.Sum(E(A[j] * y), (j, 0, 4))
+    w = np.array([-800.0, 3, 700, 699, 5])
+    for f in (sp.log(whole), -sp.log(E(A[1] * y) / whole), E(A[2] * y) / whole, sp.log(1 + whole)):
+        looped = md.Loss(f, [A], data={y: [1.0, -1.0, 0.3]})
+        plain = md.Loss(f.doit(), [A], data={y: [1.0, -1.0, 0.3]})
+        u = np.linspace(-1, 2, 5)
+        for name, args in (("value", ()), ("grad", ()), ("hvp", (u,)), ("third", (u, u[::-1]))):
+            got, want = getattr(looped, name)(w, *args), getattr(plain, name)(w, *args)
+            assert np.isfinite(got).all()
+            np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-12)

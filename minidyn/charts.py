@@ -369,4 +369,4 @@ def _real(symbol: Any, taken: set[str]) -> sp.Symbol:
     name = str(symbol)
     while name in taken:
         name += "_"
-    return sp.Symbol(name, real=True)
+    return sp.Symbol(name + "\x03", real=True)  # a mark that nobody types: no letter of a derivation is called so

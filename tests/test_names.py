@@ -351,4 +351,11 @@ def expected():
     return md.QuasistaticFlow(md.Map(valley, md.SGD(0.1, 0.5), md.GaussianNoise(0.3))).drift([1.0, 0.0])[0]
 
 
-
+@pytest.mark.parametrize("name", ["h_1", "p_1"])
+def test_coordinates_are_no_letters_of_a_derivation(name):
+    """A coordinate that is called like a letter of the closed form's derivation gives the numerical flow's drift."""
+    s = sp.Symbol(name)
+    system = md.Map(VALLEY, md.RMSProp(0.1, eps=1e-2), md.GaussianNoise([0.3, x**2 / 9 + 0.2]))
+    flow = md.QuasistaticFlow(system, md.Manifold(VALLEY, chart={x: s, y: 0}, coordinates=[s]))
+    form = flow.closed_form()
+    np.testing.assert_allclose(form.drift(form.start([1.0, 0.0]))[0], flow.drift([1.0, 0.0])[0], rtol=1e-9)

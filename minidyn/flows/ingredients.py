@@ -63,7 +63,7 @@ def covariance(system: Map, chart: Chart) -> tuple[sp.Matrix, sp.Matrix | None, 
     bound, noise, size = system.bound, system.bound.noise, len(chart.params)
     if noise.sampling == "reshuffle":
         raise FlowError("random reshuffling has no covariance per step; use Minibatch(batch) for the flow.")
-    taken = {*map(str, chart.params), *map(str, chart.coordinates), *map(str, chart.constants)}
+    taken = set(map(str, chart.taken))
     taken |= {str(s) for s in system.rule.public(chart.taken).values()}
     values: dict[sp.Symbol, float] = dict(chart.values)
     total, factor = sp.zeros(size, size), None

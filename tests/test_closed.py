@@ -208,3 +208,69 @@ def test_long_formulas_come_with_definitions():
     text = closed.describe()
     assert closed.letters and f"{len(closed.letters)} definitions" in text
     assert all(f"  {letter} = " in text for letter in closed.letters)
+
+
+# -- noise that multiplies the oscillation ---------------------------------------------------------------------
+
+c = sp.Symbol("c")
+UNEVEN = md.Loss(c * (1 + x**2) * y**2 / 2, [x, y], data={c: [0.4, 1.0, 1.6]})
+PAIRS = md.Loss.regression(x * y * c, [x, y], {c: [0.5, 2.0]}, [0.5, 2.0])
+SLOPED = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+MULTIPLIED = {
+    "batches": (UNEVEN, {x: s, y: 0}, md.GaussianNoise(0.1) + md.Minibatch(2)),
+    "labels": (PAIRS, {x: s, y: 1 / s}, md.LabelNoise(0.1, batch=1)),
+    "across": (SLOPED, {x: s, y: 0}, md.GaussianNoise([[0.1, 0, 0], [0, 0.1, 3 * y]])),
+    "along": (SLOPED, {x: s, y: 0}, md.GaussianNoise([[0.1, 2 * y, 0], [0.05, 0, y]])),
+}
+
+
+@pytest.mark.parametrize("name", MULTIPLIED)
+@pytest.mark.parametrize("rule", [md.SGD(0.05), md.SGD(0.04, momentum=0.6)], ids=["SGD", "heavy ball"])
+def test_multiplied_noise_has_the_numerical_flow_in_closed_form(name, rule):
+    """With batches, labels on batches and slopes of sigma, drift and diffusion are the numerical flow's."""
+    loss, place, noise = MULTIPLIED[name]
+    flow = md.QuasistaticFlow(md.Map(loss, rule, noise), md.Manifold(loss, chart=place, coordinates=[s]))
+    closed = flow.closed_form()
+    for at in (0.8, 1.6):
+        w = closed.chart.point([at])
+        state = [*w, at]
+        expected, wanted = flow.drift(w), flow.diffusion(w)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(closed.drift(state)[:2], expected, rtol=1e-10, atol=1e-10 * scale)
+        ours = closed.diffusion(state)[:2]
+        np.testing.assert_allclose(ours @ ours.T, wanted @ wanted.T, rtol=1e-10, atol=1e-16)
+    assert closed.form.feedback.rows == 1
+
+
+def test_closed_form_ends_where_second_moments_grow():
+    """Beyond the mean-square edge of batches the closed form refuses as the numerical flow does."""
+    steep = md.Loss(c * (1 + x**2) * y**2 / 2, [x, y], data={c: [0.1, 1.9]})
+    flow = md.QuasistaticFlow(
+        md.Map(steep, md.SGD(0.45), md.GaussianNoise(0.1) + md.Minibatch(1)),
+        md.Manifold(steep, chart={x: s, y: 0}, coordinates=[s]),
+    )
+    closed = flow.closed_form()
+    for at, stable in ((0.5, True), (1.2, True), (1.5, False), (1.8, False)):
+        assert md.stability(flow.map, [at, 0.0]).stable == stable
+        for which, w in ((flow, [at, 0.0]), (closed, [at, 0.0, at])):
+            if stable:
+                assert np.isfinite(which.drift(w)).all()
+            else:
+                with pytest.raises(md.FlowError, match="unstable"):
+                    which.drift(w)
+
+
+def test_mixed_directions_are_refused_before_they_take_hours():
+    """Heavy ball in codimension 2 with curvatures that turn along the minima is refused in one sentence, at once."""
+    v, z = sp.symbols("v z")
+    turned = sp.Matrix([v, z]).T * sp.Matrix(
+        [[3 + sp.cos(x), sp.sin(x) / 2], [sp.sin(x) / 2, 2 - sp.cos(x) / 3]]
+    ) * sp.Matrix([v, z])
+    loss = md.Loss(turned[0] / 2, [x, v, z])
+    flow = md.QuasistaticFlow(
+        md.Map(loss, md.SGD(0.1, momentum=0.5), md.GaussianNoise(0.1)),
+        md.Manifold(loss, chart={x: s, v: 0, z: 0}, coordinates=[s]),
+    )
+    with pytest.raises(md.FlowError, match="too many to be solved for in closed form"):
+        _ = flow.closed_form().form
+    assert np.isfinite(flow.drift([0.4, 0.0, 0.0])).all()

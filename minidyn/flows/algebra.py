@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import sympy as sp
 
 from minidyn.charts import terms, tidy
+from minidyn.errors import FlowError
 
 Row = tuple[Any, ...]
 Form = dict[Row, sp.Expr]  # a linear form in the rows of the oscillation
 _WORK = 20_000  # terms that may be multiplied out in all while letters are written out
 _SYMBOLS = 5  # symbols beyond which letters are kept: fractions in many variables are slow to shorten
+_SOLUTION = 20_000  # terms that a determinant in the solution of a small linear system may have
 _SHORT = 300  # operations up to which a formula is worth writing out
 
 
@@ -61,8 +64,27 @@ def invert(m: sp.Matrix) -> sp.Matrix:
     return m.adjugate() / m.det(method="berkowitz")
 
 
+def eliminate(m: sp.Matrix, known: list[sp.Expr], letters: Letters) -> list[sp.Expr]:
+    """x with `x = m x + known`, unknown by unknown, with a letter for every number on the way.
+
+    No pivots are looked for: with m a positive map of radius below one, `1 - m` needs none."""
+    n = len(known)
+    a, b = (sp.eye(n) - m).as_mutable(), list(known)
+    for k in range(n):
+        for i in range(k + 1, n):
+            if a[i, k] != 0:
+                share = letters(a[i, k] / a[k, k])
+                for j in range(k + 1, n):
+                    a[i, j] = letters(a[i, j] - share * a[k, j])
+                b[i] = letters(b[i] - share * b[k])
+    x = [sp.S.Zero] * n
+    for k in range(n - 1, -1, -1):
+        x[k] = letters((b[k] - sum(a[k, j] * x[j] for j in range(k + 1, n))) / a[k, k])
+    return x
+
+
 def lyapunov(left: sp.Matrix, right: sp.Matrix, known: sp.Matrix, symmetric: bool) -> sp.Matrix:
-    """X with `X = left X right^T + known`."""
+    """X with `X = left X right^T + known`; FlowError where it has no short solution, for too many symbols in it."""
     if left.is_diagonal() and right.is_diagonal():
         return sp.Matrix(*known.shape, lambda a, b: known[a, b] / (1 - left[a, a] * right[b, b]))
     unknown = sp.Matrix(
@@ -70,6 +92,12 @@ def lyapunov(left: sp.Matrix, right: sp.Matrix, known: sp.Matrix, symmetric: boo
     )
     rest = unknown - left * unknown * right.T - known
     names = sorted({*unknown}, key=str)
+    symbols = len(left.free_symbols | right.free_symbols)
+    if math.comb(2 * len(names) + symbols, symbols) > _SOLUTION:
+        raise FlowError(
+            f"the oscillation across the minima mixes its directions: {len(names)} covariances in {symbols} symbols "
+            "are too many to be solved for in closed form; use the numerical flow, or a chart along the curvatures."
+        )
     equations = [rest[a, b] for a in range(rest.rows) for b in range(rest.cols) if not symmetric or b <= a]
     (solution,) = sp.linsolve(equations, names)
     return unknown.xreplace(dict(zip(names, solution, strict=True)))

@@ -29,7 +29,7 @@ Conversion = Callable[[Any], Node]
 
 def can_be_written(form: ChartForm, chart: Chart, couples: bool) -> bool:
     """Whether one or two numbers oscillate across the minima, and no matrix has to be factorized."""
-    return form.core.rows <= 2 and (couples or chart.dimension == 1)
+    return form.core.rows <= 2 and form.feedback.rows <= 1 and (couples or chart.dimension == 1)
 
 
 def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
@@ -50,7 +50,8 @@ def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
     slopes = [[convert(sp.diff(e, x)) for x in s] for e in chart.place]
     width = len(noise[0])
     f = [[_along(g, row, [n[r] for n in noise], g.const(0.0)) for r in range(width)] for row in slopes] + noise
-    stores = [store(g, convert(e), "core", q) for q, e in enumerate(form.core)]
+    tests = [*form.core, *form.feedback]
+    stores = [store(g, convert(e), "core", q) for q, e in enumerate(tests)]
     stores += [store(g, node, "b", i) for i, node in enumerate(b)]
     stores += [store(g, node, "f", i * width + r) for i, row in enumerate(f) for r, node in enumerate(row)]
 
@@ -60,10 +61,11 @@ def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
         return {"core": f"core_{address}", "kk": "k"}.get(array, f"{array}[{address}]")
 
     terms = [f"b[{i}]" for i in range(dim + count)] + [f"f[{i}, {r}]" for i in range(dim + count) for r in range(width)]
-    terms += [f"core_{q}" for q in range(len(form.core))]
+    terms += [f"core_{q}" for q in range(len(tests))]
     lines = [
         *Emitter(stores, read=read).lines(), f"lost = {' + '.join(f'{t} * 0.0' for t in terms)}",
-        *_STABLE[form.core.rows], "away = 0.0 if inside else np.nan",  # else the map leaves the minima
+        *_STABLE[form.core.rows], *([f"inside = inside and core_{len(form.core)} < 1.0"] if form.feedback.rows else []),
+        "away = 0.0 if inside else np.nan",  # else the map leaves the minima
         *[f"b[{dim + a}] += away" for a in range(count)], "code = 0 if away == 0.0 else 5",
         "return code if lost == 0.0 else 6",
     ]  # fmt: skip

@@ -29,7 +29,7 @@ from minidyn.flows.reduction import ChartForm, Reduction
 from minidyn.graph import Converter, Graph, Node
 from minidyn.intake import numbers
 from minidyn.kernels import Emitter, Source, store
-from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov
+from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, inner, solve, symmetric_eigen
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 
@@ -56,6 +56,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     width = np.int64(fp[2])
     core = np.int64(fp[3])
     coupled = fp[4] != 0.0
+    pairs = np.int64(fp[5])
     s = w[dim:]
     kk = np.empty(1)
     kk[0] = k
@@ -64,7 +65,8 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     at_core = at_noise + count * width
     at_slope = at_core + core * core
     at_bend = at_slope + dim * count
-    out = np.empty(at_bend + dim)
+    at_feedback = at_bend + dim
+    out = np.empty(at_feedback + pairs * pairs)
     form(s, kk, hp, c, nz, out)
     for q in range(out.shape[0]):
         if not abs(out[q]) < np.inf:
@@ -81,6 +83,8 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
             return 5
     elif not discrete_lyapunov(step, unit, spread):
         return 5
+    if pairs > 0 and not settles(out[at_feedback:], pairs):
+        return 9
     root = np.zeros((count, f.shape[1]))
     if coupled:
         for a in range(count):
@@ -111,6 +115,40 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
                 total += out[at_slope + i * count + a] * root[a, r]
             f[i, r] = total
     return 0
+
+
+@inner
+def settles(flat, pairs):
+    """Whether second moments across the minima die out: `C = I + feedback C` has a positive solution, see `feedback`;
+    the lower triangle of C is numbered row by row."""
+    left = np.empty((pairs, pairs))
+    x = np.zeros((pairs, 1))
+    size = 0
+    while size * (size + 1) // 2 < pairs:
+        size += 1
+    at = 0
+    for a in range(size):
+        for b in range(a + 1):
+            x[at, 0] = 1.0 if a == b else 0.0
+            for p in range(pairs):
+                left[at, p] = (1.0 if p == at else 0.0) - flat[at * pairs + p]
+            at += 1
+    if not solve(left, x):
+        return False
+    C = np.empty((size, size))
+    vectors = np.empty((size, size))
+    values = np.empty(size)
+    at = 0
+    for a in range(size):
+        for b in range(a + 1):
+            C[a, b] = x[at, 0]
+            C[b, a] = x[at, 0]
+            at += 1
+    symmetric_eigen(C, values, vectors)
+    least = values[0]
+    for a in range(size):
+        least = min(least, values[a])
+    return least > 0.5
 
 
 def _written(fns, w, k, hp, c, d, nz, fp, b, f):
@@ -285,7 +323,7 @@ class ClosedFormFlow(QuasistaticFlow):
         bends = [bend(form, s, e) for e in place]
         noise = list(form.noise) if self.couples and form.noise is not None else []
         slopes = [sp.diff(e, x) for e in place for x in s]
-        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends]
+        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends, *form.feedback]
         src.add("chart_form", "s, kk, hp, c, nz, out", self._lines(outputs, form.letters))
         src.add("chart_place", "s, c, nz, out", self._lines(place, {}))
         if can_be_written(form, self.chart, self.couples):
@@ -340,7 +378,8 @@ class ClosedFormFlow(QuasistaticFlow):
     def numbers(self, w0: Floats) -> Floats:
         """Sizes that the kernels read."""
         width = self.columns if self.couples else 0
-        return np.array([self.dim, self.chart.dimension, width, self.form.core.rows, float(self.couples)], dtype=float)
+        sizes = [self.dim, self.chart.dimension, width, self.form.core.rows, self.couples, self.form.feedback.rows]
+        return np.array(sizes, dtype=float)
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow (..., D + d); points of the minima (..., D) get their coordinates."""
@@ -399,8 +438,8 @@ def _antiderivative(e: sp.Expr, x: sp.Symbol) -> sp.Expr:
     if e.is_rational_function(x):
         return ratint(e, x)
     u = sp.Dummy("u", real=True)
-    for inner, outer, sign in ((sp.cos(x), sp.sin(x), -1), (sp.sin(x), sp.cos(x), 1)):
-        rest = tidy(e / outer).xreplace({inner: u})
+    for within, outer, sign in ((sp.cos(x), sp.sin(x), -1), (sp.sin(x), sp.cos(x), 1)):
+        rest = tidy(e / outer).xreplace({within: u})
         if not rest.has(x) and rest.is_rational_function(u):
-            return sign * ratint(rest, u).xreplace({u: inner})
+            return sign * ratint(rest, u).xreplace({u: within})
     return sp.Integral(e, x)

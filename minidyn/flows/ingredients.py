@@ -28,6 +28,7 @@ class Ingredients:
     hessian, sigma : (D, D).  third[i] : (D, D), the derivative of the Hessian along parameter i.
     q, dq, ddq : diagonal of sigma, its first derivatives (D, D), its second ones, one matrix per entry.
     factor : (D, r) with `sigma = factor factor^T` where all noise is Gaussian, else None.
+    bends[i][j] : (D, D), contracted with W it is `D^2 sigma_ij[W] / 2`, without labels; None where that vanishes.
     values : numbers of the symbols that are neither coordinates nor hyperparameters.
     """
 
@@ -35,6 +36,7 @@ class Ingredients:
     third: list[sp.Matrix]
     sigma: sp.Matrix
     factor: sp.Matrix | None
+    bends: list[list[sp.Matrix]] | None
     q: list[sp.Expr]
     dq: sp.Matrix
     ddq: list[sp.Matrix]
@@ -47,29 +49,62 @@ def ingredients(system: Map, chart: Chart) -> Ingredients:
     on = lambda e: tidy(chart.restrict(e))  # noqa: E731
     hessian = [[slope(g, p) for p in params] for g in chart.gradient]
     third = [sp.Matrix([[on(slope(h, p)) for h in row] for row in hessian]) for p in params]
-    sigma, factor, values = covariance(system, chart)
+    columns, sigma, factor, values = covariance(system, chart)
     size = len(params)
     q = [sigma[i, i] for i in range(size)]
     return Ingredients(
         sp.Matrix(hessian).applyfunc(on), third, sigma.applyfunc(on),
-        None if factor is None else factor.applyfunc(on), [on(e) for e in q],
+        None if factor is None else factor.applyfunc(on), _bends(columns, chart), [on(e) for e in q],
         sp.Matrix(size, size, lambda i, j: on(slope(q[i], params[j]))),
         [sp.Matrix(size, size, lambda i, j, e=e: on(slope(slope(e, params[i]), params[j]))) for e in q], values,
     )  # fmt: skip
 
 
-def covariance(system: Map, chart: Chart) -> tuple[sp.Matrix, sp.Matrix | None, dict[sp.Symbol, float]]:
-    """The covariance of the noise in the parameters, its factor, and the numbers of the symbols in it."""
+Column = tuple[sp.Expr, sp.Matrix]
+
+
+def _bends(columns: list[Column], chart: Chart) -> list[list[sp.Matrix]] | None:
+    """`D^2 (sum weight c c^T) / 2` over the columns on a chart, entry by entry."""
+    params, size = chart.params, len(chart.params)
+    parts = []
+    for weight, column in columns:
+        slopes = [[slope(e, p) for p in params] for e in column]
+        if all(e == 0 for row in slopes for e in row):
+            continue
+        value = [tidy(chart.restrict(e)) for e in column]
+        curves = [[[chart.restrict(slope(e, p)) if v != 0 or any(value) else sp.S.Zero for p in params] for e in row]
+                  for row, v in zip(slopes, value, strict=True)]  # fmt: skip
+        parts.append((weight, value, [[chart.restrict(e) for e in row] for row in slopes], curves))
+
+    def entry(i: int, j: int, k: int, m: int) -> sp.Expr:
+        return tidy(sp.Add(*(
+            weight * (s[i][k] * s[j][m] + s[i][m] * s[j][k] + c[i][k][m] * v[j] + v[i] * c[j][k][m]) / 2
+            for weight, v, s, c in parts
+        )))  # fmt: skip
+
+    table = [[sp.Matrix(size, size, lambda k, m, i=i, j=j: entry(i, j, min(k, m), max(k, m))) for j in range(i + 1)]
+             for i in range(size)]  # fmt: skip
+    if all(m.is_zero_matrix for row in table for m in row):
+        return None
+    return [[table[max(i, j)][min(i, j)] for j in range(size)] for i in range(size)]
+
+
+def covariance(
+    system: Map, chart: Chart
+) -> tuple[list[Column], sp.Matrix, sp.Matrix | None, dict[sp.Symbol, float]]:
+    """The covariance of the noise in the parameters and the weighted columns that make it, without those of labels; its
+    factor, and the numbers of the symbols in it."""
     bound, noise, size = system.bound, system.bound.noise, len(chart.params)
     if noise.sampling == "reshuffle":
         raise FlowError("random reshuffling has no covariance per step; use Minibatch(batch) for the flow.")
     taken = set(map(str, chart.taken))
     taken |= {str(s) for s in system.rule.public(chart.taken).values()}
     values: dict[sp.Symbol, float] = dict(chart.values)
-    total, factor = sp.zeros(size, size), None
+    total, factor, columns = sp.zeros(size, size), None, list[Column]()
     if noise.sigma is not None:
         factor = _factor(noise.sigma, size, chart, taken, values)
         total += factor * factor.T
+        columns += [(sp.S.One, factor[:, r]) for r in range(factor.cols)]
     samples = bound.loss.n_samples or 1
     if noise.label_std is not None:
         std = _symbol("std", taken, noise.label_std, values)
@@ -86,8 +121,9 @@ def covariance(system: Map, chart: Chart) -> tuple[sp.Matrix, sp.Matrix | None, 
         for e in chart.on_samples(bound.loss.expr):
             de = sp.Matrix([slope(e, p) for p in chart.params]) - mean
             total += kappa / samples * de * de.T
+            columns.append((kappa / samples, de))
     coupled = factor if system.bound.couples else None
-    return total, coupled, values
+    return columns, total, coupled, values
 
 
 def _symbol(name: str, taken: set[str], value: float, values: dict[sp.Symbol, float]) -> sp.Symbol:

@@ -20,7 +20,7 @@ import sympy as sp
 
 from minidyn.charts import Chart, repeatable, tidy
 from minidyn.errors import FlowError, ManifoldError
-from minidyn.flows.algebra import Form, Letters, Row, add, expand, invert, lyapunov, scaled
+from minidyn.flows.algebra import Form, Letters, Row, add, eliminate, expand, invert, lyapunov, scaled
 from minidyn.flows.ingredients import Q_ROOT, Ingredients, Jets, ingredients, jets
 from minidyn.letters import THETA
 from minidyn.maps import Map
@@ -32,6 +32,8 @@ class ChartForm:
 
     letters : definitions that the formulas use, in order; empty where they could be written out.
     noise : (d, r) factor of the covariance on the map's own normals, None where noise is not all Gaussian.
+    feedback : how far covariances across the minima keep themselves up through noise that multiplies them, one row and
+        column for each pair of `pairs`; second moments die out where its spectral radius is below one.
     core : the matrix that carries the oscillation across the minima from step to step; its spectral radius is below
         one where the minimum is stable.  metric : the metric in which drifts of this rule are gradients.
     """
@@ -41,6 +43,7 @@ class ChartForm:
     noise: sp.Matrix | None
     core: sp.Matrix
     metric: sp.Matrix
+    feedback: sp.Matrix
     letters: dict[sp.Symbol, sp.Expr]
     values: dict[sp.Symbol, float]
 
@@ -58,6 +61,7 @@ class Reduction:
         self._geometry()
         self._sort_states()
         self._families()
+        self._meet()
 
     # -- geometry -------------------------------------------------------------------------------------
     def _geometry(self) -> None:
@@ -142,6 +146,52 @@ class Reduction:
         self.families.append((b, w))
         return len(self.families) - 1, sp.S.One
 
+    # -- the noise that the oscillation meets ---------------------------------------------------------------
+    def _meet(self) -> None:
+        """Noise that multiplies the oscillation, `S = Sigma + sum_p N_p x_p` with x the covariances of `y`: they are
+        solved for in the smallest block, `x = base + feedback x`."""
+        self.noise, self.parts, self.pairs, self.feedback = self.ing.sigma, [self.ing.sigma], [], sp.zeros(0, 0)
+        if self.ing.bends is None or self.jets.sign_gain:
+            return
+        self.pairs = [(a, b) for a in range(self.codim) for b in range(a + 1)]
+        added = [self._added(a, b) for a, b in self.pairs]
+        self.parts += added
+        _ = self.slow_kick
+        if any(self.lag) and not self.slow_noise and self._hears_tangents():
+            raise FlowError(
+                f"{self.map.rule.name} remembers noise along the minima that multiplies its own displacement; no "
+                "closed form is known for that: use the numerical flow."
+            )
+        rows = self.blocks[0]
+        place = [(rows.index(("y", a)), rows.index(("y", b))) for a, b in self.pairs]
+        kept = [self._across(self.letters.matrix(m)) for m in added]
+        base = self._across(self.letters.matrix(self.ing.sigma))
+        self.feedback = sp.Matrix(len(place), len(place), lambda p, r: kept[r][place[p]])
+        x = eliminate(self.feedback, [base[at] for at in place], self.letters)
+        self.noise = self.letters.matrix(self.ing.sigma + sum(
+            (v * m for v, m in zip(x, added, strict=True)), sp.zeros(self.size, self.size)), "s")  # fmt: skip
+
+    def _added(self, a: int, b: int) -> sp.Matrix:
+        """What a covariance one of the rows a, b of `y` adds to the noise, (D, D)."""
+        u, v, bends = self.back[:, a], self.back[:, b], self.ing.bends
+        assert bends is not None
+        twice = 1 if a == b else 2
+        return sp.Matrix(self.size, self.size, lambda i, j: twice * (u.T * bends[i][j] * v)[0])
+
+    def _hears_tangents(self) -> bool:
+        """Whether a displacement along the minima changes what noise a displacement meets."""
+        bends = self.ing.bends or []
+        return any(not (m * self.slope).applyfunc(tidy).is_zero_matrix for row in bends for m in row)
+
+    def _across(self, S: sp.Matrix) -> sp.Matrix:
+        """Stationary covariance of the smallest block under gradient noise of covariance S."""
+        rows = self.blocks[0]
+        known = sp.Matrix(len(rows), len(rows), lambda a, b: self.letters(sum((
+            x * y * S[c[1], e[1]] for c, x in self.kicks[rows[a]].items() for e, y in self.kicks[rows[b]].items()
+        ), sp.S.Zero)))  # fmt: skip
+        left = self.diagonal(0)
+        return self.letters.matrix(lyapunov(left, left, known, symmetric=True))
+
     # -- the oscillation, row by row ----------------------------------------------------------------------
     @cached_property
     def blocks(self) -> list[list[Row]]:
@@ -218,10 +268,9 @@ class Reduction:
             out["sign", i] = self.rule(self.jets.sign_gain[a], i)
         return {c: e for c, e in out.items() if e != 0}
 
-    def channel(self, c: Row, e: Row) -> sp.Expr:
-        """Covariance of two noise channels."""
+    def channel(self, c: Row, e: Row, S: sp.Matrix) -> sp.Expr:
+        """Covariance of two noise channels, for gradient noise of covariance S."""
         i, j = c[1], e[1]
-        S = self.ing.sigma
         if c[0] == e[0] == "xi":
             return S[i, j]
         if c[0] == e[0]:
@@ -233,7 +282,7 @@ class Reduction:
     @cached_property
     def channels(self) -> dict[tuple[Row, Row], sp.Expr]:
         names = self._channel_names
-        return {(c, e): self.letters(self.channel(c, e), "s") for c in names for e in names}
+        return {(c, e): self.letters(self.channel(c, e, self.noise), "s") for c in names for e in names}
 
     def noise_between(self, f: Form, g: Form) -> sp.Expr:
         return sum((x * y * self.channels[c, e] for c, x in f.items() for e, y in g.items()), sp.S.Zero)
@@ -280,6 +329,12 @@ class Reduction:
         (i, a), (j, b) = self.where[p], self.where[u]
         return self.block(i, j)[a, b]
 
+    def _reaches_along(self) -> bool:
+        """Whether what the oscillation adds to the noise has a component along the minima."""
+        flat = [tidy(sum(self.slope[i, a] * m[i, j] for i in range(self.size)))
+                for m in self.parts[1:] for a in range(self.dim) for j in range(self.size)]  # fmt: skip
+        return any(e != 0 and not self._vanishes(e) for e in flat)
+
     # -- slow and fast together -----------------------------------------------------------------------------
     @cached_property
     def reads(self) -> sp.Matrix:
@@ -324,10 +379,10 @@ class Reduction:
         tangent = [
             [
                 tidy(sum(
-                    self.slope[i, a] * ratio[i][kind] * self.channel((name, i), other)
+                    self.slope[i, a] * ratio[i][kind] * self.channel((name, i), other, S)
                     for i in range(self.size) for kind, name in kinds
                 ))
-                for other in self._channel_names
+                for other in self._channel_names for S in self.parts
             ]
             for a in range(self.dim)
         ]  # fmt: skip
@@ -474,16 +529,16 @@ class Reduction:
         drift, noise = self.drift(), self._factor()
         core = self.diagonal(0)
         _ = self.reads
-        parts = [drift, self.covariance, core, self.metric] + ([noise] if noise is not None else [])
+        parts = [drift, self.covariance, core, self.metric, self.feedback] + ([noise] if noise is not None else [])
         expanded, letters = expand(parts, self.letters.meaning, self.roots)
-        drift, covariance, core, metric = expanded[:4]
-        factor = expanded[4] if noise is not None else None
-        return ChartForm(drift, covariance, factor, core, metric, letters, self.ing.values)
+        drift, covariance, core, metric, feedback = expanded[:5]
+        factor = expanded[5] if noise is not None else None
+        return ChartForm(drift, covariance, factor, core, metric, feedback, letters, self.ing.values)
 
     def _factor(self) -> sp.Matrix | None:
         """`l B sigma`, (d, r): how the map's normals drive the coordinates."""
         sigma = self.ing.factor
-        if sigma is None or self.jets.sign_gain:
+        if sigma is None or self.jets.sign_gain or (self.pairs and not self.slow_noise and self._reaches_along()):
             return None
         kick = self.slow_kick
         return sp.Matrix(self.dim, sigma.cols, lambda a, r: sum(

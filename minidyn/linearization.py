@@ -174,12 +174,13 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     kk[0] = k
     for i in range(dim):
         silent = (fp[5] != 0.0 or fp[4] != 0.0) and not q[i] > 0.0
+        lost = 6 if silent else 10
         for b in range(width):
             X[i, b] = 0.0
         X[i, 0] = w[i]
         X[i, 2] = _SILENT if silent else q[i]
         if not fixed_state(jets, states, X[i], hp, kk, R[i], J[i], K[i], gain[i], sign_gain[i]):
-            return 6
+            return lost
         R[i, 0] -= w[i]
         J[i, 0] = 1.0
         K[i, 0] = 0.0
@@ -196,7 +197,7 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
                         K[i, (out * width + b) * width + 3 + a] = 0.0
         for b in range((1 + states) * width):
             if not abs(J[i, b]) < _INFINITE:
-                return 6
+                return lost
     return 0
 
 

@@ -123,17 +123,28 @@ class Manifold(ByValue):
         tangent = int((relative <= self.gap).sum())
         inside = relative[:tangent].max(initial=0.0)
         if tangent and tangent < len(values) and relative[tangent] < 10 * max(inside, self.gap):
+            self.check_critical(point)
             raise ManifoldError(
                 f"the rank of the Hessian at {np.round(point, 6).tolist()} is not clear: relative eigenvalues "
                 f"{relative[tangent - 1]:.1e} and {relative[tangent]:.1e} leave no gap; "
                 "the manifold may be singular here."
             )
         if (values[tangent:] < 0).any():
+            self.check_critical(point)
             raise ManifoldError(
                 f"the point {np.round(point, 6).tolist()} is a saddle "
                 f"(Hessian eigenvalue {values[tangent:].min():.3g})."
             )
         return values, vectors, tangent
+
+    def check_critical(self, w: Floats) -> None:
+        """ManifoldError where the gradient does not vanish, to the accuracy with which points are typed in."""
+        size = float(np.linalg.norm(self.loss.grad(w)))
+        if not size <= 1e-5 * (1.0 + float(np.linalg.norm(w))) * float(np.linalg.norm(self.loss.hessian(w), 2)):
+            raise ManifoldError(
+                f"the point {np.round(w, 6).tolist()} is no minimum: the gradient has the norm {size:.3g} there; "
+                "manifold.project(w) leads to the minimum below it."
+            )
 
     def dimension(self, w: ArrayLike) -> int:
         """Dimension of the manifold at a point of it; 0 for an isolated minimum."""

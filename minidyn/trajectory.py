@@ -40,6 +40,7 @@ class Status(IntEnum):
     SINGULAR = 6
     INTERRUPTED = 7
     DRIVEN = 9
+    RESTLESS = 10
     NO_ORBIT = 20
     PERIOD_FOUR = 21
     CHAOTIC = 22
@@ -61,6 +62,7 @@ _LABELS = {
     Status.SINGULAR: "rule is singular",
     Status.INTERRUPTED: "interrupted",
     Status.DRIVEN: "left the minima that noise leaves stable",
+    Status.RESTLESS: "rule comes to no rest",
     Status.NO_ORBIT: "no period-two orbit",
     Status.PERIOD_FOUR: "orbit of period four or longer",
     Status.CHAOTIC: "chaotic",

@@ -100,3 +100,20 @@ def test_slopes_of_sigma_decide_as_well(slope):
     system = md.Map(loss, md.SGD(lr), md.GaussianNoise([[0.1, 0], [0, slope * y]]))
     stable, exists = verdicts(system, [1.0, 0.0])
     assert stable == exists == ((1 - 2 * lr) ** 2 + (lr * slope) ** 2 < 1)
+
+
+@md.rule
+def adagrad(theta, g, v, *, lr, eps=1e-8):
+    v = v + g**2
+    return theta - lr * g / (sp.sqrt(v) + eps), v
+
+
+def test_what_is_wrong_is_said():
+    """A rule whose states never rest is told so although there is noise and an eps, and a point that is not critical is
+    called neither a saddle nor an isolated minimum."""
+    loss = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+    with pytest.raises(md.FlowError, match="comes to no rest here, although there is noise"):
+        md.QuasistaticFlow(md.Map(loss, adagrad(0.1), md.GaussianNoise(0.1))).drift([1.0, 0.0])
+    for w in ([1.0, 2.0], [0.5, 0.9]):
+        with pytest.raises(md.ManifoldError, match="is no minimum: the gradient has the norm"):
+            md.QuasistaticFlow(md.Map(loss, md.SGD(0.1), md.GaussianNoise(0.1))).drift(w)

@@ -187,6 +187,7 @@ class QuasistaticFlow(Flow):
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
         (dimension,) = dims
         if dimension == 0:
+            self.manifold.check_critical(w0.reshape(-1, self.dim)[0])
             raise ManifoldError(
                 "the minimum is isolated (the Hessian has full rank): there is no manifold to move along; "
                 "md.StochasticModifiedFlow describes the noise around it."
@@ -216,6 +217,10 @@ class QuasistaticFlow(Flow):
                 f"the minimum is unstable for {self.map.rule} with {self.map.noise}: the noise that a small "
                 "displacement makes drives its second moments up, although its mean would come to rest; lower lr, take "
                 "larger batches or start where the loss is flatter (md.stability says how far)."
+            ),
+            10: (
+                f"{self.map.rule} comes to no rest here, although there is noise: where the gradient vanishes its "
+                "states have no resting values with finite slopes; follow the map itself with md.simulate."
             ),
             6: (
                 "the noise vanishes in a coordinate where the rule divides by its size; "

@@ -29,9 +29,13 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
         return (-1.0,)
     if op == "powi":
         return (float(n.data) * g.powi(a[0], n.data - 1),)
-    if op == "pow":
-        slope = a[1] * g.pow(a[0], a[1] - 1.0)
-        return slope, None if a[1].is_const else n * u("log", a[0])
+    if op == "pow" and a[1].is_const:
+        return a[1] * g.pow(a[0], a[1] - 1.0), None
+    if op == "pow" and a[0].is_const and a[0].data > 0.0:
+        return None, n * u("log", a[0])
+    if op in ("pow", "pow_slope"):  # one operation of any order, since 0 times infinity is a limit at x = 0
+        m, k = n.data or (0, 0)
+        return g.make("pow_slope", a, (m + 1, k)), g.make("pow_slope", a, (m, k + 1))
     if op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
         return None, None
     if op in ("sign", "heaviside", "not", "held"):
@@ -58,6 +62,8 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
         "abs": lambda: u("sign", x),
         "logistic": lambda: u("logistic_slope", x),
         "logistic_slope": lambda: -n * u("tanh", 0.5 * x),
+        "csch": lambda: -(n / u("tanh", x)),
+        "bose": lambda: -0.25 * g.powi(u("csch", 0.5 * x), 2),
         "softplus": lambda: u("logistic", x),
         "logcosh": lambda: u("tanh", x),
         "log1p": lambda: 1.0 / (1.0 + x),

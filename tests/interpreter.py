@@ -8,6 +8,7 @@ mpmath's current precision. `literal` does the same for a sympy expression witho
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -38,6 +39,19 @@ def _sign(x):
     return x - x + (x > 0) - (x < 0)
 
 
+@functools.cache
+def _pow_derivative(m, k):
+    x, y = sp.symbols("x y", positive=True)
+    return sp.lambdify([x, y], sp.diff(x**y, x, m, y, k), "mpmath")
+
+
+def _pow_slope(x, y, m, k):
+    """A derivative of x**y; x of either sign where y stays."""
+    if not k:
+        return mp.ff(y, int(m)) * x ** (y - m)
+    return _pow_derivative(int(m), int(k))(x, y)
+
+
 _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
     "neg": lambda a: -a, "pow": lambda a, b: a**b,
@@ -46,6 +60,7 @@ _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "logcosh": lambda x: mp.log1p(2 * mp.sinh(x / 2) ** 2), "tanh_slope": lambda x: mp.sech(x) ** 2,
     "logistic_slope": lambda x: mp.exp(-abs(x)) / (1 + mp.exp(-abs(x))) ** 2,
     "logaddexp": lambda a, b: max(a, b) + mp.log1p(mp.exp(-abs(a - b))), "held": lambda a: a,
+    "csch": lambda x: mp.csch(x), "bose": lambda x: 1 / mp.expm1(x), "pow_slope": _pow_slope,
     "asin_slope": lambda x: 1 / mp.sqrt((1 - x) * (1 + x)),
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
@@ -69,7 +84,8 @@ def _rounded(function):
     return of_doubles
 
 
-ROUNDINGS = {"logcosh": 2, "pow": 2}  # operations that are made of several, such as a fourth power of products
+# operations that are made of several, such as a fourth power of products
+ROUNDINGS = {"logcosh": 2, "pow": 2, "pow_slope": 8}
 
 MP = Arithmetic(mpf, _EXACT)
 FLOAT = Arithmetic(np.float64, {op: _rounded(f) for op, f in _EXACT.items()})
@@ -137,6 +153,8 @@ def evaluate(node: Node, arrays: dict[str, Any], numbers: Arithmetic = FLOAT,
         args = [evaluate(a, arrays, numbers, turn, memo) for a in node.args]
         if node.op == "powi":
             args.append(numbers.number(float(node.data)))
+        if node.op == "pow_slope":
+            args += [numbers.number(float(order)) for order in node.data]
         out = f["pow" if node.op == "powi" else node.op](*args)
     memo[key] = out
     return out

@@ -414,3 +414,26 @@ def test_forward_of_nothing():
     assert forward([], "w", "u") == []
     assert forward([g.const(3.0), g.load("d", 0)], "w", "u") == [g.const(0.0)] * 2
     assert reverse(g.const(3.0), "w") == []
+
+
+def test_powers_at_zero():
+    """x**y and its derivatives at x = 0 are the limits from above, y a parameter or data."""
+    loss = md.Loss(x**y, [x, y])
+    for power, slope in ((1, 1.0), (2, 0.0), (3, 0.0), (2.5, 0.0), (3.5, 0.0)):
+        w = np.array([0.0, power])
+        assert loss.value(w) == 0.0
+        np.testing.assert_array_equal(loss.grad(w), [slope, 0.0])
+        if power >= 2:
+            np.testing.assert_array_equal(loss.hessian(w), [[2.0 if power == 2 else 0.0, 0.0], [0.0, 0.0]])
+    for u in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]):
+        np.testing.assert_array_equal(loss.third([0.0, 3.0], u, u), [6.0 * u[0], 0.0])
+    assert loss.value([0.0, 0.0]) == 1.0
+    np.testing.assert_array_equal(loss.grad([0.0, 0.0]), [0.0, -np.inf])
+    assert loss.hessian([0.0, 1.0])[0, 1] == -np.inf
+    c = sp.Symbol("c")
+    whole = md.Loss(x**c, [x], data={c: [0.0, 1.0, 2.0, 3.0]})  # (1 + x + x^2 + x^3)/4, also left of 0
+    for at in (0.0, -2.0):
+        got = [whole.value([at]), whole.grad([at])[0], whole.hessian([at])[0, 0], whole.third([at], [1.0], [1.0])[0]]
+        want = [1 + at + at**2 + at**3, 1 + 2 * at + 3 * at**2, 2 + 6 * at, 6]
+        np.testing.assert_allclose(got, np.array(want) / 4, rtol=1e-14)
+    assert np.isnan(loss.grad([-2.0, 2.5])).all()

@@ -12,11 +12,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import sympy as sp
+
 from minidyn.graph.nodes import Graph, Node
 
 Exponent = tuple[tuple[int, float], ...]  # (node id, factor), sorted; the constant under -1
 Sum = tuple[tuple[Exponent, float], ...]  # (exponent, coefficient) of each term, the one with exponent 0 first
+_KNOWN = frozenset("logistic logistic_slope tanh tanh_slope cosh sinh csch expm1 bose".split())
 _DEEP, _MOST_TERMS = 12, 12
+_SERIES = 24  # terms of x/(e^x - 1) for |x| < 1
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ class Exponentials:
             return Form(n.data)
         if n.op == "exp":
             return Form(1.0, self.linear(n.args[0]))
-        if n.op in ("logistic", "logistic_slope", "tanh", "tanh_slope", "cosh", "sinh", "expm1"):
-            return self._function(n.op, self.linear(n.args[0]))
+        if n.op in _KNOWN:
+            return self.function(n.op, n.args[0])
         if n.op == "sum" and (body := self.form(n.args[0], depth)) and body.coefficient > 0 and body.exponent:
             return Form(1.0, ((self._log_of_loop(n, body).id, 1.0),))
         if n.op in ("add", "sub"):
@@ -121,20 +125,23 @@ class Exponentials:
         assert forms[1] is not None
         return first.times(forms[1], 1.0 if n.op == "mul" else -1.0)
 
-    @staticmethod
-    def _function(op: str, x: Exponent) -> Form | None:
+    def function(self, op: str, of: Node) -> Form | None:
+        """The form of a function of a node."""
+        x = self.linear(of)
         twice = _scaled(x, 2.0)
         plus, minus = _factored({(): 1.0, twice: 1.0}), _factored({(): -1.0, twice: 1.0})
         once = _factored({(): 1.0, x: 1.0})
         if plus is None or minus is None or once is None or not x:
             return None
         back = Form(0.5, _scaled(x, -1.0))
-        if op == "expm1":
-            return _factored({(): -1.0, x: 1.0})
+        if op in ("expm1", "bose"):
+            less = _factored({(): -1.0, x: 1.0})
+            return None if less is None else _ONE.times(less, 1.0 if op == "expm1" else -1.0)
         return {
             "logistic": Form(1.0, x).times(once, -1.0), "logistic_slope": Form(1.0, x).times(once, -2.0),
             "tanh": minus.times(plus, -1.0), "tanh_slope": Form(4.0, twice).times(plus, -2.0),
             "cosh": back.times(plus), "sinh": back.times(minus),
+            "sech": _ONE.times(back.times(plus), -1.0), "csch": _ONE.times(back.times(minus), -1.0),
         }[op]  # fmt: skip
 
     def linear(self, n: Node, depth: int = 0) -> Exponent:
@@ -227,7 +234,10 @@ class Exponentials:
             if len(s) > 2 or k != int(k):
                 return None
             half = g.mul(0.5, self._log_term((s[1][0], -s[1][1])))  # 1 - e^z = -2 sinh(z/2) e^(z/2)
-            out = g.mul(out, g.powi(g.mul(-2.0, g.unary("sinh", half)), int(k)))
+            if k > 0:
+                out = g.mul(out, g.powi(g.mul(-2.0, g.unary("sinh", half)), int(k)))
+            else:
+                out = g.mul(out, g.powi(g.mul(-0.5, g.unary("csch", half)), int(-k)))
             out = g.mul(out, g.const(abs(s[1][1]) ** (0.5 * k)))
             exponent = _plus(exponent, s[1][0], 0.5 * k)
             del powers[s]
@@ -235,21 +245,24 @@ class Exponentials:
         return out if rest is None else g.mul(out, g.unary("exp", rest))
 
     def _shares(self, s: Sum, k: int, exponent: Exponent) -> tuple[Node, Exponent] | None:
-        """`e^exponent / s^k` as a product of logistics, each one term's share of the sum, and what is left over."""
-        g = self.graph
-        if any(c < 0 for _, c in s):
-            return None
+        """`e^exponent / s^k` as a product of logistics, each one term's share of the sum, and what is left over.
+
+        The shares of a difference are functions `bose(z) = 1/(e^z - 1)`: `1/(1 - e^z) = -bose(z)`.
+        """
+        g, mixed = self.graph, any(c < 0 for _, c in s)
         if len(s) == 2:
-            z = self._log_term(s[1])
+            z, name = self._log_term((s[1][0], abs(s[1][1]))), "bose" if mixed else "logistic"
             for first in range(k, -1, -1):
                 left = _plus(exponent, s[1][0], -float(first))
-                if not _constant(left):
+                if not _constant(left) or (mixed and 2 * first == k):
                     continue
-                up, down = g.unary("logistic", z), g.unary("logistic", g.neg(z))
-                share = g.mul(g.powi(up, first), g.powi(down, k - first))
+                up, down = (g.unary(name, w) for w in ((g.neg(z), z) if mixed else (z, g.neg(z))))
+                share = g.mul(g.powi(up, first), g.powi(g.neg(down) if mixed else down, k - first))
                 if first == k - first == 1:
                     share = g.unary("logistic_slope", z)
-                return g.mul(s[1][1] ** -float(first), share), left
+                return g.mul(abs(s[1][1]) ** -float(first), share), left
+            return None
+        if mixed:
             return None
         for term in s:
             left = _plus(exponent, term[0], -float(k))
@@ -257,6 +270,24 @@ class Exponentials:
                 share = g.unary("logistic", g.neg(self._others(s, term)))
                 return g.mul(term[1] ** -float(k), g.powi(share, k)), left
         return None
+
+    def bernoulli(self, f: Form, factor: Node) -> Node | None:
+        """`factor * f` where that is a multiple of `z/(e^z - 1)`, which has no pole at 0: a series nearby."""
+        g = self.graph
+        ((s, k),) = f.powers.items() if len(f.powers) == 1 else (((), 0.0),)
+        if k != -1.0 or len(s) != 2 or s[1][1] != -1.0 or f.exponent not in ((), s[1][0]):
+            return None
+        e, multiple = s[1][0], self.linear(factor)
+        ratio = dict(multiple).get(e[0][0], 0.0) / e[0][1]
+        if not ratio or _scaled(e, ratio) != multiple:
+            return None
+        z = self.node(_scaled(e, -1.0) if f.exponent else e)  # factor f = -ratio coefficient z/(e^z - 1)
+        square, near = z * z, g.const(0.0)
+        for n in range(_SERIES, 0, -2):
+            near = near * square + float(sp.bernoulli(n) / sp.factorial(n))
+        near = near * square + (1.0 - 0.5 * z)
+        small = g.binary("lt", square, g.const(1.0))
+        return g.mul(-ratio * f.coefficient, g.select(small, near, z * g.unary("bose", z)))
 
     def _others(self, s: Sum, term: tuple[Exponent, float]) -> Node:
         """The logarithm of the other terms of a sum over one of them."""

@@ -87,7 +87,7 @@ class Node:
 
 UNARY = frozenset(
     "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf abs sign heaviside "
-    "logistic softplus logcosh tanh_slope log1p expm1 asin_slope logistic_slope not".split()
+    "logistic softplus logcosh tanh_slope log1p expm1 asin_slope logistic_slope csch bose not".split()
 )
 _FOLD: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,
@@ -312,7 +312,7 @@ def _is_zero(x: Node) -> bool:
     return x.op == "const" and x.data == 0.0
 
 
-_SINGULAR = frozenset("exp expm1 sinh cosh log log1p sqrt tan asin acos asin_slope pow".split())
+_SINGULAR = frozenset("exp expm1 sinh cosh log log1p sqrt tan asin acos asin_slope pow pow_slope csch bose".split())
 _LARGEST_TAME_POWER = 8
 _MOST_MASKS = 4
 _ZERO_AT_ZERO = frozenset("neg sum div abs sqrt sin tan asin atan sinh tanh erf expm1 log1p sign".split())

@@ -18,7 +18,7 @@ from minidyn.graph.walk import extent, postorder, printed
 _FUNCTIONS = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin",
     sp.acos: "acos", sp.atan: "atan", sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh",
-    sp.erf: "erf", sp.Abs: "abs", sp.sign: "sign",
+    sp.csch: "csch", sp.erf: "erf", sp.Abs: "abs", sp.sign: "sign",
 }  # fmt: skip
 _RELATIONS = {
     sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
@@ -26,10 +26,10 @@ _RELATIONS = {
 }  # fmt: skip
 _DEEP = 50  # layers that recursion may take on
 _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
-_EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh)
+_EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh, sp.sech, sp.csch, sp.coth)
 _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
 SUPPORTED = (
-    "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf Abs sign Min Max "
+    "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign Min Max "
     "Piecewise Heaviside Sum"
 )
 
@@ -132,6 +132,8 @@ class Converter:
             return self._pow(e, go)
         if isinstance(e, sp.log):
             return self._log(e, go)
+        if isinstance(e, (sp.sech, sp.coth)):
+            return self._reciprocal(e, go(e.args[0]))
         if type(e) in _FUNCTIONS:
             return g.unary(_FUNCTIONS[type(e)], go(e.args[0]))
         if isinstance(e, (sp.Min, sp.Max)):
@@ -174,6 +176,14 @@ class Converter:
             f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; "
             f"supported: {SUPPORTED}."
         )
+
+    def _reciprocal(self, e: sp.Basic, x: Node) -> Node:
+        """1/cosh and 1/tanh."""
+        if isinstance(e, sp.coth):
+            return 1.0 / self.graph.unary("tanh", x)
+        form = self.exponentials.function("sech", x)
+        stable = None if form is None else self.exponentials.product(form)
+        return 1.0 / self.graph.unary("cosh", x) if stable is None else stable
 
     def _add(self, e: sp.Add, go: Any) -> Node:
         g, args = self.graph, list(e.args)
@@ -234,6 +244,10 @@ class Converter:
                 others.append(f)
             else:
                 found = found.times(form, float(exponent))
+        for k, f in enumerate(others):
+            node = None if f.is_Number else self.exponentials.bernoulli(found, go(f))
+            if node is not None:
+                return node, others[:k] + others[k + 1 :]
         node = self.exponentials.product(found)
         return None if node is None else (node, others)
 

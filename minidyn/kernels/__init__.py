@@ -36,7 +36,8 @@ from math import sqrt
 from minidyn.compiler import jit
 from minidyn.compiler.words import across
 from minidyn.kernels.functions import (
-    asin_slope, heaviside, logaddexp, logcosh, logistic, logistic_slope, maximum, minimum, sign, softplus,
+    asin_slope, bose, csch, heaviside, logaddexp, logcosh, logistic, logistic_slope, maximum, minimum, pow_slope,
+    sign, softplus,
 )
 from minidyn.kernels.vectormath import (
     acos, asin, atan, cos, cosh, erf, exp, expm1, log, log1p, pow, sin, sinh, tan, tanh, tanh_slope,

@@ -298,7 +298,8 @@ class Emitter:
             return f"across(s{n.args[0].id}, {f'({self._slot(outer)})*{SIDES}' if outer else 0})", _ATOM
         if n.op == "pow":
             return self._pow(arg(0, 0), n.args[1], arg(1, 0)), _ATOM
-        inner = ", ".join(arg(k, 0) for k in range(len(n.args)))
+        orders = n.data if n.op == "pow_slope" else ()
+        inner = ", ".join([arg(k, 0) for k in range(len(n.args))] + [str(m) for m in orders])
         return f"{_CALLS.get(n.op, n.op)}({inner})", _ATOM
 
     @staticmethod

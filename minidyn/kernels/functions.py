@@ -9,11 +9,11 @@ import math
 from functools import partial
 
 from minidyn.compiler import jit
-from minidyn.kernels.vectormath import exp, expm1, log1p
+from minidyn.kernels.vectormath import exp, expm1, log, log1p, pow
 
 __all__ = [
-    "asin_slope", "heaviside", "logaddexp", "logcosh", "logistic", "logistic_slope", "maximum", "minimum", "sign",
-    "softplus",
+    "asin_slope", "bose", "csch", "heaviside", "logaddexp", "logcosh", "logistic", "logistic_slope", "maximum",
+    "minimum", "pow_slope", "sign", "softplus",
 ]  # fmt: skip
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -34,6 +34,19 @@ def logistic_slope(x):
     """`exp(x) / (1 + exp(x))**2`, the derivative of the logistic function."""
     e = exp(-abs(x))
     return e / ((1.0 + e) * (1.0 + e))
+
+
+@inline
+def bose(x):
+    """`1 / (exp(x) - 1)` without overflow."""
+    e = exp(-abs(x))
+    return (e if x > 0.0 else -1.0) / -expm1(-abs(x))
+
+
+@inline
+def csch(x):
+    """`1 / sinh(x)` without overflow."""
+    return math.copysign(2.0 * exp(-abs(x)) / -expm1(-2.0 * abs(x)), x)
 
 
 @inline
@@ -90,3 +103,29 @@ def minimum(a, b):
 def maximum(a, b):
     """The larger of two numbers; NaN if either is NaN."""
     return a + b if (math.isnan(a) or math.isnan(b)) else (a if a >= b else b)
+
+
+@inline
+def _by_log(q, x):
+    """`q log(x)`, 0 where q is 0."""
+    return 0.0 if q == 0.0 else q * log(x)
+
+
+@inline
+def pow_slope(x, y, m, k):
+    """`d^m/dx^m d^k/dy^k x**y`, k up to 4; at x = 0 its limit from above.
+
+    It is `x**(y - m) q`, `q = sum_j k!/(k - j)! f_j log(x)^(k - j)` with the Taylor coefficients f
+    of y(y - 1)...(y - m + 1).
+    """
+    f0, f1, f2, f3, f4 = 1.0, 0.0, 0.0, 0.0, 0.0
+    for i in range(m):
+        z = y - i
+        f4, f3, f2, f1, f0 = f4 * z + f3, f3 * z + f2, f2 * z + f1, f1 * z + f0, f0 * z
+    q = f0
+    q = _by_log(q, x) + k * f1 if k > 0 else q
+    q = _by_log(q, x) + k * (k - 1) * f2 if k > 1 else q
+    q = _by_log(q, x) + k * (k - 1) * (k - 2) * f3 if k > 2 else q
+    q = _by_log(q, x) + k * (k - 1) * (k - 2) * (k - 3) * f4 if k > 3 else q
+    p = pow(x, y - m)
+    return 0.0 if x == 0.0 and (p == 0.0 or q == 0.0) else p * q

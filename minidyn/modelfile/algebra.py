@@ -22,7 +22,7 @@ MAX_INTEGER = 2**53  # beyond it an integer is no longer exactly a float64
 MAX_BITS = 1_100  # of any integer that a constant power may produce; a float64 ends at 2**1024
 
 ANY_NUMBER = ("Min", "Max")  # functions of any number of arguments; the others take one
-_ONE = "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf Abs sign Heaviside"
+_ONE = "exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign Heaviside"
 FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE.split(), *ANY_NUMBER)}
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import sympy as sp
+from fractions import Fraction
 
 from minidyn.graph.nodes import Graph, Node
 
@@ -20,7 +19,9 @@ Exponent = tuple[tuple[int, float], ...]  # (node id, factor), sorted; the const
 Sum = tuple[tuple[Exponent, float], ...]  # (exponent, coefficient) of each term, the one with exponent 0 first
 _KNOWN = frozenset("logistic logistic_slope tanh tanh_slope cosh sinh csch expm1 bose".split())
 _DEEP, _MOST_TERMS = 12, 12
-_SERIES = 24  # terms of x/(e^x - 1) for |x| < 1
+_SERIES = [Fraction(1)]  # of x/(e^x - 1); its product with that of (e^x - 1)/x is 1
+for _n in range(1, 25):
+    _SERIES.append(-sum(c / math.factorial(_n + 1 - k) for k, c in enumerate(_SERIES)))
 
 
 @dataclass(frozen=True)
@@ -283,8 +284,8 @@ class Exponentials:
             return None
         z = self.node(_scaled(e, -1.0) if f.exponent else e)  # factor f = -ratio coefficient z/(e^z - 1)
         square, near = z * z, g.const(0.0)
-        for n in range(_SERIES, 0, -2):
-            near = near * square + float(sp.bernoulli(n) / sp.factorial(n))
+        for c in reversed(_SERIES[2::2]):
+            near = near * square + float(c)
         near = near * square + (1.0 - 0.5 * z)
         small = g.binary("lt", square, g.const(1.0))
         return g.mul(-ratio * f.coefficient, g.select(small, near, z * g.unary("bose", z)))

@@ -21,7 +21,7 @@ _KNOWN = frozenset("logistic logistic_slope tanh tanh_slope cosh sinh csch expm1
 _DEEP, _MOST_TERMS = 12, 12
 _SERIES = [Fraction(1)]  # of x/(e^x - 1); its product with that of (e^x - 1)/x is 1
 for _n in range(1, 25):
-    _SERIES.append(-sum(c / math.factorial(_n + 1 - k) for k, c in enumerate(_SERIES)))
+    _SERIES.append(-sum((c / math.factorial(_n + 1 - k) for k, c in enumerate(_SERIES)), Fraction(0)))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from scipy.optimize import linprog, minimize
 import minidyn as md
 
 SHIFT = np.array([0.3, -0.2, 0.1, 0.25, -0.3, 0.15])  # added to the model's target: no sparse solution is exact
-C = 1.0 / 6  # label noise of deviation 1 on six samples
+NOISE = 1e-4  # so small that its own slopes leave the minima stable until their curvatures have sunk to rounding
+C = NOISE**2 / 6  # on six samples
 GAP = 1e-12  # curvatures are resolved down to this, relative to the largest
 DEAD = 1e-4  # a parameter below this has died out
 
@@ -73,8 +74,8 @@ def psi(h: np.ndarray, eps: float) -> float:
 
 
 def flow_of(net: Network, rule: md.Rule, accumulators: str = "full") -> md.QuasistaticFlow:
-    """The quasistatic flow under label noise of deviation 1, curvatures resolved to near rounding."""
-    noisy = md.Map(net.loss, rule, md.LabelNoise(1.0))
+    """The quasistatic flow under label noise, curvatures resolved to near rounding."""
+    noisy = md.Map(net.loss, rule, md.LabelNoise(NOISE))
     return md.QuasistaticFlow(noisy, md.Manifold(net.loss, gap=GAP), accumulators)
 
 
@@ -100,7 +101,7 @@ def sgd(net: Network, name: str, lr: float = 0.02) -> None:
     found = net.diagonal(net.minimum(np.sum, np.ones_like, net.start)).sum()
     print(f"SGD, {name}: min tr H by linear programming {least:.10f}, by SLSQP {found:.10f}")
     flow = flow_of(net, md.SGD(lr))
-    follow(flow, net.start, (50 / lr**2, 150 / lr**2), lambda w: f"tr H / minimum - 1 = {excess(net, w, least):+.1e}")
+    follow(flow, net.start, (50 / (lr * NOISE) ** 2, 150 / (lr * NOISE) ** 2), lambda w: f"tr H / minimum - 1 = {excess(net, w, least):+.1e}")
 
 
 def excess(net: Network, w: np.ndarray, least: float) -> float:
@@ -108,7 +109,7 @@ def excess(net: Network, w: np.ndarray, least: float) -> float:
     return float(net.diagonal(w).sum() / least - 1)
 
 
-def adam(net: Network, name: str, lr: float = 1e-3, eps: float = 0.1) -> None:
+def adam(net: Network, name: str, lr: float = 1e-3 * NOISE, eps: float = 0.1 * NOISE) -> None:
     """Adam with frozen accumulators against SLSQP from near its end."""
     flow = flow_of(net, md.Adam(lr, eps=eps), "frozen")
     print(f"Adam, frozen, eps {eps}, {name}:")

@@ -87,7 +87,6 @@ class _Plain:
             lambda: f"({p()} if {c(deep - 1)} else {q()})", lambda: f"min({p()}, {q()})",
             lambda: f"max({p()}, {q()}, 0.25)", lambda: f"math.sqrt(abs({p()}))", lambda: f"({k(deep - 1)} * {p()})",
             lambda: f"float({k(deep - 1)})", lambda: f"({k(deep - 1)} / 8)",
-            lambda: f"({p()})**{self.rng.randint(1, 3)}",
             lambda: self.element(deep - 1), lambda: self.element(deep - 1), lambda: f"math.floor({p()}) * 0.5",
             lambda: f"math.sin({p()})",
         ])()  # fmt: skip

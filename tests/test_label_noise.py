@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import minidyn as md
-from benchmarks.label_noise import SHIFT, Network, excess, flow_of, follow, psi
+from benchmarks.label_noise import NOISE, SHIFT, Network, excess, flow_of, follow, psi
 
 TARGETS = pytest.mark.parametrize("shift", [SHIFT, 0 * SHIFT], ids=["dense", "model"])
-EPS = 0.1
+EPS = 0.1 * NOISE
 
 
 @TARGETS
@@ -16,7 +16,7 @@ def test_sgd_ends_at_the_least_trace(shift):
     too, once the parameters that have died out are zero."""
     net = Network(shift)
     lr = 0.02
-    w = follow(flow_of(net, md.SGD(lr)), net.start, (50 / lr**2, 150 / lr**2), str)
+    w = follow(flow_of(net, md.SGD(lr)), net.start, (50 / (lr * NOISE) ** 2, 150 / (lr * NOISE) ** 2), str)
     assert abs(excess(net, w, net.least_trace())) < 1e-8
 
 
@@ -25,10 +25,10 @@ def test_frozen_adam_ends_at_the_least_root_of_the_trace(shift):
     """Adam with frozen accumulators goes back to the minimum of its potential, tr diag(H)^(1/2) softened by eps, that
     sequential quadratic programming finds, from a point of M near it."""
     net = Network(shift)
-    flow = flow_of(net, md.Adam(1e-2, eps=EPS), "frozen")
+    flow = flow_of(net, md.Adam(1e-2 * NOISE, eps=EPS), "frozen")
     away = np.abs(np.random.default_rng(3).normal(size=20))
     best = net.least_psi(EPS, net.least_psi(EPS, net.start) + 0.05 * away)
     w = flow.manifold.project(np.abs(best) + 0.05 * away)
     assert psi(net.diagonal(w), EPS) > 1.003 * psi(net.diagonal(best), EPS)
-    w = follow(flow, w, (3e3, 7e3), str)
+    w = follow(flow, w, (3e3 / NOISE**2, 7e3 / NOISE**2), str)
     assert psi(net.diagonal(w), EPS) == pytest.approx(psi(net.diagonal(best), EPS), rel=1e-8)

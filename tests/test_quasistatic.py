@@ -294,16 +294,21 @@ def test_where_one_coordinate_has_no_noise_eps_divides():
 
 def test_label_noise_without_a_component_is_followed_or_refused():
     """Where the model does not feel c, label noise has no component: SGD and Adam with an eps follow the flow without
-    c, and Adam without eps is refused in one sentence."""
+    c, Adam without eps is refused in one sentence, and Adam whose eps is so small that c would be driven off is too."""
     p, q, r = sp.symbols("p q r")
     loss = md.Loss.regression(p * q + r**2, [p, q, r], inputs={}, target=[1.0])
     less = md.Loss.regression(p * q, [p, q], inputs={}, target=[1.0])
-    for rule in (md.SGD(0.01), md.Adam(0.002, eps=1e-4)):
+    for rule in (md.SGD(0.01), md.Adam(0.002, eps=0.1)):
         full, part = (md.QuasistaticFlow(md.Map(one, rule, md.LabelNoise(0.3))) for one in (loss, less))
         drift = full.drift([2.0, 0.5, 0.0])
         np.testing.assert_allclose(drift, [*part.drift([2.0, 0.5]), 0.0], rtol=1e-8, atol=1e-12)
     with pytest.raises(md.FlowError, match="give the rule an eps"):
         md.QuasistaticFlow(md.Map(loss, md.Adam(0.002, eps=0.0), md.LabelNoise(0.3))).drift([2.0, 0.5, 0.0])
+    rash = md.Map(loss, md.Adam(0.002, eps=1e-4), md.LabelNoise(0.3))
+    last = md.simulate(rash, [2.0, 0.5, 1e-9], 40, paths=64, rng=0).w[:, -1, 2]
+    assert np.abs(last).max() > 1e3 * 1e-9  # the map itself drives c off
+    with pytest.raises(md.FlowError, match="second moments"):
+        md.QuasistaticFlow(rash).drift([2.0, 0.5, 0.0])
 
 
 # -- where there is no flow ----------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_label_noise_leading_order(make, case):
 
     def error(lr):
         w = p.on_manifold
-        q = twins.quasistatic(p.expr, p.params, rule, p.label_sigma(std), w, {"lr": lr, **hyper}, "frozen")
+        q = twins.quasistatic(p.expr, p.params, rule, p.label_sigma(std), w, {"lr": lr, **hyper}, "frozen", met=False)
         expected = closed(p, w, lr, std)
         assert np.linalg.norm(q.diffusion_theta) < 1e-9 * np.linalg.norm(q.Q)
         return np.linalg.norm(q.drift_theta / lr - expected) / np.linalg.norm(expected)
@@ -229,11 +229,11 @@ def test_frozen_is_the_limit_of_slow_accumulators(rule):
 
 @pytest.mark.parametrize("make", pb.PLANAR, ids=lambda f: f.__name__)
 def test_reduced_sgd_is_the_one_formula(make):
-    """The reduced SGD formula equals the one formula at finite η, with correlated, varying noise."""
+    """The reduced SGD formula equals the one formula at finite η, with correlated, varying noise as it is on M."""
     p, lr = make(), 0.1
     here = dict(zip((x, y), p.params, strict=True))
     sigma = VARYING.subs(here)
-    q = twins.quasistatic(p.expr, p.params, "gd", sigma, p.on_manifold, {"lr": lr})
+    q = twins.quasistatic(p.expr, p.params, "gd", sigma, p.on_manifold, {"lr": lr}, met=False)
     drift, covariance = twins.reduced_sgd(p.expr, p.params, sigma, p.on_manifold, lr)
     assert np.allclose(q.drift_theta, drift, rtol=1e-10, atol=1e-15)
     assert np.allclose(q.diffusion_theta, covariance, rtol=1e-10, atol=1e-15)

@@ -310,12 +310,13 @@ def spectral_projector(A: np.ndarray, d: int) -> np.ndarray:
 
 def quasistatic(
     L: sp.Expr, params: Sequence[sp.Symbol], rule: str, sigma_expr: sp.Matrix, w: Sequence[float],
-    hyper: dict[str, float], accumulators: str = "full",
+    hyper: dict[str, float], accumulators: str = "full", met: bool = True,
 ) -> Quasistatic:
     """b = ½ Π F2[W_SS + W_SN + W_SNᵀ] + ½ (I−A)_S⁻¹ Π_S F2[Π Q Πᵀ],  covariance Π Q Πᵀ, **per step**.
 
     `w` must be on the minima manifold; `sigma_expr` is Σ(θ), a D×D sympy matrix in `params`. Slow and
-    dense: meant for D ≤ 4. AdamW's decay enters as the weak extra force Π p, p = −ηλ θ.
+    dense: meant for D ≤ 4. Without `met` the noise is Σ(w) alone, as closed forms of leading order have it, not what
+    the oscillation meets. AdamW's decay enters as the weak extra force Π p, p = −ηλ θ.
     """
     w = np.asarray(w, float)
     D, h = len(w), {**DEFAULTS[rule], **hyper}
@@ -343,7 +344,7 @@ def quasistatic(
         return np.linalg.solve(np.eye(Z * Z) - np.kron(A_S, A_S), right.ravel()).reshape(Z, Z)
 
     S = _noise_covariance(rule, Sigma, h)
-    if rule not in ("sign_gd", "lion"):  # S = Σ + N(W), N(W) = ½ D²Σ[W_θθ], for every entry of S
+    if met and rule not in ("sign_gd", "lion"):  # S = Σ + N(W), N(W) = ½ D²Σ[W_θθ], for every entry of S
         curves = np.array(f["sigma_curves"](w), float).reshape(D * D, D * D)
         unit = np.eye(D * D).reshape(-1, D, D)
         N = [curves @ oscillation(B @ e @ B.T)[:D, :D].ravel() / 2 for e in unit]

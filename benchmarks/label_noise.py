@@ -101,7 +101,8 @@ def sgd(net: Network, name: str, lr: float = 0.02) -> None:
     found = net.diagonal(net.minimum(np.sum, np.ones_like, net.start)).sum()
     print(f"SGD, {name}: min tr H by linear programming {least:.10f}, by SLSQP {found:.10f}")
     flow = flow_of(net, md.SGD(lr))
-    follow(flow, net.start, (50 / (lr * NOISE) ** 2, 150 / (lr * NOISE) ** 2), lambda w: f"tr H / minimum - 1 = {excess(net, w, least):+.1e}")
+    legs = (50 / (lr * NOISE) ** 2, 150 / (lr * NOISE) ** 2)
+    follow(flow, net.start, legs, lambda w: f"tr H / minimum - 1 = {excess(net, w, least):+.1e}")
 
 
 def excess(net: Network, w: np.ndarray, least: float) -> float:

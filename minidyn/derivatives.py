@@ -38,7 +38,7 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
         return g.make("pow_slope", a, (m + 1, k)), g.make("pow_slope", a, (m, k + 1))
     if op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
         return None, None
-    if op in ("sign", "heaviside", "not", "held"):
+    if op in ("sign", "heaviside", "floor", "ceil", "not", "held"):
         return (None,)
     if op == "logaddexp":
         return u("logistic", a[0] - a[1]), u("logistic", a[1] - a[0])

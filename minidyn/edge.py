@@ -114,7 +114,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
             found[:, place] = _look(two, z, after, first_step + at)
             place += 1
         z, at = after, at + 1
-    threshold = 2.0 / system.lr()
+    threshold = 2.0 / system.lr(first_step)
     amplitude, ends = {labels[0]: found[1]}, {}
     for label, flow, engine in zip(labels[1:], flows, engines, strict=True):
         amplitude[label] = _predicted(flow, engine, saves)
@@ -135,8 +135,9 @@ def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]
 
 
 def _engine(flow: Flow, w0: ArrayLike, steps: int, first_step: int, rtol: float, atol: float) -> Any:
+    flow = flow.beginning(first_step)
     start = np.atleast_2d(flow.start(w0))
-    return make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, steps, 1, first_step)
+    return make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, steps, 1, flow.first_step)
 
 
 def _predicted(flow: Any, engine: Any, saves: NDArray[np.int64]) -> Floats:

@@ -62,7 +62,7 @@ class AveragedMap(ByValue):
         size, width = dim * (1 + states), 3 + states
         A, gain, X = np.empty((size, size)), np.zeros((dim, 1 + states)), np.empty((dim, width))
         fp = np.array([0.0, 1e-7, *flags(m, self.accumulators, False)])
-        code = linear_part(fns, w, 1.0, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, fp, X, gain, A)
+        code = linear_part(fns, w, 1.0, m.hyper_at(), m.loss.c, m.loss.rows, m.bound.numbers, fp, X, gain, A)
         B = np.concatenate([np.diag(gain[:, a]) for a in range(1 + states)])
         return code, np.concatenate([w, X[:, 3:].T.ravel()]), A, B
 

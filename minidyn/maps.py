@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sympy import Expr
 
 from minidyn import rules
 from minidyn.byvalue import ByValue
@@ -61,12 +62,12 @@ class Map(ByValue):
         """The learning rate at step k: the time `t` that the step takes."""
         return self.rule.lr(k)
 
-    def time(self, steps: ArrayLike) -> Floats:
-        """Flow time `t` after the given numbers of steps: `lr k`, or the sum of a schedule's rates."""
+    def time(self, steps: ArrayLike, first_step: int = 1) -> Floats:
+        """Flow time `t` after the given numbers of steps from `first_step` on: `lr k`, or the sum of their rates."""
         k = numbers(steps, "steps", copy=False)
-        if not self.rule.scheduled or not k.size:
+        if "lr" not in self.rule.hyper or not isinstance(self.rule.hyper["lr"], Expr) or not k.size:
             return self.lr() * k
-        rates = np.array([self.lr(i) for i in range(1, int(k.max()) + 1)])
+        rates = self.rule.table(first_step, int(k.max()))[:, list(self.rule.hyper).index("lr")]
         return np.concatenate([[0.0], np.cumsum(rates)])[k.astype(int)]
 
     def with_lr(self, lr: float) -> Map:
@@ -96,6 +97,10 @@ class Map(ByValue):
     def hyper(self) -> Floats:
         """The hyperparameters' numbers as kernels read them."""
         return np.array(self.rule.hyper_values or [0.0])
+
+    def hyper_at(self, k: float = 1) -> Floats:
+        """The numbers that a flow's kernels read as `hp` at step k: the hyperparameters', schedules too, and k."""
+        return np.array(self.rule.numbers(k))
 
     def initial_state(self, w0: ArrayLike) -> Floats:
         """`z0 = (w0, 0...)`, shape (..., components)."""

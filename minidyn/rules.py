@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import sympy as sp
+from numpy.typing import NDArray
 
 from minidyn import letters
 from minidyn.byvalue import ByValue
@@ -23,6 +25,8 @@ from minidyn.graph import Converter, Graph, Node
 from minidyn.intake import finite, flag, shown
 from minidyn.intake import number as as_number
 from minidyn.letters import THETA, G, K
+
+_CLOCK = sp.Dummy("clock")  # the step number of bias corrections, between steps too
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,22 +100,61 @@ class Rule(ByValue):
     def lr(self, k: float = 1) -> float:
         """The learning rate at step `k`: the time `t` that one step takes (1 for a rule without `lr`)."""
         value = self.hyper.get("lr", 1.0)
-        return float(_schedule(value)(float(k))) if isinstance(value, sp.Expr) else float(value)
+        return scheduled_value(self.name, "lr", value, k, self.builtin) if isinstance(value, sp.Expr) else float(value)
 
-    def converter(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node) -> Converter:
-        """Letters -> nodes, with hyperparameters read from `hp` and schedules written out."""
-        symbols: dict[Any, Node] = {THETA: theta, G: g, K: k}
+    def numbers(self, k: float) -> list[float]:
+        """The numbers of the hyperparameters at step `k`, in order, then `k` itself: what flows read as `hp`.
+
+        A time between two steps belongs to the step that it lies in: step k is under way from `k - 1/2` to `k + 1/2`.
+        """
+        k = max(math.floor(k + 0.5), 1)
+        values = [scheduled_value(self.name, h, v, k, self.builtin) if isinstance(v, sp.Expr) else float(v)
+                  for h, v in self.hyper.items()]  # fmt: skip
+        return [*values, float(k)]
+
+    def table(self, first: int, steps: int) -> NDArray[np.float64]:
+        """`numbers` of the steps `first`, `first + 1`, ...: (steps, H + 1). InputError where a schedule has none."""
+        rows = np.empty((steps, len(self.hyper) + 1))
+        for i, (name, value) in enumerate(self.hyper.items()):
+            moving = isinstance(value, sp.Expr)
+            rows[:, i] = _values(self.name, name, value, first, steps, self.builtin) if moving else float(value)
+        rows[:, -1] = np.arange(first, first + steps)
+        return rows
+
+    @property
+    def own_clock(self) -> bool:
+        """Whether the step number stands in the rule itself, other than in bias corrections `beta^k`."""
+        return self.uses_step and any(_limit(self, e).has(K) for e in self.step)
+
+    @property
+    def rests(self) -> bool:
+        """Whether a step whose learning rate is zero leaves theta where it is."""
+        return bool(self.step[0].subs(letters.hyper("lr"), 0) == THETA)
+
+    def converter(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node,
+                  held: bool = False) -> Converter:  # fmt: skip
+        """Letters -> nodes, with hyperparameters read from `hp` and schedules written out.
+
+        With `held` schedules are read from `hp` too, and behind them the number of the step (see `numbers`): a flow
+        has the numbers of a whole step, wherever in it the time is.
+        """
+        symbols: dict[Any, Node] = {THETA: theta, G: g, K: graph.load("hp", len(self.hyper)) if held else k}
         symbols |= dict(zip(self.letters, states, strict=True))
         schedule = Converter(graph, {K: k})
         for i, (name, value) in enumerate(self.hyper.items()):
-            node = schedule(value) if isinstance(value, sp.Expr) else graph.load("hp", i)
+            node = schedule(value) if isinstance(value, sp.Expr) and not held else graph.load("hp", i)
             symbols[letters.hyper(name)] = symbols[letters.hyper(name, value)] = node
-        return Converter(graph, symbols)
+        return Converter(graph, symbols | {_CLOCK: k} if held else symbols)
 
-    def update(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node) -> list[Node]:
-        """Nodes of the new theta and the new states of one coordinate."""
-        convert = self.converter(graph, theta, g, states, k)
-        return [convert(e) for e in self.step]
+    def update(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node,
+               held: bool = False) -> list[Node]:  # fmt: skip
+        """Nodes of the new theta and the new states of one coordinate.
+
+        With `held` (see `converter`) bias corrections alone, which are smooth, go on with the clock `k`.
+        """
+        convert = self.converter(graph, theta, g, states, k, held)
+        smooth = {p: p.xreplace({K: _CLOCK}) for e in self.step for p in _corrections(self, e)} if held else {}
+        return [convert(e.xreplace(smooth)) for e in self.step]
 
     def with_hyper(self, **changes: Any) -> Rule:
         """The same rule with some hyperparameters changed."""
@@ -140,6 +183,31 @@ def _schedule(value: sp.Expr) -> Callable[[float], Any]:
     return sp.lambdify(K, value, modules=["math", "sympy"])
 
 
+def scheduled_value(rule_name: str, name: str, value: sp.Expr, k: float, builtin: bool) -> float:
+    """The number that a schedule gives to a hyperparameter at step `k`; InputError where it cannot have it."""
+    try:
+        number = float(_schedule(value)(float(k)))
+    except (ArithmeticError, ValueError, TypeError):  # a pole, a logarithm of zero, a root of what is negative
+        number = math.nan
+    wrong = "" if name == "lr" and number == 0.0 else _wrong(name, number, builtin)
+    if wrong:
+        wrong += " or zero" * (name == "lr")
+        raise InputError(
+            f"{rule_name}: the schedule {name} = {value} is {number:g} at step {k:g}; {wrong} at every step that is "
+            "run: change it, or run other steps (first_step, steps)."
+        )
+    return number
+
+
+@lru_cache(maxsize=16)
+def _values(rule_name: str, name: str, value: sp.Expr, first: int, steps: int,
+            builtin: bool) -> NDArray[np.float64]:  # fmt: skip
+    """The values of a schedule at the steps `first`, `first + 1`, ..."""
+    out = np.array([scheduled_value(rule_name, name, value, k, builtin) for k in range(first, first + steps)])
+    out.setflags(write=False)
+    return out
+
+
 def _check_hyper(rule_name: str, name: str, value: Any, builtin: bool) -> Any:
     """A number or a schedule in k; ranges are those of `lr` in any rule, and of PyTorch's names in PyTorch's rules."""
     if isinstance(value, sp.Expr) and not value.is_number:
@@ -154,13 +222,23 @@ def _check_hyper(rule_name: str, name: str, value: Any, builtin: bool) -> Any:
         what = f"{rule_name}: {name} must be a number or a sympy expression in k"
         raise InputError(f"{what}, not {shown(value)}.") from e
     finite(number, f"{rule_name}: {name}")
-    if name == "lr" and number <= 0:
-        raise InputError(f"{rule_name}: the learning rate lr is {number:g}; it must be positive.")
-    if builtin and name.startswith(("beta", "momentum")) and not 0 <= number < 1:
-        raise InputError(f"{rule_name}: {name} is {number:g}; it must lie in [0, 1).")
-    if builtin and name in ("eps", "weight_decay") and number < 0:
-        raise InputError(f"{rule_name}: {name} is {number:g}; it must not be negative.")
+    if wrong := _wrong(name, number, builtin):
+        what = "the learning rate lr" if name == "lr" else name
+        raise InputError(f"{rule_name}: {what} is {number:g}; {wrong}.")
     return number
+
+
+def _wrong(name: str, number: float, builtin: bool) -> str:
+    """What a hyperparameter must be that this number is not; empty where all is well."""
+    if not math.isfinite(number):
+        return "it must be finite"
+    if name == "lr" and number <= 0:
+        return "it must be positive"
+    if builtin and name.startswith(("beta", "momentum")) and not 0 <= number < 1:
+        return "it must lie in [0, 1)"
+    if builtin and name in ("eps", "weight_decay") and number < 0:
+        return "it must not be negative"
+    return ""
 
 
 def _is_structure(value: Any) -> bool:
@@ -457,7 +535,7 @@ class AveragedRule:
     def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
         """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
         x = [graph.load("x", i) for i in range(3 + len(self.rule.states))]
-        convert = self.rule.converter(graph, x[0], x[1], x[3:], graph.load("kk", 0))
+        convert = self.rule.converter(graph, x[0], x[1], x[3:], graph.load("kk", 0), held=True)
         convert.symbols[_Q] = x[2]  # type: ignore[index]
         return [convert(e) for e in exprs]
 
@@ -545,10 +623,15 @@ def _number(rule: Rule, e: sp.Expr) -> float:
     return float(e.subs({letters.hyper(h): v for h, v in numbers.items()}))
 
 
+def _corrections(rule: Rule, e: sp.Expr) -> list[sp.Pow]:
+    """The powers `beta**k` of bias corrections, which die out."""
+    powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
+    return [p for p in powers if _dies_out(rule, p)]
+
+
 def _limit(rule: Rule, e: sp.Expr) -> sp.Expr:
     """Bias corrections have died out: `beta**k -> 0` where |beta| < 1 (schedules are taken to stay there)."""
-    powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
-    return e.xreplace({p: sp.S.Zero for p in powers if _dies_out(rule, p)})
+    return e.xreplace({p: sp.S.Zero for p in _corrections(rule, e)})
 
 
 def _dies_out(rule: Rule, power: sp.Pow) -> bool:

@@ -173,8 +173,7 @@ def test_clock_of_a_schedule():
     np.testing.assert_allclose(run.time, clock, rtol=1e-13)
     flow = md.simulate(md.GradientFlow(system), [1.0], 400, save_every=100)
     BITS(flow.time, run.time)
-    # an integral of 1/sqrt(k) by midpoints: the first steps leave an error of about 0.014 steps of 0.02
-    np.testing.assert_allclose(flow.w[0, :, 0], np.exp(-clock), rtol=1e-3)
+    np.testing.assert_allclose(flow.w[0, :, 0], np.exp(-clock), rtol=1e-8)
 
 
 def test_flow_with_noise_reads_its_schedule_at_the_maps_steps():

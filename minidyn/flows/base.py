@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sympy import Expr
 
 from minidyn.byvalue import ByValue
 from minidyn.compiler import compiled
@@ -22,6 +24,7 @@ from minidyn.maps import Map
 # mypy: disable-error-code="no-untyped-def"
 
 Floats = NDArray[np.float64]
+_WARMING = 100_000  # steps among which the first one with a learning rate is looked for
 WIDEST = 24  # numbers in a state that goes into lanes: beyond, its slopes do not stay near the processor
 
 
@@ -64,6 +67,8 @@ class Flow(ByValue):
     # or "projected" (on the minima, along the gradient flow)
 
     carries: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
+    first_step: int = 1  # the number of the map's first step in a run: see `beginning`
+    ahead: ClassVar[int] = 0  # 1 where the state is a pair of iterates, which goes on by the step behind them
     reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
 
     name: ClassVar[str] = "flow"
@@ -80,6 +85,19 @@ class Flow(ByValue):
         """The same flow of another map, such as this one at another learning rate."""
         args, options = self._made_with
         return type(self)(system, *args, **options)
+
+    def beginning(self, first_step: int) -> Flow:
+        """This flow for a run that begins with the map's step `first_step`; one made for another step refuses."""
+        if first_step in (1, self.first_step):
+            return self
+        if self.first_step != 1:
+            raise InputError(
+                f"the {self.name} was made for first_step = {self.first_step} and the run begins at {first_step}: "
+                "give it to the run alone."
+            )
+        flow = copy.copy(self)
+        flow.first_step = first_step
+        return flow
 
     def __init__(self, system: Map):
         if not isinstance(system, Map):
@@ -124,6 +142,33 @@ class Flow(ByValue):
     def kernels(self) -> ModuleType:
         """The compiled module."""
         return self.source.load()
+
+    # -- the clock ------------------------------------------------------------------------------
+    @property
+    def own_clock(self) -> bool:
+        """Whether the number of the step stands in the equations, other than in schedules and bias corrections."""
+        return self.map.rule.own_clock
+
+    def speeds(self, numbers: Floats) -> Floats | None:
+        """How fast the flow runs at the numbers (N, H + 1) of a rule's steps, where schedules change that alone.
+
+        Then it is integrated on a clock of its own, whatever the rate of a step is; None where a schedule changes the
+        equations.
+        """
+        return None
+
+    @property
+    def first_moving(self) -> int:
+        """The first step, from `first_step` on, at which the learning rate is not zero."""
+        rule = self.map.rule
+        warming = isinstance(rule.hyper.get("lr"), Expr) and rule.lr(self.first_step) == 0.0
+        steps = range(self.first_step + 1, self.first_step + _WARMING) if warming else ()
+        return next((k for k in steps if rule.lr(k) > 0.0), self.first_step)
+
+    @cached_property
+    def rests(self) -> bool:
+        """Whether nothing moves at a learning rate of zero: theta is all the state, and lr a factor of its step."""
+        return self.size == self.dim and self.map.rule.rests
 
     @property
     def draws(self) -> tuple[int, int, int]:
@@ -222,7 +267,8 @@ class Flow(ByValue):
             return -1
         m = self.map
         field, _, fns = self.pointers
-        return int(evaluate(field, fns, points, k, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+        hyper = m.hyper_at(k + self.ahead * self.first_step)  # a pair counts from the run's first one
+        return int(evaluate(field, fns, points, k, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
 
     def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
         """Fill the field `b`, `f` at one point, for flows that `carries`; a status code."""
@@ -233,6 +279,11 @@ class Flow(ByValue):
         flat = points.reshape(-1, self.size)
         drift, factor = self.evaluate(flat, k, self.numbers(flat))
         lr = self.map.lr(max(k, 1))
+        if lr == 0.0:
+            raise InputError(
+                f"the learning rate is zero at step {k:g}: no time passes there, and per unit of time the {self.name} "
+                f"is not defined; ask at another step, as k={self.first_moving}."
+            )
         lead = points.shape[:-1]
         return (
             drift.reshape(*lead, self.size) / lr,

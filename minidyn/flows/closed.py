@@ -356,7 +356,7 @@ class ClosedFormFlow(QuasistaticFlow):
         for symbol, value in self.form.values.items():
             symbols[symbol] = g.load("c", constants.index(symbol)) if symbol in constants else g.const(value)
         rule = self.map.rule.converter(g, g.const(0.0), g.const(0.0), [g.const(0.0)] * len(self.map.rule.states),
-                                       g.load("kk", 0))  # fmt: skip
+                                       g.load("kk", 0), held=True)  # fmt: skip
         convert = Converter(g, {**rule.symbols, **symbols})
         for letter, e in letters.items():
             convert.symbols[letter] = convert(e)  # type: ignore[index]

@@ -6,26 +6,26 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
-from sympy import Expr
+from numpy.typing import ArrayLike, NDArray
 
 from minidyn.compiler import compiled
 from minidyn.errors import FlowError
 from minidyn.flows.base import WIDEST, Flow, stay
-from minidyn.graph import Converter, Graph, Node
+from minidyn.graph import Graph
 from minidyn.kernels import Emitter, Source, store
-from minidyn.letters import K
 from minidyn.manifold import curvatures
 from minidyn.maps import Map
 from minidyn.recognize import recognized
 
 # mypy: disable-error-code="no-untyped-def"
 
+Floats = NDArray[np.float64]
+
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     grad, speed = fns
     grad(w, c, d, b)
-    rate = speed(k, hp)
+    rate = speed(hp)
     for i in range(w.shape[0]):
         b[i] = -rate * b[i]
     return 0
@@ -34,7 +34,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
 def _jacobian(fns, w, k, hp, c, d, nz, fp, J):
     hessian, speed = fns
     hessian(w, c, d, J)
-    rate = speed(k, hp)
+    rate = speed(hp)
     for i in range(w.shape[0]):
         for j in range(w.shape[0]):
             J[i, j] = -rate * J[i, j]
@@ -72,7 +72,7 @@ class GradientFlow(Flow):
     @cached_property
     def source(self) -> Source:
         src = Source(f"gradient flow of {self.map.loss}")
-        src.add("speed", "k, hp", self._speed_lines())
+        src.add("speed", "hp", self._speed_lines())
         return src
 
     @cached_property
@@ -86,22 +86,21 @@ class GradientFlow(Flow):
         return self.loss.straight and self.dim <= WIDEST
 
     def _speed_lines(self) -> list[str]:
-        """`lr / (1 - momentum)` at step k: how far a step carries along the gradient, schedules included."""
-        g = Graph()
-        schedule = Converter(g, {K: g.load("k")})
-        names = list(self.map.rule.hyper)
-
-        def number(name: str) -> Node:
-            name = self.known.called[name]
-            value = self.map.rule.hyper[name]
-            return schedule(value) if isinstance(value, Expr) else g.load("hp", names.index(name))
-
-        speed = number("lr") / (1.0 - number("momentum")) if "momentum" in self.known.called else number("lr")
+        """`lr / (1 - momentum)`: how far a step carries along the gradient."""
+        g, names, called = Graph(), list(self.map.rule.hyper), self.known.called
+        speed = g.load("hp", names.index(called["lr"]))
+        if "momentum" in called:
+            speed = speed / (1.0 - g.load("hp", names.index(called["momentum"])))
         emitter = Emitter(
             [store(g, speed, "result")],
             read=lambda array, address: f"{array}[{address}]" if array == "hp" else array,
         )
         return [*emitter.lines(), "return result"]
+
+    def speeds(self, numbers: Floats) -> Floats:
+        names, called = list(self.map.rule.hyper), self.known.called
+        rest = 1.0 - numbers[:, names.index(called["momentum"])] if "momentum" in called else 1.0
+        return np.asarray(numbers[:, names.index(called["lr"])] / rest)
 
     def validity(self, w: ArrayLike) -> float:
         """`lr/(1 - momentum)` times the largest curvature at a point w (D,), over 2: one at the threshold of GD.
@@ -113,7 +112,8 @@ class GradientFlow(Flow):
         """
         point = self._point(w)[: self.dim]
         sharpness = np.abs(curvatures(self.loss, point)).max()
-        return float(0.5 * self.map.lr() * sharpness / (1.0 - float(self.known.get("momentum", 0.0))))
+        (speed,) = self.speeds(self.map.hyper_at(self.first_moving)[None])
+        return float(0.5 * speed * sharpness)
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference."""

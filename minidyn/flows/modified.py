@@ -23,6 +23,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn import letters
 from minidyn.errors import FlowError
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.steps import add_steps, answer, rest
@@ -231,6 +232,16 @@ class ModifiedFlow(Flow):
     def numbers(self, w0: Floats) -> Floats:
         return np.array([float(self.order), float(len(self.map.rule.states))])
 
+    def speeds(self, numbers: Floats) -> Floats | None:
+        lr = sp.Dummy("lr")
+        rates = {letters.hyper("lr"): lr, letters.hyper("lr", self.map.rule.hyper.get("lr", 1.0)): lr}
+        theta, *states = (e.xreplace(rates) for e in self.moved.moved)
+        apart = not any(e.has(lr) for e in states) and sp.expand(theta - lr * sp.diff(theta, lr)) == 0
+        own = [h for h, v in self.map.rule.hyper.items() if isinstance(v, sp.Expr)] == ["lr"] and not self.own_clock
+        if self.order > 1 or not (apart and own):
+            return None
+        return numbers[:, list(self.map.rule.hyper).index("lr")]
+
     def explain(self, code: int) -> str:
         if code == 6:
             return (
@@ -257,7 +268,7 @@ class ModifiedFlow(Flow):
         fns, numbers = self.pointers[2], self.numbers(flat)
         m = self.map
         for point, z in zip(flat, out, strict=True):
-            code = _slow_state(fns, point, k, m.hyper, m.loss.c, m.loss.rows, numbers, z)
+            code = _slow_state(fns, point, k, m.hyper_at(k), m.loss.c, m.loss.rows, numbers, z)
             if code:
                 raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
         return out.reshape(*points.shape[:-1], self.map.components)
@@ -272,7 +283,7 @@ class ModifiedFlow(Flow):
         width = 3 + states
         R, J = np.zeros(1 + states), np.zeros((1 + states) * width)
         room = np.zeros(1 + states), np.zeros(1 + states)
-        _call_steps(pointer(self.kernels, "steps"), np.zeros(width), m.hyper, np.ones(1), R, J, *room)
+        _call_steps(pointer(self.kernels, "steps"), np.zeros(width), m.hyper_at(), np.ones(1), R, J, *room)
         slopes = J.reshape(1 + states, width)
         answer = -np.linalg.solve(slopes[1:, 3:], slopes[1:, 1]) if states else np.zeros(0)
         later = np.linalg.solve(slopes[1:, 3:], answer) if states else np.zeros(0)
@@ -292,15 +303,15 @@ class ModifiedFlow(Flow):
         >>> md.ModifiedFlow(md.Map(md.Loss(x**2 / 2, [x]), md.GD(0.1))).modified_loss([2.0])
         2.1
         """
+        scheduled = isinstance(self.map.rule.hyper.get("lr"), sp.Expr)
+        if scheduled:
+            raise FlowError("with a schedule of lr the modified loss changes with the step; give a constant lr.")
         if self._coefficients is None:
             what = f"order {self.order}" if self.moved.linear else self.map.rule.name
             raise FlowError(
                 f"there is no modified loss for {what}: the modified flow is not a gradient flow in general; "
                 "it exists up to order 2 for rules that are linear in the gradient."
             )
-        scheduled = isinstance(self.map.rule.hyper.get("lr"), sp.Expr)
-        if scheduled:
-            raise FlowError("with a schedule of lr the modified loss changes with the step; give a constant lr.")
         c0, c1 = self._coefficients
         g = self.loss.grad(w)
         c1 = c1 * self.map.lr() if self.order > 1 else 0.0
@@ -311,8 +322,8 @@ class ModifiedFlow(Flow):
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a point w (D,): the norm of the last correction over that of the whole velocity."""
         point = self._point(w)[: self.dim]
-        here = self.drift(point)
-        other = ModifiedFlow(self.map, self.order - 1 if self.order > 1 else 2).drift(point)
+        here, k = self.drift(point, self.first_moving), self.first_moving
+        other = ModifiedFlow(self.map, self.order - 1 if self.order > 1 else 2).drift(point, k)
         size = float(np.linalg.norm(here))
         return float(np.linalg.norm(here - other)) / size if size > 0.0 else 0.0
 

@@ -198,7 +198,7 @@ class QuasistaticFlow(Flow):
         """Whether noise has a component along `M`: label noise on interpolating minima has none."""
         numbers = self.numbers(w0)
         for w in _some(w0.reshape(-1, self.dim), 16):
-            if np.abs(self.evaluate(w[None], 1.0, numbers)[1]).max() > 0.0:
+            if np.abs(self.evaluate(w[None], self.first_moving, numbers)[1]).max() > 0.0:
                 return True
         return False
 
@@ -263,7 +263,8 @@ class QuasistaticFlow(Flow):
         """
         point, m = np.ascontiguousarray(self.start(self._point(w))), self.map
         W, numbers = np.empty((m.components, m.components)), self.numbers(point[None])
-        code = spread(self.pointers[2], point, 1.0, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W)
+        hyper = m.hyper_at(self.first_moving)
+        code = spread(self.pointers[2], point, 1.0, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W)
         if code:
             raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
         N = self.manifold.normal(point)

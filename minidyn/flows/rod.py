@@ -100,6 +100,7 @@ class RodFlow(Flow):
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(stay)
     reads = "midpoints"
+    ahead: ClassVar[int] = 1
 
     def __init__(self, system: Map, first_step: int = 1, order: int = 1):
         super().__init__(system)

@@ -285,7 +285,7 @@ class StochasticModifiedFlow(Flow):
         out, m = np.empty((len(flat), self.size)), self.map
         fns, numbers = self.pointers[2], self.numbers(flat)
         for point, z in zip(flat, out, strict=True):
-            code = _at_rest(fns, point, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, z)
+            code = _at_rest(fns, point, m.hyper_at(self.first_step), m.loss.c, m.loss.rows, m.bound.numbers, numbers, z)
             if code:
                 raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
         return out.reshape(*points.shape[:-1], self.size)
@@ -302,7 +302,8 @@ class StochasticModifiedFlow(Flow):
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a state (or point) w: the norm of `M' M / 2` over that of `M`, both per step."""
         z = self._started(w)
-        first, second = (StochasticModifiedFlow(self.map, order).drift(z) for order in (1, 2))
+        k = self.first_moving
+        first, second = (StochasticModifiedFlow(self.map, order).drift(z, k) for order in (1, 2))
         size = float(np.linalg.norm(first))
         return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0
 

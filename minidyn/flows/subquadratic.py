@@ -57,6 +57,7 @@ class SubquadraticFlow(Flow):
     name: ClassVar[str] = "subquadratic flow"
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"
     reads = "midpoints"
+    ahead: ClassVar[int] = 1
     carries: ClassVar[bool] = True
 
     def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1, manifold: Manifold | None = None):
@@ -135,8 +136,10 @@ class SubquadraticFlow(Flow):
         shift = memory.get("shift")
         try:
             while k < end:
+                # the numbers of a schedule are those of the step under way, at its very end too
+                last = np.nextafter(k + 1.0, k) if self.map.rule.scheduled else np.inf
                 c, k, memory["step"], _ = carry(
-                    lambda y, at, d=d, shift=shift: self._drift(y, d, shift, at)[0],  # type: ignore[misc]
+                    lambda y, at, d=d, shift=shift, last=last: self._drift(y, d, shift, min(at, last))[0],  # type: ignore[misc]
                     lambda y, at: -1.0, c, k, min(end, k + 1.0), memory.get("step", 0.5), rtol, atol, lambda y, at: y,
                 )  # fmt: skip
                 orbit = self._drift(c, d, shift, k)[1]

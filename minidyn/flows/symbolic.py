@@ -96,7 +96,8 @@ class SymbolicFlow(Flow):
     Parameters
     ----------
     system : the map whose clock, parameters and constants the flow shares.
-    drift : D expressions in the parameters and constants of the loss, and in the step number `k`; per unit of `t`.
+    drift : D expressions in the parameters and constants of the loss, and in the step number `k` (1, 2, ...: it
+        stays the same while a step lasts); per unit of `t`.
     diffusion : a matrix of D rows, one column per independent noise, or a list of D expressions for diagonal noise;
         None for no noise.
     reading : "ito" or "stratonovich".
@@ -180,13 +181,25 @@ class SymbolicFlow(Flow):
 
     # -- kernels ----------------------------------------------------------------------------------
     def _converter(self, graph: Graph) -> tuple[Converter, Node]:
-        """sympy -> nodes, and the learning rate at step k."""
-        clock = graph.load("k")
-        rate, names = self.map.rule.hyper.get("lr", 1.0), list(self.map.rule.hyper)
-        scheduled = isinstance(rate, sp.Expr) or "lr" not in names
-        lr = Converter(graph, {K: clock})(rate) if scheduled else graph.load("hp", names.index("lr"))
-        free = K not in self.coordinates and K not in self.loss.constants
-        return self.loss.converter(graph, {K: clock} if free else None), lr
+        """sympy -> nodes, and the learning rate of the step."""
+        names = list(self.map.rule.hyper)
+        lr = graph.load("hp", names.index("lr")) if "lr" in names else graph.const(1.0)
+        step = {K: graph.load("hp", len(names))}
+        return self.loss.converter(graph, step if self._k_is_free else None), lr
+
+    @property
+    def _k_is_free(self) -> bool:
+        """Whether `k` is the number of the step here, not a parameter or a constant."""
+        return K not in self.coordinates and K not in self.loss.constants
+
+    @property
+    def own_clock(self) -> bool:
+        """Whether the number of the step stands in the expressions."""
+        return self._k_is_free and any(e.has(K) for e in (*self.expressions, *self.factor))
+
+    def speeds(self, numbers: Floats) -> Floats | None:
+        names = list(self.map.rule.hyper)
+        return None if self.own_clock or "lr" not in names else numbers[:, names.index("lr")]
 
     def _lines(self, stores: list[Node]) -> list[str]:
         def read(array: str, address: str) -> str:
@@ -242,7 +255,7 @@ class SymbolicFlow(Flow):
         m, (_, retract, fns) = self.map, self.pointers
         for w in flat:
             before = w.copy()
-            code = retract(fns, w, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, self.numbers(flat))
+            code = retract(fns, w, m.hyper_at(), m.loss.c, m.loss.rows, m.bound.numbers, self.numbers(flat))
             if code or not np.linalg.norm(w - before) <= 0.1 * (1 + np.linalg.norm(w)):
                 raise ManifoldError(
                     f"w0 = {np.round(before, 6).tolist()} does not satisfy the constraint and is not near a point "

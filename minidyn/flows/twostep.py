@@ -39,7 +39,7 @@ def add_rule_kernels(src: Source, system: Map) -> None:
     graph = Graph()
     theta, g = graph.load("z", 0, [(i, 1)]), graph.load("g", 0, [(i, 1)])
     aux = [graph.load("z", (1 + a) * size, [(i, 1)]) for a in range(states)]
-    outputs = rule.update(graph, theta, g, aux, graph.load("k"))
+    outputs = rule.update(graph, theta, g, aux, graph.load("k"), held=True)
     width = 2 + states
     steps = [store(graph, node, "out", a * size, [(i, 1)]) for a, node in enumerate(outputs)]
     slopes = []
@@ -97,14 +97,14 @@ class TwoStep(ByValue):
         out = np.empty(self.size)
         m = self.map
         g = m.loss.grad(z[: self.dim])
-        self.kernels.rule_step(np.ascontiguousarray(z), g, float(k), m.hyper, out)
+        self.kernels.rule_step(np.ascontiguousarray(z), g, float(k), m.hyper_at(k), out)
         return out
 
     def slopes(self, z: Floats, k: float = 1.0) -> Floats:
         """Slopes of the rule, (coordinate, output, input) with inputs (theta, g, states)."""
         J = np.empty(self.dim * (1 + self.states) * (2 + self.states))
         m = self.map
-        self.kernels.rule_slopes(np.ascontiguousarray(z), m.loss.grad(z[: self.dim]), float(k), m.hyper, J)
+        self.kernels.rule_slopes(np.ascontiguousarray(z), m.loss.grad(z[: self.dim]), float(k), m.hyper_at(k), J)
         return J.reshape(self.dim, 1 + self.states, 2 + self.states)
 
     def jacobian(self, z: Floats, k: float = 1.0) -> Floats:

@@ -45,7 +45,7 @@ def add_written(src: Source, system: Map, moved: Displacement, order: int, squar
             variance = variance + sigma * sigma
         states = [g.load("w", (1 + a) * size + i) for a in range(len(moved.rule.states))]
         slope = gradient.get(i, g.const(0.0))
-        convert = moved.rule.converter(g, g.load("w", i), slope, states, g.load("k"))
+        convert = moved.rule.converter(g, g.load("w", i), slope, states, g.load("k"), held=True)
         for a, step in enumerate(moved.moved):
             gain = sp.diff(step, G)
             answer, curve = convert(gain), convert(sp.diff(gain, G))

@@ -18,7 +18,7 @@ from minidyn.graph.walk import extent, postorder, printed
 _FUNCTIONS = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin",
     sp.acos: "acos", sp.atan: "atan", sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh",
-    sp.csch: "csch", sp.erf: "erf", sp.Abs: "abs", sp.sign: "sign",
+    sp.csch: "csch", sp.erf: "erf", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil",
 }  # fmt: skip
 _RELATIONS = {
     sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
@@ -29,8 +29,8 @@ _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
 _EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh, sp.sech, sp.csch, sp.coth)
 _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
 SUPPORTED = (
-    "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign Min Max "
-    "Piecewise Heaviside Sum"
+    "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign floor ceiling Mod "
+    "Min Max Piecewise Heaviside Sum"
 )
 
 
@@ -143,6 +143,9 @@ class Converter:
             for a in args[1:]:
                 out = g.binary(op, out, a)
             return out
+        if isinstance(e, sp.Mod):
+            x, period = (go(a) for a in e.args)
+            return x - period * g.unary("floor", x / period)
         if isinstance(e, sp.Heaviside):
             x, at_zero = go(e.args[0]), e.args[1]
             step = g.unary("heaviside", x)

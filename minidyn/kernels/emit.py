@@ -21,7 +21,7 @@ _INFIX = {
     "ge": (4, ">="), "eq": (4, "=="), "ne": (4, "!="), "add": (5, "+"), "sub": (5, "-"),
     "mul": (6, "*"), "div": (6, "/"),
 }  # fmt: skip
-_CALLS = {"abs": "abs", "min": "minimum", "max": "maximum"}
+_CALLS = {"abs": "abs", "min": "minimum", "max": "maximum", "floor": "np.floor", "ceil": "np.ceil"}
 _ATOM = 9
 _SAMPLES = "for b in range(n):"
 Reader = Callable[[str, str], str]

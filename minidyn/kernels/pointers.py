@@ -26,7 +26,7 @@ SIGNATURES = {
     "noise_bend": "void(f8[:], f8[:], f8, f8[:], f8[:,:], f8[:], f8[:,:], f8[:,:], f8[:,:])",
     "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, K, gain, sign_gain
     "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve
-    "speed": "f8(f8, f8[:])",  # k, hp
+    "speed": "f8(f8[:])",  # hp
     "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
     "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out
     "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out

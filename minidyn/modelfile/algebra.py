@@ -21,9 +21,10 @@ MAX_EXPONENT = 100  # of a power with a numeric exponent
 MAX_INTEGER = 2**53  # beyond it an integer is no longer exactly a float64
 MAX_BITS = 1_100  # of any integer that a constant power may produce; a float64 ends at 2**1024
 
-ANY_NUMBER = ("Min", "Max")  # functions of any number of arguments; the others take one
-_ONE = "exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign Heaviside"
-FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE.split(), *ANY_NUMBER)}
+ANY_NUMBER = ("Min", "Max")  # functions of any number of arguments
+TWO = ("Mod",)  # functions of two; the others take one
+_ONE = "exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign floor ceiling Heaviside"
+FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE.split(), *TWO, *ANY_NUMBER)}
 
 
 def number(text: str) -> sp.Number:

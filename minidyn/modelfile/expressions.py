@@ -17,7 +17,7 @@ from typing import Any
 import sympy as sp
 
 from ..errors import ExpressionError
-from .algebra import ANY_NUMBER, FUNCTIONS, add, apply, constant, finite, multiply, number, power
+from .algebra import ANY_NUMBER, FUNCTIONS, TWO, add, apply, constant, finite, multiply, number, power
 from .grammar import read_tree
 from .wording import did_you_mean, shorten
 
@@ -105,9 +105,10 @@ class _Builder:
         if name not in FUNCTIONS:
             near = did_you_mean(name, [*FUNCTIONS, *SPECIAL_FORMS])
             raise ExpressionError(f"`{name}` is not a function that expressions may call{near}")
-        many = name in ANY_NUMBER
-        if len(arguments) != 1 and not (many and arguments):
-            wanted = "at least one argument" if many else "one argument"
+        many = name in ANY_NUMBER and len(arguments) > 0
+        if len(arguments) != (2 if name in TWO else 1) and not many:
+            wanted = "two arguments" if name in TWO else "one argument"
+            wanted = "at least one argument" if name in ANY_NUMBER else wanted
             raise ExpressionError(f"`{name}` takes {wanted}, not {len(arguments)}.")
         return apply(name, [self.expression(argument) for argument in arguments])
 

@@ -58,8 +58,10 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     substeps : steps k that one step of a scheme with noise covers; below 1, as 1/4, a step k is refined on the same
         Brownian path; "adaptive" chooses for each path. By default the largest power of two up to 32 and up to a
         hundredth of the run. Where the run is saved changes nothing.
-    first_step : the number k of a map's first step; a large one finds bias corrections and warm-ups already over,
-        as `w0=map.fixed_point(w)` wants it for Adam.
+    first_step : the number k of the first step, of a map and of the flows beside it: schedules go on from there, and
+        a large one finds bias corrections over, as `w0=map.fixed_point(w)` wants it for Adam. A flow has the numbers of
+        the step that its time lies in, constant while that step lasts; `Run.time` is 0 before it and grows by the
+        learning rates of the steps that are run.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
     threads : at most this many, and never more than this process may use, which is the default.
     progress : show a progress bar; by default on a terminal, for runs longer than a second or two. The logger
@@ -68,10 +70,14 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         made, so that memory does not grow with them (`Run.w` is then mapped from disk, and read-only). The same
         call goes on where a killed one was, and ends with the same bits (`Run.digest`); once finished it returns
         the run at once. Delete the folder to start anew.
-    stop : a condition, or a list of them, that ends a path with the status `stopped`: "edge" (the sharpness reaches
-        the rule's limit of stability), `{"sharpness": 40.0}` (an observable reaches a number), a sympy expression or
-        a function of w that crosses zero, a comparison such as `x > 2`. Without noise the instant is found between
-        saves (`meta["stopped_at"]`, in steps); maps and flows with noise are looked at where they are saved.
+    stop : a condition, or a list of them, that ends a path with the status `stopped` where it is true (at the start
+        too) or becomes true: a comparison such as `x > 2`, or several, `(x > 2) & (y < 0)`; a function of w that
+        returns True and False. A sympy expression or another function of w ends it where it is zero or changes its
+        sign, `{"sharpness": 40.0}` where an observable reaches a number from either side, "edge" where the sharpness
+        reaches the rule's limit of stability. For a flow without noise the instant is found between saves
+        (`meta["stopped_at"]`, in steps, and `meta["located"]`). Maps, flows with noise, scipy's methods and flows that
+        carry themselves are looked at where they are saved, and nowhere between: what is met and left again between
+        two saves is not seen, and `ended` is the first save at which it holds; `save_every=1` looks at every step.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
@@ -89,16 +95,19 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
     keep = one_of(keep, "keep", ("paths", "moments"))
     first_step = whole("first_step", first_step, 1)
+    system = system if isinstance(system, Map) else system.beginning(first_step)
+    first_step = first_step if isinstance(system, Map) else system.first_step
     start = _starts(system, w0, paths)
     entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
     began = time.perf_counter()
     watchers = observables.resolve(system.loss, observe)
     workers = thread_count(threads)
     engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, steps, workers, first_step)
-    engine = engine if stop is None else StoppingEngine(engine, Conditions(system, stop), paths)
+    conditions = None if stop is None else Conditions(system, stop)
+    engine = engine if conditions is None else StoppingEngine(engine, conditions, paths)
     saves = [*range(0, steps, save_every), steps]
     options = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps, "first_step": first_step,
-               "stop": None if stop is None else str(stop)}  # fmt: skip
+               "stop": None if conditions is None else conditions.name}  # fmt: skip
     identity = {} if checkpoint is None else _identity(system, start, {
         "steps": steps, "paths": paths, "save_every": save_every, "keep": keep, "observe": list(watchers),
         "seed": str(entropy), **options,
@@ -115,12 +124,12 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         steps_kept = np.array(saves[: recorder.count], dtype=np.int64)
         clock = system if isinstance(system, Map) else system.map
         meta = {
-            "system": repr(system), "kind": "map" if isinstance(system, Map) else "flow", "lr": clock.lr(),
+            "system": repr(system), "kind": "map" if isinstance(system, Map) else "flow", "lr": clock.lr(first_step),
             "seed": str(entropy), "paths": paths, "steps": steps, **engine.meta,
             "wall_seconds": kept.seconds + time.perf_counter() - began, **provenance(),
         }  # fmt: skip
         meta |= {"between_saves": phases.sentence} if phases.sentence else {}
-        return recorder.run(steps_kept, clock.time(steps_kept), status, ended, meta)
+        return recorder.run(steps_kept, clock.time(steps_kept, first_step), status, ended, meta)
 
 
 def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], bar: Bar) -> tuple[int, bool]:

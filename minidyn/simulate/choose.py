@@ -33,10 +33,13 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
         given = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
         if useless := [f"{name}=" for name, value in given.items() if value is not None]:
             raise InputError(f"a map runs exactly as it is: {useless[0]} is for flows.")
+        if system.rule.scheduled:
+            system.rule.table(first_step, steps)  # a schedule that does not exist everywhere is refused now
         return MapEngine(system, start, key, threads, first_step)
+    system = system.beginning(first_step)
     noisy = system.stochastic(start)
     if noisy:
-        return _noisy_engine(system, start, key, method, rtol, atol, substeps, steps, threads, first_step)
+        return _noisy_engine(system, start, key, method, rtol, atol, substeps, steps, threads)
     rtol, atol = _tolerance("rtol", rtol, 1e-9), _tolerance("atol", atol, 1e-12)
     if system.carries:
         if method is not None:
@@ -56,8 +59,7 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
 
 
 def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: str | None, rtol: float | None,
-                  atol: float | None, substeps: Any, steps: int, threads: int,
-                  first_step: int) -> SdeEngine:  # fmt: skip
+                  atol: float | None, substeps: Any, steps: int, threads: int) -> SdeEngine:  # fmt: skip
     method = method or ("heun" if flow.reading == "stratonovich" else "euler-maruyama")
     if method in COMPILED or method.startswith("scipy:"):
         raise InputError(f"this flow has noise and {method!r} is for flows without: use one of {', '.join(SCHEMES)}.")
@@ -69,7 +71,7 @@ def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: st
     coarse = min(default_span(steps), flow.reach)
     span, level = (0, 0) if adaptive else (coarse, 0) if substeps is None else _substeps(substeps)
     rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    return SdeEngine(flow, start, key, scheme, span, level, rtol, atol, threads, first_step)
+    return SdeEngine(flow, start, key, scheme, span, level, rtol, atol, steps, threads)
 
 
 def default_span(steps: int) -> int:

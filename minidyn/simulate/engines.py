@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps import Map, pack, unpack
+from minidyn.simulate.clock import Clock
 from minidyn.trajectory import Status
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -148,15 +149,21 @@ class MapEngine(_Threaded):
 
 
 class FlowPaths(_Threaded):
-    """What all kinds of flow keep: starts (N, size), statuses, numbers for the kernels."""
+    """What all kinds of flow keep: starts (N, size), statuses, a clock, numbers for the kernels."""
 
-    def __init__(self, flow: Flow, start: Floats, blocks: int, threads: int):
+    def __init__(self, flow: Flow, start: Floats, blocks: int, threads: int, clock: Clock):
         super().__init__(threads, blocks)
-        self.flow = flow
+        self.flow, self.clock = flow, clock
         self.status = np.zeros(len(start), np.int64)
         self.ended = np.zeros(len(start), np.int64)
         m = flow.map
-        self.arrays = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers, flow.numbers(start))
+        self.model = m.loss.c, m.loss.rows, m.bound.numbers, flow.numbers(start)
+        self.stretch = 0  # the one under way
+
+    @property
+    def arrays(self) -> tuple[Floats, ...]:
+        """What kernels read: the numbers of the stretch under way, and those of the model."""
+        return self.clock.hyper[self.stretch], *self.model
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         status = self.status.astype(np.int8)

@@ -1,12 +1,16 @@
-"""Conditions that end a path: an expression crosses zero, a quantity reaches a level, the edge of stability is met."""
+"""Conditions that end a path: a comparison becomes true, an expression crosses zero, a quantity reaches a level."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sympy import And, Equality, Expr, GreaterThan, LessThan, Not, Or, StrictLessThan, Unequality
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import Boolean, BooleanAtom
 
 from minidyn import observables
 from minidyn.errors import InputError
@@ -19,31 +23,56 @@ from minidyn.simulate.odes import OdeEngine
 from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
+_LOOKS = np.array([0.02, 0.25, 0.5, 0.75, 0.98])  # at a step of a solver, beside its ends
+_BORDER = 5e-324
+_KINDS = (
+    "use 'edge' (of stability), {'sharpness': 40.0}, a sympy expression, a comparison or several with & and |, or a "
+    "function of w"
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A function of w (paths, D) that ends a path where it is or becomes positive; with `crosses`, where it is zero or
+    changes its sign."""
+
+    name: str
+    value: Callable[[Floats], Floats]
+    crosses: bool = False
+
+    def met(self, before: Any, after: Any) -> NDArray[np.bool_]:
+        """Whether it is met at values `after`, the last ones seen having been `before` (NaN: none)."""
+        if self.crosses:
+            return np.asarray((before * after < 0.0) | (after == 0.0))
+        return np.asarray(after > 0.0)
 
 
 class Conditions:
-    """Functions of w (paths, D) whose change of sign ends a path, by name."""
+    """All conditions of a run."""
 
     def __init__(self, system: Map | Flow, stop: Any):
         owner = system if isinstance(system, Map) else system.map
         listed = stop if isinstance(stop, Sequence) and not isinstance(stop, str) else [stop]
-        found: dict[str, Callable[[Floats], Floats]] = {}
-        for one in listed:
-            found |= _condition(owner, one)
-        self.names, self.functions = list(found), list(found.values())
+        self.all = [c for one in listed for c in _conditions(owner, one)]
+        if not self.all:
+            raise InputError(f"stop={stop!r} holds no condition; {_KINDS}.")
+
+    @property
+    def name(self) -> str:
+        """What a run says of them."""
+        return ", ".join(c.name for c in self.all)
 
     def __call__(self, w: Floats) -> Floats:
         """Values (paths, conditions)."""
-        return np.stack([f(w) for f in self.functions], axis=1)
+        return np.stack([c.value(w) for c in self.all], axis=1)
 
-
-def crossed(before: Floats, after: Floats) -> NDArray[np.bool_]:
-    """Where a value changed its sign, or became zero."""
-    return (before * after < 0.0) | ((after == 0.0) & (before != 0.0) & np.isfinite(before))
+    def met(self, before: Floats, after: Floats) -> NDArray[np.bool_]:
+        """Which conditions are met (paths, conditions)."""
+        return np.stack([c.met(before[:, i], after[:, i]) for i, c in enumerate(self.all)], axis=1)
 
 
 class StoppingEngine(ByColumn):
-    """An engine whose paths end where a condition is met.
+    """An engine whose paths end where a condition is or becomes true.
 
     For the compiled methods without noise the instant is found on the dense output; otherwise the condition is looked
     at where the run is saved.
@@ -55,11 +84,18 @@ class StoppingEngine(ByColumn):
         exact = isinstance(inner, OdeEngine)
         self.which = inner.which if isinstance(inner, OdeEngine) else np.arange(paths)
         count = len(inner.points) if isinstance(inner, OdeEngine) else paths
-        self.when = np.full(count, np.inf)  # the clock at which a path ends, k + 1/2
-        self.why = np.full(count, -1, np.int64)
+        self.when = np.full(count, np.inf)  # how many steps are over when a path ends
+        self.before = np.full((count, len(conditions.all)), np.nan)
         first = inner.points[:, : inner.flow.dim] if isinstance(inner, OdeEngine) else inner.parameters()
-        self.before = conditions(first)
-        self.meta: dict[str, Any] = {**inner.meta, "stop": ", ".join(conditions.names), "located": exact}
+        self._look(np.arange(count), first, 0.0)
+        self.meta: dict[str, Any] = {**inner.meta, "stop": conditions.name, "located": exact}
+
+    def _look(self, which: NDArray[np.intp], w: Floats, step: float) -> None:
+        """Look at these paths where they are, w (N, D); those that meet a condition end after `step` steps."""
+        value = self.conditions(w)
+        hit = self.conditions.met(self.before[which], value).any(axis=1) & ~np.isfinite(self.when[which])
+        self.when[which[hit]] = step
+        self.before[which] = np.where(np.isfinite(value), value, self.before[which])
 
     def slice(self, wanted: int) -> int:
         return self.inner.slice(wanted)
@@ -67,94 +103,145 @@ class StoppingEngine(ByColumn):
     def advance(self, done: int, count: int) -> None:
         self.at[0] = done + count
         if isinstance(self.inner, OdeEngine):
-            self.inner.advance_watched(done + count + 0.5, self._watch)
+            self.inner.advance_watched(done, count, self._watch)
         else:
             self.inner.advance(done, count)
 
     def _watch(self, engine: OdeEngine, moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Look at the points that have made a step; True where a point may go on."""
-        open_ = ~np.isfinite(self.when)
-        look = np.flatnonzero(moved & open_ & (engine.status == 0))
-        if len(look):
-            after = self.conditions(engine.points[look, : engine.flow.dim])
-            for path, value, hit in zip(look, after, crossed(self.before[look], after), strict=True):
-                for number in np.flatnonzero(hit):
-                    k = self._locate(engine, int(path), int(number), value[number])
-                    if k < self.when[path]:
-                        self.when[path], self.why[path] = k, number
-                self.before[path] = value
+        for path in map(int, np.flatnonzero(moved & ~np.isfinite(self.when) & (engine.status == 0))):
+            first, last = engine.last_step(path)
+            places = first + (last - first) * _LOOKS
+            inside = np.array([engine.state_at(path, k) for k in places])
+            w = np.concatenate([inside, engine.points[path][None]])[:, : engine.flow.dim]
+            values = np.concatenate([self.before[path][None], self.conditions(w)])
+            places = np.concatenate([[first], places, [last]])
+            met = [self._first(engine, path, c, places, values[:, i]) for i, c in enumerate(self.conditions.all)]
+            self.when[path] = engine.clock.steps(min(met))
+            self.before[path] = values[-1]
         return ~np.isfinite(self.when)
 
-    def _locate(self, engine: OdeEngine, path: int, number: int, after: float) -> float:
-        from scipy.optimize import brentq
+    def _first(self, engine: OdeEngine, path: int, c: Condition, places: Floats, values: Floats) -> float:
+        """Where on the clock, within the last step of a point, a condition is first met; infinity where it is not.
 
-        first, last = engine.last_step(path)
-        function = self.conditions.functions[number]
+        places, values : the looks at it, in order.
+        """
+        from scipy.optimize import brentq, minimize_scalar
 
         def value(k: float) -> float:
-            return float(function(engine.state_at(path, k)[None, : engine.flow.dim])[0])
+            return float(c.value(engine.state_at(path, k)[None, : engine.flow.dim])[0])
 
-        if after == 0.0 or not value(first) * value(last) < 0.0:
-            return last
-        return float(brentq(value, first, last, xtol=1e-13 * (1.0 + abs(last)), rtol=1e-14))
+        def found(a: float, at_a: float, b: float, at_b: float) -> float:
+            if at_a == 0.0 or at_b == 0.0:
+                return b if at_b == 0.0 else a
+            return float(brentq(value, a, b, xtol=1e-13 * (1.0 + abs(b)), rtol=1e-14))
+
+        for n in range(1, len(places)):
+            a, b = places[n - 1], places[n]
+            if c.met(values[n - 1], values[n]):
+                return found(a, values[n - 1], b, values[n])
+            nearer = -np.abs(values) if c.crosses else values
+            if n + 1 < len(places) and nearer[n] >= max(nearer[n - 1], nearer[n + 1]):
+                # between the looks it may be met and left again
+                side = -np.sign(values[n]) if c.crosses else 1.0
+                top = minimize_scalar(lambda k, s=side: -s * value(k), bounds=(a, places[n + 1]), method="bounded")
+                if np.isfinite(top.fun) and c.met(values[n - 1], value(top.x)):
+                    return found(a, values[n - 1], float(top.x), value(top.x))
+        return np.inf
 
     def parameters(self) -> Floats:
-        w = self.inner.parameters()
+        w, at = self.inner.parameters(), int(self.at[0])
         if not isinstance(self.inner, OdeEngine):
-            value = self.conditions(w)
-            hit = crossed(self.before, value)
-            new = hit.any(axis=1) & ~np.isfinite(self.when)
-            self.when[new], self.why[new] = self.at[0] + 0.5, hit[new].argmax(axis=1)
-            self.before = np.where(np.isfinite(value), value, self.before)
-        w[(self.when <= self.at[0] + 0.5)[self.which]] = np.nan
+            self._look(np.arange(len(w)), w, float(at))
+        if at:  # a path that stops where it starts shows its start
+            w[(self.when <= at)[self.which]] = np.nan
         return w
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         status, ended = self.inner.ending(done)
         self.meta |= self.inner.meta
-        over = ((self.when <= done + 0.5) & np.isfinite(self.when))[self.which] & (status == Status.FINISHED)
+        over = (self.when <= done)[self.which]  # what the inner engine did later is not seen
         status[over] = Status.STOPPED
-        ended[over] = np.ceil(self.when[self.which][over] - 0.5).astype(np.int64)
+        ended[over] = np.ceil(self.when[self.which][over]).astype(np.int64)
         if over.any() and over.sum() <= 20:  # where exactly, in steps k
-            self.meta["stopped_at"] = [float(k) for k in (self.when[self.which][over] - 0.5).round(12)]
+            self.meta["stopped_at"] = [float(k) for k in self.when[self.which][over].round(12)]
         return status, ended
+
+    def _own(self) -> dict[str, NDArray[Any]]:
+        return {"stop_at": self.at, "stop_when": self.when, "stop_before": self.before}
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The inner engine's state, and which paths have ended."""
-        own = {"stop_at": self.at, "stop_when": self.when, "stop_why": self.why, "stop_before": self.before}
-        return {**self.inner.state(), **own}
+        return {**self.inner.state(), **self._own()}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Go on from the state of an engine that was made alike."""
         self.inner.restore(state)
-        own = {"stop_at": self.at, "stop_when": self.when, "stop_why": self.why, "stop_before": self.before}
-        for name, array in own.items():
+        for name, array in self._own().items():
             array[...] = state[name]
 
 
-def _condition(owner: Map, one: Any) -> dict[str, Callable[[Floats], Floats]]:
-    """Name and function of one condition."""
+def _conditions(owner: Map, one: Any) -> list[Condition]:
+    """What one entry of `stop` asks for."""
+    if isinstance(one, (bool, np.bool_, BooleanAtom)):
+        raise InputError(f"stop={one!r} is {one} everywhere, not a condition on w; {_KINDS}.")
     if isinstance(one, str):
         if one != "edge":
-            raise InputError(
-                f"stop={shown(one)} is not known: use 'edge' (of stability), {{'sharpness': 40.0}}, a sympy expression "
-                "or comparison, or a function of w."
-            )
-        return _level(owner, "sharpness", edge(owner), "edge of stability")
+            raise InputError(f"stop={shown(one)} is not known; {_KINDS}.")
+        return [_level(owner, "sharpness", edge(owner), "edge of stability")]
     if isinstance(one, Mapping):
-        out: dict[str, Callable[[Floats], Floats]] = {}
-        for name, level in one.items():
-            out |= _level(owner, name, level, f"{name} = {level}")
-        return out
-    if hasattr(one, "lhs") and hasattr(one, "rhs"):  # a comparison in sympy
-        return observables.resolve(owner.loss, {str(one): one.lhs - one.rhs})
-    return observables.resolve(owner.loss, {f"{getattr(one, '__name__', one)} = 0": one})
+        return [_level(owner, name, level, f"{name} = {level}") for name, level in one.items()]
+    if isinstance(one, Equality):
+        return [Condition(str(one), _value(owner, one.lhs - one.rhs), crosses=True)]
+    if isinstance(one, Boolean):
+        return [Condition(str(one), _margin(owner, one))]
+    name = str(getattr(one, "__name__", one))
+    if isinstance(one, Expr) or not callable(one):
+        return [Condition(f"{name} = 0", _value(owner, one, f"{name} = 0"), crosses=True)]
+    point = np.zeros((1, owner.dim))
+    with np.errstate(all="ignore"):
+        says = np.asarray(one(point)).dtype == bool
+    if says:  # what is true or false is met where it is true
+        return [Condition(name, _value(owner, lambda w: np.where(one(w), 1.0, -1.0), name))]
+    return [Condition(f"{name} = 0", _value(owner, one, f"{name} = 0"), crosses=True)]
 
 
-def _level(owner: Map, name: Any, level: Any, label: str) -> dict[str, Callable[[Floats], Floats]]:
+def _value(owner: Map, what: Any, name: str = "") -> Callable[[Floats], Floats]:
+    """A function of w (paths, D) from an expression or a function, NaN where w is not finite."""
+    ((_, function),) = observables.resolve(owner.loss, {name or f"stop {what}": what}).items()
+    return function
+
+
+def _margin(owner: Map, b: Any) -> Callable[[Floats], Floats]:
+    """How far a comparison, or a combination of them, is from being false: positive where it is true, else negative.
+
+    On the border itself, where both sides are equal, it is as small as can be.
+    """
+    if isinstance(b, (And, Or)):
+        parts = [_margin(owner, a) for a in b.args]
+        join = np.minimum if isinstance(b, And) else np.maximum
+        return lambda w: join.reduce([f(w) for f in parts])
+    if isinstance(b, Not):
+        inner = _margin(owner, b.args[0])
+        return lambda w: -inner(w)
+    if not isinstance(b, Relational):
+        raise InputError(f"stop={b} holds {type(b).__name__}; {_KINDS}.")
+    gap = _value(owner, b.lhs - b.rhs)
+    equal = isinstance(b, (Equality, Unequality))
+    sign = -1.0 if isinstance(b, (Equality, LessThan, StrictLessThan)) else 1.0
+    border = _BORDER if isinstance(b, (Equality, LessThan, GreaterThan)) else -_BORDER
+
+    def margin(w: Floats) -> Floats:
+        value = gap(w)
+        return np.where(value == 0.0, border, sign * (np.abs(value) if equal else value))
+
+    return margin
+
+
+def _level(owner: Map, name: Any, level: Any, label: str) -> Condition:
     goal = number(level, f"stop={{{name!r}: ...}}, the number to reach,")
-    ((_, function),) = observables.resolve(owner.loss, {label: name}).items()
-    return {label: lambda w: function(w) - goal}
+    function = _value(owner, name, label)
+    return Condition(label, lambda w: function(w) - goal, crosses=True)
 
 
 def edge(system: Map) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from minidyn.compiler import jit
 from minidyn.solvers.explicit import carry, polynomial, read
 from minidyn.solvers.radau import DENSE_RADAU, implicit
-from minidyn.solvers.rows import LATEST, MODE, NOW, PAST, SPAN, STIFF
+from minidyn.solvers.rows import FRESH, LATEST, MODE, NOW, PAST, SPAN, STIFF
 
 BESIDE = 16  # lanes that run side by side, at most
 ROUND = 16  # attempts
@@ -63,6 +63,37 @@ def advance_explicit(
         count = still_going(todo, count, rows, status, ended, target)
         spent += now
     return count
+
+
+@jit(fma=True, thorough=True)
+def pass_stretches(
+    field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, own, todo, points, starts, slopes,
+    rows, status, ended, targets, ends, hypers, attempts, power, limit, hold, patience, rtol, atol, c, d, nz, fp,
+):  # fmt: skip
+    """Carry the paths `own` through stretches with their own numbers, rows of `hypers`: past `targets`, never beyond
+    `ends`; how many stretches they have all passed before one ends, turns stiff or needs more attempts."""
+    for q in range(targets.shape[0]):
+        count = 0
+        for j in range(own.shape[0]):
+            path = own[j]
+            if rows[path, NOW] < targets[q]:
+                if q > 0 and rows[path, NOW] == ends[q - 1]:
+                    rows[path, FRESH] = 0.0
+                todo[count] = path
+                count += 1
+        for j in range(count, min(count + BESIDE, todo.shape[0])):
+            todo[j] = todo[max(count - 1, 0)]
+        if count > 0:
+            count = advance_explicit(
+                field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, count, points, starts,
+                slopes, rows, status, ended, targets[q], ends[q], attempts, power, limit, hold, patience, rtol, atol,
+                hypers[q], c, d, nz, fp,
+            )  # fmt: skip
+        for j in range(own.shape[0]):
+            path = own[j]
+            if status[path] != 0 or rows[path, NOW] < targets[q]:
+                return q
+    return targets.shape[0]
 
 
 @jit

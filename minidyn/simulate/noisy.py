@@ -24,6 +24,7 @@ from minidyn.solvers.sde import worse
 
 UNITS = 20  # adaptive steps are at least 2^-20 of a map's step
 WINDOW = 32  # and at most this many of them
+PLAN = 5  # numbers in a row of a plan: see `advance_stretches`
 UNSEEN = 16  # steps between two looks at whether a state is finite
 inline = partial(jit, inline=True, fma=True)
 
@@ -231,6 +232,58 @@ def advance_sde(
                     out[i * 64 + lane] = last_w[i] if code == 0 else np.nan
 
 
+@jit(fma=True, thorough=True)
+def wait(plain, start, beside, shift, size, blocks, shown, streams, first, last, k0, goal):
+    """Nothing moves in the steps k0 .. goal, but the map draws: so do the streams."""
+    for block in range(first, last):
+        s = blocks[block]
+        out = shown[block]
+        words = streams[block]
+        for lane in lanes(64):
+            r = np.empty(WORDS, np.uint64)
+            z = np.zeros(plain + start + beside + 1)
+            for q in range(WORDS):
+                r[q] = words[q * 64 + lane]
+            for k in range(k0, goal):
+                draw(r, z, plain, start, beside, shift + k + 1)
+            for q in range(WORDS):
+                words[q * 64 + lane] = r[q]
+            for i in range(size):
+                out[i * 64 + lane] = s[i * 64 + lane]
+
+
+@jit(fma=True, thorough=True)
+def advance_stretches(
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, blocks, shown,
+    streams, key, status, ended, first, last, plan, hypers, c, d, nz, fp,
+):  # fmt: skip
+    """`advance_sde` through stretches of steps that have their own numbers: rows `(k0, goal, target, span, stretch)` of
+    the plan; with a span of 0 nothing moves."""
+    for j in range(plan.shape[0]):
+        k0, goal, target, span = plan[j, 0], plan[j, 1], plan[j, 2], plan[j, 3]
+        if span == 0:
+            wait(plain, start, beside, shift, size, blocks, shown, streams, first, last, k0, goal)
+        else:
+            advance_sde(
+                field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts,
+                blocks, shown, streams, key, status, ended, first, last, k0, goal, target, span, hypers[plan[j, 4]],
+                c, d, nz, fp,
+            )  # fmt: skip
+
+
+@jit
+def stretch_of(ends, k):
+    """Which stretch the step after k belongs to: the first that ends beyond k."""
+    low, high = 0, ends.shape[0] - 1
+    while low < high:
+        middle = (low + high) // 2
+        if ends[middle] > k:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 @jit
 def between(buffer, leans, key, path, lane, q, start, at, length, unit):
     """(W, I) over [at, at + length) in units of 1/unit of a step; dyadic, or whole steps, after step `start`."""
@@ -264,9 +317,11 @@ def distance(a, b, w, rtol, atol):
 @jit
 def advance_adaptive(
     field, retract, fns, step, plain, beside_from, beside, shift, columns, blocks, shown, streams, windows, places,
-    sizes, counts, key, status, ended, first, last, target, rtol, atol, hp, c, d, nz, fp,
+    sizes, counts, key, status, ended, first, last, target, rtol, atol, ends, moves, hypers, c, d, nz, fp,
 ):  # fmt: skip
     """Carry the blocks first .. last-1 to step `target` by steps whose halves agree to the tolerance.
+
+    No step crosses the end of a stretch, whose numbers are a row of `hypers`; where one does not move, nothing does.
 
     A step is tried as a whole and as two halves, on the same path; the halves are kept where both agree. Steps have
     lengths 2^i and begin at multiples of them, so that the path is asked at dyadic times alone, and a rejected step
@@ -316,7 +371,23 @@ def advance_adaptive(
                 at = places[path]
                 h = sizes[path]
                 code = 0
-                while at + h <= stop:
+                here = stretch_of(ends, at // unit)
+                edge = ends[here] * unit
+                while at < stop:
+                    if at >= edge:
+                        here = stretch_of(ends, at // unit)
+                        edge = ends[here] * unit
+                    while moves[here] != 0 and at + h > edge:
+                        h //= 2
+                    there = at + h if moves[here] != 0 else min(edge, (start + WINDOW) * unit)
+                    if there > stop:
+                        break
+                    if moves[here] == 0:
+                        at = there
+                        while at == edge and at % h != 0:
+                            h //= 2
+                        continue
+                    hp = hypers[here]
                     # halves, then the whole, of the step [at, at + h)
                     for i in range(size):
                         half[i] = w[i]
@@ -380,8 +451,13 @@ def advance_adaptive(
             at = places[path]
             code = status[path]
             while code == 0 and at < target * unit:
+                here = stretch_of(ends, at // unit)
+                if moves[here] == 0:
+                    at = min(ends[here], target) * unit
+                    continue
                 h = sizes[path]
-                while at + h > target * unit or at % h != 0:
+                hp = hypers[here]
+                while at + h > ends[here] * unit or at + h > target * unit or at % h != 0:
                     h //= 2
                 for q in range(columns):
                     a, e = between(buffer, leans, key, path, lane, q, start, at, h, unit)

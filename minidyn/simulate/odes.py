@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 from minidyn.compiler import Known, compiled
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow, stay
+from minidyn.kernels.loops import evaluate
+from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
-from minidyn.simulate.loops import BESIDE, advance_explicit, advance_implicit, show
+from minidyn.simulate.loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
 from minidyn.solvers import rows as row
 from minidyn.solvers.tableaus import TABLEAUS
 from minidyn.solvers.unrolled import unrolled
@@ -51,9 +55,9 @@ class OdeEngine(FlowPaths):
 
     def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int, threads: int):
         self.points, self.which = distinct(start)
-        super().__init__(flow, self.points, len(self.points), threads)
+        super().__init__(flow, self.points, len(self.points), threads, Clock(flow, steps))
         self.field, self.retract, self.fns = flow.pointers
-        self.method, self.rtol, self.atol, self.end = method, rtol, atol, steps + 0.5
+        self.method, self.rtol, self.atol = method, rtol, atol
         explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
         self.tableau = t = TABLEAUS[explicit]
         self.may_turn_stiff = method == "radau" or (method == "auto" and flow.size <= _SMALL)
@@ -62,8 +66,7 @@ class OdeEngine(FlowPaths):
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
         self.rows = np.zeros((n, row.SIZE))
-        # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
-        self.rows[:, row.NOW] = 0.5
+        self.rows[:, row.NOW] = self.clock.at(0)
         self.rows[:, row.MODE] = float(method == "radau")
         self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
 
@@ -74,11 +77,13 @@ class OdeEngine(FlowPaths):
         method = *unrolled(t.name), Known(t.stages)
         self.numbers = 1.0 / (t.estimate + 1.0), t.limit, _HOLD * t.limit if flow.symmetric else np.inf, patience
         if flow.together is None:
-            self.loop = advance_explicit.one_by_one
+            self.loop, self.through = advance_explicit.one_by_one, pass_stretches.one_by_one
             self.system = *flow.pointers, *method, Known(1), flow.size, flow.size, flow.columns
         else:
             lanes = flow.in_lanes and len(self.points) >= _FEW
-            self.loop = advance_explicit if lanes else advance_explicit.one_by_one
+            self.loop, self.through = advance_explicit, pass_stretches
+            if not lanes:
+                self.loop, self.through = advance_explicit.one_by_one, pass_stretches.one_by_one
             wide = flow.size if flow.in_lanes else 8 * -(-flow.size // 8)
             moves = int(flow.together[1] is not compiled(stay))
             self.system = *flow.together, *method, *map(Known, (moves, flow.size, wide, flow.columns))
@@ -87,39 +92,86 @@ class OdeEngine(FlowPaths):
         return wanted
 
     def advance(self, done: int, count: int) -> None:
-        target = done + count + 0.5
-        while self._attempt(target, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
-            pass
-        self._show(target)
+        passed = self._pass(done, count)
+        for target, end in self._stretches(passed, done + count - passed):
+            while self._attempt(target, end, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
+                pass
+        self._show(self.clock.at(done + count))
 
-    def advance_watched(self, target: float, watch: Watch) -> None:
-        """Pass the clock `target` step by step; `watch` sees which points have moved and says which may go on."""
+    def advance_watched(self, done: int, count: int, watch: Watch) -> None:
+        """Carry on step by step; `watch` sees which points have moved and says which may go on."""
         go = watch(self, np.zeros(len(self.points), bool))
-        held = np.flatnonzero(~go & (self.status == 0))
-        while True:
-            self.status[held] = Status.STOPPED
-            before = self.rows[:, row.NOW].copy()
-            waiting = self._attempt(target, 1, 1)
-            self.status[held] = 0
-            go = watch(self, self.rows[:, row.NOW] > before)
-            held = np.flatnonzero(~go & (self.status == 0))
-            if not waiting or not (go & (self.status == 0) & (self.rows[:, row.NOW] < target)).any():
-                break
-        self._show(target)
+        for target, end in self._stretches(done, count):
+            while (go & (self.status == 0) & (self.rows[:, row.NOW] < target)).any():
+                before = self.rows[:, row.NOW].copy()
+                with self._without(~go):
+                    self._attempt(target, end, 1, 1)
+                go = watch(self, self.rows[:, row.NOW] > before)
+        with self._without(~go):
+            self._show(self.clock.at(done + count))
+
+    @contextmanager
+    def _without(self, which: NDArray[np.bool_]) -> Iterator[None]:
+        """Some points stay where they are, and are shown as NaN."""
+        held = np.flatnonzero(which & (self.status == 0))
+        self.status[held] = Status.STOPPED
+        yield
+        self.status[held] = 0
+
+    def _stretches(self, done: int, count: int) -> Iterator[tuple[float, float]]:
+        """Where to go and where to end at the latest, on the clock, in the stretches of the next `count` steps."""
+        for stretch, until, end, begins in self.clock.stretches(done, done + count):
+            self.stretch = stretch
+            if begins:
+                self._begin()
+            yield self.clock.at(until), self.clock.at(end)
+
+    def _begin(self) -> None:
+        """Where the stretch under way begins the field becomes another one: the last slope is not that of the point."""
+        start = self.clock.at(int(self.clock.ends[self.stretch - 1]))
+        self.rows[self.rows[:, row.NOW] == start, row.FRESH] = 0.0
 
     def last_step(self, path: int) -> tuple[float, float]:
         """Where on the clock the last step of a point began and ended."""
         return float(self.rows[path, row.PAST]), float(self.rows[path, row.NOW])
 
     def state_at(self, path: int, k: float) -> Floats:
-        """The state of a point at a clock inside its last step."""
+        """The state of a point at a place on the clock inside its last step."""
         kept = self.shown[path].copy()
         self._show(k, path)
         found, self.shown[path] = self.shown[path].copy(), kept
         return found
 
-    def _attempt(self, target: float, explicit: int, implicit: int) -> int:
-        """Make up to so many steps towards the clock `target` with every point; how many points are not there yet."""
+    def _pass(self, done: int, count: int) -> int:
+        """Carry the points in one call through the stretches of the next `count` steps that all of them cross without
+        trouble; the steps that are behind all of them then. What is left is for `_attempt`."""
+        stretches = list(self.clock.stretches(done, done + count))
+        if len(stretches) < 2 or self.rows[:, row.MODE].any():
+            return done
+        self.stretch, *_, begins = stretches[0]
+        if begins:
+            self._begin()
+        numbers = self.clock.hyper[[q for q, *_ in stretches]]
+        targets, ends = (np.array([self.clock.at(s[place]) for s in stretches]) for place in (1, 2))
+        kept = (self.points, self.starts, self.slopes, self.rows, self.status, self.ended)
+        tolerance, crossed = self._held(self.tableau.name), [len(stretches)]
+
+        def work(first: int, last: int) -> None:
+            todo = first + np.flatnonzero(self.status[first:last] == 0)
+            if len(todo):
+                crossed.append(self.through(
+                    *self.system, todo, np.zeros(len(todo) + BESIDE, np.int64), *kept, targets, ends, numbers,
+                    _ATTEMPTS["explicit"], *self.numbers, *tolerance, *self.model,
+                ))  # fmt: skip
+
+        self.spread(1, work)
+        behind = min(crossed)
+        self.stretch = stretches[max(behind - 1, 0)][0]
+        return stretches[behind - 1][1] if behind else done
+
+    def _attempt(self, target: float, end: float, explicit: int, implicit: int) -> int:
+        """Make up to so many steps towards the clock `target`, never beyond `end`, with every point; how many are not
+        there yet."""
         tolerance, stiff = self._held(self.tableau.name), self._held("radau")
         kept = (self.points, self.starts, self.slopes, self.rows, self.status, self.ended)
         waiting: list[int] = []
@@ -133,14 +185,14 @@ class OdeEngine(FlowPaths):
                 todo = np.full(count + BESIDE, first + paths[-1])
                 todo[:count] = first + paths
                 count = self.loop(
-                    *self.system, todo, count, *kept, target, self.end, explicit, *self.numbers, *tolerance,
+                    *self.system, todo, count, *kept, target, end, explicit, *self.numbers, *tolerance,
                     *self.arrays,
                 )  # fmt: skip
             if self.may_turn_stiff and self.rows[first:last, row.MODE].any():
                 jacobian, jfns, known = self.flow.jacobian_pointers
                 count += advance_implicit(
                     self.field, jacobian, self.retract, self.fns, jfns, known, self.flow.columns, *kept,
-                    first, last, target, self.end, implicit, *stiff, int(self.method == "auto"), *self.arrays,
+                    first, last, target, end, implicit, *stiff, int(self.method == "auto"), *self.arrays,
                 )  # fmt: skip
             waiting.append(count)
 
@@ -190,6 +242,8 @@ class OdeEngine(FlowPaths):
             name = "radau" if stiff.all() else f"{self.tableau.name}, radau" if stiff.any() else self.tableau.name
             self.meta["method"] = f"auto ({name})"
         status, ended = super().ending(done)
+        lost = status != 0
+        ended[lost] = [math.floor(self.clock.steps(k)) + 1 for k in self.rows[lost, row.NOW]]
         return status[self.which], ended[self.which]
 
 
@@ -201,19 +255,15 @@ class ScipyEngine(FlowPaths):
 
         self.points, self.which = distinct(start)
         points = self.points
-        super().__init__(flow, points, len(points), 1)
+        super().__init__(flow, points, len(points), 1, Clock(flow, steps))
         self.shown = points.copy()
         self.retract, self.fns = flow.pointers[1:]
         options: dict[str, Any] = {"rtol": max(rtol, 100 * np.finfo(float).eps), "atol": atol}
         if method in ("Radau", "BDF", "LSODA") and flow.jacobian is not None:
             options["jac"] = self._jacobian
         self.codes = [0] * len(points)
-        self.solvers = []
-        for path, w in enumerate(self.points):
-            field = self._field(path)
-            if not np.isfinite(field(0.5, w)).all():  # scipy's first step would be NaN, and it would try for ever
-                self.status[path] = self.codes[path] or Status.SOLVER_FAILED
-            self.solvers.append(getattr(integrate, method)(field, 0.5, w.copy(), steps + 0.5, **options))
+        self.make, self.options = getattr(integrate, method), options
+        self.solvers: list[Any] = []
         self.meta: dict[str, Any] = {"method": f"scipy:{method}", "rtol": rtol, "atol": atol, "noise": "none"}
 
     def _field(self, path: int) -> Any:
@@ -221,7 +271,9 @@ class ScipyEngine(FlowPaths):
 
         def field(k: float, w: Floats) -> Floats:
             b = np.empty(self.flow.size)
-            failed = self.flow.fill(np.ascontiguousarray(w)[None], float(k), self.arrays[-1], b[None], f[None])
+            formula, _, fns = self.flow.pointers
+            points = np.ascontiguousarray(w)[None]
+            failed = int(evaluate(formula, fns, points, float(k), *self.arrays, b[None], f[None]))
             self.codes[path] = failed % 64 if failed >= 0 else 0
             return b if not self.codes[path] else np.full(self.flow.size, np.nan)
 
@@ -237,24 +289,48 @@ class ScipyEngine(FlowPaths):
         return wanted
 
     def advance(self, done: int, count: int) -> None:
-        target = done + count + 0.5
+        for stretch, until, end, begins in self.clock.stretches(done, done + count):
+            self.stretch = stretch
+            target = self.clock.at(until)
+            if (begins or not self.solvers) and self.clock.moves[self.stretch]:
+                self._begin(self.clock.at(end))
+            for path, solver in enumerate(self.solvers):
+                self._carry(path, solver, target)
         for path, solver in enumerate(self.solvers):
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                while self.status[path] == 0 and solver.t < target:
-                    try:
-                        solver.step()
-                    except (ValueError, np.linalg.LinAlgError):  # NaN in a matrix
-                        solver.status = "failed"
-                    if solver.status == "failed" or not np.isfinite(solver.y).all():
-                        self.status[path] = self.codes[path] or Status.SOLVER_FAILED
-                        self.ended[path] = int(np.floor(solver.t - 0.5)) + 1
             if self.status[path] != 0:
                 self.shown[path] = np.nan
                 continue
             w = solver.y if solver.t == target or solver.t_old is None else solver.dense_output()(target)
             self.shown[path] = w
             self.retract(self.fns, self.shown[path], *self.arrays)
+
+    def _begin(self, end: float) -> None:
+        """A new solver for each point, from where it is to the end of the stretch: what scipy remembers of the field
+        is no longer true."""
+        befores = self.solvers or [None] * len(self.points)
+        self.solvers = []
+        for path, before in enumerate(befores):
+            w, now = (self.points[path].copy(), self.clock.at(0)) if before is None else (before.y, before.t)
+            field, options = self._field(path), self.options
+            if self.status[path] == 0 and not np.isfinite(field(now, w)).all():
+                # scipy's first step would be NaN, and it would try for ever
+                self.status[path] = self.codes[path] or Status.SOLVER_FAILED
+                self.ended[path] = math.floor(self.clock.steps(now)) + 1
+            if before is not None and before.step_size:
+                options = {**options, "first_step": min(before.step_size, end - now)}
+            self.solvers.append(self.make(field, now, w, end, **options))
+
+    def _carry(self, path: int, solver: Any, target: float) -> None:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            while self.status[path] == 0 and solver.t < target:
+                try:
+                    solver.step()
+                except (ValueError, np.linalg.LinAlgError):  # NaN in a matrix
+                    solver.status = "failed"
+                if solver.status == "failed" or not np.isfinite(solver.y).all():
+                    self.status[path] = self.codes[path] or Status.SOLVER_FAILED
+                    self.ended[path] = math.floor(self.clock.steps(solver.t)) + 1
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Scipy's solvers keep their state to themselves."""

@@ -12,13 +12,15 @@ from minidyn.compiler import Known
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps import pack, unpack
+from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
-from minidyn.simulate.noisy import UNITS, advance_adaptive, advance_sde
+from minidyn.simulate.noisy import PLAN, UNITS, advance_adaptive, advance_sde, advance_stretches
 from minidyn.solvers.schemes import Scheme
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+_NEVER = 1 << 40  # steps: the last stretch has no end that a step could cross
 _FEW = 4  # paths: fewer go faster one by one
 
 
@@ -29,13 +31,13 @@ class SdeEngine(FlowPaths):
     """
 
     def __init__(self, flow: Flow, start: Floats, key: NDArray[np.uint64], scheme: Scheme, span: int, level: int,
-                 rtol: float, atol: float, threads: int, first_step: int):  # fmt: skip
+                 rtol: float, atol: float, steps: int, threads: int):  # fmt: skip
         self.blocks = pack(start)
-        super().__init__(flow, start, len(self.blocks), threads)
+        super().__init__(flow, start, len(self.blocks), threads, Clock(flow, steps, by_steps=True))
         self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
         self.rtol, self.atol = rtol, atol
         # 1 where the map's first step takes the normal that is kept: see `half_pair`
-        self.shift = (first_step - 1) % 2 * (flow.draws[0] % 2)
+        self.shift = (flow.first_step - 1) % 2 * (flow.draws[0] % 2)
         self._choose()
         self.key = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
         self.streams = seed_blocks(self.key, len(self.blocks))
@@ -66,32 +68,55 @@ class SdeEngine(FlowPaths):
         kind = int(scheme.areas), int(scheme.coins)
         sizes = *flow.draws, self.shift, flow.size, flow.columns, parts
         if flow.together is None:
-            self.loop = advance_sde.one_by_one
+            self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
             self.system = *flow.pointers, scheme.step, Known(1), *map(Known, kind), *sizes
         else:  # what is known while compiling stays in registers
-            self.loop = advance_sde if self.paths >= _FEW else advance_sde.one_by_one
+            self.loop, self.loops = advance_sde, advance_stretches
+            if self.paths < _FEW:
+                self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
             self.system = *flow.together, scheme.step, Known(0), *map(Known, kind + sizes)
 
     def advance(self, done: int, count: int) -> None:
-        target = done + count
-        at = int(self.at[0])
-        goal = at + (target - at) // self.span * self.span if self.span else target
+        target, clock, at, span = done + count, self.clock, int(self.at[0]), self.span
+        kept = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
+        goal = at + (target - at) // span * span if span else target
+        one = span > 0 and len(clock.ends) == 1 and bool(clock.moves[0])
+        ends, moves = np.append(clock.ends[:-1], _NEVER), clock.moves.astype(np.int64)
+        plan = np.zeros((0, PLAN), np.int64) if one or not span else self._plan(at, target)
 
         def work(first: int, last: int) -> None:
-            if self.span:
-                self.loop(
-                    *self.system, self.blocks, self.shown, self.streams, self.key, self.status, self.ended, first, last,
-                    at, goal, target, self.span, *self.arrays,
-                )  # fmt: skip
+            if one:
+                self.loop(*self.system, *kept, first, last, at, goal, target, span, *self.arrays)
+            elif span:
+                self.loops(*self.system, *kept, first, last, plan, clock.hyper, *self.model)
             else:
                 advance_adaptive(
                     *self.flow.pointers, self.scheme.step, *self.flow.draws, self.shift, self.flow.columns,
                     self.blocks, self.shown, self.streams, self.windows, self.places, self.sizes, self.counts, self.key,
-                    self.status, self.ended, first, last, target, self.rtol, self.atol, *self.arrays,
+                    self.status, self.ended, first, last, target, self.rtol, self.atol, ends, moves,
+                    clock.hyper, *self.model,
                 )  # fmt: skip
 
         self.spread(count, work)
-        self.at[0] = goal
+        self.at[0] = plan[-1, 1] if len(plan) else goal
+
+    def _plan(self, at: int, target: int) -> NDArray[np.int64]:
+        """The stretches between the main chain's last step and `target`, in rows for `advance_stretches`.
+
+        What a stretch is longer than a multiple of the span is a step of its own; where the target lies inside a step,
+        the last row shows it and leaves the chain before.
+        """
+        rows, span = [], self.span
+        for q, until, end, _ in self.clock.stretches(at, target):
+            goal = at + (until - at) // span * span
+            if not self.clock.moves[q]:
+                rows.append((at, until, until, 0, q))
+            elif until < end:
+                rows.append((at, goal, until, span, q))
+            else:
+                rows += [(at, goal, goal, span, q)] * (at < goal) + [(goal, end, end, end - goal, q)] * (goal < end)
+            at = until
+        return np.array(rows, np.int64)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that changes while it runs."""

@@ -1,0 +1,82 @@
+"""The clock of a flow: which numbers the rule has at each step of a run, and how long each step is.
+
+Step k of the map takes the time from `t_(k-1)` to `t_k = eta_1 + ... + eta_k`, and a flow has the numbers of that
+step (learning rate, momentum, ...) all the while. So a run falls into *stretches* of steps with the same numbers, and
+no step of a solver crosses the end of one. Engines count on a clock on which step n of the run, 1, 2, ..., lies from
+`n - 1/2` to `n + 1/2`; where a schedule changes nothing but the speed of a flow, a step is as long as the flow is fast
+there, and the whole run is one stretch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.flows.base import Flow
+
+Floats = NDArray[np.float64]
+
+
+class Clock:
+    """The stretches of a run of `steps` steps of a flow.
+
+    ends : (stretches,) the last step of each one, counted from the start of the run.
+    hyper : (stretches, H + 1) the numbers there, as kernels read them.  moves : (stretches,) False where nothing does.
+    With `by_steps` all steps that move are equally long, whatever the flow: noise is drawn step by step.
+    """
+
+    def __init__(self, flow: Flow, steps: int, by_steps: bool = False):
+        rule, first = flow.map.rule, flow.first_step + flow.ahead
+        self._places: Floats | None = None  # where steps 1, 2, ... end on the clock, if not all are equally long
+        if not rule.scheduled and not flow.own_clock:
+            self.ends, self.hyper = np.array([steps]), flow.map.hyper_at(first)[None]
+            self.moves = np.ones(1, bool)
+            return
+        rows = rule.table(first, steps)
+        speeds = None if by_steps else flow.speeds(rows)
+        if speeds is not None:
+            fastest = int(np.argmax(speeds))
+            self.ends, self.hyper, self.moves = np.array([steps]), rows[fastest : fastest + 1], np.ones(1, bool)
+            self._place(speeds / speeds[fastest] if speeds[fastest] > 0.0 else np.zeros(steps))
+            return
+        told = rows if flow.own_clock else rows[:, :-1]
+        new = np.flatnonzero((told[1:] != told[:-1]).any(axis=1))
+        self.ends = np.append(new + 1, steps)
+        self.hyper = rows[np.append(new, steps - 1)]
+        still = np.zeros(steps, bool)
+        if "lr" in rule.hyper and flow.rests:
+            still = rows[:, list(rule.hyper).index("lr")] == 0.0
+        self.moves = ~still[self.ends - 1]
+        if still.any():
+            self._place((~still).astype(float))
+
+    def _place(self, lengths: Floats) -> None:
+        self._places = 0.5 + np.concatenate([[0.0], np.cumsum(lengths)])
+
+    def at(self, step: int) -> float:
+        """Where on the clock a step of the run ends."""
+        return step + 0.5 if self._places is None else float(self._places[step])
+
+    def steps(self, clock: float) -> float:
+        """How many steps are over at a place on the clock, parts of a step too."""
+        if self._places is None:
+            return clock - 0.5
+        if not clock < self._places[-1]:
+            return float(len(self._places) - 1) if clock < np.inf else np.inf
+        n = int(np.searchsorted(self._places, clock, side="right"))  # the step that it lies in
+        if n == 0:
+            return 0.0
+        before, after = self._places[n - 1], self._places[n]
+        return n - 1 + float((clock - before) / (after - before))
+
+    def stretches(self, done: int, until: int) -> Iterator[tuple[int, int, int, bool]]:
+        """The stretches that steps done + 1 .. until fall into: `(number, last of these steps, last step, begins)`,
+        where `begins` says that a new one begins here."""
+        q = int(np.searchsorted(self.ends, done, side="right"))
+        while done < until:
+            end = int(self.ends[q])
+            yield q, min(end, until), end, q > 0 and done == int(self.ends[q - 1])
+            done = min(end, until)
+            q += 1

@@ -78,6 +78,7 @@ def labels_of(system: Map, flows: Sequence[Flow]) -> list[str]:
 
 def paths_of(flow: Flow, w0: Floats, steps: int, paths: int, first_step: int, options: Mapping[str, Any]) -> int:
     """How many paths a flow has: one where it has neither noise nor several starts; raises what running it would."""
+    flow = flow.beginning(first_step)
     states = np.atleast_2d(flow.start(w0))
     noisy = flow.stochastic(states)
     method, rtol, atol, substeps = (options.get(name) for name in OPTIONS)

@@ -191,7 +191,7 @@ def scheduled_value(rule_name: str, name: str, value: sp.Expr, k: float, builtin
         number = math.nan
     wrong = "" if name == "lr" and number == 0.0 else _wrong(name, number, builtin)
     if wrong:
-        wrong += " or zero" * (name == "lr")
+        wrong += " or zero" * wrong.endswith("positive")
         raise InputError(
             f"{rule_name}: the schedule {name} = {value} is {number:g} at step {k:g}; {wrong} at every step that is "
             "run: change it, or run other steps (first_step, steps)."

@@ -283,11 +283,12 @@ class ModifiedFlow(Flow):
         width = 3 + states
         R, J = np.zeros(1 + states), np.zeros((1 + states) * width)
         room = np.zeros(1 + states), np.zeros(1 + states)
-        _call_steps(pointer(self.kernels, "steps"), np.zeros(width), m.hyper_at(), np.ones(1), R, J, *room)
+        hyper = m.hyper_at(self.first_moving)
+        _call_steps(pointer(self.kernels, "steps"), np.zeros(width), hyper, np.ones(1), R, J, *room)
         slopes = J.reshape(1 + states, width)
         answer = -np.linalg.solve(slopes[1:, 3:], slopes[1:, 1]) if states else np.zeros(0)
         later = np.linalg.solve(slopes[1:, 3:], answer) if states else np.zeros(0)
-        lr = m.lr(1)
+        lr = m.lr(self.first_moving)
         first = (slopes[0, 1] + slopes[0, 3:] @ answer) / lr  # a1 = first g
         second = (slopes[0, 3:] @ later) / lr * first - 0.5 * first**2  # of lr H g
         return -first, -0.5 * second

@@ -107,8 +107,9 @@ class OdeEngine(FlowPaths):
                 with self._without(~go):
                     self._attempt(target, end, 1, 1)
                 go = watch(self, self.rows[:, row.NOW] > before)
-        with self._without(~go):
-            self._show(self.clock.at(done + count))
+        end = self.clock.at(done + count)
+        with self._without(~go & (self.rows[:, row.NOW] < end)):  # others have been here before they stopped
+            self._show(end)
 
     @contextmanager
     def _without(self, which: NDArray[np.bool_]) -> Iterator[None]:

@@ -115,8 +115,9 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     paired = {label: coupled and flow.couples and runs[label].paths == paths for label, flow in beside.items()}
     meta = {
         "map": repr(system), "flows": [f.name for f in beside.values()], "seed": str(entropy), "paths": paths,
-        "steps": steps, "coupled": any(paired.values()), "paired": paired, "lr": system.lr(first_step), "remark": remark,
-        "reads": {label: flow.reads for label, flow in beside.items()}, "zero": zero, "missing": absent,
+        "steps": steps, "coupled": any(paired.values()), "paired": paired, "lr": system.lr(first_step),
+        "remark": remark, "reads": {label: flow.reads for label, flow in beside.items()}, "zero": zero,
+        "missing": absent,
     }  # fmt: skip
     result = Comparison(runs, quantities, first.steps[times], first.time[times], [], meta, system.loss)
     result.errors += [row for label in beside for row in _rows_of(result, label, rows)]

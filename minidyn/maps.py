@@ -11,7 +11,6 @@ from types import ModuleType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sympy import Expr
 
 from minidyn import rules
 from minidyn.byvalue import ByValue
@@ -65,7 +64,7 @@ class Map(ByValue):
     def time(self, steps: ArrayLike, first_step: int = 1) -> Floats:
         """Flow time `t` after the given numbers of steps from `first_step` on: `lr k`, or the sum of their rates."""
         k = numbers(steps, "steps", copy=False)
-        if "lr" not in self.rule.hyper or not isinstance(self.rule.hyper["lr"], Expr) or not k.size:
+        if not self.rule.rate_changes or not k.size:
             return self.lr() * k
         rates = self.rule.table(first_step, int(k.max()))[:, list(self.rule.hyper).index("lr")]
         return np.concatenate([[0.0], np.cumsum(rates)])[k.astype(int)]

@@ -97,6 +97,11 @@ class Rule(ByValue):
         """Whether a hyperparameter changes with the step."""
         return any(isinstance(v, sp.Expr) for v in self.hyper.values())
 
+    @property
+    def rate_changes(self) -> bool:
+        """Whether the learning rate is a schedule."""
+        return isinstance(self.hyper.get("lr"), sp.Expr)
+
     def lr(self, k: float = 1) -> float:
         """The learning rate at step `k`: the time `t` that one step takes (1 for a rule without `lr`)."""
         value = self.hyper.get("lr", 1.0)

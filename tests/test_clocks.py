@@ -266,7 +266,7 @@ CIRCLE = md.SymbolicFlow(md.Map(md.Loss(x**2 + y**2, [x, y]), md.GD(0.1)), drift
         (x > 2, None), (x > 0.5, 0.0), (x < 0.5, np.pi / 3), ((x < 0.5) & (y < 0), np.pi),
         ((x < 0.5) | (y > 0.1), np.arcsin(0.1)), (~(x > 0.5), np.pi / 3), (y > 1 - 1e-9, np.arcsin(1 - 1e-9)),
         (y - (1 - 1e-9), np.arcsin(1 - 1e-9)), (lambda w: w[:, 0] < 0.5, np.pi / 3), (sp.Eq(x, 0), np.pi / 2),
-        (sp.Ne(y, 0), 0.0), (x - 1, 0.0), (x >= 1, 0.0), ({"norm": 1.0}, 0.0),
+        (sp.Ne(y, 0), 0.0), (x, np.pi / 2), (x - 1, 0.0), (x >= 1, 0.0), ({"norm": 1.0}, 0.0),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("every", [3, 40])

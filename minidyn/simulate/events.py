@@ -193,7 +193,7 @@ def _conditions(owner: Map, one: Any) -> list[Condition]:
         return [_level(owner, name, level, f"{name} = {level}") for name, level in one.items()]
     if isinstance(one, Equality):
         return [Condition(str(one), _value(owner, one.lhs - one.rhs), crosses=True)]
-    if isinstance(one, Boolean):
+    if isinstance(one, Boolean) and not isinstance(one, Expr):  # to sympy a symbol is both
         return [Condition(str(one), _margin(owner, one))]
     name = str(getattr(one, "__name__", one))
     if isinstance(one, Expr) or not callable(one):

@@ -55,7 +55,8 @@ def _pow_slope(x, y, m, k):
 _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
     "neg": lambda a: -a, "pow": lambda a, b: a**b,
-    "min": min, "max": max, "abs": abs, "sign": _sign, "floor": mp.floor, "ceil": mp.ceil, "heaviside": lambda x: (_sign(x) + 1) / 2,
+    "min": min, "max": max, "abs": abs, "sign": _sign, "floor": mp.floor, "ceil": mp.ceil,
+    "heaviside": lambda x: (_sign(x) + 1) / 2,
     "logistic": lambda x: 1 / (1 + mp.exp(-x)), "softplus": lambda x: mp.log1p(mp.exp(x)),
     "logcosh": lambda x: mp.log1p(2 * mp.sinh(x / 2) ** 2), "tanh_slope": lambda x: mp.sech(x) ** 2,
     "logistic_slope": lambda x: mp.exp(-abs(x)) / (1 + mp.exp(-abs(x))) ** 2,
@@ -243,7 +244,8 @@ def excess(got: dict[str, Any], bounds: dict[str, Any]) -> float:
 _LITERAL = {
     sp.exp: mp.exp, sp.log: mp.log, sp.sin: mp.sin, sp.cos: mp.cos, sp.tan: mp.tan, sp.asin: mp.asin,
     sp.acos: mp.acos, sp.atan: mp.atan, sp.sinh: mp.sinh, sp.cosh: mp.cosh, sp.tanh: mp.tanh,
-    sp.erf: mp.erf, sp.Abs: abs, sp.sign: _sign, sp.floor: mp.floor, sp.ceiling: mp.ceil, sp.Heaviside: lambda x, half: (_sign(x) + 1) / 2,
+    sp.erf: mp.erf, sp.Abs: abs, sp.sign: _sign, sp.floor: mp.floor, sp.ceiling: mp.ceil,
+    sp.Heaviside: lambda x, half: (_sign(x) + 1) / 2,
     sp.Min: min, sp.Max: max, sp.StrictLessThan: mpf.__lt__,
     sp.LessThan: mpf.__le__, sp.StrictGreaterThan: mpf.__gt__, sp.GreaterThan: mpf.__ge__,
     sp.ITE: lambda condition, yes, no: yes if condition else no, sp.Not: lambda a: not a,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.derivatives import reverse
+from minidyn.errors import FlowError
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, pointer, store
 from minidyn.kernels.linalg import inner, jit, multiply, solve, symmetric_eigen
@@ -39,6 +40,12 @@ class AveragedMap(ByValue):
     def __init__(self, system: Map, accumulators: str = "full"):
         self.map, self.accumulators = system, accumulators
         self.rule = averaged(system.rule, accumulators)
+        if self.rule.sign_gain is not None and not system.bound.gaussian:
+            raise FlowError(
+                f"{system.rule.name} takes signs of the gradient, and {system.bound.noise} is not Gaussian: where such a "
+                "rule rests depends on the whole law of the noise, not on its covariance; use md.GaussianNoise, or follow "
+                "the map itself with md.simulate."
+            )
 
     def add_kernels(self, src: Source) -> None:
         """Add the kernels that `expand` and `analyse` need to a module: `jets` and the noise covariance."""

@@ -246,6 +246,11 @@ class BoundNoise(ByValue):
         return self.noise.sigma is not None and self.noise.batch is None and self.noise.label_std is None
 
     @property
+    def gaussian(self) -> bool:
+        """Whether the noise in the gradient is normal: nothing of it comes from a choice of samples or from +-1."""
+        return self.numbers[2] == 0.0 and (self.noise.label_std is None or self.noise.label_kind == "normal")
+
+    @property
     def varies(self) -> bool:
         """Whether the covariance of the noise depends on the parameters."""
         if self.noise.batch is not None or self.noise.label_std is not None:

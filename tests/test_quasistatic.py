@@ -314,6 +314,19 @@ def test_label_noise_without_a_component_is_followed_or_refused():
 # -- where there is no flow ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("noise", [md.Minibatch(2), md.Minibatch(3, replace=True), md.LabelNoise(0.1, batch=2),
+                                   md.LabelNoise(0.1, kind="rademacher")], ids=str)  # fmt: skip
+@pytest.mark.parametrize("rule", [md.SignGD(0.01), md.Lion(0.001)], ids=["SignGD", "Lion"])
+def test_signs_of_noise_that_is_not_gaussian_are_refused(rule, noise):
+    """The average of a sign by erf holds for Gaussian noise alone: flow and stability refuse others with that reason,
+    and take normal labels on all samples, which are Gaussian."""
+    p, q, u = sp.symbols("p q u")
+    loss = md.Loss.regression(p * q * u, [p, q], inputs={u: [0.5, 1.0, 2.0, 1.5]}, target=[0.5, 1.0, 2.0, 1.5])
+    with pytest.raises(md.FlowError, match=r"takes signs of the gradient, and .* is not Gaussian"):
+        md.QuasistaticFlow(md.Map(loss, rule, noise))
+    assert md.QuasistaticFlow(md.Map(loss, rule, md.LabelNoise(0.1))).map.bound.gaussian
+
+
 def test_isolated_minimum_is_refused():
     """A minimum with a Hessian of full rank has no manifold to move along, and the error says so."""
     flow = md.QuasistaticFlow(md.Map(md.Loss(x**2 + y**2, [x, y]), md.SGD(0.1), md.GaussianNoise(0.1)))

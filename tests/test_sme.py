@@ -172,6 +172,14 @@ def test_every_covariance_is_followed(noise):
         assert row.flow_spread == pytest.approx(row.map_spread, rel=0.1), row
 
 
+def test_order_two_with_squares_is_for_gaussian_noise():
+    """Accumulators feel third and fourth moments at order 2: with samples drawn it is refused, order 1 is not."""
+    system = md.Map(DATA, md.Adam(0.02), md.Minibatch(2))
+    with pytest.raises(md.FlowError, match="known for Gaussian noise and not for Minibatch"):
+        md.StochasticModifiedFlow(system, order=2)
+    assert md.StochasticModifiedFlow(system).order == 1
+
+
 def test_what_has_no_modified_equation_is_refused():
     """No noise, no covariance, a sign in the rule, a third order: one sentence each."""
     noise = md.GaussianNoise(0.1)

@@ -210,6 +210,11 @@ class StochasticModifiedFlow(Flow):
                 "near the minima md.QuasistaticFlow averages signs over the noise."
             )
         self.source  # noqa: B018 - refuse noises without a covariance right away
+        if self.order == 2 and self.squares and not system.bound.gaussian:
+            raise FlowError(
+                f"{system.rule.name} squares its gradients, and to order 2 that takes the third and fourth moments of "
+                f"the noise, which are known for Gaussian noise and not for {noise}; use order=1 or md.GaussianNoise."
+            )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -302,8 +307,8 @@ class StochasticModifiedFlow(Flow):
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a state (or point) w: the norm of `M' M / 2` over that of `M`, both per step."""
         z = self._started(w)
-        k = self.first_moving
-        first, second = (StochasticModifiedFlow(self.map, order).drift(z, k) for order in (1, 2))
+        k, numbers = self.first_moving, self.numbers(z[None])
+        first, second = (self.evaluate(z[None], float(k), np.array([order, *numbers[1:]]))[0] for order in (1.0, 2.0))
         size = float(np.linalg.norm(first))
         return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0
 

@@ -42,9 +42,9 @@ class AveragedMap(ByValue):
         self.rule = averaged(system.rule, accumulators)
         if self.rule.sign_gain is not None and not system.bound.gaussian:
             raise FlowError(
-                f"{system.rule.name} takes signs of the gradient, and {system.bound.noise} is not Gaussian: where such a "
-                "rule rests depends on the whole law of the noise, not on its covariance; use md.GaussianNoise, or follow "
-                "the map itself with md.simulate."
+                f"{system.rule.name} takes signs of the gradient, and {system.bound.noise} is not Gaussian: where such "
+                "a rule rests depends on the whole law of the noise, not on its covariance; use md.GaussianNoise, or "
+                "follow the map itself with md.simulate."
             )
 
     def add_kernels(self, src: Source) -> None:

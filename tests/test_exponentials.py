@@ -72,6 +72,7 @@ SEVERAL = [
     sp.log(E(a) + E(b)), sp.log(E(a) + E(b) + E(c)), SOFT, -sp.log(SOFT), 1 - SOFT, -sp.log(1 - SOFT),
     E(a) / (E(a) + E(b)), 1 / (1 + E(b - a)), sp.log(1 + E(-a * b)), a * (1 + sp.tanh(b)) / 2,
     E(a + b) / (E(a) + E(b)) ** 2, sp.log(E(a + 1) + 3 * E(b - 2)), E(b) / sp.sqrt(E(2 * a) + E(2 * b)),
+    1 / (a**2 + E(-b * b)), a / (c**2 + E(-a * a)) / (1 + E(b)), (a**2 + E(-b * b)) ** sp.Rational(-3, 2),
 ]  # fmt: skip
 
 

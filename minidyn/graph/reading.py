@@ -247,7 +247,7 @@ class Converter:
                 others.append(f)
             else:
                 found = found.times(form, float(exponent))
-        for k, f in enumerate(others):
+        for k, f in enumerate(others if found.powers else ()):
             node = None if f.is_Number else self.exponentials.bernoulli(found, go(f))
             if node is not None:
                 return node, others[:k] + others[k + 1 :]

@@ -247,7 +247,9 @@ class Converter:
                 others.append(f)
             else:
                 found = found.times(form, float(exponent))
-        for k, f in enumerate(others if found.powers else ()):
+        if len(others) == len(factors):
+            return None
+        for k, f in enumerate(others):
             node = None if f.is_Number else self.exponentials.bernoulli(found, go(f))
             if node is not None:
                 return node, others[:k] + others[k + 1 :]

@@ -258,9 +258,9 @@ def who_wins(
 
 
 def _write_text(text: str, target: Path) -> None:
-    from minidyn.archive.file import write_whole
+    from minidyn.wholefiles import write_whole
 
-    write_whole(lambda file: file.write(text.encode()), target)
+    write_whole(target, lambda file: file.write(text.encode()))
 
 
 @app.command()

@@ -9,8 +9,25 @@ from __future__ import annotations
 import errno
 
 
+def printable(text: str, keep: str = "") -> str:
+    r"""`text` with what would move a terminal's cursor or change its colours written out, as `\x1b`.
+
+    >>> printable("red\x1b[31m")
+    'red\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
 class MinidynError(Exception):
-    """Base class: catch this to catch everything that minidyn raises on purpose."""
+    """Base class: catch this to catch everything that minidyn raises on purpose.
+
+    Its text is safe on a terminal, whatever file or name it quotes.
+    """
+
+    def __init__(self, *args: object):
+        super().__init__(*(printable(a) if isinstance(a, str) else a for a in args))
 
 
 class InputError(MinidynError, ValueError):

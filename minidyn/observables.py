@@ -72,6 +72,11 @@ def _test_error(loss: Loss) -> Callable[[Floats], Any]:
 
 def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
     """`{name: function of w (paths, D)}` for what the user asked to observe."""
+    return {name: _guarded(loss, name, what) for name, what in asked(loss, observe).items()}
+
+
+def asked(loss: Loss, observe: Any) -> dict[str, Any]:
+    """`{name: name of an observable, expression or function}` for what the user asked to observe."""
     if observe is None:
         return {}
     if isinstance(observe, (str, sp.Expr)) or callable(observe):
@@ -90,7 +95,7 @@ def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
             raise InputError(
                 f"the name {name} is taken in the run; give another one with observe={{name: expression or function}}."
             )
-    return {name: _guarded(loss, name, what) for name, what in items}
+    return dict(items)
 
 
 def _name_of(what: Any) -> str:

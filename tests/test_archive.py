@@ -332,11 +332,11 @@ def test_whole_files_of_another_layout(tmp_path):
     """A sealed file of a kind, or with parts, that this minidyn does not know is refused."""
     tree = archive.tree.run_tree(make_run())
     tree.attrs["minidyn_kind"] = "zoo"
-    archive.file.write_whole(lambda file: file.write(archive.file.image_of(tree)), tmp_path / "a.h5")
+    archive.file.write_sealed(lambda file: file.write(archive.file.image_of(tree)), tmp_path / "a.h5")
     assert "zoo" in error_of(archive.load, tmp_path / "a.h5")
     tree = archive.tree.comparison_tree(make_comparison())
     del tree.groups["errors"].variables["sigmas"]
-    archive.file.write_whole(lambda file: file.write(archive.file.image_of(tree)), tmp_path / "b.h5")
+    archive.file.write_sealed(lambda file: file.write(archive.file.image_of(tree)), tmp_path / "b.h5")
     assert "laid out differently" in error_of(archive.load, tmp_path / "b.h5")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidyn.archive.file import BROKEN, image_of, is_large, read_tree, source_of, stream, target_of, write_whole
+from minidyn.archive.file import BROKEN, image_of, is_large, read_tree, source_of, stream, target_of, write_sealed
 from minidyn.archive.tree import (
     OWN,
     Group,
@@ -51,13 +51,13 @@ def save(result: Any, path: str | os.PathLike[str]) -> Path:
     else:
         raise InputError(f"Cannot save {type(result).__name__}: give a Run, a Comparison or a ScalingStudy.")
     if is_large(tree):
-        write_whole(lambda file: stream(tree, file), target)
+        write_sealed(lambda file: stream(tree, file), target)
         return target
     try:
         image = image_of(tree)
     except BROKEN as error:
         raise ArchiveError(f"Cannot save {shown(target)}: HDF5 cannot hold it ({shown(error)}).") from error
-    write_whole(lambda file: file.write(image), target)
+    write_sealed(lambda file: file.write(image), target)
     return target
 
 

@@ -17,9 +17,7 @@ import errno
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 
 from minidyn.archive.tree import NETCDF, OWN, Group, Variable, check_format, is_native, shown
 from minidyn.errors import ArchiveError, advice
+from minidyn.wholefiles import write_whole
 
 _SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
 _LARGE = 16 * 1024  # bytes from which an array is compressed
@@ -226,26 +225,21 @@ def _hash(start: bytes = b"") -> hashlib.blake2b:
 # ---------------------------------------------------------------- bytes and paths
 
 
-def write_whole(fill: Callable[[BinaryIO], Any], target: Path) -> None:
+def write_sealed(fill: Callable[[BinaryIO], Any], target: Path) -> None:
     """Fill a file, seal it and put it at `target` in one move: whoever looks sees the older file or the new one."""
-    temporary = target.with_name(f".minidyn-{uuid.uuid4().hex[:12]}.tmp")
+
+    def filled(file: BinaryIO) -> None:
+        fill(file)
+        file.seek(0)
+        digest = _hash()
+        while block := file.read(_PIECE):
+            digest.update(block)
+        file.write(_seal(digest))
+
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("x+b") as file:
-            fill(file)
-            file.seek(0)
-            digest = _hash()
-            while block := file.read(_PIECE):
-                digest.update(block)
-            file.write(_seal(digest))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        write_whole(target, filled)
     except OSError as error:
         raise ArchiveError(f"Cannot save {shown(target)}: {advice(error)}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:

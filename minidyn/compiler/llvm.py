@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import platform
 import re
 import sys
 import warnings
@@ -81,6 +82,13 @@ def has_fma() -> bool:
     """Whether this processor multiplies and adds in one rounding."""
     found = llvm.get_host_cpu_features()
     return bool(found.get("fma") or found.get("neon") or found.get("fullfp16"))
+
+
+@cache
+def instruction_set() -> str:
+    """What of the processor reaches numbers: one rounding for a product and a sum, and the vectors of its libraries."""
+    found = llvm.get_host_cpu_features()
+    return " ".join([platform.machine(), *["fma"] * has_fma(), *(n for n in ("avx2", "avx512f") if found.get(n))])
 
 
 @cache

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from minidyn.errors import ArchiveError, InputError
+from minidyn.wholefiles import write_whole
 
 
 class Picture(Figure):
@@ -55,14 +53,8 @@ def write_picture(fig: Figure, path: Any) -> None:
     if kind not in known:
         raise InputError(f"a figure cannot be written as .{kind}; use one of {', '.join(sorted(known))}.")
     image = _rendered(fig, kind, 160)
-    temporary = target.with_name(f".minidyn-{uuid.uuid4().hex[:12]}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(image)
-        os.replace(temporary, target)
+        write_whole(target, lambda file: file.write(image), sync=False)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ArchiveError(f"Cannot save `{path}`: {reason}; choose another path.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

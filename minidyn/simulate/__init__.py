@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import time
 from typing import Any
@@ -13,13 +13,15 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
-from minidyn.intake import one_of, whole
+from minidyn.graph.walk import printed
+from minidyn.intake import number, one_of, whole
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
 from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.events import Conditions, StoppingEngine
+from minidyn.simulate.identity import environment, identity
 from minidyn.simulate.phases import Phases
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
@@ -100,20 +102,22 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     start = _starts(system, w0, paths)
     entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
     began = time.perf_counter()
-    watchers = observables.resolve(system.loss, observe)
+    asked = observables.asked(system.loss, observe)
+    watchers = observables.resolve(system.loss, asked)
     workers = thread_count(threads)
     engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, steps, workers, first_step)
     conditions = None if stop is None else Conditions(system, stop)
     engine = engine if conditions is None else StoppingEngine(engine, conditions, paths)
     saves = [*range(0, steps, save_every), steps]
-    options = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps, "first_step": first_step,
-               "stop": None if conditions is None else conditions.name}  # fmt: skip
-    identity = {} if checkpoint is None else _identity(system, start, {
-        "steps": steps, "paths": paths, "save_every": save_every, "keep": keep, "observe": list(watchers),
-        "seed": str(entropy), **options,
+    what = {} if checkpoint is None else _identity(system, start, asked, stop, {
+        "steps": steps, "paths": paths, "save_every": save_every, "keep": keep,
+        "seed": json.dumps(entropy, default=int), "stream": key.tobytes().hex(), "first_step": first_step,
+        "method": method,
+        **{name: v if v is None or isinstance(v, str) else number(v, name)
+           for name, v in {"rtol": rtol, "atol": atol, "substeps": substeps}.items()},
     })  # fmt: skip
-    with keeper(checkpoint, identity, len(saves)) as kept:
-        recorder = Recorder(system.loss.param_names, watchers, keep, kept.rows)
+    with keeper(checkpoint, what, saves) as kept:
+        recorder = Recorder(system.loss.param_names, watchers, keep, kept.rows, paths)
         phases = Phases(system, save_every, saves)
         recorder.also = phases.look
         done, interrupted = _carry(engine, recorder, kept, saves, Bar(steps, paths, progress, type(system).__name__))
@@ -166,20 +170,25 @@ def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], b
     return done, False
 
 
-def _identity(system: Map | Flow, start: Floats, options: dict[str, Any]) -> dict[str, Any]:
-    """What a run is, so that no other one is taken for it: its options, kernels, numbers and versions."""
+def _identity(system: Map | Flow, start: Floats, asked: dict[str, Any], stop: Any,
+              options: dict[str, Any]) -> dict[str, str]:  # fmt: skip
+    """Everything that reaches the numbers of a run, as texts: no other run is taken for it."""
     owner = system if isinstance(system, Map) else system.map
-    parts = {owner.source.text, owner.loss.source.text, _text(system)}
-    kernels = hashlib.blake2b("".join(sorted(parts)).encode(), digest_size=16)
-    numbers = hashlib.blake2b(digest_size=16)
-    own = np.zeros(1) if isinstance(system, Map) else system.numbers(start)
-    for array in (owner.hyper, owner.loss.c, owner.loss.rows, owner.bound.numbers, own):
-        numbers.update(np.ascontiguousarray(array).tobytes())
-    first = hashlib.blake2b(start.tobytes(), digest_size=16)
+    kernels = "".join(sorted({owner.source.text, owner.loss.source.text, _text(system)}))
+    watched = {f"observable {name}": f"{_called(what)} {identity(what, f'the observable {name}')}"
+               for name, what in asked.items()}  # fmt: skip
     return {
-        "system": repr(system), **options, "kernels": kernels.hexdigest(), "numbers": numbers.hexdigest(),
-        "w0": first.hexdigest(), **provenance(),
+        "system": repr(system), **{name: str(value) for name, value in options.items()},
+        "observe": ", ".join(asked), **watched,
+        "stop": "None" if stop is None else f"{_called(stop)} {identity(stop, 'stop')}",
+        "the system's content": identity((system, kernels), "the system"), "w0": identity(start, "w0"),
+        **provenance(), **environment(),
     }  # fmt: skip
+
+
+def _called(what: Any) -> str:
+    """What was asked for, in a few words."""
+    return printed(getattr(what, "__name__", what), 40)
 
 
 def _text(system: Map | Flow) -> str:

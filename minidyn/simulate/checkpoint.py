@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from minidyn.errors import ArchiveError, InputError, advice
 from minidyn.intake import shown
 from minidyn.simulate.recording import MemoryRows, Recorder, Rows
+from minidyn.wholefiles import PREFIX, SUFFIX, write_whole
 
 try:
     import fcntl
@@ -33,8 +37,9 @@ except ImportError:  # not on Windows: two runs on one checkpoint go unnoticed t
 Floats = NDArray[np.float64]
 SECONDS = 5.0  # between two states,
 SPARE = 20.0  # and so many times what writing one takes
-_FORMAT = 1
+_FORMAT = 2
 _MAGIC = b"minidyn checkpoint\n"
+_SEAL = 16  # bytes
 _SUFFIX = ".rows"
 _BLOCK = 2**24
 
@@ -62,12 +67,12 @@ class Keeper:
 
 
 @contextmanager
-def keeper(path: Any, identity: Mapping[str, Any], saves: int) -> Iterator[Keeper]:
-    """The keeper of a run: a `Checkpoint` where a path is given, memory otherwise."""
+def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int]) -> Iterator[Keeper]:
+    """The keeper of a run that saves at these steps: a `Checkpoint` where a path is given, memory otherwise."""
     if path is None:
-        yield Keeper(MemoryRows(saves))
+        yield Keeper(MemoryRows(len(saves)))
         return
-    checkpoint = Checkpoint(_folder(path), identity)
+    checkpoint = Checkpoint(_folder(path), identity, saves)
     try:
         checkpoint.open()
         yield checkpoint
@@ -87,8 +92,8 @@ def stored_seed(path: Any) -> Any:
 class Checkpoint(Keeper):
     """A run's folder on disk."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]):
-        self.folder, self.identity = folder, {name: str(value) for name, value in identity.items()}
+    def __init__(self, folder: Path, identity: Mapping[str, str], saves: Sequence[int]):
+        self.folder, self.identity, self.saves = folder, identity, saves
         super().__init__(FileRows(folder, self._guarded))
         self.rows: FileRows
         self.safe = -1  # the step of the state on disk
@@ -101,8 +106,7 @@ class Checkpoint(Keeper):
         """Make the folder or take it over; refuses one that holds something else, or that another run is using."""
         with self._guarded():
             self.folder.mkdir(parents=True, exist_ok=True)
-            names = {p.name for p in self.folder.iterdir()}
-            foreign = sorted(n for n in names if not _is_own(n))
+            foreign = sorted(p.name for p in self.folder.iterdir() if not _is_own(p))
             if foreign:
                 raise InputError(
                     f"the checkpoint folder {self.folder} holds other things ({foreign[0]}); give a folder of its own."
@@ -115,8 +119,6 @@ class Checkpoint(Keeper):
                 raise InputError(
                     f"another run is writing the checkpoint {self.folder}; wait for it or give another folder."
                 ) from None
-            for left in self.folder.glob("state.*.tmp"):
-                left.unlink()
 
     def close(self) -> None:
         self.rows.close()
@@ -129,21 +131,24 @@ class Checkpoint(Keeper):
             return 0
         with _reading(file), file.open("rb") as source:
             header = _header(source)
-            self._check(header)
-            arrays = _arrays(source, header)
-        self.rows.check(header["rows"])
-        engine.restore(arrays)
-        recorder.count, self.seconds, self.safe = header["saves"], header["seconds"], header["done"]
-        return int(header["done"])
+            self._check(header["identity"])
+            done, count = (_whole(header[name]) for name in ("done", "saves"))
+            known = done <= self.saves[-1] and count == bisect_right(self.saves, done)
+            if not known or not 0 <= header["seconds"] < math.inf:
+                raise ValueError("steps that no run makes")
+            arrays = _arrays(source, header["arrays"], engine.state())
+            self.rows.check(header["rows"], recorder.layout(), count)
+            engine.restore(arrays)
+        recorder.count, self.seconds, self.safe = count, float(header["seconds"]), done
+        return done
 
-    def _check(self, header: Mapping[str, Any]) -> None:
+    def _check(self, theirs: Mapping[str, str]) -> None:
         """Refuse the state of another run, or of another version: it could not go on with the same bits."""
-        theirs = header["identity"]
         for name in [*self.identity, *(n for n in theirs if n not in self.identity)]:
             there, here = theirs.get(name, "not given"), self.identity.get(name, "not given")
             if there != here:
                 raise InputError(
-                    f"the checkpoint {self.folder} belongs to another run: {name} is {_short(there)} there and "
+                    f"the checkpoint {self.folder} belongs to another run: {_short(name)} is {_short(there)} there and "
                     f"{_short(here)} here; give another path, or delete it to start anew."
                 )
 
@@ -158,7 +163,7 @@ class Checkpoint(Keeper):
             "seconds": self.seconds + now - self._began, "rows": self.rows.lengths(),
         }  # fmt: skip
         with self._guarded():
-            _write_state(self.folder, header, engine.state())
+            write_whole(self.folder / "state", lambda file: _write_state(file, header, engine.state()))
         self.safe = done
         after = time.perf_counter()
         self._due = after + max(SECONDS, SPARE * (after - now))
@@ -180,7 +185,7 @@ class FileRows:
 
     def __init__(self, folder: Path, guarded: Callable[[], Any]):
         self.folder, self.guarded = folder, guarded
-        self.files: dict[str, BinaryIO] = {}
+        self.files: dict[str, FileIO] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.sums: dict[str, tuple[int, int]] = {}  # length in bytes and CRC-32 of what is written
 
@@ -189,46 +194,67 @@ class FileRows:
         self.shapes[name] = data.shape
         with self.guarded():
             file = self._file(name)
+            if os.fstat(file.fileno()).st_size < turn * data.nbytes:
+                raise self._lost(name)
             file.seek(turn * data.nbytes)
-            file.write(data.data)
+            left = data.reshape(-1).view(np.uint8).data
+            while left:
+                left = left[file.write(left) :]
         before = self.sums.get(name, (0, 0))[1] if turn else 0
         self.sums[name] = ((turn + 1) * data.nbytes, zlib.crc32(data.data, before))
 
     def column(self, name: str, count: int) -> Floats:
         """The first `count` rows as (paths, count, ...), read from disk where they are looked at."""
         with self.guarded():
-            self._file(name).flush()
-        shape = (count, *self.shapes[name])
-        if 0 in shape:
-            return np.empty((shape[1], count, *shape[2:]))
-        return np.memmap(self.folder / (name + _SUFFIX), np.float64, "r", shape=shape).swapaxes(0, 1)
+            self._present(name)
+            shape = (count, *self.shapes[name])
+            return np.memmap(self.folder / (name + _SUFFIX), np.float64, "r", shape=shape).swapaxes(0, 1)
 
     def sync(self) -> None:
-        """Everything that was put is on disk."""
+        """Everything that was put is on disk, under its name."""
         with self.guarded():
-            for file in self.files.values():
-                file.flush()
+            for name, file in self.files.items():
                 os.fsync(file.fileno())
+                self._present(name)
+
+    def _present(self, name: str) -> None:
+        """What was put is still what the folder holds under that name."""
+        path, file = self.folder / (name + _SUFFIX), self._file(name)
+        here = os.fstat(file.fileno())
+        if not self.folder.is_dir():
+            raise FileNotFoundError(2, "the folder is gone")
+        if not (path.exists() and os.path.samestat(path.stat(), here) and here.st_size >= self.sums[name][0]):
+            raise self._lost(name)
+
+    def _lost(self, name: str) -> ArchiveError:
+        return ArchiveError(
+            f"the checkpoint's file {self.folder / (name + _SUFFIX)} was deleted or cut while its run was going on; "
+            "delete the folder to start anew."
+        )
 
     def lengths(self) -> dict[str, Any]:
         """What a state must know of the files."""
-        return {name: [*self.sums[name], *self.shapes[name]] for name in self.sums}
+        return {name: list(known) for name, known in self.sums.items()}
 
-    def check(self, lengths: Mapping[str, Any]) -> None:
-        """Take over the files of an earlier attempt, whose rows must be as they were."""
-        for name, (length, crc, *shape) in lengths.items():
-            path, total, left = self.folder / (name + _SUFFIX), 0, length
+    def check(self, lengths: Mapping[str, Any], layout: Mapping[str, tuple[int, ...]], count: int) -> None:
+        """Take over the files of an earlier attempt: `count` rows of each shape, which must be as they were."""
+        if lengths.keys() != layout.keys():
+            raise ValueError("other rows")
+        for name, shape in layout.items():
+            path, total, left = self.folder / (name + _SUFFIX), 0, count * math.prod(shape) * 8
+            if lengths[name][0] != left:
+                raise ValueError("other rows")
             with _reading(path), path.open("rb") as source:
                 while left and (block := source.read(min(left, _BLOCK))):
                     total, left = zlib.crc32(block, total), left - len(block)
-            if left or total != crc:
+            if left or total != lengths[name][1]:
                 raise _damaged(path)
-            self.sums[name], self.shapes[name] = (length, crc), tuple(shape)
+            self.sums[name], self.shapes[name] = (lengths[name][0], total), shape
 
-    def _file(self, name: str) -> BinaryIO:
+    def _file(self, name: str) -> FileIO:
         if name not in self.files:
             path = self.folder / (name + _SUFFIX)
-            self.files[name] = path.open("r+b" if path.exists() else "x+b")
+            self.files[name] = FileIO(path, "r+" if path.exists() else "x+")
         return self.files[name]
 
     def close(self) -> None:
@@ -240,61 +266,63 @@ class FileRows:
 # -- the state file ------------------------------------------------------------------------------
 
 
-def _write_state(folder: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Replace the state in one move: whoever is killed leaves the older one or the new one."""
-    temporary = folder / f"state.{os.getpid()}.tmp"
+def _write_state(file: BinaryIO, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """What a run is and how far, its arrays, and a seal over both."""
     contents: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
     header["arrays"] = [[name, a.dtype.str, list(a.shape)] for name, a in contents.items()]
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with temporary.open("xb") as file:
-            parts: list[Any] = [_MAGIC, json.dumps(header).encode() + b"\n"]
-            for part in parts + [a.data for a in contents.values() if a.size]:
-                digest.update(part)
-                file.write(part)
-            file.write(digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / "state")
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    with suppress(OSError):  # a folder cannot be synced everywhere
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    digest = hashlib.blake2b(digest_size=_SEAL)
+    parts: list[Any] = [_MAGIC, json.dumps(header).encode() + b"\n"]
+    for part in parts + [a.data for a in contents.values() if a.size]:
+        digest.update(part)
+        file.write(part)
+    file.write(digest.digest())
 
 
 def _header(source: BinaryIO) -> dict[str, Any]:
-    """What a state says before its arrays."""
-    if source.readline() != _MAGIC:
+    """What a state says before its arrays; nothing of it is read before its seal fits."""
+    digest, left = hashlib.blake2b(digest_size=_SEAL), source.seek(0, os.SEEK_END) - _SEAL
+    source.seek(0)
+    while left > 0 and (block := source.read(min(left, _BLOCK))):
+        digest.update(block)
+        left -= len(block)
+    if left or source.read() != digest.digest():
+        raise ValueError("damaged")
+    source.seek(0)
+    if source.readline(len(_MAGIC)) != _MAGIC:
         raise ValueError("no checkpoint")
-    header: dict[str, Any] = json.loads(source.readline())
+    header: dict[str, Any] = json.loads(source.readline(_BLOCK))
     if header["format"] != _FORMAT:
         raise InputError(
-            f"the checkpoint {source.name} has format {header['format']} and this minidyn reads {_FORMAT}; "
+            f"the checkpoint {source.name} has format {shown(header['format'])} and this minidyn reads {_FORMAT}; "
             "finish it with the minidyn that began it."
         )
     return header
 
 
-def _arrays(source: BinaryIO, header: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """The arrays of a state, whose seal must fit."""
-    arrays = {name: np.empty(shape, dtype) for name, dtype, shape in header["arrays"]}
+def _arrays(source: BinaryIO, said: Any, own: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays of a state where the header ends: those that the engine has, of its own types and shapes."""
+    wanted: list[list[Any]] = [[name, a.dtype.str, list(a.shape)] for name, a in own.items()]
+    free = [name for name, a in own.items() if a.dtype == np.uint8]  # texts, of any length
+    left = os.fstat(source.fileno()).st_size - source.tell() - _SEAL
+    for want, (name, dtype, shape) in zip(wanted, said, strict=True):
+        if want[0] in free and len(shape) == 1 and _whole(shape[0]) <= left:
+            want[2] = shape
+        if want != [name, dtype, shape]:
+            raise ValueError("other arrays")
+    arrays = {name: np.empty(shape, dtype) for name, dtype, shape in wanted}
+    if sum(a.nbytes for a in arrays.values()) != left:
+        raise ValueError("other arrays")
     for a in arrays.values():
-        if a.size and source.readinto(a.data) != a.nbytes:  # type: ignore[attr-defined]
-            raise ValueError("cut short")
-    end, seal = source.tell(), source.read()
-    source.seek(0)
-    digest, left = hashlib.blake2b(digest_size=16), end
-    while left and (block := source.read(min(left, _BLOCK))):
-        digest.update(block)
-        left -= len(block)
-    if digest.digest() != seal:
-        raise ValueError("damaged")
+        if a.size:
+            source.readinto(a.data)  # type: ignore[attr-defined]
     return arrays
+
+
+def _whole(value: Any) -> int:
+    """A whole number of a header that counts something."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("no count")
+    return value
 
 
 @contextmanager
@@ -303,7 +331,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise _damaged(path) from error
 
 
@@ -311,8 +339,12 @@ def _damaged(path: Path) -> ArchiveError:
     return ArchiveError(f"the checkpoint's file {path} is missing or damaged; delete the folder to start anew.")
 
 
-def _is_own(name: str) -> bool:
-    return name in ("state", "lock") or name.endswith(_SUFFIX) or (name.startswith("state.") and name.endswith(".tmp"))
+def _is_own(path: Path) -> bool:
+    """Whether a run may have made it; nothing that leads elsewhere is."""
+    name = path.name
+    unfinished = name.startswith(PREFIX) and name.endswith(SUFFIX)
+    own = name in ("state", "lock") or name.endswith(_SUFFIX) or unfinished
+    return own and path.is_file() and not path.is_symlink()
 
 
 def _folder(path: Any) -> Path:

@@ -45,10 +45,18 @@ class MemoryRows:
 class Recorder:
     """Keeps what is asked for at every save: every path, or moments over the paths."""
 
-    def __init__(self, names: list[str], watchers: dict[str, observables.Observable], keep: str, rows: Rows):
-        self.names, self.watchers, self.keep, self.rows = names, watchers, keep, rows
+    def __init__(self, names: list[str], watchers: dict[str, observables.Observable], keep: str, rows: Rows,
+                 paths: int):  # fmt: skip
+        self.names, self.watchers, self.keep, self.rows, self.paths = names, watchers, keep, rows, paths
         self.count = 0
         self.also: Callable[[Engine, int], None] = lambda engine, turn: None  # what else is looked at
+
+    def layout(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the rows that every save brings."""
+        if self.keep != "paths":
+            return {"moments": (len(self.names) + len(self.watchers), len(_STATS) + len(QUANTILES))}
+        seen = {f"observed-{q}": (self.paths,) for q in range(len(self.watchers))}
+        return {"w": (self.paths, len(self.names)), **seen}
 
     def save(self, engine: Engine) -> None:
         if self.keep == "paths":

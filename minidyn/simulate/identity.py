@@ -1,0 +1,263 @@
+"""What a value is, as a hash: whatever of it can reach the numbers of a run, alike in every process, or a refusal.
+
+Expressions are what they are built of, arrays their bytes, minidyn's objects their ingredients, functions their code:
+bytecode and constants, defaults, what they close over, and the globals and modules that they name, as far as a user
+wrote them; packages are their names and versions.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import hashlib
+import importlib
+import platform
+import random
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from sympy.core.operations import LatticeOp
+
+from minidyn.byvalue import ByValue
+from minidyn.compiler.cache import code_version
+from minidyn.compiler.llvm import instruction_set
+from minidyn.errors import InputError
+from minidyn.graph import walk
+from minidyn.intake import shown
+
+_PLAIN = (bool, float, complex, str, bytes)
+_NEVER = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)  # other numbers every time
+
+
+class _Unknown(Exception):
+    """Holds the text of what cannot be told again."""
+
+
+def identity(value: Any, name: str) -> str:
+    """The hash of a value; InputError, beginning with `name`, where another process could not tell it again.
+
+    >>> identity(lambda w: 2.0 * w, "q") == identity(lambda v: 2.0 * v, "q") != identity(lambda w: 3.0 * w, "q")
+    True
+    """
+    try:
+        return _Reader().of(value).hex()
+    except _Unknown as error:
+        what = str(error)
+    except RecursionError:
+        what = "objects in objects without an end"
+    raise InputError(
+        f"{name} cannot be told again when a checkpoint goes on: it holds {what}; use a name, a sympy expression, or a "
+        "function of w whose ingredients are numbers, arrays, expressions and functions."
+    )
+
+
+@cache
+def environment() -> Mapping[str, str]:
+    """What computes, beside the versions of packages: minidyn's own code, the processor, the C library."""
+    return {
+        "minidyn's code": code_version(), "the processor": instruction_set(),
+        "the C library": " ".join(platform.libc_ver()),
+    }  # fmt: skip
+
+
+class _Reader:
+    """Reads a value once, whatever refers to it, and itself."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, tuple[Any, bytes]] = {}  # keeps what it has read, so that no other gets its id
+        self.under_way: dict[int, int] = {}
+
+    def of(self, value: Any) -> bytes:
+        """The hash of a value."""
+        key = id(value)
+        if key in self.done:
+            return self.done[key][1]
+        if key in self.under_way:
+            return _hash("again", self.under_way[key])
+        self.under_way[key] = len(self.under_way)
+        out = self._read(value)
+        del self.under_way[key]
+        self.done[key] = value, out
+        return out
+
+    def _read(self, value: Any) -> bytes:
+        kind = type(value)
+        if value is None or kind in _PLAIN:
+            return _hash(kind.__name__, repr(value))
+        if kind is int:
+            return _hash("int", format(value, "x"))
+        if kind in (list, tuple):
+            return _hash(kind.__name__, *map(self.of, value))
+        if kind in (set, frozenset):
+            return _hash(kind.__name__, *sorted(map(self.of, value)))
+        if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, np.ma.MaskedArray):
+            return self._array(np.asarray(value))
+        if isinstance(value, (sp.Basic, sp.MatrixBase)) and not isinstance(value, type):
+            return _expression(value if isinstance(value, sp.Basic) else sp.ImmutableDenseMatrix(value))
+        if isinstance(value, Mapping):
+            return _hash("mapping", *(self.of(part) for item in value.items() for part in item))
+        if isinstance(value, ByValue):
+            return _hash("made of", self.of(kind), self.of(value._ingredients()))
+        return self._code(value) if callable(value) or isinstance(value, ModuleType | property) else self._object(value)
+
+    def _array(self, array: np.ndarray) -> bytes:
+        if array.dtype == object:
+            return _hash("objects", array.shape, *map(self.of, array.ravel()))
+        return _hash("array", np.dtype(array.dtype).descr, array.shape, array.tobytes())
+
+    def _object(self, value: Any) -> bytes:
+        """An object by its class, and by what it would be copied from."""
+        if hasattr(value, "__next__") or isinstance(value, _NEVER):
+            raise _Unknown(shown(value))
+        if isinstance(value, CodeType):
+            return _hash("code", *map(repr, _layout(value)), *map(self.of, _constants(value)))
+        try:
+            parts = value.__reduce_ex__(4)
+        except Exception:  # files, locks, generators
+            raise _Unknown(shown(value)) from None
+        if isinstance(parts, str):
+            return self._named(value, parts)
+        rest = [None if part is None else list(part) for part in parts[3:5]]
+        return _hash("object", *map(self.of, parts[:3]), *map(self.of, rest))
+
+    # -- code -------------------------------------------------------------------------------------
+    def _code(self, value: Any) -> bytes:
+        """Functions, methods, classes, modules, and objects that are called."""
+        if isinstance(value, ModuleType):
+            return self._module(value, ())
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if isinstance(value, MethodType):
+            return _hash("method", self.of(value.__func__), self.of(value.__self__))
+        if isinstance(value, BuiltinMethodType) and not isinstance(value.__self__, ModuleType | None):
+            return _hash("method", value.__name__, self.of(value.__self__))
+        if isinstance(value, property):
+            return _hash("property", self.of(value.fget), self.of(value.fset))
+        if isinstance(value, type):
+            return self._class(value)
+        inner = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
+        if inner is not None:  # compiled or remembered, staticmethod, classmethod
+            return _hash("around", type(value).__qualname__, self.of(inner))
+        return self._object(value)
+
+    def _named(self, value: Any, name: str) -> bytes:
+        """What an installed package has under a name."""
+        package = _package(str(getattr(value, "__module__", None) or "builtins"))
+        if package is None:
+            raise _Unknown(shown(value))
+        return _hash("named", package, str(getattr(value, "__module__", "")), name)
+
+    def _function(self, f: FunctionType) -> bytes:
+        code = f.__code__
+        home = str(f.__globals__.get("__name__", ""))
+        if _package(home) is not None and "<" not in code.co_qualname:
+            return _hash("named", _package(home), home, code.co_qualname)
+        cells = [self._cell(cell, code) for cell in f.__closure__ or ()]
+        return _hash(
+            "function", self.of(code), self.of(f.__defaults__), self.of(f.__kwdefaults__), *cells,
+            self.of({k: v for k, v in vars(f).items() if k != "__wrapped__"}), *self._globals(f),
+        )  # fmt: skip
+
+    def _cell(self, cell: Any, code: CodeType) -> bytes:
+        try:
+            return self._seen(cell.cell_contents, code)
+        except ValueError:
+            return b"empty"
+
+    def _globals(self, f: FunctionType) -> list[bytes]:
+        """What the names that a function takes from outside stand for."""
+        out = []
+        for code in _all_code(f.__code__):
+            for step in dis.get_instructions(code):
+                if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                    value = f.__globals__.get(step.argval, getattr(builtins, step.argval, NotImplemented))
+                    out.append(self._seen(value, code))
+                elif step.opname == "IMPORT_NAME":
+                    try:
+                        out.append(self._seen(importlib.import_module(step.argval), code))
+                    except Exception:  # a relative one, or one that fails
+                        raise _Unknown(f"the import of {step.argval or '.'}") from None
+        return out
+
+    def _seen(self, value: Any, code: CodeType) -> bytes:
+        """A value as some code sees it: of a module, what the code names."""
+        names = tuple(name for one in _all_code(code) for name in one.co_names)
+        return self._module(value, names) if isinstance(value, ModuleType) else self.of(value)
+
+    def _module(self, module: ModuleType, names: tuple[str, ...]) -> bytes:
+        package = _package(module.__name__)
+        if package is not None:
+            return _hash("module", package, module.__name__)
+        found = {n: vars(module)[n] for n in sorted(set(names)) if n in vars(module)}
+        # names shrink from module to module, so that modules that know each other come to an end
+        rest = tuple(n for n in names if n not in found)
+        parts = [self._module(v, rest) if isinstance(v, ModuleType) else self.of(v) for v in found.values()]
+        return _hash("module", module.__name__, *found, *parts)
+
+    def _class(self, cls: type) -> bytes:
+        if _package(cls.__module__) is not None and "<" not in cls.__qualname__:
+            return _hash("named", _package(cls.__module__), cls.__module__, cls.__qualname__)
+        own = {n: v for n, v in vars(cls).items() if callable(v) or not (n.startswith("__") or n == "_abc_impl")}
+        own = {n: getattr(v, "func", v) if hasattr(v, "attrname") else v for n, v in own.items()}  # cached properties
+        slots = {n: None if type(v).__name__ == "member_descriptor" else v for n, v in own.items()}
+        return _hash("class", cls.__qualname__, *map(self.of, cls.__bases__), self.of(slots))
+
+
+def _hash(*parts: Any) -> bytes:
+    """The hash of hashes and texts, each with its length."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode(errors="surrogatepass")
+        digest.update(f"{len(data)}:".encode() + data)
+    return digest.digest()
+
+
+def _expression(e: sp.Basic) -> bytes:
+    """An expression by its distinct parts; symbols that are no other process's (Dummy) by their turn."""
+    found: dict[int, bytes] = {}
+    turns: dict[Any, str] = {}
+    for part, args in walk.postorder(e):
+        inner = [found[id(a)] for a in args]
+        if isinstance(part, sp.Dummy):
+            name = f"{turns.setdefault(part, str(len(turns)))} {part.name} {sorted(part.assumptions0.items())}"
+        else:
+            name = sp.srepr(part) if not part.args else getattr(part.func, "__qualname__", "") + part.func.__name__
+        inner = sorted(inner) if isinstance(part, LatticeOp) else inner  # Max, Min, And, Or: their order is chance
+        found[id(part)] = _hash("expression", name, *inner)
+    return found[id(e)]
+
+
+def _layout(code: CodeType) -> tuple[Any, ...]:
+    """What a piece of bytecode is, without where it was written."""
+    return (
+        code.co_code, code.co_exceptiontable, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars,
+        code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount,
+    )  # fmt: skip
+
+
+def _constants(code: CodeType) -> list[Any]:
+    return list(code.co_consts)
+
+
+def _all_code(code: CodeType) -> list[CodeType]:
+    """A piece of bytecode and those inside it."""
+    return [code, *(one for c in code.co_consts if isinstance(c, CodeType) for one in _all_code(c))]
+
+
+@cache
+def _package(module: str) -> str | None:
+    """The installed package that a module belongs to, with its version; None for what a user wrote."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "minidyn" or top.startswith("minidyn_kernel_"):
+        return None if top == "__main__" else top  # whose versions are Python's and minidyn's own
+    found = sys.modules.get(top)
+    places = [getattr(found, "__file__", None), *getattr(found, "__path__", [])]
+    if any({"site-packages", "dist-packages"} & set(Path(p).parts) for p in places if p):
+        return f"{top} {getattr(found, '__version__', '')}"
+    return None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from minidyn.locks import cached_property
 
 
 class ByValue:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from minidyn.byvalue import ByValue
 from minidyn.errors import InputError, ManifoldError
 from minidyn.graph import walk
 from minidyn.intake import numbers, ordered, shown
+from minidyn.locks import cached_property
 from minidyn.loss import Loss
 
 Floats = NDArray[np.float64]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.laws import DISTANCES, LawRow, distances
+from minidyn.locks import cached_property
 from minidyn.tables import Report, Table, as_html, as_text
 from minidyn.trajectory import Run
 

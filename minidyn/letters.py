@@ -16,11 +16,12 @@ from typing import Any
 import sympy as sp
 
 from minidyn.errors import InputError
+from minidyn.locks import fork_safe_lock
 
 _ARGUMENT, _NAMED = "\x02", "\x01"
 K = sp.Symbol("k")  # the step number, in rules and in schedules
 THETA, G = sp.Symbol("theta" + _ARGUMENT), sp.Symbol("g" + _ARGUMENT)
-_ONE_AT_A_TIME = threading.RLock()
+_ONE_AT_A_TIME = fork_safe_lock()
 
 
 def state(name: str) -> sp.Symbol:

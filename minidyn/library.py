@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from minidyn.flows import (
 from minidyn.flows.base import Flow
 from minidyn.intake import finite, whole
 from minidyn.kernels.random import generator
+from minidyn.locks import cached_property
 from minidyn.loss import Loss
 from minidyn.manifold import Manifold
 from minidyn.maps import Map

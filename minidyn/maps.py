@@ -6,7 +6,6 @@ blocks of 64 paths side by side: component `q` of lane `j` is `s[q*64 + j]`.
 
 from __future__ import annotations
 
-from functools import cached_property
 from types import ModuleType
 
 import numpy as np
@@ -19,6 +18,7 @@ from minidyn.errors import FlowError, InputError
 from minidyn.intake import flag, numbers, shown, whole
 from minidyn.kernels import Source
 from minidyn.kernels.random import seed_blocks, seed_key
+from minidyn.locks import cached_property
 from minidyn.loss import Loss
 from minidyn.maploop import add_advance
 from minidyn.noise import BoundNoise, Noise

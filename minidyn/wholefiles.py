@@ -19,17 +19,21 @@ except ImportError:  # not on Windows: what dead processes leave stays there
     fcntl = None  # type: ignore[assignment]
 _LOCKS = fcntl is not None
 
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 PREFIX, SUFFIX = ".minidyn-", ".tmp"
 
 
-def write_whole(target: Path, fill: Callable[[BinaryIO], Any], sync: bool = True) -> None:
+def write_whole(target: Path, fill: Callable[[BinaryIO], Any], *, sync: bool = True, tidy: bool = True,
+                mode: int = 0o666) -> None:  # fmt: skip
     """Replace `target` by a file that `fill` writes, whole or not at all; its folder is made where it is missing.
 
-    sync : whether the file is on the disk, whatever becomes of the machine, when this returns.  Raises OSError.
+    sync : whether the file is on the disk, whatever becomes of the machine, when this returns.  tidy : remove what
+    others left there.  mode : who may read and write it.  Raises OSError.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent)
-    temporary, file = _unfinished(target)
+    if tidy:
+        sweep(target.parent)
+    temporary, file = _unfinished(target, mode)
     try:
         with file:
             fill(file)
@@ -62,11 +66,11 @@ def sweep(folder: Path) -> None:
                 left.unlink()
 
 
-def _unfinished(target: Path) -> tuple[Path, BinaryIO]:
+def _unfinished(target: Path, mode: int) -> tuple[Path, BinaryIO]:
     """A new file beside the target that is locked, so that nobody sweeps it away."""
     while True:
         temporary = target.with_name(f"{PREFIX}{uuid.uuid4().hex[:12]}{SUFFIX}")
-        file = temporary.open("x+b")
+        file: Any = os.fdopen(os.open(temporary, _NEW, mode), "w+b")
         with suppress(OSError):  # some file systems have no locks, and nothing is swept there
             if _LOCKS:
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,20 +1,26 @@
 """Where generated modules and machine code live on disk.
 
 One readable module per content hash, one object file per compiled function beside it. The folder is
-`MINIDYN_CACHE_DIR`, else the platform's cache folder, else a temporary one (read-only homes).
-Files are written under a temporary name and moved into place, so that many processes may start at
-once; what is damaged or belongs to another version is made again; the oldest go when the folder grows
-beyond `MINIDYN_CACHE_MB` (512 if not set).
+`MINIDYN_CACHE_DIR`, else the platform's cache folder; where neither can be used, and where anybody else may write
+(`MINIDYN_CACHE_SHARED=1` allows that), there is no cache, which is no error. What is in it is code that will run.
+
+Modules run from the text in memory: their files are for people. Files are replaced whole, so that many processes may
+start at once; what is damaged, cut, unreadable, somebody else's or of another version is made again; the oldest go when
+the folder grows beyond `MINIDYN_CACHE_MB` (512 if not set).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
+import linecache
+import math
 import os
+import stat
 import sys
 import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache as memoize
 from pathlib import Path
@@ -22,36 +28,65 @@ from types import ModuleType
 
 import platformdirs
 
+from minidyn.compiler.settings import setting
+from minidyn.errors import ArchiveError, InputError, advice
+from minidyn.wholefiles import PREFIX, SUFFIX, sweep, write_whole
+
 _PREFIX = "minidyn_kernel_"
 _SELDOM = 64  # one write in so many looks how large the folder has become
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What the kernel cache holds."""
+    """What the kernel cache holds; without a folder nothing is kept."""
 
-    folder: Path
+    folder: Path | None
     modules: int
     bytes: int
 
     def __str__(self) -> str:
+        if self.folder is None:
+            return "no kernels are kept: there is no folder that only you may write to"
         return f"{self.modules} kernel modules, {self.bytes / 2**20:.1f} MiB in {self.folder}"
 
 
 @memoize
-def folder() -> Path:
-    """The cache folder, made if it does not exist and can be made."""
-    named = os.environ.get("MINIDYN_CACHE_DIR")
-    for candidate in (named, platformdirs.user_cache_dir("minidyn")):
+def folder() -> Path | None:
+    """The cache folder, made if it does not exist; None where there is none that can be used."""
+    _limit()
+    for candidate in (os.environ.get("MINIDYN_CACHE_DIR"), platformdirs.user_cache_dir("minidyn")):
         if candidate:
             path = Path(candidate)
-            try:
-                path.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError, ValueError):
+                _make(path)
+                if not _trusted(path.stat()):
+                    warnings.warn(
+                        f"{path} belongs to somebody else or others may write there, so no kernels are kept in it: "
+                        f"they are code that runs. `chmod 700` your own folder; if you trust all who may write there, "
+                        "set MINIDYN_CACHE_SHARED=1.", stacklevel=2,
+                    )  # fmt: skip
+                    return None
                 with tempfile.TemporaryFile(dir=path):
                     return path
-            except OSError:
-                continue
-    return Path(tempfile.mkdtemp(prefix="minidyn-"))
+    return None
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(0o777 if _shared() else 0o700, exist_ok=True)
+
+
+def _shared() -> bool:
+    """Whether the user trusts whoever may write into the folder."""
+    return bool(setting("MINIDYN_CACHE_SHARED", ("1",), "trust all who may write into MINIDYN_CACHE_DIR"))
+
+
+def _trusted(found: os.stat_result) -> bool:
+    """Whether a file or folder is this user's, and nobody else may write to it."""
+    if _shared() or not hasattr(os, "getuid"):
+        return True
+    return found.st_uid == os.getuid() and not found.st_mode & _OTHERS_WRITE
 
 
 @memoize
@@ -69,28 +104,40 @@ sources: dict[str, str] = {}  # text of loaded modules by file name: the file it
 
 
 def load_module(text: str) -> ModuleType:
-    """The module with this source, written once and imported once."""
+    """The module with this source, run once, from memory."""
     key = hashlib.sha256((code_version() + text).encode()).hexdigest()[:24]
     if key not in _loaded:
         name = _PREFIX + key
-        path = folder() / f"{name}.py"
-        if not path.exists() or path.read_bytes() != text.encode():
-            _write_once(path, text)
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        path = (folder() or Path("minidyn")) / f"{name}.py"
+        if _read(path) != text.encode():
+            _write(path, text.encode())
+        module = ModuleType(name)
+        module.__file__ = str(path)
         sources[str(path)] = text
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        _loaded[key] = module
+        linecache.cache[str(path)] = len(text), None, text.splitlines(keepends=True), str(path)  # for tracebacks
+        exec(compile(text, str(path), "exec"), vars(module))
+        sys.modules[name] = _loaded.setdefault(key, module)
     return _loaded[key]
 
 
-def _write_once(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(text.encode())
-    os.replace(temporary, path)  # if another process was first, its text is the same
+def _read(path: Path) -> bytes | None:
+    """What a file of the cache holds; None where it is missing, unreadable, or not this user's."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            found = os.fstat(file.fileno())
+            return file.read() if stat.S_ISREG(found.st_mode) and _trusted(found) else None
+    except (OSError, MemoryError):
+        return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Keep a file; a folder that takes no more files is no error, nor one that was cleared meanwhile."""
+    if folder() is None:
+        return
+    with suppress(OSError):
+        _make(path.parent)
+        mode = 0o666 if _shared() else 0o600
+        write_whole(path, lambda file: file.write(data), sync=False, tidy=False, mode=mode)
 
 
 # -- machine code ----------------------------------------------------------------------------------------
@@ -98,56 +145,70 @@ def _write_once(path: Path, text: str) -> None:
 
 def read_code(key: str) -> tuple[str, bytes] | None:
     """What `write_code` kept under this key: the result's type and the machine code; None if there is nothing."""
-    path = folder() / f"{_PREFIX}{key}.o"
-    try:
-        data = path.read_bytes()
-    except OSError:
+    place = folder()
+    if place is None:
         return None
-    with contextlib.suppress(OSError):
+    path = place / f"{_PREFIX}{key}.o"
+    data = _read(path)
+    if data is None:
+        return None
+    with suppress(OSError):
         os.utime(path)  # what was not used for longest goes first
     seal, _, rest = data.partition(b"\n")
-    if hashlib.sha256(rest).hexdigest().encode() != seal:
+    if seal != _seal(key, rest):
         return None
     kind, _, code = rest.partition(b"\n")
     return kind.decode(), code
 
 
 def write_code(key: str, kind: str, code: bytes) -> None:
-    """Keep machine code under a key; a folder that takes no more files is no error."""
+    """Keep machine code under a key, if it can be kept."""
+    place = folder()
+    if place is None:
+        return
     rest = kind.encode() + b"\n" + code
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=folder(), prefix=_PREFIX, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
-        os.replace(temporary, folder() / f"{_PREFIX}{key}.o")
-    except OSError:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    _write(place / f"{_PREFIX}{key}.o", _seal(key, rest) + b"\n" + rest)
     if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % _SELDOM == 0:  # a look at the whole folder is not free
         _shrink()
 
 
+def _seal(key: str, rest: bytes) -> bytes:
+    """A hash of what is kept and of its name: code under another's name is damage too."""
+    return hashlib.sha256(key.encode() + b"\n" + rest).hexdigest().encode()
+
+
+def _limit() -> float:
+    """How many bytes the folder may hold."""
+    given = os.environ.get("MINIDYN_CACHE_MB", "512")
+    try:
+        limit = float(given) * 2**20
+    except ValueError:
+        limit = math.nan
+    if not limit >= 0:
+        raise InputError(f"MINIDYN_CACHE_MB is {given!r}; it must be a number of megabytes such as 512, or not be set.")
+    return limit
+
+
 def _shrink() -> None:
     """Delete the files that were not used for longest once the folder is larger than it may be."""
-    limit = float(os.environ.get("MINIDYN_CACHE_MB", "512")) * 2**20
-    found = []
-    for path in _files():
-        try:
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
-        except OSError:  # another process was quicker
-            continue
+    sweep(folder() or Path())
+    limit, found = _limit(), sorted((s.st_mtime, s.st_size, path) for path, s in _files())
     total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+    for _, size, path in found:
         if total <= limit:
             return
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         total -= size
 
 
-def _files() -> list[Path]:
+def _files() -> Iterator[tuple[Path, os.stat_result]]:
     """Everything in the folder that minidyn put there."""
-    return [p for p in folder().rglob("*") if p.is_file() and p.name.startswith(_PREFIX)]
+    for place, _, names in os.walk(folder() or ""):
+        for name in names:
+            if name.startswith(_PREFIX) or (name.startswith(PREFIX) and name.endswith(SUFFIX)):
+                with suppress(OSError):  # another process was quicker
+                    yield Path(place, name), os.stat(Path(place, name))
 
 
 def info() -> CacheInfo:
@@ -157,11 +218,17 @@ def info() -> CacheInfo:
     >>> md.cache.info().modules >= 0
     True
     """
-    files = _files()
-    return CacheInfo(folder(), sum(p.suffix == ".py" for p in files), sum(p.stat().st_size for p in files))
+    files = list(_files())
+    return CacheInfo(folder(), sum(p.suffix == ".py" for p, _ in files), sum(s.st_size for _, s in files))
 
 
 def clear() -> None:
-    """Delete all kernels on disk; those loaded in this process go on working."""
-    for path in _files():
-        path.unlink(missing_ok=True)
+    """Delete all kernels on disk; those loaded in this process go on working.
+
+    Raises ArchiveError where they cannot be deleted.
+    """
+    for path, _ in _files():
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ArchiveError(f"Cannot delete {path}: {advice(error)}.") from error

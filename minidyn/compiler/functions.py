@@ -18,7 +18,7 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from minidyn.compiler import cache as disk
 from minidyn.compiler.backends import own
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
 from minidyn.compiler.words import Known
+from minidyn.locks import cached_property
 
 
 class Function:

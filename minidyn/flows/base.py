@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -18,6 +17,7 @@ from minidyn.intake import finite, numbers, shown
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.loops import evaluate
 from minidyn.kernels.pointers import flow_signatures
+from minidyn.locks import cached_property
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 

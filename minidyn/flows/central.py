@@ -12,7 +12,6 @@ Source: Cohen, Damian, Talwalkar, Kolter, Lee, *Understanding optimization in de
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +22,7 @@ from minidyn.flows import complementarity
 from minidyn.flows.base import Flow
 from minidyn.flows.twostep import TwoStep
 from minidyn.intake import one_of
+from minidyn.locks import cached_property
 from minidyn.maps import Map
 from minidyn.recognize import recognized
 from minidyn.solvers.piecewise import FieldFailed, carry

@@ -9,7 +9,6 @@ Source: as the quasistatic flow; Ito, *On stochastic differential equations on a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from minidyn.graph import Converter, Graph, Node
 from minidyn.intake import numbers
 from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, inner, solve, symmetric_eigen
+from minidyn.locks import cached_property
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 

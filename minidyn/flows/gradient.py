@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +12,7 @@ from minidyn.errors import FlowError
 from minidyn.flows.base import WIDEST, Flow, stay
 from minidyn.graph import Graph
 from minidyn.kernels import Emitter, Source, store
+from minidyn.locks import cached_property
 from minidyn.manifold import curvatures
 from minidyn.maps import Map
 from minidyn.recognize import recognized

@@ -16,7 +16,6 @@ Dherin (2021); Kovachki, Stuart (2021); Cattaneo, Klusowski, Shigida (2024).
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from minidyn.flows.steps import add_steps, answer, rest
 from minidyn.intake import finite, one_of
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.linalg import inner, jit
+from minidyn.locks import cached_property
 from minidyn.maps import Map
 from minidyn.rules import displacement
 

@@ -16,7 +16,6 @@ Source: Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li,
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,6 +29,7 @@ from minidyn.intake import one_of
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import identity_minus, multiply, multiply_transposed
 from minidyn.linearization import NEEDS, AveragedMap, flags, second_derivative
+from minidyn.locks import cached_property
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.rules import _Q

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import sympy as sp
 
@@ -23,6 +22,7 @@ from minidyn.errors import FlowError, ManifoldError
 from minidyn.flows.algebra import Form, Letters, Row, add, eliminate, expand, invert, lyapunov, scaled
 from minidyn.flows.ingredients import Q_ROOT, Ingredients, Jets, ingredients, jets
 from minidyn.letters import THETA
+from minidyn.locks import cached_property
 from minidyn.maps import Map
 
 

@@ -12,7 +12,6 @@ Source: theory of the period-two orbit, Ma, Kunin, Wu, Ying (2022); the flow, Re
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from minidyn.flows.base import Flow, stay
 from minidyn.flows.twostep import TwoStep, add_rule_kernels, turn
 from minidyn.intake import one_of, whole
 from minidyn.kernels import Source
+from minidyn.locks import cached_property
 from minidyn.maps import Map
 
 # mypy: disable-error-code="no-untyped-def"

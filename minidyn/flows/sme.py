@@ -17,7 +17,6 @@ Source: Li, Tai, E (2017, 2019); for adaptive rules Malladi, Lyu, Panigrahi, Aro
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +32,7 @@ from minidyn.intake import one_of
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import cholesky_semidefinite, inner, jit
 from minidyn.letters import G
+from minidyn.locks import cached_property
 from minidyn.maps import Map
 from minidyn.rules import displacement
 

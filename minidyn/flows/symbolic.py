@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from minidyn.intake import one_of, ordered, shown
 from minidyn.kernels import Source, store
 from minidyn.kernels.linalg import solve
 from minidyn.letters import K
+from minidyn.locks import cached_property
 from minidyn.maps import Map
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

@@ -8,7 +8,6 @@ gradient and Hessian, so it holds for any rule.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from minidyn.errors import FlowError
 from minidyn.graph import Graph, Index, Node
 from minidyn.kernels import Emitter, Source, coordinate, store
 from minidyn.kernels.linalg import inner
+from minidyn.locks import cached_property
 from minidyn.maps import Map
 
 # mypy: disable-error-code="no-untyped-def"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +17,7 @@ from minidyn.errors import InputError
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, walk
 from minidyn.intake import finite, numbers, ordered, row_labels, shown, table
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
+from minidyn.locks import cached_property
 from minidyn.loss import loops
 from minidyn.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
 

@@ -6,8 +6,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
+
+from minidyn.locks import cached_property
 
 log = logging.getLogger("minidyn")
 _PATIENCE = 1.0  # seconds before a bar appears

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.errors import SolverError
+from minidyn.locks import cached_property
 
 Floats = NDArray[np.float64]
 _DENSE = 4  # up to so many modes the operator is written out

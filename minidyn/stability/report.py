@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
+from minidyn.locks import cached_property
 from minidyn.stability.setup import Minimum
 from minidyn.stability.slopes import threshold_formula
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import sympy as sp
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError, ManifoldError
+from minidyn.locks import cached_property
 from minidyn.loss import Loss
 from minidyn.maps import Map
 from minidyn.stability.operator import Curvatures, Modes

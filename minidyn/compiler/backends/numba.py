@@ -1,19 +1,24 @@
 """Kernels through numba: the reference, and what the field knows.
 
-What runs is an *entry*, a module in minidyn's cache folder that calls the function with everything in place that is
-known while compiling; numba's own cache keeps its machine code beside it. All that it calls is compiled into it.
+What runs is an *entry*, a module that calls the function with everything in place that is known while compiling; its
+machine code is kept in minidyn's cache. All that it calls is compiled into it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import pickle
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numba as nb
 from numba.core import types as nbt
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
 from numba.core.imputils import lower_constant
+from numba.core.serialize import dumps
 from numba.extending import intrinsic, models, overload, register_model
 
 from minidyn.compiler import bridge, words
@@ -212,7 +217,29 @@ def _taker(type_: Any) -> Callable[[Any], Any] | None:
 
 def entry_of(function: Any, types: tuple[Any, ...]) -> Any:
     """numba's function for a call with these types, kept in its cache."""
-    return nb.njit(_entry_text(function, types), cache=True, **_OPTIONS)
+    made = nb.njit(_entry_text(function, types), **_OPTIONS)
+    made._cache = _Kept(function.hash(types))
+    return made
+
+
+class _Kept(NullCache):
+    """numba's compiled functions among minidyn's own: its own cache runs what it finds, damaged or not."""
+
+    def __init__(self, key: str):
+        self.key = key
+
+    def load_overload(self, sig, target_context):
+        found = disk.read_code(self._name(sig))
+        if found is not None:
+            target_context.refresh()
+            return CompileResult._rebuild(target_context, *pickle.loads(found[1]))
+
+    def save_overload(self, sig, cres):
+        if not cres.library.has_dynamic_globals:
+            disk.write_code(self._name(sig), "numba", dumps(cres._reduce()))
+
+    def _name(self, sig):
+        return hashlib.sha256(f"{self.key} {nb.__version__} {sig}".encode()).hexdigest()[:40]
 
 
 def _entry_text(function: Any, types: tuple[Any, ...]) -> Any:

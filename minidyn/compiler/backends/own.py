@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +13,13 @@ from minidyn.compiler import llvm
 from minidyn.compiler.notes import checked, raising
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
 from minidyn.compiler.unit import Unit
+from minidyn.locks import fork_safe_lock
 
 side_by_side = True  # `lanes` are several turns at once
 C_TYPES: dict[str, Any] = {
     "double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p,
 }  # fmt: skip
-_compiling = threading.RLock()
+_compiling = fork_safe_lock()
 
 
 def compile(function: Any, types: tuple[Any, ...]) -> tuple[int, Any]:
@@ -28,17 +28,19 @@ def compile(function: Any, types: tuple[Any, ...]) -> tuple[int, Any]:
         if types not in function.addresses:
             key = function.hash(types)
             symbol = f"{function.name}_{key[:16]}"
-            found = disk.read_code(key)
-            if found is None:
-                unit = Unit(function.side_by_side)
-                _, result = unit.function(function, types, name=symbol)
-                code = llvm.optimize(unit.module(), function.thorough)
-                found = result.name if result is not None else "void", code
-                disk.write_code(key, *found)
-            kind, code = found
+            kind, code = disk.read_code(key) or _made(function, types, symbol, key)
             function.addresses[types] = llvm.load(code, symbol), _result(kind)
         address, result = function.addresses[types]
         return address, result
+
+
+def _made(function: Any, types: tuple[Any, ...], symbol: str, key: str) -> tuple[str, bytes]:
+    """Result type and machine code, compiled and kept."""
+    unit = Unit(function.side_by_side)
+    _, result = unit.function(function, types, name=symbol)
+    made = result.name if result is not None else "void", llvm.optimize(unit.module(), function.thorough)
+    disk.write_code(key, *made)
+    return made
 
 
 def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:

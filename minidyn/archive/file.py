@@ -27,12 +27,18 @@ from numpy.typing import NDArray
 
 from minidyn.archive.tree import NETCDF, OWN, Group, Variable, check_format, is_native, shown
 from minidyn.errors import ArchiveError, advice
+from minidyn.memory import need
 from minidyn.wholefiles import write_whole
 
 _SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
 _LARGE = 16 * 1024  # bytes from which an array is compressed
 _STREAMED = 2**28  # bytes from which a result is not held in memory, nor an array when it is loaded
 _PIECE = 2**24
+_PACKED = 1100  # times smaller gzip makes an array at best
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
+_DEEPEST = 8  # groups in groups
+_OURS = (OWN + "format").encode()
+_LOST = "truncated or damaged, or was edited after `save`; copy or compute it again"
 # What h5py, numpy and json raise on bytes that are not what they were.
 BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -156,48 +162,121 @@ def stream(tree: Group, file: BinaryIO) -> None:
 
 def read_tree(file: Path) -> Group:
     """The tree that a file holds, if it is byte for byte what `save` wrote."""
+    _check_seal(file)  # before the HDF5 library sees a byte
     try:
         with h5py.File(file, "r") as root:
             check_format(root.attrs.get(OWN + "format"), file)
-            if not _is_sealed(file):
-                raise ArchiveError(f"{shown(file)} was damaged or edited after `save`; copy or compute it again.")
-            return _read_group(root)
+            return _Reader(file).group(root)
     except BROKEN as error:
         if getattr(error, "errno", None) == errno.EAGAIN:
             raise ArchiveError(f"{shown(file)} is open for writing elsewhere; close it there.") from error
-        raise ArchiveError(f"{shown(file)} is truncated or damaged; copy or compute it again.") from error
+        raise ArchiveError(f"{shown(file)} is {_LOST}.") from error
 
 
-def _read_group(node: h5py.Group) -> Group:
-    group = Group(_read_attributes(node))
-    for name, item in node.items():
-        if isinstance(item, h5py.Group):
-            group.groups[name] = _read_group(item)
+class _Reader:
+    """Reads what `save` writes and nothing else that HDF5 can hold: other files, links, filters, objects, bombs.
+
+    A seal says that a file is whole, not who made it.
+    """
+
+    def __init__(self, file: Path):
+        self.file, self.size = file, file.stat().st_size
+        self.seen: set[int] = set()
+        self.letters = self.bytes = 0
+
+    def group(self, node: h5py.Group, depth: int = 0) -> Group:
+        """A group and those below it, each of them once."""
+        self._once(node)
+        if depth > _DEEPEST:
+            raise ValueError("groups in groups")
+        group = Group(self.attributes(node))
+        for name in node:
+            if not isinstance(node.get(name, getlink=True), h5py.HardLink):
+                raise ValueError("a link to somewhere else")
+            item = node[name]
+            if isinstance(item, h5py.Group):
+                group.groups[name] = self.group(item, depth + 1)
+            elif isinstance(item, h5py.Dataset):
+                self._once(item)
+                group.variables[name] = self.variable(name, item)
+            else:
+                raise ValueError("neither a group nor a variable")
+        return group
+
+    def _once(self, node: h5py.Group | h5py.Dataset) -> None:
+        """Links to one object from two places would make a result without an end."""
+        place = h5py.h5o.get_info(node.id).addr
+        if place in self.seen:
+            raise ValueError("two links to one object")
+        self.seen.add(place)
+
+    def variable(self, name: str, dataset: h5py.Dataset) -> Variable:
+        """Numbers, or text, with the names of their dimensions."""
+        text = self._known(dataset.dtype)
+        made = dataset.id.get_create_plist()
+        filters = {made.get_filter(n)[0] for n in range(made.get_nfilters())}
+        if dataset.is_virtual or dataset.external or not filters <= _FILTERS:
+            raise ValueError("numbers of another file, or packed in another way")
+        attrs = self.attributes(dataset)
+        dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
+        offset = dataset.id.get_offset()
+        if dataset.nbytes > _STREAMED and offset is not None:
+            values: NDArray[Any] = np.memmap(self.file, dataset.dtype, "r", offset, dataset.shape)
         else:
-            group.variables[name] = _read_variable(name, item)
-    return group
+            self._check_size(dataset)
+            values = self._texts(dataset) if text else dataset[...]
+        if attrs.get("dtype") == "bool":
+            del attrs["dtype"]
+            values = values.astype(bool)
+        return Variable(dims, values, attrs)
 
+    def _known(self, dtype: np.dtype[Any]) -> bool:
+        """Whether a type is text; numbers are the only other thing."""
+        info = h5py.check_string_dtype(dtype)
+        if info is None and dtype.kind not in "biuf":
+            raise ValueError("neither numbers nor text")
+        return info is not None
 
-def _read_variable(name: str, dataset: h5py.Dataset) -> Variable:
-    attrs = _read_attributes(dataset)
-    dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
-    offset = dataset.id.get_offset()
-    if dataset.nbytes > _STREAMED and offset is not None:
-        values: NDArray[Any] = np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
-    else:
-        values = dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
-    if attrs.get("dtype") == "bool":
-        del attrs["dtype"]
-        values = values.astype(bool)
-    return Variable(dims, values, attrs)
+    def _check_size(self, dataset: h5py.Dataset) -> None:
+        """What is packed is no larger than it can be, and fits into memory."""
+        self.bytes += dataset.nbytes
+        if dataset.nbytes > _STREAMED or dataset.nbytes > _PACKED * dataset.id.get_storage_size() + _LARGE:
+            raise ValueError("more numbers than the file can hold")
+        if self.bytes > _STREAMED:
+            need(self.bytes, f"{shown(self.file)}", "load it on a larger machine")
 
+    def _texts(self, dataset: h5py.Dataset) -> NDArray[Any]:
+        """Texts (n,), which together are no longer than the file."""
+        out = np.empty(dataset.shape, object)
+        if out.ndim != 1:
+            raise ValueError("texts in a table")
+        for i in range(len(out)):
+            out[i] = dataset.asstr()[i]
+            self._count(out[i])
+        return out
 
-def _read_attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    read = {n: v for n, v in node.attrs.items() if n not in NETCDF and not n.startswith("_")}
-    attrs = {name: value.item() if isinstance(value, np.generic) else value for name, value in read.items()}
-    for name in json.loads(attrs.pop(OWN + "json", "[]")):
-        attrs[name] = json.loads(attrs[name])
-    return attrs
+    def _count(self, text: str) -> None:
+        self.letters += len(text)
+        if self.letters > self.size:
+            raise ValueError("one text in many places")
+
+    def attributes(self, node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+        """The attributes of a node that are not netCDF's: single values, and short lists of numbers."""
+        attrs: dict[str, Any] = {}
+        for name in node.attrs:
+            if name in NETCDF or name.startswith("_"):
+                continue
+            kept = node.attrs.get_id(name)
+            text = self._known(kept.dtype)
+            if kept.shape is None or np.prod(kept.shape, dtype=float) > (1 if text else _LARGE):
+                raise ValueError("an attribute that is no single value")
+            value = node.attrs[name]
+            attrs[name] = value.item() if isinstance(value, np.generic) else value
+            if text:
+                self._count(value)
+        for name in json.loads(attrs.pop(OWN + "json", "[]")):
+            attrs[name] = json.loads(attrs[name])
+        return attrs
 
 
 # ---------------------------------------------------------------- the seal
@@ -207,15 +286,20 @@ def _seal(digest: hashlib.blake2b) -> bytes:
     return _SEAL + digest.hexdigest().encode()
 
 
-def _is_sealed(file: Path) -> bool:
-    """Whether a file is byte for byte what `save` wrote."""
-    digest = _hash()
+def _check_seal(file: Path) -> None:
+    """Refuse a file that is not byte for byte what `save` wrote."""
+    digest, ours, tail = _hash(), False, b""
     left = file.stat().st_size - len(_seal(digest))
     with file.open("rb") as bytes_of:
         while left > 0 and (block := bytes_of.read(min(left, 2**20))):
             digest.update(block)
-            left -= len(block)
-        return bytes_of.read() == _seal(digest)
+            ours = ours or _OURS in tail + block
+            left, tail = left - len(block), block[-len(_OURS) :]
+        if bytes_of.read() == _seal(digest):
+            return
+    if not ours:
+        raise ArchiveError(f"{shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
+    raise ArchiveError(f"{shown(file)} is {_LOST}.")
 
 
 def _hash(start: bytes = b"") -> hashlib.blake2b:

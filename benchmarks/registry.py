@@ -22,6 +22,7 @@ WORKLOADS = {
     "quasistatic": "benchmarks.flows:quasistatic",
     "compile": "benchmarks.startup:cold",
     "start": "benchmarks.startup:processes",
+    "backends": "benchmarks.backends:costs",
     "growth": "benchmarks.growth:exponents",
     "memory": "benchmarks.growth:memory",
 }

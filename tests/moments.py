@@ -11,13 +11,14 @@ Every draw of a batch is written out; labels and normals enter by their first tw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
-THETA, G, Q = sp.symbols("theta g q")
+THETA, G, Q, LR = sp.symbols("theta g q lr")
 
 
 @dataclass
@@ -33,23 +34,49 @@ class Model:
         return self.losses if self.losses is not None else [r**2 / 2 for r in self.residuals]
 
 
-def _derivatives(e: sp.Expr, x: list[sp.Symbol], w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradient, Hessian, third derivatives at w."""
+@cache
+def _tower(e: sp.Expr, *x: sp.Symbol) -> list[Any]:
+    """Gradient, Hessian, third derivatives as functions."""
     g = [sp.diff(e, a) for a in x]
     h = [[sp.diff(a, b) for b in x] for a in g]
     t = [[[sp.diff(a, b) for b in x] for a in row] for row in h]
-    return tuple(np.array(sp.lambdify(x, v)(*w), float) for v in (g, h, t))
+    return [sp.lambdify(x, v) for v in (g, h, t)]
+
+
+def _derivatives(e: sp.Expr, x: list[sp.Symbol], w) -> tuple[np.ndarray, ...]:
+    """Gradient, Hessian, third derivatives at w."""
+    return tuple(np.array(f(*w), float) for f in _tower(e, *x))
+
+
+@cache
+def _jets(rule: Any, states: int) -> tuple[list[bool], Any, Any, Any, Any]:
+    """The rule of one coordinate, averaged over noise of variance q in what is quadratic in g: which states are
+    squares; its value, its first and second derivatives, and how it answers to the noise, as functions."""
+    m = sp.symbols(f"m0:{states}")
+    out = [sp.sympify(e) for e in rule(LR)(THETA, G, *m)]
+    inputs = [THETA, G, Q, *m]
+    squares = [sp.diff(e, G, 2) for e in out[1:]]
+    updates = [e + Q * s / 2 for e, s in zip(out[1:], squares, strict=True)]
+    back = {e: sp.Symbol(f"new{a}") for a, e in enumerate(out[1:]) if squares[a] != 0}
+    final = {v: updates[out[1:].index(k)] for k, v in back.items()}
+    first = out[0].xreplace(back)
+    gains = [sp.diff(first, G).xreplace(final)]
+    gains += [sp.S.Zero if squares[a] != 0 else sp.diff(e, G) for a, e in enumerate(out[1:])]
+    f = [first.xreplace(final), *updates]
+    slope = [[sp.diff(e, a) for a in inputs] for e in f]
+    curve = [[[sp.diff(e, b) for b in inputs] for e in row] for row in slope]
+    return [s != 0 for s in squares], *(sp.lambdify([LR, *inputs], e) for e in (f, slope, curve, gains))
 
 
 class Moments:
-    """The moments of one map: `rule(theta, g, *states, hyper)` returns `(theta', *states')` in sympy.
+    """The moments of one map: `rule(lr)(theta, g, *states)` returns `(theta', *states')` in sympy.
 
     batch : samples per step, without replacement (`replace`: with).  label : standard deviation of a target.
     sigma : (D, r) sympy matrix, Gaussian noise.
     """
 
-    def __init__(self, model: Model, rule: Any, states: int, w, *, batch: int | None = None, replace: bool = False,
-                 label: float = 0.0, sigma: sp.Matrix | None = None):  # fmt: skip
+    def __init__(self, model: Model, rule: Any, lr: float, states: int, w, *, batch: int | None = None,
+                 replace: bool = False, label: float = 0.0, sigma: sp.Matrix | None = None):  # fmt: skip
         x, n = model.params, len(model.samples)
         self.dim, self.states, self.w = len(x), states, np.asarray(w, float)
         self.losses = [_derivatives(e, x, w) for e in model.samples]
@@ -60,8 +87,8 @@ class Moments:
         size = batch or n
         self.batches = list(combinations(range(n), size)) if not replace else [
             tuple(np.unravel_index(k, (n,) * size)) for k in range(n**size)]  # fmt: skip
-        self.label = label
-        self._jets(rule)
+        self.label, self.lr = label, lr
+        self.squares, self.value, self.slope, self.curve, self.gain = _jets(rule, states)
 
     def noise(self, W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Covariance (D, D) of a draw's gradient where theta has the second moment W; its slope at the minimum."""
@@ -89,25 +116,6 @@ class Moments:
             slope += np.einsum("ik,j->ijk", df, f) + np.einsum("i,jk->ijk", f, df)
         return S, np.einsum("iik->ik", slope)
 
-    def _jets(self, rule: Any) -> None:
-        """The rule of one coordinate, averaged over noise of variance q in what is quadratic in g."""
-        m = sp.symbols(f"m0:{self.states}")
-        out = [sp.sympify(e) for e in rule(THETA, G, *m)]
-        inputs = [THETA, G, Q, *m]
-        squares = [sp.diff(e, G, 2) for e in out[1:]]
-        updates = [e + Q * s / 2 for e, s in zip(out[1:], squares, strict=True)]
-        back = {e: sp.Symbol(f"new{a}") for a, e in enumerate(out[1:]) if squares[a] != 0}
-        first = out[0].xreplace(back)
-        gains = [sp.diff(first, G).xreplace({v: updates[out[1:].index(k)] for k, v in back.items()})]
-        first = first.xreplace({v: updates[out[1:].index(k)] for k, v in back.items()})
-        gains += [sp.S.Zero if squares[a] != 0 else sp.diff(e, G) for a, e in enumerate(out[1:])]
-        self.squares = [s != 0 for s in squares]
-        f = [first, *updates]
-        self.value = sp.lambdify(inputs, f)
-        self.slope = sp.lambdify(inputs, [[sp.diff(e, a) for a in inputs] for e in f])
-        self.curve = sp.lambdify(inputs, [[[sp.diff(e, a, b) for b in inputs] for a in inputs] for e in f])
-        self.gain = sp.lambdify(inputs, gains)
-
     def run(self, steps: int = 20_000, *, frozen: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Move of the mean of theta in the last step (D,), and W of the whole state, once the move repeats."""
         D, p = self.dim, 1 + self.states
@@ -115,19 +123,24 @@ class Moments:
         H = np.mean([h for _, h, _ in self.losses], axis=0)
         T = np.mean([t for _, _, t in self.losses], axis=0)
         W, mean, move = np.zeros((Z, Z)), np.zeros(Z), np.zeros(Z)
+        quiet, dq = self.noise(np.zeros((D, D)))  # the covariance is linear in W beside this, its slope knows no W
+        hears = np.array([[self.noise(np.outer(u, v))[0] - quiet for v in np.eye(D)] for u in np.eye(D)])
+        A, B, bend = np.zeros((Z, Z)), np.zeros((Z, D)), np.zeros(Z)
+        before, jets = {}, {}
         states = np.zeros((self.states, D))
         seen = move
         for k in range(steps):
-            S, dq = self.noise(W[:D, :D])
+            S = quiet + np.einsum("kl,klij->ij", W[:D, :D], hears)
             ddq = np.diag(S)
-            A, B, bend = np.zeros((Z, Z)), np.zeros((Z, D)), np.zeros(Z)
             heard = np.einsum("ij,jk,ik->i", H, W[:D, :D], H)
             if k == 0:
                 states[:, :] = np.array([ddq if s else 0 * ddq for s in self.squares]).reshape(self.states, D)
             for i in range(D):
-                x = [self.w[i], 0.0, ddq[i] + heard[i], *states[:, i]]
-                J, K, b = (np.array(f(*x), float) for f in (self.slope, self.curve, self.gain))
-                rows = np.zeros((len(x), Z))
+                x = [self.lr, self.w[i], 0.0, ddq[i] + heard[i] if any(self.squares) else 0.0, *states[:, i]]
+                if before.get(i) != x:
+                    jets[i] = [np.array(f(*x), float) for f in (self.slope, self.curve, self.gain)]
+                before[i], (J, K, b) = x, jets[i]
+                rows = np.zeros((3 + self.states, Z))
                 rows[0, i] = 1.0
                 rows[1, :D], rows[2, :D] = H[i], dq[i]
                 for a in range(self.states):

@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minidyn import derivatives
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Source, store
@@ -91,6 +94,18 @@ def _gaussian(src: Source, bound: BoundNoise) -> list[str]:
         f"            bent = b * f[2, j*{width} + r]", "            second[i, j] += bent",
         "            second[j, i] += bent",
     ]  # fmt: skip
+
+
+def leaves(bound: BoundNoise, w: NDArray[np.float64], tangent: NDArray[np.float64], curvature: float) -> bool:
+    """Whether every sample rests at w, but not beside it along the minima, `tangent` (D, t): what batches make of a
+    displacement along them then drives it further. `curvature` is the largest at w."""
+    loss = bound.loss
+    if not tangent.size or bound.numbers[2] == 0.0 or loss.n_samples in (None, 1):
+        return False
+    if np.abs(loss.sample_grads(w)).max() > 1e-7 * curvature * (1.0 + np.abs(w).max()):
+        return False
+    bent = loss.sample_hvps(w, np.ascontiguousarray(tangent.T)) @ tangent
+    return bool(np.abs(bent).max() > 1e-7 * curvature)
 
 
 def along(stores: list[Node], direction: str) -> list[Node]:

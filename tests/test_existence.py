@@ -66,6 +66,51 @@ def test_the_flow_exists_where_stability_says_stable(model, rule, noise):
         seen.add(verdict[0])
 
 
+HEARD = [  # noise that hears of motion along the minima, which a rule with a memory lags behind
+    md.LabelNoise(0.5, batch=1), md.Minibatch(1), md.GaussianNoise(sp.Matrix([[0.1 + a, 0], [a * b + 1, 0.3 * b]])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_both_hear_of_motion_along_the_minima(rule):
+    """Within 3 % of the largest stable learning rate both agree under strong labels, samples that do not share the
+    minimum, and slopes of sigma along it."""
+    rng = np.random.default_rng(list(RULES).index(rule))
+    loss = md.Loss.regression(a * b * x, [a, b], {x: [1.0, 2.0, 3.0]}, [0.0, 0.0, 0.0])
+    seen = []
+    for noise in HEARD:
+        for share in (0.5, 0.97, 1.03):
+            w, inputs, off = rng.normal(0.3, 1.0, 2), rng.normal(size=3), rng.normal(size=3)
+            off -= inputs * (off @ inputs) / (inputs @ inputs)
+            here = loss.with_data({x: inputs, loss.target: w[0] * w[1] * inputs + off})
+            limit = md.stability(md.Map(here, RULES[rule](1e-3), noise), w).max_lr
+            verdict = verdicts(md.Map(here, RULES[rule](share * limit), noise), w)
+            assert verdict[0] == verdict[1] == (share < 1), (noise, w, inputs, off, share, verdict)
+            seen.append(verdict[0])
+    assert len(set(seen)) == 2
+
+
+def test_what_a_memory_lags_behind_is_heard():
+    """On `p q + r^2` at r = 0 Adam with a small eps drives r off exactly where both say unstable: a displacement of
+    1e-14 grows in a thousand steps, or it shrinks."""
+    loss = md.Loss.regression((a * b + c**2) * x, [a, b, c], {x: [1.0, 2.0]}, [1.0, 2.0])
+    for lr, stays in ((1e-7, True), (3e-7, False)):
+        system = md.Map(loss, md.Adam(lr, 0.6, 0.9, 1e-8), md.LabelNoise(0.02, batch=1))
+        assert verdicts(system, [2.0, 0.5, 0.0]) == (stays, stays)
+        run = md.simulate(system, [2.0, 0.5, 1e-14], 1000, paths=64, save_every=1000, rng=1, first_step=10**6)
+        assert (np.median(abs(run.w[:, -1, 2])) < 1e-14) == stays
+
+
+def test_points_that_batches_drive_away_from_along_the_minima():
+    """Samples +y^2/2 and -y^2/2 rest at y = 0 alone: unstable for both there, stable and a flow beside it."""
+    loss = md.Loss(x**2 / 2 + c * y**2 / 2, [x, y], data={c: [1.0, -1.0]})
+    system = md.Map(loss, md.SGD(0.5), md.Minibatch(1))
+    refused(system, [0.0, 0.0], "rests there, but not beside it")
+    assert verdicts(system, [0.0, 1.0]) == (True, True)
+    S = md.QuasistaticFlow(system).diffusion([0.0, 1.0])
+    np.testing.assert_allclose(S @ S.T * 0.5, [[0, 0], [0, 0.25]], atol=1e-12)
+
+
 def refused(system, w, match):
     with pytest.raises(md.FlowError, match=match):
         md.QuasistaticFlow(system).drift(w)

@@ -32,6 +32,7 @@ from minidyn.linearization import NEEDS, AveragedMap, flags, second_derivative
 from minidyn.locks import cached_property
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
+from minidyn.multiplicative import leaves
 from minidyn.rules import _Q
 
 if TYPE_CHECKING:
@@ -192,7 +193,19 @@ class QuasistaticFlow(Flow):
                 "the minimum is isolated (the Hessian has full rank): there is no manifold to move along; "
                 "md.StochasticModifiedFlow describes the noise around it."
             )
+        self._check_batches(w0.reshape(-1, self.dim)[0])
         return np.array([float(dimension), self.manifold.gap, *flags(self.map, self.accumulators, self.couples)])
+
+    def _check_batches(self, w: Floats) -> None:
+        """Refuse a point that batches drive away from along the minima, although they leave it alone itself."""
+        if self.map.bound.numbers[2] > 0 and self.loss.criterion != "squared":
+            curvature = float(np.linalg.norm(self.loss.hessian(w), 2))
+            if leaves(self.map.bound, w, self.manifold.tangent(w), curvature):
+                raise FlowError(
+                    f"w = {np.round(w, 6)} is unstable along the minima for {self.map.rule} with {self.map.noise}: "
+                    "every sample rests there, but not beside it, so batches make any displacement along the minima "
+                    "grow; start beside it."
+                )
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`: label noise on interpolating minima has none."""

@@ -74,6 +74,8 @@ class Modes(ByValue):
     """A linearized map in the modes of its Hessian: blocks (p, p), answers b (p,) and the noise that drives it.
 
     kappa : weight of minibatch noise.  label : variance of a label over the batch.
+    along : so many last modes lie along the minima. Of a displacement there only what comes to rest counts, the lag
+        behind its end: their blocks lack the eigenvalue 1.
     """
 
     a: Floats
@@ -82,6 +84,7 @@ class Modes(ByValue):
     kappa: float = 0.0
     label: float = 0.0
     dense: bool = False
+    along: int = 0
     _seed: list[Floats] = field(default_factory=list, compare=False)  # where the next search starts
 
     @property
@@ -97,12 +100,32 @@ class Modes(ByValue):
         """`A_a` of every mode, (r, p, p)."""
         blocks = np.repeat(self.a[None], len(self.lam), axis=0)
         blocks[:, :, 0] += self.lam[:, None] * self.b
+        if self.along:
+            blocks[-self.along :] = self.a - self._neutral
         return blocks
+
+    @cached_property
+    def drives(self) -> Floats:
+        """How every mode answers to the noise, (r, p)."""
+        drives = np.repeat(self.b[None], len(self.lam), axis=0)
+        if self.along:
+            drives[-self.along :] -= self._neutral @ self.b
+        return drives
+
+    @cached_property
+    def _neutral(self) -> Floats:
+        """The spectral projector of `a` on the eigenvalue 1."""
+        left, _, right = np.linalg.svd(self.a - np.eye(len(self.b)))
+        return np.outer(right[-1], left[:, -1]) / (right[-1] @ left[:, -1])
+
+    @cached_property
+    def _radii(self) -> Floats:
+        return np.abs(np.linalg.eigvals(self.blocks)).max(axis=1)
 
     @cached_property
     def deterministic(self) -> float:
         """Spectral radius of `A` across the minima."""
-        return float(np.abs(np.linalg.eigvals(self.blocks)).max(initial=0.0))
+        return float(self._radii[: len(self.lam) - self.along].max(initial=0.0))
 
     @property
     def noisy(self) -> bool:
@@ -126,7 +149,7 @@ class Modes(ByValue):
     def apply(self, W: Floats) -> Floats:
         """`T(W)` for a second moment W of the whole state, (r, p, r, p)."""
         out = np.einsum("aij,ajbk,blk->aibl", self.blocks, W, self.blocks, optimize=True)
-        return out + np.einsum("i,ab,l->aibl", self.b, self.noise(W[:, 0, :, 0]), self.b)
+        return out + np.einsum("ai,ab,bl->aibl", self.drives, self.noise(W[:, 0, :, 0]), self.drives)
 
     # -- the radius ---------------------------------------------------------------------------------
     def responses(self, rate: float) -> Floats:
@@ -138,10 +161,10 @@ class Modes(ByValue):
                 return (self.b[0] ** 2 / (rate - np.outer(along, along)))[:, None, :, None]
         out = np.empty((r, p, r, p))
         first, second = np.triu_indices(r)
-        drive = np.outer(self.b, self.b).reshape(p * p, 1)
         for start in range(0, len(first), _PAIRS):
             i, j = first[start : start + _PAIRS], second[start : start + _PAIRS]
             both = np.einsum("xab,xcd->xacbd", self.blocks[i], self.blocks[j]).reshape(-1, p * p, p * p)
+            drive = np.einsum("xa,xb->xab", self.drives[i], self.drives[j]).reshape(-1, p * p, 1)
             try:
                 found = np.linalg.solve(rate * np.eye(p * p) - both, drive)[..., 0]
             except np.linalg.LinAlgError:
@@ -178,9 +201,9 @@ class Modes(ByValue):
         """The factor by which second moments grow per step across the minima: the radius of T there."""
         from scipy.optimize import brentq
 
-        lower = self.deterministic**2
         if not self.noisy:
-            return lower
+            return self.deterministic**2
+        lower = float(self._radii.max(initial=0.0)) ** 2
 
         def gap(rate: float) -> float:
             radius = self.feedback(rate)[0]
@@ -195,8 +218,7 @@ class Modes(ByValue):
 
     def leading(self) -> Floats:
         """The second moment of the state that T multiplies by `growth`, (r, p, r, p), of trace 1 in theta."""
-        lower = self.deterministic**2
-        if self.noisy and self.growth > lower:
+        if self.noisy and self.growth > float(self._radii.max(initial=0.0)) ** 2:
             W = self.responses(self.growth) * self.feedback(self.growth)[1][:, None, :, None]
         else:
             values, vectors = np.linalg.eig(self.blocks)

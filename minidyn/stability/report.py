@@ -71,7 +71,7 @@ class Stability(ByValue):
     @property
     def manifold_dimension(self) -> int:
         """Dimension of the manifold of minima: directions in which nothing grows or shrinks."""
-        return len(self.place.w) - self.place.modes.lam.size
+        return len(self.place.w) - self.place.modes.lam.size + self.place.modes.along
 
     @property
     def spectral_radius(self) -> float:

@@ -13,11 +13,13 @@ from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.locks import cached_property
 from minidyn.loss import Loss
 from minidyn.maps import Map
+from minidyn.multiplicative import leaves
 from minidyn.stability.operator import Curvatures, Modes
 from minidyn.stability.slopes import Slopes, rule_slopes
 
 Floats = NDArray[np.float64]
 _ROOM = 40_000_000  # numbers that the sample Hessians of a loss without interpolation may take
+_LAG = 1_000_000  # numbers that what is heard of the motion along the minima may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +168,9 @@ class Minimum(ByValue):
         return a.mean(axis=0), b.mean(axis=0)
 
     @cached_property
-    def frame(self) -> tuple[Floats, Floats]:
-        """Modes (D, r) and their curvatures (r,), largest first, without the tangent space of the minima."""
+    def frame(self) -> tuple[Floats, Floats, int]:
+        """Modes (D, r), their curvatures (r,), largest first, and how many of the last lie along the minima: none, or
+        all that noise may hear of (`Modes.along`)."""
         root, J = self.scales[:, 0], self.jacobian
         if J is not None:
             if (root == 1).all():
@@ -185,17 +188,24 @@ class Minimum(ByValue):
         if values[-1] < -self.gap * top:
             raise ManifoldError(f"the point is a saddle: the Hessian has the eigenvalue {values[-1]:.3g}.")
         rank = int((values > self.gap * top).sum())
-        if self._moves_along(basis[:, rank:] * root[:, None]):
-            rank = len(values)
-        return basis[:, :rank], values[:rank]
+        if J is None and leaves(self.map.bound, self.w, basis[:, rank:] * root[:, None], float(self.plain_spectrum[0])):
+            return basis, values, 0
+        along = len(self.w) - rank
+        if not (along and self._hears_along()):
+            return basis[:, :rank], values[:rank], 0
+        if J is not None:
+            basis = np.linalg.qr(basis[:, :rank], mode="complete")[0]
+        return basis, np.concatenate([values[:rank], np.zeros(along)]), along
 
-    def _moves_along(self, tangent: Floats) -> bool:
-        """Whether minibatch noise pushes along directions in which the mean curvature vanishes."""
-        kappa = self.map.bound.numbers[2]
-        if self.jacobian is not None or self.loss.n_samples in (None, 1) or not tangent.size or kappa == 0:
+    def _hears_along(self) -> bool:
+        """Whether noise may hear how far the optimizer lags behind its end along the minima: a rule with a memory, and
+        noise that a displacement there changes."""
+        _, label, kappa, *_ = self.map.bound.numbers
+        few = (self.loss.n_samples or 1) * len(self.w) ** 2 <= _LAG
+        if not (self.slopes.kept and few) or self.slopes.signs:
             return False
-        along = self._project(tangent, tangent)
-        return bool(np.abs(along).max() > 1e-7 * np.abs(self.plain_spectrum).max())
+        varied = self.map.bound.noise.sigma is not None and self._sigma()[1] is not None
+        return varied or label > 0 or (kappa > 0 and self.jacobian is None)
 
     def _project(self, left: Floats, right: Floats) -> Floats:
         """`left^T H_i right` of every sample, (n, l, r)."""
@@ -210,7 +220,7 @@ class Minimum(ByValue):
     @cached_property
     def curvatures(self) -> Curvatures:
         """What multiplies the noise, in the modes."""
-        basis, lam = self.frame
+        basis, lam, _ = self.frame
         basis = basis * self.scales[:, :1]
         noise, label = self.map.noise, self.map.bound.numbers[1]
         ranks = samples = models = sigmas = None
@@ -248,7 +258,9 @@ class Minimum(ByValue):
         a, b = self.uniform(self.slopes if lr is None else self.slopes_at(lr))
         _, label, kappa, *_ = self.map.bound.numbers
         signs = self.slopes.signs
-        return Modes(a, b, self.curvatures, 0.0 if signs else kappa, 0.0 if signs else label, self.dense)
+        if signs:
+            kappa = label = 0.0
+        return Modes(a, b, self.curvatures, kappa, label, self.dense, self.frame[2])
 
     @cached_property
     def nonuniformity(self) -> float:
@@ -272,7 +284,7 @@ class Minimum(ByValue):
         with np.errstate(over="ignore"):
             rest = float(np.linalg.norm(gradient))
         if rest <= 1e-5 * self._size:
-            basis, lam = self.frame
+            basis, lam, _ = self.frame
             curved = lam > self.gap * lam[0]
             across = np.zeros(len(lam))
             across[curved] = (basis.T @ (gradient * self.scales[:, 0]))[curved] / lam[curved]

@@ -25,6 +25,7 @@ from minidyn.intake import between, number, numbers, one_of, whole
 from minidyn.kernels import Source, apart, coordinate, store
 from minidyn.loss import Loss, mean
 from minidyn.multiplicative import add_noise_bend, along
+from minidyn.skewness import add_noise_moments
 
 _FEW = 12  # up to this many samples are picked without a permutation in memory
 
@@ -373,6 +374,10 @@ class BoundNoise(ByValue):
             count = ["n = d.shape[0]"] if self.loss.per_sample else []
             src.add(name, args, [*count, *zero, *body])
         add_noise_bend(src, self)
+
+    def add_moments(self, src: Source) -> None:
+        """Add `noise_moments(w, c, d, nz, third, fourth)`: `E xi_i xi_j^2` and `Cov(xi_i^2, xi_j^2)`, (D, D) each."""
+        add_noise_moments(src, self)
 
     def _sigma_functions(self) -> list[tuple[str, str, list[str]]]:
         """`sigma`, and the sample gradients whose second moments it adds up."""

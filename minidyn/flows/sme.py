@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.compiler import compiled
 from minidyn.errors import FlowError
 from minidyn.flows.base import Flow, stay
-from minidyn.flows.steps import add_steps, rest
+from minidyn.flows.steps import add_skew, add_steps, rest
 from minidyn.flows.written import add_written, can_be_written
 from minidyn.intake import one_of
 from minidyn.kernels import Source
@@ -39,6 +39,31 @@ from minidyn.rules import displacement
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+_SQUARED = " + (f_gg f_gg^T) o Sigma o Sigma / 2"
+_SKEWED = ("to M is added E xi^3 f_ggg/6; C = Cov(f_g xi + f_gg xi^2/2), with the third and fourth moments of xi",)
+
+
+@inner
+def _joint_noise(sigma, theta, c, d, nz, first, gain, curve, third, fourth, f):
+    """The factor f of a step's covariance where the noise and its square, of given moments, are drawn together."""
+    dim = theta.shape[0]
+    states = gain.shape[1] - 1
+    S = np.empty((dim, dim))
+    both = np.empty((2 * dim, 2 * dim))
+    root = np.empty((2 * dim, 2 * dim))
+    sigma(theta, c, d, nz, S)
+    for i in range(dim):
+        for j in range(dim):
+            both[i, j] = S[i, j]
+            both[i, dim + j] = third[i, j]
+            both[dim + j, i] = third[i, j]
+            both[dim + i, dim + j] = fourth[i, j]
+    cholesky_semidefinite(both, root)
+    for i in range(dim):
+        for a in range(1 + states):
+            for r in range(2 * dim):
+                column = r if r < dim else first + r - dim
+                f[a * dim + i, column] = gain[i, a] * root[i, r] + 0.5 * curve[i, a] * root[dim + i, r]
 
 
 @inner
@@ -47,9 +72,6 @@ def _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f):
     dim = theta.shape[0]
     states = gain.shape[1] - 1
     first = np.int64(fp[3])
-    for i in range(f.shape[0]):
-        for r in range(f.shape[1]):
-            f[i, r] = 0.0
     S = np.empty((dim, dim))
     root = np.empty((dim, dim))
     if fp[2] == 0.0 or fp[4] != 0.0:
@@ -81,7 +103,7 @@ def _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f):
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     """Drift per step and noise factor per square root of a step; a status code."""
-    grad, hvp, sigma, noise_factor, noise_q, noise_dq, steps = fns
+    grad, hvp, sigma, noise_factor, noise_q, noise_dq, steps, noise_moments, steps_skew = fns
     states = np.int64(fp[1])
     dim = w.shape[0] // (1 + states)
     width = 3 + states
@@ -95,6 +117,11 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     J = np.empty((dim, (1 + states) * width))
     gain = np.empty((dim, 1 + states))
     curve = np.empty((dim, 1 + states))
+    moments = np.empty((2, dim, dim))
+    skew = np.zeros(1 + states)
+    skewed = fp[6] != 0.0
+    if skewed:
+        noise_moments(theta, c, d, nz, moments[0], moments[1])
     grad(theta, c, d, g)
     noise_q(theta, c, d, nz, q)
     for i in range(dim):
@@ -104,11 +131,19 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
         for a in range(states):
             x[3 + a] = w[(1 + a) * dim + i]
         steps(x, hp, kk, R, J[i], gain[i], curve[i])
+        if skewed:
+            steps_skew(x, hp, kk, skew)
         for a in range(1 + states):
-            b[a * dim + i] = R[a]
+            b[a * dim + i] = R[a] + skew[a] * moments[0, i, i] if skewed else R[a]
             if not abs(R[a] + gain[i, a] + curve[i, a]) < np.inf:
                 return 6
-    _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f)
+    for i in range(f.shape[0]):
+        for r in range(f.shape[1]):
+            f[i, r] = 0.0
+    if skewed:
+        _joint_noise(sigma, theta, c, d, nz, np.int64(fp[3]), gain, curve, moments[0], moments[1], f)
+    else:
+        _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f)
     if fp[0] > 1.0:
         u = b.copy()
         along = u[0:dim].copy()
@@ -136,7 +171,7 @@ def _written(fns, w, k, hp, c, d, nz, fp, b, f):
 @jit
 def _at_rest(fns, w, hp, c, d, nz, fp, z):
     """z = (w, the states whose mean displacement vanishes at w); a status code."""
-    grad, _, _, _, noise_q, _, steps = fns
+    grad, _, _, _, noise_q, _, steps, _, _ = fns
     dim = w.shape[0]
     states = np.int64(fp[1])
     g = np.empty(dim)
@@ -192,7 +227,8 @@ class StochasticModifiedFlow(Flow):
     """
 
     reference: ClassVar[str] = "Li, Tai, E (2017, 2019); Malladi, Lyu, Panigrahi, Arora (2022)"
-    needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps")
+    needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps",
+                                        "noise_moments", "steps_skew")  # fmt: skip
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(stay)
     reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
@@ -210,11 +246,6 @@ class StochasticModifiedFlow(Flow):
                 "near the minima md.QuasistaticFlow averages signs over the noise."
             )
         self.source  # noqa: B018 - refuse noises without a covariance right away
-        if self.order == 2 and self.squares and not system.bound.gaussian:
-            raise FlowError(
-                f"{system.rule.name} squares its gradients, and to order 2 that takes the third and fourth moments of "
-                f"the noise, which are known for Gaussian noise and not for {noise}; use order=1 or md.GaussianNoise."
-            )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -231,6 +262,11 @@ class StochasticModifiedFlow(Flow):
         return any(sp.diff(e, G, 2) != 0 for e in self.moved.moved)
 
     @property
+    def skewed(self) -> bool:
+        """Whether the third and fourth moments of the noise enter, which are not those of Gaussian noise."""
+        return self.order == 2 and self.squares and not self.map.bound.gaussian
+
+    @property
     def couples(self) -> bool:
         return self.map.bound.couples
 
@@ -242,6 +278,12 @@ class StochasticModifiedFlow(Flow):
         src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
         bound.add_covariance(src)
         add_steps(src, self.moved)
+        if self.skewed:
+            bound.add_moments(src)
+            add_skew(src, self.moved)
+        else:
+            src.add("noise_moments", "w, c, d, nz, third, fourth", ["pass"])
+            src.add("steps_skew", "x, hp, kk, out", ["pass"])
         if can_be_written(self.map, self.squares):
             add_written(src, self.map, self.moved, self.order, self._first if self.squares else None)
         return src
@@ -275,7 +317,7 @@ class StochasticModifiedFlow(Flow):
 
     def numbers(self, w0: Floats) -> Floats:
         states, width = len(self.map.rule.states), self.map.bound.gaussian_rows
-        known = (self.order, states, self.couples, self._first, self.squares, width)
+        known = (self.order, states, self.couples, self._first, self.squares, width, self.skewed)
         return np.array([float(x) for x in known])
 
     def start(self, w0: ArrayLike) -> Floats:
@@ -326,8 +368,8 @@ class StochasticModifiedFlow(Flow):
         small += [f"1 - {h} = {sp.sympify(1 - v).evalf(3)}" for h, v in hyper.items() if h.startswith(("beta", "mom"))]
         names = self.map.rule.called
         assumed = ["smooth loss and noise"] + ["bias corrections over"] * self.map.rule.uses_step
-        if self.squares:
-            assumed.append("fourth moments of the noise as those of a Gaussian")
+        if self.squares and not self.skewed:
+            assumed.append("third and fourth moments of the noise as those of a Gaussian")
         return "\n".join([
             f"Stochastic modified equation of order {self.order} of {self.map.rule} with {self.map.noise}",
             *(self._latex() if latex else self._text(names)),
@@ -345,11 +387,17 @@ class StochasticModifiedFlow(Flow):
         return [
             "one step f, per coordinate:", *steps,
             f"dz = {drift} dk + C^1/2 dW,  M = f + q f_gg/2,  q = diag Sigma",
-            "C = (f_g f_g^T) o Sigma" + (" + (f_gg f_gg^T) o Sigma o Sigma / 2" if self.squares else ""),
+            *(_SKEWED if self.skewed else ["C = (f_g f_g^T) o Sigma" + _SQUARED * self.squares]),
         ]  # fmt: skip
 
     def _latex(self) -> list[str]:
         drift = "M" if self.order == 1 else r"(M - \tfrac12 M' M)"
+        if self.skewed:
+            return [
+                r"$\mathrm{d}z = (M - \tfrac12 M' M)\,\mathrm{d}k + C^{1/2}\,\mathrm{d}W,\quad"
+                r" M = f + \tfrac12 q f_{gg} + \tfrac16 \mathrm{E}\xi^3 f_{ggg}$",
+                r"$C = \mathrm{Cov}(f_g \xi + \tfrac12 f_{gg} \xi^2)$",
+            ]
         more = r" + \tfrac12 (f_{gg} f_{gg}^\top) \circ \Sigma \circ \Sigma" if self.squares else ""
         return [
             rf"$\mathrm{{d}}z = {drift}\,\mathrm{{d}}k + C^{{1/2}}\,\mathrm{{d}}W,\quad M = f + \tfrac12 q f_{{gg}}$",

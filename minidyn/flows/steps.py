@@ -38,6 +38,17 @@ def add_steps(src: Source, moved: Displacement) -> None:
     src.add("steps", "x, hp, kk, R, J, gain, curve", lines, "one coordinate's displacement")
 
 
+def add_skew(src: Source, moved: Displacement) -> None:
+    """Add `steps_skew(x, hp, kk, out)`, `f_a,ggg / 6`: what the third moment of the noise moves."""
+    g = Graph()
+    stores = []
+    for a, node in enumerate(moved.nodes(g)):
+        for _ in range(3):
+            node = {e.data[1]: d for e, d in reverse(node, "x")}.get(1, g.const(0.0))
+        stores.append(store(g, node / 6.0, "out", a))
+    src.add("steps_skew", "x, hp, kk, out", Emitter(stores).lines(), "a displacement's third derivative in g")
+
+
 @inner
 def answer(J, states, width, into, rhs, out):
     """out = -(dU/ds - I)^-1 rhs for one coordinate; `into` is room for the matrix. False if it is singular."""

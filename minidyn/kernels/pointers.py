@@ -20,6 +20,8 @@ SIGNATURES = {
     "sigma": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:,:])",  # w, c, d, nz, out
     "noise_factor": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, c, d, nz, out
     "noise_q": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, c, d, nz, out
+    "noise_moments": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:,:], f8[:,:])",  # w, c, d, nz, third, fourth
+    "steps_skew": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, out
     "noise_dq": "void(f8[:], f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, u, c, d, nz, out
     "noise_ddq": "void(f8[:], f8[:], f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, u, v, c, d, nz, out
     # w, u, share, c, d, nz, first, second, labels

@@ -244,16 +244,12 @@ def test_another_version_of_minidyn_is_another_module(empty_cache, monkeypatch):
 
 
 def test_unusable_cache_folder(tmp_path, monkeypatch):
-    """A cache folder that cannot be made or written falls back to the user's, then to a temporary one."""
+    """A cache folder that cannot be made or written falls back to the user's."""
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     monkeypatch.setenv("MINIDYN_CACHE_DIR", str(blocked / "cache"))
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home"))
     assert cache.folder.__wrapped__() == tmp_path / "home"
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(blocked / "home"))
-    last = cache.folder.__wrapped__()
-    assert last.is_dir() and blocked not in last.parents
-    last.rmdir()
 
 
 def test_read_only_cache_folder(tmp_path, monkeypatch):
@@ -268,16 +264,6 @@ def test_read_only_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDYN_CACHE_DIR", str(tmp_path / "locked"))
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home"))
     assert cache.folder.__wrapped__() == tmp_path / "home"
-
-
-def test_link_refused(tmp_path, monkeypatch):
-    """On file systems without hard links the module is renamed into place."""
-    def refuse(*paths):
-        raise OSError("no links here")
-
-    monkeypatch.setattr(cache.os, "link", refuse)
-    cache._write_once(tmp_path / "module.py", "text = 1")
-    assert [p.name for p in tmp_path.iterdir()] == ["module.py"]
 
 
 def test_functions_of_not_a_number():

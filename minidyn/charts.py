@@ -69,7 +69,7 @@ class Chart(ByValue):
         self.constants = {c: _real(c, set()) for c in loss.constants}
         self.params = [_real(p, set()) for p in loss.params]
         here = dict(zip(self.names, self.coordinates, strict=True)) | self.constants
-        self.place = [sp.sympify(place[p]).xreplace(here) for p in loss.params]
+        self.place = [sp.sympify(place[p], strict=True).xreplace(here) for p in loss.params]
         self.proved = False
         self._check_minima()
 
@@ -88,10 +88,7 @@ class Chart(ByValue):
             raise InputError(f"the chart {what}; it needs an expression for each of {', '.join(loss.param_names)}.")
         known = {*self.names, *loss.constants}
         for p, e in place.items():
-            try:
-                e = sp.sympify(e)
-            except (sp.SympifyError, TypeError) as error:
-                raise InputError(f"the chart's place for {p} is no sympy expression: {shown(e)}.") from error
+            e = walk.expression(e, f"the chart's place for {p}")
             foreign = sorted(str(s) for s in walk.free_symbols(e) - known)
             if foreign:
                 apart = " (with the same assumptions)" if foreign[0] in map(str, known) else ""

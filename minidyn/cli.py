@@ -307,6 +307,8 @@ def stability(
 @app.command()
 def show(file: _File, debug: _Debug = False) -> _Said:
     """Print what a result file holds: its table and what made it."""
+    from minidyn.errors import printable
+
     result = _load(file)
     lines = [repr(result)]
     runs = list(result.runs.values()) if hasattr(result, "runs") else [result]
@@ -315,7 +317,7 @@ def show(file: _File, debug: _Debug = False) -> _Said:
     lines.append("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
     if "command" in meta:
         lines.append(f"made by {meta['command']}")
-    return _Said("\n".join(lines))
+    return _Said(printable("\n".join(lines), keep="\n"))
 
 
 @app.command()
@@ -327,8 +329,12 @@ def plot(
     debug: _Debug = False,
 ) -> _Said:
     """Draw a result file."""
+    from minidyn.errors import ArchiveError
+
     target = Path(out) if out else file.with_suffix(".png")
     result = _load(file)
+    if target.exists() and target.samefile(file):
+        raise ArchiveError(f"the picture would replace the result {file} itself; give another --out.")
     _check_writable(target)
     known = {"loss": _loss_of(result)} if hasattr(result, "runs") else {}
     return _Said(*_write([target], lambda path: result.plot(path=path, **known)))

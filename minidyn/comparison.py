@@ -103,6 +103,12 @@ class Comparison(ByValue):
         alike = label in self.runs and self.runs[label].paths == self.runs[self.map_label].paths
         return alike and bool(self.meta.get("paired", {}).get(label, self.meta.get("coupled")))
 
+    def holds(self, row: ErrorRow) -> bool:
+        """Whether the values that a row speaks of are there."""
+        held = self.quantities.get(row.quantity, {})
+        key = read_label(self.map_label, self.reading(row.flow))
+        return row.flow in held and (key in held or self.map_label in held) and row.step in self.steps
+
     def pair(self, name: str, label: str) -> tuple[Floats, Floats]:
         """The values (paths, T) of one quantity that are compared: the map's, as this flow reads it, and the flow's.
 
@@ -130,6 +136,8 @@ class Comparison(ByValue):
         return [law for row in self.errors for law in self._laws_of(row, resamples, seed)]
 
     def _laws_of(self, row: ErrorRow, resamples: int = 400, seed: int = 0) -> list[LawRow]:
+        if not self.holds(row):
+            return []
         place = int(np.searchsorted(self.steps, row.step))
         a, b = (v[:, place] for v in self.pair(row.quantity, row.flow))
         a, b = (v[np.isfinite(v)] for v in (a, b))
@@ -179,7 +187,7 @@ class Comparison(ByValue):
         if "reads" not in self.meta and len(self.runs) > 2 and (self.meta.get("projected") or self.meta.get("centred")):
             report.append(f"remark: {_OLD}")
         report += [f"left out: {why}" for why in self.meta.get("missing", {}).values()]
-        walls = ", ".join(f"{label} {run.meta['wall_seconds']:.2f} s" for label, run in self.runs.items())
+        walls = ", ".join(f"{label} {run.meta.get('wall_seconds', 0.0):.2f} s" for label, run in self.runs.items())
         return [*report, f"wall time: {walls}"]
 
     def _about(self, label: str) -> Report:
@@ -218,8 +226,9 @@ class Comparison(ByValue):
             noise = "no noise in the flow"
         readings = {self.reading(label) for label in list(self.runs)[1:]}
         where = "the map read as each flow says" if len(readings) > 1 else _WHERE[next(iter(readings), "iterates")]
-        count = f"{m['paths']:,} path{'s' * (m['paths'] != 1)}, {m['steps']:,} steps"
-        return f"{m.get('map', '')}\n{count}; {where}, {noise}; seed {m['seed']}"
+        paths, steps = m.get("paths", self.runs[self.map_label].paths), m.get("steps", int(self.steps[-1]))
+        count = f"{paths:,} path{'s' * (paths != 1)}, {steps:,} steps"
+        return f"{m.get('map', '')}\n{count}; {where}, {noise}; seed {m.get('seed', 'not known')}"
 
     def plot(self, **options: Any) -> Any:
         """The picture: landscape and manifold for two parameters, every quantity over the steps with bands."""

@@ -140,6 +140,8 @@ class Map(ByValue):
         Raises InputError if the last axis of `z` has neither length.
         """
         array, k = self.state(z, "z"), whole("k", k, 1)
+        if self.rule.scheduled:
+            self.rule.table(k, 1)  # refuses a rate that is none at this step
         alone = array.shape[-1] == self.dim
         state = self._at_rest(array) if alone else array
         system = self if flag(noise, "noise") else Map(self.loss, self.rule)

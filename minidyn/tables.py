@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
+from minidyn.errors import printable
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,7 +34,7 @@ def align(table: list[list[str]], left: int = 1) -> list[str]:
 def as_text(report: Report) -> str:
     """The report as lines."""
     parts = [align(part.rows, part.left) if isinstance(part, Table) else [part] for part in report]
-    return "\n".join(line for lines in parts for line in lines)
+    return printable("\n".join(line for lines in parts for line in lines), keep="\n")
 
 
 def as_html(report: Report) -> str:

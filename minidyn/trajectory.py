@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from minidyn.byvalue import ByValue
 from minidyn.compiler import backends
+from minidyn.errors import printable
 from minidyn.intake import shown
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Run(ByValue):
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}"))
         shown = [*self.names[:6], *self.observables]
         for name in shown:
-            if name in self.moments:
+            if {"mean", "variance"} <= self.moments.get(name, {}).keys():
                 mean, spread = self.moments[name]["mean"][-1], self.moments[name]["variance"][-1] ** 0.5
             elif self.w is not None or name in self.observables:
                 last = self.quantity(name)[running, -1]
@@ -226,7 +227,7 @@ class Run(ByValue):
     def __repr__(self) -> str:
         rows = self._rows()
         width = max(len(r[0]) for r in rows)
-        return "Run\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+        return printable("Run\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in rows), keep="\n")
 
     def _repr_html_(self) -> str:
         from html import escape

@@ -376,8 +376,8 @@ def test_large_results_are_saved_and_loaded_piece_by_piece(tmp_path, monkeypatch
 
     kept = run(checkpoint=tmp_path / "run")
     kept.save(tmp_path / "small.h5")
-    for name, value in (("_STREAMED", 5000), ("_PIECE", 1000)):
-        monkeypatch.setattr(archive.file, name, value)
+    monkeypatch.setattr(archive.index, "MAPPED", 5000)
+    monkeypatch.setattr(archive.file, "_PIECE", 1000)
     kept.save(tmp_path / "large.h5")
     back = md.load(tmp_path / "large.h5")
     assert isinstance(back.w, np.memmap) and back.digest() == kept.digest() == md.load(tmp_path / "small.h5").digest()

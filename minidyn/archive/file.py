@@ -1,13 +1,13 @@
 """The file: a tree written as HDF5 that is also netCDF-4, sealed, whole or not at all, and read back.
 
 Every dimension is a dimension scale, so `xarray.open_dataset(path, engine="h5netcdf", group=...)` labels all of
-it. After the last byte of HDF5 comes a seal, a hash of all before it, which readers of HDF5 ignore and which gives
-away a damaged or edited file: the HDF5 library alone returns flipped bits without a word, and never returns from
-some zeroed blocks.
+it. After the last byte of HDF5 come an index, by which minidyn reads the numbers itself, and a seal, a hash of all
+before it; readers of HDF5 ignore both. The seal gives away a damaged or edited file: the HDF5 library returns flipped
+bits without a word, never returns from some zeroed blocks, and crashes on others, so it reads no file that is loaded.
 
 The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go
 to a temporary name in the target's folder and are renamed, so an older result stays until then. A result that is
-larger than `_STREAMED` is written piece by piece into room that was reserved on the disk before, and its large
+larger than `index.MAPPED` is written piece by piece into room that was reserved on the disk before, and its large
 arrays are mapped from the file when it is loaded, so neither way needs memory for them.
 """
 
@@ -17,30 +17,28 @@ import errno
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from minidyn.archive.tree import NETCDF, OWN, Group, Variable, check_format, is_native, shown
-from minidyn.errors import ArchiveError, advice
-from minidyn.memory import need
+from minidyn.archive import index
+from minidyn.archive.index import Reader, append, has_index, index_of
+from minidyn.archive.tree import OWN, Group, Variable, check_format, is_native, shown
+from minidyn.errors import ArchiveError, InputError, advice
 from minidyn.wholefiles import write_whole
 
 _SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
-_LARGE = 16 * 1024  # bytes from which an array is compressed
-_STREAMED = 2**28  # bytes from which a result is not held in memory, nor an array when it is loaded
 _PIECE = 2**24
-_PACKED = 1100  # times smaller gzip makes an array at best
-_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}
-_DEEPEST = 8  # groups in groups
 _OURS = (OWN + "format").encode()
 _LOST = "truncated or damaged, or was edited after `save`; copy or compute it again"
-# What h5py, numpy and json raise on bytes that are not what they were.
-BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+# What h5py, numpy, zlib and json raise on bytes that are not what they were.
+BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+          zlib.error)  # fmt: skip
 
 
 # ---------------------------------------------------------------- writing HDF5
@@ -48,11 +46,11 @@ BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeEr
 
 def is_large(tree: Group) -> bool:
     """Whether a tree is written piece by piece, not held in memory as a file."""
-    return tree.nbytes > _STREAMED
+    return tree.nbytes > index.MAPPED
 
 
 def image_of(tree: Group) -> bytes:
-    """The bytes of the HDF5 file that holds a tree.
+    """The bytes of the HDF5 file that holds a tree, and its index.
 
     Its oldest format of a superblock: a newer one has a checksum that HDF5 before 2.0 gets wrong in an image.
     """
@@ -60,8 +58,10 @@ def image_of(tree: Group) -> bytes:
     with h5py.File("image", "w", track_order=True, libver=("earliest", "v110"), **options) as root:
         _write_group(root, tree, 0)
         root.flush()
-        image: bytes = root.id.get_file_image()
-        return image
+        image = BytesIO()
+        image.write(root.id.get_file_image())
+        append(index_of(root, tree), image)
+        return image.getvalue()
 
 
 def _write_group(node: h5py.Group, group: Group, dimid: int) -> int:
@@ -87,7 +87,7 @@ def _write_group(node: h5py.Group, group: Group, dimid: int) -> int:
 def _write_variable(node: h5py.Group, name: str, variable: Variable) -> h5py.Dataset:
     values, attrs = variable.values, variable.attrs
     options: dict[str, Any] = {"track_order": True}
-    if values.nbytes > _STREAMED:
+    if values.nbytes > index.MAPPED:
         dataset = node.create_dataset(name, values.shape, values.dtype, **options)
         step = max(1, _PIECE * len(values) // values.nbytes)
         for first in range(0, len(values), step):
@@ -98,8 +98,8 @@ def _write_variable(node: h5py.Group, name: str, variable: Variable) -> h5py.Dat
         options["dtype"] = h5py.string_dtype()
     elif values.dtype == bool:  # netCDF has no bool; xarray turns this one back
         values, attrs = values.astype(np.int8), attrs | {"dtype": "bool"}
-    elif values.nbytes >= _LARGE:
-        options |= {"chunks": True, "compression": "gzip", "compression_opts": 1, "shuffle": True}
+    elif values.nbytes >= index.PACKED_FROM:
+        options |= {"chunks": values.shape, "compression": "gzip", "compression_opts": 1, "shuffle": True}
     dataset = node.create_dataset(name, data=values, **options)
     _write_attributes(dataset, attrs)
     return dataset
@@ -154,129 +154,28 @@ def stream(tree: Group, file: BinaryIO) -> None:
     place = _Reserved(file, tree.nbytes + tree.nbytes // 50 + 2**22)
     with h5py.File(place, "w", track_order=True, libver=("earliest", "v110")) as root:
         _write_group(root, tree, 0)
+        root.flush()
+        found = index_of(root, tree)
     file.truncate(place.size)
+    file.seek(place.size)
+    append(found, file)
 
 
-# ---------------------------------------------------------------- reading HDF5
+# ---------------------------------------------------------------- reading
 
 
-def read_tree(file: Path) -> Group:
+def read_tree(path: Path) -> Group:
     """The tree that a file holds, if it is byte for byte what `save` wrote."""
-    _check_seal(file)  # before the HDF5 library sees a byte
     try:
-        with h5py.File(file, "r") as root:
-            check_format(root.attrs.get(OWN + "format"), file)
-            return _Reader(file).group(root)
+        with path.open("rb") as file:
+            end = _sealed_end(file, path)
+            tree = Reader(path, file, end).tree()
+        check_format(tree.attrs.get(OWN + "format"), path)
+        return tree
     except BROKEN as error:
-        if getattr(error, "errno", None) == errno.EAGAIN:
-            raise ArchiveError(f"{shown(file)} is open for writing elsewhere; close it there.") from error
-        raise ArchiveError(f"{shown(file)} is {_LOST}.") from error
-
-
-class _Reader:
-    """Reads what `save` writes and nothing else that HDF5 can hold: other files, links, filters, objects, bombs.
-
-    A seal says that a file is whole, not who made it.
-    """
-
-    def __init__(self, file: Path):
-        self.file, self.size = file, file.stat().st_size
-        self.seen: set[int] = set()
-        self.letters = self.bytes = 0
-
-    def group(self, node: h5py.Group, depth: int = 0) -> Group:
-        """A group and those below it, each of them once."""
-        self._once(node)
-        if depth > _DEEPEST:
-            raise ValueError("groups in groups")
-        group = Group(self.attributes(node))
-        for name in node:
-            if not isinstance(node.get(name, getlink=True), h5py.HardLink):
-                raise ValueError("a link to somewhere else")
-            item = node[name]
-            if isinstance(item, h5py.Group):
-                group.groups[name] = self.group(item, depth + 1)
-            elif isinstance(item, h5py.Dataset):
-                self._once(item)
-                group.variables[name] = self.variable(name, item)
-            else:
-                raise ValueError("neither a group nor a variable")
-        return group
-
-    def _once(self, node: h5py.Group | h5py.Dataset) -> None:
-        """Links to one object from two places would make a result without an end."""
-        place = h5py.h5o.get_info(node.id).addr
-        if place in self.seen:
-            raise ValueError("two links to one object")
-        self.seen.add(place)
-
-    def variable(self, name: str, dataset: h5py.Dataset) -> Variable:
-        """Numbers, or text, with the names of their dimensions."""
-        text = self._known(dataset.dtype)
-        made = dataset.id.get_create_plist()
-        filters = {made.get_filter(n)[0] for n in range(made.get_nfilters())}
-        if dataset.is_virtual or dataset.external or not filters <= _FILTERS:
-            raise ValueError("numbers of another file, or packed in another way")
-        attrs = self.attributes(dataset)
-        dims = (name,) if dataset.is_scale else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
-        offset = dataset.id.get_offset()
-        if dataset.nbytes > _STREAMED and offset is not None:
-            values: NDArray[Any] = np.memmap(self.file, dataset.dtype, "r", offset, dataset.shape)
-        else:
-            self._check_size(dataset)
-            values = self._texts(dataset) if text else dataset[...]
-        if attrs.get("dtype") == "bool":
-            del attrs["dtype"]
-            values = values.astype(bool)
-        return Variable(dims, values, attrs)
-
-    def _known(self, dtype: np.dtype[Any]) -> bool:
-        """Whether a type is text; numbers are the only other thing."""
-        info = h5py.check_string_dtype(dtype)
-        if info is None and dtype.kind not in "biuf":
-            raise ValueError("neither numbers nor text")
-        return info is not None
-
-    def _check_size(self, dataset: h5py.Dataset) -> None:
-        """What is packed is no larger than it can be, and fits into memory."""
-        self.bytes += dataset.nbytes
-        if dataset.nbytes > _STREAMED or dataset.nbytes > _PACKED * dataset.id.get_storage_size() + _LARGE:
-            raise ValueError("more numbers than the file can hold")
-        if self.bytes > _STREAMED:
-            need(self.bytes, f"{shown(self.file)}", "load it on a larger machine")
-
-    def _texts(self, dataset: h5py.Dataset) -> NDArray[Any]:
-        """Texts (n,), which together are no longer than the file."""
-        out = np.empty(dataset.shape, object)
-        if out.ndim != 1:
-            raise ValueError("texts in a table")
-        for i in range(len(out)):
-            out[i] = dataset.asstr()[i]
-            self._count(out[i])
-        return out
-
-    def _count(self, text: str) -> None:
-        self.letters += len(text)
-        if self.letters > self.size:
-            raise ValueError("one text in many places")
-
-    def attributes(self, node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
-        """The attributes of a node that are not netCDF's: single values, and short lists of numbers."""
-        attrs: dict[str, Any] = {}
-        for name in node.attrs:
-            if name in NETCDF or name.startswith("_"):
-                continue
-            kept = node.attrs.get_id(name)
-            text = self._known(kept.dtype)
-            if kept.shape is None or np.prod(kept.shape, dtype=float) > (1 if text else _LARGE):
-                raise ValueError("an attribute that is no single value")
-            value = node.attrs[name]
-            attrs[name] = value.item() if isinstance(value, np.generic) else value
-            if text:
-                self._count(value)
-        for name in json.loads(attrs.pop(OWN + "json", "[]")):
-            attrs[name] = json.loads(attrs[name])
-        return attrs
+        if isinstance(error, InputError):
+            raise
+        raise ArchiveError(f"{shown(path)} is {_LOST}.") from error
 
 
 # ---------------------------------------------------------------- the seal
@@ -286,20 +185,20 @@ def _seal(digest: hashlib.blake2b) -> bytes:
     return _SEAL + digest.hexdigest().encode()
 
 
-def _check_seal(file: Path) -> None:
-    """Refuse a file that is not byte for byte what `save` wrote."""
+def _sealed_end(file: BinaryIO, path: Path) -> int:
+    """Where the seal of a file begins, which is byte for byte what `save` wrote; ArchiveError otherwise."""
     digest, ours, tail = _hash(), False, b""
-    left = file.stat().st_size - len(_seal(digest))
-    with file.open("rb") as bytes_of:
-        while left > 0 and (block := bytes_of.read(min(left, 2**20))):
-            digest.update(block)
-            ours = ours or _OURS in tail + block
-            left, tail = left - len(block), block[-len(_OURS) :]
-        if bytes_of.read() == _seal(digest):
-            return
-    if not ours:
-        raise ArchiveError(f"{shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
-    raise ArchiveError(f"{shown(file)} is {_LOST}.")
+    left = end = os.fstat(file.fileno()).st_size - len(_seal(digest))
+    while left > 0 and (block := file.read(min(left, 2**20))):
+        digest.update(block)
+        ours = ours or _OURS in tail + block
+        left, tail = left - len(block), (tail + block)[-64:]
+    if file.read() != _seal(digest):
+        what = _LOST if ours else "HDF5 but not a minidyn result; give a file that `save` wrote"
+        raise ArchiveError(f"{shown(path)} is {what}.")
+    if not has_index(tail):
+        raise ArchiveError(f"{shown(path)} has another layout; load it with the minidyn that wrote it.")
+    return end
 
 
 def _hash(start: bytes = b"") -> hashlib.blake2b:

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.errors import ArchiveError
+from minidyn.archive.checks import check_comparison, check_run, check_study
+from minidyn.errors import ArchiveError, printable
 from minidyn.trajectory import QUANTILES, Run, Status
 
 if TYPE_CHECKING:
     from minidyn.comparison import Comparison
     from minidyn.scaling import ScalingStudy
 
-FORMAT = 1
+FORMAT = 2
 OWN = "minidyn_"  # a group's attributes with this prefix, and `title`, are the archive's; the rest is `meta`
 NETCDF = {"CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST", "DIMENSION_LABELS"}  # and any _...
 
@@ -127,7 +128,7 @@ def run_of(group: Group) -> Run:
     for variable in group.having("moment").values():
         for name, values in zip(group.items(variable.dims[0]), variable.values, strict=True):
             moments.setdefault(name, {})[variable.attrs["statistic"]] = values
-    return Run(
+    return check_run(Run(
         steps=variables["step"].values,
         time=variables["time"].values,
         w=variables["w"].values if "w" in variables else None,
@@ -137,7 +138,7 @@ def run_of(group: Group) -> Run:
         names=group.items("parameter"),
         meta=_meta(group.attrs),
         moments=moments,
-    )
+    ))  # fmt: skip
 
 
 def _add_moments(group: Group, moments: Mapping[str, Mapping[str, Any]]) -> None:
@@ -191,14 +192,14 @@ def comparison_of(group: Group) -> Comparison:
     quantities: dict[str, dict[str, Any]] = {}
     for variable in table.having("quantity").values():
         quantities.setdefault(variable.attrs["quantity"], {})[variable.attrs["label"]] = variable.values
-    return Comparison(
+    return check_comparison(Comparison(
         runs={run.attrs[OWN + "label"]: run_of(run) for run in group.groups["runs"].groups.values()},
         quantities=quantities,
         steps=table.variables["step"].values,
         time=table.variables["time"].values,
         errors=[ErrorRow(**row) for row in _rows(group.groups["errors"])],
         meta=_meta(group.attrs),
-    )
+    ))  # fmt: skip
 
 
 def study_tree(study: ScalingStudy) -> Group:
@@ -212,7 +213,8 @@ def study_of(group: Group) -> ScalingStudy:
     from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy
 
     rows, fits = (_rows(group.groups[part]) for part in ("rows", "fits"))
-    return ScalingStudy([ScalingRow(**r) for r in rows], [OrderFit(**f) for f in fits], _meta(group.attrs))
+    study = ScalingStudy([ScalingRow(**r) for r in rows], [OrderFit(**f) for f in fits], _meta(group.attrs))
+    return check_study(study)
 
 
 def _records(items: Sequence[Any]) -> Group:
@@ -273,8 +275,8 @@ def _meta(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_format(version: object, file: Path) -> None:
-    """Refuse what this minidyn cannot read, before the HDF5 library reads anything but a number."""
-    if not isinstance(version, np.integer) or version < 1:
+    """Refuse what this minidyn cannot read."""
+    if not isinstance(version, int) or version < 1:
         raise ArchiveError(f"{shown(file)} is HDF5 but not a minidyn result; give a file that `save` wrote.")
     if version > FORMAT:
         raise ArchiveError(
@@ -313,5 +315,5 @@ def is_native(value: object) -> bool:
 
 def shown(value: object) -> str:
     """`value` on one line, cut to what a person reads in an error."""
-    line = " ".join(str(value).split())
+    line = printable(" ".join(str(value).split()))
     return f"`{line}`" if len(line) <= 200 else f"`{line[:97]}...{line[-97:]}`"

@@ -10,9 +10,23 @@ from typing import Any
 
 import sympy as sp
 
+from minidyn.errors import InputError
+from minidyn.intake import shown
+
 _WRITTEN, _DEEPEST = 3000, 60  # sympy prints what has at most so many parts and layers
 _SHOWN_LAYERS, _SHOWN_PARTS = 3, 4
 _DOTS = sp.Symbol(r"...")
+
+
+def expression(value: Any, what: str) -> sp.Expr:
+    """A sympy expression or a number, as it is given: a text is refused, for sympy would evaluate it as Python."""
+    try:
+        found = sp.sympify(value, strict=True)
+    except Exception as e:  # whatever a foreign `_sympy_` raises
+        raise InputError(f"{what} must be a sympy expression, not {shown(value)}; build it from sympy symbols.") from e
+    if not isinstance(found, sp.Expr):
+        raise InputError(f"{what} must be one sympy expression, not {shown(value)}.")
+    return found
 
 
 def postorder(e: sp.Basic) -> list[tuple[sp.Basic, tuple[sp.Basic, ...]]]:

@@ -6,6 +6,7 @@ are ordinary functions of this package, quoted verbatim so that they call the ge
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 import textwrap
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.compiler import cache
+from minidyn.errors import printable
 from minidyn.graph import Graph, Index, Node
 from minidyn.kernels.emit import Emitter, store
 from minidyn.kernels.pointers import pointer
@@ -45,16 +47,22 @@ from minidyn.kernels.vectormath import (
 '''
 
 
+_LONGEST = 100  # letters of a user's name in generated code
+
+
 def mangle(name: str, prefix: str) -> str:
     """A Python identifier for a user's symbol, whatever it is called (`lambda`, `x_{1}`, Greek)."""
-    return prefix + "_" + re.sub(r"[^0-9A-Za-z]", "_", name)
+    plain = re.sub(r"[^0-9A-Za-z]", "_", name)
+    if len(plain) > _LONGEST:  # LLVM cuts names, and two would become one
+        plain = f"{plain[:_LONGEST]}_{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+    return f"{prefix}_{plain}"
 
 
 class Source:
     """The text of one kernel module, growing function by function."""
 
     def __init__(self, title: str):
-        self._parts = [_HEADER.format(title=title.replace("\\", "/").replace('"""', "'''"))]
+        self._parts = [_HEADER.format(title=printable(title, "\n").replace("\\", "/").replace('"""', "'''"))]
         self._module: ModuleType | None = None
 
     def add(self, name: str, args: str, lines: Sequence[str], doc: str = "", fma: bool = False) -> None:

@@ -58,7 +58,7 @@ class Loss(ByValue):
         self.blocks = lay_out(ordered(params, "params"))
         self.params = [b.symbol for b in self.blocks]
         self.dim = sum(b.size for b in self.blocks)
-        self.expr = _expression(expr, "the loss")
+        self.expr = walk.expression(expr, "the loss")
         self.constants = {s: _finite_number(s, v) for s, v in table(constants, "constants").items()}
         self._read_data(table(data, "data"))
         self._refuse_clashes()
@@ -111,7 +111,7 @@ class Loss(ByValue):
         >>> md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0]).value([2.0, 1.0])
         0.5
         """
-        model, inputs = _expression(model, "the model"), table(inputs, "inputs")
+        model, inputs = walk.expression(model, "the model"), table(inputs, "inputs")
         y = _unused("y", [*inputs, *as_list(params), *table(constants, "constants"), *model.free_symbols])
         numbered = numbers(target, "target")
         if numbered.ndim != 1 or not numbered.size:
@@ -347,6 +347,13 @@ class Loss(ByValue):
             )
         return array
 
+    def _point(self, w: ArrayLike, name: str) -> Floats:
+        """One point (D,), contiguous."""
+        point = self.check(w, name)
+        if point.ndim != 1:
+            raise InputError(f"{name} has shape {point.shape}, expected ({self.dim},): one point.")
+        return point
+
     def _batched(self, kernel: Callable[..., None], arrays: Sequence[ArrayLike], tail: tuple[int, ...]) -> Floats:
         given = [self.check(a, copy=False) for a in arrays]
         try:
@@ -398,7 +405,7 @@ class Loss(ByValue):
     def sample_hvps(self, w: ArrayLike, us: ArrayLike) -> Floats:
         """Every sample's Hessian times every direction: `us` (r, D) gives (n, r, D) at one point w."""
         n = self._count("sample_hvps")
-        point, directions = self.check(w), np.ascontiguousarray(np.atleast_2d(self.check(us, "us")))
+        point, directions = self._point(w, "w"), np.ascontiguousarray(np.atleast_2d(self.check(us, "us")))
         out = np.empty((n, len(directions), self.dim))
         for s in range(n):
             self.sample_kernels.sample_hvps(point, directions, self.c, self.rows, s, out[s])
@@ -408,7 +415,7 @@ class Loss(ByValue):
         """`(1/n) sum_i H_i^2 u` at one point, shape (D,); `H_i` is the Hessian of one sample's loss."""
         self._count("square_hvp")
         out = np.empty(self.dim)
-        self.sample_kernels.square_hvp(self.check(w), self.check(u, "u"), self.c, self.rows, out)
+        self.sample_kernels.square_hvp(self._point(w, "w"), self._point(u, "u"), self.c, self.rows, out)
         return out
 
     def input_grads(self, w: ArrayLike) -> Floats:
@@ -488,16 +495,6 @@ def _unused(name: str, symbols: Sequence[Any]) -> sp.Symbol:
 
 def _names(symbols: Mapping[Any, Any]) -> str:
     return ", ".join(str(label_of(s)) for s in symbols) or "none"
-
-
-def _expression(value: Any, what: str) -> sp.Expr:
-    try:
-        found = sp.sympify(value, strict=True)  # texts are not evaluated
-    except (sp.SympifyError, TypeError, ValueError) as e:
-        raise InputError(f"{what} must be a sympy expression, not {shown(value)}; build it from sympy symbols.") from e
-    if not isinstance(found, sp.Expr):
-        raise InputError(f"{what} must be one sympy expression, not {shown(value)}.")
-    return found
 
 
 def _samples(symbol: Any, shape: tuple[int, ...], values: ArrayLike) -> Floats:

@@ -6,14 +6,17 @@ import csv
 import math
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from ..intake import shown
+from ..memory import need
 from .table import Table, describe
 from .wording import nearest
 
 STANDARDIZED = ("inputs", "target")
+_TEXT = 30  # bytes of memory for a byte of a CSV file, at most: every field is a text of its own
 
 
 class Samples:
@@ -104,16 +107,22 @@ def _standardize(table: Table) -> tuple[str, ...]:
 def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[str]]]:
     """Header and rows; the file stands beside the model file or in the package."""
     name = table.get("file", str)
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in name.replace("\\", "/").split("/"):
+        table.fail("file", "the path of a CSV file below the model file's folder")
     places = [Path(str(resources.files("minidyn") / "data")) / name]
     if folder is not None:
         places.insert(0, folder / name)
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         table.fail("file", "a CSV file beside the model file or among minidyn's own")
+    need(_TEXT * path.stat().st_size, f"{table.source}: the CSV file {shown(name)}", "keep the columns and rows in use")
     try:
         header, *rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError):
         table.fail("file", "a readable CSV file in UTF-8 with a header")
+    if len(set(header)) < len(header):
+        twice = next(column for column in header if header.count(column) > 1)
+        table.fail("file", f"a CSV file whose columns have different names ({shown(twice)} is there twice)")
     if any(len(row) != len(header) for row in rows):
         table.fail("file", "a CSV file with as many fields in every row as in its header")
     return header, rows

@@ -10,7 +10,6 @@ happen; `algebra` keeps each step small.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from math import prod
 from typing import Any
 
@@ -21,7 +20,8 @@ from .algebra import ANY_NUMBER, FUNCTIONS, TWO, add, apply, constant, finite, m
 from .grammar import read_tree
 from .wording import did_you_mean, shorten
 
-MAX_RANGE = 10_000_000  # terms of one Sum
+MAX_RANGE = 10_000_000  # terms of one index
+MAX_TERMS = 1_000_000_000  # of Sums in Sums
 MAX_CASES = 64  # of all Piecewise in one Sum: sympy multiplies them out
 
 SPECIAL_FORMS = ("Piecewise", "Sum")
@@ -132,12 +132,11 @@ class _Builder:
         terms = place.as_coefficients_dict()
         if not all((t is sp.S.One or t in ranges) and c.is_Integer for t, c in terms.items()):
             raise ExpressionError(f"The index {shorten(place)} of `{name}` is no integer or Sum index.")
-        used = [t for t in terms if t in ranges]
-        corners = product(*(ranges[symbol] for symbol in used))
-        values = [place.xreplace(dict(zip(used, map(sp.Integer, corner), strict=True))) for corner in corners]
-        if size is not None and not (min(values) >= 0 and max(values) < size):
+        ends = [[int(c) * end for end in ranges.get(t, (1, 1))] for t, c in terms.items()]  # each on its own
+        least, most = sum(map(min, ends)), sum(map(max, ends))
+        if size is not None and not (least >= 0 and most < size):
             raise ExpressionError(
-                f"The index {shorten(place)} of `{name}` runs from {min(values)} to {max(values)}, "
+                f"The index {shorten(place)} of `{name}` runs from {least} to {most}, "
                 f"but `{name}` has entries 0 to {size - 1} there."
             )
 
@@ -151,6 +150,9 @@ class _Builder:
                 raise ExpressionError(f"The Sum index `{index[1]}` is already the name of something else.")
             self.ranges = self.ranges | {index[1]: limit}
             limits.append(limit)
+        if prod(high - low + 1 for _, low, high in self.ranges.values()) > MAX_TERMS:
+            index = shorten(limits[-1][0])
+            raise ExpressionError(f"The Sum over {index} has more than {MAX_TERMS} terms, those around it included.")
         body = self.expression(arguments[0])
         self.ranges = outer
         if not body.free_symbols - {symbol for symbol, _, _ in limits}:

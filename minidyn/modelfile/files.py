@@ -6,6 +6,7 @@ import os
 import tomllib
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelFileError
 from ..intake import shown
@@ -39,11 +40,11 @@ def find_model(name_or_path: str | Path) -> Path:
     except (OSError, ValueError):  # a null byte, a name too long
         pass
     if path.suffix or len(path.parts) != 1:
-        raise ModelFileError(f"There is no model file {name!r}; give a TOML file or a name of the library.")
+        raise ModelFileError(f"There is no model file {shown(name)}; give a TOML file or a name of the library.")
     names = list_models()
     near = did_you_mean(name, names)
     listed = f" The library has {', '.join(names)}." if near.endswith("?") else ""
-    raise ModelFileError(f"There is no model called {name!r}{near}{listed}")
+    raise ModelFileError(f"There is no model called {shown(name)}{near}{listed}")
 
 
 def read_model(name_or_path: str | Path) -> ModelSpec:
@@ -71,6 +72,7 @@ def _from_text(text: str, source: str, name: str, path: Path | None) -> ModelSpe
     except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise ModelFileError(f"{source}: this is not TOML: {reason}.") from None
+    _check_integers(content, source)
     root = Table(source, "", content, _KEYS)
     loss = sections.read_loss(root, path.parent if path is not None else None)
     return ModelSpec(
@@ -86,6 +88,19 @@ def _from_text(text: str, source: str, name: str, path: Path | None) -> ModelSpe
         manifold=sections.read_manifold(root, loss),
         experiment=sections.read_experiment(root, loss),
     )
+
+
+def _check_integers(content: Any, source: str) -> None:
+    """Refuse integers beyond 64 bits, which TOML does not have: nobody could print some of them."""
+    todo = [("", content)]
+    while todo:
+        key, value = todo.pop()
+        if isinstance(value, dict):
+            todo += [(f"{key}.{name}".lstrip("."), item) for name, item in value.items()]
+        elif isinstance(value, list):
+            todo += [(key, item) for item in value]
+        elif isinstance(value, int) and value.bit_length() > 64:
+            raise ModelFileError(f"{source}: `{key}` holds an integer of {value.bit_length()} bits; 64 is the most.")
 
 
 def _library() -> Path:

@@ -29,7 +29,7 @@ class Table:
         allowed = content.keys() if known is None else known
         for key in content:
             if key not in allowed:
-                raise ModelFileError(f"{source}: unknown key `{self.dotted(key)}`{did_you_mean(key, allowed)}")
+                raise ModelFileError(f"{source}: unknown key {shorten(self.dotted(key))}{did_you_mean(key, allowed)}")
 
     def dotted(self, key: str) -> str:
         """The key as a person would write it, `loss.expr`."""
@@ -43,7 +43,7 @@ class Table:
     def refuse(self, key: str, verdict: str) -> NoReturn:
         """Raise: the file, the key and the verdict on it, as one sentence."""
         end = "" if verdict.endswith("?") else "."
-        raise ModelFileError(f"{self.source}: `{self.dotted(key)}` {verdict}{end}")
+        raise ModelFileError(f"{self.source}: {shorten(self.dotted(key))} {verdict}{end}")
 
     def __contains__(self, key: str) -> bool:
         """Whether the file says anything about `key`."""
@@ -106,7 +106,7 @@ class Table:
         try:
             return parse_expression(value, symbols)
         except ExpressionError as error:
-            raise ModelFileError(f"{self.source}: `{self.dotted(key)}`: {error}") from None
+            raise ModelFileError(f"{self.source}: {shorten(self.dotted(key))}: {error}") from None
 
 
 def is_number(value: object) -> bool:

@@ -17,6 +17,7 @@ from minidyn.graph.walk import printed
 from minidyn.intake import number, one_of, whole
 from minidyn.kernels.random import seed_key
 from minidyn.maps import Map
+from minidyn.memory import need
 from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine
@@ -31,6 +32,7 @@ from minidyn.trajectory import Run, Status, provenance
 __all__ = ["seed_key", "simulate"]
 
 Floats = NDArray[np.float64]
+_SAVE = 50  # bytes that a save takes beside its values
 log = logging.getLogger("minidyn")
 
 
@@ -100,6 +102,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     system = system if isinstance(system, Map) else system.beginning(first_step)
     first_step = first_step if isinstance(system, Map) else system.first_step
     start = _starts(system, w0, paths)
+    _check_room(system, steps, paths, save_every, keep, checkpoint)
     entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
     began = time.perf_counter()
     asked = observables.asked(system.loss, observe)
@@ -134,6 +137,16 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         }  # fmt: skip
         meta |= {"between_saves": phases.sentence} if phases.sentence else {}
         return recorder.run(steps_kept, clock.time(steps_kept, first_step), status, ended, meta)
+
+
+def _check_room(system: Map | Flow, steps: int, paths: int, save_every: int, keep: str, checkpoint: Any) -> None:
+    """Refuse a run whose paths and saves are more than there is memory for, before any of it is taken."""
+    saves, size = steps // save_every + 2, system.components if isinstance(system, Map) else system.size
+    kept = 8 * system.dim * paths * saves if keep == "paths" and checkpoint is None else 0
+    need(
+        8 * size * paths + _SAVE * saves + kept, f"a run of {paths:,} paths with {saves - 1:,} saves",
+        "take fewer paths, save less often (save_every), or keep less (keep='moments', checkpoint=...)",
+    )  # fmt: skip
 
 
 def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], bar: Bar) -> tuple[int, bool]:

@@ -1,0 +1,62 @@
+"""Files that were damaged or made by somebody else: short forms of the commands in `tests/fuzz`."""
+
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import minidyn as md
+from minidyn.archive import index
+from minidyn.trajectory import Run
+
+sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
+import checkpoints
+import modelfiles
+import resultfiles
+
+
+def test_result_files(tmp_path):
+    """60 files, damaged, sealed again, or with another index: what was saved, or one sentence."""
+    assert resultfiles.failures(seed=1, count=60, folder=tmp_path) == 0
+
+
+def test_model_files(tmp_path):
+    """250 malformed model files: a model or one sentence."""
+    assert modelfiles.failures(seed=3, count=250, folder=tmp_path) == 0
+
+
+def test_checkpoints(tmp_path):
+    """25 damaged checkpoints of five kinds of run: the same bits, or one sentence."""
+    assert checkpoints.failures(seed=2, count=25, place=tmp_path) == 0
+
+
+@pytest.mark.parametrize("paths, saves, dim", [(1, 1, 1), (1, 130, 3), (7, 33, 64), (64, 65, 1), (130, 17, 5)])
+def test_the_index_says_what_hdf5_says(paths, saves, dim, tmp_path, monkeypatch):
+    """Numbers found by the index are those that HDF5 finds, packed, plain or mapped, of every kind."""
+    rng = np.random.default_rng(paths)
+    w = rng.normal(size=(paths, saves, dim)).round(1)
+    seen = {"f": w[:, :, 0], "i": (w[:, :, 0] * 10).astype(np.int32), "b": w[:, :, 0] > 0, "h": w[:, :, 0].astype("f4")}
+    run = Run(np.arange(saves), np.arange(saves) * 0.1, w, seen, np.zeros(paths, np.int8), np.zeros(paths, np.int64),
+              [f"p{i}" for i in range(dim)], {})  # fmt: skip
+    for mapped, name in ((index.MAPPED, "small"), (1000, "large")):
+        monkeypatch.setattr(index, "MAPPED", mapped)
+        run.save(tmp_path / f"{name}.h5")
+        back = md.load(tmp_path / f"{name}.h5")
+        assert back.digest() == run.digest()
+        with h5py.File(tmp_path / f"{name}.h5") as file:
+            for key, values in {"w": back.w, **back.observables}.items():
+                np.testing.assert_array_equal(file[key][...], values)
+
+
+def test_what_is_not_packed_so_is_refused():
+    """Sizes that gzip cannot reach, places outside the file and types that are no numbers, before anything is read."""
+    reader = object.__new__(index.Reader)
+    reader.end, reader.taken = 1000, 0
+    for kind, shape, at, packed in (
+        ("<f8", [10**12], 0, 900), ("<f8", [126], 0, 0), ("<f8", [1], 993, 0), ("|O8", [1], 0, 0), ("<f8", [-1], 0, 0),
+        ("<f8", [10**9, 0], 1001, 0), ("<c16", [1], 0, 0), ("<f8", [True], 0, 0), ("<f8", [1.0], 0, 0),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, TypeError)):
+            reader._numbers(kind, shape, at, packed)

@@ -34,8 +34,7 @@ from minidyn.wholefiles import write_whole
 
 _SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
 _PIECE = 2**24
-_OURS = (OWN + "format").encode()
-_LOST = "truncated or damaged, or was edited after `save`; copy or compute it again"
+_LOST = "truncated or damaged, was edited after `save`, or is not a minidyn result; copy or compute it again"
 # What h5py, numpy, zlib and json raise on bytes that are not what they were.
 BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
           zlib.error)  # fmt: skip
@@ -187,15 +186,13 @@ def _seal(digest: hashlib.blake2b) -> bytes:
 
 def _sealed_end(file: BinaryIO, path: Path) -> int:
     """Where the seal of a file begins, which is byte for byte what `save` wrote; ArchiveError otherwise."""
-    digest, ours, tail = _hash(), False, b""
+    digest, tail = _hash(), b""
     left = end = os.fstat(file.fileno()).st_size - len(_seal(digest))
     while left > 0 and (block := file.read(min(left, 2**20))):
         digest.update(block)
-        ours = ours or _OURS in tail + block
         left, tail = left - len(block), (tail + block)[-64:]
     if file.read() != _seal(digest):
-        what = _LOST if ours else "HDF5 but not a minidyn result; give a file that `save` wrote"
-        raise ArchiveError(f"{shown(path)} is {what}.")
+        raise ArchiveError(f"{shown(path)} is {_LOST}.")
     if not has_index(tail):
         raise ArchiveError(f"{shown(path)} has another layout; load it with the minidyn that wrote it.")
     return end

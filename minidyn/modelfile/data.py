@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -112,7 +113,7 @@ def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[s
     places = [Path(str(resources.files("minidyn") / "data")) / name]
     if folder is not None:
         places.insert(0, folder / name)
-    path = next((place for place in places if place.is_file()), None)
+    path = next((place for place in places if os.path.isfile(place)), None)  # no error for names that are too long
     if path is None:
         table.fail("file", "a CSV file beside the model file or among minidyn's own")
     need(_TEXT * path.stat().st_size, f"{table.source}: the CSV file {shown(name)}", "keep the columns and rows in use")

@@ -83,7 +83,7 @@ def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int]) -> Iter
 def stored_seed(path: Any) -> Any:
     """The seed of the run in a checkpoint, None where there is none: a run without a seed resumes with its own."""
     file = _folder(path) / "state"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return None
     with _reading(file), file.open("rb") as source:
         return json.loads(_header(source)["identity"]["seed"])

@@ -60,6 +60,54 @@ def test_quasistatic_oscillation_adds_over_directions():
     ends_with(flow, [a, b], width * np.linalg.norm(third @ n, 2) / curvature)
 
 
+@md.rule
+def decayed(theta, g, *, lr, decay):
+    """Gradient descent with decoupled weight decay."""
+    return theta * (1 - lr * decay) - lr * g
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-3, 0.05, 0.5])
+def test_weak_forces_must_shift_the_minima_less_than_the_oscillation(decay):
+    """On `h (y - 1)^2/2` weight decay shifts y by decay/h; against the root of W that is the number where it is larger,
+    and descriptions name the force."""
+    loss, h, lr, sigma = md.Loss((1 + x**2) * (y - 1) ** 2 / 2, [x, y]), 1 + 0.8**2, 0.1, 0.1
+    flow = md.QuasistaticFlow(md.Map(loss, decayed(lr, decay), md.GaussianNoise(sigma)))
+    width = np.sqrt(lr * sigma**2 / (h * (2 - lr * h)))
+    ends_with(flow, [0.8, 1.0], max(1.6 * width / h, decay / h / width))
+    assert ("a weak force acts" in flow.describe()) and "oscillation, small too" in flow.describe()
+    assert "weak force" not in md.QuasistaticFlow(md.Map(loss, md.SGD(lr), md.GaussianNoise(sigma))).describe()
+
+
+KINKED = [  # losses across y, and what is said of them on y = 0
+    (sp.Piecewise((y**2, y > 0), (2 * y**2, True)), "curvature is"), (y**2 + y * sp.Abs(y) / 2, "curvature is"),
+    (sp.Max(y, 0) ** 2 + 3 * sp.Max(-y, 0) ** 2, "curvature is"), (y**2 + sp.Abs(y), "slope is"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("across", "says"), KINKED)
+def test_minima_in_a_kink_have_no_quasistatic_flow(across, says):
+    """Where curvature or slope jump on the minima the flow is refused with both values."""
+    flow = md.QuasistaticFlow(md.Map(md.Loss((1 + x**2) * across / 2, [x, y]), md.SGD(0.1), md.GaussianNoise(0.1)))
+    with pytest.raises(md.FlowError, match=f"lie in a kink of the loss .* its {says}"):
+        flow.drift([1.0, 0.0])
+
+
+def test_kinks_on_charts_and_kinks_that_do_not_matter():
+    """Closed forms and validity are refused in a kink as well; jumps of higher derivatives, and kinks elsewhere, change
+    nothing."""
+    noise, loss = md.GaussianNoise(0.1), md.Loss((1 + x**2) * (y**2 + y * sp.Abs(y) / 2) / 2, [x, y])
+    chart = md.Manifold(loss, chart={x: s, y: 0}, coordinates=[s])
+    flow = md.QuasistaticFlow(md.Map(loss, md.SGD(0.1), noise), chart)
+    closed = flow.closed_form()
+    for call in (flow.validity, closed.validity, lambda w: closed.drift(closed.start(w))):
+        with pytest.raises(md.FlowError, match="lie in a kink of the loss"):
+            call([1.0, 0.0])
+    smooth = md.Loss((1 + x**2) * (y**2 + sp.Abs(y) ** 3 + sp.Max(y - 1, 0)) / 2, [x, y])
+    plain = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+    drifts = [md.QuasistaticFlow(md.Map(e, md.SGD(0.1), noise)).drift([1.0, 0.0]) for e in (smooth, plain)]
+    np.testing.assert_allclose(*drifts, rtol=1e-9, atol=1e-15)
+
+
 @pytest.mark.parametrize(("rule", "total"), [(md.GD(0.1), 0.1), (md.SGD(0.1, momentum=0.6), 0.25)])
 def test_gradient_flow_asks_for_a_step_below_the_threshold(rule, total):
     """`lr/(1 - momentum)` times the sharpness, over 2."""

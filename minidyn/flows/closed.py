@@ -377,6 +377,7 @@ class ClosedFormFlow(QuasistaticFlow):
 
     def numbers(self, w0: Floats) -> Floats:
         """Sizes that the kernels read."""
+        self.check_points(w0.reshape(-1, self.size)[:, : self.dim])
         width = self.columns if self.couples else 0
         sizes = [self.dim, self.chart.dimension, width, self.form.core.rows, self.couples, self.form.feedback.rows]
         return np.array(sizes, dtype=float)

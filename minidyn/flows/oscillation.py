@@ -261,8 +261,9 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
 
 
 @jit
-def spread(fns, w, k, hp, c, d, nz, fp, W):
-    """W <- the stationary covariance of the map's state at w, which is moved onto M; a status code."""
+def spread(fns, w, k, hp, c, d, nz, fp, W, shift):
+    """W <- the stationary covariance of the map's state at w, which is moved onto M; shift <- how far weak forces move
+    that state off M, `(I - A)_S^-1 p`; a status code."""
     dim = w.shape[0]
     states = np.int64(fp[2])
     size = (1 + states) * dim
@@ -279,4 +280,9 @@ def spread(fns, w, k, hp, c, d, nz, fp, W):
     right = np.empty((size, tangent))
     left = np.empty((tangent, size))
     inverse = np.empty((size, size))
-    return stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W)
+    code = stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W)
+    for i in range(size if code == 0 else 0):
+        shift[i] = 0.0
+        for j in range(size):
+            shift[i] += inverse[i, j] * weak[j]
+    return code

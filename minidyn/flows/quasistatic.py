@@ -24,10 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows.base import Flow
+from minidyn.flows.kinks import kink
 from minidyn.flows.oscillation import across, noise_columns, spread, stationary
 from minidyn.intake import one_of
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import identity_minus, multiply, multiply_transposed
+from minidyn.letters import THETA, G
 from minidyn.linearization import NEEDS, AveragedMap, flags, second_derivative
 from minidyn.locks import cached_property
 from minidyn.manifold import Manifold
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _FAR = 0.1
 BENT = "the oscillation's change of the Hessian, against its smallest curvature across the manifold"
+SHIFT = "how far that force shifts the minima, against the oscillation"
 
 
 def _some(points: Floats, count: int) -> Floats:
@@ -183,6 +186,7 @@ class QuasistaticFlow(Flow):
 
     def numbers(self, w0: Floats) -> Floats:
         """The dimension of `M` at the starting points, and the scale that decides ranks there."""
+        self.check_points(w0.reshape(-1, self.dim))
         dims = self.manifold.dimensions(_some(w0.reshape(-1, self.dim), 64))
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
@@ -193,12 +197,20 @@ class QuasistaticFlow(Flow):
                 "the minimum is isolated (the Hessian has full rank): there is no manifold to move along; "
                 "md.StochasticModifiedFlow describes the noise around it."
             )
-        self._check_batches(w0.reshape(-1, self.dim)[0])
         return np.array([float(dimension), self.manifold.gap, *flags(self.map, self.accumulators, self.couples)])
 
-    def _check_batches(self, w: Floats) -> None:
-        """Refuse a point that batches drive away from along the minima, although they leave it alone itself."""
+    def check_points(self, points: Floats) -> None:
+        """Refuse minima (N, D) in a kink of the loss, and a first one that batches leave alone but drive away from."""
+        for w in _some(points, 16):
+            jump = kink(self.loss, w)
+            if jump is not None:
+                raise FlowError(
+                    f"the minima lie in a kink of the loss at w = {np.round(w, 6)}: {jump}. The oscillation is that of "
+                    "neither side nor of their mean, so there is no quasistatic flow: follow the map itself with "
+                    "md.simulate, or smooth the kink."
+                )
         if self.map.bound.numbers[2] > 0 and self.loss.criterion != "squared":
+            w = points[0]
             curvature = float(np.linalg.norm(self.loss.hessian(w), 2))
             if leaves(self.map.bound, w, self.manifold.tangent(w), curvature):
                 raise FlowError(
@@ -266,7 +278,9 @@ class QuasistaticFlow(Flow):
 
         `(sum_r |T[s_r]|^2)^(1/2) / lambda_min`, spectral norms, with the oscillation's covariance across M in columns,
         `P_N W P_N = sum_r s_r s_r^T`. It grows with the noise, and where a curvature across M becomes small: there the
-        oscillation settles no faster than the flow moves on. Raises as `start` does, and where there is no flow.
+        oscillation settles no faster than the flow moves on. Where weight decay p, or another weak force, acts, the
+        larger of that and `|(I - A)_S^-1 p| / (tr P_N W P_N)^(1/2)`, the shift off M against the oscillation, which
+        alone is averaged over. Raises as `start` does, and where there is no flow.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
@@ -276,15 +290,28 @@ class QuasistaticFlow(Flow):
         """
         point, m = np.ascontiguousarray(self.start(self._point(w))), self.map
         W, numbers = np.empty((m.components, m.components)), self.numbers(point[None])
+        shift = np.zeros(m.components)
         hyper = m.hyper_at(self.first_moving)
-        code = spread(self.pointers[2], point, 1.0, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W)
+        code = spread(self.pointers[2], point, 1.0, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W,
+                      shift)  # fmt: skip
         if code:
             raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
         N = self.manifold.normal(point)
         size, S = np.linalg.eigh(N.T @ W[: self.dim, : self.dim] @ N)
         columns = (N @ S * np.sqrt(np.maximum(size, 0.0))).T
         bent = sum(np.linalg.norm(self._bend(point, s), 2) ** 2 for s in columns)
-        return float(np.sqrt(bent) / np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0])
+        bends = float(np.sqrt(bent) / np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0])
+        off = float(np.linalg.norm(shift[: self.dim]))
+        # roundings of a rule without such a force are no shift
+        if off <= 1e-12 * (1.0 + float(np.abs(point).max())):
+            return bends
+        return max(bends, off / float(np.sqrt(max(size.sum(), 0.0)))) if size.sum() > 0 else np.inf
+
+    def weak_force(self) -> list[str]:
+        """What else must be small where the rule moves without a gradient, in words."""
+        still = dict.fromkeys([G, *self.averaged.rule.rule.letters], sp.S.Zero)
+        force = sp.simplify(self.averaged.rule.outputs[0].xreplace(still) - THETA)
+        return [f"a weak force acts ({self.map.rule.show(force)} per step): {SHIFT}, small too"] if force != 0 else []
 
     def _bend(self, w: Floats, s: Floats) -> Floats:
         """`T[s]` (D, D), the derivative of the Hessian along s."""
@@ -336,6 +363,6 @@ class QuasistaticFlow(Flow):
             "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
             *notes,
             "order: leading order in the noise at finite lr",
-            f"valid: {BENT}, small{self._here(w)}",
+            f"valid: {BENT}, small{self._here(w)}", *self.weak_force(),
             f"reference: {self.reference}", *self._in_the_chart(latex),
         ])  # fmt: skip

@@ -95,7 +95,7 @@ def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = 
         f"state: theta, then the coordinates {', '.join(map(str, flow.coordinates))}; clock: t = lr k",
         "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
         "order: leading order in the noise at finite lr",
-        f"valid: {BENT}, small{here}",
+        f"valid: {BENT}, small{here}", *flow.weak_force(),
         f"reference: {flow.reference}",
     ])  # fmt: skip
 

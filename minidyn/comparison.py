@@ -103,11 +103,10 @@ class Comparison(ByValue):
         alike = label in self.runs and self.runs[label].paths == self.runs[self.map_label].paths
         return alike and bool(self.meta.get("paired", {}).get(label, self.meta.get("coupled")))
 
-    def holds(self, row: ErrorRow) -> bool:
-        """Whether the values that a row speaks of are there."""
-        held = self.quantities.get(row.quantity, {})
-        key = read_label(self.map_label, self.reading(row.flow))
-        return row.flow in held and (key in held or self.map_label in held) and row.step in self.steps
+    def holds(self, name: str, label: str) -> bool:
+        """Whether the values of one quantity, the map's and the flow's, are there."""
+        held = self.quantities.get(name, {})
+        return label in held and (self.map_label in held or read_label(self.map_label, self.reading(label)) in held)
 
     def pair(self, name: str, label: str) -> tuple[Floats, Floats]:
         """The values (paths, T) of one quantity that are compared: the map's, as this flow reads it, and the flow's.
@@ -136,7 +135,7 @@ class Comparison(ByValue):
         return [law for row in self.errors for law in self._laws_of(row, resamples, seed)]
 
     def _laws_of(self, row: ErrorRow, resamples: int = 400, seed: int = 0) -> list[LawRow]:
-        if not self.holds(row):
+        if not self.holds(row.quantity, row.flow) or row.step not in self.steps:
             return []
         place = int(np.searchsorted(self.steps, row.step))
         a, b = (v[:, place] for v in self.pair(row.quantity, row.flow))
@@ -159,9 +158,9 @@ class Comparison(ByValue):
         """For each (quantity, flow): sup and root-mean-square over the steps of the difference of means,
         over the same paths where map and flow share their noise."""
         out = {}
-        for name, values in self.quantities.items():
+        for name in self.quantities:
             for label in list(self.runs)[1:]:
-                if label not in values:
+                if not self.holds(name, label):
                     continue
                 a, b = self.pair(name, label)
                 gap = np.abs(_mean(b - a) if self.paired(label) else _mean(b) - _mean(a))

@@ -100,7 +100,7 @@ class ScalingStudy(ByValue):
 
     def _report(self) -> Report:
         m = self.meta
-        clock = f"fixed {'t' if m['clock'] == 'time' else 'slow time lr^2 k'} = {m['span']:.6g}"
+        clock = f"fixed {'t' if m.get('clock') == 'time' else 'slow time lr^2 k'} = {m.get('span', np.nan):.6g}"
         head = ["flow", "quantity", "order", "95 % interval", "chi2/dof"]
         fits = [head, *([f.flow, f.quantity, *_words(f)] for f in self.fits)]
         head = ["flow", "quantity", "lr", "steps", "paths", "difference", "std. error", "coupling"]
@@ -109,7 +109,7 @@ class ScalingStudy(ByValue):
              f"{r.standard_error:.2g}", "-" if np.isnan(r.variance_ratio) else f"{r.variance_ratio:.3g}x"]
             for r in self.rows
         ]  # fmt: skip
-        top = f"{m['map']}\n{clock}; {m['planned']}; seed {m['seed']}"
+        top = f"{m.get('map', '')}\n{clock}; {m.get('planned', '')}; seed {m.get('seed', 'not known')}"
         lost = [
             f"left out of the fit of {r.quantity}, {r.flow}: lr {r.lr:.6g}, where no path is left"
             for r in self.rows if not np.isfinite(r.difference)

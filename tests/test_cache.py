@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +16,6 @@ import sympy as sp
 import minidyn as md
 from minidyn import wholefiles
 from minidyn.compiler import cache, jit, llvm
-
-sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
-import cachefiles
 
 x, y = sp.symbols("x y")
 
@@ -34,6 +32,13 @@ def forgetful():
     raised.addresses.clear()
 
 
+def fuzzed(*arguments):
+    """What the fuzzer of caches says, in a process that has no kernels in memory."""
+    command = [sys.executable, str(Path(__file__).parent / "fuzz" / "cachefiles.py"), *arguments]
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(command, env=here, capture_output=True, text=True).stdout
+
+
 def again():
     """The function compiled or read once more."""
     raised.entries.clear()
@@ -43,7 +48,12 @@ def again():
 
 def test_damaged_caches_give_the_same_bits_and_run_nothing():
     """Six processes with other bytes, pipes, folders and planted code in their cache."""
-    assert cachefiles.failures(seed=4, count=6) == 0
+    assert fuzzed("--seed", "4", "--files", "6").endswith("6 damaged caches, 0 failures\n")
+
+
+def test_processes_that_start_together_on_an_empty_cache():
+    """Three processes at once compile the same kernels to the same bits and leave nothing unfinished."""
+    assert fuzzed("--together", "3").startswith("3 processes, 0 failures")
 
 
 def test_modules_run_from_memory(empty_cache, monkeypatch):

@@ -13,6 +13,7 @@ from minidyn.trajectory import Run
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 import checkpoints
+import kills
 import modelfiles
 import resultfiles
 
@@ -30,6 +31,12 @@ def test_model_files(tmp_path):
 def test_checkpoints(tmp_path):
     """25 damaged checkpoints of five kinds of run: the same bits, or one sentence."""
     assert checkpoints.failures(seed=2, count=25, place=tmp_path) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_kills(capfd):
+    """A map and a comparison that are stopped four times each end with the same bits."""
+    assert kills.failures(seed=1, count=4, kinds=("map", "compare")) == 0
 
 
 @pytest.mark.parametrize("paths, saves, dim", [(1, 1, 1), (1, 130, 3), (7, 33, 64), (64, 65, 1), (130, 17, 5)])

@@ -72,7 +72,7 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison | ScalingStudy:
     tree = read_tree(file)
     kind = tree.attrs.get(OWN + "kind")
     readers: dict[Any, Callable[[Group], Any]] = {"run": run_of, "comparison": comparison_of, "scaling": study_of}
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         raise ArchiveError(f"{shown(file)} holds {shown(kind)}, not a run or a comparison; upgrade minidyn.")
     try:
         result: Run | Comparison | ScalingStudy = readers[kind](tree)

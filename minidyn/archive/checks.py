@@ -5,7 +5,7 @@ A sealed file may have been written by another program, or changed and sealed ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,13 @@ def check_run(run: Run) -> Run:
     _array(run.ended, "iu", (paths,))
     _array(run.time, "fiu", (saves,))
     _require(np.isin(run.status, [int(s) for s in Status]).all())
-    _require(all(isinstance(name, str) for name in run.names))
+    _texts([*run.names, *run.observables, *run.moments])
     if run.w is not None:
         _array(run.w, "fiu", (paths, saves, size))
     for values in run.observables.values():
         _array(values, "fiub", (paths, saves))
     for stats in run.moments.values():
+        _texts(stats)
         for values in stats.values():
             _require(values.dtype.kind in "fiub" and values.shape[-1:] == (saves,))
     _check_meta(run.meta)
@@ -56,9 +57,12 @@ def check_comparison(result: Comparison) -> Comparison:
     _require(len(result.runs) > 0 and len(result.steps) > 0)
     _array(result.steps, "iu", result.steps.shape[:1])
     _array(result.time, "fiu", result.steps.shape)
-    for by_label in result.quantities.values():
-        for values in by_label.values():
-            _array(values, "fiu", (len(values), len(result.steps)))
+    _texts([*result.runs, *result.quantities, *(label for by in result.quantities.values() for label in by)])
+    for name, by_label in result.quantities.items():
+        for label, values in by_label.items():
+            _array(values, "fiu", (max(len(values), 1), len(result.steps)))
+            if result.holds(name, label):
+                result.pair(name, label)  # which must go together
     for row in result.errors:
         _check_row(row)
     _check_meta(result.meta)
@@ -81,6 +85,10 @@ def _require(holds: Any) -> None:
         raise Unfit("a part that no result has")
 
 
+def _texts(names: Iterable[Any]) -> None:
+    _require(all(isinstance(name, str) for name in names))
+
+
 def _array(values: Any, kinds: str, shape: tuple[int, ...]) -> None:
     _require(isinstance(values, np.ndarray) and values.dtype.kind in kinds and values.shape == shape)
 
@@ -94,7 +102,7 @@ def _check_row(row: Any) -> None:
 def _check_meta(meta: Mapping[str, Any]) -> None:
     for name, wanted in _META.items():
         kind, _, inner = wanted.partition(" ")
-        if name not in meta or meta[name] is None:
+        if name not in meta or (meta[name] is None and kind not in ("int", "float")):
             continue
         if kind in _TYPES:
             _require(isinstance(meta[name], _TYPES[kind]))

@@ -1,6 +1,7 @@
 """Damaged cache folders: whatever lies in one, a process computes the same bits, and runs no code that it finds there.
 
     python tests/fuzz/cachefiles.py --seed 0 --files 500
+    python tests/fuzz/cachefiles.py --together 20             # processes at once on an empty cache
 
 Each case is one process on a copy of a good cache with one file (or several) damaged: other bytes, a folder or a pipe
 in its place, byte code beside it, other text in it. Prints what goes wrong; ends with 1 if anything does.
@@ -18,6 +19,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from damage import damaged
@@ -98,8 +100,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--files", type=int, default=500)
+    parser.add_argument("--together", type=int, default=0, help="so many processes at once on an empty cache")
     wanted = parser.parse_args()
+    if wanted.together:
+        return int(bool(together(wanted.together)))
     return int(bool(failures(wanted.seed, wanted.files)))
+
+
+def together(count: int) -> int:
+    """How many of so many processes that start at once on an empty cache differ from the first."""
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(count) as pool:
+        folder = Path(place, "empty")
+        found = list(pool.map(lambda _: run(folder, Path(place, "harm")), range(count)))
+        left = [p.name for p in folder.iterdir() if p.suffix not in (".py", ".o")]
+    bad = sum(f != found[0] or f[0] != 0 for f in found) + len(left)
+    print(f"{count} processes, {bad} failures, {found[0][0]}, left: {left}")
+    return bad
 
 
 def failures(seed: int, count: int) -> int:

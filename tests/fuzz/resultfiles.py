@@ -110,7 +110,8 @@ def outcome(path: Path) -> tuple[str, Any]:
         except Exception as error:
             return "loading", error
         try:
-            text = repr(result) + result._repr_html_()
+            text = repr(result)
+            result._repr_html_()
             if not text.replace("\n", "").isprintable():
                 return "control characters", repr(text)
         except Exception as error:

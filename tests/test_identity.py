@@ -236,7 +236,7 @@ def test_what_gives_other_numbers_is_something_else(what):
 
 def test_what_is_written_twice_is_the_same():
     """Places, names of arguments and order of what has none make no difference; a global that changes does."""
-    assert same(lambda w: 2.0 * w[:, 0], lambda w: 2.0 * w[:, 0]) and same(scaled(2.0), scaled(2.0))
+    assert same(lambda w: 2.0 * w[:, 0], lambda v: 2.0 * v[:, 0]) and same(scaled(2.0), scaled(2.0))
     assert same(sp.Max(x, y, z), sp.Max(z, x, y)) and same({1.0, 2.0, 3.0}, {3.0, 1.0, 2.0})
     assert same(sp.Dummy("q") ** 2, sp.Dummy("q") ** 2)
 

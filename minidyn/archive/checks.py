@@ -46,8 +46,8 @@ def check_run(run: Run) -> Run:
         _array(values, "fiub", (paths, saves))
     for stats in run.moments.values():
         _texts(stats)
-        for values in stats.values():
-            _require(values.dtype.kind in "fiub" and values.shape[-1:] == (saves,))
+        for stat, values in stats.items():
+            _array(values, "fiub", (*values.shape[:1], saves) if stat == "quantiles" else (saves,))
     _check_meta(run.meta)
     return run
 

@@ -3,7 +3,9 @@
 The state is ordered `z = (theta, first aux, second aux, ...)`. Output `a` of coordinate `i` depends on
 the inputs `x = (theta_i, g_i, q_i, states_i)`, with `g` the gradient and `q` the diagonal of the noise
 covariance, both functions of theta. So everything about the map's linearization follows from a few
-numbers per coordinate: values `R`, slopes `J`, second derivatives `K` of the averaged rule.
+numbers per coordinate: values `R`, slopes `J`, second derivatives `K` of the averaged rule. Values
+and slopes are those of the displacement `z' - z`, and `gap = I - A` is put together of them: at a small learning rate
+a difference `1 - (1 - lr h)` would have no digits left.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from minidyn.derivatives import reverse
 from minidyn.errors import FlowError
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, pointer, store
-from minidyn.kernels.linalg import inner, jit, multiply, solve, symmetric_eigen
+from minidyn.kernels.linalg import inner, jit, multiply, solve, subtract, symmetric_eigen
 from minidyn.rules import AveragedRule, averaged
 
 if TYPE_CHECKING:
@@ -67,11 +69,11 @@ class AveragedMap(ByValue):
         fns = self.pointers(src.load())
         m, dim, states = self.map, self.map.dim, len(self.map.rule.states)
         size, width = dim * (1 + states), 3 + states
-        A, gain, X = np.empty((size, size)), np.zeros((dim, 1 + states)), np.empty((dim, width))
+        gap, gain, X = np.empty((size, size)), np.zeros((dim, 1 + states)), np.empty((dim, width))
         fp = np.array([0.0, 1e-7, *flags(m, self.accumulators, False)])
-        code = linear_part(fns, w, 1.0, m.hyper_at(), m.loss.c, m.loss.rows, m.bound.numbers, fp, X, gain, A)
+        code = linear_part(fns, w, 1.0, m.hyper_at(), m.loss.c, m.loss.rows, m.bound.numbers, fp, X, gain, gap)
         B = np.concatenate([np.diag(gain[:, a]) for a in range(1 + states)])
-        return code, np.concatenate([w, X[:, 3:].T.ravel()]), A, B
+        return code, np.concatenate([w, X[:, 3:].T.ravel()]), np.eye(size) - gap, B
 
 
 def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
@@ -88,7 +90,7 @@ def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
 def _add_jets(src: Source, rule: AveragedRule) -> None:
     """`jets(x, hp, kk, R, J, K, gain, sign_gain)` for one coordinate."""
     g = Graph()
-    outputs = rule.nodes(g, rule.outputs)
+    outputs = rule.nodes(g, rule.moved)
     width = 3 + len(rule.accumulators)
     stores = []
 
@@ -149,9 +151,9 @@ def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
         jets(x, hp, kk, R, J, K, gain, sign_gain)
         largest = 0.0
         for a in range(states):
-            step[a, 0] = R[1 + a] - x[3 + a]
+            step[a, 0] = R[1 + a]
             for b in range(states):
-                block[a, b] = (1.0 if a == b else 0.0) - J[(1 + a) * width + 3 + b]
+                block[a, b] = -J[(1 + a) * width + 3 + b]
         if not solve(block, step):
             return False
         for a in range(states):
@@ -170,7 +172,8 @@ def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
 def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     """Fixed state and jets of every coordinate at a point of M; a status code, 0 if all is well.
 
-    Also takes out the weak force `p = R_theta(g=0) - theta` (theory 2.2c): it is returned in R[:, 0]. Where a
+    R[:, 0] is then the weak force `p = theta' - theta` where the gradient is zero (theory 2.2c), whose slopes are taken
+    out. Where a
     coordinate has no noise its accumulators stay at zero, and the rule must divide by something else (eps).
     """
     jets = fns[8]
@@ -188,8 +191,7 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
         X[i, 2] = _SILENT if silent else q[i]
         if not fixed_state(jets, states, X[i], hp, kk, R[i], J[i], K[i], gain[i], sign_gain[i]):
             return lost
-        R[i, 0] -= w[i]
-        J[i, 0] = 1.0
+        J[i, 0] = 0.0
         K[i, 0] = 0.0
         for a in range(states):
             if fp[7 + a] != 0.0 or (silent and fp[12 + states + a] != 0.0):
@@ -202,6 +204,7 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
                     for b in range(width):
                         K[i, (out * width + 3 + a) * width + b] = 0.0
                         K[i, (out * width + b) * width + 3 + a] = 0.0
+                J[i, (1 + a) * width + 3 + a] = -1.0
         for b in range((1 + states) * width):
             if not abs(J[i, b]) < _INFINITE:
                 return lost
@@ -239,25 +242,25 @@ def noise_covariance(S, gain, sign_gain, signs, fresh, Q):
 
 
 @inner
-def resolvent(A, factor, out):
-    """out <- (I - factor A)^-1 out"""
-    size = A.shape[0]
+def resolvent(gap, factor, out):
+    """out <- (I - factor (I - gap))^-1 out"""
+    size = gap.shape[0]
     work = np.empty((size, size))
     for i in range(size):
         for j in range(size):
-            work[i, j] = (1.0 if i == j else 0.0) - factor * A[i, j]
+            work[i, j] = (1.0 - factor if i == j else 0.0) + factor * gap[i, j]
     return solve(work, out)
 
 
 @inner
-def add_remembered(S, sign_gain, first, pole, A, Q):
+def add_remembered(S, sign_gain, first, pole, gap, Q):
     """Add to Q what the rest of a sign carries from step to step: `sum_l A^l R_l` and its transpose.
 
     The rest at lag l has the covariance `R_l = (2/pi) sum_p a_p (rho r_l)^p` over p = 3, 5, ... with the
     coefficients of arcsin and `r_l = first pole^(l-1)`; every power is a geometric series in l.
     """
     dim = S.shape[0]
-    size = A.shape[0]
+    size = gap.shape[0]
     X = np.empty((size, size))
     AX = np.empty((size, size))
     weight = 1.0
@@ -271,23 +274,24 @@ def add_remembered(S, sign_gain, first, pole, A, Q):
             for s in range(size):
                 i, j = r % dim, s % dim
                 X[r, s] = scale * correlation(S, i, j) ** p * sign_gain[i, r // dim] * sign_gain[j, s // dim]
-        if not resolvent(A, pole**p, X):
+        if not resolvent(gap, pole**p, X):
             return
-        multiply(A, X, AX)
+        multiply(gap, X, AX)
+        subtract(X, AX, AX)
         for r in range(size):
             for s in range(size):
                 Q[r, s] += AX[r, s] + AX[s, r]
 
 
 @inner
-def lean(S, gain, fp, A, extra):
+def lean(S, gain, fp, gap, extra):
     """How much less, or more, a state that remembers the noise follows where the noise has become larger.
 
     The averaged rule has the noise's size at the present point; what the state remembers had the size of past
     points. extra[j, i] corrects `E theta_j m_i` for this in the products of m_i with changes of q_i.
     """
     dim = S.shape[0]
-    size = A.shape[0]
+    size = gap.shape[0]
     states = gain.shape[1] - 1
     fresh = fp[7 + states]
     first = fp[8 + states]
@@ -297,7 +301,7 @@ def lean(S, gain, fp, A, extra):
     for row in range(size):
         for j in range(dim):
             X[row, j] = gain[row % dim, row // dim] * S[row % dim, j] * gain[j, 1 + place]
-    resolvent(A, pole, X)
+    resolvent(gap, pole, X)
     for i in range(dim):
         for j in range(dim):
             rho = correlation(S, i, j)
@@ -423,8 +427,8 @@ def rank(values, fp):
 
 
 @jit
-def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, A):
-    """States X[:, 3:] that the averaged rule leaves in place, gains and A = dF/dz at w; a status code."""
+def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, gap):
+    """States X[:, 3:] that the averaged rule leaves in place, gains and gap = I - dF/dz at w; a status code."""
     hessian = fns[1]
     dim = w.shape[0]
     width = X.shape[1]
@@ -439,32 +443,33 @@ def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, A):
     noise_slopes(fns, w, c, d, nz, fp, q, dq)
     code = expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain)
     if code == 0:
-        assemble(H, dq, J, A)
+        assemble(H, dq, J, gap)
     return code
 
 
 @inner
-def assemble(H, dq, J, A):
-    """A = dF/dz from the slopes J of the rule and the derivatives H, dq of its inputs g, q."""
+def assemble(H, dq, J, gap):
+    """gap = I - dF/dz from the slopes J of the rule's displacement and the derivatives H, dq of its inputs g, q."""
     dim = H.shape[0]
-    size = A.shape[0]
+    size = gap.shape[0]
     states = size // dim - 1
     width = 3 + states
     for a in range(1 + states):
         for i in range(dim):
-            row = A[a * dim + i]
+            row = gap[a * dim + i]
             for j in range(size):
                 row[j] = 0.0
             for j in range(dim):
-                row[j] = J[i, a * width + 1] * H[i, j] + J[i, a * width + 2] * dq[i, j]
-            row[i] += J[i, a * width]
+                row[j] = -(J[i, a * width + 1] * H[i, j] + J[i, a * width + 2] * dq[i, j])
+            row[i] -= J[i, a * width]
             for b in range(states):
-                row[(1 + b) * dim + i] += J[i, a * width + 3 + b]
+                row[(1 + b) * dim + i] -= J[i, a * width + 3 + b]
 
 
 @inner
-def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, A, Q, extra):
-    """The averaged map at a point of M with the Hessian H: its slopes and curvatures J, K, weak force, A = dF/dz and Q.
+def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, gap, Q, extra):
+    """The averaged map at a point of M with the Hessian H: its slopes and curvatures J, K, weak force, gap = I - dF/dz
+    and Q.
 
     q is what accumulators see by coordinate, S and dq the covariance of the noise and the slopes of its diagonal."""
     dim = w.shape[0]
@@ -475,7 +480,7 @@ def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, A, Q, ex
     code = expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain)
     if code != 0:
         return code
-    assemble(H, dq, J, A)
+    assemble(H, dq, J, gap)
     for i in range(dim):
         weak[i] = R[i, 0]
     noise_covariance(S, gain, sign_gain, fp[4] != 0.0, fp[7 + states], Q)
@@ -483,7 +488,7 @@ def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, A, Q, ex
         for j in range(dim):
             extra[i, j] = 0.0
     if fp[10 + states] >= 0.0:
-        add_remembered(S, sign_gain, fp[8 + states], fp[9 + states], A, Q)
+        add_remembered(S, sign_gain, fp[8 + states], fp[9 + states], gap, Q)
         if fp[3] != 0.0:
-            lean(S, gain, fp, A, extra)
+            lean(S, gain, fp, gap, extra)
     return 0

@@ -537,6 +537,11 @@ class AveragedRule:
         signs = None if self.sign_gain is None else [e.xreplace(known) for e in self.sign_gain]
         return replace(self, outputs=outputs, gain=gain, sign_gain=signs)
 
+    @property
+    def moved(self) -> list[sp.Expr]:
+        """How far theta and the states move, `outputs - (theta, states)`."""
+        return [_moved(e, s) for e, s in zip(self.outputs, (THETA, *self.rule.letters), strict=True)]
+
     def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
         """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
         x = [graph.load("x", i) for i in range(3 + len(self.rule.states))]
@@ -679,9 +684,11 @@ class Displacement:
 
 def displacement(rule: Rule) -> Displacement:
     """The step of a rule as a displacement of theta and of its states."""
-    new, updates = rule.symbolic()
-    new = _limit(rule, new)
-    slope = sp.diff(new, THETA)
-    # theta' may hold theta times 1 - lr weight_decay: what is small is found before rounding can hide it
-    moved = new - THETA if slope.has(THETA) else (slope - 1) * THETA + new.xreplace({THETA: sp.S.Zero})
-    return Displacement(rule, [moved, *(_limit(rule, e) - s for e, s in zip(updates, rule.letters, strict=True))])
+    places = (THETA, *rule.letters)
+    return Displacement(rule, [_moved(_limit(rule, e), s) for e, s in zip(rule.step, places, strict=True)])
+
+
+def _moved(new: sp.Expr, old: sp.Symbol) -> sp.Expr:
+    """new - old. `new` may hold `old` times 1 - lr weight_decay: what is small is found before rounding can hide it."""
+    slope = sp.diff(new, old)
+    return new - old if slope.has(old) else (slope - 1) * old + new.xreplace({old: sp.S.Zero})

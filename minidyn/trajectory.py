@@ -42,6 +42,7 @@ class Status(IntEnum):
     INTERRUPTED = 7
     DRIVEN = 9
     RESTLESS = 10
+    UNFORGETTING = 11
     NO_ORBIT = 20
     PERIOD_FOUR = 21
     CHAOTIC = 22
@@ -64,6 +65,7 @@ _LABELS = {
     Status.INTERRUPTED: "interrupted",
     Status.DRIVEN: "left the minima that noise leaves stable",
     Status.RESTLESS: "rule comes to no rest",
+    Status.UNFORGETTING: "rule rests at more than the minima",
     Status.NO_ORBIT: "no period-two orbit",
     Status.PERIOD_FOUR: "orbit of period four or longer",
     Status.CHAOTIC: "chaotic",

@@ -175,13 +175,15 @@ def linear_algebra():
         values, vectors = np.zeros(n), np.zeros((n, n))
         linalg.symmetric_eigen(s.copy(), values, vectors)
         yield from (b, values, vectors)
-        yield linalg.discrete_lyapunov(0.3 * a / np.linalg.norm(a), s, out)
+        yield linalg.discrete_lyapunov(np.eye(n) - 0.3 * a / np.linalg.norm(a), np.eye(n), s, out)
         yield out.copy()
         linalg.cholesky_semidefinite(s, out)
         yield out
     a = np.diag([1.0, 0.5, -0.25]) + np.triu(rng.normal(size=(3, 3)), 1)
     p, right, left = np.zeros((3, 3)), np.zeros((3, 1)), np.zeros((1, 3))
-    yield linalg.spectral_projector(a, np.eye(3), p, right, left)
+    yield linalg.spectral_projector(np.eye(3) - a, np.eye(3), p, right, left)
+    yield p
+    yield linalg.group_inverse(np.eye(3) - a, 3, right, left, p)
     yield p
 
 

@@ -71,17 +71,17 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     for q in range(out.shape[0]):
         if not abs(out[q]) < np.inf:
             return 6
-    step = np.empty((core, core))
+    gap = np.empty((core, core))
     unit = np.zeros((core, core))
     spread = np.empty((core, core))
     for i in range(core):
         unit[i, i] = 1.0
         for j in range(core):
-            step[i, j] = out[at_core + i * core + j]
+            gap[i, j] = unit[i, j] - out[at_core + i * core + j]
     if core == 1:
-        if not abs(step[0, 0]) < 1.0:
+        if not 0.0 < gap[0, 0] < 2.0:
             return 5
-    elif not discrete_lyapunov(step, unit, spread):
+    elif not discrete_lyapunov(gap, unit, unit, spread):
         return 5
     if pairs > 0 and not settles(out[at_feedback:], pairs):
         return 9

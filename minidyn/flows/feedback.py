@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from minidyn.kernels.linalg import copy, inner, multiply, multiply_transposed, symmetric_eigen
+from minidyn.kernels.linalg import double, inner, multiply, multiply_transposed, subtract, symmetric_eigen, trace
 from minidyn.linearization import noise_covariance
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -21,11 +21,14 @@ _KRYLOV = 16  # vectors between two restarts
 
 
 @inner
-def doublings(step, powers):
-    """powers <- step, step^2, step^4, ... up to one that is negligible; how many, 0 where step is not stable."""
-    size = step.shape[0]
-    copy(step, powers[0])
-    for k in range(powers.shape[0] - 1):
+def doublings(gap, stable, powers):
+    """powers <- a, a^2, a^4, ... of a = stable - gap, up to one that is negligible; how many, 0 where a is not stable.
+
+    `gap` is overwritten."""
+    size = gap.shape[0]
+    room = np.empty((size, size))
+    for k in range(powers.shape[0]):
+        subtract(stable, gap, powers[k])
         norm = 0.0
         for i in range(size):
             for j in range(size):
@@ -34,7 +37,7 @@ def doublings(step, powers):
             return max(k, 1)
         if not norm < 1e200:
             return 0
-        multiply(powers[k], powers[k], powers[k + 1])
+        double(gap, stable, room)
     return 0
 
 
@@ -216,34 +219,33 @@ def leading(J, size, dim, places):
 
 
 @inner
-def noise_met(fns, w, c, d, nz, fp, multiplies, tangent, new, J, A, P, gain, S, top):
+def noise_met(fns, w, c, d, nz, fp, multiplies, tangent, new, J, gap, P, gain, S, top):
     """S <- the noise that the oscillation meets, from that at the point of M; top <- L S; a status code.
 
     5 where the linear map is unstable, 9 where its noise drives second moments up; only asked where the place is `new`.
     States that only listen, such as Adam's v, are left out."""
     dim = w.shape[0]
-    size = A.shape[0]
+    size = gap.shape[0]
     places = np.empty(size, np.int64)
     few = leading(J, size, dim, places)
-    room = np.empty((2, few, few))
-    step, stable = room[0], room[1]
+    room = np.empty((3, few, few))
+    part, stable, rest = room[0], room[1], room[2]
     own = np.empty((dim, few // dim))
     for p in range(few):
         own[p % dim, p // dim] = gain[p % dim, places[p] // dim]
         for q in range(few):
-            step[p, q] = A[places[p], places[q]] - P[places[p], places[q]]
+            part[p, q] = gap[places[p], places[q]]
             stable[p, q] = (1.0 if p == q else 0.0) - P[places[p], places[q]]
+    multiply(stable, part, rest)
     powers = np.empty((64, few, few))
     count, share = 0, 1.0
     if few - tangent == 1:
-        t = 0.0
-        for p in range(few):
-            t += step[p, p]
-        if not abs(t) < 1.0:
+        t = trace(rest)
+        if not 0.0 < t < 2.0:
             return 5
-        share = 1.0 / ((1.0 - t) * (1.0 + t))
+        share = 1.0 / (t * (2.0 - t))
     else:
-        count = doublings(step, powers)
+        count = doublings(rest, stable, powers)
         if count == 0:
             return 5
     if multiplies:

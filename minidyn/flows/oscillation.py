@@ -23,7 +23,6 @@ from minidyn.kernels.linalg import (
     multiply,
     multiply_transposed,
     spectral_projector,
-    subtract,
 )
 from minidyn.linearization import analyse, noise_covariance, noise_slopes, normal_step, rank
 
@@ -76,7 +75,7 @@ def fit(rows, covariance):
     upright = np.zeros((count, width))
     cholesky_semidefinite(covariance, root)
     for t in range(count):
-        size, left = 0.0, 0.0
+        size = 0.0
         for r in range(width):
             upright[t, r] = rows[t, r]
             size += rows[t, r] * rows[t, r]
@@ -113,15 +112,12 @@ def noise_columns(noise_factor, coupled, multiplies, w, c, d, nz, right, left, g
     small = np.empty((tangent, tangent))
     multiply(left, Q, part)
     multiply_transposed(part, left, small)
-    scale, along = 0.0, 0.0
-    for i in range(size):
-        scale += Q[i, i]
+    reached = False
     for t in range(tangent):
-        norm = 0.0
+        largest = 0.0
         for j in range(size):
-            norm += left[t, j] * left[t, j]
-        along = max(along, small[t, t] / norm)
-    reached = along > 1e-13 * scale
+            largest += abs(left[t, j]) * math.sqrt(Q[j, j])
+        reached = reached or small[t, t] > 1e-13 * largest * largest
     for i in range(dim):
         for r in range(f.shape[1]):
             f[i, r] = 0.0
@@ -155,11 +151,12 @@ def noise_columns(noise_factor, coupled, multiplies, w, c, d, nz, right, left, g
 
 
 @inner
-def oscillation(A, Q, P, inverse, one, W):
-    """W = W_SS + W_SN + W_SN^T and the inverse of I - A across M; a status code. `one`: only one number oscillates."""
-    size = A.shape[0]
-    if not group_inverse(A, P, inverse):
-        return 3
+def oscillation(gap, dim, Q, P, right, left, inverse, one, W):
+    """W = W_SS + W_SN + W_SN^T and the inverse of gap = I - A across M; a status code. `one`: only one number
+    oscillates."""
+    size = gap.shape[0]
+    if not group_inverse(gap, dim, right, left, inverse):
+        return 11
     room = np.empty((4, size, size))
     stable, half, noise, cross = room[0], room[1], room[2], room[3]
     identity_minus(P, stable)
@@ -167,8 +164,8 @@ def oscillation(A, Q, P, inverse, one, W):
     multiply_transposed(half, P, noise)
     multiply(inverse, noise, cross)
     multiply_transposed(half, stable, noise)
-    subtract(A, P, half)
-    if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, noise, W)):
+    multiply(stable, gap, half)  # curvatures of rounding along M would grow when they are doubled
+    if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, stable, noise, W)):
         return 5
     add_twice_symmetric(cross, W)
     return 0
@@ -214,7 +211,7 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
     values = np.empty(dim)
     room = np.empty((5, dim, dim))
     vectors, extra, Sigma, S, top = room[0], room[1], room[2], room[3], room[4]
-    A = np.empty((size, size))
+    gap = np.empty((size, size))
     line = np.zeros((3, dim))
     q, more, seen = line[0], line[1], line[2]
     last = np.zeros(dim + 1)
@@ -232,23 +229,23 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
         for i in range(dim):
             seen[i] = q[i] + more[i]
         copy(Sigma, S)
-        code = analyse(fns, w, k, hp, c, d, nz, fp, seen, S, H, dq, J, K, weak, gain, A, Q, extra)
-        if code == 0 and not spectral_projector(A, vectors, P, right, left):
-            code = 3
+        code = analyse(fns, w, k, hp, c, d, nz, fp, seen, S, H, dq, J, K, weak, gain, gap, Q, extra)
+        if code == 0 and not spectral_projector(gap, vectors, P, right, left):
+            code = 11
         if code == 0 and answers and fp[4] != 0.0:
-            code = oscillation(A, Q, P, inverse, size - tangent == 1, W)
+            code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
             for i in range(dim):
                 for j in range(dim):
                     top[i, j] = W[i, j]
         elif code == 0 and (multiplies or answers):
-            code = noise_met(fns, w, c, d, nz, fp, multiplies, tangent, turn == 0, J, A, P, gain, S, top)
+            code = noise_met(fns, w, c, d, nz, fp, multiplies, tangent, turn == 0, J, gap, P, gain, S, top)
         if code != 0:
             return code
         if not answers or not heard(H, top, S, q, more, turn, last) > 1e-14:
             break
     if multiplies:
         noise_covariance(S, gain, gain, False, 0.0, Q)
-    code = oscillation(A, Q, P, inverse, size - tangent == 1, W)
+    code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
     if code != 0:
         return code
     if fp[10 + states] >= 0.0:

@@ -16,6 +16,8 @@ Source: Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li,
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -220,12 +222,28 @@ class QuasistaticFlow(Flow):
                 )
 
     def stochastic(self, w0: Floats) -> bool:
-        """Whether noise has a component along `M`: label noise on interpolating minima has none."""
-        numbers = self.numbers(w0)
-        for w in _some(w0.reshape(-1, self.dim), 16):
-            if np.abs(self.evaluate(w[None], self.first_moving, numbers)[1]).max() > 0.0:
-                return True
-        return False
+        """Whether noise has a component along `M`, here or beside: label noise on interpolating minima has none."""
+        numbers, starts = self.numbers(w0), _some(w0.reshape(-1, self.dim), 16)
+        if any(self._drives(w, numbers) for w in starts):
+            return True
+        bound = self.map.bound  # noise of labels and batches is zero along M as a whole, or nowhere
+        return bool(bound.varies and bound.noise.sigma is not None) and any(
+            self._drives(w, numbers) for s in starts for w in self._beside(s)
+        )
+
+    def _drives(self, w: Floats, numbers: Floats) -> bool:
+        return bool(np.abs(self.evaluate(w[None], self.first_moving, numbers)[1]).max() > 0.0)
+
+    def _beside(self, w: Floats) -> Iterator[Floats]:
+        """Points of `M` near w, on both sides in every direction where M goes on: noise may vanish at w alone."""
+        size = 1e-3 * (1.0 + np.linalg.norm(w))
+        for t in self.manifold.tangent(w).T:
+            for far in (size, -size):
+                with contextlib.suppress(FlowError, ManifoldError):  # no flow there, and no noise of one
+                    point = self.manifold.project(w + far * t)
+                    if self.manifold.dimensions(point[None]) == self.manifold.dimensions(w[None]):
+                        self.evaluate(point[None], self.first_moving, self.numbers(point))
+                        yield point
 
     def explain(self, code: int) -> str:
         return {
@@ -245,13 +263,28 @@ class QuasistaticFlow(Flow):
             ),
             10: (
                 f"{self.map.rule} comes to no rest here, although there is noise: where the gradient vanishes its "
-                "states have no resting values with finite slopes; follow the map itself with md.simulate."
+                "states have no resting values of their own with finite slopes; follow the map itself with md.simulate."
             ),
-            6: (
-                "the noise vanishes in a coordinate where the rule divides by its size; "
-                "add noise there (GaussianNoise), give the rule an eps, or use a rule without accumulators."
+            11: (
+                f"{self.map.rule} rests at more than the minima here: its linear part leaves more in place than the "
+                "directions along them (a state that never forgets, or a step of zero); follow the map itself with "
+                "md.simulate."
             ),
+            6: self._silent(),
         }.get(code, super().explain(code))
+
+    def _silent(self) -> str:
+        """What code 6 means for this rule."""
+        if self.averaged.rule.sign_gain is not None:
+            return (
+                "the noise vanishes in a coordinate here, and there nothing smooths the sign that "
+                f"{self.map.rule.name} takes; add noise (GaussianNoise), or start where every coordinate has some."
+            )
+        eps = "give the rule an eps" if not self.map.rule.hyper.get("eps") else "take a larger eps"
+        return (
+            "the noise vanishes in a coordinate where the rule divides by its size; add noise there (GaussianNoise), "
+            f"start where there is some, {eps}, or use a rule without accumulators."
+        )
 
     # -- in the coordinates of a chart ---------------------------------------------------------------
     def closed_form(self) -> ClosedFormFlow:

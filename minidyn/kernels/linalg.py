@@ -129,19 +129,32 @@ def symmetric_eigen(a, values, vectors):
 
 
 @inner
-def discrete_lyapunov(a, q, w):
-    """w = a w a^T + q by doubling (Smith 1968); False if a has an eigenvalue on or outside the unit circle, whether q
-    excites it or not: a power of a must have a norm below 1.
+def double(gap, stable, square):
+    """gap <- stable (2 gap - gap^2), which is stable (I - a^2) for gap = I - a: no digit of a small gap is lost, and
+    what rounding leaves beside the range of `stable` does not grow."""
+    multiply(gap, gap, square)
+    for i in range(gap.shape[0]):
+        for j in range(gap.shape[0]):
+            square[i, j] = 2.0 * gap[i, j] - square[i, j]
+    multiply(stable, square, gap)
 
-    `a` is overwritten.
+
+@inner
+def discrete_lyapunov(gap, stable, q, w):
+    """w = a w a^T + q on the range of the projector `stable`, for a = stable - gap, by doubling (Smith 1968); False if
+    a has an eigenvalue on or outside the unit circle, whether q excites it or not: a power of a must have a norm
+    below 1.
+
+    `gap` is overwritten.
     """
-    n = a.shape[0]
-    room = np.empty((2, n, n))
-    power, square, left = a, room[0], room[1]
+    n = gap.shape[0]
+    room = np.empty((3, n, n))
+    power, square, left = room[0], room[1], room[2]
     for i in range(n):
         for j in range(n):
             w[i, j] = q[i, j]
     for _ in range(64):
+        subtract(stable, gap, power)
         multiply(power, w, left)
         multiply_transposed(left, power, square)
         change, size = 0.0, 0.0
@@ -160,24 +173,19 @@ def discrete_lyapunov(a, q, w):
             return True
         if not norm < 1e200:
             return False
-        multiply(power, power, square)
-        for i in range(n):
-            for j in range(n):
-                power[i, j] = square[i, j]
+        double(gap, stable, square)
     return False
 
 
 @inner
-def discrete_lyapunov_of_one(a, q, w):
-    """w = a w a^T + q for a of rank 1 and q in its range: w = q / (1 - t^2), t the trace; False if |t| >= 1."""
-    t = 0.0
-    for i in range(a.shape[0]):
-        t += a[i, i]
-    if not abs(t) < 1.0:
+def discrete_lyapunov_of_one(gap, q, w):
+    """The same for `gap` of rank 1 and q in its range: w = q / (t (2 - t)), t the trace; False outside 0 < t < 2."""
+    t = trace(gap)
+    if not 0.0 < t < 2.0:
         return False
-    for i in range(a.shape[0]):
-        for j in range(a.shape[0]):
-            w[i, j] = q[i, j] / ((1.0 - t) * (1.0 + t))
+    for i in range(gap.shape[0]):
+        for j in range(gap.shape[0]):
+            w[i, j] = q[i, j] / (t * (2.0 - t))
     return True
 
 
@@ -230,6 +238,15 @@ def identity_minus(a, out):
 
 
 @inner
+def trace(a):
+    """The sum of the entries on the diagonal."""
+    total = 0.0
+    for i in range(a.shape[0]):
+        total += a[i, i]
+    return total
+
+
+@inner
 def transpose(a, out):
     """out = a^T"""
     for i in range(a.shape[0]):
@@ -274,24 +291,53 @@ def null_space(a, border, work, rhs, out):
 
 
 @inner
-def spectral_projector(a, border, p, right, left):
-    """p = right left: the projector on the eigenvalue 1 of a along its other eigenspaces.
+def scales(a, dim, rows, columns):
+    """Numbers to multiply rows, then columns, of a by that make the largest entry 1 in each block of `dim` rows or
+    columns; 1 for those that are zero. Within a block nothing is turned: what is nearly zero there stays so."""
+    for block in range(a.shape[0] // dim):
+        largest = 0.0
+        for i in range(block * dim, (block + 1) * dim):
+            for j in range(a.shape[1]):
+                largest = max(largest, abs(a[i, j]))
+        for i in range(block * dim, (block + 1) * dim):
+            rows[i] = 1.0 / largest if largest > 0.0 else 1.0
+    for block in range(a.shape[1] // dim):
+        largest = 0.0
+        for j in range(block * dim, (block + 1) * dim):
+            for i in range(a.shape[0]):
+                largest = max(largest, rows[i] * abs(a[i, j]))
+        for j in range(block * dim, (block + 1) * dim):
+            columns[j] = 1.0 / largest if largest > 0.0 else 1.0
+
+
+@inner
+def spectral_projector(gap, border, p, right, left):
+    """p = right left: the projector on the null space of `gap` along its range.
 
     `right` (n, d) and `left` (d, n) are its null vectors with left right = I; False if it is defective. The first d
-    columns of `border` span about the same space.
+    columns of `border` span about the same space. Rows and columns of a state, as many as border has rows, are scaled
+    together, so that a small learning rate, which makes some of them small, costs no digits.
     """
     n, d = right.shape
     room = np.empty((2, n, n))
-    gap, turned = room[0], room[1]
+    scaled, turned = room[0], room[1]
+    sizes = np.empty((2, n))
+    rows, columns = sizes[0], sizes[1]
     work = np.empty((n + d, n + d))
     rhs = np.empty((n + d, d))
     back = np.empty((n, d))
     gram = np.empty((d, d))
-    identity_minus(a, gap)
-    transpose(gap, turned)
-    if not (null_space(gap, border, work, rhs, right) and null_space(turned, border, work, rhs, back)):
+    scales(gap, border.shape[0], rows, columns)
+    for i in range(n):
+        for j in range(n):
+            scaled[i, j] = rows[i] * gap[i, j] * columns[j]
+    transpose(scaled, turned)
+    if not (null_space(scaled, border, work, rhs, right) and null_space(turned, border, work, rhs, back)):
         return False
-    transpose(back, left)
+    for i in range(n):
+        for t in range(d):
+            right[i, t] *= columns[i]
+            left[t, i] = back[i, t] * rows[i]
     multiply(left, right, gram)
     if not solve(gram, left):
         return False
@@ -300,16 +346,36 @@ def spectral_projector(a, border, p, right, left):
 
 
 @inner
-def group_inverse(a, p, out):
-    """out = (I - a + p)^-1 - p: the inverse of I - a on the stable space, zero on the neutral one."""
-    n = a.shape[0]
+def group_inverse(gap, dim, right, left, out):
+    """out: the inverse of `gap` on its range, zero on its null space; `right`, `left` as in `spectral_projector`,
+    states in blocks of `dim`.
+
+    `(gap + right s left)^-1 - right s^-1 left`, with s of gap's own size."""
+    n, d = right.shape
     work = np.empty((n, n))
-    subtract(a, p, out)
-    identity_minus(out, work)
+    sizes = np.empty((2, n))
+    rows, columns = sizes[0], sizes[1]
+    scales(gap, dim, rows, columns)
+    size = np.empty(d)
+    for t in range(d):
+        tall, wide = 0.0, 0.0
+        for i in range(n):
+            tall = max(tall, rows[i] * abs(right[i, t]))
+            wide = max(wide, columns[i] * abs(left[t, i]))
+        size[t] = 1.0 / (tall * wide)
     for i in range(n):
         for j in range(n):
-            out[i, j] = 1.0 if i == j else 0.0
+            total = gap[i, j]
+            for t in range(d):
+                total += right[i, t] * size[t] * left[t, j]
+            work[i, j] = rows[i] * total * columns[j]
+            out[i, j] = rows[i] if i == j else 0.0
     if not solve(work, out):
         return False
-    subtract(out, p, out)
+    for i in range(n):
+        for j in range(n):
+            total = columns[i] * out[i, j]
+            for t in range(d):
+                total -= right[i, t] * left[t, j] / size[t]
+            out[i, j] = total
     return True

@@ -10,6 +10,7 @@ from scipy.integrate import solve_ivp
 import minidyn as md
 from minidyn.kernels.random import seed_key
 from minidyn.simulate.choose import make_engine
+from minidyn.simulate.clock import Clock
 
 x, y, k = sp.symbols("x y k")
 LOSS = md.Loss(x**4 / 4 + x**2 / 2, [x])
@@ -329,3 +330,36 @@ def test_stopped_runs_resume(tmp_path):
     for other in ({"first_step": 6}, {"stop": x < 0.2}):
         with pytest.raises(md.InputError, match="belongs to another run"):
             md.simulate(flow, [1.0], 40, **(options | other))
+
+
+SLOW = {
+    "1/k": 10 / (k + 100),
+    "cosine": 0.05 + 0.04 * sp.cos(k / 300),
+    "steps": sp.Rational(1, 20) / (1 + sp.floor(k / 7)),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_steps_of_nearly_the_same_rate_are_made_together_with_the_exact_sums(name):
+    """Noise alone, theta' = theta - eta_k xi: a flow whose steps are joined ends every path where the map does."""
+    system = md.Map(FLAT, md.SGD(SLOW[name]), md.GaussianNoise([0.3, 0.1]))
+    flow = md.QuasistaticFlow(system)
+    found, exact = (md.simulate(s, [1.0, 0.0], steps=4001, paths=70, rng=1, save_every=997) for s in (flow, system))
+    assert np.allclose(found.w[..., 0], exact.w[..., 0], rtol=0, atol=1e-12)
+    clock = Clock(flow, 4001, True, 32)
+    assert clock.ends[-1] == 4001 and len(clock.ends) < 2200 and np.diff(clock.ends, prepend=0).max() <= 32
+
+
+def test_joined_steps_give_the_drift_of_single_ones():
+    """On (1 + x^2) y^2/2 under 10/(k + 100) joined and single steps end within the scheme's own error of each other."""
+    flow = md.QuasistaticFlow(md.Map(VALLEY, md.SGD(SLOW["1/k"]), md.GaussianNoise(0.5)))
+    found, single = (md.simulate(flow, [1.0, 0.0], steps=5000, paths=70, rng=1, substeps=s) for s in (32, 1))
+    assert np.abs(found.w[:, -1] - single.w[:, -1]).max() < 2e-3
+    assert np.abs(single.w[:, -1, 0] - 1).mean() > 0.05
+
+
+def test_saves_change_nothing_in_joined_steps():
+    """The chain of steps does not know where it is looked at."""
+    flow = md.QuasistaticFlow(md.Map(VALLEY, md.SGD(SLOW["1/k"]), md.GaussianNoise(0.5)))
+    often, once = (md.simulate(flow, [1.0, 0.0], steps=3000, paths=5, rng=1, save_every=s) for s in (7, 3000))
+    assert (often.w[:, -1] == once.w[:, -1]).all()

@@ -171,6 +171,12 @@ class Flow(ByValue):
         return self.size == self.dim and self.map.rule.rests
 
     @property
+    def rate_power(self) -> float | None:
+        """The power of the learning rate that the drift per step goes with, for small rates, where the noise goes with
+        the rate itself; None where not all of a step does. Steps of nearly the same rate are then made together."""
+        return 1.0 if self.rests else None
+
+    @property
     def draws(self) -> tuple[int, int, int]:
         """Normals that a step draws: how many from the path's stream; from row `start` on, how many from a second one.
 

@@ -171,6 +171,11 @@ class QuasistaticFlow(Flow):
         enough = not bound.varies or bound.gaussian_rows >= self.dim
         return bound.couples and enough and self.averaged.rule.sign_gain is None
 
+    @property
+    def rate_power(self) -> float | None:
+        """Two: the drift comes from the square of the noise."""
+        return 2.0 if self.map.rule.rests else None
+
     # -- starting points ------------------------------------------------------------------------
     def start(self, w0: ArrayLike) -> Floats:
         """The limit of the gradient flow from `w0`; refuses starts that are far from `M`."""

@@ -5,6 +5,10 @@ step (learning rate, momentum, ...) all the while. So a run falls into *stretche
 no step of a solver crosses the end of one. Engines count on a clock on which step n of the run, 1, 2, ..., lies from
 `n - 1/2` to `n + 1/2`; where a schedule changes nothing but the speed of a flow, a step is as long as the flow is fast
 there, and the whole run is one stretch.
+
+Under a rate that changes slowly a stretch may hold many steps with rates of their own. It has their mean rate, the
+p-th power of which is the mean of the p-th powers, with p as in `Flow.rate_power`: then the drift of the stretch is
+exact to leading order, and so is the noise, where each step's counts as its rate does.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 from minidyn.flows.base import Flow
 
 Floats = NDArray[np.float64]
+_NEAR = 1.02  # rates that differ less are joined; what the mean leaves out is then some 1e-5 of the drift
 
 
 class Clock:
@@ -25,10 +30,13 @@ class Clock:
     ends : (stretches,) the last step of each one, counted from the start of the run.
     hyper : (stretches, H + 1) the numbers there, as kernels read them.  moves : (stretches,) False where nothing does.
     With `by_steps` all steps that move are equally long, whatever the flow: noise is drawn step by step.
+    rates : those of all steps where stretches were joined, up to `longest` steps together; `rate` is their place in
+        `hyper`, -1 where none were.
     """
 
-    def __init__(self, flow: Flow, steps: int, by_steps: bool = False):
+    def __init__(self, flow: Flow, steps: int, by_steps: bool = False, longest: int = 1):
         rule, first = flow.map.rule, flow.first_step + flow.ahead
+        self.rates, self.rate = np.zeros(0), -1
         self._places: Floats | None = None  # where steps 1, 2, ... end on the clock, if not all are equally long
         if not rule.scheduled and not flow.own_clock:
             self.ends, self.hyper = np.array([steps]), flow.map.hyper_at(first)[None]
@@ -48,9 +56,38 @@ class Clock:
         still = np.zeros(steps, bool)
         if "lr" in rule.hyper and flow.rests:
             still = rows[:, list(rule.hyper).index("lr")] == 0.0
+        if longest > 1 and flow.rate_power and rule.rate_changes and not flow.own_clock:
+            self._join(rows, list(rule.hyper).index("lr"), longest, flow.rate_power)
         self.moves = ~still[self.ends - 1]
         if still.any():
             self._place((~still).astype(float))
+
+    def _join(self, rows: Floats, rate: int, longest: int, power: float) -> None:
+        """Let stretches that differ in the rate alone, and little, be one."""
+        if np.ptp(np.delete(rows[:, :-1], rate, axis=1), axis=0).any():
+            return
+        self.rates, self.rate, self.power = np.ascontiguousarray(rows[:, rate]), rate, power
+        ends, begin, low, high = [0], 0, np.inf, 0.0
+        for end, x in zip(self.ends.tolist(), self.rates[self.ends - 1].tolist(), strict=True):
+            low, high = min(low, x), max(high, x)
+            if ends[-1] > begin and (end - begin > longest or high > _NEAR * low):
+                begin, low, high = ends[-1], x, x
+                ends.append(end)
+            elif ends[-1] > begin:
+                ends[-1] = end
+            else:
+                ends.append(end)
+        self.ends = np.array(ends[1:])
+        starts = np.append(0, self.ends[:-1])
+        self.hyper = np.array([self.mean(rows[b], b, e) for b, e in zip(starts, self.ends, strict=True)])
+
+    def mean(self, numbers: Floats, begin: int, end: int) -> Floats:
+        """Numbers of a step with the mean rate of the steps begin + 1 .. end in them, where stretches were joined."""
+        if self.rate < 0:
+            return numbers
+        out, rates = numbers.copy(), self.rates[begin:end]
+        out[self.rate] = rates[0] if (rates == rates[0]).all() else np.mean(rates**self.power) ** (1.0 / self.power)
+        return out
 
     def _place(self, lengths: Floats) -> None:
         self._places = 0.5 + np.concatenate([[0.0], np.cumsum(lengths)])

@@ -65,23 +65,27 @@ def kept(field, retract, fns, step, w, k, h, W, I, V, room, hp, c, d, nz, fp):
 
 @inline
 def leap(
-    field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, key, path, r, w, k, now, z, W, I, V,
-    pW, pI, room, hp, c, d, nz, fp,
+    field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, rates, rate, key, path, r, w, k, now,
+    z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
 ):  # fmt: skip
-    """Carry one path from step k over `now` steps of the map, in `parts` equal steps of the scheme; a status code."""
+    """Carry one path from step k over `now` steps of the map, in `parts` equal steps of the scheme; a status code.
+
+    Where the steps have `rates` of their own, the noise of each counts as its rate does beside the one in hp[rate]."""
     columns = W.shape[0]
     draw(r, z, plain, start, beside, shift + k + 1)
+    share = rates[k] / hp[rate] if rate >= 0 else 1.0
     for q in range(columns):
-        W[q] = z[q]
+        W[q] = share * z[q]
     if areas:
         for q in range(columns):
-            I[q] = 0.5 * z[q] + lean(key, path, k, q)
+            I[q] = share * (0.5 * z[q] + lean(key, path, k, q))
     for turn in range(1, now):
         draw(r, z, plain, start, beside, shift + k + turn + 1)
+        share = rates[k + turn] / hp[rate] if rate >= 0 else 1.0
         for q in range(columns):
             if areas:
-                I[q] += W[q] + 0.5 * z[q] + lean(key, path, k + turn, q)
-            W[q] += z[q]
+                I[q] += W[q] + share * (0.5 * z[q] + lean(key, path, k + turn, q))
+            W[q] += share * z[q]
     if parts == 1:
         if coins:
             toss(key, path, k, 0, columns, V)
@@ -107,8 +111,8 @@ def leap(
 
 @jit(fma=True, thorough=True)
 def watched(
-    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, key, path, r,
-    w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, rates, rate,
+    key, path, r, w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry one path from step k to `goal` and look at it after every step: `(code, lost, live)`, where `lost` stays
     zero and `live` counts steps as long as all is well."""
@@ -124,8 +128,8 @@ def watched(
     )  # fmt: skip
     while k < goal:
         fails = leap(
-            field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, key, path, r, w, k, span, z,
-            W, I, V, pW, pI, room, hp, c, d, nz, fp,
+            field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, rates, rate, key, path, r, w,
+            k, span, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
         )  # fmt: skip
         k += span
         code = worse(code, fails) if lost == 0.0 else code
@@ -138,8 +142,8 @@ def watched(
 
 @jit(fma=True, thorough=True)
 def advance_sde(
-    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, blocks, shown,
-    streams, key, status, ended, first, last, k0, goal, target, span, hp, c, d, nz, fp,
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, rates, rate,
+    blocks, shown, streams, key, status, ended, first, last, k0, goal, target, span, hp, c, d, nz, fp,
 ):  # fmt: skip
     """Carry the blocks first .. last-1 from step k0 to `goal` by steps of `span` steps of the map, or of 1/parts of
     one; then show the states at `target`, less than one step further.
@@ -171,7 +175,7 @@ def advance_sde(
                 if halts:
                     code, lost, live = watched(
                         field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns,
-                        parts, key, path, old, last_w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
+                        parts, rates, rate, key, path, old, last_w, k, goal, span, code, lost, live, hp, c, d, nz, fp,
                     )  # fmt: skip
                 else:
                     z = np.zeros(plain + start + beside + 1)
@@ -194,16 +198,16 @@ def advance_sde(
                         fails = 0 * path
                         while at < stop:
                             now = leap(
-                                field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, key,
-                                path, r, w, at, span, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
+                                field, retract, fns, step, areas, coins, plain, start, beside, shift, parts, rates,
+                                rate, key, path, r, w, at, span, z, W, I, V, pW, pI, room, hp, c, d, nz, fp,
                             )  # fmt: skip
                             fails = worse(fails, now)
                             at += span
                         if some(blemish(fails, lost, w) != 0.0 and lost == 0.0):
                             code, lost, live = watched(
                                 field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size,
-                                columns, parts, key, path, old, last_w, k, stop, span, code, lost, live, hp, c, d, nz,
-                                fp,
+                                columns, parts, rates, rate, key, path, old, last_w, k, stop, span, code, lost, live,
+                                hp, c, d, nz, fp,
                             )  # fmt: skip
                             for q in range(WORDS):
                                 r[q] = old[q]
@@ -226,7 +230,8 @@ def advance_sde(
                 if goal < target and some(code == 0):
                     code, lost, live = watched(
                         field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns,
-                        parts, key, path, old, last_w, goal, target, target - goal, code, lost, live, hp, c, d, nz, fp,
+                        parts, rates, rate, key, path, old, last_w, goal, target, target - goal, code, lost, live, hp,
+                        c, d, nz, fp,
                     )  # fmt: skip
                 for i in range(size):
                     out[i * 64 + lane] = last_w[i] if code == 0 else np.nan
@@ -254,8 +259,8 @@ def wait(plain, start, beside, shift, size, blocks, shown, streams, first, last,
 
 @jit(fma=True, thorough=True)
 def advance_stretches(
-    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, blocks, shown,
-    streams, key, status, ended, first, last, plan, hypers, c, d, nz, fp,
+    field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts, rates, rate,
+    blocks, shown, streams, key, status, ended, first, last, plan, hypers, c, d, nz, fp,
 ):  # fmt: skip
     """`advance_sde` through stretches of steps that have their own numbers: rows `(k0, goal, target, span, stretch)` of
     the plan; with a span of 0 nothing moves."""
@@ -266,8 +271,8 @@ def advance_stretches(
         else:
             advance_sde(
                 field, retract, fns, step, halts, areas, coins, plain, start, beside, shift, size, columns, parts,
-                blocks, shown, streams, key, status, ended, first, last, k0, goal, target, span, hypers[plan[j, 4]],
-                c, d, nz, fp,
+                rates, rate, blocks, shown, streams, key, status, ended, first, last, k0, goal, target, span,
+                hypers[plan[j, 4]], c, d, nz, fp,
             )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ class SdeEngine(FlowPaths):
     def __init__(self, flow: Flow, start: Floats, key: NDArray[np.uint64], scheme: Scheme, span: int, level: int,
                  rtol: float, atol: float, steps: int, threads: int):  # fmt: skip
         self.blocks = pack(start)
-        super().__init__(flow, start, len(self.blocks), threads, Clock(flow, steps, by_steps=True))
+        super().__init__(flow, start, len(self.blocks), threads, Clock(flow, steps, True, span))
         self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
         self.rtol, self.atol = rtol, atol
         # 1 where the map's first step takes the normal that is kept: see `half_pair`
@@ -67,14 +67,15 @@ class SdeEngine(FlowPaths):
         flow, scheme, parts = self.flow, self.scheme, 2**self.level
         kind = int(scheme.areas), int(scheme.coins)
         sizes = *flow.draws, self.shift, flow.size, flow.columns, parts
+        rates = self.clock.rates, self.clock.rate
         if flow.together is None:
             self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
-            self.system = *flow.pointers, scheme.step, Known(1), *map(Known, kind), *sizes
+            self.system = *flow.pointers, scheme.step, Known(1), *map(Known, kind), *sizes, *rates
         else:  # what is known while compiling stays in registers
             self.loop, self.loops = advance_sde, advance_stretches
             if self.paths < _FEW:
                 self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
-            self.system = *flow.together, scheme.step, Known(0), *map(Known, kind + sizes)
+            self.system = *flow.together, scheme.step, Known(0), *map(Known, kind + sizes), *rates
 
     def advance(self, done: int, count: int) -> None:
         target, clock, at, span = done + count, self.clock, int(self.at[0]), self.span
@@ -82,13 +83,13 @@ class SdeEngine(FlowPaths):
         goal = at + (target - at) // span * span if span else target
         one = span > 0 and len(clock.ends) == 1 and bool(clock.moves[0])
         ends, moves = np.append(clock.ends[:-1], _NEVER), clock.moves.astype(np.int64)
-        plan = np.zeros((0, PLAN), np.int64) if one or not span else self._plan(at, target)
+        plan, hyper = (np.zeros((0, PLAN), np.int64), clock.hyper) if one or not span else self._plan(at, target)
 
         def work(first: int, last: int) -> None:
             if one:
                 self.loop(*self.system, *kept, first, last, at, goal, target, span, *self.arrays)
             elif span:
-                self.loops(*self.system, *kept, first, last, plan, clock.hyper, *self.model)
+                self.loops(*self.system, *kept, first, last, plan, hyper, *self.model)
             else:
                 advance_adaptive(
                     *self.flow.pointers, self.scheme.step, *self.flow.draws, self.shift, self.flow.columns,
@@ -100,23 +101,25 @@ class SdeEngine(FlowPaths):
         self.spread(count, work)
         self.at[0] = plan[-1, 1] if len(plan) else goal
 
-    def _plan(self, at: int, target: int) -> NDArray[np.int64]:
-        """The stretches between the main chain's last step and `target`, in rows for `advance_stretches`.
+    def _plan(self, at: int, target: int) -> tuple[NDArray[np.int64], Floats]:
+        """The stretches between the main chain's last step and `target`, in rows for `advance_stretches`, and their
+        numbers.
 
         What a stretch is longer than a multiple of the span is a step of its own; where the target lies inside a step,
         the last row shows it and leaves the chain before.
         """
-        rows, span = [], self.span
+        rows, span, numbers = [], self.span, self.clock.hyper
         for q, until, end, _ in self.clock.stretches(at, target):
             goal = at + (until - at) // span * span
             if not self.clock.moves[q]:
                 rows.append((at, until, until, 0, q))
             elif until < end:
-                rows.append((at, goal, until, span, q))
+                numbers = np.vstack([numbers, self.clock.mean(numbers[q], at, until)])
+                rows.append((at, goal, until, span, len(numbers) - 1))
             else:
                 rows += [(at, goal, goal, span, q)] * (at < goal) + [(goal, end, end, end - goal, q)] * (goal < end)
             at = until
-        return np.array(rows, np.int64)
+        return np.array(rows, np.int64), numbers
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that changes while it runs."""

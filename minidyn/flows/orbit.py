@@ -12,6 +12,7 @@ Source: Ma, Kunin, Wu, Ying (2022); flip bifurcations: Kuznetsov, *Elements of a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,12 +156,11 @@ class Orbits(TwoStep):
         still = Orbit(c, np.zeros(self.size), np.zeros(0, complex))
         if not flips.any() and length < _SMALL * size:
             return still
-        starts = [] if length < _TINY * size else [(rest if shift is None else s.N.T @ shift, amplitude)]
-        if flips.any():
-            starts.append((rest, self._seed(bottom, vectors[:, flips].real, k)))
+        known = [] if length < _TINY * size else [(rest if shift is None else s.N.T @ shift, amplitude)]
+        seed = cache(lambda: self._seed(bottom, vectors[:, flips].real, k))  # dear, and seldom needed
         for turns in (0, 60, 400):
-            for a, d in starts:
-                a, d, alive = self._iterate(s, c, a, d, k, turns)
+            for start in [*known, None][: len(known) + int(flips.any())]:
+                a, d, alive = self._iterate(s, c, *(start or (rest, seed())), k, turns)
                 orbit = self._newton(s, c, a, d, k) if alive else None
                 if orbit is None or not orbit.stable:
                     continue

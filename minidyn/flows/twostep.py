@@ -94,22 +94,36 @@ class TwoStep(ByValue):
 
     def step(self, z: Floats, k: float = 1.0) -> Floats:
         """`F(z)`."""
-        out = np.empty(self.size)
-        m = self.map
-        g = m.loss.grad(z[: self.dim])
-        self.kernels.rule_step(np.ascontiguousarray(z), g, float(k), m.hyper_at(k), out)
+        z, out = np.ascontiguousarray(z, float), np.empty(self.size)
+        self.kernels.rule_step(z, self._gradient(z), float(k), self._numbers(k), out)
         return out
+
+    def _gradient(self, z: Floats) -> Floats:
+        """The loss's kernel itself: the points are this class's own, and need no look."""
+        out, loss = np.empty(self.dim), self.map.loss
+        loss.kernels.grad(z[: self.dim], loss.c, loss.rows, out)
+        return out
+
+    def _numbers(self, k: float) -> Floats:
+        if not (self.map.rule.scheduled or self.map.rule.uses_step):
+            return self._constant
+        return self.map.hyper_at(k)
+
+    @cached_property
+    def _constant(self) -> Floats:
+        return self.map.hyper_at(1)
 
     def slopes(self, z: Floats, k: float = 1.0) -> Floats:
         """Slopes of the rule, (coordinate, output, input) with inputs (theta, g, states)."""
-        J = np.empty(self.dim * (1 + self.states) * (2 + self.states))
-        m = self.map
-        self.kernels.rule_slopes(np.ascontiguousarray(z), m.loss.grad(z[: self.dim]), float(k), m.hyper_at(k), J)
+        z, J = np.ascontiguousarray(z, float), np.empty(self.dim * (1 + self.states) * (2 + self.states))
+        self.kernels.rule_slopes(z, self._gradient(z), float(k), self._numbers(k), J)
         return J.reshape(self.dim, 1 + self.states, 2 + self.states)
 
     def jacobian(self, z: Floats, k: float = 1.0) -> Floats:
         """`A = dF/dz` (components, components)."""
-        J, H = self.slopes(z, k), self.map.loss.hessian(z[: self.dim])
+        z, loss, H = np.ascontiguousarray(z, float), self.map.loss, np.empty((self.dim, self.dim))
+        loss.kernels.hessian(z[: self.dim], loss.c, loss.rows, H)
+        J = self.slopes(z, k)
         n, A = self.dim, np.zeros((self.size, self.size))
         place = np.arange(n)
         for a in range(1 + self.states):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from minidyn.byvalue import ByValue
 from minidyn.laws import DISTANCES, LawRow, distances
 from minidyn.locks import cached_property
-from minidyn.tables import Report, Table, as_html, as_text
+from minidyn.tables import Report, Reported, Table
 from minidyn.trajectory import Run
 
 Floats = NDArray[np.float64]
@@ -65,8 +65,8 @@ class ErrorRow(ByValue):
         return self.difference - half, self.difference + half
 
 
-@dataclass(eq=False)
-class Comparison(ByValue):
+@dataclass(eq=False, repr=False)
+class Comparison(Reported):
     """What `compare` returns.
 
     runs : label -> `Run`; the map's comes first.
@@ -170,11 +170,8 @@ class Comparison(ByValue):
                 out[name, label] = {"sup": largest, "rms": rms}
         return out
 
-    def summary(self) -> str:
-        """The comparison as a table: means and spreads at several steps, differences in standard errors."""
-        return as_text(self._report())
-
     def _report(self) -> Report:
+        """Means and spreads at several steps, differences in standard errors, and what is said of each flow."""
         report: Report = [self._headline()]
         for label in list(self.runs)[1:]:
             report += ["", *self._about(label)]
@@ -234,19 +231,6 @@ class Comparison(ByValue):
         from minidyn import figures
 
         return figures.plot_comparison(self, **options)
-
-    def save(self, path: Any) -> None:
-        """Write HDF5 that is also netCDF-4; read it back with `md.load`."""
-        from minidyn import archive
-
-        archive.save(self, path)
-
-    def __repr__(self) -> str:
-        return self.summary()
-
-    def _repr_html_(self) -> str:
-        return as_html(self._report())
-
 
 def read_label(label: str, reading: str) -> str:
     """What the map's values are called where flows read it in several ways."""

@@ -29,7 +29,7 @@ from minidyn.maps import Map
 from minidyn.simulate import _starts, seed_key
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.threads import thread_count
-from minidyn.tables import Report, Table, as_html, as_text
+from minidyn.tables import Report, Reported, Table
 from minidyn.trajectory import provenance
 
 Floats = NDArray[np.float64]
@@ -75,8 +75,8 @@ class OrderFit(ByValue):
     resolved: bool
 
 
-@dataclass(eq=False)
-class ScalingStudy(ByValue):
+@dataclass(eq=False, repr=False)
+class ScalingStudy(Reported):
     """What `scaling_study` returns.
 
     rows : one per quantity, flow and learning rate.  fits : one per quantity and flow.  meta : how it was made.
@@ -94,11 +94,8 @@ class ScalingStudy(ByValue):
         names = ", ".join(sorted({f"{f.flow} / {f.quantity}" for f in self.fits}))
         raise InputError(f"the study has no fit for {flow!r} and {quantity!r}; it has {names}.")
 
-    def summary(self) -> str:
-        """Orders with their intervals, then the differences behind them, as tables."""
-        return as_text(self._report())
-
     def _report(self) -> Report:
+        """Orders with their intervals, then the differences behind them, as tables."""
         m = self.meta
         clock = f"fixed {'t' if m.get('clock') == 'time' else 'slow time lr^2 k'} = {m.get('span', np.nan):.6g}"
         head = ["flow", "quantity", "order", "95 % interval", "chi2/dof"]
@@ -122,19 +119,6 @@ class ScalingStudy(ByValue):
         from minidyn import figures
 
         return figures.plot_scaling(self, **options)
-
-    def save(self, path: Any) -> None:
-        """Write HDF5 that is also netCDF-4; read it back with `md.load`."""
-        from minidyn import archive
-
-        archive.save(self, path)
-
-    def __repr__(self) -> str:
-        return self.summary()
-
-    def _repr_html_(self) -> str:
-        return as_html(self._report())
-
 
 def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
                   w0: ArrayLike | Callable[[Map], ArrayLike], time: float | None = None,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
+from minidyn.byvalue import ByValue
 from minidyn.errors import printable
 
 
@@ -18,6 +20,29 @@ class Table:
 
 
 Report = list[str | Table]
+
+
+class Reported(ByValue):
+    """A result that is shown as its report and saved as a file."""
+
+    def _report(self) -> Report:
+        raise NotImplementedError
+
+    def summary(self) -> str:
+        """What was found, as lines and tables."""
+        return as_text(self._report())
+
+    def save(self, path: Any) -> None:
+        """Write HDF5 that is also netCDF-4; read it back with `md.load`."""
+        from minidyn import archive
+
+        archive.save(self, path)
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return as_html(self._report())
 
 
 def align(table: list[list[str]], left: int = 1) -> list[str]:

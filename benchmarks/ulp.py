@@ -22,7 +22,7 @@ INTERVALS = {  # where the function is neither 0, infinite nor constant
     "exp": (-745.0, 709.7), "expm1": (-40.0, 709.7), "log": (1e-3, 100.0), "log1p": (-0.999, 30.0), "sin": (-1e6, 1e6),
     "cos": (-1e6, 1e6), "tan": (-1e4, 1e4), "sinh": (-710.0, 710.0), "cosh": (-710.0, 710.0), "tanh": (-20.0, 20.0),
     "tanh_slope": (-354.0, 354.0), "asin": (-1.0, 1.0), "acos": (-1.0, 1.0), "atan": (-30.0, 30.0), "erf": (-6.5, 6.5),
-    "pow": (-745.0, 709.7),
+    "erfc": (-6.5, 26.5), "pow": (-745.0, 709.7),
 }  # fmt: skip
 TOP = {"exp": 3, "expm1": 3, "sinh": 3, "cosh": 3, "tanh_slope": 2.5, "asin": 0, "acos": 0}  # largest power of ten
 

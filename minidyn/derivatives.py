@@ -59,6 +59,7 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
         "tanh": lambda: u("tanh_slope", x),
         "tanh_slope": lambda: -2.0 * (n * u("tanh", x)),
         "erf": lambda: (2.0 / math.sqrt(math.pi)) * u("exp", -(x * x)),
+        "erfc": lambda: (-2.0 / math.sqrt(math.pi)) * u("exp", -(x * x)),
         "abs": lambda: u("sign", x),
         "logistic": lambda: u("logistic_slope", x),
         "logistic_slope": lambda: -n * u("tanh", 0.5 * x),

@@ -22,8 +22,8 @@ EDGES += [-x for x in EDGES] + [NAN]
 @pytest.mark.parametrize("name", INTERVALS)
 def test_error(name):
     """Every function is within 2 ulp of fifty digits at a few thousand points over the whole range; the slope of tanh,
-    which is a derivative and no function of the user's, within 2.5."""
-    assert errors(name, points(name, 2000, seed=1)).max() <= (2.5 if name == "tanh_slope" else 2.0)
+    which is a derivative and no function of the user's, within 2.5, and the small tail of erfc within 3.5."""
+    assert errors(name, points(name, 2000, seed=1)).max() <= {"tanh_slope": 2.5, "erfc": 3.5}.get(name, 2.0)
 
 
 def exact(name, *args):
@@ -34,7 +34,7 @@ def exact(name, *args):
     if math.isinf(x):
         ends = {"exp": (0, INF), "expm1": (-1, INF), "log": (NAN, INF), "log1p": (NAN, INF), "sinh": (-INF, INF),
                 "cosh": (INF, INF), "tanh": (-1, 1), "tanh_slope": (0, 0), "erf": (-1, 1),
-                "atan": (-math.pi / 2, math.pi / 2)}  # fmt: skip
+                "erfc": (2, 0), "atan": (-math.pi / 2, math.pi / 2)}  # fmt: skip
         return float(ends.get(name, (NAN, NAN))[x > 0])
     if name in ("log", "log1p"):
         place = x + (name == "log1p")
@@ -42,7 +42,7 @@ def exact(name, *args):
             return -INF if place == 0.0 else NAN
     if name in ("asin", "acos") and abs(x) > 1.0:
         return NAN
-    if x == 0.0 and name not in ("exp", "cos", "cosh", "tanh_slope", "acos"):
+    if x == 0.0 and name not in ("exp", "cos", "cosh", "tanh_slope", "acos", "erfc"):
         return x
     with mp.workdps(400):
         return float(function(name)(mpmath.mpf(x)))

@@ -86,13 +86,13 @@ class Node:
 
 
 UNARY = frozenset(
-    "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf abs sign floor ceil heaviside "
+    "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf erfc abs sign floor ceil heaviside "
     "logistic softplus logcosh tanh_slope log1p expm1 asin_slope logistic_slope csch bose not".split()
 )
 _FOLD: dict[str, Callable[[float], float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,
     "tan": math.tan, "tanh": math.tanh, "atan": math.atan, "cosh": math.cosh, "sinh": math.sinh,
-    "erf": math.erf, "abs": abs, "floor": math.floor, "ceil": math.ceil,
+    "erf": math.erf, "erfc": math.erfc, "abs": abs, "floor": math.floor, "ceil": math.ceil,
 }  # fmt: skip
 
 

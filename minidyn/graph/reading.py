@@ -11,6 +11,7 @@ import sympy as sp
 from sympy.functions.elementary.piecewise import ExprCondPair
 
 from minidyn.errors import ExpressionError
+from minidyn.graph import poles
 from minidyn.graph.exponentials import Exponentials, Form
 from minidyn.graph.nodes import Graph, Index, Node
 from minidyn.graph.walk import extent, postorder, printed
@@ -18,7 +19,8 @@ from minidyn.graph.walk import extent, postorder, printed
 _FUNCTIONS = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin",
     sp.acos: "acos", sp.atan: "atan", sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh",
-    sp.csch: "csch", sp.erf: "erf", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil",
+    sp.csch: "csch", sp.erf: "erf", sp.erfc: "erfc",
+    sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil",
 }  # fmt: skip
 _RELATIONS = {
     sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
@@ -29,8 +31,8 @@ _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
 _EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh, sp.sech, sp.csch, sp.coth)
 _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
 SUPPORTED = (
-    "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign floor ceiling Mod "
-    "Min Max Piecewise Heaviside Sum"
+    "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf erfc Abs sign floor ceiling "
+    "Mod Min Max Piecewise Heaviside Sum"
 )
 
 
@@ -190,10 +192,8 @@ class Converter:
 
     def _add(self, e: sp.Add, go: Any) -> Node:
         g, args = self.graph, list(e.args)
-        for sign in (1, -1):  # exp(a) - 1 and 1 - exp(a)
-            exps = [sign * a for a in args if isinstance(sign * a, sp.exp)]
-            if len(args) == 2 and -sign in args and exps:
-                return float(sign) * g.unary("expm1", go(exps[0].args[0]))
+        if (small := self._small(args, go)) is not None:
+            return small
         met = self._met(args, go)
         if met is not None:
             return met
@@ -206,6 +206,23 @@ class Converter:
                 out = out + go(a)
         return out + constant
 
+    def _small(self, args: list[sp.Basic], go: Any) -> Node | None:
+        """`c f(a) - c` for a function f that may be near 1, None for other sums."""
+        if len(args) != 2 or not args[0].is_Number:
+            return None
+        g, (c, f) = self.graph, args[1].as_coeff_Mul()
+        if isinstance(f, sp.exp) and c == -args[0]:
+            return g.mul(_double(c), g.unary("expm1", go(f.args[0])))
+        if isinstance(f, (sp.cosh, sp.cos)) and c == -args[0]:
+            half = g.unary("sinh" if isinstance(f, sp.cosh) else "sin", 0.5 * go(f.args[0]))
+            return g.mul(2.0 * _double(c) * (1 if isinstance(f, sp.cosh) else -1), g.powi(half, 2))
+        if isinstance(f, sp.erf) and abs(c) == args[0]:
+            x = go(f.args[0])
+            return g.mul(_double(args[0]), g.unary("erfc", -x if c > 0 else x))
+        if isinstance(f, sp.erfc) and c == -args[0] / 2:  # so sympy writes erfc(-a)
+            return g.mul(_double(-c), g.unary("erfc", -go(f.args[0])))
+        return None
+
     def _met(self, args: list[sp.Basic], go: Any) -> Node | None:
         """The sum of quotients of exponentials in which terms cancel, as in 1 - tanh(x), None for others."""
         if len(args) > 4 or not all(a.is_Number or id(a) in self._exponential for a in args):
@@ -217,8 +234,20 @@ class Converter:
         return None if total is None or not self.exponentials.cancelled else self.exponentials.product(total)
 
     def _mul(self, e: sp.Mul, go: Any) -> Node:
+        g, factors = self.graph, list(e.args)
+        out: Node | None = None
+        while (found := poles.met(factors)) is not None:
+            group, left, taken = found
+            small, near = poles.near(g, group, left, taken, go)
+            part = g.select(small, near, self._product(taken, go))
+            out = part if out is None else out * part
+            factors = [f for f in factors if f not in taken]
+        if out is None:
+            return self._product(factors, go)
+        return self._product(factors, go) * out if factors else out
+
+    def _product(self, factors: list[sp.Basic], go: Any) -> Node:
         g = self.graph
-        factors = list(e.args)
         top, bottom = g.const(1.0), g.const(1.0)
         shares = self._quotient(factors, go)
         if shares is not None:

@@ -42,7 +42,7 @@ from minidyn.kernels.functions import (
     sign, softplus,
 )
 from minidyn.kernels.vectormath import (
-    acos, asin, atan, cos, cosh, erf, exp, expm1, log, log1p, pow, sin, sinh, tan, tanh, tanh_slope,
+    acos, asin, atan, cos, cosh, erf, erfc, exp, expm1, log, log1p, pow, sin, sinh, tan, tanh, tanh_slope,
 )
 '''
 

@@ -23,7 +23,7 @@ MAX_BITS = 1_100  # of any integer that a constant power may produce; a float64 
 
 ANY_NUMBER = ("Min", "Max")  # functions of any number of arguments
 TWO = ("Mod",)  # functions of two; the others take one
-_ONE = "exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf Abs sign floor ceiling Heaviside"
+_ONE = "exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf erfc Abs sign floor ceiling Heaviside"
 FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE.split(), *TWO, *ANY_NUMBER)}
 
 

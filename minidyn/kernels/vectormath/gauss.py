@@ -1,4 +1,4 @@
-"""The error function."""
+"""The error function and its complement."""
 
 from __future__ import annotations
 
@@ -46,3 +46,40 @@ def erf(x):
     q = q * t + 0.17900115118138996
     outer = 1.0 - exp(-z) * q
     return math.copysign(inner if a < 1.0 else outer, x)
+
+
+@inline
+def erfc(x):
+    """`1 - erf(x)` with all digits: `exp(-x^2) q(x)/(1 + x)` beyond 1/2, q in powers of (x - 3)/(x + 3)."""
+    a = min(max(x, 0.46), 28.0)
+    z = a * a
+    rest = a * a - z  # in one rounding
+    t = (a - 3.0) / (a + 3.0)
+    q = 1.1667963536788335e-09
+    q = q * t - 2.6806113315612912e-09
+    q = q * t - 9.077336942511615e-09
+    q = q * t + 1.5892585064838032e-08
+    q = q * t + 5.392656764696079e-08
+    q = q * t - 4.766525473844148e-08
+    q = q * t - 2.959618270014859e-07
+    q = q * t + 6.181243703854497e-08
+    q = q * t + 1.5901496984594168e-06
+    q = q * t + 2.5998502128277584e-07
+    q = q * t - 8.990576584992767e-06
+    q = q * t - 1.5141278067308746e-06
+    q = q * t + 5.611949458589288e-05
+    q = q * t - 2.055166676225008e-05
+    q = q * t - 0.00036728849711401256
+    q = q * t + 0.000645814211253494
+    q = q * t + 0.0016185691285239088
+    q = q * t - 0.009750689293332556
+    q = q * t + 0.021957764012593087
+    q = q * t - 0.023803913108650397
+    q = q * t - 0.010235388899006603
+    q = q * t + 0.09902075367943988
+    q = q * t - 0.23092733308380922
+    q = q * t + 0.7160046047255598
+    e = exp(-z)
+    outer = (e - e * rest) * (q / (1.0 + a))
+    inner = 1.0 - erf(x)
+    return inner if x < 0.5 else (outer if x >= 0.5 else x)

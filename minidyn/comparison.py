@@ -197,7 +197,7 @@ class Comparison(Reported):
             "std. error": [f"{r.standard_error:.2g}" for r in rows], "in s.e.": [_sigmas(r) for r in rows],
         }  # fmt: skip
         coupled = not all(np.isnan(r.variance_ratio) for r in rows)
-        columns |= {"coupling": [_ratio(r) for r in rows]} if coupled else {}
+        columns |= {"coupling": [gain(r.variance_ratio) for r in rows]} if coupled else {}
         started = self.runs[self.map_label].paths
         columns |= {"paths": [f"{r.paths:,}" for r in rows]} if any(r.paths < started for r in rows) else {}
         table = [list(columns), *map(list, zip(*columns.values(), strict=True))]
@@ -279,8 +279,8 @@ def _sigmas(row: ErrorRow) -> str:
     return f"{row.sigmas:+.1f}" if np.isfinite(row.sigmas) else "exact" if row.difference == 0 else "-"
 
 
-def _ratio(row: ErrorRow) -> str:
-    ratio = row.variance_ratio
+def gain(ratio: float) -> str:
+    """How much smaller coupling made a variance, in a table."""
     return "-" if np.isnan(ratio) else "exact" if np.isinf(ratio) else f"{ratio:.3g}x"
 
 

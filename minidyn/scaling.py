@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.beside import check_flows, check_folder, check_options, labels_of
 from minidyn.byvalue import ByValue
 from minidyn.compare import compare
-from minidyn.comparison import Comparison, ErrorRow
+from minidyn.comparison import Comparison, ErrorRow, gain
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.intake import between, numbers, shown, whole
@@ -103,7 +103,7 @@ class ScalingStudy(Reported):
         head = ["flow", "quantity", "lr", "steps", "paths", "difference", "std. error", "coupling"]
         rows = [
             [r.flow, r.quantity, f"{r.lr:.6g}", f"{r.steps:,}", f"{r.paths:,}", f"{r.difference:+.3g}",
-             f"{r.standard_error:.2g}", "-" if np.isnan(r.variance_ratio) else f"{r.variance_ratio:.3g}x"]
+             f"{r.standard_error:.2g}", gain(r.variance_ratio)]
             for r in self.rows
         ]  # fmt: skip
         top = f"{m.get('map', '')}\n{clock}; {m.get('planned', '')}; seed {m.get('seed', 'not known')}"

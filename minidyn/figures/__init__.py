@@ -153,7 +153,7 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
             rates = sorted({r.lr for r in study.rows})
             ax.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
             ax.set_xticks([], minor=True)
-            ax.legend(frameon=False, handlelength=1.7, loc="lower right")
+            ax.legend(frameon=False, handlelength=1.7, loc="best")
         meta = study.meta
         clock = f"fixed {meta.get('clock', 'time')} {meta.get('span', np.nan):.6g}"
         every = len({r.quantity for r in study.rows})
@@ -161,7 +161,7 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
         notes += [f"{name}: not drawn: {', '.join(gone)}" for name, gone in _undrawn(study, names)]
         notes += meta.get("remarks", [])
         made = [str(meta.get("map", "")), clock, str(meta.get("planned", ""))]
-        draw_head(fig, "order in the learning rate", [*made, *notes])
+        draw_head(fig, "Order in the learning rate", [*made, *notes])
         style: dict[str, Any] = {"color": GREY, "ls": ""}
         draw_legend(fig, [
             *(Line2D([], [], color=v.colour, ls=v.dash, lw=v.width, marker=v.marker, ms=4, label=flow)

@@ -21,6 +21,8 @@ from minidyn.locks import fork_safe_lock
 _ARGUMENT, _NAMED = "\x02", "\x01"
 K = sp.Symbol("k")  # the step number, in rules and in schedules
 THETA, G = sp.Symbol("theta" + _ARGUMENT), sp.Symbol("g" + _ARGUMENT)
+NORMAL = sp.Symbol("x\x02")  # a standard normal: the noise in units of its spread
+VARIANCE = sp.Symbol("_q\x02", positive=True)  # of the noise in one coordinate of the gradient
 _ONE_AT_A_TIME = fork_safe_lock()
 
 

@@ -10,20 +10,20 @@ a difference `1 - (1 - lr h)` would have no digits left.
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.averaging import averaged, check_noise
 from minidyn.byvalue import ByValue
-from minidyn.derivatives import reverse
-from minidyn.errors import FlowError
-from minidyn.graph import Graph, Node
-from minidyn.kernels import Emitter, Source, pointer, store
-from minidyn.kernels.linalg import inner, jit, multiply, solve, subtract, symmetric_eigen
-from minidyn.rules import AveragedRule, averaged
+from minidyn.jets import add_bends as add_bend_kernel
+from minidyn.jets import add_jets
+from minidyn.jets import add_tilts as add_tilt_kernel
+from minidyn.kernels import Source, pointer
+from minidyn.kernels.linalg import inner, jit, multiply, solve, symmetric_eigen
+from minidyn.kicks import add_bends, add_remembered, lean, noise_covariance
 
 if TYPE_CHECKING:
     from minidyn.maps import Map
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _SILENT, _INFINITE = 1e-200, 1e60  # a variance that stands for none, and slopes that only such a variance makes
 NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "jets",
-         "noise_bend")  # fmt: skip
+         "noise_bend", "bends", "tilts", "noise_moments")  # fmt: skip
 
 
 class AveragedMap(ByValue):
@@ -42,12 +42,12 @@ class AveragedMap(ByValue):
     def __init__(self, system: Map, accumulators: str = "full"):
         self.map, self.accumulators = system, accumulators
         self.rule = averaged(system.rule, accumulators)
-        if self.rule.sign_gain is not None and not system.bound.gaussian:
-            raise FlowError(
-                f"{system.rule.name} takes signs of the gradient, and {system.bound.noise} is not Gaussian: where such "
-                "a rule rests depends on the whole law of the noise, not on its covariance; use md.GaussianNoise, or "
-                "follow the map itself with md.simulate."
-            )
+        check_noise(self.rule, system.bound)
+
+    @property
+    def feels_skew(self) -> bool:
+        """Whether skewed noise makes a force: a choice of samples under accumulators that move."""
+        return feels_skew(self.map, self.accumulators)
 
     def add_kernels(self, src: Source) -> None:
         """Add the kernels that `expand` and `analyse` need to a module: `jets` and the noise covariance."""
@@ -55,7 +55,13 @@ class AveragedMap(ByValue):
         names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
         src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
         self.map.bound.add_covariance(src)
-        _add_jets(src, self.rule)
+        if self.feels_skew:
+            self.map.bound.add_moments(src)
+        else:
+            src.add("noise_moments", "w, c, d, nz, third, fourth", ["pass"])
+        add_jets(src, self.rule)
+        add_bend_kernel(src, self.rule)
+        add_tilt_kernel(src, self.rule)
 
     def pointers(self, module: ModuleType) -> tuple[Any, ...]:
         """The kernels of `NEEDS` from the averaged map's module and the loss's, as function pointers."""
@@ -76,42 +82,23 @@ class AveragedMap(ByValue):
         return code, np.concatenate([w, X[:, 3:].T.ravel()]), np.eye(size) - gap, B
 
 
+def feels_skew(system: Map, accumulators: str) -> bool:
+    """Whether skewed noise makes a force: a choice of samples under accumulators that move."""
+    moved = any(averaged(system.rule, accumulators).accumulators) and accumulators != "frozen"
+    return moved and bool(system.bound.numbers[2] > 0.0)
+
+
 def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
     """What compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
     whether the rule takes signs, has accumulators, shares the map's normals, which states are frozen, what the
-    sign remembers of the noise, whether accumulators see the oscillation too, and which states they are."""
+    sign remembers of the noise, whether accumulators see the oscillation too, which states they are, whether the
+    rule bends over the width of the noise, whether accumulators feel its skewness, and whether they square memories."""
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
     answers = float(accumulators == "self-consistent" and any(rule.accumulators))
     known = (len(frozen), system.bound.varies, rule.sign_gain is not None, any(rule.accumulators), coupled)
-    return [*map(float, known), *frozen, *map(float, rule.memory), answers, *map(float, rule.accumulators)]
-
-
-def _add_jets(src: Source, rule: AveragedRule) -> None:
-    """`jets(x, hp, kk, R, J, K, gain, sign_gain)` for one coordinate."""
-    g = Graph()
-    outputs = rule.nodes(g, rule.moved)
-    width = 3 + len(rule.accumulators)
-    stores = []
-
-    def slopes(node: Node) -> dict[int, Node]:
-        return {e.data[1]: d for e, d in reverse(node, "x")}
-
-    for a, node in enumerate(outputs):
-        stores.append(store(g, node, "R", a))
-        first = slopes(node)
-        for p in range(width):
-            d = first.get(p, g.const(0.0))
-            stores.append(store(g, d, "J", a * width + p))
-            second = slopes(d)
-            for r in range(width):
-                stores.append(store(g, second.get(r, g.const(0.0)), "K", (a * width + p) * width + r))
-    for a, node in enumerate(rule.nodes(g, rule.gain)):
-        stores.append(store(g, node, "gain", a))
-    for a, node in enumerate(rule.nodes(g, rule.sign_gain) if rule.sign_gain else []):
-        stores.append(store(g, node, "sign_gain", a))
-    args = "x, hp, kk, R, J, K, gain, sign_gain"
-    src.add("jets", args, Emitter(stores).lines(), "averaged rule, one coordinate")
+    tail = (answers, *rule.accumulators, rule.wide, feels_skew(system, accumulators), rule.remembers)
+    return [*map(float, known), *frozen, *map(float, rule.memory), *map(float, tail)]
 
 
 # -- compiled once per machine -----------------------------------------------------------------------
@@ -172,9 +159,8 @@ def fixed_state(jets, states, x, hp, kk, R, J, K, gain, sign_gain):
 def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
     """Fixed state and jets of every coordinate at a point of M; a status code, 0 if all is well.
 
-    R[:, 0] is then the weak force `p = theta' - theta` where the gradient is zero (theory 2.2c), whose slopes are taken
-    out. Where a
-    coordinate has no noise its accumulators stay at zero, and the rule must divide by something else (eps).
+    R[:, 0] is then the weak force `p = theta' - theta` where the gradient is zero (theory 2.2c), its slopes taken out.
+    Where a coordinate has no noise its accumulators stay at zero, and the rule must divide by something else (eps).
     """
     jets = fns[8]
     dim = w.shape[0]
@@ -209,115 +195,6 @@ def expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain):
             if not abs(J[i, b]) < _INFINITE:
                 return lost
     return 0
-
-
-@inner
-def correlation(S, i, j):
-    """The correlation of two components of the noise."""
-    return min(1.0, max(-1.0, S[i, j] / np.sqrt(S[i, i] * S[j, j])))
-
-
-@inner
-def noise_covariance(S, gain, sign_gain, signs, fresh, Q):
-    """Q = B Sigma B^T, one number per pair of state components, and what signs add to it.
-
-    A sign of Gaussian noise answers to the noise linearly, which goes into the gains, and by a rest that is
-    uncorrelated with it, of covariance (2/pi) (arcsin rho - rho) (Bussgang 1952).
-    """
-    dim = S.shape[0]
-    states = gain.shape[1] - 1
-    if signs:
-        for a in range(1 + states):
-            for i in range(dim):
-                gain[i, a] += sign_gain[i, a] * math.sqrt(2.0 / math.pi / S[i, i]) * fresh
-    for a in range(1 + states):
-        for b in range(1 + states):
-            for i in range(dim):
-                for j in range(dim):
-                    total = gain[i, a] * gain[j, b] * S[i, j]
-                    if signs:
-                        rho = correlation(S, i, j)
-                        total += sign_gain[i, a] * sign_gain[j, b] * 2.0 / math.pi * (math.asin(rho) - rho)
-                    Q[a * dim + i, b * dim + j] = total
-
-
-@inner
-def resolvent(gap, factor, out):
-    """out <- (I - factor (I - gap))^-1 out"""
-    size = gap.shape[0]
-    work = np.empty((size, size))
-    for i in range(size):
-        for j in range(size):
-            work[i, j] = (1.0 - factor if i == j else 0.0) + factor * gap[i, j]
-    return solve(work, out)
-
-
-@inner
-def add_remembered(S, sign_gain, first, pole, gap, Q):
-    """Add to Q what the rest of a sign carries from step to step: `sum_l A^l R_l` and its transpose.
-
-    The rest at lag l has the covariance `R_l = (2/pi) sum_p a_p (rho r_l)^p` over p = 3, 5, ... with the
-    coefficients of arcsin and `r_l = first pole^(l-1)`; every power is a geometric series in l.
-    """
-    dim = S.shape[0]
-    size = gap.shape[0]
-    X = np.empty((size, size))
-    AX = np.empty((size, size))
-    weight = 1.0
-    for half in range(1, 4000):
-        p = 2 * half + 1
-        weight *= (p - 2.0) * (p - 2.0) / ((p - 1.0) * p)
-        scale = 2.0 / math.pi * weight * first**p
-        if abs(scale) < 1e-15:
-            break
-        for r in range(size):
-            for s in range(size):
-                i, j = r % dim, s % dim
-                X[r, s] = scale * correlation(S, i, j) ** p * sign_gain[i, r // dim] * sign_gain[j, s // dim]
-        if not resolvent(gap, pole**p, X):
-            return
-        multiply(gap, X, AX)
-        subtract(X, AX, AX)
-        for r in range(size):
-            for s in range(size):
-                Q[r, s] += AX[r, s] + AX[s, r]
-
-
-@inner
-def lean(S, gain, fp, gap, extra):
-    """How much less, or more, a state that remembers the noise follows where the noise has become larger.
-
-    The averaged rule has the noise's size at the present point; what the state remembers had the size of past
-    points. extra[j, i] corrects `E theta_j m_i` for this in the products of m_i with changes of q_i.
-    """
-    dim = S.shape[0]
-    size = gap.shape[0]
-    states = gain.shape[1] - 1
-    fresh = fp[7 + states]
-    first = fp[8 + states]
-    pole = fp[9 + states]
-    place = np.int64(fp[10 + states])
-    X = np.empty((size, dim))
-    for row in range(size):
-        for j in range(dim):
-            X[row, j] = gain[row % dim, row // dim] * S[row % dim, j] * gain[j, 1 + place]
-    resolvent(gap, pole, X)
-    for i in range(dim):
-        for j in range(dim):
-            rho = correlation(S, i, j)
-            lag = first
-            old = 1.0
-            seen = 0.0
-            plain = 0.0
-            for _ in range(20000):
-                known = fresh * fresh + (1.0 - fresh * fresh) * (1.0 - old)
-                seen += known * lag / math.sqrt(max(1e-30, 1.0 - rho * rho * lag * lag))
-                plain += lag
-                lag *= pole
-                old *= pole * pole
-                if abs(lag) < 1e-12:
-                    break
-            extra[j, i] = (seen / plain - 1.0) * X[j, i]
 
 
 @inner
@@ -467,14 +344,14 @@ def assemble(H, dq, J, gap):
 
 
 @inner
-def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, gap, Q, extra):
+def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, gap, Q, X, extra):
     """The averaged map at a point of M with the Hessian H: its slopes and curvatures J, K, weak force, gap = I - dF/dz
     and Q.
 
-    q is what accumulators see by coordinate, S and dq the covariance of the noise and the slopes of its diagonal."""
+    q is what accumulators see by coordinate, S and dq the covariance of the noise and the slopes of its diagonal;
+    X the inputs of the rule by coordinate, with the states that it leaves in place."""
     dim = w.shape[0]
     states = np.int64(fp[2])
-    X = np.empty((dim, 3 + states))
     R = np.empty((dim, 1 + states))
     sign_gain = np.zeros((dim, 1 + states))
     code = expand(fns, w, k, hp, c, d, nz, fp, q, X, R, J, K, gain, sign_gain)
@@ -487,8 +364,11 @@ def analyse(fns, w, k, hp, c, d, nz, fp, q, S, H, dq, J, K, weak, gain, gap, Q, 
     for i in range(dim):
         for j in range(dim):
             extra[i, j] = 0.0
+    if fp[12 + 2 * states] != 0.0 and not add_bends(fns, S, X, hp, k, fp[8 + states], fp[9 + states], gap, Q):
+        return 19
     if fp[10 + states] >= 0.0:
-        add_remembered(S, sign_gain, fp[8 + states], fp[9 + states], gap, Q)
+        if fp[4] != 0.0:
+            add_remembered(S, sign_gain, fp[8 + states], fp[9 + states], gap, Q)
         if fp[3] != 0.0:
             lean(S, gain, fp, gap, extra)
     return 0

@@ -251,6 +251,20 @@ class BoundNoise(ByValue):
         """Whether the noise in the gradient is normal: nothing of it comes from a choice of samples or from +-1."""
         return self.numbers[2] == 0.0 and (self.noise.label_std is None or self.noise.label_kind == "normal")
 
+    def skewed(self, w: NDArray[np.float64]) -> bool:
+        """Whether the choice of samples gives the gradient's noise a third moment at w, in any coordinate."""
+        n, batch = self.loss.n_samples or 1, self.batch
+        halves = self.noise.sampling != "with" and n == 2 * batch and self.noise.label_std is None
+        if self.numbers[2] == 0.0 or halves:
+            return False
+        apart = self.loss.sample_grads(w)
+        apart = apart - apart.mean(axis=0)
+        width = np.sqrt((apart**2).mean(axis=0))
+        floor = 1e-10 * np.abs(self.loss.hessian(w)).max() * (1.0 + np.abs(w).max())
+        if self.noise.label_std is not None and np.any(width > floor):
+            return True  # labels on batches whose samples disagree
+        return bool(np.any((np.abs((apart**3).mean(axis=0)) > 1e-9 * width**3) & (width > floor)))
+
     @property
     def varies(self) -> bool:
         """Whether the covariance of the noise depends on the parameters."""

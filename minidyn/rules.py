@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from minidyn import letters
 from minidyn.byvalue import ByValue
-from minidyn.errors import FlowError, InputError
+from minidyn.errors import InputError
 from minidyn.graph import Converter, Graph, Node
 from minidyn.intake import finite, flag, shown
 from minidyn.intake import number as as_number
-from minidyn.letters import THETA, G, K
+from minidyn.letters import NORMAL, THETA, VARIANCE, G, K
 
 _CLOCK = sp.Dummy("clock")  # the step number of bias corrections, between steps too
 
@@ -129,7 +129,7 @@ class Rule(ByValue):
     @property
     def own_clock(self) -> bool:
         """Whether the step number stands in the rule itself, other than in bias corrections `beta^k`."""
-        return self.uses_step and any(_limit(self, e).has(K) for e in self.step)
+        return self.uses_step and any(settled(self, e).has(K) for e in self.step)
 
     @property
     def rests(self) -> bool:
@@ -160,6 +160,14 @@ class Rule(ByValue):
         convert = self.converter(graph, theta, g, states, k, held)
         smooth = {p: p.xreplace({K: _CLOCK}) for e in self.step for p in _corrections(self, e)} if held else {}
         return [convert(e.xreplace(smooth)) for e in self.step]
+
+    def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
+        """Expressions in letters, `VARIANCE` and `NORMAL`, of the loads `x = (theta, g, q, states...)`, `hp`,
+        `kk[0] = k` and `node[0]`."""
+        x = [graph.load("x", i) for i in range(3 + len(self.states))]
+        convert = self.converter(graph, x[0], x[1], x[3:], graph.load("kk", 0), held=True)
+        convert.symbols = {**convert.symbols, VARIANCE: x[2], NORMAL: graph.load("node", 0)}
+        return [convert(e) for e in exprs]
 
     def with_hyper(self, **changes: Any) -> Rule:
         """The same rule with some hyperparameters changed."""
@@ -502,144 +510,13 @@ def AdamW(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=
     return theta * (1 - lr * weight_decay) - step, m, v
 
 
-# -- the rule averaged over its noise (theory.md 2.2, 2.2b) ----------------------------------------
-
-_Q = sp.Symbol("_q\x02", positive=True)
-_SIGN = sp.Symbol("_sign\x02")
-
-
-@dataclass(frozen=True)
-class AveragedRule:
-    """One coordinate of a rule after averaging over Gaussian gradient noise of variance `q`.
-
-    outputs : the averaged new theta and states, in the symbols `theta, g, q` and the states.
-    gain : how each output answers to the noise in `g` itself.
-    sign_gain : how each output answers to the sign of the noise; None for rules without `sign`.
-    accumulators : which states see the noise squared.
-    memory : what the sign hears of the noise, in units of its standard deviation: the weight of the fresh noise,
-        the correlation of the noise one step apart, and its decay per further step; all 0 but the first without
-        memory. The last entry is the number of the state that remembers, -1 for none.
-
-    Powers such as `beta^k` have gone to their limit 0; `k` remains only in schedules.
-    """
-
-    rule: Rule
-    outputs: list[sp.Expr]
-    gain: list[sp.Expr]
-    sign_gain: list[sp.Expr] | None
-    accumulators: tuple[bool, ...]
-    memory: tuple[float, float, float, int] = (0.0, 0.0, 0.0, -1)
-
-    def known(self) -> AveragedRule:
-        """The same with letters that know the signs of the hyperparameters' numbers."""
-        known = self.rule.known
-        outputs, gain = ([e.xreplace(known) for e in exprs] for exprs in (self.outputs, self.gain))
-        signs = None if self.sign_gain is None else [e.xreplace(known) for e in self.sign_gain]
-        return replace(self, outputs=outputs, gain=gain, sign_gain=signs)
-
-    @property
-    def moved(self) -> list[sp.Expr]:
-        """How far theta and the states move, `outputs - (theta, states)`."""
-        return [_moved(e, s) for e, s in zip(self.outputs, (THETA, *self.rule.letters), strict=True)]
-
-    def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
-        """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
-        x = [graph.load("x", i) for i in range(3 + len(self.rule.states))]
-        convert = self.rule.converter(graph, x[0], x[1], x[3:], graph.load("kk", 0), held=True)
-        convert.symbols[_Q] = x[2]  # type: ignore[index]
-        return [convert(e) for e in exprs]
-
-
-def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
-    """Average a rule over its noise: `g^2 -> g^2 + q` in accumulators, `sign -> erf`, and to second
-    order in whatever else is not linear in `g`. A sign may be taken of a running mean of the gradient (Lion):
-    then it is averaged over all the noise that the mean remembers.
-
-    With `"frozen"` the step uses the accumulators as they stand, not as they are updated.
-    """
-    new, updates = rule.symbolic()
-    new, updates = _limit(rule, new), [_limit(rule, e) for e in updates]
-    kinks = {k for e in (new, *updates) for k in e.atoms(sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside)}
-    if any(k.has(G) for k in kinks):
-        kink = rule.show(kinks.pop())
-        what = f"{rule.name} is not smooth in the gradient ({kink})"
-        raise FlowError(f"{what}: no averaged rule is known for it; follow the map itself with md.simulate.")
-
-    squares = tuple(not e.has(sp.sign) and sp.diff(e, G, 2) != 0 for e in updates)
-    mean_updates = [e + _Q / 2 * sp.diff(e, G, 2) if a else e for e, a in zip(updates, squares, strict=True)]
-    marks = {e: sp.Symbol(f"_new_{s}\x02") for e, s, a in zip(updates, rule.states, squares, strict=True) if a}
-    new = new.xreplace(marks)
-
-    signs = set().union(*(e.atoms(sp.sign) for e in (new, *updates)))
-    if len(signs) > 1:
-        what = f"{rule.name} takes the sign of {len(signs)} different quantities"
-        raise FlowError(f"{what}, and averaging handles one; follow the map itself with md.simulate.")
-    gain = [sp.diff(e.xreplace({s: _SIGN for s in signs}), G) for e in (new, *mean_updates)]
-    sign_gain, memory = None, (0.0, 0.0, 0.0, -1)
-    if signs:
-        (sign,) = signs
-        inner = sign.args[0]
-        spread, memory = _heard(rule, inner, updates)
-        step = sp.erf(inner / (spread * sp.sqrt(2 * _Q)))
-        sign_gain = [sp.diff(e.xreplace({sign: _SIGN}), _SIGN) for e in (new, *mean_updates)]
-        new, mean_updates = new.xreplace({sign: step}), [e.xreplace({sign: step}) for e in mean_updates]
-    else:
-        new = new + _Q / 2 * sp.diff(new, G, 2)
-    finish = {
-        marks[e]: letters.state(s) if accumulators == "frozen" else m
-        for e, m, s in zip(updates, mean_updates, rule.states, strict=True)
-        if e in marks
-    }
-    return AveragedRule(
-        rule, [new.xreplace(finish), *mean_updates], [e.xreplace(finish) for e in gain],
-        sign_gain and [e.xreplace(finish) for e in sign_gain], squares, memory,
-    )  # fmt: skip
-
-
-def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr, tuple[float, float, float, int]]:
-    """The standard deviation of the noise in what the sign is taken of, for unit noise, and its `memory`.
-
-    With `c = alpha m + gamma g` and `m' = pole m + feed g` the noise of c has the autocovariance
-    `alpha^2 feed^2 pole^l / (1 - pole^2) + alpha gamma feed pole^(l-1)` at lags l = 1, 2, ...
-    """
-    states = rule.letters
-    moving = {THETA, G, *states}
-    gamma, alphas = sp.diff(inner, G), [sp.diff(inner, s) for s in states]
-    linear = not any(e.free_symbols & moving for e in (gamma, *alphas)) and sp.diff(inner, THETA) == 0
-    heard = [a for a, e in enumerate(alphas) if e != 0]
-    if linear and not heard:
-        return sp.Abs(gamma), (1.0 if _number(rule, gamma) > 0 else -1.0, 0.0, 0.0, -1)
-    place = heard[0] if len(heard) == 1 else 0
-    pole, feed = sp.diff(updates[place], states[place]), sp.diff(updates[place], G)
-    mean = sp.expand(updates[place] - pole * states[place] - feed * G) == 0
-    if not linear or len(heard) > 1 or not mean or (pole.free_symbols | feed.free_symbols) & moving:
-        raise FlowError(
-            f"{rule.name} takes the sign of {rule.show(inner)}; averaging knows the sign of the gradient (SignGD) and "
-            "of one running mean of it (Lion)."
-        )
-    used = inner.free_symbols | updates[place].free_symbols
-    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and letters.hyper(h) in used]
-    if moving_hyper:
-        raise FlowError(f"the average of {rule.name}'s sign needs a constant {moving_hyper[0]}, not a schedule.")
-    kept = alphas[place] ** 2 * feed**2 / (1 - pole**2)
-    variance = gamma**2 + kept
-    next_step = _number(rule, (kept * pole + alphas[place] * gamma * feed) / variance)
-    return sp.sqrt(variance), (_number(rule, gamma / sp.sqrt(variance)), next_step, _number(rule, pole), place)
-
-
-def _number(rule: Rule, e: sp.Expr) -> float:
-    """An expression in the hyperparameters as a number; schedules stand at 1."""
-    numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
-    return float(e.subs({letters.hyper(h): v for h, v in numbers.items()}))
-
-
 def _corrections(rule: Rule, e: sp.Expr) -> list[sp.Pow]:
     """The powers `beta**k` of bias corrections, which die out."""
     powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
     return [p for p in powers if _dies_out(rule, p)]
 
 
-def _limit(rule: Rule, e: sp.Expr) -> sp.Expr:
+def settled(rule: Rule, e: sp.Expr) -> sp.Expr:
     """Bias corrections have died out: `beta**k -> 0` where |beta| < 1 (schedules are taken to stay there)."""
     return e.xreplace({p: sp.S.Zero for p in _corrections(rule, e)})
 
@@ -667,7 +544,7 @@ class Displacement:
 
     def nodes(self, graph: Graph) -> list[Node]:
         """The displacements as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
-        return AveragedRule(self.rule, [], [], None, ()).nodes(graph, self.moved)
+        return self.rule.nodes(graph, self.moved)
 
     @property
     def smooth(self) -> bool:
@@ -685,10 +562,10 @@ class Displacement:
 def displacement(rule: Rule) -> Displacement:
     """The step of a rule as a displacement of theta and of its states."""
     places = (THETA, *rule.letters)
-    return Displacement(rule, [_moved(_limit(rule, e), s) for e, s in zip(rule.step, places, strict=True)])
+    return Displacement(rule, [displaced(settled(rule, e), s) for e, s in zip(rule.step, places, strict=True)])
 
 
-def _moved(new: sp.Expr, old: sp.Symbol) -> sp.Expr:
+def displaced(new: sp.Expr, old: sp.Symbol) -> sp.Expr:
     """new - old. `new` may hold `old` times 1 - lr weight_decay: what is small is found before rounding can hide it."""
     slope = sp.diff(new, old)
     return new - old if slope.has(old) else (slope - 1) * old + new.xreplace({old: sp.S.Zero})

@@ -49,7 +49,7 @@ SDE, ODE = ("valley", "SGD"), ("product", "Adam")
 @cache
 def flow_of(name, rule):
     loss, manifold = PLACES[name]()
-    return md.QuasistaticFlow(md.Map(loss, RULES[rule], NOISES[name, rule]), manifold)
+    return md.QuasistaticFlow(md.Map(loss, RULES[rule], NOISES[name, rule]), manifold, "full")
 
 
 @cache
@@ -274,3 +274,24 @@ def test_mixed_directions_are_refused_before_they_take_hours():
     with pytest.raises(md.FlowError, match="too many to be solved for in closed form"):
         _ = flow.closed_form().form
     assert np.isfinite(flow.drift([0.4, 0.0, 0.0])).all()
+
+
+@pytest.mark.parametrize("rule", [md.RMSProp(0.01, beta2=0.9, eps=1e-3), md.Adam(0.01, 0.6, 0.9, 1e-3)], ids=str)
+@pytest.mark.parametrize("name", ["batches", "labels"])
+def test_self_consistent_accumulators_have_the_numerical_flow_in_closed_form(name, rule):
+    """The equations of what accumulators hear of the oscillation are solved where the form is evaluated: drift and
+    diffusion are the numerical flow's, and differ from those around diag Sigma; the leading order is the same."""
+    loss, place, noise = MULTIPLIED[name]
+    manifold = md.Manifold(loss, chart=place, coordinates=[s])
+    flow, full = (md.QuasistaticFlow(md.Map(loss, rule, noise), manifold, a) for a in ("self-consistent", "full"))
+    closed = flow.closed_form()
+    for at in (0.8, 1.4):
+        w = closed.chart.point([at])
+        state = [*w, at]
+        expected, wanted = flow.drift(w), flow.diffusion(w)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(closed.drift(state)[:2], expected, rtol=1e-10, atol=1e-10 * scale)
+        ours = closed.diffusion(state)[:2]
+        np.testing.assert_allclose(ours @ ours.T, wanted @ wanted.T, rtol=1e-10, atol=1e-16)
+        assert np.abs(full.drift(w) - expected).max() > 1e-4 * scale
+    assert "solve, together" in closed.describe()

@@ -82,7 +82,7 @@ def test_correlated_noise_equals_the_oracle(name):
     """A matrix sigma with correlated components goes through oblique projectors like the oracle."""
     factor = np.array([[0.3, 0.1], [-0.05, 0.2]])
     rule, hyper = RULES[name]
-    flow = flow_of(ELLIPSE, rule, md.GaussianNoise(factor))
+    flow = flow_of(ELLIPSE, rule, md.GaussianNoise(factor), accumulators="full")
     expected = twins.quasistatic(
         ELLIPSE.expr, ELLIPSE.params, name, sp.Matrix(factor @ factor.T), ELLIPSE.on_manifold, hyper
     )
@@ -204,14 +204,14 @@ DISCRETE = {
 
 @pytest.mark.parametrize("name", list(DISCRETE))
 def test_flow_follows_the_discrete_ensemble(name):
-    """Mean and spread of the angle on the ellipse after 600 steps agree with 6000 discrete runs.
+    """Mean and spread of the angle on the ellipse after 600 steps agree with hundreds or thousands of discrete runs.
 
     Tolerance: 3 standard errors of two independent ensembles of that size (map and flow share their noise, so
     the difference itself is known better). RMSProp, which has no bias correction, starts at its fixed point.
     """
     system = md.Map(loss_of(ELLIPSE), DISCRETE[name], md.GaussianNoise(SIGMA))
     angle = {"angle": lambda w: np.arctan2(2 * w[:, 1], w[:, 0])}
-    paths = 6000
+    paths = 400 if name == "own" else 6000  # curves take longer
     start = system.fixed_point(ELLIPSE.on_manifold) if name == "rmsprop" else ELLIPSE.on_manifold
     result = md.compare(
         system, md.QuasistaticFlow(system), w0=start, steps=600, paths=paths, rng=5, observe=angle,
@@ -228,7 +228,7 @@ def test_full_accumulators_beat_frozen_ones_for_adam():
     """Adam with beta2 = 0.99 on two products: the full flow is within 5 % of the map, the frozen one 40 % off."""
     problem = pb.two_products()
     rule = md.Adam(0.002, beta2=0.99)
-    full = label_flow(problem, rule, 0.5)
+    full = label_flow(problem, rule, 0.5, accumulators="full")
     frozen = label_flow(problem, rule, 0.5, accumulators="frozen")
     start = np.array(problem.on_manifold)
     moved = {}
@@ -267,7 +267,8 @@ def test_two_dimensional_manifold_with_degenerate_noise_equals_the_oracle(name, 
     """On a surface, with noise of rank one (along one vector) and of full rank, the flow is the dense oracle's."""
     factor = np.array([[0.3, 0.1, 0.0], [0.1, -0.2, 0.05], [0.2, 0.0, 0.1]])[:, :columns]
     rule, hyper = RULES[name]
-    flow = md.QuasistaticFlow(md.Map(md.Loss(SHELL, [x, y, Z]), rule, md.GaussianNoise(factor)))
+    system = md.Map(md.Loss(SHELL, [x, y, Z]), rule, md.GaussianNoise(factor))
+    flow = md.QuasistaticFlow(system, accumulators="full")
     expected = twins.quasistatic(SHELL, (x, y, Z), name, sp.Matrix(factor @ factor.T), ON_SHELL, hyper)
     drift, covariance = per_step(flow, ON_SHELL)
     scale = np.abs(expected.drift_theta).max()
@@ -282,7 +283,7 @@ def test_two_dimensional_manifold_with_degenerate_noise_equals_the_oracle(name, 
 def test_where_one_coordinate_has_no_noise_eps_divides():
     """RMSProp on a valley with noise across it alone: x moves by -lr x W / eps, and discrete runs do so within 3 %."""
     rule, w = md.RMSProp(0.01, beta2=0.998, eps=0.05), np.array([1.0, 0.0])
-    flow = flow_of(pb.valley(at=1.0), rule, md.GaussianNoise([0.0, 0.1]))
+    flow = flow_of(pb.valley(at=1.0), rule, md.GaussianNoise([0.0, 0.1]), accumulators="full")
     P = 1 / 0.15
     W = 0.01 * P * 0.01 / (2 * (2 - 0.01 * P * 2))
     assert flow.drift(w)[0] == pytest.approx(-W / 0.05, rel=1e-9)

@@ -29,7 +29,7 @@ Conversion = Callable[[Any], Node]
 
 def can_be_written(form: ChartForm, chart: Chart, couples: bool) -> bool:
     """Whether one or two numbers oscillate across the minima, and no matrix has to be factorized."""
-    return form.core.rows <= 2 and form.feedback.rows <= 1 and (couples or chart.dimension == 1)
+    return not form.heard and form.core.rows <= 2 and form.feedback.rows <= 1 and (couples or chart.dimension == 1)
 
 
 def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,

@@ -66,8 +66,12 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     at_slope = at_core + core * core
     at_bend = at_slope + dim * count
     at_feedback = at_bend + dim
-    out = np.empty(at_feedback + pairs * pairs)
-    form(s, kk, hp, c, nz, out)
+    out = np.empty(at_feedback + pairs * pairs + np.int64(fp[6]))
+    heard = np.int64(fp[6])
+    if heard == 0:
+        form(s, kk, hp, c, nz, out)
+    elif not consistent(form, s, kk, hp, c, nz, count, heard, out):
+        return 6
     for q in range(out.shape[0]):
         if not abs(out[q]) < np.inf:
             return 6
@@ -83,7 +87,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
             return 5
     elif not discrete_lyapunov(gap, unit, unit, spread):
         return 5
-    if pairs > 0 and not settles(out[at_feedback:], pairs):
+    if pairs > 0 and not settles(out[at_feedback : at_feedback + pairs * pairs], pairs):
         return 9
     root = np.zeros((count, f.shape[1]))
     if coupled:
@@ -115,6 +119,40 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
                 total += out[at_slope + i * count + a] * root[a, r]
             f[i, r] = total
     return 0
+
+
+@inner
+def consistent(form, s, kk, hp, c, nz, count, heard, out):
+    """`form` at coordinates s and at what the accumulators hear of the oscillation that it describes: the fixed point
+    of its last outputs, extrapolated as in `oscillation.heard`; False where it is not found."""
+    point = np.zeros(count + heard)
+    last = np.zeros(heard)
+    for a in range(count):
+        point[a] = s[a]
+    at = out.shape[0] - heard
+    share = 1.0
+    for turn in range(200):
+        form(point, kk, hp, c, nz, out)
+        change, before, both, scale = 0.0, 0.0, 0.0, 1e-300
+        for i in range(heard):
+            scale = max(scale, abs(out[at + i]))
+        for i in range(heard):
+            gap = out[at + i] - point[count + i]
+            if not abs(gap) < np.inf:
+                return False
+            weight = 1.0 / (1e-6 * scale + abs(out[at + i]))
+            change = max(change, abs(gap) * weight)
+            before += ((gap - last[i]) * weight) ** 2
+            both += last[i] * (gap - last[i]) * weight**2
+        if change <= 1e-14:
+            return True
+        if turn > 0 and before > 0.0:
+            share = min(1.5, max(0.1, -share * both / before))
+        for i in range(heard):
+            gap = out[at + i] - point[count + i]
+            point[count + i] = max(0.0, point[count + i] + share * gap)
+            last[i] = gap
+    return change <= 1e-11
 
 
 @inner
@@ -202,18 +240,15 @@ class ClosedFormFlow(QuasistaticFlow):
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_retract)
 
-    def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "full"):
+    def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "self-consistent"):
         if isinstance(system, Map) and (manifold is None or manifold.chart is None):
             raise FlowError(
                 "a closed form needs a chart of the minima: "
                 "give Manifold(loss, chart={parameter: expression, ...}, coordinates=[...])."
             )
         super().__init__(system, manifold, accumulators)
-        if accumulators not in ("full", "frozen") or (self.averaged.rule.sign_gain is not None and system.rule.states):
-            raise FlowError(
-                f"no closed form is derived for {system.rule.name} with {accumulators} accumulators: "
-                "use the numerical flow."
-            )
+        if self.averaged.rule.sign_gain is not None and system.rule.states:
+            raise FlowError(f"no closed form is derived for {system.rule.name}: use the numerical flow.")
 
     @property
     def chart(self) -> Chart:
@@ -252,6 +287,11 @@ class ClosedFormFlow(QuasistaticFlow):
         return {s: self._shown(e) for s, e in self.form.letters.items()}
 
     @property
+    def chart_heard(self) -> list[sp.Expr]:
+        """What accumulators hear beside the noise at the minima: equations `e_1 = ...` for symbols of the formulas."""
+        return [self.chart.public(e) for e in self.form.heard]
+
+    @property
     def values(self) -> dict[sp.Symbol, float]:
         """Numbers of the symbols in the formulas that are no coordinates."""
         shown = zip(self._hyper.values(), self.map.rule.hyper.values(), strict=True)
@@ -271,12 +311,17 @@ class ClosedFormFlow(QuasistaticFlow):
         return m.applyfunc(lambda e: self._shown(tidy(e, 300) if not self.form.letters else e))
 
     @cached_property
+    def _leading_form(self) -> ChartForm:
+        """The form without what the oscillation adds to accumulators, which is of higher order in lr."""
+        return Reduction(self.map, self.chart, "full").form() if self.form.heard else self.form
+
+    @cached_property
     def leading_drift(self) -> sp.Matrix | None:
         """The drift per unit of t to leading order in lr; None where the formula is too long to expand."""
-        lr = self._lr
-        if self.form.letters or lr == 1:
+        lr, form = self._lr, self._leading_form
+        if form.letters or lr == 1:
             return None
-        first = (self.form.drift / lr**2).applyfunc(lambda e: tidy(tidy(e, 2000).subs(lr, 0), 2000))
+        first = (form.drift / lr**2).applyfunc(lambda e: tidy(tidy(e, 2000).subs(lr, 0), 2000))
         return None if first.has(sp.nan, sp.zoo, sp.oo) else self._shown(lr) * first.applyfunc(self._shown)
 
     @cached_property
@@ -289,7 +334,7 @@ class ClosedFormFlow(QuasistaticFlow):
         real = dict(zip(s, self.chart.coordinates, strict=True))
         drift = self.leading_drift.xreplace(real | {v: k for k, v in self._hyper.items()})
         # theta'^T E^-1 theta' with E the rule's total step for one gradient, -lr for SGD
-        eye, metric = sp.eye(len(s)), self.form.metric.applyfunc(lambda e: tidy(-self._lr * e))
+        eye, metric = sp.eye(len(s)), self._leading_form.metric.applyfunc(lambda e: tidy(-self._lr * e))
         found: list[Potential] = []
         for flat, G in ((True, eye), (False, metric)):
             slope = (G * drift).applyfunc(tidy)
@@ -323,7 +368,7 @@ class ClosedFormFlow(QuasistaticFlow):
         bends = [bend(form, s, e) for e in place]
         noise = list(form.noise) if self.couples and form.noise is not None else []
         slopes = [sp.diff(e, x) for e in place for x in s]
-        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends, *form.feedback]
+        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends, *form.feedback, *form.heard]
         src.add("chart_form", "s, kk, hp, c, nz, out", self._lines(outputs, form.letters))
         src.add("chart_place", "s, c, nz, out", self._lines(place, {}))
         if can_be_written(form, self.chart, self.couples):
@@ -352,6 +397,8 @@ class ClosedFormFlow(QuasistaticFlow):
         """sympy -> nodes, with the coordinates read from an array; all letters are known unless some are given."""
         letters = self.form.letters if letters is None else letters
         symbols: dict[Any, Node] = {c: g.load(array, offset + i) for i, c in enumerate(self.chart.coordinates)}
+        for i in range(len(self.form.heard)):
+            symbols[sp.Symbol(f"e_{i + 1}", positive=True)] = g.load(array, offset + self.chart.dimension + i)
         constants = list(self.chart.constants.values())
         for symbol, value in self.form.values.items():
             symbols[symbol] = g.load("c", constants.index(symbol)) if symbol in constants else g.const(value)
@@ -378,8 +425,11 @@ class ClosedFormFlow(QuasistaticFlow):
     def numbers(self, w0: Floats) -> Floats:
         """Sizes that the kernels read."""
         self.check_points(w0.reshape(-1, self.size)[:, : self.dim])
+        self._refuse_skew(np.asarray(w0).reshape(-1, self.size)[:, : self.dim], "is not in closed forms; use the "
+                          "numerical flow")  # fmt: skip
         width = self.columns if self.couples else 0
-        sizes = [self.dim, self.chart.dimension, width, self.form.core.rows, self.couples, self.form.feedback.rows]
+        sizes = [self.dim, self.chart.dimension, width, self.form.core.rows, self.couples, self.form.feedback.rows,
+                 len(self.form.heard)]  # fmt: skip
         return np.array(sizes, dtype=float)
 
     def check(self, w: ArrayLike) -> Floats:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from minidyn.averaging import AveragedRule, averaged
 from minidyn.charts import Chart, exact, slope, tidy
 from minidyn.errors import FlowError
 from minidyn.letters import THETA, G
+from minidyn.letters import VARIANCE as _Q
 from minidyn.maps import Map
-from minidyn.rules import _Q, AveragedRule, averaged
 
 Q_ROOT = sp.Symbol("r\x02", positive=True)  # sqrt(q) of one coordinate: with it the rules are rational
 
@@ -169,11 +170,19 @@ class Jets:
     weak: sp.Expr
     fixed: list[sp.Expr]
     names: tuple[str, ...]
+    accumulators: tuple[bool, ...] = ()
 
 
 def jets(system: Map, accumulators: str) -> Jets:
     """Slopes and curvatures of the averaged rule; frozen accumulators neither move nor answer."""
     rule: AveragedRule = averaged(system.rule, accumulators).known()
+    if rule.wide:
+        raise FlowError(f"{rule.rule.name} is averaged over the noise by quadrature: use the numerical flow.")
+    if rule.remembers and accumulators == "self-consistent":
+        raise FlowError(
+            f"{rule.rule.name} accumulates squares of what it remembers, and what it hears of the oscillation has no "
+            "closed form: use the numerical flow, or accumulators=\"full\"."
+        )
     states = rule.rule.letters
     fixed = _fixed_states(rule, states)
     at = {**dict(zip(states, fixed, strict=True)), G: sp.S.Zero, _Q: Q_ROOT**2}
@@ -200,7 +209,8 @@ def jets(system: Map, accumulators: str) -> Jets:
     curves[0][0][0] = sp.S.Zero
     gain = [sp.S.Zero if a and frozen[a - 1] else here(e) for a, e in enumerate(rule.gain)]
     sign_gain = [here(e) for e in rule.sign_gain] if rule.sign_gain else None
-    return Jets(slopes, curves, gain, sign_gain, here(rule.outputs[0] - THETA), fixed, rule.rule.states)
+    return Jets(slopes, curves, gain, sign_gain, here(rule.outputs[0] - THETA), fixed, rule.rule.states,
+                rule.accumulators)  # fmt: skip
 
 
 def _fixed_states(rule: AveragedRule, states: list[sp.Symbol]) -> list[sp.Expr]:

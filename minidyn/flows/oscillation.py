@@ -24,7 +24,8 @@ from minidyn.kernels.linalg import (
     multiply_transposed,
     spectral_projector,
 )
-from minidyn.linearization import analyse, noise_covariance, noise_slopes, normal_step, rank
+from minidyn.kicks import add_bends, add_tilts, noise_covariance
+from minidyn.linearization import analyse, noise_slopes, normal_step, rank
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -172,21 +173,50 @@ def oscillation(gap, dim, Q, P, right, left, inverse, one, W):
 
 
 @inner
-def heard(H, W, S, q, more, turn, last):
-    """more <- the mean square `diag(S - Sigma + H W H)` that accumulators hear beside the noise, in time; the change.
+def squared(H, W, S, q, total):
+    """total <- the mean square `diag(S - Sigma + H W H)` that accumulators hear beside the noise."""
+    dim = H.shape[0]
+    for i in range(dim):
+        total[i] = S[i, i] - q[i]
+        for j in range(dim):
+            for r in range(dim):
+                total[i] += H[i, j] * W[j, r] * H[r, i]
+
+
+@inner
+def squared_memories(fns, X, hp, k, H, W, S, q, total):
+    """total <- the same for accumulators of what is remembered (`AveragedRule.hears`), in units of the noise: W is the
+    covariance of the whole state."""
+    tilts = fns[11]
+    dim = H.shape[0]
+    states = W.shape[0] // dim - 1
+    first = 2 * (1 + states)
+    T = np.empty(first + (1 + states) * (1 + states))
+    kk = np.empty(1)
+    kk[0] = k
+    squared(H, W, S, q, total)
+    for i in range(dim):
+        tilts(X[i], hp, kk, T)
+        total[i] = T[first] * (q[i] + total[i]) - q[i]
+        for a in range(states):
+            for j in range(dim):
+                total[i] += T[first + 1 + a] * H[i, j] * W[j, (1 + a) * dim + i]
+            for b in range(states):
+                total[i] += T[first + 1 + states + a * states + b] * W[(1 + a) * dim + i, (1 + b) * dim + i]
+
+
+@inner
+def heard(total, q, more, turn, last):
+    """more <- what accumulators hear beside the noise, in time; the change.
 
     Successive values are extrapolated (Irons, Tuck 1969); `last` keeps the last change and how far it was followed."""
-    dim = H.shape[0]
+    dim = q.shape[0]
     change, before, both = 0.0, 0.0, 0.0
     room = np.empty((2, dim))
     gap, weight = room[0], room[1]
     for i in range(dim):
-        total = S[i, i] - q[i]
-        for j in range(dim):
-            for r in range(dim):
-                total += H[i, j] * W[j, r] * H[r, i]
-        gap[i] = total - more[i]
-        weight[i] = 1.0 / max(1e-300, abs(q[i] + more[i]), abs(q[i] + total))
+        gap[i] = total[i] - more[i]
+        weight[i] = 1.0 / max(1e-300, abs(q[i] + more[i]), abs(q[i] + total[i]))
         change = max(change, abs(gap[i]) * weight[i])
         turned = (gap[i] - last[i]) * weight[i]
         before += turned * turned
@@ -194,7 +224,7 @@ def heard(H, W, S, q, more, turn, last):
     if turn > 0 and before > 0.0:
         last[dim] = min(1.5, max(0.1, -last[dim] * both / before))
     for i in range(dim):
-        more[i] = max(0.0, more[i] + last[dim] * gap[i])
+        more[i] = max(-q[i], more[i] + last[dim] * gap[i])
         last[i] = gap[i]
     return change
 
@@ -212,8 +242,9 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
     room = np.empty((5, dim, dim))
     vectors, extra, Sigma, S, top = room[0], room[1], room[2], room[3], room[4]
     gap = np.empty((size, size))
-    line = np.zeros((3, dim))
-    q, more, seen = line[0], line[1], line[2]
+    X = np.empty((dim, 3 + states))
+    line = np.zeros((4, dim))
+    q, more, seen, total = line[0], line[1], line[2], line[3]
     last = np.zeros(dim + 1)
     last[dim] = 1.0
     code, turned = across(fns, w, c, d, fp, values, vectors, H)
@@ -224,12 +255,12 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
     noise_slopes(fns, w, c, d, nz, fp, q, dq)
     sigma(w, c, d, nz, Sigma)
     multiplies, answers = fp[3] != 0.0 and fp[4] == 0.0, fp[11 + states] != 0.0
-    tangent = right.shape[1]
+    tangent, remembers = right.shape[1], fp[14 + 2 * states] != 0.0
     for turn in range(100):
         for i in range(dim):
             seen[i] = q[i] + more[i]
         copy(Sigma, S)
-        code = analyse(fns, w, k, hp, c, d, nz, fp, seen, S, H, dq, J, K, weak, gain, gap, Q, extra)
+        code = analyse(fns, w, k, hp, c, d, nz, fp, seen, S, H, dq, J, K, weak, gain, gap, Q, X, extra)
         if code == 0 and not spectral_projector(gap, vectors, P, right, left):
             code = 11
         if code == 0 and answers and fp[4] != 0.0:
@@ -239,12 +270,24 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
                     top[i, j] = W[i, j]
         elif code == 0 and (multiplies or answers):
             code = noise_met(fns, w, c, d, nz, fp, multiplies, tangent, turn == 0, J, gap, P, gain, S, top)
+        if code == 0 and answers and remembers:
+            noise_covariance(S, gain, gain, False, 0.0, Q)
+            code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
+            squared_memories(fns, X, hp, k, H, W, S, q, total)
+        elif answers:
+            squared(H, top, S, q, total)
         if code != 0:
             return code
-        if not answers or not heard(H, top, S, q, more, turn, last) > 1e-14:
+        if not answers or not heard(total, q, more, turn, last) > 1e-14:
             break
     if multiplies:
         noise_covariance(S, gain, gain, False, 0.0, Q)
+        if fp[12 + 2 * states] != 0.0:
+            for i in range(dim):
+                X[i, 2] = S[i, i]
+            add_bends(fns, S, X, hp, k, fp[8 + states], fp[9 + states], gap, Q)
+    if fp[13 + 2 * states] != 0.0:
+        add_tilts(fns, w, hp, k, c, d, nz, X, gain, weak, Q)
     code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
     if code != 0:
         return code

@@ -24,6 +24,8 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
+from minidyn import letters
+from minidyn.averaging import NODES
 from minidyn.errors import FlowError, InputError, ManifoldError
 from minidyn.flows.base import Flow
 from minidyn.flows.kinks import kink
@@ -37,7 +39,6 @@ from minidyn.locks import cached_property
 from minidyn.manifold import Manifold
 from minidyn.maps import Map
 from minidyn.multiplicative import leaves
-from minidyn.rules import _Q
 
 if TYPE_CHECKING:
     from minidyn.flows.closed import ClosedFormFlow
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _FAR = 0.1
 BENT = "the oscillation's change of the Hessian, against its smallest curvature across the manifold"
+FORGOTTEN = "the share of an accumulator that one step replaces"
 SHIFT = "how far that force shifts the minima, against the oscillation"
 
 
@@ -112,9 +114,10 @@ class QuasistaticFlow(Flow):
     ----------
     system : the map; it needs noise with a covariance.
     manifold : a `Manifold` of the same loss; made from the loss if not given.
-    accumulators : "full" (an accumulator such as Adam's `v` answers to the oscillation), "frozen"
-        (it is held at its stationary value; the published slow SDE of Adam), or "self-consistent" (full, around
-        the mean that the oscillation itself adds to: `v* = diag(Sigma + H W H)`).
+    accumulators : "self-consistent" (an accumulator such as Adam's `v` answers to the oscillation, around the mean that
+        the oscillation itself adds to: `v* = diag(Sigma + N + H W H)`, right at finite lr), "full" (the same around
+        `diag Sigma`, off by the order of lr times the preconditioned curvature), or "frozen" (held at `diag Sigma`; the
+        published slow SDE of Adam).
 
     The state is `w` on `M`; `drift` and `diffusion` are per unit of `t = lr k`.
 
@@ -135,7 +138,7 @@ class QuasistaticFlow(Flow):
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_retract)
 
-    def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "full"):
+    def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "self-consistent"):
         super().__init__(system)
         accumulators = one_of(accumulators, "accumulators", ("full", "frozen", "self-consistent"))
         noise = system.bound.noise
@@ -149,8 +152,8 @@ class QuasistaticFlow(Flow):
 
     @property
     def label(self) -> str:
-        """Its name, and its accumulators where they are not the full ones."""
-        return self.name + (f" ({self.accumulators})" if self.accumulators != "full" else "")
+        """Its name, and its accumulators where they are not the self-consistent ones."""
+        return self.name + (f" ({self.accumulators})" if self.accumulators != "self-consistent" else "")
 
     @cached_property
     def source(self) -> Source:
@@ -169,7 +172,7 @@ class QuasistaticFlow(Flow):
         once the oscillation adds its part."""
         bound = self.map.bound
         enough = not bound.varies or bound.gaussian_rows >= self.dim
-        return bound.couples and enough and self.averaged.rule.sign_gain is None
+        return bound.couples and enough and self.averaged.rule.sign_gain is None and not self.averaged.rule.wide
 
     @property
     def rate_power(self) -> float | None:
@@ -194,6 +197,9 @@ class QuasistaticFlow(Flow):
     def numbers(self, w0: Floats) -> Floats:
         """The dimension of `M` at the starting points, and the scale that decides ranks there."""
         self.check_points(w0.reshape(-1, self.dim))
+        if self.averaged.rule.remembers:
+            self._refuse_skew(w0, "is not known where squares of what is remembered are accumulated; use a batch of "
+                              "half the samples, or follow the map itself with md.simulate")  # fmt: skip
         dims = self.manifold.dimensions(_some(w0.reshape(-1, self.dim), 64))
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
@@ -225,6 +231,12 @@ class QuasistaticFlow(Flow):
                     "every sample rests there, but not beside it, so batches make any displacement along the minima "
                     "grow; start beside it."
                 )
+
+    def _refuse_skew(self, w0: Floats, what: str) -> None:
+        """FlowError where skewed noise makes a force that is not in the flow."""
+        if self.averaged.feels_skew and any(self.map.bound.skewed(w) for w in _some(w0.reshape(-1, self.dim), 16)):
+            raise FlowError(f"the noise of {self.map.noise} is skewed here, and {self.map.rule.name} turns that into a "
+                            f"force along the manifold that {what}.")  # fmt: skip
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`, here or beside: label noise on interpolating minima has none."""
@@ -276,6 +288,11 @@ class QuasistaticFlow(Flow):
                 "md.simulate."
             ),
             6: self._silent(),
+            19: (
+                f"the noise is so much wider than the scale on which {self.map.rule.name} bends that {NODES} nodes do "
+                "not average over it; make the noise smaller or that scale larger, or follow the map itself with "
+                "md.simulate."
+            ),
         }.get(code, super().explain(code))
 
     def _silent(self) -> str:
@@ -316,9 +333,10 @@ class QuasistaticFlow(Flow):
 
         `(sum_r |T[s_r]|^2)^(1/2) / lambda_min`, spectral norms, with the oscillation's covariance across M in columns,
         `P_N W P_N = sum_r s_r s_r^T`. It grows with the noise, and where a curvature across M becomes small: there the
-        oscillation settles no faster than the flow moves on. Where weight decay p, or another weak force, acts, the
-        larger of that and `|(I - A)_S^-1 p| / (tr P_N W P_N)^(1/2)`, the shift off M against the oscillation, which
-        alone is averaged over. Raises as `start` does, and where there is no flow.
+        oscillation settles no faster than the flow moves on. Where weight decay p, skewed noise or another weak force
+        acts, the larger of that and `|(I - A)_S^-1 p| / (tr P_N W P_N)^(1/2)`, the shift off M against the oscillation,
+        which alone is averaged over. With accumulators it is at least the share of them that one step replaces,
+        1 - beta2: by so much their averages err. Raises as `start` does, and where there is no flow.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
@@ -338,7 +356,7 @@ class QuasistaticFlow(Flow):
         size, S = np.linalg.eigh(N.T @ W[: self.dim, : self.dim] @ N)
         columns = (N @ S * np.sqrt(np.maximum(size, 0.0))).T
         bent = sum(np.linalg.norm(self._bend(point, s), 2) ** 2 for s in columns)
-        bends = float(np.sqrt(bent) / np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0])
+        bends = max(self._forgotten, float(np.sqrt(bent) / np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0]))
         off = float(np.linalg.norm(shift[: self.dim]))
         # roundings of a rule without such a force are no shift
         if off <= 1e-12 * (1.0 + float(np.abs(point).max())):
@@ -347,9 +365,36 @@ class QuasistaticFlow(Flow):
 
     def weak_force(self) -> list[str]:
         """What else must be small where the rule moves without a gradient, in words."""
-        still = dict.fromkeys([G, *self.averaged.rule.rule.letters], sp.S.Zero)
-        force = sp.simplify(self.averaged.rule.outputs[0].xreplace(still) - THETA)
-        return [f"a weak force acts ({self.map.rule.show(force)} per step): {SHIFT}, small too"] if force != 0 else []
+        rule = self.averaged.rule
+        still = dict.fromkeys([G, *rule.rule.letters], sp.S.Zero)
+        force = sp.simplify((rule.outputs[0] if rule.curved[0] is None else rule.curved[0]).xreplace(still) - THETA)
+        acts = [f"a weak force acts ({self.map.rule.show(force)} per step): {SHIFT}, small too"] if force != 0 else []
+        skewed = f"skewed noise under accumulators is a weak force: {SHIFT}, small too"
+        return acts + [skewed] * self.averaged.feels_skew
+
+    @property
+    def bounds(self) -> str:
+        """What `validity` compares."""
+        return BENT + f"; {FORGOTTEN}" * any(self.averaged.rule.accumulators)
+
+    @property
+    def _forgotten(self) -> float:
+        """How much of an accumulator one step replaces, at most: the share by which averages of 1/sqrt(v) are off."""
+        rule, numbers = self.averaged.rule, dict(zip(map(letters.hyper, self.map.rule.hyper), self.map.hyper_at(
+            self.first_moving), strict=False))  # fmt: skip
+        kept = [sp.diff(e, s).subs(numbers) for e, s, a in
+                zip(rule.outputs[1:], self.map.rule.letters, rule.accumulators, strict=True) if a]  # fmt: skip
+        return max((1.0 - float(e) for e in kept if e.is_number), default=0.0)
+
+    @property
+    def _heard(self) -> str:
+        """What `q` stands for."""
+        rule = self.averaged.rule
+        if not any(rule.accumulators) or self.accumulators != "self-consistent":
+            return "diag Sigma"
+        return "what accumulators hear in all, diag(Sigma + D^2 Sigma[W]/2 + H W H)" if not rule.remembers else (
+            "what accumulators hear in all, in units of the noise: E of their squares over all of W"
+        )
 
     def _bend(self, w: Floats, s: Floats) -> Floats:
         """`T[s]` (D, D), the derivative of the Hessian along s."""
@@ -367,7 +412,7 @@ class QuasistaticFlow(Flow):
         """
         rule = self.averaged.rule
         names = self.map.rule.called
-        shown = [self.map.rule.show(e.xreplace({_Q: sp.Symbol("q", positive=True)})) for e in rule.outputs]
+        shown = rule.shown()
         if latex:
             bars = [rf"\bar{{{sp.latex(sp.Symbol(n))}}}'" for n in names]
             updates = [rf"${bar} = {sp.latex(e)}$" for bar, e in zip(bars, shown, strict=True)]
@@ -391,16 +436,20 @@ class QuasistaticFlow(Flow):
             first, later = rule.memory[1], rule.memory[2]
             lags = f", r_l = {first:.4g} * {later:.4g}^(l-1)" if first else ""
             notes.append(f"signs: rest of covariance (2/pi) (arcsin(rho r_l) - rho r_l) at every lag l, r_0 = 1{lags}")
+        if self.averaged.feels_skew:
+            notes.append("skewness: E xi_i xi_j^2 of the batches is in Q, between xi and v, and in a weak force")
+        if rule.wide:
+            notes.append("E(...): mean over a standard normal x")
         if any(rule.accumulators):
             notes.append("where the noise has no component, eps alone divides: the gradient there stays well below eps")
         return "\n".join([
             f"Quasistatic flow of {self.map.rule} with {self.map.noise}{reading}",
-            "averaged rule, per coordinate (q = diag Sigma):", *updates,
+            f"averaged rule, per coordinate (q = {self._heard}):", *updates,
             "with A, B, Pi, F2 of the averaged rule on the manifold:", *equations,
             "state: w on the manifold of minima; clock: t = lr k (Ito)",
             "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
-            *notes,
+            f"of the noise: {rule.assumed()}", *notes,
             "order: leading order in the noise at finite lr",
-            f"valid: {BENT}, small{self._here(w)}", *self.weak_force(),
+            f"valid: {self.bounds}, small{self._here(w)}", *self.weak_force(),
             f"reference: {self.reference}", *self._in_the_chart(latex),
         ])  # fmt: skip

@@ -34,6 +34,8 @@ class ChartForm:
     noise : (d, r) factor of the covariance on the map's own normals, None where noise is not all Gaussian.
     feedback : how far covariances across the minima keep themselves up through noise that multiplies them, one row and
         column for each pair of `pairs`; second moments die out where its spectral radius is below one.
+    heard : what accumulators hear beside the noise at the minima, which must be the symbols `e_1, e_2, ...` in the rest
+        of the formulas; empty where no state does.
     core : the matrix that carries the oscillation across the minima from step to step; its spectral radius is below
         one where the minimum is stable.  metric : the metric in which drifts of this rule are gradients.
     """
@@ -44,6 +46,7 @@ class ChartForm:
     core: sp.Matrix
     metric: sp.Matrix
     feedback: sp.Matrix
+    heard: sp.Matrix
     letters: dict[sp.Symbol, sp.Expr]
     values: dict[sp.Symbol, float]
 
@@ -52,7 +55,7 @@ class Reduction:
     """One derivation: `Reduction(map, chart, accumulators).form()`."""
 
     def __init__(self, system: Map, chart: Chart, accumulators: str = "full"):
-        self.map, self.chart = system, chart
+        self.map, self.chart, self.self_consistent = system, chart, accumulators == "self-consistent"
         self.ing: Ingredients = ingredients(system, chart)
         self.jets: Jets = jets(system, accumulators)
         self.letters = Letters()
@@ -77,9 +80,12 @@ class Reduction:
         self.h = [[L(sum(self.N[a, i] * self.K[a, b] for a in range(self.codim))) for b in range(self.codim)]
                   for i in range(self.size)]  # fmt: skip
         # where q does not vary along the chart its root is a short expression, else a letter
-        roots = [sp.sqrt(q) if not q.free_symbols & set(s) else sp.Symbol(f"r_{i + 1}", positive=True)
+        answers = self.self_consistent and any(self.jets.accumulators)
+        self.more = [sp.Symbol(f"e_{i + 1}", positive=True) for i in range(self.size)] if answers else []
+        seen = [q + e for q, e in zip(self.ing.q, self.more, strict=True)] if answers else self.ing.q
+        roots = [sp.sqrt(q) if not answers and not q.free_symbols & set(s) else sp.Symbol(f"r_{i + 1}", positive=True)
                  for i, q in enumerate(self.ing.q)]  # fmt: skip
-        self.roots = {r: sp.sqrt(q) for r, q in zip(roots, self.ing.q, strict=True) if r.is_Symbol and r != sp.sqrt(q)}
+        self.roots = {r: sp.sqrt(q) for r, q in zip(roots, seen, strict=True) if r.is_Symbol and r != sp.sqrt(q)}
         self.at = [{Q_ROOT: r, THETA: t} for r, t in zip(roots, place, strict=True)]
         self.theta = L.matrix(self.slope, "t")
 
@@ -191,6 +197,14 @@ class Reduction:
         ), sp.S.Zero)))  # fmt: skip
         left = self.diagonal(0)
         return self.letters.matrix(lyapunov(left, left, known, symmetric=True))
+
+    @property
+    def heard(self) -> list[sp.Expr]:
+        """What accumulators hear beside the noise at the minima, `diag(N + H C H)`: it must be `more`."""
+        every = range(self.codim)
+        return [self.letters(self.noise[i, i] - self.ing.sigma[i, i] + sum(
+            self.h[i][a] * self.h[i][b] * self.between(("y", a), ("y", b)) for a in every for b in every
+        )) for i in range(self.size)] if self.more else []  # fmt: skip
 
     # -- the oscillation, row by row ----------------------------------------------------------------------
     @cached_property
@@ -404,7 +418,7 @@ class Reduction:
         return names + ([("sign", i) for i in range(self.size)] if self.jets.sign_gain else [])
 
     def _vanishes(self, e: sp.Expr) -> bool:
-        return sp.count_ops(e) < 400 and sp.simplify(e.xreplace(self.roots)) == 0
+        return sp.count_ops(e) < 400 and sp.simplify(e if self.more else e.xreplace(self.roots)) == 0
 
     @cached_property
     def covariance(self) -> sp.Matrix:
@@ -529,11 +543,12 @@ class Reduction:
         drift, noise = self.drift(), self._factor()
         core = self.diagonal(0)
         _ = self.reads
-        parts = [drift, self.covariance, core, self.metric, self.feedback] + ([noise] if noise is not None else [])
+        parts = [drift, self.covariance, core, self.metric, self.feedback, sp.Matrix(self.heard)]
+        parts += [noise] if noise is not None else []
         expanded, letters = expand(parts, self.letters.meaning, self.roots)
-        drift, covariance, core, metric, feedback = expanded[:5]
-        factor = expanded[5] if noise is not None else None
-        return ChartForm(drift, covariance, factor, core, metric, feedback, letters, self.ing.values)
+        drift, covariance, core, metric, feedback, heard = expanded[:6]
+        factor = expanded[6] if noise is not None else None
+        return ChartForm(drift, covariance, factor, core, metric, feedback, heard, letters, self.ing.values)
 
     def _factor(self) -> sp.Matrix | None:
         """`l B sigma`, (d, r): how the map's normals drive the coordinates."""

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from minidyn.flows.quasistatic import BENT
-
 if TYPE_CHECKING:
     from minidyn.flows.closed import ClosedFormFlow
 
@@ -69,10 +67,15 @@ def potential(flow: ClosedFormFlow, latex: bool) -> list[str]:
 
 def definitions(flow: ClosedFormFlow, latex: bool) -> list[str]:
     """What the letters in the formulas stand for."""
+    heard = [f"{in_latex(e) if latex else e}" for e in flow.chart_heard]
+    solved = [f"where {', '.join(f'e_{i + 1}' for i in range(len(heard)))} solve, together,"] + [
+        f"${{e_{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(heard)
+    ] if heard else []
     if not flow.letters:
-        return []
+        return solved
     lines = [_equation(in_latex(s) if latex else str(s), e, latex) for s, e in flow.letters.items()]
-    return [f"where, in this order ({len(lines)} definitions: written out the formula would be too long),", *lines]
+    head = f"where, in this order ({len(lines)} definitions: written out the formula would be too long),"
+    return [head, *lines, *solved]
 
 
 def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = "") -> str:
@@ -95,7 +98,7 @@ def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = 
         f"state: theta, then the coordinates {', '.join(map(str, flow.coordinates))}; clock: t = lr k",
         "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
         "order: leading order in the noise at finite lr",
-        f"valid: {BENT}, small{here}", *flow.weak_force(),
+        f"valid: {flow.bounds}, small{here}", *flow.weak_force(),
         f"reference: {flow.reference}",
     ])  # fmt: skip
 

@@ -27,6 +27,8 @@ SIGNATURES = {
     # w, u, share, c, d, nz, first, second, labels
     "noise_bend": "void(f8[:], f8[:], f8, f8[:], f8[:,:], f8[:], f8[:,:], f8[:,:], f8[:,:])",
     "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, K, gain, sign_gain
+    "bends": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, C
+    "tilts": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, T
     "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve
     "speed": "f8(f8[:])",  # hp
     "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out

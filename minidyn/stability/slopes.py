@@ -17,10 +17,12 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn import letters
+from minidyn.averaging import AveragedRule, averaged, check_noise
 from minidyn.errors import FlowError, InputError
 from minidyn.letters import THETA, G, K
+from minidyn.letters import VARIANCE as _Q
 from minidyn.recognize import recognized
-from minidyn.rules import _Q, AveragedRule, Rule, averaged
+from minidyn.rules import Rule
 
 if TYPE_CHECKING:
     from minidyn.maps import Map
@@ -58,7 +60,9 @@ def rule_slopes(system: Map, w: Floats, q: Floats, given: Floats | None, k: floa
     `given` (S, D) are states to hold the accumulators at; otherwise they stand where the noise keeps them.
     """
     rule = averaged(system.rule, "frozen")
-    if rule.memory[3] >= 0:
+    if q.any():
+        check_noise(rule, system.bound)
+    if rule.memory[3] >= 0 and rule.sign_gain is not None:
         raise FlowError(
             f"{system.rule} takes the sign of a state that remembers the noise: its second moments do not close in one "
             "step; use SignGD, or follow the map itself with md.simulate."

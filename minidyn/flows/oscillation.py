@@ -206,8 +206,8 @@ def squared_memories(fns, X, hp, k, H, W, S, q, total):
 
 
 @inner
-def heard(total, q, more, turn, last):
-    """more <- what accumulators hear beside the noise, in time; the change.
+def heard(total, q, least, more, turn, last):
+    """more <- what accumulators hear beside the noise, in time, at least `least` of it; the change.
 
     Successive values are extrapolated (Irons, Tuck 1969); `last` keeps the last change and how far it was followed."""
     dim = q.shape[0]
@@ -215,7 +215,8 @@ def heard(total, q, more, turn, last):
     room = np.empty((2, dim))
     gap, weight = room[0], room[1]
     for i in range(dim):
-        gap[i] = total[i] - more[i]
+        gap[i] = max(least * q[i], total[i]) - more[i]
+        total[i] = more[i] + gap[i]
         weight[i] = 1.0 / max(1e-300, abs(q[i] + more[i]), abs(q[i] + total[i]))
         change = max(change, abs(gap[i]) * weight[i])
         turned = (gap[i] - last[i]) * weight[i]
@@ -224,7 +225,7 @@ def heard(total, q, more, turn, last):
     if turn > 0 and before > 0.0:
         last[dim] = min(1.5, max(0.1, -last[dim] * both / before))
     for i in range(dim):
-        more[i] = max(-q[i], more[i] + last[dim] * gap[i])
+        more[i] = max(least * q[i], more[i] + last[dim] * gap[i])
         last[i] = gap[i]
     return change
 
@@ -278,7 +279,7 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
             squared(H, top, S, q, total)
         if code != 0:
             return code
-        if not answers or not heard(total, q, more, turn, last) > 1e-14:
+        if not answers or not heard(total, q, -1.0 if remembers else 0.0, more, turn, last) > 1e-14:
             break
     if multiplies:
         noise_covariance(S, gain, gain, False, 0.0, Q)

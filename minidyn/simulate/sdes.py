@@ -48,6 +48,7 @@ class SdeEngine(FlowPaths):
         self.ended = np.zeros(lanes, np.int64)
         self.shown = self.blocks.copy()
         self.at = np.zeros(1, np.int64)  # the step of the main chain
+        self.beyond = 0  # steps that are shown beyond it
         self.windows = np.zeros(len(self.blocks), np.int64)
         choosing = 0 if span else lanes  # paths that choose their own steps
         self.places, self.sizes = np.zeros(choosing, np.int64), np.full(choosing, 1 << UNITS, np.int64)
@@ -77,6 +78,11 @@ class SdeEngine(FlowPaths):
                 self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
             self.system = *flow.together, scheme.step, Known(0), *map(Known, kind + sizes), *rates
 
+    def slice(self, wanted: int) -> int:
+        """Up to the end of a step of the scheme: one in which a slice ends is made again by the next slice."""
+        count, span = super().slice(wanted), max(1, self.span)
+        return min(wanted, -(-(self.beyond + count) // span) * span - self.beyond)
+
     def advance(self, done: int, count: int) -> None:
         target, clock, at, span = done + count, self.clock, int(self.at[0]), self.span
         kept = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
@@ -100,6 +106,7 @@ class SdeEngine(FlowPaths):
 
         self.spread(count, work)
         self.at[0] = plan[-1, 1] if len(plan) else goal
+        self.beyond = target - int(self.at[0])
 
     def _plan(self, at: int, target: int) -> tuple[NDArray[np.int64], Floats]:
         """The stretches between the main chain's last step and `target`, in rows for `advance_stretches`, and their

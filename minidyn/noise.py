@@ -315,6 +315,12 @@ class BoundNoise(ByValue):
                 lines.append(f"normals(r, z, {start}, (size + 1) // 2)")
             else:
                 lines.append(f"signs(r, z, {start}, size)")
+            if self.label_rows > 1 and not self.loss.per_sample:  # one sample, drawn again and again: its mean label
+                first = f"z[{start * 64} + lane]"
+                lines += [
+                    "for lane in lanes(64):", "    for q in range(1, size):",
+                    f"        {first} = {first} + z[({start} + q) * 64 + lane]", f"    {first} = {first} / size",
+                ]  # fmt: skip
         return [*lines, "return size"]
 
     # -- the gradient that the map sees -----------------------------------------------------------

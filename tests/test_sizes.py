@@ -25,8 +25,15 @@ def test_batches(batch):
     at = SPREAD.index(batch)
     for turn in range(2 if batch % 8 == 0 else 1):
         picks, labels = TURNS[(5 * at + 7 * turn) % len(TURNS)]
-        samples = {"all": batch, "again": 7}.get(picks, min(130, batch + at % 3))
+        samples = {"all": batch, "again": (7, 1, 2, 130)[at % 4]}.get(picks, min(130, batch + at % 3))
         sizes.check_map_on_data(samples, batch, SPREAD[(7 * at + 5) % len(SPREAD)], picks, labels)
+
+
+@pytest.mark.parametrize(("picks", "labels"), TURNS)
+def test_one_sample(picks, labels):
+    """A single sample, which kernels read without a loop: drawn twice or five times it has as many labels."""
+    for batch in (2, 5) if picks == "again" else (1,):
+        sizes.check_map_on_data(1, batch, 9, picks, labels)
 
 
 @pytest.mark.parametrize("noise", [md.Minibatch(8), md.Minibatch(20), md.Reshuffle(40) + md.LabelNoise(0.3)], ids=str)

@@ -49,6 +49,28 @@ def test_deep_losses_take_the_whole_road(name, tmp_path):
         md.Manifold(loss, chart={x: sp.Symbol("s"), y: 0}, coordinates=[sp.Symbol("s")])
 
 
+def test_every_door_takes_deep_expressions():
+    """60 layers that double enter as a curvature, a model, a strength of noise, a condition, an observable and an
+    equation of one's own, and what is said of them is short."""
+    u = sp.Symbol("u")
+    deep = layers(*DEEP["doubling"][::3])
+    system = md.Map(md.Loss((2 + deep) * y**2 / 2, [x, y]), md.SGD(0.05), md.GaussianNoise(0.1))
+    value = numbers(DEEP["doubling"][1], 60, 0.3)
+    stop = [deep > 100, sp.Eq(deep, 100), deep - 100]
+    run = md.simulate(system, [0.3, 0.0], 4, stop=stop, observe={"h": deep}, rng=0)
+    assert run.observables["h"][0, 0] == pytest.approx(value)
+    assert np.isfinite(md.QuasistaticFlow(system).drift([0.3, 0.0])).all()
+    assert len(md.QuasistaticFlow(system).describe(w=[0.3, 0.0])) < 3000
+    fit = md.Loss.regression(y * layers(*DEEP["doubling"][::3], u), [y], {u: [0.3]}, [0.0])
+    assert fit.grad([1.0])[0] == pytest.approx(value**2)
+    noisy = md.Map(md.Loss(y**2 / 2, [x, y]), md.SGD(0.1), md.GaussianNoise(deep))
+    assert np.isfinite(noisy.step([0.3, 0.5])).all()
+    np.testing.assert_allclose(md.SymbolicFlow(system, [deep, 0]).drift([0.3, 0.0]), [value, 0.0])
+    with pytest.raises(InputError, match=r"f\(sin\(\.\.\.\) \+ cos\(\.\.\.\)\) uses f, which has no kernel") as told:
+        md.simulate(system, [0.3, 0.0], 4, stop=sp.Function("f")(deep) > 1)
+    assert len(str(told.value)) < 600
+
+
 def test_thousands_of_layers_are_read():
     """A chain of 5000 functions is read into as many nodes, and an error in its depth still says what is wrong."""
     node = Converter(g := Graph(), {x: g.load("w")})(layers(lambda h: sp.sin(h, evaluate=False), 5000))

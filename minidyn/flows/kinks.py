@@ -8,6 +8,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 
+from minidyn.graph import walk
 from minidyn.loss import Loss
 
 Floats = NDArray[np.float64]
@@ -18,7 +19,7 @@ _SEEN = 1e-6  # what a jump must be of the curvature
 
 @lru_cache(maxsize=64)
 def _kinked(expr: sp.Expr) -> bool:
-    return bool(expr.has(*_KINKED))
+    return any(isinstance(part, _KINKED) for part, _ in walk.postorder(expr))
 
 
 def kink(loss: Loss, w: Floats) -> str | None:

@@ -215,8 +215,8 @@ def heard(total, q, least, more, turn, last):
     room = np.empty((2, dim))
     gap, weight = room[0], room[1]
     for i in range(dim):
-        gap[i] = max(least * q[i], total[i]) - more[i]
-        total[i] = more[i] + gap[i]
+        total[i] = max(least * q[i], total[i])
+        gap[i] = total[i] - more[i]
         weight[i] = 1.0 / max(1e-300, abs(q[i] + more[i]), abs(q[i] + total[i]))
         change = max(change, abs(gap[i]) * weight[i])
         turned = (gap[i] - last[i]) * weight[i]

@@ -138,7 +138,7 @@ class SymbolicFlow(Flow):
     def _own(self, e: sp.Expr) -> sp.Expr:
         """An expression in the parameters, the constants and the step number, which any symbol called k is."""
         self.loss.refuse_data("a symbolic flow", [e])
-        named = {s for s in e.free_symbols if str(s) == K.name}
+        named = {s for s in walk.free_symbols(e) if str(s) == K.name}
         taken = {s for s in [*self.loss.params, *self.loss.constants] if str(s) == K.name}
         if named - taken and taken:
             raise InputError(

@@ -112,7 +112,7 @@ class Loss(ByValue):
         0.5
         """
         model, inputs = walk.expression(model, "the model"), table(inputs, "inputs")
-        y = _unused("y", [*inputs, *as_list(params), *table(constants, "constants"), *model.free_symbols])
+        y = _unused("y", [*inputs, *as_list(params), *table(constants, "constants"), *walk.free_symbols(model)])
         numbered = numbers(target, "target")
         if numbered.ndim != 1 or not numbered.size:
             raise InputError(
@@ -182,7 +182,7 @@ class Loss(ByValue):
         """InputError where expressions that belong to no single sample name the data."""
         names = {str(label_of(s)) for s in self.data}
         for e in exprs:
-            found = sorted(names & {str(s) for s in getattr(e, "free_symbols", ())})
+            found = sorted(names & {str(s) for s in (walk.free_symbols(e) if isinstance(e, sp.Basic) else ())})
             if found:
                 raise InputError(
                     f"{what} names the data {found[0]}, which differ from sample to sample; "

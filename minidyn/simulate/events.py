@@ -15,6 +15,7 @@ from sympy.logic.boolalg import Boolean, BooleanAtom
 from minidyn import observables
 from minidyn.errors import InputError
 from minidyn.flows.base import Flow
+from minidyn.graph import walk
 from minidyn.intake import number, shown
 from minidyn.maps import Map
 from minidyn.recognize import recognized
@@ -192,10 +193,10 @@ def _conditions(owner: Map, one: Any) -> list[Condition]:
     if isinstance(one, Mapping):
         return [_level(owner, name, level, f"{name} = {level}") for name, level in one.items()]
     if isinstance(one, Equality):
-        return [Condition(str(one), _value(owner, one.lhs - one.rhs), crosses=True)]
+        return [Condition(walk.named(one), _value(owner, one.lhs - one.rhs), crosses=True)]
     if isinstance(one, Boolean) and not isinstance(one, Expr):  # to sympy a symbol is both
-        return [Condition(str(one), _margin(owner, one))]
-    name = str(getattr(one, "__name__", one))
+        return [Condition(walk.named(one), _margin(owner, one))]
+    name = walk.named(getattr(one, "__name__", one))
     if isinstance(one, Expr) or not callable(one):
         return [Condition(f"{name} = 0", _value(owner, one, f"{name} = 0"), crosses=True)]
     point = np.zeros((1, owner.dim))
@@ -208,7 +209,7 @@ def _conditions(owner: Map, one: Any) -> list[Condition]:
 
 def _value(owner: Map, what: Any, name: str = "") -> Callable[[Floats], Floats]:
     """A function of w (paths, D) from an expression or a function, NaN where w is not finite."""
-    ((_, function),) = observables.resolve(owner.loss, {name or f"stop {what}": what}).items()
+    ((_, function),) = observables.resolve(owner.loss, {name or f"stop {walk.named(what)}": what}).items()
     return function
 
 
@@ -225,7 +226,7 @@ def _margin(owner: Map, b: Any) -> Callable[[Floats], Floats]:
         inner = _margin(owner, b.args[0])
         return lambda w: -inner(w)
     if not isinstance(b, Relational):
-        raise InputError(f"stop={b} holds {type(b).__name__}; {_KINDS}.")
+        raise InputError(f"stop={walk.printed(b)} holds {type(b).__name__}; {_KINDS}.")
     gap = _value(owner, b.lhs - b.rhs)
     equal = isinstance(b, (Equality, Unequality))
     sign = -1.0 if isinstance(b, (Equality, LessThan, StrictLessThan)) else 1.0

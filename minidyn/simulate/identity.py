@@ -116,7 +116,7 @@ class _Reader:
         if hasattr(value, "__next__") or isinstance(value, _NEVER):
             raise _Unknown(shown(value))
         if isinstance(value, CodeType):
-            return _hash("code", *map(repr, _layout(value)), *map(self.of, _constants(value)))
+            return _hash("code", *map(repr, _layout(value)), *map(self.of, value.co_consts))
         try:
             parts = value.__reduce_ex__(4)
         except Exception:  # files, locks, generators
@@ -239,10 +239,6 @@ def _layout(code: CodeType) -> tuple[Any, ...]:
         code.co_code, code.co_exceptiontable, code.co_names, code.co_nlocals, code.co_freevars, code.co_cellvars,
         code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount,
     )  # fmt: skip
-
-
-def _constants(code: CodeType) -> list[Any]:
-    return list(code.co_consts)
 
 
 def _all_code(code: CodeType) -> list[CodeType]:

@@ -8,6 +8,7 @@ a compiled form must end with the bits of the text run as Python.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 
@@ -128,13 +129,19 @@ class _Plain:
     def tamed(self) -> str:
         return f"min(max({self.real()}, -50.0), 50.0)"
 
+    def to_variables(self, u: str, v: str, i: str) -> list[Callable[[], list[str]]]:
+        """Ways to give variables other values."""
+        return [
+            lambda: [f"{u} = {self.tamed()}"], lambda: [f"{u} += 0.125 * {self.tamed()}", f"{u} *= 0.5"],
+            lambda: [f"{i} = {self.whole()} % 97"], lambda: [f"{i} += {self.whole()} % 5", f"{i} %= 97"],
+            lambda: [f"{u}, {v} = {v}, {u}"], lambda: [f"{u}, {v} = swing(0.5 * {u}, {self.tamed()} / 50.0)"],
+        ]  # fmt: skip
+
     def assignment(self) -> list[str]:
         u, v = self.rng.sample(["x", "u", "v"], 2)
         i = self.pick("i", "j")
         return self.rng.choice([
-            lambda: [f"{u} = {self.tamed()}"], lambda: [f"{u} += 0.125 * {self.tamed()}", f"{u} *= 0.5"],
-            lambda: [f"{i} = {self.whole()} % 97"], lambda: [f"{i} += {self.whole()} % 5", f"{i} %= 97"],
-            lambda: [f"{u}, {v} = {v}, {u}"], lambda: [f"{u}, {v} = swing(0.5 * {u}, {self.tamed()} / 50.0)"],
+            *self.to_variables(u, v, i),
             lambda: [f"out[{self.whole()} % 64] = {self.tamed()}"], lambda: [f"out[{self.whole()} % 64] *= 0.5"],
             lambda: [f"whole[{self.whole()} % 64] = {self.whole()} % 97"],
             lambda: [f"w[{self.whole()} % 5] = {self.tamed()}"],
@@ -196,9 +203,7 @@ class _Lanes(_Plain):
         u, v = self.rng.sample(["s", "u", "v"], 2)
         i = self.pick("i", "j")
         return self.rng.choice([
-            lambda: [f"{u} = {self.tamed()}"], lambda: [f"{u} += 0.125 * {self.tamed()}", f"{u} *= 0.5"],
-            lambda: [f"{i} = {self.whole()} % 97"], lambda: [f"{i} += {self.whole()} % 5", f"{i} %= 97"],
-            lambda: [f"{u}, {v} = {v}, {u}"], lambda: [f"{u}, {v} = swing(0.5 * {u}, {self.tamed()} / 50.0)"],
+            *self.to_variables(u, v, i),
             lambda: [f"out[lane] = {self.tamed()}"], lambda: ["out[lane] *= 0.5"],
             lambda: [f"whole[lane] = {self.whole()} % 97"], lambda: [f"w[k % 5] = {self.tamed()}"],
             lambda: [f"c = {self.truth()} and {u} < {v}", "if some(c):", f"    {u} = {self.tamed()} if c else {u}"],

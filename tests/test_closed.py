@@ -224,6 +224,15 @@ MULTIPLIED = {
 }
 
 
+def check_numerical(flow, closed, w, at):
+    """At `w`, of the coordinate `at`, drift and diffusion of a closed form are the numerical flow's: its drift."""
+    state, expected, wanted = [*w, at], flow.drift(w), flow.diffusion(w)
+    np.testing.assert_allclose(closed.drift(state)[:2], expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
+    ours = closed.diffusion(state)[:2]
+    np.testing.assert_allclose(ours @ ours.T, wanted @ wanted.T, rtol=1e-10, atol=1e-16)
+    return expected
+
+
 @pytest.mark.parametrize("name", MULTIPLIED)
 @pytest.mark.parametrize("rule", [md.SGD(0.05), md.SGD(0.04, momentum=0.6)], ids=["SGD", "heavy ball"])
 def test_multiplied_noise_has_the_numerical_flow_in_closed_form(name, rule):
@@ -233,12 +242,7 @@ def test_multiplied_noise_has_the_numerical_flow_in_closed_form(name, rule):
     closed = flow.closed_form()
     for at in (0.8, 1.6):
         w = closed.chart.point([at])
-        state = [*w, at]
-        expected, wanted = flow.drift(w), flow.diffusion(w)
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(closed.drift(state)[:2], expected, rtol=1e-10, atol=1e-10 * scale)
-        ours = closed.diffusion(state)[:2]
-        np.testing.assert_allclose(ours @ ours.T, wanted @ wanted.T, rtol=1e-10, atol=1e-16)
+        check_numerical(flow, closed, w, at)
     assert closed.form.feedback.rows == 1
 
 
@@ -287,11 +291,6 @@ def test_self_consistent_accumulators_have_the_numerical_flow_in_closed_form(nam
     closed = flow.closed_form()
     for at in (0.8, 1.4):
         w = closed.chart.point([at])
-        state = [*w, at]
-        expected, wanted = flow.drift(w), flow.diffusion(w)
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(closed.drift(state)[:2], expected, rtol=1e-10, atol=1e-10 * scale)
-        ours = closed.diffusion(state)[:2]
-        np.testing.assert_allclose(ours @ ours.T, wanted @ wanted.T, rtol=1e-10, atol=1e-16)
-        assert np.abs(full.drift(w) - expected).max() > 1e-4 * scale
+        expected = check_numerical(flow, closed, w, at)
+        assert np.abs(full.drift(w) - expected).max() > 1e-4 * np.abs(expected).max()
     assert "solve, together" in closed.describe()

@@ -112,16 +112,21 @@ def comparison(given, folder=None):
     return [r.digest() for r in found.runs.values()], repr(found.errors)
 
 
+def check_every_argument(of, run, usual, others, folder):
+    """With each other value of each argument a checkpoint of the usual ones is refused, or ends as without it."""
+    assert {*others, "checkpoint"} == {*inspect.signature(of).parameters}
+    base = run(usual, folder)
+    for name, values in others.items():
+        for value in values:
+            given = usual | {name: value}
+            again = outcome(lambda given=given: run(given, folder))
+            assert again is None or again == run(given), f"{name}={value!r}"
+    assert run(usual, folder) == base == run(usual)
+
+
 def test_every_argument_of_compare(tmp_path):
     """compare: the same, for each of its arguments."""
-    assert {*OTHERS, "checkpoint"} == {*inspect.signature(md.compare).parameters}
-    base = comparison(BESIDE, tmp_path)
-    for name, values in OTHERS.items():
-        for value in values:
-            given = BESIDE | {name: value}
-            again = outcome(lambda given=given: comparison(given, tmp_path))
-            assert again is None or again == comparison(given), f"{name}={value!r}"
-    assert comparison(BESIDE, tmp_path) == base == comparison(BESIDE)
+    check_every_argument(md.compare, comparison, BESIDE, OTHERS, tmp_path)
 
 
 LADDER = {
@@ -146,14 +151,7 @@ def study(given, folder=None):
 
 def test_every_argument_of_scaling_study(tmp_path):
     """scaling_study: the same, for each of its arguments."""
-    assert {*RUNGS, "checkpoint"} == {*inspect.signature(md.scaling_study).parameters}
-    base = study(LADDER, tmp_path)
-    for name, values in RUNGS.items():
-        for value in values:
-            given = LADDER | {name: value}
-            again = outcome(lambda given=given: study(given, tmp_path))
-            assert again is None or again == study(given), f"{name}={value!r}"
-    assert study(LADDER, tmp_path) == base == study(LADDER)
+    check_every_argument(md.scaling_study, study, LADDER, RUNGS, tmp_path)
 
 
 def test_held_out_samples_are_part_of_a_run(tmp_path):

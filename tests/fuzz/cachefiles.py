@@ -9,7 +9,6 @@ in its place, byte code beside it, other text in it. Prints what goes wrong; end
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
@@ -22,6 +21,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import command
 from damage import damaged
 
 import minidyn  # noqa: F401 - before the fork
@@ -97,9 +97,7 @@ def damage(cache: Path, rng: random.Random) -> str:
 
 def main() -> int:
     """Run the processes that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--files", type=int, default=500)
+    parser = command.parser(__doc__, files=500)
     parser.add_argument("--together", type=int, default=0, help="so many processes at once on an empty cache")
     wanted = parser.parse_args()
     if wanted.together:

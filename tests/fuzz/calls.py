@@ -9,7 +9,6 @@ arrays of other types and shapes, objects that belong elsewhere.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 import sympy as sp
 
@@ -182,9 +182,7 @@ def foreign(name: str, given: dict[str, Any]) -> BaseException | None:
 
 def main() -> int:
     """Make the calls that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--calls", type=int, default=3000)
+    parser = command.parser(__doc__, calls=3000)
     parser.add_argument("--only", default="", help="functions whose name begins so")
     wanted = parser.parse_args()
     rng, seen = random.Random(wanted.seed), set()

@@ -9,7 +9,6 @@ exceptions, more than five seconds; ends with 1 if there is any.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import importlib
@@ -24,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 import sympy as sp
 from damage import damaged
@@ -157,10 +157,7 @@ def failures(seed: int, count: int, place: Path) -> int:
 
 def main() -> int:
     """Try the folders that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folders", type=int, default=5000)
-    wanted = parser.parse_args()
+    wanted = command.parser(__doc__, folders=5000).parse_args()
     with tempfile.TemporaryDirectory() as place:
         return int(bool(failures(wanted.seed, wanted.folders, Path(place))))
 

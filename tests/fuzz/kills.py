@@ -10,7 +10,6 @@ signal's nor a sentence; ends with 1 if there is any. Processes are forked from 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import random
@@ -24,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import command
 import sympy as sp
 
 import minidyn as md
@@ -179,9 +179,7 @@ def failures(seed: int, count: int, kinds: tuple[str, ...] = tuple(WORK)) -> int
 
 def main() -> int:
     """Make the stops that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kills", type=int, default=200, help="stops for each kind of work")
+    parser = command.parser(__doc__, kills=200)
     parser.add_argument("--only", default="", help="kinds of work, with commas between them")
     wanted = parser.parse_args()
     kinds = tuple(wanted.only.split(",")) if wanted.only else tuple(WORK)

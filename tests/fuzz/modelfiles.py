@@ -9,7 +9,6 @@ with 1 if there is any.
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 import sys
@@ -18,6 +17,7 @@ import time
 import warnings
 from pathlib import Path
 
+import command
 from damage import damaged
 
 import minidyn as md
@@ -113,9 +113,7 @@ def failures(seed: int, count: int, folder: Path) -> int:
 
 def main() -> int:
     """Try the files that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--files", type=int, default=20_000)
+    parser = command.parser(__doc__, files=20_000)
     parser.add_argument("--keep", type=Path, help="a folder where the bad ones stay")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

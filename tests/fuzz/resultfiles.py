@@ -9,7 +9,6 @@ five seconds of work, other results though the seal was broken; ends with 1 if t
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import random
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import command
 import sympy as sp
 from damage import damaged
 
@@ -155,10 +155,7 @@ def failures(seed: int, count: int, folder: Path) -> int:
 
 def main() -> int:
     """Try the files that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--files", type=int, default=5000)
-    wanted = parser.parse_args()
+    wanted = command.parser(__doc__, files=5000).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         return int(bool(failures(wanted.seed, wanted.files, Path(folder))))
 

@@ -15,7 +15,7 @@ from sympy.core.random import rng
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError, ManifoldError
 from minidyn.graph import walk
-from minidyn.intake import numbers, ordered, shown
+from minidyn.intake import numbers, ordered, shown, table
 from minidyn.locks import cached_property
 from minidyn.loss import Loss
 
@@ -58,7 +58,7 @@ class Chart(ByValue):
     """
 
     def __init__(self, loss: Loss, place: Mapping[Any, Any], coordinates: Sequence[Any], gap: float = 1e-7):
-        self.loss, self.gap = loss, gap
+        self.loss, self.gap, place = loss, gap, table(place, "the chart")
         if any(b.shape for b in loss.blocks):
             raise InputError("a chart needs a loss whose parameters are all scalars; write vectors out as symbols.")
         self.names = ordered(coordinates, "coordinates")

@@ -103,11 +103,15 @@ def escape(system: Map, w: ArrayLike, *, radius: float = 1e-6, steps: int = 1000
     if report is not None and len(report.place.w) != system.dim:
         raise InputError(f"the report is that of another map, of {len(report.place.w)} parameters; leave it out.")
     seed, run_seed = np.random.SeedSequence(_entropy(rng)).spawn(2)
-    start = _beside(report, radius, paths, np.random.default_rng(seed))
+    with np.errstate(over="ignore", invalid="ignore"):
+        start = _beside(report, radius, paths, np.random.default_rng(seed))
+        if not np.isfinite(((start[:, : system.dim] - report.place.w) ** 2).sum()):
+            raise InputError(f"the radius is {radius:g}; the squares of such distances overflow, take a smaller one.")
     options: dict[str, Any] = {"paths": paths, "rng": run_seed, "first_step": k, "threads": threads}
     early = simulate(system, start, growth_steps, save_every=1, **options)
     assert early.w is not None
-    size = ((early.w - report.place.w) ** 2).sum(axis=-1)
+    with np.errstate(over="ignore"):
+        size = ((early.w - report.place.w) ** 2).sum(axis=-1)
     measured, error = _growth(size[:, 0], size[:, -1], growth_steps)
     late = simulate(system, start, steps, save_every=max(1, steps // 100), **options)
     assert late.w is not None

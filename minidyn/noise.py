@@ -21,7 +21,7 @@ from minidyn import derivatives
 from minidyn.byvalue import ByValue
 from minidyn.errors import FlowError, InputError
 from minidyn.graph import SAMPLE, Graph, Index, Node, walk
-from minidyn.intake import between, number, numbers, one_of, whole
+from minidyn.intake import between, flag, number, numbers, one_of, whole
 from minidyn.kernels import Source, apart, coordinate, store
 from minidyn.loss import Loss, mean
 from minidyn.multiplicative import add_noise_bend, along
@@ -148,7 +148,7 @@ def Minibatch(batch: int, replace: bool = False) -> Noise:
     >>> md.Minibatch(4)
     Minibatch(4)
     """
-    return Noise(batch=whole("the batch size", batch, 1), sampling="with" if replace else "without")
+    return Noise(batch=whole("the batch size", batch, 1), sampling="with" if flag(replace, "replace") else "without")
 
 
 def Reshuffle(batch: int) -> Noise:

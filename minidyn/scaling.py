@@ -172,7 +172,7 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     entropy, _ = seed_key(rng)
     sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
     maps = [system.with_lr(rate) for rate in rates]
-    lengths = [max(1, round(span / rate**kind)) for rate in rates]
+    lengths = [_steps(span, rate, kind) for rate in rates]
     study = _Study(maps, lengths, flows, w0, observe, sequence, threads, progress, checkpoint, flow_options)
     if system.noise is None:
         counts, planned = study.equal(1), "no noise, one path"
@@ -280,7 +280,8 @@ def _depth(start: Any) -> int:
 
 
 def _flow_of(flow: Any, system: Map) -> Flow:
-    made = flow.of(system) if isinstance(flow, Flow) else flow(system) if callable(flow) else flow
+    foreign = isinstance(flow, type) and not issubclass(flow, Flow)
+    made = flow.of(system) if isinstance(flow, Flow) else flow(system) if callable(flow) and not foreign else flow
     if not isinstance(made, Flow):
         raise InputError(f"{shown(flow)} is not a flow, nor a function that makes one of a map.")
     return made
@@ -291,6 +292,14 @@ def _ladder(lrs: Sequence[float]) -> list[float]:
     if len(rates) < 2 or not all(0 < rate < np.inf for rate in rates):
         raise InputError(f"lrs must be at least two different positive learning rates, not {shown(lrs)}.")
     return rates
+
+
+def _steps(span: float, rate: float, kind: int) -> int:
+    """How many steps a rate takes, or an InputError where nobody could count them."""
+    length = span / rate**kind if rate**kind else np.inf
+    if not length <= 2**53:
+        raise InputError(f"the study takes {length:.3g} steps at lr {rate:g}; make its time shorter or lr larger.")
+    return max(1, round(length))
 
 
 def _clock(time: float | None, slow_time: float | None) -> tuple[int, float]:

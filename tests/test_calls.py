@@ -1,10 +1,9 @@
 """Nothing foreign comes out: random calls of the public functions, and inputs that once ended in another's error."""
 
-import importlib.util
 import random
-import sys
 from pathlib import Path
 
+import calls
 import numpy as np
 import pytest
 import sympy as sp
@@ -18,16 +17,7 @@ SAMPLES = md.Loss(c * x**2, [x], data={c: [1.0, 2.0]})
 BOWL = md.Loss(x**2 / 2 + y**2, [x, y])
 
 
-@pytest.fixture(scope="module")
-def calls():
-    """The fuzzer, a script beside the tests."""
-    spec = importlib.util.spec_from_file_location("calls", Path(__file__).parent / "fuzz" / "calls.py")
-    sys.modules["calls"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_random_calls_end_in_a_result_or_in_one_sentence(calls):
+def test_random_calls_end_in_a_result_or_in_one_sentence():
     """300 calls with arguments out of place: no exception but minidyn's own, no warning, no text of several lines."""
     rng = random.Random(20)
     for number in range(300):
@@ -36,7 +26,7 @@ def test_random_calls_end_in_a_result_or_in_one_sentence(calls):
         assert error is None, f"call {number}, {name} with {given}: {error!r}"
 
 
-def test_the_fuzzer_sees_a_foreign_error(calls, monkeypatch):
+def test_the_fuzzer_sees_a_foreign_error(monkeypatch):
     """A function that fails otherwise is told from one that refuses."""
     monkeypatch.setitem(calls.CALLS, "foreign", (lambda: 1 / 0, {}, {}))
     monkeypatch.setitem(calls.CALLS, "own", (lambda: md.GD("a"), {}, {}))
@@ -121,3 +111,43 @@ def test_any_name_of_an_observable_survives_a_file(name, tmp_path):
     again = md.load(tmp_path / "run.h5")
     assert list(again.observables) == [name] and again.digest() == run.digest()
     xr.open_dataset(tmp_path / "run.h5", engine="h5netcdf").close()
+
+
+NOISY = md.Map(BOWL, md.SGD(0.1), md.GaussianNoise(0.1))
+BALL = md.Map(md.Loss(x**2 / 2, [x]), md.GD(3.0))
+
+
+@pytest.mark.parametrize(("call", "sentence"), [
+    (lambda: md.Minibatch(1, replace=np.array([1, 0])), "replace is True or False, not array"),
+    (lambda: md.simulate(NOISY, [1.0, 0.0], 3, progress=np.array([1, 0])), "progress is True or False, not array"),
+    (lambda: md.Loss(sp.Matrix([[1, 2]]), [x]), "the loss must be one sympy expression, not Matrix"),
+    (lambda: md.Loss.regression(sp.Matrix([[x]]), [x], {}, [1.0]), "the model must be one sympy expression"),
+    (lambda: md.Loss.regression(x, [x], {}, [1.0], np.array([1.0, 2.0])), "criterion is 'squared' or 'logistic', not"),
+    (lambda: md.Manifold(BOWL, chart=-np.inf, coordinates=[c]), "the chart must be a dictionary"),
+    (lambda: md.scaling_study(NOISY, int, lrs=[0.1, 0.2], w0=[1.0, 0.0], time=1.0), "is not a flow, nor a function"),
+    (lambda: md.scaling_study(NOISY, md.GradientFlow, lrs=[0.1, 0.2], w0=[1.0, 0.0], time=1e308),
+     r"takes 5e\+308 steps at lr 0.2|takes inf steps"),
+    (lambda: md.scaling_study(NOISY, md.GradientFlow, lrs=[1e-200, 1e-201], w0=[1.0, 0.0], slow_time=1.0),
+     "the study takes inf steps at lr 1e-200"),
+    (lambda: md.escape(BALL, [0.0], radius=1e200), "the radius is 1e[+]200; the squares of such distances overflow"),
+])  # fmt: skip
+def test_what_does_not_fit_is_said_in_a_sentence(call, sentence):
+    """Switches that are arrays, matrices, times and distances beyond counting: refused where they are given."""
+    with pytest.raises(md.InputError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize("flow", [
+    md.GradientFlow, md.ModifiedFlow, md.StochasticModifiedFlow, md.QuasistaticFlow, md.RodFlow, md.SubquadraticFlow,
+    md.CentralFlow,
+])  # fmt: skip
+def test_no_points_have_no_drift(flow):
+    """Of no points a flow makes arrays of no drifts and diffusions, of the shapes that they have at one."""
+    valley = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+    noise = md.GaussianNoise(0.1) if flow in (md.StochasticModifiedFlow, md.QuasistaticFlow) else None
+    made = flow(md.Map(valley, md.SGD(0.1), noise))
+    at = made.start([0.5, 0.0])
+    for lead in ((0,), (3, 0)):
+        nothing = np.zeros((*lead, made.size))
+        assert made.drift(nothing).shape == nothing.shape
+        assert made.diffusion(nothing).shape == (*lead, *made.diffusion(at).shape[-2:])

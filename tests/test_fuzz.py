@@ -1,21 +1,16 @@
 """Files that were damaged or made by somebody else: short forms of the commands in `tests/fuzz`."""
 
-import sys
-from pathlib import Path
-
+import checkpoints
 import h5py
+import kills
+import modelfiles
 import numpy as np
 import pytest
+import resultfiles
 
 import minidyn as md
 from minidyn.archive import index
 from minidyn.trajectory import Run
-
-sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
-import checkpoints
-import kills
-import modelfiles
-import resultfiles
 
 
 def test_result_files(tmp_path):

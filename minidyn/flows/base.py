@@ -283,7 +283,10 @@ class Flow(ByValue):
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
         points, k = self.check(w), finite(k, "k")
         flat = points.reshape(-1, self.size)
-        drift, factor = self.evaluate(flat, k, self.numbers(flat))
+        if len(flat):
+            drift, factor = self.evaluate(flat, k, self.numbers(flat))
+        else:
+            drift, factor = np.empty((0, self.size)), np.empty((0, self.size, self.columns))
         lr = self.map.lr(max(k, 1))
         if lr == 0.0:
             raise InputError(

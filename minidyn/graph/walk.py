@@ -24,7 +24,7 @@ def expression(value: Any, what: str) -> sp.Expr:
         found = sp.sympify(value, strict=True)
     except Exception as e:  # whatever a foreign `_sympy_` raises
         raise InputError(f"{what} must be a sympy expression, not {shown(value)}; build it from sympy symbols.") from e
-    if not isinstance(found, sp.Expr):
+    if not isinstance(found, sp.Expr) or found.is_Matrix:
         raise InputError(f"{what} must be one sympy expression, not {shown(value)}.")
     return found
 

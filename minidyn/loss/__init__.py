@@ -15,7 +15,7 @@ from minidyn import derivatives
 from minidyn.byvalue import ByValue
 from minidyn.errors import InputError
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, walk
-from minidyn.intake import finite, numbers, ordered, row_labels, shown, table
+from minidyn.intake import finite, numbers, one_of, ordered, row_labels, table
 from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
 from minidyn.locks import cached_property
 from minidyn.loss import loops
@@ -118,14 +118,12 @@ class Loss(ByValue):
             raise InputError(
                 f"target must be a non-empty list of numbers, one per sample; it has shape {numbered.shape}."
             )
-        if criterion == "squared":
+        if one_of(criterion, "criterion", ("squared", "logistic")) == "squared":
             expr = (model - y) ** 2 / 2
-        elif criterion == "logistic":
+        else:
             if not np.isin(numbered, (-1.0, 1.0)).all():
                 raise InputError("the logistic criterion expects targets -1 and 1.")
             expr = sp.log(1 + sp.exp(-y * model))
-        else:
-            raise InputError(f"criterion must be 'squared' or 'logistic', not {shown(criterion)}.")
         loss = cls(expr, params, constants=constants, data={**inputs, y: target})
         loss.model, loss.criterion, loss.target = model, criterion, y
         return loss

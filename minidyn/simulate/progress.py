@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from minidyn.intake import flag
 from minidyn.locks import cached_property
 
 log = logging.getLogger("minidyn")
@@ -26,6 +27,7 @@ class Bar:
     def __init__(self, total: float, paths: int, wanted: bool | None, label: str, unit: str = "steps"):
         self.total, self.paths, self.label, self.unit = total, paths, label, unit
         self.outer = _open[-1] if _open else None
+        wanted = None if wanted is None else flag(wanted, "progress")
         self.wanted: bool | None = wanted if self.outer is None else self.outer.wanted
         self.began = self.logged = time.perf_counter()
         self.first = 0.0

@@ -43,6 +43,8 @@ class Status(IntEnum):
     DRIVEN = 9
     RESTLESS = 10
     UNFORGETTING = 11
+    LAWLESS = 18
+    UNRESOLVED = 19
     NO_ORBIT = 20
     PERIOD_FOUR = 21
     CHAOTIC = 22
@@ -66,6 +68,8 @@ _LABELS = {
     Status.DRIVEN: "left the minima that noise leaves stable",
     Status.RESTLESS: "rule comes to no rest",
     Status.UNFORGETTING: "rule rests at more than the minima",
+    Status.LAWLESS: "oscillation without a stationary law",
+    Status.UNRESOLVED: "noise too wide for the average",
     Status.NO_ORBIT: "no period-two orbit",
     Status.PERIOD_FOUR: "orbit of period four or longer",
     Status.CHAOTIC: "chaotic",

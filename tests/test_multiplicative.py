@@ -120,3 +120,29 @@ def test_discrete_runs_move_as_the_flow_says(case):
     error = moved.std() / np.sqrt(len(moved))
     assert abs(moved.mean() - expected) < 3 * error, (moved.mean(), expected, error)
     assert abs(expected) > 10 * error
+
+
+@pytest.mark.parametrize("rule", ["rmsprop", "adam"])
+def test_adaptive_runs_move_as_the_flow_says(rule):
+    """RMSProp and Adam under label noise on batches of one, eps as large as the noise: once v has settled, 8000 paths
+    move within 3 standard errors of the flow and what averages over v leave out, far more narrowly than N adds."""
+    loss, _, w = regression("product")
+    std, beta2, settle, steps = 0.005, 0.999, 6000, 4000
+    lr, build = {"rmsprop": (1.134e-3, lambda lr: md.RMSProp(lr, beta2=beta2, eps=std)),
+                 "adam": (2.427e-3, lambda lr: md.Adam(lr, 0.9, beta2, std))}[rule]  # fmt: skip
+    system = md.Map(loss, build(lr), md.LabelNoise(std, batch=1))
+    quiet = md.Map(loss, build(lr), md.LabelNoise(std * np.sqrt(2)))  # the same at the minimum, and no batches
+    run = md.simulate(system, system.fixed_point(w), settle + steps, paths=8000, save_every=2000, rng=4,
+                      first_step=10**6)  # fmt: skip
+    apart = run.w[:, -1, 0] - run.w[:, settle // 2000, 0]
+    start = md.Manifold(loss).project(run.w[:, settle // 2000].mean(axis=0))
+
+    def moved(flow):
+        w = md.simulate(flow, start, steps, save_every=steps, first_step=10**6).w
+        return w[0, -1, 0] - w[0, 0, 0]
+
+    ours = moved(md.QuasistaticFlow(system))
+    error = 3 * apart.std() / np.sqrt(len(apart))
+    error += 4 * (1 - beta2) * abs(moved(md.QuasistaticFlow(system, accumulators="frozen")))
+    assert abs(ours - apart.mean()) < error, (ours, apart.mean(), error)
+    assert abs(ours - moved(md.QuasistaticFlow(quiet))) > 2.5 * error

@@ -50,7 +50,7 @@ def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
     slopes = [[convert(sp.diff(e, x)) for x in s] for e in chart.place]
     width = len(noise[0])
     f = [[_along(g, row, [n[r] for n in noise], g.const(0.0)) for r in range(width)] for row in slopes] + noise
-    tests = [*form.core, *form.feedback]
+    tests = [*form.core, *form.feedback, *form.cloud]
     stores = [store(g, convert(e), "core", q) for q, e in enumerate(tests)]
     stores += [store(g, node, "b", i) for i, node in enumerate(b)]
     stores += [store(g, node, "f", i * width + r) for i, row in enumerate(f) for r, node in enumerate(row)]
@@ -65,8 +65,9 @@ def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
     lines = [
         *Emitter(stores, read=read).lines(), f"lost = {' + '.join(f'{t} * 0.0' for t in terms)}",
         *_STABLE[form.core.rows], *([f"inside = inside and core_{len(form.core)} < 1.0"] if form.feedback.rows else []),
-        "away = 0.0 if inside else np.nan",  # else the map leaves the minima
-        *[f"b[{dim + a}] += away" for a in range(count)], "code = 0 if away == 0.0 else 5",
+        f"lawful = inside and core_{len(tests) - 1} >= 0.0" if form.cloud else "lawful = inside",
+        "away = 0.0 if lawful else np.nan",  # else the map leaves the minima
+        *[f"b[{dim + a}] += away" for a in range(count)], "code = 0 if away == 0.0 else (18 if inside else 5)",
         "return code if lost == 0.0 else 6",
     ]  # fmt: skip
     src.add("written_field", "w, k, hp, c, nz, b, f", lines, "drift and noise factor per step", fma=True)

@@ -66,8 +66,8 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     at_slope = at_core + core * core
     at_bend = at_slope + dim * count
     at_feedback = at_bend + dim
-    out = np.empty(at_feedback + pairs * pairs + np.int64(fp[6]))
-    heard = np.int64(fp[6])
+    heard, cloud = np.int64(fp[6]), np.int64(fp[7])
+    out = np.empty(at_feedback + pairs * pairs + cloud + heard)
     if heard == 0:
         form(s, kk, hp, c, nz, out)
     elif not consistent(form, s, kk, hp, c, nz, count, heard, out):
@@ -89,6 +89,11 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
         return 5
     if pairs > 0 and not settles(out[at_feedback : at_feedback + pairs * pairs], pairs):
         return 9
+    at_cloud = at_feedback + pairs * pairs
+    if cloud > 0:
+        least, largest = extremes(out[at_cloud : at_cloud + cloud], cloud)
+        if not least >= -1e-3 * max(0.0, largest):
+            return 18
     root = np.zeros((count, f.shape[1]))
     if coupled:
         for a in range(count):
@@ -158,35 +163,46 @@ def consistent(form, s, kk, hp, c, nz, count, heard, out):
 @inner
 def settles(flat, pairs):
     """Whether second moments across the minima die out: `C = I + feedback C` has a positive solution, see `feedback`;
-    the lower triangle of C is numbered row by row."""
+    the lower triangle of C is numbered row by row, and ends up in `flat`."""
     left = np.empty((pairs, pairs))
     x = np.zeros((pairs, 1))
+    a, diagonal = 0, 0
+    for at in range(pairs):
+        if at == diagonal:
+            x[at, 0] = 1.0
+            a += 1
+            diagonal += a + 1
+        for p in range(pairs):
+            left[at, p] = (1.0 if p == at else 0.0) - flat[at * pairs + p]
+    if not solve(left, x):
+        return False
+    for at in range(pairs):
+        flat[at] = x[at, 0]
+    least, _ = extremes(flat, pairs)
+    return least > 0.5
+
+
+@inner
+def extremes(x, pairs):
+    """The least and the largest eigenvalue of a symmetric matrix, its lower triangle row by row in x."""
     size = 0
     while size * (size + 1) // 2 < pairs:
         size += 1
-    at = 0
-    for a in range(size):
-        for b in range(a + 1):
-            x[at, 0] = 1.0 if a == b else 0.0
-            for p in range(pairs):
-                left[at, p] = (1.0 if p == at else 0.0) - flat[at * pairs + p]
-            at += 1
-    if not solve(left, x):
-        return False
     C = np.empty((size, size))
     vectors = np.empty((size, size))
     values = np.empty(size)
     at = 0
     for a in range(size):
         for b in range(a + 1):
-            C[a, b] = x[at, 0]
-            C[b, a] = x[at, 0]
+            C[a, b] = x[at]
+            C[b, a] = x[at]
             at += 1
     symmetric_eigen(C, values, vectors)
-    least = values[0]
+    least, largest = values[0], values[0]
     for a in range(size):
         least = min(least, values[a])
-    return least > 0.5
+        largest = max(largest, values[a])
+    return least, largest
 
 
 def _written(fns, w, k, hp, c, d, nz, fp, b, f):
@@ -368,7 +384,8 @@ class ClosedFormFlow(QuasistaticFlow):
         bends = [bend(form, s, e) for e in place]
         noise = list(form.noise) if self.couples and form.noise is not None else []
         slopes = [sp.diff(e, x) for e in place for x in s]
-        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends, *form.feedback, *form.heard]
+        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends]
+        outputs += [*form.feedback, *form.cloud, *form.heard]
         src.add("chart_form", "s, kk, hp, c, nz, out", self._lines(outputs, form.letters))
         src.add("chart_place", "s, c, nz, out", self._lines(place, {}))
         if can_be_written(form, self.chart, self.couples):
@@ -429,7 +446,7 @@ class ClosedFormFlow(QuasistaticFlow):
                           "numerical flow")  # fmt: skip
         width = self.columns if self.couples else 0
         sizes = [self.dim, self.chart.dimension, width, self.form.core.rows, self.couples, self.form.feedback.rows,
-                 len(self.form.heard)]  # fmt: skip
+                 len(self.form.heard), len(self.form.cloud)]  # fmt: skip
         return np.array(sizes, dtype=float)
 
     def check(self, w: ArrayLike) -> Floats:

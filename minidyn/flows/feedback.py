@@ -223,7 +223,7 @@ def noise_met(fns, w, c, d, nz, fp, multiplies, tangent, new, J, gap, P, gain, S
     """S <- the noise that the oscillation meets, from that at the point of M; top <- L S; a status code.
 
     5 where the linear map is unstable, 9 where its noise drives second moments up; only asked where the place is `new`.
-    States that only listen, such as Adam's v, are left out."""
+    18 where its curves leave them no place to rest. States that only listen, such as Adam's v, are left out."""
     dim = w.shape[0]
     size = gap.shape[0]
     places = np.empty(size, np.int64)
@@ -252,6 +252,6 @@ def noise_met(fns, w, c, d, nz, fp, multiplies, tangent, new, J, gap, P, gain, S
         if new and not dies_out(fns, w, c, d, nz, powers, count, share, stable, own):
             return 9
         if not met(fns, w, c, d, nz, powers, count, share, stable, own, True, 1e-14, S):
-            return 9
+            return 18
     answer(powers, count, share, stable, own, S, top)
     return 0

@@ -30,6 +30,7 @@ class Ingredients:
     q, dq, ddq : diagonal of sigma, its first derivatives (D, D), its second ones, one matrix per entry.
     factor : (D, r) with `sigma = factor factor^T` where all noise is Gaussian, else None.
     bends[i][j] : (D, D), contracted with W it is `D^2 sigma_ij[W] / 2`, without labels; None where that vanishes.
+    slopes[i][j] : the same of the noise's slopes alone, without its curves; None where there are no curves.
     values : numbers of the symbols that are neither coordinates nor hyperparameters.
     """
 
@@ -38,6 +39,7 @@ class Ingredients:
     sigma: sp.Matrix
     factor: sp.Matrix | None
     bends: list[list[sp.Matrix]] | None
+    slopes: list[list[sp.Matrix]] | None
     q: list[sp.Expr]
     dq: sp.Matrix
     ddq: list[sp.Matrix]
@@ -55,7 +57,7 @@ def ingredients(system: Map, chart: Chart) -> Ingredients:
     q = [sigma[i, i] for i in range(size)]
     return Ingredients(
         sp.Matrix(hessian).applyfunc(on), third, sigma.applyfunc(on),
-        None if factor is None else factor.applyfunc(on), _bends(columns, chart), [on(e) for e in q],
+        None if factor is None else factor.applyfunc(on), *_bends(columns, chart), [on(e) for e in q],
         sp.Matrix(size, size, lambda i, j: on(slope(q[i], params[j]))),
         [sp.Matrix(size, size, lambda i, j, e=e: on(slope(slope(e, params[i]), params[j]))) for e in q], values,
     )  # fmt: skip
@@ -64,8 +66,11 @@ def ingredients(system: Map, chart: Chart) -> Ingredients:
 Column = tuple[sp.Expr, sp.Matrix]
 
 
-def _bends(columns: list[Column], chart: Chart) -> list[list[sp.Matrix]] | None:
-    """`D^2 (sum weight c c^T) / 2` over the columns on a chart, entry by entry."""
+Bends = list[list[sp.Matrix]] | None
+
+
+def _bends(columns: list[Column], chart: Chart) -> tuple[Bends, Bends]:
+    """`D^2 (sum weight c c^T) / 2` over the columns on a chart, entry by entry, and that of their slopes alone."""
     params, size = chart.params, len(chart.params)
     parts = []
     for weight, column in columns:
@@ -77,17 +82,21 @@ def _bends(columns: list[Column], chart: Chart) -> list[list[sp.Matrix]] | None:
                   for row, v in zip(slopes, value, strict=True)]  # fmt: skip
         parts.append((weight, value, [[chart.restrict(e) for e in row] for row in slopes], curves))
 
-    def entry(i: int, j: int, k: int, m: int) -> sp.Expr:
+    def entry(whole: bool, i: int, j: int, k: int, m: int) -> sp.Expr:
         return tidy(sp.Add(*(
-            weight * (s[i][k] * s[j][m] + s[i][m] * s[j][k] + c[i][k][m] * v[j] + v[i] * c[j][k][m]) / 2
+            weight * (s[i][k] * s[j][m] + s[i][m] * s[j][k] + whole * (c[i][k][m] * v[j] + v[i] * c[j][k][m])) / 2
             for weight, v, s, c in parts
         )))  # fmt: skip
 
-    table = [[sp.Matrix(size, size, lambda k, m, i=i, j=j: entry(i, j, min(k, m), max(k, m))) for j in range(i + 1)]
-             for i in range(size)]  # fmt: skip
-    if all(m.is_zero_matrix for row in table for m in row):
-        return None
-    return [[table[max(i, j)][min(i, j)] for j in range(size)] for i in range(size)]
+    def bends(whole: bool) -> list[list[sp.Matrix]]:
+        table = [[sp.Matrix(size, size, lambda k, m, i=i, j=j: entry(whole, i, j, min(k, m), max(k, m)))
+                  for j in range(i + 1)] for i in range(size)]  # fmt: skip
+        return [[table[max(i, j)][min(i, j)] for j in range(size)] for i in range(size)]
+
+    both = bends(True)
+    slopes = bends(False) if any(any(v) for _, v, _, _ in parts) else both
+    none = all(m.is_zero_matrix for row in both + slopes for m in row)
+    return (None, None) if none else (both, None if slopes == both else slopes)
 
 
 def covariance(

@@ -23,6 +23,7 @@ from minidyn.kernels.linalg import (
     multiply,
     multiply_transposed,
     spectral_projector,
+    symmetric_eigen,
 )
 from minidyn.kicks import add_bends, add_tilts, noise_covariance
 from minidyn.linearization import analyse, noise_slopes, normal_step, rank
@@ -231,6 +232,28 @@ def heard(total, q, least, more, turn, last):
 
 
 @inner
+def is_covariance(W, vectors, tangent):
+    """Whether W (D, D) is positive semidefinite across M, up to a thousandth of its largest eigenvalue: second order
+    knows it no better. The first `tangent` of the vectors lie along M."""
+    dim = W.shape[0]
+    codim = dim - tangent
+    room = np.zeros((2, codim, codim))
+    part, turned = room[0], room[1]
+    for a in range(codim):
+        for b in range(codim):
+            for i in range(dim):
+                for j in range(dim):
+                    part[a, b] += vectors[i, tangent + a] * W[i, j] * vectors[j, tangent + b]
+    values = np.empty(codim)
+    symmetric_eigen(part, values, turned)
+    least, largest = 0.0, 0.0
+    for a in range(codim):
+        least = min(least, values[a])
+        largest = max(largest, values[a])
+    return least >= -1e-3 * largest
+
+
+@inner
 def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W):
     """The averaged map at w, moved onto M, and the oscillation about it: `analyse`, `noise_met`, `oscillation`.
 
@@ -282,6 +305,8 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
         if not answers or not heard(total, q, -1.0 if remembers else 0.0, more, turn, last) > 1e-14:
             break
     if multiplies:
+        if not is_covariance(top, vectors, tangent):
+            return 18
         noise_covariance(S, gain, gain, False, 0.0, Q)
         if fp[12 + 2 * states] != 0.0:
             for i in range(dim):

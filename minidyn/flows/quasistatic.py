@@ -288,6 +288,12 @@ class QuasistaticFlow(Flow):
                 "md.simulate."
             ),
             6: self._silent(),
+            18: (
+                f"the oscillation of {self.map.rule} with {self.map.noise} has no stationary law here, although small "
+                "displacements die out: how the noise curves with the displacement adds so much to it that its "
+                "covariance, to second order, is not positive semidefinite; lower lr, make the noise smaller, or "
+                "follow the map itself with md.simulate."
+            ),
             19: (
                 f"the noise is so much wider than the scale on which {self.map.rule.name} bends that {NODES} nodes do "
                 "not average over it; make the noise smaller or that scale larger, or follow the map itself with "

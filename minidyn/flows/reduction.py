@@ -34,6 +34,7 @@ class ChartForm:
     noise : (d, r) factor of the covariance on the map's own normals, None where noise is not all Gaussian.
     feedback : how far covariances across the minima keep themselves up through noise that multiplies them, one row and
         column for each pair of `pairs`; second moments die out where its spectral radius is below one.
+    cloud : the covariances across the minima, pair by pair, where curves of the noise may make them negative.
     heard : what accumulators hear beside the noise at the minima, which must be the symbols `e_1, e_2, ...` in the rest
         of the formulas; empty where no state does.
     core : the matrix that carries the oscillation across the minima from step to step; its spectral radius is below
@@ -46,6 +47,7 @@ class ChartForm:
     core: sp.Matrix
     metric: sp.Matrix
     feedback: sp.Matrix
+    cloud: sp.Matrix
     heard: sp.Matrix
     letters: dict[sp.Symbol, sp.Expr]
     values: dict[sp.Symbol, float]
@@ -157,10 +159,11 @@ class Reduction:
         """Noise that multiplies the oscillation, `S = Sigma + sum_p N_p x_p` with x the covariances of `y`: they are
         solved for in the smallest block, `x = base + feedback x`."""
         self.noise, self.parts, self.pairs, self.feedback = self.ing.sigma, [self.ing.sigma], [], sp.zeros(0, 0)
+        self.cloud: list[sp.Expr] = []
         if self.ing.bends is None or self.jets.sign_gain:
             return
         self.pairs = [(a, b) for a in range(self.codim) for b in range(a + 1)]
-        added = [self._added(a, b) for a, b in self.pairs]
+        added = [self._added(a, b, self.ing.bends) for a, b in self.pairs]
         self.parts += added
         _ = self.slow_kick
         if any(self.lag) and not self.slow_noise and self._hears_tangents():
@@ -170,17 +173,23 @@ class Reduction:
             )
         rows = self.blocks[0]
         place = [(rows.index(("y", a)), rows.index(("y", b))) for a, b in self.pairs]
-        kept = [self._across(self.letters.matrix(m)) for m in added]
         base = self._across(self.letters.matrix(self.ing.sigma))
-        self.feedback = sp.Matrix(len(place), len(place), lambda p, r: kept[r][place[p]])
+        self.feedback = self._kept_up(added, place)
         x = eliminate(self.feedback, [base[at] for at in place], self.letters)
+        if self.ing.slopes is not None:  # they alone decide whether displacements die out
+            self.feedback = self._kept_up([self._added(a, b, self.ing.slopes) for a, b in self.pairs], place)
+            self.cloud = x
         self.noise = self.letters.matrix(self.ing.sigma + sum(
             (v * m for v, m in zip(x, added, strict=True)), sp.zeros(self.size, self.size)), "s")  # fmt: skip
 
-    def _added(self, a: int, b: int) -> sp.Matrix:
+    def _kept_up(self, added: list[sp.Matrix], place: list[tuple[int, int]]) -> sp.Matrix:
+        """What the oscillation under the noise that each covariance adds makes of all of them."""
+        kept = [self._across(self.letters.matrix(m)) for m in added]
+        return sp.Matrix(len(place), len(place), lambda p, r: kept[r][place[p]])
+
+    def _added(self, a: int, b: int, bends: list[list[sp.Matrix]]) -> sp.Matrix:
         """What a covariance one of the rows a, b of `y` adds to the noise, (D, D)."""
-        u, v, bends = self.back[:, a], self.back[:, b], self.ing.bends
-        assert bends is not None
+        u, v = self.back[:, a], self.back[:, b]
         twice = 1 if a == b else 2
         return sp.Matrix(self.size, self.size, lambda i, j: twice * (u.T * bends[i][j] * v)[0])
 
@@ -543,12 +552,12 @@ class Reduction:
         drift, noise = self.drift(), self._factor()
         core = self.diagonal(0)
         _ = self.reads
-        parts = [drift, self.covariance, core, self.metric, self.feedback, sp.Matrix(self.heard)]
+        parts = [drift, self.covariance, core, self.metric, self.feedback, sp.Matrix(self.cloud), sp.Matrix(self.heard)]
         parts += [noise] if noise is not None else []
         expanded, letters = expand(parts, self.letters.meaning, self.roots)
-        drift, covariance, core, metric, feedback, heard = expanded[:6]
-        factor = expanded[6] if noise is not None else None
-        return ChartForm(drift, covariance, factor, core, metric, feedback, heard, letters, self.ing.values)
+        drift, covariance, core, metric, feedback, cloud, heard = expanded[:7]
+        factor = expanded[7] if noise is not None else None
+        return ChartForm(drift, covariance, factor, core, metric, feedback, cloud, heard, letters, self.ing.values)
 
     def _factor(self) -> sp.Matrix | None:
         """`l B sigma`, (d, r): how the map's normals drive the coordinates."""

@@ -56,6 +56,20 @@ def test_label_noise_of_every_batch_equals_the_moments(name, rule, share):
         np.testing.assert_allclose(flow.drift(w) * lr, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_labels_own_slopes_are_of_the_next_order(batch):
+    """The moments hear what labels multiply, `(s^2/B) mean F_i W F_i`, and the flow does not: relative to the drift
+    that is -c s^2 with the same c at s and 2 s, about 0.01 here."""
+    loss, model, w = regression("tanh")
+    parts = []
+    for std in (4e-3, 8e-3):
+        drift = md.QuasistaticFlow(md.Map(loss, md.SGD(0.07), md.LabelNoise(std, batch=batch))).drift(w) * 0.07
+        moved, _ = moments.Moments(model, moments.sgd, 0.07, 0, w, batch=batch, label=std).run()
+        parts.append((drift @ moved / (drift @ drift) - 1) / std**2)
+    assert -0.02 < parts[0] < -0.003
+    assert parts[1] == pytest.approx(parts[0], rel=0.04)
+
+
 def moments_of(losses, params, w, rule, lr, **noise):
     """Drift (D,) and growth of theta's covariance (D, D), per step, of the literal map."""
     _, literal, states = RULES[rule]

@@ -72,8 +72,8 @@ def test_curves_are_averaged_over_the_noise(name, noise):
     W = np.linalg.solve(np.eye(4) - np.kron(A, A), np.outer(b, b).ravel() * kick)[0]
     flow = md.QuasistaticFlow(md.Map(VALLEY, rule(lr, 1.0), md.GaussianNoise(noise)))
     whole = lr / (1 - beta)
-    assert flow.drift([1.0, 0.0])[0] * lr == pytest.approx(-whole * 2.0 * a * W / 2, rel=1e-5)
-    assert flow.diffusion([1.0, 0.0])[0, 0] ** 2 * lr == pytest.approx(whole**2 * kick, rel=1e-5)
+    assert flow.drift([1.0, 0.0])[0] * lr == pytest.approx(-whole * 2.0 * a * W / 2, rel=1e-5, abs=0)
+    assert flow.diffusion([1.0, 0.0])[0, 0] ** 2 * lr == pytest.approx(whole**2 * kick, rel=1e-5, abs=0)
 
 
 def test_curves_of_correlated_noise_covary_as_they_do():
@@ -135,12 +135,12 @@ RULES = {r(0.1).name: r for r in (belief, squared_memory, old_memory, twice)}
 @pytest.mark.parametrize("name, lr", [("belief", 2e-3), ("squared_memory", 2e-3), ("old_memory", 2e-3),
                                       ("twice", 3e-4)])  # fmt: skip
 def test_accumulators_of_memories_drift_as_literal_runs(name, lr):
-    """At beta2 = 0.999 the drift is the literal runs' within 2 %, at 3 standard errors: what the accumulators hear of
-    the oscillation through their memories is in it."""
+    """At beta2 = 0.999 the drift is the literal runs' within 3 standard errors, each below 1 %: what the accumulators
+    hear of the oscillation through their memories is in it."""
     system = md.Map(VALLEY, RULES[name](lr), md.GaussianNoise(0.3))
     mean, error = literal_memories(name, lr)
-    assert error < 0.012 * abs(mean)
-    assert abs(md.QuasistaticFlow(system).drift([1.0, 0.0])[0] * lr - mean) < 3 * error + 0.015 * abs(mean)
+    assert error < 0.01 * abs(mean)
+    assert abs(md.QuasistaticFlow(system).drift([1.0, 0.0])[0] * lr - mean) < 3 * error
     if name in ("squared_memory", "twice"):  # without that, far off
         assert abs(md.QuasistaticFlow(system, accumulators="full").drift([1.0, 0.0])[0] * lr / mean - 1) > 0.06
 
@@ -164,11 +164,16 @@ def test_signs_and_curves_are_refused_where_noise_is_not_gaussian(rule, noise):
         md.QuasistaticFlow(md.Map(FEW, rule, noise))
 
 
-@pytest.mark.parametrize("noise", [md.GaussianNoise(0.1), md.LabelNoise(0.1), md.LabelNoise(0.1, batch=3)], ids=str)
+@pytest.mark.parametrize("noise", [md.LabelNoise(0.1), md.LabelNoise(0.1, batch=3)], ids=str)
 def test_normal_labels_of_full_batches_are_gaussian(noise):
-    """A sum of normals is one: signs are averaged, and `describe` says what is assumed."""
-    flow = md.QuasistaticFlow(md.Map(FEW, md.SignGD(0.001), noise))
-    assert np.isfinite(flow.drift([2.0, 0.5])).all()
+    """A sum of normals is one: signs are averaged as under normal noise of that covariance, and `describe` says what is
+    assumed."""
+    size = 0.1 * np.sqrt(7 / 12)  # std^2 / n times the mean of u^2, which is 7/4
+    normal = md.GaussianNoise([[size * y, 0.05, 0], [size * x, 0, 0.05]])
+    noise = noise + md.GaussianNoise(0.05)
+    flow, plain = (md.QuasistaticFlow(md.Map(FEW, md.SignGD(0.001), n)) for n in (noise, normal))
+    np.testing.assert_allclose(flow.drift([2.0, 0.5]), plain.drift([2.0, 0.5]), rtol=1e-9)
+    assert abs(flow.drift([2.0, 0.5])).min() > 1e-6
     assert "of the noise: it is Gaussian in every coordinate" in flow.describe()
 
 

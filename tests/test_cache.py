@@ -83,10 +83,9 @@ def test_tracebacks_show_generated_text(empty_cache):
 
     module = cache.load_module("def fails():\n    return 1 / 0  # here\n")
     shutil.rmtree(empty_cache)
-    try:
+    with pytest.raises(ZeroDivisionError) as error:
         module.fails()
-    except ZeroDivisionError as error:
-        assert "return 1 / 0  # here" in "".join(traceback.format_exception(error))
+    assert "return 1 / 0  # here" in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EIO])

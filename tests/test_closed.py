@@ -95,6 +95,9 @@ def test_kernels_hold_the_formula(case):
     drift, covariance = by_formula(closed, at)
     state = [*closed.chart.point(at), *at]
     assert closed.drift(state)[-1] == pytest.approx(drift[0, 0], rel=1e-12)
+    (q,) = closed.chart.coordinates
+    slope, bend = (np.array([float(sp.diff(e, q, n).subs(q, at[0])) for e in closed.chart.place]) for n in (1, 2))
+    np.testing.assert_allclose(closed.drift(state)[:2], slope * drift[0, 0] + bend * covariance[0, 0] / 2, rtol=1e-12)
     factor = closed.diffusion(state)
     np.testing.assert_allclose((factor @ factor.T)[-1, -1], covariance[0, 0], rtol=1e-12)
 

@@ -1,5 +1,7 @@
 """Files that were damaged or made by somebody else: short forms of the commands in `tests/fuzz`."""
 
+import io
+
 import checkpoints
 import h5py
 import kills
@@ -56,9 +58,13 @@ def test_what_is_not_packed_so_is_refused():
     """Sizes that gzip cannot reach, places outside the file and types that are no numbers, before anything is read."""
     reader = object.__new__(index.Reader)
     reader.end, reader.taken = 1000, 0
-    for kind, shape, at, packed in (
-        ("<f8", [10**12], 0, 900), ("<f8", [126], 0, 0), ("<f8", [1], 993, 0), ("|O8", [1], 0, 0), ("<f8", [-1], 0, 0),
-        ("<f8", [10**9, 0], 1001, 0), ("<c16", [1], 0, 0), ("<f8", [True], 0, 0), ("<f8", [1.0], 0, 0),
+    for kind, shape, at, packed, says in (
+        ("<f8", [10**12], 0, 900, "can be packed"), ("<f8", [126], 0, 0, "outside"), ("<f8", [1], 993, 0, "outside"),
+        ("<f8", [10**9, 0], 1001, 0, "outside"), ("|O8", [1], 0, 0, "are none"), ("<c16", [1], 0, 0, "are none"),
+        ("<f8", [-1], 0, 0, "are none"), ("<f8", [True], 0, 0, "are none"), ("<f8", [1.0], 0, 0, "are none"),
     ):  # fmt: skip
-        with pytest.raises((ValueError, TypeError)):
+        with pytest.raises(ValueError, match=says):
             reader._numbers(kind, shape, at, packed)
+    reader.file = io.BytesIO(bytes(1000))
+    for shape, at in (([125], 0), ([1], 992), ([10**9, 0], 1000)):  # what just fits is read
+        assert reader._numbers("<f8", shape, at, 0).shape == tuple(shape)

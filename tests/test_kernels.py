@@ -263,7 +263,11 @@ def test_read_only_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.tempfile, "TemporaryFile", refuse)
     monkeypatch.setenv("MINIDYN_CACHE_DIR", str(tmp_path / "locked"))
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home"))
-    assert cache.folder.__wrapped__() == tmp_path / "home"
+    monkeypatch.setattr(cache, "folder", cache.folder.__wrapped__)
+    assert cache.folder() == tmp_path / "home"
+    monkeypatch.setattr(cache, "_loaded", {})
+    assert module_text(43).load().answer() == 43 and len(list((tmp_path / "home").glob("*.py"))) == 1
+    assert not list((tmp_path / "locked").iterdir())
 
 
 def test_functions_of_not_a_number():

@@ -91,7 +91,7 @@ def test_permuted_parameters_give_the_permuted_path(seed):
 @some
 @given(SEEDS)
 def test_renamed_parameters_change_nothing(seed):
-    """Other names, words of Python and of the kernels among them: the same bits."""
+    """Other names, words of Python and of the kernels among them: the same path to rounding."""
     rng, w, expr, w0 = case(seed)
     words = ["lambda", "k", "g", "in", "x_{1}", "theta", "out", "n", "w", "lr", "v", "hp", "d", "m"]
     names = dict(zip(w, map(sp.Symbol, rng.permutation(words)), strict=False))
@@ -121,7 +121,7 @@ def test_rotated_parameters_rotate_sgd(seed):
 @some
 @given(SEEDS)
 def test_shifted_parameters_shift_the_path(seed):
-    """Every rule without decay: the loss seen from another origin gives the path seen from there."""
+    """Every smooth rule without decay: the loss seen from another origin gives the path seen from there."""
     rng, w, expr, w0 = case(seed)
     made, shift = rule(rng), [number(rng) for _ in w]
     made = md.GD(0.03) if made.name == "AdamW" or not smooth(made) else made
@@ -148,8 +148,7 @@ def test_a_larger_loss_with_a_smaller_rate_is_the_same_descent(seed):
 @some
 @given(SEEDS)
 def test_signs_and_normalized_rules_do_not_see_the_loss_s_unit(seed):
-    """Adam and RMSProp without eps, and sign GD, on eight times the loss: the same path, bit for bit where the
-    gradients are."""
+    """Adam and RMSProp without eps, and sign GD, on eight times the loss: the same path to rounding."""
     _, w, expr, w0 = case(seed)
     made = (md.Adam(0.02, eps=0.0), md.RMSProp(0.02, eps=0.0), md.SignGD(0.02))[seed % 3]
     run = md.simulate(md.Map(md.Loss(expr, w), made), w0, 20).w

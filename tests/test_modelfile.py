@@ -575,6 +575,7 @@ def test_every_model_of_the_library_is_complete(name):
     """Each shipped model has a title, a description, a reference, a start of the right length and a rule."""
     spec = read_model(name)
     assert spec.title and spec.description and spec.reference and spec.path == find_model(name)
+    assert spec.rule.name and spec.rule.hyperparameters["lr"] > 0
     assert spec.experiment.w0.shape == (spec.loss.dimension,)
     assert spec.text == spec.path.read_text(encoding="utf-8") and tomllib.loads(spec.text)
 
@@ -611,7 +612,7 @@ def test_the_sparse_target_fits_the_diagonal_net():
     loss = read_model("diagonal_net").loss
     sparse = np.zeros(10)
     sparse[[0, 3]] = 1.0, -0.5
-    np.testing.assert_allclose(loss.inputs["x"] @ sparse, loss.target, atol=1e-12)
+    np.testing.assert_allclose(loss.inputs["x"] @ sparse, loss.target, atol=1e-12, rtol=0)
 
 
 def test_the_penguins_are_ten_of_each_species():
@@ -622,5 +623,5 @@ def test_the_penguins_are_ten_of_each_species():
     species = [lines[i].split(",")[0] for i in content["rows"]]
     assert {s: species.count(s) for s in species} == {"Adelie": 10, "Gentoo": 10, "Chinstrap": 10}
     for values in (spec.loss.inputs["x"], spec.loss.target):
-        np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-12, rtol=0)
         np.testing.assert_allclose(values.std(axis=0), 1, rtol=1e-12)

@@ -119,7 +119,7 @@ def test_slopes_of_sigma_equal_the_moments(name, rule):
 
 @pytest.mark.parametrize("case", ["labels", "slopes"])
 def test_discrete_runs_move_as_the_flow_says(case):
-    """1e5 paths of 300 steps move within 3 standard errors of the flow, where without N they would be far off."""
+    """1e5 paths move in 300 steps as the flow within 3 standard errors, less than a third of the way that they go."""
     if case == "labels":
         loss, _, w = regression("product")
         system = md.Map(loss, md.SGD(0.3 / 4.25), md.LabelNoise(0.02, batch=1))

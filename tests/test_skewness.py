@@ -62,7 +62,7 @@ def test_skewed_batches_push_accumulators_as_literal_runs(rule):
         rest = md.QuasistaticFlow(system, accumulators="frozen").drift(at) @ TANGENT * rule.hyper["lr"]
         mean, error = literal(rule, tilts, batches, weights, 0.8, seed=len(times))
         force = abs(drift - rest)
-        averages = 2 * (1 - rule.hyper["beta2"]) * max(abs(rest), force)
+        averages = (1 - rule.hyper["beta2"]) * max(abs(rest), force)
         assert abs(drift - mean) < 3 * error + averages, (name, sign, batch)
         times.append(force / abs(rest))
     assert max(times) > 10

@@ -76,7 +76,7 @@ def test_weak_error_has_the_stated_order(name):
     """
     errors = [weak_errors(name, h) for h in CASES[name][-1]]
     orders = np.log2(errors[0] / errors[1])
-    np.testing.assert_allclose(orders, [[1, 1], [2, 2]], atol=0.2)
+    np.testing.assert_allclose(orders, [[1, 1], [2, 2]], atol=0.2, rtol=0)
 
 
 LOSS = md.Loss((1 + x**2) * y**2 / 2 + sp.sin(x + y) + x**2 / 2, [x, y])
@@ -110,7 +110,8 @@ def moments_of_a_step(system, z):
 
 @pytest.mark.parametrize("name", RULES)
 def test_moments_are_those_of_a_step_with_correlated_noise(name):
-    """Mean and covariance per step equal the quadrature's to O(h^3), in units where every state moves by O(h)."""
+    """Mean and covariance per step are the quadrature's exactly, or differ by O(h^3) (AdamW's covariance: O(h^4)), in
+    units where every state moves by O(h)."""
     rule, rest = RULES[name]
     gaps = []
     for h in (0.01, 0.005):
@@ -124,8 +125,10 @@ def test_moments_are_those_of_a_step_with_correlated_noise(name):
         off = (factor @ factor.T * lr - covariance) * np.outer(unit, unit)
         gaps.append([abs((flow.drift(z) * lr - mean) * unit).max(), abs(off).max()])
     first, second = np.array(gaps)
-    exact = second < 1e-12
-    assert np.all(exact | (np.log2(first / np.maximum(second, 1e-300)) > 2.8)), gaps
+    if name in ("SGD", "Nesterov"):
+        assert np.max(gaps) < 1e-15
+    else:
+        assert np.log2(first / second) == pytest.approx([3, {"RMSProp": 3, "AdamW": 4}[name]], abs=0.2)
 
 
 def test_order_two_is_the_gradient_flow_of_the_modified_loss():
@@ -167,7 +170,8 @@ NOISES = [md.Minibatch(2), md.Minibatch(2, replace=True), md.LabelNoise(0.2, bat
 
 @pytest.mark.parametrize("noise", NOISES, ids=str)
 def test_every_covariance_is_followed(noise):
-    """Minibatch and label noise: mean and spread after 40 steps of Adam, within 4 standard errors and 5 %."""
+    """Minibatch and label noise, 40 steps of Adam: the mean within 4 standard errors and 5 % of the spread, the spread
+    within 5 %."""
     system = md.Map(DATA, md.Adam(0.02, beta1=0.8, beta2=0.98, eps=0.05), noise)
     flow = md.StochasticModifiedFlow(system, order=1)
     start = flow.start([0.5, 0.8])
@@ -176,7 +180,7 @@ def test_every_covariance_is_followed(noise):
     assert len(last) == 2
     for row in last:
         assert abs(row.difference) < 4 * row.standard_error + 0.05 * row.map_spread, row
-        assert row.flow_spread == pytest.approx(row.map_spread, rel=0.1), row
+        assert row.flow_spread == pytest.approx(row.map_spread, rel=0.05), row
 
 
 def draws_of(noise, w):
@@ -235,7 +239,7 @@ def test_order_two_holds_under_skewed_samples(name, skew):
     for h in CASES[name][-1]:
         moved = [(lambda z, c=c, h=h: step(name, h, z, c, slope_of), 1 / 3) for c in parts]
         errors.append(weak_errors(name, h, md.Map(loss, CASES[name][0](h), md.Minibatch(1)), moved))
-    np.testing.assert_allclose(np.log2(errors[0] / errors[1]), [[1, 1], [2, 2]], atol=0.2)
+    np.testing.assert_allclose(np.log2(errors[0] / errors[1]), [[1, 1], [2, 2]], atol=0.2, rtol=0)
 
 
 def test_what_has_no_modified_equation_is_refused():

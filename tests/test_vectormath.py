@@ -96,13 +96,12 @@ def test_vectorized(name):
 
 def test_odd_and_even():
     """tanh, sin, erf ... are odd and cos, cosh, the slope of tanh even, to the bit."""
-    for name in ("tanh", "sin", "tan", "sinh", "erf", "asin", "atan", "expm1", "cos", "cosh", "tanh_slope"):
+    for name in ("tanh", "sin", "tan", "sinh", "erf", "asin", "atan", "cos", "cosh", "tanh_slope"):
         x = np.abs(points(name, 300)[0])
         plus, minus = np.empty(len(x)), np.empty(len(x))
         elementwise(name)(x, plus)
         elementwise(name)(-x, minus)
-        if name != "expm1":
-            np.testing.assert_array_equal(minus, plus if name in ("cos", "cosh", "tanh_slope") else -plus)
+        np.testing.assert_array_equal(minus, plus if name in ("cos", "cosh", "tanh_slope") else -plus)
 
 
 # -- samples side by side ---------------------------------------------------------------------------

@@ -50,7 +50,8 @@ def check_map(system: md.Map, w) -> None:
     assert np.array_equal(later, mean) != (system.rule.uses_step or system.rule.scheduled)
 
     # clock, words, errors
-    assert np.allclose(system.time([0, 1, 3]), [0, system.lr(1), sum(system.lr(k) for k in (1, 2, 3))], rtol=1e-15)
+    clock = [0, system.lr(1), sum(system.lr(k) for k in (1, 2, 3))]
+    np.testing.assert_allclose(system.time([0, 1, 3]), clock, rtol=1e-15)
     assert repr(system.rule) in repr(system) and str(system.noise or "no noise") in repr(system)
     assert system._repr_markdown_().count("$") >= 4
     for wrong in (np.zeros(system.components + 1), 0.0):

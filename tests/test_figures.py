@@ -50,7 +50,8 @@ def titles(fig):
 
 def drawn(ax, values):
     """Whether one of the lines of a panel has these ordinates."""
-    return any(len(line.get_ydata()) == len(values) and np.allclose(line.get_ydata(), values) for line in ax.lines)
+    lines = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) == len(values)]
+    return any(np.allclose(line, values, rtol=1e-12, atol=1e-14) for line in lines)
 
 
 # -- comparisons ---------------------------------------------------------------------------------------

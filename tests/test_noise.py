@@ -274,7 +274,8 @@ def test_reshuffling_visits_every_sample_once_an_epoch():
     """Each epoch of batches of 3, 3 and 1 visits each of 7 samples exactly once, in a fresh order."""
     batches = seen(md.Reshuffle(3), 3 * 40)
     counts = batches * np.tile([3, 3, 1], 40)[:, None]
-    assert np.allclose(counts, counts.round(), atol=1e-12) and np.allclose(counts.sum(2), np.tile([3, 3, 1], 40))
+    np.testing.assert_allclose(counts, counts.round(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(counts.sum(2), np.tile([3, 3, 1], (130, 40)), rtol=1e-12)
     epochs = counts.round().reshape(130, 40, 3, COUNTED)
     assert (epochs.sum(2) == 1).all()
     last = epochs[:, :, 2].argmax(-1)  # the sample that is left for the last batch
@@ -285,13 +286,14 @@ def test_reshuffling_visits_every_sample_once_an_epoch():
 def test_whole_batches_are_the_full_gradient():
     """A batch of all samples, drawn without replacement or reshuffled, is the full gradient."""
     for noise in (md.Minibatch(COUNTED), md.Reshuffle(COUNTED)):
-        assert np.allclose(seen(noise, 5), 1 / COUNTED, rtol=1e-12)
+        assert np.allclose(seen(noise, 5), 1 / COUNTED, rtol=1e-12, atol=0)
 
 
 def test_batches_with_replacement_may_be_larger_than_the_data():
     """Twenty independent draws from seven samples: every sample is seen 20/7 times on average."""
     counts = 20 * seen(md.Minibatch(20, replace=True), 30)
-    assert np.allclose(counts, counts.round(), atol=1e-9) and np.allclose(counts.sum(2), 20)
+    np.testing.assert_allclose(counts, counts.round(), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(counts.sum(2), 20, rtol=1e-10)
     error = math.sqrt(20 * 6 / 49 / (130 * 30))
     assert abs(counts.mean((0, 1)) - 20 / 7).max() < ERRORS * error
 
@@ -364,7 +366,7 @@ def test_stated_covariance_is_theorys(name):
     np.testing.assert_allclose(sigma, formula(W), rtol=1e-12, atol=1e-16)
     np.testing.assert_allclose(diagonal, np.diag(formula(W)), rtol=1e-12, atol=1e-16)
     differences = [np.diag(formula(W + h) - formula(W - h)) / 2e-5 for h in 1e-5 * np.eye(2)]
-    np.testing.assert_allclose(slopes, np.stack(differences, axis=1), atol=1e-8)
+    np.testing.assert_allclose(slopes, np.stack(differences, axis=1), atol=1e-8, rtol=0)
 
 
 DRAWN = 40_000
@@ -389,7 +391,8 @@ def test_rademacher_labels_are_plus_or_minus():
     new = md.Map(loss, md.GD(1.0), md.LabelNoise(0.5, kind="rademacher")).step(np.tile([2.0, 3.0], (6400, 1)), rng=0)
     xi = [2.0, 3.0] - 5.0 * np.array([3.0, 2.0]) - new
     signs = xi[:, 0] / 1.5
-    assert np.allclose(abs(signs), 1) and np.allclose(xi, signs[:, None] * [1.5, 1.0])
+    np.testing.assert_allclose(abs(signs), 1, rtol=1e-12)
+    np.testing.assert_allclose(xi, signs[:, None] * [1.5, 1.0], rtol=1e-12)
     assert abs(signs.mean()) < ERRORS / 80
 
 

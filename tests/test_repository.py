@@ -1,5 +1,6 @@
 """The repository keeps its word: what the README shows runs, and nothing from one machine leaks into it."""
 
+import ast
 import os
 import re
 import shlex
@@ -75,6 +76,19 @@ def test_nothing_names_a_machine():
     """No file holds a path of someone's machine or the host of a package registry, binary files included."""
     found = [(path, FOREIGN.search(path.read_bytes())) for path in repository_files()]
     assert not [f"{path.relative_to(ROOT)}: {match[0]}" for path, match in found if match]
+
+
+def test_tests_allow_no_more_than_they_say():
+    """A comparison that names one tolerance names both: the other's default (1e-7, 1e-5, 1e-8) may be wider."""
+    bare = []
+    for path in (ROOT / "tests").glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                given = {k.arg for k in call.keywords} & {"rtol", "atol"}
+                wide = {"assert_allclose": {"atol"}, "allclose": set(), "isclose": set()}.get(call.func.attr)
+                if wide is not None and wide <= given < {"rtol", "atol"}:
+                    bare.append(f"{path.name}:{call.lineno}")
+    assert not bare
 
 
 def test_import_is_light():

@@ -45,6 +45,7 @@ class AveragedRule:
     cubes, squares : how each output answers to the noise's cube and to its square, where accumulators make both.
     hears : what accumulators of memories square, in units of the noise: the shares of `E (g + xi)^2`, of `E g s` and of
         `E s t` for all states s, t, which add up to 1 for noise alone; none for accumulators of the gradient itself.
+    alike : over how many steps what accumulators square stays alike, `sum_l r_l` over the correlations of its squares.
     curved : outputs as they stand where they are no straight lines in the noise, before they are averaged; else None.
     memory : what a sign or a curve hears of the noise, in units of its standard deviation: the weight of the fresh
         noise, the correlation of the noise one step apart, and its decay per further step; all 0 but the first
@@ -69,6 +70,7 @@ class AveragedRule:
     cubes: tuple[sp.Expr, ...] = ()
     squares: tuple[sp.Expr, ...] = ()
     hears: tuple[sp.Expr, ...] = ()
+    alike: float = 1.0
 
     @property
     def wide(self) -> bool:
@@ -164,6 +166,7 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
         [e.xreplace(finish) if b else None for e, b in zip(plain, bent, strict=True)], memory, any(squared),
         any(bent) or any(map(_by_nodes, outputs)), breadth, tuple(cubes), tuple(heard),
         _shares(names, plain, squares, carried, rule) if any(squared) else (),
+        _alike(rule, plain, squares, carried) if any(squared) else 1.0,
     )  # fmt: skip
 
 
@@ -177,6 +180,25 @@ def _shares(names: list[sp.Symbol], plain: list[sp.Expr], squares: tuple[bool, .
     once = [2 * second.get((G, s), sp.S.Zero) for s in names]
     twice = [second.get((s, t), sp.S.Zero) for s in names for t in names]
     return tuple(p / whole for p in (second[G, G], *once, *twice))
+
+
+def _alike(rule: Rule, plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list]) -> float:
+    """`sum_l tr(M C_l M C_l^T) / tr(M C_0 M C_0)`: the squares `z^T M z` of noise and memories, Gaussian, with
+    `z' = F z + fresh noise`, `C_l = F^l C_0`."""
+    e = next(e for e, a in zip(plain[1:], squares, strict=True) if a)
+    noisy, P = [G, *carried], _memory_covariance(rule, carried)
+    M = np.array([[_number(rule, sp.diff(e, s, t)) for t in noisy] for s in noisy])
+    F = np.array([[0.0] * len(noisy), *([_number(rule, sp.diff(carried[s][0], t)) for t in noisy] for s in carried)])
+    C = np.eye(len(noisy))
+    C[1:, 1:] = [[_number(rule, P[s, t]) for t in carried] for s in carried]
+    total, first = 1.0, np.trace(M @ C @ M @ C)
+    for _ in range(100_000):
+        C = F @ C
+        part = 2.0 * np.trace(M @ C @ M @ C.T) / first
+        total += part
+        if abs(part) <= 1e-6 * total:
+            break
+    return float(total)
 
 
 def _powers(plain: list[sp.Expr], marks: dict[sp.Expr, sp.Symbol]) -> tuple[list[sp.Expr], list[sp.Expr]]:

@@ -92,12 +92,13 @@ def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
     """What compiled functions read as `fp[2:]`: number of states, whether the noise varies along w,
     whether the rule takes signs, has accumulators, shares the map's normals, which states are frozen, what the
     sign remembers of the noise, whether accumulators see the oscillation too, which states they are, whether the
-    rule bends over the width of the noise, whether accumulators feel its skewness, and whether they square memories."""
+    rule bends over the width of the noise, whether accumulators feel its skewness, whether they square memories, and
+    what share of all that they hear they miss."""
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
     answers = float(accumulators == "self-consistent" and any(rule.accumulators))
     known = (len(frozen), system.bound.varies, rule.sign_gain is not None, any(rule.accumulators), coupled)
-    tail = (answers, *rule.accumulators, rule.wide, feels_skew(system, accumulators), rule.remembers)
+    tail = (answers, *rule.accumulators, rule.wide, feels_skew(system, accumulators), rule.remembers, 0.0)
     return [*map(float, known), *frozen, *map(float, rule.memory), *map(float, tail)]
 
 

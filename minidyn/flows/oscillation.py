@@ -300,9 +300,11 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
             squared_memories(fns, X, hp, k, H, W, S, q, total)
         elif answers:
             squared(H, top, S, q, total)
+        for i in range(dim):
+            total[i] -= fp[15 + 2 * states] * (q[i] + total[i])
         if code != 0:
             return code
-        if not answers or not heard(total, q, -1.0 if remembers else 0.0, more, turn, last) > 1e-14:
+        if not answers or not heard(total, q, -1.0 if remembers else -fp[15 + 2 * states], more, turn, last) > 1e-14:
             break
     if multiplies:
         if not is_covariance(top, vectors, tangent):

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _FAR = 0.1
 BENT = "the oscillation's change of the Hessian, against its smallest curvature across the manifold"
-FORGOTTEN = "the share of an accumulator that one step replaces"
+FORGOTTEN = "the share of an accumulator that one step replaces, as the oscillation answers to it"
 SHIFT = "how far that force shifts the minima, against the oscillation"
 
 
@@ -342,7 +342,9 @@ class QuasistaticFlow(Flow):
         oscillation settles no faster than the flow moves on. Where weight decay p, skewed noise or another weak force
         acts, the larger of that and `|(I - A)_S^-1 p| / (tr P_N W P_N)^(1/2)`, the shift off M against the oscillation,
         which alone is averaged over. With accumulators it is at least the share of them that one step replaces,
-        1 - beta2: by so much their averages err. Raises as `start` does, and where there is no flow.
+        1 - beta2, times the steps over which what they square stays alike: so much is the relative variance of v, and
+        by so much averages err. It is multiplied by A^2 where A > 1: where the oscillation, which self-consistent ones
+        hear, answers A times as much as 1/sqrt(v) to what they miss. Raises as `start` does and where there is no flow.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
@@ -362,7 +364,8 @@ class QuasistaticFlow(Flow):
         size, S = np.linalg.eigh(N.T @ W[: self.dim, : self.dim] @ N)
         columns = (N @ S * np.sqrt(np.maximum(size, 0.0))).T
         bent = sum(np.linalg.norm(self._bend(point, s), 2) ** 2 for s in columns)
-        bends = max(self._forgotten, float(np.sqrt(bent) / np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0]))
+        least = float(np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0])
+        bends = max(self._forgotten, self._upset(point, W, N), float(np.sqrt(bent)) / least)
         off = float(np.linalg.norm(shift[: self.dim]))
         # roundings of a rule without such a force are no shift
         if off <= 1e-12 * (1.0 + float(np.abs(point).max())):
@@ -390,7 +393,20 @@ class QuasistaticFlow(Flow):
             self.first_moving), strict=False))  # fmt: skip
         kept = [sp.diff(e, s).subs(numbers) for e, s, a in
                 zip(rule.outputs[1:], self.map.rule.letters, rule.accumulators, strict=True) if a]  # fmt: skip
-        return max((1.0 - float(e) for e in kept if e.is_number), default=0.0)
+        return rule.alike * max((1.0 - float(e) for e in kept if e.is_number), default=0.0)
+
+    def _upset(self, point: Floats, W: Floats, N: Floats) -> float:
+        """`share A^2`, A = 2 dlog tr W / dlog v: how the oscillation W across M, of normals N, answers if accumulators
+        miss a share of what they hear; W itself changes what they hear."""
+        numbers, other, m = self.numbers(point[None]), np.empty_like(W), self.map
+        if self.accumulators != "self-consistent" or self._forgotten == 0.0:
+            return 0.0
+        numbers[-1] = 1e-4
+        code = spread(self.pointers[2], point, 1.0, m.hyper_at(self.first_moving), m.loss.c, m.loss.rows,
+                      m.bound.numbers, numbers, other, np.empty(m.components))  # fmt: skip
+        before, after = (np.trace(N.T @ X[: self.dim, : self.dim] @ N) for X in (W, other))
+        answer = 2.0 * abs(after - before) / (before * numbers[-1]) if before > 0 else 0.0
+        return np.inf if code else float(self._forgotten * answer**2)
 
     @property
     def _heard(self) -> str:

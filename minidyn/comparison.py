@@ -142,6 +142,8 @@ class Comparison(Reported):
         a, b = (v[np.isfinite(v)] for v in (a, b))
         if len(a) < 2 or len(b) < 2:
             return []
+        if self.paired(row.flow) and np.abs(b - a).max() <= _NEAR_ZERO * np.abs(a).max():
+            b = a  # apart by rounding alone, which is no difference of laws
         found = distances(a, b, self.paired(row.flow), resamples, np.random.default_rng(seed))
         key = (row.quantity, row.flow, row.step, row.time)
         rows = {name: found[name].tolist() for name in DISTANCES}

@@ -92,6 +92,17 @@ def test_comparison_tells_the_right_law_from_a_wrong_one(compared):
         assert last[right, name].value < last[right, name].detectable < last[wrong, name].value
 
 
+def test_rounding_is_no_difference_of_laws():
+    """A flow that is the map itself, path by path but for rounding, has its law; one shifted by 0.1 has another."""
+    sgd = md.load_model("valley").map
+    flow = md.StochasticModifiedFlow(sgd)
+    same = md.compare(sgd, flow, w0=[2, 0.1], steps=40, paths=50, rng=0, substeps=1, observe="loss")
+    assert any(r.difference != 0 for r in same.errors) and len(same.laws(99)) == 3 * len(same.errors) > 0
+    assert all(law.value == 0 and not law.distinguishable for law in same.laws(99))
+    same.quantities["x"][flow.label] += 0.1
+    assert all(law.distinguishable for law in same.laws(99) if law.quantity == "x" and law.distance == "Wasserstein-1")
+
+
 def test_verdict_in_words(compared):
     """The summary says at how many paths laws cannot be told apart, and from where they could; so does a row."""
     lines = [line for line in compared.summary().splitlines() if line.startswith("  law of x")]

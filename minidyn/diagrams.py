@@ -52,7 +52,7 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
         details = [str(diagram.map.rule), f"{len(diagram.minima)} minima", adaptive]
         draw_head(fig, "Which minima the optimizer can stay in", [part for part in details if part])
         draw_legend(fig, [
-            Patch(color=_INSIDE, lw=0, label="stable (one parameter)"),
+            *([Patch(color=_INSIDE, lw=0, label="stable (one parameter)")] if _has_region(diagram) else []),
             Line2D([], [], color=GREY, ls="--", lw=1, label="necessary box"),
             Line2D([], [], color=MAP.colour, marker="o", ls="", ms=6, label="stable minimum"),
             Line2D([], [], color=MINIMA, marker="X", ls="", ms=7, label="unstable minimum"),
@@ -64,6 +64,11 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
 def _known(diagram: StabilityDiagram) -> str:
     known = recognized(diagram.map.rule)
     return known.name if known else ""
+
+
+def _has_region(diagram: StabilityDiagram) -> bool:
+    """Whether one parameter's region is known: for rules without momentum."""
+    return not diagram.map.rule.states or _known(diagram) == "RMSProp"
 
 
 def _window(diagram: StabilityDiagram) -> tuple[float, float]:
@@ -78,7 +83,7 @@ def _window(diagram: StabilityDiagram) -> tuple[float, float]:
 def _draw(ax: Axes, diagram: StabilityDiagram, number: int, right: float, top: float) -> None:
     lr, batch = diagram.settings[number]
     wide, high = diagram.box(number)
-    if len(diagram.map.rule.states) == 0 or _known(diagram) == "RMSProp":
+    if _has_region(diagram):
         a, s = diagram.boundary(number)
         ax.fill_between(a, 0, np.minimum(s, 10 * top), color=_INSIDE, lw=0, zorder=0)
     high = min(high, 10 * top)

@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sympy as sp
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
 
 import minidyn as md
 from minidyn import figures
-from minidyn.figures import landscape, looks, panels
+from minidyn.figures import canvas, landscape, looks, panels
 from minidyn.trajectory import Run
 
 
@@ -229,6 +232,20 @@ def test_map_and_flows_differ_in_grey():
     assert all(abs(lightness(look) - lightness(looks.MAP)) > 0.25 for look in looks.FLOWS)
     for part in ("colour", "dash", "marker"):  # as many as there are flows in a model file
         assert len({getattr(look, part) for look in looks.FLOWS}) == len(looks.FLOWS) == 7
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_legend_stays_inside(seed):
+    """Whatever the number and the length of its labels, no entry of a legend lies beyond the figure."""
+    rng = np.random.default_rng(seed)
+    text = "stochastic modified equation, order 1, in a WIDE hand"
+    labels = [text[-int(n) :] for n in rng.integers(3, len(text), 9)]
+    with rc_context(looks.STYLE):
+        fig = canvas.new_figure(float(rng.uniform(6.4, 12.0)), 6.0)
+        looks.draw_legend(fig, [Line2D([], [], label=label) for label in labels])
+        FigureCanvasAgg(fig).draw()
+    box = fig.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= fig.bbox.width
 
 
 # -- files and notebooks -------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextToPath
 from matplotlib.ticker import ScalarFormatter
 
 from minidyn.comparison import Comparison
@@ -124,8 +126,11 @@ def details_of(result: Comparison) -> list[str]:
     more = len(result.quantities) - PANELS
     cut = f"{PANELS} of {len(result.quantities)} quantities drawn" if more > 0 else ""
     zero = sorted({name for names in meta.get("zero", {}).values() for name in names})
-    left = f"zero on the minima, not drawn: {', '.join(zero)}" if zero else ""
-    return [part for part in (system, clock, noise, where, left, cut, phases, *ended) if part]
+    left = [name for name in zero if name not in result.quantities]
+    others = [name for name in zero if name in result.quantities]
+    said = [f"zero on the minima, not drawn: {', '.join(left)}" if left else "",
+            f"zero on the minima, drawn for the other flows alone: {', '.join(others)}" if others else ""]  # fmt: skip
+    return [part for part in (system, clock, noise, where, *said, cut, phases, *ended) if part]
 
 
 _PANELS = {
@@ -164,9 +169,20 @@ def draw_head(fig: Figure, title: str, details: list[str]) -> None:
 
 def draw_legend(fig: Figure, handles: list[Any]) -> None:
     """A legend below everything, as wide as the figure allows."""
-    columns = min(len(handles), int(fig.get_figwidth() / 1.25))
+    labels, room, columns = [h.get_label() for h in handles], 72 * fig.get_figwidth(), len(handles)
+    while columns > 1 and _legend_width(labels, columns) > room:
+        columns -= 1
     close: dict[str, Any] = {"columnspacing": 1.4, "handlelength": 1.7, "handletextpad": 0.6, "frameon": False}
     fig.legend(handles=handles, loc="outside lower center", ncols=columns, **close)
+
+
+def _legend_width(labels: list[str], columns: int) -> float:
+    """How many points wide a legend is: the widest label of each column, its handle, and what lies between."""
+    size, tall = float(STYLE["legend.fontsize"]), len(labels) % columns
+    font, measure = FontProperties(size=size), TextToPath().get_text_width_height_descent
+    widths = [measure(label, font, ismath=False)[0] for label in labels]
+    each = [len(labels) // columns + (n < tall) for n in range(columns)]
+    return sum(max(widths[sum(each[:n]) :][:count]) for n, count in enumerate(each)) + 3.7 * size * (columns + 0.3)
 
 
 def legend_handles(looks: dict[str, Look], maps: dict[str, Look], paths: int, plane: bool, loss: Loss | None,

@@ -163,7 +163,7 @@ def oscillation(name, lr, paths):
     system, w = md.Map(FLAT, RULES[name](lr), md.GaussianNoise(0.3)), np.array([1.0, 0.0])
     flow, W = md.QuasistaticFlow(system), np.empty((system.components, system.components))
     spread(flow.pointers[2], w.copy(), 1.0, system.hyper_at(), system.loss.c, system.loss.rows, system.bound.numbers,
-           flow.numbers(w[None]), W, np.empty(system.components))  # fmt: skip
+           flow.numbers(w[None]), W, np.empty(system.components), np.empty(1))  # fmt: skip
     run = md.simulate(system, system.fixed_point(w), 8000, paths=paths, save_every=200, rng=3, first_step=10**6)
     return flow, W[1, 1], run.w[:, 30:]
 

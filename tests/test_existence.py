@@ -103,6 +103,19 @@ def test_what_a_memory_lags_behind_is_heard():
         assert (np.median(abs(run.w[:, -1, 2])) < 1e-14) == stays
 
 
+@pytest.mark.parametrize("lr, stays", [(1e-7, True), (3e-7, False)])
+def test_validity_counts_what_noise_multiplies_along_the_minima(lr, stays):
+    """The same under RMSProp, whose steps along r are lr/eps: with labels of deviation s on one of the inputs 1, 2 a
+    step multiplies r by 1 - 2 lr/eps times a noise of s sqrt(5/2), and where that is about 2 r is driven off; no moment
+    of leading order says so, the validity is that number."""
+    loss = md.Loss.regression((a * b + c**2) * x, [a, b, c], {x: [1.0, 2.0]}, [1.0, 2.0])
+    system = md.Map(loss, md.RMSProp(lr, beta2=0.9, eps=1e-8), md.LabelNoise(0.02, batch=1))
+    factor = 2 * lr / 1e-8 * 0.02 * np.sqrt(2.5)
+    assert md.QuasistaticFlow(system).validity([2.0, 0.5, 0.0]) == pytest.approx(factor, rel=1e-3)
+    run = md.simulate(system, [2.0, 0.5, 1e-14], 1000, paths=64, save_every=1000, rng=1, first_step=10**6)
+    assert (np.median(abs(run.w[:, -1, 2])) < 1e-14) == stays == (factor < 1.5)
+
+
 def test_points_that_batches_drive_away_from_along_the_minima():
     """Samples +y^2/2 and -y^2/2 rest at y = 0 alone: unstable for both there, stable and a flow beside it."""
     loss = md.Loss(x**2 / 2 + c * y**2 / 2, [x, y], data={c: [1.0, -1.0]})

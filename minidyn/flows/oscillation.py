@@ -328,10 +328,47 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
     return 0
 
 
+@inner
+def tossed(fns, w, c, d, nz, gain, right):
+    """By what factor a step's noise multiplies a displacement along M, root mean square, in the metric of the rule's
+    step: `sum_t E |G^1/2 (D xi) G^1/2 v_t|^2` over an orthonormal basis of `G^-1/2 T`."""
+    noise_bend = fns[9]
+    dim, tangent = w.shape[0], right.shape[1]
+    room = np.zeros((3, dim, dim))
+    first, second, labels = room[0], room[1], room[2]
+    basis = np.empty((tangent, dim))
+    u = np.empty(dim)
+    for i in range(dim):
+        if gain[i, 0] == 0.0:
+            return 0.0
+    for t in range(tangent):
+        for i in range(dim):
+            basis[t, i] = right[i, t] / math.sqrt(abs(gain[i, 0]))
+        for _ in range(2):
+            for e in range(t):
+                along = 0.0
+                for i in range(dim):
+                    along += basis[t, i] * basis[e, i]
+                for i in range(dim):
+                    basis[t, i] -= along * basis[e, i]
+            size = 0.0
+            for i in range(dim):
+                size += basis[t, i] * basis[t, i]
+            for i in range(dim):
+                basis[t, i] /= math.sqrt(size)
+        for i in range(dim):
+            u[i] = basis[t, i] * math.sqrt(abs(gain[i, 0]))
+        noise_bend(w, u, 1.0, c, d, nz, first, second, labels)
+    total = 0.0
+    for i in range(dim):
+        total += abs(gain[i, 0]) * (first[i, i] + labels[i, i])
+    return math.sqrt(max(0.0, total))
+
+
 @jit
-def spread(fns, w, k, hp, c, d, nz, fp, W, shift):
+def spread(fns, w, k, hp, c, d, nz, fp, W, shift, toss):
     """W <- the stationary covariance of the map's state at w, which is moved onto M; shift <- how far weak forces move
-    that state off M, `(I - A)_S^-1 p`; a status code."""
+    that state off M, `(I - A)_S^-1 p`; toss[0] <- `tossed`; a status code."""
     dim = w.shape[0]
     states = np.int64(fp[2])
     size = (1 + states) * dim
@@ -353,4 +390,6 @@ def spread(fns, w, k, hp, c, d, nz, fp, W, shift):
         shift[i] = 0.0
         for j in range(size):
             shift[i] += inverse[i, j] * weak[j]
+    if code == 0:
+        toss[0] = tossed(fns, w, c, d, nz, gain, right)
     return code

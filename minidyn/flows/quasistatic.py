@@ -49,6 +49,7 @@ Floats = NDArray[np.float64]
 _FAR = 0.1
 BENT = "the oscillation's change of the Hessian, against its smallest curvature across the manifold"
 FORGOTTEN = "the share of an accumulator that one step replaces, as the oscillation answers to it"
+TOSS = "the factor by which the noise of one step multiplies a displacement along the manifold"
 SHIFT = "how far that force shifts the minima, against the oscillation"
 
 
@@ -344,7 +345,9 @@ class QuasistaticFlow(Flow):
         which alone is averaged over. With accumulators it is at least the share of them that one step replaces,
         1 - beta2, times the steps over which what they square stays alike: so much is the relative variance of v, and
         by so much averages err. It is multiplied by A^2 where A > 1: where the oscillation, which self-consistent ones
-        hear, answers A times as much as 1/sqrt(v) to what they miss. Raises as `start` does and where there is no flow.
+        hear, answers A times as much as 1/sqrt(v) to what they miss. Nor is it less than the factor (root mean square,
+        in the metric of the rule's step) by which the noise of one step multiplies a displacement along M.
+        Raises as `start` does, and where there is no flow.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
@@ -354,10 +357,10 @@ class QuasistaticFlow(Flow):
         """
         point, m = np.ascontiguousarray(self.start(self._point(w))), self.map
         W, numbers = np.empty((m.components, m.components)), self.numbers(point[None])
-        shift = np.zeros(m.components)
+        shift, toss = np.zeros(m.components), np.zeros(1)
         hyper = m.hyper_at(self.first_moving)
         code = spread(self.pointers[2], point, 1.0, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W,
-                      shift)  # fmt: skip
+                      shift, toss)  # fmt: skip
         if code:
             raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
         N = self.manifold.normal(point)
@@ -365,7 +368,7 @@ class QuasistaticFlow(Flow):
         columns = (N @ S * np.sqrt(np.maximum(size, 0.0))).T
         bent = sum(np.linalg.norm(self._bend(point, s), 2) ** 2 for s in columns)
         least = float(np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0])
-        bends = max(self._forgotten, self._upset(point, W, N), float(np.sqrt(bent)) / least)
+        bends = max(self._forgotten, self._upset(point, W, N), float(np.sqrt(bent)) / least, float(toss[0]))
         off = float(np.linalg.norm(shift[: self.dim]))
         # roundings of a rule without such a force are no shift
         if off <= 1e-12 * (1.0 + float(np.abs(point).max())):
@@ -384,7 +387,7 @@ class QuasistaticFlow(Flow):
     @property
     def bounds(self) -> str:
         """What `validity` compares."""
-        return BENT + f"; {FORGOTTEN}" * any(self.averaged.rule.accumulators)
+        return BENT + f"; {FORGOTTEN}" * any(self.averaged.rule.accumulators) + f"; {TOSS}" * self.map.bound.varies
 
     @property
     def _forgotten(self) -> float:
@@ -403,7 +406,8 @@ class QuasistaticFlow(Flow):
             return 0.0
         numbers[-1] = 1e-4
         code = spread(self.pointers[2], point, 1.0, m.hyper_at(self.first_moving), m.loss.c, m.loss.rows,
-                      m.bound.numbers, numbers, other, np.empty(m.components))  # fmt: skip
+                      m.bound.numbers, numbers, other, np.empty(m.components),
+                      np.empty(1))  # fmt: skip
         before, after = (np.trace(N.T @ X[: self.dim, : self.dim] @ N) for X in (W, other))
         answer = 2.0 * abs(after - before) / (before * numbers[-1]) if before > 0 else 0.0
         return np.inf if code else float(self._forgotten * answer**2)

@@ -143,13 +143,13 @@ def test_nothing_finite_is_drawn_as_an_empty_picture(result, model, tmp_path):
 
 
 def test_diverging_values_are_left_out(result, model, tmp_path):
-    """Values on their way to infinity neither raise nor stretch the axes beyond 1e15."""
+    """Values on their way to infinity neither raise nor stretch the axes."""
     broken = with_runs(result)
     run = broken.runs[broken.map_label]
     run.w[0, -3:] = 1e300
     broken.quantities["x"][broken.map_label][:, -3:] = 1e300
     fig = figures.plot_comparison(broken, loss=model.loss, path=tmp_path / "steep.png")
-    assert all(abs(np.array(ax.get_ylim())).max() < 1e16 for ax in fig.axes)
+    assert all(abs(np.array(ax.get_ylim())).max() < 10 for ax in fig.axes)
 
 
 @pytest.mark.parametrize("count", range(1, 9))

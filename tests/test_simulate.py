@@ -277,7 +277,7 @@ def test_observables_by_name_expression_function_and_dict():
     assert list(run.observables) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(run.observables[name], values, rtol=1e-12, err_msg=name)
-        BITS(run.quantity(name), run.observables[name])
+        np.testing.assert_allclose(run.quantity(name), values, rtol=1e-12, err_msg=name)
     BITS(run.quantity("y"), Y)
     named = md.simulate(GD, START, 5, observe={"energy": "loss", "half": x / 2})
     assert list(named.observables) == ["energy", "half"]

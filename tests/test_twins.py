@@ -58,7 +58,7 @@ def test_tanh_net_derivatives_and_rank():
         assert np.allclose(slope, high(w), atol=1e-8, rtol=0)
     one = sp.lambdify([net.params, net.X, net.Y], net.expr)
     mean = np.mean([one(w, *d) for d in zip(net.inputs, net.labels, strict=True)])
-    assert mean == pytest.approx(net.loss(w), rel=1e-12)
+    assert mean == pytest.approx(net.loss(w), rel=1e-12, abs=0)
 
     star = net.on_manifold
     lam = np.linalg.eigvalsh(net.hessian(star))
@@ -84,7 +84,7 @@ def test_adam_first_step_is_the_sign():
 def test_rmsprop_first_step_has_no_bias_correction():
     """RMSProp's first step is −η g/(√(1−β2) |g| + ε), as in PyTorch."""
     theta, (v,) = twins.rmsprop(np.zeros(1), (np.zeros(1),), np.array([2.0]), 1, lr=0.1, beta2=0.75, eps=0.5)
-    assert theta == pytest.approx([-0.1 * 2 / (0.5 * 2 + 0.5)], rel=1e-13) and v == pytest.approx([1.0], rel=1e-13)
+    assert theta == pytest.approx([-0.1 * 2 / (0.5 * 2 + 0.5)], rel=1e-13, abs=0) and v == pytest.approx([1.0])
 
 
 @pytest.mark.parametrize("rule, roots", [

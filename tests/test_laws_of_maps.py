@@ -153,7 +153,7 @@ def test_signs_and_normalized_rules_do_not_see_the_loss_s_unit(seed):
     made = (md.Adam(0.02, eps=0.0), md.RMSProp(0.02, eps=0.0), md.SignGD(0.02))[seed % 3]
     run = md.simulate(md.Map(md.Loss(expr, w), made), w0, 20).w
     other = md.simulate(md.Map(md.Loss(8 * expr, w), made), w0, 20).w
-    same = np.isclose(other, run, rtol=1e-7, atol=1e-7)
+    same = np.isclose(other, run, rtol=1e-11, atol=1e-11)
     assert same.all() if smooth(made) else same.mean() > 0.9
 
 

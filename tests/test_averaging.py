@@ -78,6 +78,22 @@ def test_curves_are_averaged_over_the_noise(name, noise):
     assert flow.diffusion([1.0, 0.0])[0, 0] ** 2 * lr == pytest.approx(whole**2 * kick, rel=1e-5, abs=0)
 
 
+@pytest.mark.parametrize("name, lr", [("smooth_clip", 0.01), ("clipped_momentum", 0.001)])
+def test_curves_move_as_discrete_runs(name, lr):
+    """At a noise of 0.7 of the scale 4000 paths of a valley, less those of a plain one under that noise, move as the
+    flow, within 3 standard errors and what the oscillation adds to the noise, lr h / 2; SGD's flow is far off."""
+    loss, w = md.Loss((1.98 + x / 50) * y**2 / 2, [x, y]), [1.0, 0.0]
+    plain, noise, rule = md.Loss(y**2 + 0 * x, [x, y]), md.GaussianNoise(0.7), CLIPS[name][0](lr, 1.0)
+    runs = [md.simulate(md.Map(e, rule, noise), w, 2000, paths=4000, save_every=1000, rng=3).w for e in (loss, plain)]
+    at = runs[0][..., 0] - runs[1][..., 0]
+    moved = at[:, 2] - at[:, 1]
+    error = moved.std() / np.sqrt(len(moved))
+    assert error < 0.01 * abs(moved.mean())
+    flow, other = (md.QuasistaticFlow(md.Map(loss, r, noise)).drift(w)[0] * lr * 1000 for r in (rule, md.SGD(lr)))
+    assert abs(flow - moved.mean()) < 3 * error + 0.01 * abs(flow)
+    assert abs(other - moved.mean()) > 0.5 * abs(flow)
+
+
 def test_curves_of_correlated_noise_covary_as_they_do():
     """The covariance of two clipped gradients under correlated noise is the double integral's."""
     C = np.array([[0.5, 0.0], [0.4, 0.3]])

@@ -84,7 +84,7 @@ def _bends(columns: list[Column], chart: Chart) -> tuple[Bends, Bends]:
 
     def entry(whole: bool, i: int, j: int, k: int, m: int) -> sp.Expr:
         return tidy(sp.Add(*(
-            weight * (s[i][k] * s[j][m] + s[i][m] * s[j][k] + whole * (c[i][k][m] * v[j] + v[i] * c[j][k][m])) / 2
+            weight * (s[i][k] * s[j][m] + s[i][m] * s[j][k] + int(whole) * (c[i][k][m] * v[j] + v[i] * c[j][k][m])) / 2
             for weight, v, s, c in parts
         )))  # fmt: skip
 

@@ -9,6 +9,7 @@ arrays of other types and shapes, objects that belong elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import tempfile
@@ -169,7 +170,7 @@ def draw(rng: random.Random) -> tuple[str, dict[str, Any]]:
 
 def foreign(name: str, given: dict[str, Any]) -> BaseException | None:
     """What a call raises that is neither a result nor one of minidyn's errors."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.chdir(FOLDER):  # some calls write files
         warnings.simplefilter("error")
         try:
             CALLS[name][0](**given)

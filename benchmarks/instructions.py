@@ -17,7 +17,7 @@ import numpy as np
 import minidyn as md
 from benchmarks import problems, references
 from minidyn.compiler import compiled
-from minidyn.maps import pack
+from minidyn.maps.discrete import pack
 
 _LABEL = re.compile(r"^([.\w$]+):")
 _JUMP = re.compile(r"^j\w+\s+(\S+)")

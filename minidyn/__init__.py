@@ -14,9 +14,7 @@ import logging
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from minidyn.compare import Comparison, ErrorRow, compare
-from minidyn.edge import EdgeRun, edge
-from minidyn.errors import (
+from minidyn.common.errors import (
     ArchiveError,
     ExpressionError,
     FlowError,
@@ -26,8 +24,14 @@ from minidyn.errors import (
     ModelFileError,
     SolverError,
 )
-from minidyn.escape import Escape, escape
-from minidyn.flatness import Flatness, Smoothness, flatness, smoothness
+from minidyn.common.status import Status
+from minidyn.compare.distributions import LawRow
+from minidyn.compare.edge_of_stability import EdgeRun, edge
+from minidyn.compare.escape import Escape, escape
+from minidyn.compare.regime import Regime, regime
+from minidyn.compare.scaling import OrderFit, ScalingRow, ScalingStudy, scaling_study
+from minidyn.compare.side_by_side import Comparison, ErrorRow, compare
+from minidyn.files.models import Model, list_models, load_model
 from minidyn.flows import (
     CentralFlow,
     Flow,
@@ -40,18 +44,16 @@ from minidyn.flows import (
     SymbolicFlow,
 )
 from minidyn.kernels import cache
-from minidyn.laws import LawRow
-from minidyn.library import Model, list_models, load_model
-from minidyn.loss import Loss, vector
-from minidyn.manifold import Manifold
-from minidyn.maps import Map
-from minidyn.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
-from minidyn.regime import Regime, regime
-from minidyn.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
-from minidyn.scaling import OrderFit, ScalingRow, ScalingStudy, scaling_study
+from minidyn.maps.discrete import Map
+from minidyn.maps.loss import Loss, vector
+from minidyn.maps.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle
+from minidyn.maps.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
+from minidyn.minima.flatness import Flatness, flatness
+from minidyn.minima.manifold import Manifold
+from minidyn.minima.smoothness import Smoothness, smoothness
+from minidyn.minima.stability import Condition, Stability, StabilityDiagram, stability, stability_diagram
 from minidyn.simulate import simulate
-from minidyn.stability import Condition, Stability, StabilityDiagram, stability, stability_diagram
-from minidyn.trajectory import Run, Status
+from minidyn.simulate.run import Run
 
 logging.getLogger("minidyn").addHandler(logging.NullHandler())  # quiet unless the user asks
 
@@ -66,9 +68,9 @@ def load(path: Any) -> Any:
 
     Raises ArchiveError for a missing, truncated, foreign or newer file.
     """
-    from minidyn import archive
+    from minidyn.files import results
 
-    return archive.load(path)
+    return results.load(path)
 
 
 __all__ = [

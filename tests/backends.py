@@ -39,7 +39,7 @@ from minidyn.kernels.vectormath import (
     tan,
     tanh,
     tanh_slope,
-)  # fmt: skip
+)
 
 CASES: dict[str, Callable[[], Iterator[Any]]] = {}
 x, y, z = sp.symbols("x y z")

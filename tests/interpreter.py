@@ -21,8 +21,7 @@ import numpy as np
 import sympy as sp
 from mpmath import mp, mpf
 
-from minidyn import derivatives
-from minidyn.graph import SAMPLE, Graph, Index, Node
+from minidyn.graph import SAMPLE, Graph, Index, Node, derivatives
 
 # -- graphs ---------------------------------------------------------------------------------------
 

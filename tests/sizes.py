@@ -19,8 +19,8 @@ import twins
 from test_noise import Stream, fisher_yates
 
 import minidyn as md
-from minidyn import maps
 from minidyn.kernels.random import seed_key
+from minidyn.maps import discrete
 
 LARGEST = 130
 SPREAD = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 63, 64, 65, 100, 127, 128, 129, 130)
@@ -102,7 +102,7 @@ def check_map_on_data(samples: int, batch: int, paths: int, picks: str, labels: 
     got = carried(system, START, paths, steps)
     for path in {0, paths // 2, paths - 1}:
         CLOSE(got[path], literal_path(path, samples, batch, picks, labels, steps), rtol=1e-12, atol=1e-12)
-    few = min(paths, maps._FEW - 1)
+    few = min(paths, discrete._FEW - 1)
     BITS(got[:few], carried(system, START, few, steps))
 
 
@@ -219,7 +219,7 @@ def check_gaussian(size: int, kind: str, rule: str, symbols: bool, paths: int, s
                 z.append(kept)
             w, state = twins.RULES[rule](w, state, bends * w + s @ np.array(z), step, lr=0.1, **hyper)
         CLOSE(got[path], w, rtol=1e-10, atol=1e-11)
-    few = min(paths, maps._FEW - 1)
+    few = min(paths, discrete._FEW - 1)
     BITS(got[:few], carried(system, start, few, steps))
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from minidyn import archive
-from minidyn.compare import Comparison, ErrorRow
-from minidyn.errors import ArchiveError, InputError
-from minidyn.trajectory import QUANTILES, Run, Status
+from minidyn.common.errors import ArchiveError, InputError
+from minidyn.common.status import Status
+from minidyn.compare.side_by_side import Comparison, ErrorRow
+from minidyn.files import results
+from minidyn.simulate.run import QUANTILES, Run
 
 META = {
     "system": "Map(SGD)", "seed": str(2**100), "lr": 0.1, "paths": 3, "minidyn": "0.1.0", "wall_seconds": 1e-3,
@@ -121,20 +122,20 @@ RESULTS = {
 def test_round_trip(name, tmp_path):
     """What is loaded is what was saved: every bit, type, name and order."""
     result = RESULTS[name]()
-    assert_same(archive.load(archive.save(result, tmp_path / "result.h5")), result)
+    assert_same(results.load(results.save(result, tmp_path / "result.h5")), result)
 
 
 def test_loaded_results_save_the_same_bytes(tmp_path):
     """Saving what was loaded gives the same file, so nothing gets lost over generations."""
-    first = archive.save(make_comparison(meta=ODD), tmp_path / "first.h5")
-    second = archive.save(archive.load(first), tmp_path / "second.h5")
+    first = results.save(make_comparison(meta=ODD), tmp_path / "first.h5")
+    second = results.save(results.load(first), tmp_path / "second.h5")
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_meta_comes_back_as_json_has_it(tmp_path):
     """Tuples and arrays in `meta` come back as lists, numpy numbers as numbers, other objects as their text."""
     meta = {"w0": np.array([[1.0, 2.0]]), "pair": (1, 2), "n": np.int64(3), "kind": Status.DIVERGED, "o": 1j}
-    loaded = archive.load(archive.save(make_run(meta=meta), tmp_path / "run.h5"))
+    loaded = results.load(results.save(make_run(meta=meta), tmp_path / "run.h5"))
     assert loaded.meta == {"w0": [[1.0, 2.0]], "pair": [1, 2], "n": 3, "kind": 1, "o": "1j"}
 
 
@@ -142,13 +143,13 @@ def test_large_arrays_are_compressed(tmp_path):
     """A path that ended early, NaN from there on, costs next to nothing."""
     run = make_run(10, 5000, observables={})
     run.w[:, 100:] = np.nan
-    assert archive.save(run, tmp_path / "run.h5").stat().st_size < run.w.nbytes / 5
+    assert results.save(run, tmp_path / "run.h5").stat().st_size < run.w.nbytes / 5
 
 
 def test_xarray_labels_a_run(tmp_path):
     """xarray opens a run's root group with labelled dimensions, coordinates and the bits of `to_xarray`."""
     run = make_run(moments=make_moments(["x", "loss"]))
-    path = archive.save(run, tmp_path / "run.h5")
+    path = results.save(run, tmp_path / "run.h5")
     with xr.open_dataset(path, engine="h5netcdf") as data:
         assert data.w.dims == ("path", "step", "parameter")
         assert data.loss.dims == ("path", "step")
@@ -166,7 +167,7 @@ def test_xarray_labels_a_run(tmp_path):
 def test_xarray_labels_every_group_of_a_comparison(tmp_path):
     """xarray opens every group of a comparison, and none has a dimension without coordinates."""
     names = ["SGD", "QuasistaticFlow_frozen", "a_b"]
-    path = archive.save(make_comparison(), tmp_path / "comparison.h5")
+    path = results.save(make_comparison(), tmp_path / "comparison.h5")
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         assert tree.attrs["title"] == "SGD and QuasistaticFlow (frozen) and a/b'"
         groups = set(tree.groups)
@@ -186,15 +187,15 @@ def test_xarray_labels_every_group_of_a_comparison(tmp_path):
 @pytest.mark.parametrize("name", ["run", "lr0.05", "a.nc", "new/folder/run"])
 def test_extension_and_folders(name, tmp_path):
     """`.h5` is added where there is no extension, missing folders are made, and `load` takes the same name."""
-    written = archive.save(make_run(), tmp_path / name)
+    written = results.save(make_run(), tmp_path / name)
     assert written == (tmp_path / (name if name == "a.nc" else name + ".h5")).resolve()
-    assert_same(archive.load(str(tmp_path / name)), make_run())
+    assert_same(results.load(str(tmp_path / name)), make_run())
 
 
 def test_a_link_stays_a_link(tmp_path):
     """Saving to a symbolic link writes the file that it points to."""
     (tmp_path / "latest.h5").symlink_to(tmp_path / "run.h5")
-    assert archive.save(make_run(), tmp_path / "latest.h5").name == "run.h5"
+    assert results.save(make_run(), tmp_path / "latest.h5").name == "run.h5"
     assert (tmp_path / "latest.h5").is_symlink()
 
 
@@ -202,7 +203,7 @@ def test_a_link_stays_a_link(tmp_path):
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full"), MemoryError()])
 def test_interrupted_save_keeps_the_older_file(door, failure, tmp_path, monkeypatch):
     """Whatever stops a save, the older file is whole and nothing else is left in the folder."""
-    path = archive.save(make_run(), tmp_path / "run.h5")
+    path = results.save(make_run(), tmp_path / "run.h5")
     before = path.read_bytes()
 
     def stop(*_):
@@ -210,21 +211,21 @@ def test_interrupted_save_keeps_the_older_file(door, failure, tmp_path, monkeypa
 
     monkeypatch.setattr(os, door, stop)
     with pytest.raises(ArchiveError if isinstance(failure, OSError) else type(failure)):
-        archive.save(make_run(seed=1), path)
+        results.save(make_run(seed=1), path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.h5"]
 
 
 def test_killed_save_keeps_the_older_file(tmp_path):
     """A process that dies just before the rename leaves the older file as it was."""
-    path = archive.save(make_run(), tmp_path / "run.h5")
+    path = results.save(make_run(), tmp_path / "run.h5")
     die = "os.replace = lambda *_: os._exit(9)"
-    code = f"import os, sys; from minidyn.archive import load, save; {die}; save(load(sys.argv[1]), sys.argv[1])"
+    code = f"import os, sys; from minidyn.files.results import load, save; {die}; save(load(sys.argv[1]), sys.argv[1])"
     before = path.read_bytes(), path.stat().st_ino
-    environment = os.environ | {"PYTHONPATH": str(Path(archive.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(results.__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code, path], env=environment).returncode == 9
     assert before == (path.read_bytes(), path.stat().st_ino)
-    assert_same(archive.load(path), make_run())
+    assert_same(results.load(path), make_run())
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_what_the_system_refuses_becomes_advice(code, advice, tmp_path, monkeypa
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    text = error_of(archive.save, make_run(), tmp_path / "run.h5")
+    text = error_of(results.save, make_run(), tmp_path / "run.h5")
     assert advice in text and "run.h5" in text
     assert not os.listdir(tmp_path)
 
@@ -255,7 +256,7 @@ def test_no_room_for_the_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        text = error_of(archive.save, make_run(), tmp_path / "run.h5")
+        text = error_of(results.save, make_run(), tmp_path / "run.h5")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "too large" in text and not os.listdir(tmp_path)
@@ -265,14 +266,14 @@ def test_places_that_are_no_file(tmp_path):
     """Folders, paths through a file, names that are too long and values that are no path are refused."""
     (tmp_path / "results").mkdir()
     (tmp_path / "file").write_text("")
-    assert "folder" in error_of(archive.save, make_run(), tmp_path / "results")
-    assert "folder" in error_of(archive.save, make_run(), tmp_path)
-    assert "is a file" in error_of(archive.save, make_run(), tmp_path / "file" / "run.h5")
-    assert "is a file" in error_of(archive.save, make_run(), tmp_path / "file" / "deeper" / "run.h5")
-    assert "shorter" in error_of(archive.save, make_run(), tmp_path / ("a" * 300 + ".h5"))
+    assert "folder" in error_of(results.save, make_run(), tmp_path / "results")
+    assert "folder" in error_of(results.save, make_run(), tmp_path)
+    assert "is a file" in error_of(results.save, make_run(), tmp_path / "file" / "run.h5")
+    assert "is a file" in error_of(results.save, make_run(), tmp_path / "file" / "deeper" / "run.h5")
+    assert "shorter" in error_of(results.save, make_run(), tmp_path / ("a" * 300 + ".h5"))
     for path in (None, 3, "a\0b"):
-        assert "is not a path" in error_of(archive.save, make_run(), path)
-        assert "is not a path" in error_of(archive.load, path)
+        assert "is not a path" in error_of(results.save, make_run(), path)
+        assert "is not a path" in error_of(results.load, path)
     assert sorted(os.listdir(tmp_path)) == ["file", "results"]
 
 
@@ -281,7 +282,7 @@ def test_unwritable_folder(tmp_path):
     """A folder without permission to write is named, with what to do."""
     tmp_path.chmod(0o500)
     try:
-        assert "permissions" in error_of(archive.save, make_run(), tmp_path / "run.h5")
+        assert "permissions" in error_of(results.save, make_run(), tmp_path / "run.h5")
     finally:
         tmp_path.chmod(0o700)
 
@@ -291,59 +292,59 @@ def test_results_that_do_not_fit_together(tmp_path):
     unfit = {"path: 3, step: 5": np.zeros((3, 4)), "complex128": np.zeros((3, 5), complex)}
     unfit["cannot hold"] = np.full((3, 5), None)
     for words, values in unfit.items():
-        assert words in error_of(archive.save, make_run(observables={"loss": values}), tmp_path / "a")
+        assert words in error_of(results.save, make_run(observables={"loss": values}), tmp_path / "a")
     with pytest.raises(InputError, match="give a Run, a Comparison or a ScalingStudy"):
-        archive.save({"w": 1}, tmp_path / "a")
+        results.save({"w": 1}, tmp_path / "a")
     assert not os.listdir(tmp_path)
 
 
 def test_files_that_are_not_ours(tmp_path):
     """Missing, empty and foreign files are told apart, and none is read as a result."""
     file = tmp_path / "file.h5"
-    assert "no file" in error_of(archive.load, file)
-    assert "folder" in error_of(archive.load, tmp_path)
+    assert "no file" in error_of(results.load, file)
+    assert "folder" in error_of(results.load, tmp_path)
     for text in (b"", b"\x89HDF", b"not HDF5 at all\n" * 100):
         file.write_bytes(text)
-        assert "not HDF5" in error_of(archive.load, file)
+        assert "not HDF5" in error_of(results.load, file)
     with h5py.File(file, "w") as foreign:
         foreign["w"] = np.zeros(3)
-    assert "not a minidyn result" in error_of(archive.load, file)
+    assert "not a minidyn result" in error_of(results.load, file)
     make_run(observables={}).to_xarray().to_netcdf(file, engine="h5netcdf")
-    assert "not a minidyn result" in error_of(archive.load, file)
+    assert "not a minidyn result" in error_of(results.load, file)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.h5")
-        assert "no file" in error_of(archive.load, tmp_path / "pipe.h5")
+        assert "no file" in error_of(results.load, tmp_path / "pipe.h5")
 
 
 @pytest.mark.parametrize("version, words", [(3, "newer minidyn"), (10**6, "newer minidyn"), (0, "not a minidyn")])
 def test_other_formats(version, words, tmp_path, monkeypatch):
     """A file of a later format asks for an upgrade; what is not sealed any longer is not read at all."""
-    monkeypatch.setattr(archive.tree, "FORMAT", version)
-    path = archive.save(make_run(), tmp_path / "run.h5")
+    monkeypatch.setattr(results.tree, "FORMAT", version)
+    path = results.save(make_run(), tmp_path / "run.h5")
     monkeypatch.undo()
-    assert words in error_of(archive.load, path)
-    path = archive.save(make_run(), path)
+    assert words in error_of(results.load, path)
+    path = results.save(make_run(), path)
     with h5py.File(path, "r+") as file:
         file.attrs["minidyn_format"] = version
-    assert "truncated or damaged" in error_of(archive.load, path)
+    assert "truncated or damaged" in error_of(results.load, path)
 
 
 def test_whole_files_of_another_layout(tmp_path):
     """A sealed file of a kind, or with parts, that this minidyn does not know is refused."""
-    tree = archive.tree.run_tree(make_run())
+    tree = results.tree.run_tree(make_run())
     tree.attrs["minidyn_kind"] = "zoo"
-    archive.file.write_sealed(lambda file: file.write(archive.file.image_of(tree)), tmp_path / "a.h5")
-    assert "zoo" in error_of(archive.load, tmp_path / "a.h5")
-    tree = archive.tree.comparison_tree(make_comparison())
+    results.file.write_sealed(lambda file: file.write(results.file.image_of(tree)), tmp_path / "a.h5")
+    assert "zoo" in error_of(results.load, tmp_path / "a.h5")
+    tree = results.tree.comparison_tree(make_comparison())
     del tree.groups["errors"].variables["sigmas"]
-    archive.file.write_sealed(lambda file: file.write(archive.file.image_of(tree)), tmp_path / "b.h5")
-    assert "laid out differently" in error_of(archive.load, tmp_path / "b.h5")
+    results.file.write_sealed(lambda file: file.write(results.file.image_of(tree)), tmp_path / "b.h5")
+    assert "laid out differently" in error_of(results.load, tmp_path / "b.h5")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "zeroed tail", "flipped bit", "longer"])
 def test_damage_is_never_read(damage, tmp_path):
     """A file that was cut, zeroed, flipped or extended anywhere is an error, whatever HDF5 makes of it."""
-    data = archive.save(make_run(), tmp_path / "run.h5").read_bytes()
+    data = results.save(make_run(), tmp_path / "run.h5").read_bytes()
     file = tmp_path / "damaged.h5"
     for place in [*range(0, len(data), 997), *range(len(data) - 60, len(data))]:
         damaged = {
@@ -353,22 +354,22 @@ def test_damage_is_never_read(damage, tmp_path):
             "longer": data + data[:place] + b"\n",
         }[damage]
         file.write_bytes(damaged)
-        error_of(archive.load, file)
+        error_of(results.load, file)
 
 
 def test_edited_files_are_refused(tmp_path):
     """A number changed with another program is noticed."""
-    path = archive.save(make_run(), tmp_path / "run.h5")
+    path = results.save(make_run(), tmp_path / "run.h5")
     with h5py.File(path, "r+") as file:
         file["w"][0, 0, 0] = 1.0
-    assert "truncated or damaged" in error_of(archive.load, path)
+    assert "truncated or damaged" in error_of(results.load, path)
 
 
 def test_a_locked_file_is_what_it_was(tmp_path):
     """A file that another program has locked, and not changed, is loaded."""
     fcntl = pytest.importorskip("fcntl")
-    path = archive.save(make_run(), tmp_path / "run.h5")
+    path = results.save(make_run(), tmp_path / "run.h5")
     with path.open("rb+") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
-        assert_same(archive.load(path), make_run())
-    assert_same(archive.load(path), make_run())
+        assert_same(results.load(path), make_run())
+    assert_same(results.load(path), make_run())

@@ -6,7 +6,7 @@ import sympy as sp
 from numpy.polynomial.hermite_e import hermegauss
 
 import minidyn as md
-from minidyn.flows.oscillation import spread
+from minidyn.flows.slow.oscillation import spread
 
 x, y = sp.symbols("x y")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])

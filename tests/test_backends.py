@@ -101,7 +101,7 @@ def test_in_the_users_own_numba_code(compiler):
 
 def test_results_say_what_compiled_them():
     """The back end is among what made a result."""
-    code = "from minidyn.trajectory import provenance; print(provenance()['compiler'])"
+    code = "from minidyn.simulate.run import provenance; print(provenance()['compiler'])"
     assert [run(c, "-c", code).stdout.strip() for c in ("own", "numba", "python")] == ["own", "numba", "python"]
 
 

@@ -14,7 +14,7 @@ import pytest
 import sympy as sp
 
 import minidyn as md
-from minidyn import wholefiles
+from minidyn.common import wholefiles
 from minidyn.compiler import cache, jit, llvm
 
 x, y = sp.symbols("x y")

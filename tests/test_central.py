@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares, minimize
 
 import minidyn as md
-from minidyn.flows import complementarity
+from minidyn.flows.edge import complementarity
 from minidyn.kernels.random import seed_key
 from minidyn.simulate.choose import make_engine
 

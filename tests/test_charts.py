@@ -7,7 +7,7 @@ import sympy as sp
 from sympy.core.random import rng
 
 import minidyn as md
-from minidyn.charts import tidy
+from minidyn.minima.charts import tidy
 
 x, y, s, t = sp.symbols("x y s t")
 a, b = sp.symbols("a b")
@@ -144,7 +144,7 @@ def test_tidy_leaves_long_products_alone():
 
 def test_what_sympy_draws_at_random_is_the_same_every_time(monkeypatch):
     """sympy factors with random points: `tidy` gives it the same ones each time, and leaves its generator as it was."""
-    monkeypatch.setattr("minidyn.charts.sp.factor", lambda e: sp.Integer(rng.randint(0, 10**9)))
+    monkeypatch.setattr("minidyn.minima.charts.sp.factor", lambda e: sp.Integer(rng.randint(0, 10**9)))
     rng.seed(5)
     before = rng.getstate()
     first = tidy((x**2 - 1) / (x - 1) + y)

@@ -18,7 +18,7 @@ import pytest
 import sympy as sp
 
 import minidyn as md
-from minidyn import archive
+from minidyn.files import results
 from minidyn.kernels.random import seed_key
 
 room = importlib.import_module("minidyn.simulate.checkpoint")
@@ -384,8 +384,8 @@ def test_large_results_are_saved_and_loaded_piece_by_piece(tmp_path, monkeypatch
 
     kept = run(checkpoint=tmp_path / "run")
     kept.save(tmp_path / "small.h5")
-    monkeypatch.setattr(archive.index, "MAPPED", 5000)
-    monkeypatch.setattr(archive.file, "_PIECE", 1000)
+    monkeypatch.setattr(results.index, "MAPPED", 5000)
+    monkeypatch.setattr(results.file, "_PIECE", 1000)
     kept.save(tmp_path / "large.h5")
     back = md.load(tmp_path / "large.h5")
     assert isinstance(back.w, np.memmap) and back.digest() == kept.digest() == md.load(tmp_path / "small.h5").digest()

@@ -343,7 +343,7 @@ def test_surprises_are_one_sentence_too(minidyn, monkeypatch):
     def explode(*_):
         raise ZeroDivisionError("a surprise")
 
-    monkeypatch.setattr("minidyn.library.load_model", explode)
+    monkeypatch.setattr("minidyn.files.models.load_model", explode)
     sentence = refused(minidyn("derive", "valley"), code=1)
     assert sentence == "this should not happen (ZeroDivisionError: a surprise); --debug shows where."
 

@@ -8,7 +8,7 @@ import sympy as sp
 from conformance import check_flow
 
 import minidyn as md
-from minidyn.flows.closed import ClosedFormFlow
+from minidyn.flows.slow.closed import ClosedFormFlow
 
 x, y, s = sp.symbols("x y s")
 lr, sigma, std, momentum = (sp.Symbol(n, positive=True) for n in ("lr", "sigma", "std", "momentum"))

@@ -5,7 +5,7 @@ import pytest
 import sympy as sp
 
 import minidyn as md
-from minidyn.errors import ExpressionError, InputError
+from minidyn.common.errors import ExpressionError, InputError
 from minidyn.graph import Converter, Graph, reachable, walk
 
 x, y = sp.symbols("x y")

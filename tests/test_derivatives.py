@@ -24,8 +24,8 @@ from interpreter import (
 from mpmath import mp, mpf
 
 import minidyn as md
-from minidyn.derivatives import forward, reverse
 from minidyn.graph import SAMPLE, Graph
+from minidyn.graph.derivatives import forward, reverse
 
 TOLERANCE = 1e-13
 t = sp.Symbol("t", real=True)

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 
 import minidyn as md
 from minidyn import figures
-from minidyn.figures import canvas, landscape, looks, panels
-from minidyn.trajectory import Run
+from minidyn.figures import canvas, landscape, panels, style
+from minidyn.simulate.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_unknown_quantity_is_refused():
 )  # fmt: skip
 def test_names_are_set_as_in_a_paper(name, shown):
     """Letters, indices and Greek become mathematics; what is not surely mathematics stays text."""
-    assert looks.pretty(name) == shown
+    assert style.pretty(name) == shown
 
 
 def test_map_and_flows_differ_in_grey():
@@ -229,9 +229,9 @@ def test_map_and_flows_differ_in_grey():
     def lightness(look):
         return np.dot(to_rgb(look.colour), [0.299, 0.587, 0.114])
 
-    assert all(abs(lightness(look) - lightness(looks.MAP)) > 0.25 for look in looks.FLOWS)
+    assert all(abs(lightness(look) - lightness(style.MAP)) > 0.25 for look in style.FLOWS)
     for part in ("colour", "dash", "marker"):  # as many as there are flows in a model file
-        assert len({getattr(look, part) for look in looks.FLOWS}) == len(looks.FLOWS) == 7
+        assert len({getattr(look, part) for look in style.FLOWS}) == len(style.FLOWS) == 7
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -240,9 +240,9 @@ def test_a_legend_stays_inside(seed):
     rng = np.random.default_rng(seed)
     text = "stochastic modified equation, order 1, in a WIDE hand"
     labels = [text[-int(n) :] for n in rng.integers(3, len(text), 9)]
-    with rc_context(looks.STYLE):
+    with rc_context(style.STYLE):
         fig = canvas.new_figure(float(rng.uniform(6.4, 12.0)), 6.0)
-        looks.draw_legend(fig, [Line2D([], [], label=label) for label in labels])
+        style.draw_legend(fig, [Line2D([], [], label=label) for label in labels])
         FigureCanvasAgg(fig).draw()
     box = fig.legends[0].get_window_extent()
     assert 0 <= box.x0 < box.x1 <= fig.bbox.width
@@ -280,7 +280,7 @@ def test_figures_leave_no_global_state():
     """Drawing needs no pyplot, and leaves matplotlib's settings as they were."""
     program = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams); import minidyn.figures as f, numpy as np;"
-        "from minidyn.trajectory import Run; z = np.zeros(1, int);"
+        "from minidyn.simulate.run import Run; z = np.zeros(1, int);"
         "f.plot_run(Run(np.arange(2), np.arange(2.), None, {'q': np.ones((1, 2))}, z, z, ['x'], {}));"
         "assert 'matplotlib.pyplot' not in sys.modules; assert dict(matplotlib.rcParams) == before"
     )

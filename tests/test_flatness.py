@@ -5,8 +5,8 @@ import pytest
 import sympy as sp
 
 import minidyn as md
-from minidyn.flatness import first_layer
-from minidyn.modelfile import read_model_text
+from minidyn.files.modelfile import read_model_text
+from minidyn.minima.smoothness import first_layer
 
 UNITS, WIDTH, SAMPLES = 6, 3, 10
 j, k = sp.symbols("j k", integer=True)

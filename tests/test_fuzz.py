@@ -11,8 +11,8 @@ import pytest
 import resultfiles
 
 import minidyn as md
-from minidyn.archive import index
-from minidyn.trajectory import Run
+from minidyn.files.results import index
+from minidyn.simulate.run import Run
 
 
 def test_result_files(tmp_path):

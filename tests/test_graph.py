@@ -6,8 +6,8 @@ import sympy as sp
 from interpreter import evaluate
 
 import minidyn as md
-from minidyn.derivatives import forward, reverse
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Index, reachable
+from minidyn.graph.derivatives import forward, reverse
 
 x, y = sp.symbols("x y", real=True)
 j, k = sp.symbols("j k", integer=True)

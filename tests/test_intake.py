@@ -11,7 +11,7 @@ import sympy as sp
 import xarray as xr
 
 import minidyn as md
-from minidyn.intake import number, numbers, whole
+from minidyn.common.intake import number, numbers, whole
 
 x, y, a, c, s = sp.symbols("x y a c s")
 PLANE = md.Loss((1 + x**2) * y**2 / 2, [x, y])

@@ -7,9 +7,9 @@ import pytest
 import sympy as sp
 
 import minidyn as md
+from minidyn.common.status import Status
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.sdes import SdeEngine
-from minidyn.trajectory import Status
 
 x, y = sp.symbols("x y")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2 + sp.log(1 + x**2) / 3, [x, y])

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 import minidyn as md
-from minidyn.laws import DISTANCES, LawRow, distances
+from minidyn.compare.distributions import DISTANCES, LawRow, distances
 
 RNG = np.random.default_rng
 

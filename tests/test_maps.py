@@ -12,7 +12,7 @@ from test_noise import COUNTED, COUNTER, Stream, fisher_yates
 
 import minidyn as md
 from minidyn.kernels.random import seed_key
-from minidyn.maps import pack, unpack
+from minidyn.maps.discrete import pack, unpack
 
 a, b, u, k = sp.symbols("a b u k")
 INPUTS, TARGET = np.linspace(-1, 2, 5), np.array([0.3, 0.0, 0.4, 0.5, 1.2])

@@ -15,8 +15,8 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidyn.errors import ExpressionError, InputError, ModelFileError
-from minidyn.modelfile import find_model, list_models, parse_expression, read_model, read_model_text
+from minidyn.common.errors import ExpressionError, InputError, ModelFileError
+from minidyn.files.modelfile import find_model, list_models, parse_expression, read_model, read_model_text
 
 X, Y, K = sp.symbols("x y k")
 A = sp.IndexedBase("a", shape=(10,))

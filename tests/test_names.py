@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidyn as md
-from minidyn.recognize import recognized
+from minidyn.maps.recognize import recognized
 
 x, y, a, c, u = sp.symbols("x y a c u")
 LOSS = md.Loss((1 + x**2) * y**2 / 2 + sp.sin(x) / 5, [x, y])

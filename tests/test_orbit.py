@@ -8,7 +8,7 @@ import sympy as sp
 from scipy.optimize import brentq
 
 import minidyn as md
-from minidyn.flows.chartorbit import orbit_form, rates
+from minidyn.flows.edge.chartorbit import orbit_form, rates
 
 x, y, s = sp.symbols("x y s")
 lr, momentum = sp.Symbol("lr", positive=True), sp.Symbol("momentum", positive=True)

@@ -7,10 +7,10 @@ import pytest
 import sympy as sp
 
 import minidyn as md
-from minidyn import memory
-from minidyn.errors import printable
-from minidyn.library import model_of_text
-from minidyn.modelfile import parse_expression
+from minidyn.common import memory
+from minidyn.common.errors import printable
+from minidyn.files.modelfile import parse_expression
+from minidyn.files.models import model_of_text
 
 x, y, s, u, k = sp.symbols("x y s u k")
 PLANE = md.Loss((1 + x**2) * y**2 / 2, [x, y])

@@ -13,7 +13,7 @@ import sympy as sp
 from conformance import BITS
 
 import minidyn as md
-from minidyn.trajectory import QUANTILES
+from minidyn.simulate.run import QUANTILES
 
 engine_room = importlib.import_module("minidyn.simulate.engines")  # `md.simulate` is the function
 

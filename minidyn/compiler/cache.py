@@ -28,9 +28,9 @@ from types import ModuleType
 
 import platformdirs
 
+from minidyn.common.errors import ArchiveError, InputError, advice
+from minidyn.common.wholefiles import PREFIX, SUFFIX, sweep, write_whole
 from minidyn.compiler.settings import setting
-from minidyn.errors import ArchiveError, InputError, advice
-from minidyn.wholefiles import PREFIX, SUFFIX, sweep, write_whole
 
 _PREFIX = "minidyn_kernel_"
 _SELDOM = 64  # one write in so many looks how large the folder has become

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from minidyn.common.locks import cached_property
 from minidyn.compiler import backends, llvm
 from minidyn.compiler import cache as disk
 from minidyn.compiler.backends import own
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
 from minidyn.compiler.words import Known
-from minidyn.locks import cached_property
 
 
 class Function:

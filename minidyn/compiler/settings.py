@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from minidyn.errors import InputError
+from minidyn.common.errors import InputError
 
 
 @cache

@@ -13,11 +13,13 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from minidyn.comparison import Comparison
-from minidyn.errors import InputError
+from minidyn.common.errors import InputError
+from minidyn.compare.comparison import Comparison
+from minidyn.compare.scaling import ScalingStudy
 from minidyn.figures.canvas import Picture, new_figure, write_picture
 from minidyn.figures.landscape import draw_landscape
-from minidyn.figures.looks import (
+from minidyn.figures.panels import draw_order, draw_quantity, draw_spread, names_in, names_shown, share_clock
+from minidyn.figures.style import (
     FAINT,
     FLOWS,
     GREY,
@@ -32,10 +34,8 @@ from minidyn.figures.looks import (
     map_looks,
     pretty,
 )
-from minidyn.figures.panels import draw_order, draw_quantity, draw_spread, names_in, names_shown, share_clock
-from minidyn.loss import Loss
-from minidyn.scaling import ScalingStudy
-from minidyn.trajectory import Run
+from minidyn.maps.loss import Loss
+from minidyn.simulate.run import Run
 
 __all__ = ["Picture", "plot_comparison", "plot_run", "plot_scaling"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from minidyn.errors import ArchiveError, InputError
-from minidyn.wholefiles import write_whole
+from minidyn.common.errors import ArchiveError, InputError
+from minidyn.common.wholefiles import write_whole
 
 
 class Picture(Figure):

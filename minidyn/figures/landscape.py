@@ -11,11 +11,11 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
-from minidyn.comparison import Comparison
-from minidyn.errors import ManifoldError
-from minidyn.figures.looks import HUGE, MINIMA, THIN, Look, Numbers, power_of_ten, pretty
-from minidyn.loss import Loss
-from minidyn.manifold import Manifold
+from minidyn.common.errors import ManifoldError
+from minidyn.compare.comparison import Comparison
+from minidyn.figures.style import HUGE, MINIMA, THIN, Look, Numbers, power_of_ten, pretty
+from minidyn.maps.loss import Loss
+from minidyn.minima.manifold import Manifold
 
 Floats = NDArray[np.float64]
 

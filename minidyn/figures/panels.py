@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from minidyn.comparison import Comparison
-from minidyn.figures.looks import FAINT, GREY, HUGE, PANELS, THIN, Look, Numbers, map_looks, pretty
-from minidyn.scaling import ScalingRow, ScalingStudy
-from minidyn.trajectory import QUANTILES, Run
+from minidyn.compare.comparison import Comparison
+from minidyn.compare.scaling import ScalingRow, ScalingStudy
+from minidyn.figures.style import FAINT, GREY, HUGE, PANELS, THIN, Look, Numbers, map_looks, pretty
+from minidyn.simulate.run import QUANTILES, Run
 
 Floats = NDArray[np.float64]
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)

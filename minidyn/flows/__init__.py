@@ -1,13 +1,13 @@
 """Effective flows, one file per theory."""
 
 from minidyn.flows.base import Flow
-from minidyn.flows.central import CentralFlow
-from minidyn.flows.gradient import GradientFlow
-from minidyn.flows.modified import ModifiedFlow
-from minidyn.flows.quasistatic import QuasistaticFlow
-from minidyn.flows.rod import RodFlow
-from minidyn.flows.sme import StochasticModifiedFlow
-from minidyn.flows.subquadratic import SubquadraticFlow
+from minidyn.flows.edge.central import CentralFlow
+from minidyn.flows.edge.rod import RodFlow
+from minidyn.flows.edge.subquadratic import SubquadraticFlow
+from minidyn.flows.expansion.gradient import GradientFlow
+from minidyn.flows.expansion.modified import ModifiedFlow
+from minidyn.flows.expansion.sme import StochasticModifiedFlow
+from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.symbolic import SymbolicFlow
 
 __all__ = [

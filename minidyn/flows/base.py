@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sympy import Expr
 
-from minidyn.byvalue import ByValue
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import FlowError, InputError
+from minidyn.common.intake import finite, numbers, shown
+from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled
-from minidyn.errors import FlowError, InputError
-from minidyn.intake import finite, numbers, shown
 from minidyn.kernels import Source, pointer
-from minidyn.kernels.loops import evaluate
+from minidyn.kernels.pointed import evaluate
 from minidyn.kernels.pointers import flow_signatures
-from minidyn.locks import cached_property
-from minidyn.manifold import Manifold
-from minidyn.maps import Map
+from minidyn.maps.discrete import Map
+from minidyn.minima.manifold import Manifold
 
 # mypy: disable-error-code="no-untyped-def"
 

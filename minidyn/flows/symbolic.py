@@ -9,17 +9,16 @@ import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn import derivatives
+from minidyn.common.errors import InputError, ManifoldError
+from minidyn.common.intake import one_of, ordered, shown
+from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled, jit
-from minidyn.errors import InputError, ManifoldError
 from minidyn.flows.base import Flow, stay
-from minidyn.graph import Converter, Graph, Node, walk
-from minidyn.intake import one_of, ordered, shown
+from minidyn.graph import Converter, Graph, Node, derivatives, walk
 from minidyn.kernels import Source, store
 from minidyn.kernels.linalg import solve
-from minidyn.letters import K
-from minidyn.locks import cached_property
-from minidyn.maps import Map
+from minidyn.maps.discrete import Map
+from minidyn.maps.letters import K
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

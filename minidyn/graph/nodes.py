@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minidyn.errors import ExpressionError
+from minidyn.common.errors import ExpressionError
 
 
 @dataclass(frozen=True, order=True)

@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 from sympy.functions.elementary.piecewise import ExprCondPair
 
-from minidyn.errors import ExpressionError
+from minidyn.common.errors import ExpressionError
 from minidyn.graph import poles
 from minidyn.graph.exponentials import Exponentials, Form
 from minidyn.graph.nodes import Graph, Index, Node

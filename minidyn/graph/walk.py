@@ -10,8 +10,8 @@ from typing import Any
 
 import sympy as sp
 
-from minidyn.errors import InputError
-from minidyn.intake import shown
+from minidyn.common.errors import InputError
+from minidyn.common.intake import shown
 
 _WRITTEN, _DEEPEST = 3000, 60  # sympy prints what has at most so many parts and layers
 _SHOWN_LAYERS, _SHOWN_PARTS = 3, 4

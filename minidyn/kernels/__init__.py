@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.common.errors import printable
 from minidyn.compiler import cache
-from minidyn.errors import printable
 from minidyn.graph import Graph, Index, Node
 from minidyn.kernels.emit import Emitter, store
 from minidyn.kernels.pointers import pointer

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.common.errors import InputError
+from minidyn.common.intake import shown
 from minidyn.compiler import jit, lanes
-from minidyn.errors import InputError
-from minidyn.intake import shown
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn import observables
-from minidyn.errors import InputError
+from minidyn.common.errors import InputError
+from minidyn.common.intake import number, one_of, whole
+from minidyn.common.memory import need
+from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.graph.walk import printed
-from minidyn.intake import number, one_of, whole
 from minidyn.kernels.random import seed_key
-from minidyn.maps import Map
-from minidyn.memory import need
+from minidyn.maps.discrete import Map
+from minidyn.simulate import observables
 from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine
@@ -26,8 +27,8 @@ from minidyn.simulate.identity import environment, identity
 from minidyn.simulate.phases import Phases
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
+from minidyn.simulate.run import Run, provenance
 from minidyn.simulate.threads import thread_count
-from minidyn.trajectory import Run, Status, provenance
 
 __all__ = ["seed_key", "simulate"]
 

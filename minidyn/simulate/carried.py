@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.simulate.engines import ByColumn
-from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
 

@@ -24,10 +24,10 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.errors import ArchiveError, InputError, advice
-from minidyn.intake import shown
+from minidyn.common.errors import ArchiveError, InputError, advice
+from minidyn.common.intake import shown
+from minidyn.common.wholefiles import PREFIX, SUFFIX, write_whole
 from minidyn.simulate.recording import MemoryRows, Recorder, Rows
-from minidyn.wholefiles import PREFIX, SUFFIX, write_whole
 
 try:
     import fcntl

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.errors import InputError
+from minidyn.common.errors import InputError
+from minidyn.common.intake import between, number, shown, whole
 from minidyn.flows.base import Flow
-from minidyn.intake import between, number, shown, whole
-from minidyn.maps import Map
+from minidyn.maps.discrete import Map
 from minidyn.simulate.carried import CarriedEngine
 from minidyn.simulate.engines import Engine, MapEngine
 from minidyn.simulate.odes import COMPILED, SCIPY, OdeEngine, ScipyEngine

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
-from minidyn.maps import Map, pack, unpack
+from minidyn.maps.discrete import Map, pack, unpack
 from minidyn.simulate.clock import Clock
-from minidyn.trajectory import Status
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

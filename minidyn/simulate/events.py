@@ -12,16 +12,16 @@ from sympy import And, Equality, Expr, GreaterThan, LessThan, Not, Or, StrictLes
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean, BooleanAtom
 
-from minidyn import observables
-from minidyn.errors import InputError
+from minidyn.common.errors import InputError
+from minidyn.common.intake import number, shown
+from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.graph import walk
-from minidyn.intake import number, shown
-from minidyn.maps import Map
-from minidyn.recognize import recognized
+from minidyn.maps.discrete import Map
+from minidyn.maps.recognize import recognized
+from minidyn.simulate import observables
 from minidyn.simulate.engines import ByColumn, Engine
 from minidyn.simulate.odes import OdeEngine
-from minidyn.trajectory import Status
 
 Floats = NDArray[np.float64]
 _LOOKS = np.array([0.02, 0.25, 0.5, 0.75, 0.98])  # at a step of a solver, beside its ends

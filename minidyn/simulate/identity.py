@@ -24,12 +24,12 @@ import numpy as np
 import sympy as sp
 from sympy.core.operations import LatticeOp
 
-from minidyn.byvalue import ByValue
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError
+from minidyn.common.intake import shown
 from minidyn.compiler.cache import code_version
 from minidyn.compiler.llvm import instruction_set
-from minidyn.errors import InputError
 from minidyn.graph import walk
-from minidyn.intake import shown
 
 _PLAIN = (bool, float, complex, str, bytes)
 _NEVER = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)  # other numbers every time

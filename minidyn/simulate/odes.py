@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.common.errors import InputError
+from minidyn.common.status import Status
 from minidyn.compiler import Known, compiled
-from minidyn.errors import InputError
 from minidyn.flows.base import Flow, stay
-from minidyn.kernels.loops import evaluate
+from minidyn.kernels.pointed import evaluate
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
-from minidyn.simulate.loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
+from minidyn.simulate.timeloops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
 from minidyn.solvers import rows as row
 from minidyn.solvers.tableaus import TABLEAUS
 from minidyn.solvers.unrolled import unrolled
-from minidyn.trajectory import Status
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.maps import Map
+from minidyn.maps.discrete import Map
 from minidyn.simulate.engines import MapEngine
 
 Floats = NDArray[np.float64]

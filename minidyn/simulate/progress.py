@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from minidyn.intake import flag
-from minidyn.locks import cached_property
+from minidyn.common.intake import flag
+from minidyn.common.locks import cached_property
 
 log = logging.getLogger("minidyn")
 _PATIENCE = 1.0  # seconds before a bar appears

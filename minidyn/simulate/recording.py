@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn import observables
+from minidyn.simulate import observables
 from minidyn.simulate.engines import Engine
-from minidyn.trajectory import QUANTILES, Run
+from minidyn.simulate.run import QUANTILES, Run
 
 Floats = NDArray[np.float64]
 _STATS = ("mean", "variance", "count")  # of each quantity, before its quantiles

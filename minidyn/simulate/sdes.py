@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from minidyn.compiler import Known
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
-from minidyn.maps import pack, unpack
+from minidyn.maps.discrete import pack, unpack
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.noisy import PLAN, UNITS, advance_adaptive, advance_sde, advance_stretches

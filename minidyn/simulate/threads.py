@@ -7,7 +7,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from minidyn.intake import whole
+from minidyn.common.intake import whole
 
 _ROOT = Path("/sys/fs/cgroup")
 _GROUPS = Path("/proc/self/cgroup")

@@ -13,20 +13,7 @@ import numpy as np
 
 from minidyn.compiler import jit
 from minidyn.solvers.explicit import first_step, norm, polynomial, put_back
-from minidyn.solvers.rows import (
-    ATTEMPTS,
-    DENSE,
-    ERROR,
-    ERROR_H,
-    JACOBIANS,
-    LATEST,
-    NOW,
-    PAST,
-    SPAN,
-    STEADY,
-    STIFF,
-    H,
-)
+from minidyn.solvers.rows import ATTEMPTS, DENSE, ERROR, ERROR_H, JACOBIANS, LATEST, NOW, PAST, SPAN, STEADY, STIFF, H
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minidyn.common.errors import InputError
 from minidyn.compiler import Function
-from minidyn.errors import InputError
 from minidyn.solvers import sde
 
 KINDS = ("additive", "diagonal", "commutative", "general")

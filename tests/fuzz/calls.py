@@ -25,7 +25,7 @@ import numpy as np
 import sympy as sp
 
 import minidyn as md
-from minidyn.intake import shown
+from minidyn.common.intake import shown
 
 x, y, a, c, s, k = sp.symbols("x y a c s k")
 PLANE = md.Loss((1 + x**2) * y**2 / 2, [x, y])

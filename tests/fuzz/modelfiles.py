@@ -21,7 +21,7 @@ import command
 from damage import damaged
 
 import minidyn as md
-from minidyn import library, modelfile
+from minidyn.files import modelfile, models
 
 SECONDS = 5.0  # of this process's own time
 _WORD = re.compile(r'"[^"\n]*"|[\w.+-]+|[\[\]{}=,]')
@@ -95,7 +95,7 @@ def failures(seed: int, count: int, folder: Path) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             try:
-                model = library.load_model(victim)
+                model = models.load_model(victim)
                 text_of = (repr(model), model._repr_markdown_(), model.observe)
                 read += bool(text_of)
             except md.MinidynError as error:

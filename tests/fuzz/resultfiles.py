@@ -25,8 +25,8 @@ import sympy as sp
 from damage import damaged
 
 import minidyn as md
-from minidyn.archive import file as files
-from minidyn.archive import index
+from minidyn.files.results import file as files
+from minidyn.files.results import index
 
 SECONDS = 5.0  # of this process's own time
 

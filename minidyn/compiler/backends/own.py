@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from minidyn.common.locks import fork_safe_lock
 from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
+from minidyn.compiler.module import Unit
 from minidyn.compiler.notes import checked, raising
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
-from minidyn.compiler.unit import Unit
-from minidyn.locks import fork_safe_lock
 
 side_by_side = True  # `lanes` are several turns at once
 C_TYPES: dict[str, Any] = {

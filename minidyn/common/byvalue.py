@@ -1,0 +1,79 @@
+"""Objects that are what they were made of: they travel (pickle, copy, other processes) and compare by that alone.
+
+What was computed from it, cached properties with their compiled kernels and addresses, stays behind and is made again
+where it is needed, to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from minidyn.common.locks import cached_property
+
+
+class ByValue:
+    """Equal where type and ingredients are, whatever was computed since; pickled and copied without what was computed.
+
+    `leaves_behind` names further attributes that are made again when they are missing.
+    """
+
+    leaves_behind: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        cls = type(self)
+        return {
+            name: value for name, value in vars(self).items()
+            if name not in cls.leaves_behind and not isinstance(getattr(cls, name, None), cached_property)
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def _ingredients(self) -> dict[str, Any]:
+        state = self.__getstate__()
+        apart: set[str] = {f.name for f in fields(self) if not f.compare} if is_dataclass(self) else set()
+        return {name: value for name, value in state.items() if name not in apart}
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, ByValue):
+            return NotImplemented
+        return self is other or same(self._ingredients(), other._ingredients())
+
+    def __hash__(self) -> int:
+        parts = self._ingredients().values()
+        kept = [v for v in parts if isinstance(v, (str, int, ByValue)) or hasattr(v, "free_symbols")]
+        return hash((type(self).__qualname__, *(v for v in kept if isinstance(v, Hashable))))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are alike to the last bit: arrays entry by entry with their types, NaN like NaN."""
+    if a is b:
+        return True
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return _same_arrays(a, b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same(v, b[k]) for k, v in a.items())
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    if is_dataclass(a) and type(a) is type(b) and not isinstance(a, ByValue):
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    if isinstance(a, float) and isinstance(b, float):
+        return a == b or (a != a and b != b)
+    if isinstance(a, (bool, np.bool_)) != isinstance(b, (bool, np.bool_)):
+        return False
+    try:
+        return bool(a == b)
+    except Exception:  # whatever cannot be compared is not known to be the same
+        return False
+
+
+def _same_arrays(a: Any, b: Any) -> bool:
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)) or a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype == object:
+        return all(map(same, a.flat, b.flat))
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")

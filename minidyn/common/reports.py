@@ -1,0 +1,81 @@
+"""Reports: lines and tables, as text and as HTML, so that whatever one shows the other shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import printable
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first one its head; `left` columns stand to the left, the others to the right."""
+
+    rows: list[list[str]]
+    left: int = 1
+
+
+Report = list[str | Table]
+
+
+class Reported(ByValue):
+    """A result that is shown as its report and saved as a file."""
+
+    def _report(self) -> Report:
+        raise NotImplementedError
+
+    def summary(self) -> str:
+        """What was found, as lines and tables."""
+        return as_text(self._report())
+
+    def save(self, path: Any) -> None:
+        """Write HDF5 that is also netCDF-4; read it back with `md.load`."""
+        from minidyn.files import results
+
+        results.save(self, path)
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return as_html(self._report())
+
+
+def align(table: list[list[str]], left: int = 1) -> list[str]:
+    """A table as lines: `left` columns to the left, the others to the right, a rule below the head."""
+    widths = [max(len(r[c]) for r in table) for c in range(len(table[0]))]
+    lines = []
+    for r in table:
+        sized = list(zip(r, widths, strict=True))
+        cells = [cell.ljust(w) for cell, w in sized[:left]] + [cell.rjust(w) for cell, w in sized[left:]]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return [lines[0], "  " + "  ".join("-" * w for w in widths), *lines[1:]]
+
+
+def as_text(report: Report) -> str:
+    """The report as lines."""
+    parts = [align(part.rows, part.left) if isinstance(part, Table) else [part] for part in report]
+    return printable("\n".join(line for lines in parts for line in lines), keep="\n")
+
+
+def as_html(report: Report) -> str:
+    """The report as paragraphs and tables."""
+    return "".join(_table(part) if isinstance(part, Table) else _paragraph(part) for part in report)
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{'<br>'.join(escape(line.strip()) for line in text.splitlines())}</p>" if text.strip() else ""
+
+
+def _table(table: Table) -> str:
+    head, *body = table.rows
+    rows = [_cells("th", head), *(_cells("td", row) for row in body)]
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def _cells(tag: str, row: Iterable[str]) -> str:
+    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)

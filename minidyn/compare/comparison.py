@@ -1,0 +1,298 @@
+"""What a comparison is: runs, the quantities compared, a row per quantity, flow and step, and its words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.locks import cached_property
+from minidyn.common.reports import Report, Reported, Table
+from minidyn.compare.distributions import DISTANCES, LawRow, distances
+from minidyn.simulate.run import Run
+
+Floats = NDArray[np.float64]
+_NEAR_ZERO = 1e-14
+READ = {"iterates": "{}", "midpoints": "the mid-points of {}", "projected": "{} on the manifold"}
+_WHERE = {
+    "iterates": "compared as they are", "midpoints": "the map's mid-points (theta_k + theta_k+1)/2 compared",
+    "projected": "compared on the manifold",
+}  # fmt: skip
+_OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorRow(ByValue):
+    """One quantity at one step: ensemble mean and spread of map and flow, and their difference.
+
+    `standard_error` is that of `difference` = flow mean - map mean; it is paired where map and flow
+    share their noise. `sigmas` is the difference in standard errors. `paths` is how many paths it rests on.
+    `variance_ratio` is how much smaller the variance of `difference` is than without that coupling: as many times
+    more paths would be needed (NaN where nothing is coupled).
+    """
+
+    quantity: str
+    flow: str
+    step: int
+    time: float
+    map_mean: float
+    map_spread: float
+    flow_mean: float
+    flow_spread: float
+    difference: float
+    standard_error: float
+    sigmas: float
+    paths: int
+    variance_ratio: float = float("nan")
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """A confidence interval of the difference of means (Student; Welch 1947 where the samples are independent).
+
+        >>> row = ErrorRow("x", "flow", 10, 1.0, 0.0, 1.0, 0.5, 0.0, 0.5, 0.1, 5.0, 101)
+        >>> [round(end, 3) for end in row.interval()]
+        [0.302, 0.698]
+        """
+        from scipy.special import stdtrit
+
+        free = self.paths - 1.0
+        if np.isnan(self.variance_ratio):
+            a, b = self.map_spread**2, self.flow_spread**2
+            free = free * (a + b) ** 2 / (a**2 + b**2) if a + b > 0 else free
+        half = float(stdtrit(free, 0.5 + level / 2)) * self.standard_error if self.standard_error > 0 else 0.0
+        return self.difference - half, self.difference + half
+
+
+@dataclass(eq=False, repr=False)
+class Comparison(Reported):
+    """What `compare` returns.
+
+    runs : label -> `Run`; the map's comes first.
+    quantities : name -> label -> (paths, T) values at `steps`; a flow without noise has one path. The map is read
+        as each flow says (`Flow.reads`): its values stand under its own label, or, where flows read it in several
+        ways, under "LABEL, iterates", "LABEL, midpoints", "LABEL, projected". `pair` finds those of one flow.
+    errors : rows of the table.  meta : how the comparison was made; `meta["reads"]` is label -> reading.
+    loss : the map's loss (None in a loaded file).
+    """
+
+    runs: dict[str, Run]
+    quantities: dict[str, dict[str, Floats]]
+    steps: NDArray[np.int64]
+    time: Floats
+    errors: list[ErrorRow]
+    meta: dict[str, Any] = field(compare=False)
+    loss: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def map_label(self) -> str:
+        """The label of the map's run."""
+        return next(iter(self.runs))
+
+    def reading(self, label: str) -> str:
+        """How this flow reads the map: "iterates", "midpoints" or "projected"."""
+        kept = self.meta.get("reads")
+        if kept is None:  # a file of an earlier minidyn: one reading for all flows
+            one = "projected" if self.meta.get("projected") else "iterates"
+            return "midpoints" if self.meta.get("centred") else one
+        return str(kept.get(label, "iterates"))
+
+    def paired(self, label: str) -> bool:
+        """Whether path i of this flow was driven by the noise of the map's path i."""
+        alike = label in self.runs and self.runs[label].paths == self.runs[self.map_label].paths
+        return alike and bool(self.meta.get("paired", {}).get(label, self.meta.get("coupled")))
+
+    def holds(self, name: str, label: str) -> bool:
+        """Whether the values of one quantity, the map's and the flow's, are there."""
+        held = self.quantities.get(name, {})
+        return label in held and (self.map_label in held or read_label(self.map_label, self.reading(label)) in held)
+
+    def pair(self, name: str, label: str) -> tuple[Floats, Floats]:
+        """The values (paths, T) of one quantity that are compared: the map's, as this flow reads it, and the flow's.
+
+        Where both share their noise, a path counts as long as map and flow both have it; NaN afterwards.
+        """
+        values = self.quantities[name]
+        key = read_label(self.map_label, self.reading(label))
+        a, b = values[key if key in values else self.map_label], values[label]
+        if self.paired(label):
+            both = np.isfinite(a) & np.isfinite(b)
+            a, b = (v if both.all() else np.where(both, v, np.nan) for v in (a, b))
+        return a, b
+
+    def laws(self, resamples: int = 400, seed: int = 0) -> list[LawRow]:
+        """Distances between the laws of map and flow (Wasserstein-1, Kolmogorov-Smirnov, energy), for every quantity at
+        every step of the table, with what equal laws would give and what could be seen at this number of paths.
+
+        A flow without spread has no law to compare: it has no rows. The same `seed` gives the same rows.
+
+        >>> import minidyn as md
+        >>> result = md.load_model("valley").run(steps=200, paths=300)
+        >>> print(result.laws()[0])  # doctest: +ELLIPSIS
+        x at step 40: indistinguishable at 300 paths, Wasserstein-1 distance ... detectable from ...
+        """
+        return [law for row in self.errors for law in self._laws_of(row, resamples, seed)]
+
+    def _laws_of(self, row: ErrorRow, resamples: int = 400, seed: int = 0) -> list[LawRow]:
+        if not self.holds(row.quantity, row.flow) or row.step not in self.steps:
+            return []
+        place = int(np.searchsorted(self.steps, row.step))
+        a, b = (v[:, place] for v in self.pair(row.quantity, row.flow))
+        a, b = (v[np.isfinite(v)] for v in (a, b))
+        if len(a) < 2 or len(b) < 2:
+            return []
+        if self.paired(row.flow) and np.abs(b - a).max() <= _NEAR_ZERO * np.abs(a).max():
+            b = a  # apart by rounding alone, which is no difference of laws
+        found = distances(a, b, self.paired(row.flow), resamples, np.random.default_rng(seed))
+        key = (row.quantity, row.flow, row.step, row.time)
+        rows = {name: found[name].tolist() for name in DISTANCES}
+        return [LawRow(*key, name, v, error, p, high, sure, len(b)) for name, (v, error, p, high, sure) in rows.items()]
+
+    @cached_property
+    def _last_laws(self) -> dict[tuple[str, str], list[LawRow]]:
+        """The laws at the last step: (quantity, flow) -> one row per distance."""
+        last = {(row.quantity, row.flow): row for row in self.errors}
+        few = {key: max(100, min(400, 20_000_000 // max(row.paths, 1))) for key, row in last.items()}
+        return {key: rows for key, row in last.items() if (rows := self._laws_of(row, few[key]))}
+
+    def distances(self) -> dict[tuple[str, str], dict[str, float]]:
+        """For each (quantity, flow): sup and root-mean-square over the steps of the difference of means,
+        over the same paths where map and flow share their noise."""
+        out = {}
+        for name in self.quantities:
+            for label in list(self.runs)[1:]:
+                if not self.holds(name, label):
+                    continue
+                a, b = self.pair(name, label)
+                gap = np.abs(_mean(b - a) if self.paired(label) else _mean(b) - _mean(a))
+                gap = gap[np.isfinite(gap)]
+                largest = float(gap.max(initial=0.0)) if len(gap) else float("nan")
+                rms = largest * float(np.sqrt(np.mean((gap / largest) ** 2))) if largest > 0 else largest
+                out[name, label] = {"sup": largest, "rms": rms}
+        return out
+
+    def _report(self) -> Report:
+        """Means and spreads at several steps, differences in standard errors, and what is said of each flow."""
+        report: Report = [self._headline()]
+        for label in list(self.runs)[1:]:
+            report += ["", *self._about(label)]
+        report += ["", *(f"{label}: {run.describe_status()}" for label, run in self.runs.items())]
+        phases = self.runs[self.map_label].meta.get("between_saves")
+        report += [f"between saves: {phases}"] if phases else []
+        if self.meta.get("remark"):
+            report.append(f"remark: at the end {self.meta['remark']}")
+        if "reads" not in self.meta and len(self.runs) > 2 and (self.meta.get("projected") or self.meta.get("centred")):
+            report.append(f"remark: {_OLD}")
+        report += [f"left out: {why}" for why in self.meta.get("missing", {}).values()]
+        walls = ", ".join(f"{label} {run.meta.get('wall_seconds', 0.0):.2f} s" for label, run in self.runs.items())
+        return [*report, f"wall time: {walls}"]
+
+    def _about(self, label: str) -> Report:
+        """What is said of one flow: the table, distances of means, laws, what is zero on the manifold."""
+        rows = [r for r in self.errors if r.flow == label]
+        columns = {
+            "quantity": [r.quantity for r in rows], "step": [f"{r.step:,}" for r in rows],
+            self.map_label: [_pm(r.map_mean, r.map_spread) for r in rows],
+            "flow": [_pm(r.flow_mean, r.flow_spread) for r in rows],
+            "difference": [f"{r.difference:+.2g}" for r in rows],
+            "std. error": [f"{r.standard_error:.2g}" for r in rows], "in s.e.": [_sigmas(r) for r in rows],
+        }  # fmt: skip
+        coupled = not all(np.isnan(r.variance_ratio) for r in rows)
+        columns |= {"coupling": [gain(r.variance_ratio) for r in rows]} if coupled else {}
+        started = self.runs[self.map_label].paths
+        columns |= {"paths": [f"{r.paths:,}" for r in rows]} if any(r.paths < started for r in rows) else {}
+        table = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+        said: Report = [f"{label} against {READ[self.reading(label)].format(self.map_label)}", Table(table)]
+        if coupled:
+            said.append("  coupling: with independent noise the difference has so many times the variance")
+        if "paths" in columns:
+            said.append("  paths: those that the row rests on; the others have ended")
+        for (name, flow), d in self.distances().items():
+            if flow == label:
+                said.append(f"  {name}: sup distance of means {d['sup']:.2g}, rms {d['rms']:.2g}")
+        said += [_law_line(laws) for (_, flow), laws in self._last_laws.items() if flow == label]
+        zero = self.meta.get("zero", {}).get(label)
+        return [*said, f"  not shown: {', '.join(zero)}, zero on the manifold"] if zero else said
+
+    def _headline(self) -> str:
+        m = self.meta
+        noise = "same noise for both" if m.get("coupled") else "independent noise"
+        if str(m.get("map", "")).endswith("no noise)"):
+            noise = "no noise"
+        elif all(run.meta.get("noise") == "none" for run in list(self.runs.values())[1:]):
+            noise = "no noise in the flow"
+        readings = {self.reading(label) for label in list(self.runs)[1:]}
+        where = "the map read as each flow says" if len(readings) > 1 else _WHERE[next(iter(readings), "iterates")]
+        paths, steps = m.get("paths", self.runs[self.map_label].paths), m.get("steps", int(self.steps[-1]))
+        count = f"{paths:,} path{'s' * (paths != 1)}, {steps:,} steps"
+        return f"{m.get('map', '')}\n{count}; {where}, {noise}; seed {m.get('seed', 'not known')}"
+
+    def plot(self, **options: Any) -> Any:
+        """The picture: landscape and manifold for two parameters, every quantity over the steps with bands."""
+        from minidyn import figures
+
+        return figures.plot_comparison(self, **options)
+
+def read_label(label: str, reading: str) -> str:
+    """What the map's values are called where flows read it in several ways."""
+    return f"{label}, {reading}"
+
+
+def row_of(name: str, label: str, a: Floats, b: Floats, step: int, time: float, paired: bool) -> ErrorRow:
+    """The row of the samples a (map) and b (flow), NaN where a path has ended; paired ones belong together."""
+    good_a, good_b = np.isfinite(a), np.isfinite(b)
+    if paired:
+        both = good_a & good_b
+        a, b = a[both], b[both]
+        count = len(a)
+        gap = b - a
+        difference = gap.mean() if count else np.nan
+        error = gap.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        apart = a.var(ddof=1) + b.var(ddof=1) if count > 1 else np.nan
+    else:
+        a, b = a[good_a], b[good_b]
+        count = len(a)
+        difference = b.mean() - a.mean() if len(a) and len(b) else np.nan
+        error = np.sqrt(sum(v.var(ddof=1) / len(v) for v in (a, b) if len(v) > 1))
+    size = max(abs(a).max(initial=0.0), abs(b).max(initial=0.0))
+    exact = error <= _NEAR_ZERO * size
+    sigmas = np.nan if exact else difference / error
+    ratio = np.nan if not paired or not apart > 0 else np.inf if exact else apart / (count * error**2)
+    return ErrorRow(
+        name, label, step, time, *_stats(a), *_stats(b), float(difference), float(error), float(sigmas), count,
+        float(ratio),
+    )  # fmt: skip
+
+
+def _mean(values: Floats) -> Floats:
+    return np.array([v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in values.T])
+
+
+def _stats(v: Floats) -> tuple[float, float]:
+    return (float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0) if len(v) else (np.nan, np.nan)
+
+
+def _pm(mean: float, spread: float) -> str:
+    return f"{mean:.5g}" + (f" ± {spread:.3g}" if spread > 0 else "")
+
+
+def _sigmas(row: ErrorRow) -> str:
+    return f"{row.sigmas:+.1f}" if np.isfinite(row.sigmas) else "exact" if row.difference == 0 else "-"
+
+
+def gain(ratio: float) -> str:
+    """How much smaller coupling made a variance, in a table."""
+    return "-" if np.isnan(ratio) else "exact" if np.isinf(ratio) else f"{ratio:.3g}x"
+
+
+def _law_line(laws: list[LawRow]) -> str:
+    """Whether the laws of one quantity can be told apart at the last step, by three tests at once."""
+    differ = min(law.p_value for law in laws) * len(laws) <= 0.05  # Bonferroni
+    verdict = "distinguishable" if differ else "indistinguishable"
+    first, short = laws[0], {"Wasserstein-1": "W1"}
+    parts = [f"{short.get(law.distance, law.distance)} {law.value:.2g} ({law.detectable:.2g})" for law in laws]
+    return (
+        f"  law of {first.quantity} at step {first.step:,}: {verdict} at {first.paths:,} paths; "
+        f"distance (detectable from): {', '.join(parts)}"
+    )

@@ -1,0 +1,152 @@
+"""What happens at the edge of stability: sharpness in the rule's own metric, its threshold, the oscillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError
+from minidyn.common.intake import shown, whole
+from minidyn.common.status import Status
+from minidyn.compare.readings import check_flows, labels_of
+from minidyn.compare.regime import Regime, regime
+from minidyn.flows import CentralFlow, RodFlow, SubquadraticFlow
+from minidyn.flows.base import Flow
+from minidyn.flows.edge.twostep import TwoStep
+from minidyn.kernels.random import seed_key
+from minidyn.maps.discrete import Map
+from minidyn.simulate.choose import make_engine
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeRun(ByValue):
+    """What `edge` returns; arrays of shape (T,), one number per save, NaN after an end.
+
+    steps : step numbers.
+    sharpness : largest curvature in the rule's own metric, in which its threshold is always `2/lr`: of
+        `P^(1/2) H P^(1/2)` with `P = 1` for gradient descent, `1/(1 + beta)` for heavy ball,
+        `(1 - beta1)/(1 + beta1)/(sqrt(v) + eps)` for Adam; taken at the centre of successive iterates.
+    threshold : `2/lr`.  distance : `sharpness - threshold`, positive beyond the edge.
+    amplitude : label -> half the distance of successive iterates of the map, `|d|` of rod and subquadratic flow,
+        `sqrt(tr S)` of the central flow.
+    regime : what the map does at the end; its remark, if there is one, ends the summary.
+    ends : label -> how a flow ended before the last step, if it did.
+    """
+
+    steps: NDArray[np.int64]
+    sharpness: Floats
+    threshold: float
+    amplitude: dict[str, Floats]
+    regime: Regime | None = None
+    ends: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def distance(self) -> Floats:
+        """How far the sharpness lies beyond the threshold."""
+        return self.sharpness - self.threshold
+
+    def summary(self, rows: int = 8) -> str:
+        """A table over the steps."""
+        chosen = np.unique(np.linspace(0, len(self.steps) - 1, min(rows, len(self.steps))).round().astype(int))
+        head = ["step", "sharpness", "- 2/lr", *(f"amplitude, {label}" for label in self.amplitude)]
+        table = [head] + [
+            [f"{self.steps[i]:,}", f"{self.sharpness[i]:.4g}", f"{self.distance[i]:+.3g}",
+             *(f"{v[i]:.3g}" for v in self.amplitude.values())]
+            for i in chosen
+        ]  # fmt: skip
+        widths = [max(len(r[c]) for r in table) for c in range(len(head))]
+        lines = ["  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in table]
+        lines += [f"{label}: {how}" for label, how in self.ends.items()]
+        remark = self.regime.remark if self.regime else ""
+        return "\n".join([*lines, f"remark: at the end {remark}"] if remark else lines)
+
+
+def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int | None = None, first_step: int = 1,
+         rtol: float = 1e-8, atol: float = 1e-11) -> EdgeRun:  # fmt: skip
+    """Sharpness over its threshold along a map without noise, and its oscillation beside what flows predict.
+
+    Parameters
+    ----------
+    system : the map; noise is refused.  flows : `RodFlow`, `SubquadraticFlow`, `CentralFlow` of it.
+    w0 : theta (D,) or the map's whole state.  steps, save_every, first_step : as in `simulate`.
+
+    Raises InputError for arguments that do not fit, FlowError where the rule has no threshold (a vanishing
+    accumulator with `eps = 0`).
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> gd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
+    >>> seen = md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=40, save_every=20)
+    >>> print(seen.summary())
+    step  sharpness  - 2/lr  amplitude, GD  amplitude, rod flow
+       0      21.23   +1.23          0.106                0.106
+      20      19.08  -0.918          0.109                 0.11
+      40      18.87   -1.13         0.0106               0.0154
+    """
+    if not isinstance(system, Map) or system.noise is not None:
+        raise InputError("edge looks at a Map without noise; drop the noise.")
+    for flow in flows:
+        if not isinstance(flow, (RodFlow, SubquadraticFlow, CentralFlow)):
+            raise InputError(f"{shown(flow)} predicts no oscillation: use RodFlow, SubquadraticFlow or CentralFlow.")
+    check_flows(system, flows)
+    steps, first_step = whole("steps", steps, 1), whole("first_step", first_step, 1)
+    save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
+    saves = np.array([*range(0, steps, save_every), steps])
+    two = TwoStep(system)
+    z = system.whole_state(w0, "w0")
+    if z.ndim != 1:
+        raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
+    if not np.isfinite(z).all():
+        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
+    labels = labels_of(system, flows)
+    engines = [_engine(flow, w0, steps, first_step, rtol, atol) for flow in flows]
+    found = np.full((2, len(saves)), np.nan)
+    place, at = 0, 0
+    while place < len(saves) and np.isfinite(z).all():
+        after = two.step(z, first_step + at)
+        if at == saves[place]:
+            found[:, place] = _look(two, z, after, first_step + at)
+            place += 1
+        z, at = after, at + 1
+    threshold = 2.0 / system.lr(first_step)
+    amplitude, ends = {labels[0]: found[1]}, {}
+    for label, flow, engine in zip(labels[1:], flows, engines, strict=True):
+        amplitude[label] = _predicted(flow, engine, saves)
+        status, ended = (int(v[0]) for v in engine.ending(steps))
+        if status != Status.FINISHED:
+            reason = engine.meta.get("reason")
+            ends[label] = f"{Status(status).label} at step {ended:,}" + (f": {reason}" if reason else "")
+    end = regime(system, w0, steps, first_step=first_step) if steps > 1 else None
+    return EdgeRun(saves, found[0] * threshold, threshold, amplitude, end, ends)
+
+
+def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]:
+    """Sharpness over its threshold at the centre of a pair, and half the pair's length in theta."""
+    if not np.isfinite(after).all():
+        return np.nan, np.nan
+    relative, _ = two.relative_hessian(0.5 * (z + after), k + 1.0)
+    return float(np.linalg.eigvalsh(relative)[-1]), float(0.5 * np.linalg.norm((after - z)[: two.dim]))
+
+
+def _engine(flow: Flow, w0: ArrayLike, steps: int, first_step: int, rtol: float, atol: float) -> Any:
+    flow = flow.beginning(first_step)
+    start = np.atleast_2d(flow.start(w0))
+    return make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, steps, 1, flow.first_step)
+
+
+def _predicted(flow: Any, engine: Any, saves: NDArray[np.int64]) -> Floats:
+    out, done = np.full(len(saves), np.nan), 0
+    for i, save in enumerate(saves):
+        if save > done:
+            engine.advance(done, int(save) - done)
+            done = int(save)
+        state = engine.states()[0]
+        if np.isfinite(state).all():
+            out[i] = flow.amplitude(state)
+    return out

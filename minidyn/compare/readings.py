@@ -1,0 +1,104 @@
+"""What stands beside a map: that flows are its own, what they are called, and the map as each of them reads it.
+
+A flow of iterates predicts `theta_k`, a flow of centres `(theta_k + theta_{k+1}) / 2`, a flow on the minima
+`Phi(theta_k)`, the limit of the gradient flow. Each says so in `Flow.reads`, and is held against that alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.errors import InputError
+from minidyn.common.intake import shown
+from minidyn.flows.base import Flow
+from minidyn.kernels.random import seed_key
+from minidyn.maps.discrete import Map, apart
+from minidyn.minima.manifold import Manifold
+from minidyn.simulate import simulate
+from minidyn.simulate.choose import make_engine
+from minidyn.simulate.run import Run
+
+Floats = NDArray[np.float64]
+OPTIONS = ("method", "rtol", "atol", "substeps")  # what a flow may be given on its way to `simulate`
+
+
+def check_flows(system: Map, flows: Sequence[Any]) -> None:
+    """Refuse what is no flow, a flow of another map, and a flow of centres beside noise."""
+    for flow in flows:
+        if not isinstance(flow, Flow):
+            raise InputError(f"{shown(flow)} is not a flow.")
+        if what := apart(flow.map, system):
+            raise InputError(
+                f"the {flow.name} is the flow of another map: {what} differs, {_shown(flow.map, what)} instead of "
+                f"{_shown(system, what)}; flow.of(map) makes the same flow of this map."
+            )
+        if flow.reads == "midpoints" and system.noise is not None:
+            raise InputError("a flow of the centres of iterates is compared with a map without noise; drop the noise.")
+
+
+def _shown(system: Map, what: str) -> str:
+    part = {"the loss": system.loss, "the rule": system.rule}.get(what, system.noise or "no noise")
+    text = " ".join(str(part).split())
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def check_options(given: Iterable[str], who: str) -> None:
+    """Refuse options that no flow has."""
+    for name in given:
+        if name not in OPTIONS:
+            meant = {"seed": "rng", "n": "paths", "dt": "substeps", "solver": "method"}.get(name)
+            known = [*OPTIONS, "rng", "observe", "threads", "paths"]
+            near = [meant] if meant else difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}=?" if near else f"flows take {', '.join(OPTIONS)}."
+            raise InputError(f"{who} has no option {name}=: {hint}")
+
+
+def check_folder(checkpoint: Any) -> None:
+    """Refuse what is no path of a folder."""
+    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
+        raise InputError(f"checkpoint is the path of a folder, not {shown(checkpoint)}.")
+
+
+def labels_of(system: Map, flows: Sequence[Flow]) -> list[str]:
+    """What the map and its flows are called; a second one of the same name gets a dash."""
+    labels = [system.rule.name]
+    for flow in flows:
+        name = flow.label
+        while name in labels:
+            name += "'"
+        labels.append(name)
+    return labels
+
+
+def paths_of(flow: Flow, w0: Floats, steps: int, paths: int, first_step: int, options: Mapping[str, Any]) -> int:
+    """How many paths a flow has: one where it has neither noise nor several starts; raises what running it would."""
+    flow = flow.beginning(first_step)
+    states = np.atleast_2d(flow.start(w0))
+    noisy = flow.stochastic(states)
+    method, rtol, atol, substeps = (options.get(name) for name in OPTIONS)
+    make_engine(flow, states[:1], 1, seed_key(0)[1], method, rtol, atol, substeps, steps, 1, first_step)
+    return paths if noisy or len(w0) > 1 else 1
+
+
+def read_map(system: Map, reading: str, run: Run, ahead: Run | None, times: NDArray[np.int64], threads: int) -> Floats:
+    """The map's values (paths, T, D) at some of its saves, as a flow of this reading wants them."""
+    assert run.w is not None
+    w = np.ascontiguousarray(run.w[:, times])
+    if reading == "midpoints":
+        assert ahead is not None and ahead.w is not None
+        return np.asarray(0.5 * (w + ahead.w[:, times]))
+    if reading == "projected":
+        return Manifold(system.loss)._project(w, 1e-9, 20_000, threads)[0]
+    return w
+
+
+def one_later(system: Map, w0: ArrayLike, steps: int, first_step: int, **options: Any) -> Run:
+    """The map one step later, for the mid-points that flows of centres predict."""
+    state = system.whole_state(w0, "w0")
+    return simulate(system, system.step(state, k=first_step), steps, first_step=first_step + 1, **options)

@@ -1,0 +1,428 @@
+"""How the difference between a map and its flows shrinks with the learning rate: measured, with error bars.
+
+    E[map] - E[flow] = C lr^p      at fixed t = lr k, or at fixed slow time lr^2 k
+
+The order p is fitted to the paired differences of means with their standard errors; its interval comes from the
+profile of chi^2 over p. Where a power law fits significantly worse than the error bars explain (higher powers of lr
+are seen), the interval is widened by what is left (Birge 1932).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError
+from minidyn.common.intake import between, numbers, shown, whole
+from minidyn.common.reports import Report, Reported, Table
+from minidyn.compare.comparison import Comparison, ErrorRow, gain
+from minidyn.compare.readings import check_flows, check_folder, check_options, labels_of
+from minidyn.compare.side_by_side import compare
+from minidyn.flows.base import Flow
+from minidyn.maps.discrete import Map
+from minidyn.simulate import _starts, seed_key
+from minidyn.simulate.progress import Bar
+from minidyn.simulate.run import provenance
+from minidyn.simulate.threads import thread_count
+
+Floats = NDArray[np.float64]
+log = logging.getLogger("minidyn")
+_RESOLVED = 9.0  # chi^2 by which a power law must beat "no difference" before paths are planned for it
+_ORDERS = (-4.0, 12.0)
+_ROUNDING = 1e-14  # a difference below this part of the means is none
+_EXACT = 1e-12  # a standard error below this part of the difference is none
+
+
+@dataclass(frozen=True, eq=False)
+class ScalingRow(ByValue):
+    """The difference of means flow - map of one quantity at one learning rate, at the end of the run."""
+
+    quantity: str
+    flow: str
+    lr: float
+    steps: int
+    time: float
+    paths: int
+    map_mean: float
+    flow_mean: float
+    difference: float
+    standard_error: float
+    variance_ratio: float
+
+
+@dataclass(frozen=True, eq=False)
+class OrderFit(ByValue):
+    """The order p of `|difference| = constant lr^p`, with the ends of its confidence interval (level 95 %).
+
+    chi2 : per degree of freedom; well above 1 where the differences are no pure power of lr (NaN without noise).
+    resolved : whether any difference was seen at all; if not, p is NaN.
+    """
+
+    quantity: str
+    flow: str
+    order: float
+    low: float
+    high: float
+    constant: float
+    chi2: float
+    resolved: bool
+
+
+@dataclass(eq=False, repr=False)
+class ScalingStudy(Reported):
+    """What `scaling_study` returns.
+
+    rows : one per quantity, flow and learning rate.  fits : one per quantity and flow.  meta : how it was made.
+    """
+
+    rows: list[ScalingRow]
+    fits: list[OrderFit]
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def fit(self, flow: str, quantity: str | None = None) -> OrderFit:
+        """The fit for a flow (by its name) and a quantity; the first one if none is named."""
+        for found in self.fits:
+            if found.flow == flow and quantity in (None, found.quantity):
+                return found
+        names = ", ".join(sorted({f"{f.flow} / {f.quantity}" for f in self.fits}))
+        raise InputError(f"the study has no fit for {flow!r} and {quantity!r}; it has {names}.")
+
+    def _report(self) -> Report:
+        """Orders with their intervals, then the differences behind them, as tables."""
+        m = self.meta
+        clock = f"fixed {'t' if m.get('clock') == 'time' else 'slow time lr^2 k'} = {m.get('span', np.nan):.6g}"
+        head = ["flow", "quantity", "order", "95 % interval", "chi2/dof"]
+        fits = [head, *([f.flow, f.quantity, *_words(f)] for f in self.fits)]
+        head = ["flow", "quantity", "lr", "steps", "paths", "difference", "std. error", "coupling"]
+        rows = [
+            [r.flow, r.quantity, f"{r.lr:.6g}", f"{r.steps:,}", f"{r.paths:,}", f"{r.difference:+.3g}",
+             f"{r.standard_error:.2g}", gain(r.variance_ratio)]
+            for r in self.rows
+        ]  # fmt: skip
+        top = f"{m.get('map', '')}\n{clock}; {m.get('planned', '')}; seed {m.get('seed', 'not known')}"
+        lost = [
+            f"left out of the fit of {r.quantity}, {r.flow}: lr {r.lr:.6g}, where no path is left"
+            for r in self.rows if not np.isfinite(r.difference)
+        ]  # fmt: skip
+        remarks = [*lost, *(f"remark: {text}" for text in m.get("remarks", []))]
+        return [top, "", Table(fits, 2), "", Table([head, *rows], 2), *([""] if remarks else []), *remarks]
+
+    def plot(self, **options: Any) -> Any:
+        """Differences over lr on logarithmic axes, with error bars and fits; returns the matplotlib figure."""
+        from minidyn import figures
+
+        return figures.plot_scaling(self, **options)
+
+def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
+                  w0: ArrayLike | Callable[[Map], ArrayLike], time: float | None = None,
+                  slow_time: float | None = None, precision: float = 0.1, paths: int | None = None, pilot: int = 400,
+                  max_paths: int = 100_000, observe: Any = None, rng: Any = None, threads: int | None = None,
+                  progress: bool | None = None, checkpoint: Any = None,
+                  **flow_options: Any) -> ScalingStudy:  # fmt: skip
+    """The order p of `E[map] - E[flow] = C lr^p`, over a ladder of learning rates.
+
+    Parameters
+    ----------
+    system, flows : a `Map` and flows of it (or functions that make the flow of a map, such as `md.GradientFlow`);
+        both are made anew at every learning rate. Each flow is held against the map as it reads it (`Flow.reads`), and
+        has the paths that its own differences need: its rows and fits do not depend on the flows beside it.
+    lrs : at least two learning rates.  time, slow_time : the end of every run, `t = lr k` or `lr^2 k`; one of them.
+    w0 : where map and flows start, an array (see `compare`), or a function of the map, such as
+        `lambda m: m.fixed_point(w)`.
+    precision : wanted standard error of every difference, relative to it. A pilot of `pilot` paths measures spread
+        and size of the differences and plans the paths that this takes, `max_paths` at most.
+    paths : as many at every learning rate instead, without a pilot.  A map without noise has one path.
+    observe : quantities beside the parameters (see `compare`).
+    checkpoint : a folder in which every run of the study keeps its checkpoint; needs a seed in `rng`.
+    flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
+
+    Returns a `ScalingStudy`. Raises InputError for arguments that do not fit.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> gd = md.Map(md.Loss(x**4 / 4 + x**2 / 2, [x]), md.GD(0.1))
+    >>> study = md.scaling_study(gd, md.GradientFlow, lrs=[0.04, 0.02, 0.01], w0=[1.0], time=1.0)
+    >>> round(study.fit("gradient flow").order, 1)
+    1.0
+    """
+    rates = _ladder(lrs)
+    kind, span = _clock(time, slow_time)
+    precision = between(precision, "precision", 0, 1)
+    if not isinstance(system, Map):
+        raise InputError(f"scaling_study needs a Map first, not {type(system).__name__}.")
+    if not flows:
+        raise InputError("scaling_study needs at least one flow, for example md.QuasistaticFlow.")
+    if system.rule.scheduled:
+        raise InputError(f"{system.rule} has a schedule: a scaling study needs one learning rate at a time.")
+    check_options(flow_options, "scaling_study")
+    check_flows(system, [flow for flow in flows if isinstance(flow, Flow)])
+    check_folder(checkpoint)
+    if checkpoint is not None and rng is None:
+        raise InputError("a study with a checkpoint needs a seed: give rng=0 or another number.")
+    pilot, max_paths = whole("pilot", pilot, 2), whole("max_paths", max_paths, 1)
+    paths = None if paths is None else whole("paths", paths, 1)
+    thread_count(threads)
+    entropy, _ = seed_key(rng)
+    sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
+    maps = [system.with_lr(rate) for rate in rates]
+    lengths = [_steps(span, rate, kind) for rate in rates]
+    study = _Study(maps, lengths, flows, w0, observe, sequence, threads, progress, checkpoint, flow_options)
+    if system.noise is None:
+        counts, planned = study.equal(1), "no noise, one path"
+    elif paths is not None:
+        counts, planned = study.equal(paths), "paths as given"
+    else:
+        first = study.run(study.equal(pilot), "pilot")
+        names = list(dict.fromkeys(r.flow for r in first))  # each flow has the paths that it needs itself
+        needed = [_plan([r for r in first if r.flow == name], precision) for name in names]
+        counts = [[min(max(n, pilot), max_paths) for n in rung] for rung in zip(*needed, strict=True)]
+        short = f", limited to {max_paths:,}" * (max(map(max, counts)) == max_paths)
+        planned = f"paths planned for a relative error of {precision:g} from a pilot of {pilot:,}{short}"
+        log.info("scaling study: %s paths of %s at lr %s", counts, names, rates)
+    study.remarks.clear()
+    rows = study.run(counts, "study")
+    meta = {
+        "remarks": list(dict.fromkeys(study.remarks)),
+        "map": repr(system), "clock": "time" if kind == 1 else "slow time", "span": span, "lrs": rates,
+        "planned": planned, "seed": str(entropy), **provenance(),
+    }  # fmt: skip
+    return ScalingStudy(rows, fits_of(rows), meta)
+
+
+@dataclass
+class _Study:
+    """One comparison per learning rate, as often as it is asked for."""
+
+    maps: list[Map]
+    lengths: list[int]
+    flows: tuple[Any, ...]
+    w0: Any
+    observe: Any
+    sequence: np.random.SeedSequence
+    threads: int | None
+    progress: bool | None
+    checkpoint: Any
+    flow_options: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """The flows and starts of all learning rates, made and checked before anything runs."""
+        self.rungs = [[_flow_of(flow, m) for flow in self.flows] for m in self.maps]
+        for m, flows in zip(self.maps, self.rungs, strict=True):
+            check_flows(m, flows)
+        self.starts = [self.w0(m) if callable(self.w0) else self.w0 for m in self.maps]
+        for m, start in zip(self.maps, self.starts, strict=True):
+            _starts(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)
+
+    def equal(self, paths: int) -> list[list[int]]:
+        """As many paths at every learning rate for every flow."""
+        return [[paths] * len(self.flows) for _ in self.maps]
+
+    def run(self, counts: list[list[int]], stage: str) -> list[ScalingRow]:
+        """The rows of all learning rates, each with its own randomness; `counts` are paths by rate and flow."""
+        total = float(sum(sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)))
+        done, rows = 0.0, []
+        with Bar(total, 0, self.progress, f"scaling study, {stage}", "path-steps") as bar:
+            for place, (m, steps, paths) in enumerate(zip(self.maps, self.lengths, counts, strict=True)):
+                bar.update(done, note=f"lr {m.lr():.4g}, {place + 1} of {len(self.maps)}")
+                rows += self._rung(steps, paths, stage, place)
+                done += sum(set(paths)) * steps
+        order = {(r.flow, r.quantity): i for i, r in reversed(list(enumerate(rows)))}
+        return sorted(rows, key=lambda r: order[r.flow, r.quantity])
+
+    def _rung(self, steps: int, counts: list[int], stage: str, place: int) -> list[ScalingRow]:
+        """The flows with as many paths together: path i of the map is the same in every group."""
+        m, flows = self.maps[place], self.rungs[place]
+        key = (*self.sequence.spawn_key, 2 * place + (stage == "study"))
+        names = labels_of(m, flows)[1:]
+        rows: list[ScalingRow] = []
+        for paths in dict.fromkeys(counts):
+            group = [i for i, n in enumerate(counts) if n == paths]
+            folder = None if self.checkpoint is None else Path(self.checkpoint) / f"{stage}-{place}-{group[0]}"
+            result: Comparison = compare(
+                m, *(flows[i] for i in group), w0=self.starts[place], steps=steps, paths=paths, observe=self.observe,
+                rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key), checkpoint=folder,
+                save_every=steps, rows=1, threads=self.threads, progress=self.progress, **self.flow_options,
+            )  # fmt: skip
+            called = dict(zip(list(result.runs)[1:], (names[i] for i in group), strict=True))
+            rows += [_row(m.lr(), r, called[r.flow]) for r in result.errors]
+            self._note(m.lr(), result, called)
+        return sorted(rows, key=lambda r: names.index(r.flow))
+
+    def _note(self, lr: float, result: Comparison, called: dict[str, str]) -> None:
+        """Keep what a comparison says beside its table: paths that ended, what flows of centres do not describe."""
+        ended = [
+            f"at lr {lr:.6g} {called.get(label, label)}: {run.describe_status()}"
+            for label, run in result.runs.items() if not run.finished.all()
+        ]  # fmt: skip
+        remark = result.meta["remark"]
+        self.remarks += [*ended, *([f"at the end of lr {lr:.6g} {remark}"] if remark else [])]
+
+
+def _row(lr: float, r: ErrorRow, flow: str) -> ScalingRow:
+    return ScalingRow(r.quantity, flow, lr, r.step, r.time, r.paths, r.map_mean, r.flow_mean, r.difference,
+                      r.standard_error, r.variance_ratio)  # fmt: skip
+
+
+def _depth(start: Any) -> int:
+    """Dimensions of an array, 0 for what is none."""
+    try:
+        return int(np.ndim(start))
+    except ValueError:
+        return 0
+
+
+def _flow_of(flow: Any, system: Map) -> Flow:
+    foreign = isinstance(flow, type) and not issubclass(flow, Flow)
+    made = flow.of(system) if isinstance(flow, Flow) else flow(system) if callable(flow) and not foreign else flow
+    if not isinstance(made, Flow):
+        raise InputError(f"{shown(flow)} is not a flow, nor a function that makes one of a map.")
+    return made
+
+
+def _ladder(lrs: Sequence[float]) -> list[float]:
+    rates = sorted(set(np.ravel(numbers(lrs, "lrs")).tolist()), reverse=True)
+    if len(rates) < 2 or not all(0 < rate < np.inf for rate in rates):
+        raise InputError(f"lrs must be at least two different positive learning rates, not {shown(lrs)}.")
+    return rates
+
+
+def _steps(span: float, rate: float, kind: int) -> int:
+    """How many steps a rate takes, or an InputError where nobody could count them."""
+    length = span / rate**kind if rate**kind else np.inf
+    if not length <= 2**53:
+        raise InputError(f"the study takes {length:.3g} steps at lr {rate:g}; make its time shorter or lr larger.")
+    return max(1, round(length))
+
+
+def _clock(time: float | None, slow_time: float | None) -> tuple[int, float]:
+    """Power of lr in the clock, and where it stops."""
+    if (time is None) == (slow_time is None):
+        raise InputError("give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two.")
+    span = between(time if time is not None else slow_time, "the end of the runs", 0, np.inf)
+    return (1 if time is not None else 2), span
+
+
+def _plan(rows: list[ScalingRow], precision: float) -> list[int]:
+    """Paths per learning rate that give every difference seen in the pilot the wanted relative error."""
+    rates = sorted({r.lr for r in rows}, reverse=True)
+    needed = dict.fromkeys(rates, 0.0)
+    seen = {(f.flow, f.quantity): f for f in fits_of(rows) if f.resolved}
+    if not seen:
+        return [0 if all(map(_is_exact, rows)) else 2**62] * len(rates)
+    for r in rows:
+        fit = seen.get((r.flow, r.quantity))
+        if fit is not None and r.standard_error > 0:
+            clear = abs(r.difference) > 4 * r.standard_error
+            size = abs(r.difference) if clear else abs(fit.constant) * r.lr**fit.order
+            needed[r.lr] = max(needed[r.lr], r.paths * (r.standard_error / (precision * max(size, 1e-300))) ** 2)
+    return [int(min(np.ceil(needed[rate]), 2**62)) for rate in rates]
+
+
+# -- the fit -------------------------------------------------------------------------------------
+
+
+def _is_exact(r: ScalingRow) -> bool:
+    """Whether map and flow agree to rounding: such a difference has no order and needs no paths."""
+    size = max(abs(r.map_mean), abs(r.flow_mean))
+    return max(abs(r.difference), r.standard_error) <= _ROUNDING * size
+
+
+def fits_of(rows: list[ScalingRow]) -> list[OrderFit]:
+    """One fit per flow and quantity."""
+    groups: dict[tuple[str, str], list[ScalingRow]] = {}
+    for r in rows:
+        groups.setdefault((r.quantity, r.flow), []).append(r)
+    fits = []
+    for (quantity, flow), g in groups.items():
+        differences = [0.0 if _is_exact(r) else r.difference for r in g]
+        fitted = fit_order([r.lr for r in g], differences, [r.standard_error for r in g])
+        order, low, high, constant, chi2, resolved = fitted
+        fits.append(OrderFit(quantity, flow, order, low, high, constant, chi2, resolved))
+    return fits
+
+
+def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: float = 0.95,
+              ) -> tuple[float, float, float, float, float, bool]:  # fmt: skip
+    """Fit `difference = C lr^p` with standard errors; order, low, high, |C|, chi^2 per degree of freedom, resolved.
+
+    >>> [round(v, 6) for v in fit_order([0.1, 0.05, 0.025], [3e-2, 7.5e-3, 1.875e-3], [0, 0, 0])[:4]]
+    [2.0, 2.0, 2.0, 3.0]
+    """
+    lr, d, s = (np.asarray(v, float) for v in (lrs, differences, errors))
+    good = np.isfinite(lr) & np.isfinite(d) & (np.isfinite(s) | (s != s))
+    lr, d, s = lr[good], d[good], np.nan_to_num(s[good])
+    nothing = (np.nan, np.nan, np.nan, np.nan, np.nan, False)
+    if len(d) < 2 or not np.abs(d).max() > 0:
+        return nothing
+    if (s <= _EXACT * np.abs(d)).all():
+        return _fit_exact(lr, np.abs(d), level)
+    return _fit_noisy(lr, d, np.maximum(s, _EXACT * np.abs(d).max()), level) or nothing
+
+
+def _fit_exact(lr: Floats, d: Floats, level: float) -> tuple[float, float, float, float, float, bool]:
+    """A line through logarithms; its scatter gives the interval (none for two points)."""
+    from scipy import special
+
+    lr, d = lr[d > 0], d[d > 0]
+    free = len(d) - 2
+    if free < 0:
+        return np.nan, np.nan, np.nan, np.nan, np.nan, False
+    u = np.log(lr) - np.log(lr).mean()
+    order = float(u @ np.log(d) / (u @ u))
+    rest = np.log(d) - np.log(d).mean() - order * u
+    half = float(special.stdtrit(free, 0.5 + level / 2) * np.sqrt(rest @ rest / free / (u @ u))) if free else np.inf
+    constant = float(np.exp(np.log(d).mean() - order * np.log(lr).mean()))
+    return order, order - half, order + half, constant, np.nan, True
+
+
+def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> tuple[float, float, float, float, float, bool] | None:
+    """The minimum of chi^2 over p, and where its profile has risen by as much as the level allows; None if unseen."""
+    from scipy import optimize, special
+
+    middle = float(np.exp(np.log(lr).mean()))
+
+    def model(p: ArrayLike) -> tuple[Floats, Floats]:
+        """chi^2 and the constant that makes it least, at every p."""
+        power = (lr / middle) ** np.asarray(p)[..., None] / s
+        best = power @ (d / s) / (power**2).sum(axis=-1)
+        return ((d / s - best[..., None] * power) ** 2).sum(axis=-1), best
+
+    grid = np.linspace(*_ORDERS, 321)
+    start = int(np.argmin(model(grid)[0]))
+    around = (grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)])
+    order = float(optimize.minimize_scalar(lambda p: float(model(p)[0]), bounds=around, method="bounded",
+                                           options={"xatol": 1e-10}).x)  # fmt: skip
+    least, best = map(float, model(order))
+    if float((d / s) @ (d / s)) - least < _RESOLVED:
+        return None
+    free = len(d) - 2
+    misfit = free > 0 and special.chdtrc(free, least) < 1 - level  # more than the error bars explain
+    scale = least / free if misfit else 1.0
+    quantile = special.stdtrit(free, 0.5 + level / 2) if misfit else special.ndtri(0.5 + level / 2)
+    reach = float(quantile) ** 2 * scale
+
+    def risen(p: float) -> float:
+        return float(model(p)[0]) - least - reach
+
+    ends = []
+    for side, limit in ((-1.0, _ORDERS[0]), (1.0, _ORDERS[1])):
+        steps = order + side * np.geomspace(1e-9, abs(limit - order) + 1e-9, 200)
+        beyond = steps[model(steps)[0] > least + reach]
+        ends.append(float(optimize.brentq(risen, order, beyond[0])) if len(beyond) else side * np.inf)
+    constant = abs(best) * middle**-order
+    return order, ends[0], ends[1], constant, least / free if free else np.nan, True
+
+
+def _words(f: OrderFit) -> list[str]:
+    if not f.resolved:
+        return ["-", "no difference seen", "-"]
+    chi2 = "-" if np.isnan(f.chi2) else f"{f.chi2:.2g}"
+    return [f"{f.order:.2f}", f"{f.low:.2f} to {f.high:.2f}", chi2]

@@ -1,0 +1,383 @@
+"""A subset of Python -> LLVM's assembly, one function at a time.
+
+The subset is what numerical loops are written in: numbers, C-contiguous arrays, `for` over `range`,
+`while`, `if`, arithmetic, the functions of `math`, calls of other compiled functions. A variable keeps the
+type of its first assignment, and has a value on every way to where it is read. Indices count from the beginning,
+integers do not wrap around, and neither is looked at: a kernel is trusted, as in C, except in checked mode (`checks`).
+
+    for lane in lanes(64):
+
+runs its body for several lanes at once, one LLVM vector per number: the body may branch only on what is the
+same in all lanes, such as `some(condition)`. In plain Python `lanes` is `range`, and the body means the same; a
+function's `one_by_one` form compiles it so. `side_by_side` is `lanes` in that form too.
+
+An array made inside a function lives until the function returns, or until the line that made it runs again.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any, NoReturn
+
+from minidyn.compiler.arrays import Arrays
+from minidyn.compiler.calls import Calls
+from minidyn.compiler.checks import Checks
+from minidyn.compiler.expressions import Expressions
+from minidyn.compiler.llvm import lane_count
+from minidyn.compiler.module import Unit
+from minidyn.compiler.types import B1, F8, I8, LANE, VF, Array, Constant, Tuple, is_static, varies
+from minidyn.compiler.values import Unsupported, Value, clean, literal, quote, result_type
+
+_LOOPS = ("range", "lanes", "side_by_side")
+
+
+class Writer(Expressions, Arrays, Calls, Checks):
+    """Writes one function for one tuple of argument types."""
+
+    def __init__(self, unit: Unit, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
+        self.unit, self.function, self.types, self.symbol, self.internal = unit, function, types, symbol, internal
+        self.globals = function.py_func.__globals__
+        self.in_lanes = any(map(varies, types))
+        self.lines: list[str] = []
+        self.top: list[str] = []
+        self.count = 0
+        self.variables: dict[str, tuple[Any, tuple[str, ...]]] = {}
+        self.known: dict[str, Value] = {}
+        self.given: set[str] | None = set()  # the names that surely have a value here; None where nothing arrives
+        self.arrivals: dict[str, set[str]] = {}
+        self.constants: dict[str, Constant] = {}
+        self.result: Any = None
+        self.returned = False
+        self.ended = False
+        self.loops: list[tuple[str, str]] = []
+        self.inlined = 0 if function.inline else self.count_inlined(function.tree)
+        self.heap: list[str] = []
+        self.node: ast.AST | None = None
+
+    def fail(self, what: str) -> NoReturn:
+        """Say which line of which function is outside the subset."""
+        raise Unsupported(self.located(what))
+
+    def located(self, what: str) -> str:
+        """Something that is said about the line being written."""
+        line = getattr(self.node, "lineno", 0)
+        text = ast.unparse(self.node) if self.node is not None else ""
+        return f"{self.function.identity}, line {line}: {what} (`{text[:80]}`)"
+
+    # -- writing lines ----------------------------------------------------------------------------
+    def new(self, prefix: str = "t") -> str:
+        """A fresh name."""
+        self.count += 1
+        return f"%{prefix}{self.count}"
+
+    def put(self, line: str) -> None:
+        """A line that gives no value."""
+        if not self.ended:
+            self.lines.append("  " + line)
+
+    def let(self, text: str) -> str:
+        """A line that gives a value; its name."""
+        name = self.new()
+        self.put(f"{name} = {text}")
+        return name
+
+    def block(self, prefix: str) -> str:
+        """A fresh label."""
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    def label(self, name: str) -> None:
+        """Begin a block; what came before runs on into it."""
+        if not self.ended:
+            self.jump(name)
+        self.open(name)
+
+    def open(self, name: str) -> None:
+        """Begin a block that is reached by jumps only."""
+        self.lines.append(f"{name}:")
+        self.ended = False
+        self.given = self.arrivals.get(name)
+
+    def jump(self, name: str) -> None:
+        """Go to a block."""
+        self.arrive(name)
+        self.put(f"br label %{name}")
+        self.ended = True
+
+    def branch(self, condition: str, yes: str, no: str) -> None:
+        """Go to one of two blocks."""
+        for name in (yes, no) if condition not in ("true", "false") else (yes if condition == "true" else no,):
+            self.arrive(name)
+        self.put(f"br i1 {condition}, label %{yes}, label %{no}")
+        self.ended = True
+
+    def arrive(self, name: str) -> None:
+        """What has a value here has one in a block, if it has one wherever that is reached from.
+
+        A loop's head is written before the ways back to it; what has a value there has one at their beginning too.
+        """
+        if not self.ended and self.given is not None:
+            self.arrivals[name] = self.given & self.arrivals.get(name, self.given)
+
+    # -- the function -----------------------------------------------------------------------------
+    def write(self) -> str:
+        """The function's text."""
+        tree = self.function.tree
+        self.settled: set[str] = set()
+        self.own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        names = [a.arg for a in tree.args.args]
+        if len(names) != len(self.types):
+            raise Unsupported(f"{self.function.identity} takes {len(names)} arguments, got {len(self.types)}.")
+        params = []
+        for name, type_ in zip(names, self.types, strict=True):
+            parts = tuple(f"%{clean(name)}.{i}" for i in range(len(type_.parts)))
+            apart = " noalias" if self.function.noalias and isinstance(type_, Array) else ""
+            for kind, part in zip(type_.parts, parts, strict=True):
+                params.append(f"{kind}{apart if kind == 'ptr' else ''} {part}")
+            if isinstance(type_, Constant):
+                self.constants[name] = type_
+                self.settle(name, literal(type_.value))
+            else:
+                self.assign(name, Value(type_, parts))
+        self.settled = _assigned_once(tree)
+        self.statements(tree.body)
+        if self.given is None:
+            self.put("unreachable")
+        elif not self.ended:
+            self.leave(None)
+        self.open("leave")
+        for slot in self.heap:
+            self.put(f"call void @free(ptr {self.let(f'load ptr, ptr {slot}')})")
+        kind = result_type(self.result)
+        if self.result is None:
+            self.put("ret void")
+        else:
+            self.put(f"ret {kind} {self.let(f'load {kind}, ptr %result')}")
+            self.top.append(f"  %result = alloca {kind}")
+        linkage = "internal " if self.internal else ""
+        attributes = ' "prefer-vector-width"="512"' + (" alwaysinline" if self.function.inline else "")
+        head = f"define {linkage}{kind} @{quote(self.symbol)}({', '.join(params)}) nounwind{attributes} {{"
+        return "\n".join([head, "entry:", *self.top, *self.lines, "}\n"])
+
+    def leave(self, value: Value | None) -> None:
+        """`return`: keep the result and go to the end, where memory is given back."""
+        if not self.returned:
+            self.result, self.returned = (value.type if value is not None else None), True
+        if self.result is not None:
+            if value is None:
+                self.fail("one return gives a value, another none")
+            value = self.convert(value, self.result)
+            kind = result_type(self.result)
+            packed = value.parts[0]
+            if isinstance(self.result, Tuple):
+                packed = "undef"
+                for i, (t, p) in enumerate(zip(self.result.parts, value.parts, strict=True)):
+                    packed = self.let(f"insertvalue {kind} {packed}, {t} {p}, {i}")
+            self.put(f"store {kind} {packed}, ptr %result")
+        self.jump("leave")
+
+    # -- variables ---------------------------------------------------------------------------------
+    def assign(self, name: str, value: Value) -> None:
+        """Give a variable a value; the first one settles its type."""
+        if name == "_":  # not wanted
+            return
+        if is_static(value.type):
+            return self.settle(name, value)
+        if name in self.known:
+            self.fail(f"{name} is known while compiling, and stands for one thing only")
+        if name not in self.variables:
+            alone = name in self.settled  # assigned once: it may stay the same in all lanes
+            type_ = VF if self.in_lanes and value.type is F8 and not alone else value.type
+            slots = tuple(f"%{clean(name)}.v{i}" for i in range(len(type_.parts)))
+            self.top += [f"  {slot} = alloca {t}" for slot, t in zip(slots, type_.parts, strict=True)]
+            self.variables[name] = (type_, slots)
+        type_, slots = self.variables[name]
+        self.keep(self.convert(value, type_, name), slots)
+        if self.given is not None:
+            self.given = self.given | {name}
+
+    def settle(self, name: str, value: Value) -> None:
+        """Say what a name stands for while compiling: the same wherever it is used."""
+        kept = self.known.setdefault(name, value)
+        if name in self.variables or (kept.type, kept.parts) != (value.type, value.parts):
+            self.fail(f"{name} is known while compiling, and stands for one thing only")
+        if self.given is not None:
+            self.given = self.given | {name}
+
+    def keep(self, value: Value, slots: tuple[str, ...] | list[str]) -> None:
+        """Store a value's components."""
+        for t, p, s in zip(value.type.parts, value.parts, slots, strict=True):
+            self.put(f"store {t} {p}, ptr {s}")
+
+    def fetch(self, type_: Any, slots: tuple[str, ...] | list[str]) -> Value:
+        """The value whose components were stored."""
+        return Value(type_, tuple(self.let(f"load {t}, ptr {s}") for t, s in zip(type_.parts, slots, strict=True)))
+
+    def lookup(self, name: str) -> Value:
+        """What a name stands for: a variable, a thing of the module, or a builtin by its name."""
+        if name in self.own and self.given is not None and name not in self.given:
+            self.fail(f"{name} has no value here on some way to this line")
+        if name in self.known:
+            return self.known[name]
+        if name in self.variables:
+            return self.fetch(*self.variables[name])
+        if name in self.globals:
+            return self.of_module(self.globals[name])
+        return self.builtin_named(name)
+
+    # -- statements --------------------------------------------------------------------------------
+    def statements(self, body: list[ast.stmt]) -> None:
+        """Write statements until one of them leaves."""
+        for s in body:
+            if self.ended or self.given is None:
+                return
+            self.node = s
+            method = getattr(self, "do_" + type(s).__name__, None)
+            if method is None:
+                self.fail(f"{type(s).__name__} is outside the subset")
+            method(s)
+
+    def do_Pass(self, s: ast.Pass) -> None:
+        """Nothing."""
+
+    def do_Expr(self, s: ast.Expr) -> None:
+        if not isinstance(s.value, ast.Constant):
+            self.expr(s.value)
+
+    def do_Return(self, s: ast.Return) -> None:
+        self.leave(None if s.value is None else self.expr(s.value))
+
+    def do_Assign(self, s: ast.Assign) -> None:
+        if len(s.targets) == 1 and isinstance(s.targets[0], ast.Tuple) and isinstance(s.value, ast.Tuple):
+            values = [self.expr(v) for v in s.value.elts]
+            for target, value in zip(s.targets[0].elts, values, strict=True):
+                self.store(target, value)
+            return
+        value = self.expr(s.value)
+        for target in s.targets:
+            self.store(target, value)
+
+    def do_AnnAssign(self, s: ast.AnnAssign) -> None:
+        if s.value is not None:
+            self.store(s.target, self.expr(s.value))
+
+    def do_AugAssign(self, s: ast.AugAssign) -> None:
+        if isinstance(s.target, ast.Name):
+            self.assign(s.target.id, self.combine(s.op, self.lookup(s.target.id), s.value))
+        else:
+            assert isinstance(s.target, ast.Subscript)
+            place = self.place(s.target)
+            self.write_item(place, self.combine(s.op, self.read_item(place), s.value))
+
+    def store(self, target: ast.expr, value: Value) -> None:
+        """Give a target of an assignment its value."""
+        if isinstance(target, ast.Name):
+            self.assign(target.id, value)
+        elif isinstance(target, ast.Tuple):
+            if not isinstance(value.type, Tuple) or len(value.type.items) != len(target.elts):
+                self.fail("these values cannot be unpacked")
+            for t, v in zip(target.elts, value.members(), strict=True):
+                self.store(t, v)
+        elif isinstance(target, ast.Subscript):
+            self.write_item(self.place(target), value)
+        else:
+            self.fail("this cannot be assigned to")
+
+    def do_If(self, s: ast.If) -> None:
+        condition = self.condition(s.test)
+        if condition in ("true", "false"):  # decided while compiling
+            self.statements(s.body if condition == "true" else s.orelse)
+            return
+        yes, no, after = self.block("then"), self.block("else"), self.block("endif")
+        self.branch(condition, yes, no if s.orelse else after)
+        self.open(yes)
+        self.statements(s.body)
+        self.jump(after)
+        if s.orelse:
+            self.open(no)
+            self.statements(s.orelse)
+            self.jump(after)
+        self.open(after)
+
+    def do_While(self, s: ast.While) -> None:
+        if s.orelse:
+            self.fail("a while loop has no else")
+        head, body, after = self.block("while"), self.block("body"), self.block("endwhile")
+        self.label(head)
+        self.branch(self.condition(s.test), body, after)
+        self.open(body)
+        self.loop_body(s.body, head, after)
+        self.open(after)
+
+    def loop_body(self, body: list[ast.stmt], again: str, after: str) -> None:
+        """The body of a loop, with where `continue` and `break` go."""
+        self.loops.append((again, after))
+        self.statements(body)
+        self.jump(again)
+        self.loops.pop()
+
+    def do_For(self, s: ast.For) -> None:
+        call = s.iter
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _LOOPS):
+            self.fail("a for loop runs over range(...), lanes(...) or side_by_side(...)")
+        if not isinstance(s.target, ast.Name) or s.orelse:
+            self.fail("a for loop has one variable, and no else")
+        side_by_side = call.func.id == "side_by_side" or (call.func.id == "lanes" and self.unit.side_by_side)
+        args = [self.convert(self.expr(a), I8) for a in call.args]
+        first, last = (literal(0), args[0]) if len(args) == 1 else args[:2]
+        step = lane_count() if side_by_side else args[2].constant if len(args) == 3 else 1
+        if not step:
+            self.fail("the step of a range is a number, and not zero")
+        start, stop = first.one, last.one
+        counter = self.new("k")
+        self.top.append(f"  {counter} = alloca i64")
+        self.put(f"store i64 {start}, ptr {counter}")
+        head, body, more, after = (self.block(p) for p in ("for", "body", "next", "endfor"))
+        self.label(head)
+        k = self.let(f"load i64, ptr {counter}")
+        inside = self.let(f"icmp {'slt' if step > 0 else 'sgt'} i64 {k}, {stop}")
+        if first.constant is None or last.constant is None or not range(first.constant, last.constant, step):
+            self.branch(inside, body, after)
+        else:  # at least one turn: what the body gives a value has one afterwards
+            self.arrive(body)
+            self.put(f"br i1 {inside}, label %{body}, label %{after}")
+        self.open(body)
+        outside = self.in_lanes
+        if side_by_side and outside:
+            self.fail("lanes inside lanes")
+        self.in_lanes = outside or side_by_side
+        self.assign(s.target.id, Value(LANE if side_by_side else I8, (k,)))
+        self.loop_body(s.body, more, after)
+        self.in_lanes = outside
+        self.open(more)
+        k = self.let(f"load i64, ptr {counter}")
+        self.put(f"store i64 {self.let(f'add nsw i64 {k}, {step}')}, ptr {counter}")
+        block = start == "0" and step == 1 and stop.isdigit() and int(stop) % 8 == 0 and not self.in_lanes
+        self.arrive(after)
+        self.put(f"br label %{head}{self.unit.kept_loop() if block else ''}")
+        self.ended = True
+        self.open(after)
+
+    def do_Break(self, s: ast.Break) -> None:
+        self.jump(self.loops[-1][1])
+
+    def do_Continue(self, s: ast.Continue) -> None:
+        self.jump(self.loops[-1][0])
+
+    def condition(self, e: ast.expr) -> str:
+        """A condition that is the same in all lanes."""
+        value = self.truth(self.expr(e))
+        if value.type is not B1:
+            self.fail("a branch must go the same way in all lanes")
+        return value.one
+
+
+def _assigned_once(tree: ast.FunctionDef) -> set[str]:
+    """The variables that are given a value in one place only."""
+    counts: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            counts[node.id] = counts.get(node.id, 0) + (2 if node.id in counts else 1)
+    changed = {n.target.id for n in ast.walk(tree) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
+    given = {a.arg for a in tree.args.args}
+    return {name for name, count in counts.items() if count == 1} - changed - given

@@ -1,0 +1,1 @@
+"""What is kept: results as HDF5, models as TOML."""

@@ -1,0 +1,204 @@
+"""Text to sympy without evaluating anything.
+
+    text ──► tokens ──► nested tuples ──► sympy        (the first two arrows are `grammar`)
+
+A whitelist of functions, subscripts of declared arrays, `Sum(expr, (j, 0, 9))`, and comparisons as the
+conditions of `Piecewise((expr, condition), ..., (expr, True))`. Nothing else exists, so nothing else can
+happen; `algebra` keeps each step small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import sympy as sp
+
+from minidyn.common.errors import ExpressionError
+from minidyn.files.modelfile.algebra import (
+    ANY_NUMBER,
+    FUNCTIONS,
+    TWO,
+    add,
+    apply,
+    constant,
+    finite,
+    multiply,
+    number,
+    power,
+)
+from minidyn.files.modelfile.grammar import read_tree
+from minidyn.files.modelfile.wording import did_you_mean, shorten
+
+MAX_RANGE = 10_000_000  # terms of one index
+MAX_TERMS = 1_000_000_000  # of Sums in Sums
+MAX_CASES = 64  # of all Piecewise in one Sum: sympy multiplies them out
+
+SPECIAL_FORMS = ("Piecewise", "Sum")
+NUMBERS = {"pi": sp.pi, "E": sp.E}
+RELATIONS = {"<": sp.Lt, "<=": sp.Le, ">": sp.Gt, ">=": sp.Ge, "==": sp.Eq, "!=": sp.Ne}
+
+
+def parse_expression(text: str, symbols: Mapping[str, Any]) -> sp.Expr:
+    """The sympy expression that `text` spells, built from `symbols` and a whitelist of functions.
+
+    `symbols` maps each name that `text` may use to a `Symbol` or an `IndexedBase` (with its shape, if
+    indices shall be checked against it); a name may be anything, `lambda`, `in` and `x_{1}` included.
+    Integers up to 2**53 stay exact; a decimal is the float64 that Python reads. Nothing is evaluated.
+
+    Raises `ExpressionError`, one sentence, for anything outside the grammar or over a limit.
+    """
+    tree = read_tree(text, symbols)
+    try:
+        return _Builder(symbols).expression(tree)
+    except ExpressionError:
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:  # sympy, where it must compare what is not real
+        raise ExpressionError(f"The expression {shorten(text)} compares something that is not real.") from error
+
+
+class _Builder:
+    """Nested tuples to sympy, bottom up; `ranges` holds the indices of the Sums around."""
+
+    def __init__(self, symbols: Mapping[str, Any]) -> None:
+        self.symbols = symbols
+        self.ranges: dict[str, tuple[sp.Symbol, int, int]] = {}
+
+    def expression(self, tree: tuple) -> sp.Expr:
+        match tree:
+            case ("number", text):
+                return number(text)
+            case ("name", name):
+                return self.name(name)
+            case ("+", terms):
+                return add([self.expression(t) for t in terms])
+            case ("*", factors):
+                return multiply([self.expression(f) for f in factors])
+            case ("-", operand):
+                return multiply([sp.Integer(-1), self.expression(operand)])
+            case ("/", operand):
+                return power(self.expression(operand), sp.Integer(-1))
+            case ("**", base, exponent):
+                return power(self.expression(base), self.expression(exponent))
+            case ("index", name, indices):
+                return self.indexed(name, indices)
+            case ("call", "Sum", arguments) if "Sum" not in self.symbols:
+                return self.sum(arguments)
+            case ("call", "Piecewise", arguments) if "Piecewise" not in self.symbols:
+                return self.piecewise(arguments)
+            case ("call", name, arguments):
+                return self.call(name, arguments)
+            case ("compare", relation, *_):
+                raise ExpressionError(f"A comparison ({relation}) may only be a condition of Piecewise.")
+        raise ExpressionError("A tuple (a, b) is only allowed inside Piecewise and Sum.")
+
+    def name(self, name: str) -> sp.Expr:
+        if name in self.ranges:
+            return self.ranges[name][0]
+        if name in self.symbols:
+            if isinstance(self.symbols[name], sp.IndexedBase):
+                raise ExpressionError(f"`{name}` is indexed: write one of its entries, as in `{name}[0]`.")
+            return self.symbols[name]
+        if name in NUMBERS:
+            return NUMBERS[name]
+        if name in FUNCTIONS or name in SPECIAL_FORMS:
+            raise ExpressionError(f"`{name}` is a function and needs arguments in parentheses.")
+        raise self.undeclared(name)
+
+    def undeclared(self, name: str) -> ExpressionError:
+        known = [*self.symbols, *self.ranges]
+        return ExpressionError(f"The name `{name}` is not declared{did_you_mean(name, known)}")
+
+    def call(self, name: str, arguments: list[tuple]) -> sp.Expr:
+        if name in self.symbols or name in self.ranges:
+            raise ExpressionError(f"`{name}` is a declared symbol, not a function; a product is written *.")
+        if name not in FUNCTIONS:
+            near = did_you_mean(name, [*FUNCTIONS, *SPECIAL_FORMS])
+            raise ExpressionError(f"`{name}` is not a function that expressions may call{near}")
+        many = name in ANY_NUMBER and len(arguments) > 0
+        if len(arguments) != (2 if name in TWO else 1) and not many:
+            wanted = "two arguments" if name in TWO else "one argument"
+            wanted = "at least one argument" if name in ANY_NUMBER else wanted
+            raise ExpressionError(f"`{name}` takes {wanted}, not {len(arguments)}.")
+        return apply(name, [self.expression(argument) for argument in arguments])
+
+    def indexed(self, name: str, indices: list[tuple]) -> sp.Expr:
+        base = self.symbols.get(name)
+        if base is None:
+            raise self.undeclared(name)
+        if not isinstance(base, sp.IndexedBase):
+            raise ExpressionError(f"`{name}` is a scalar and cannot be indexed.")
+        places = [self.expression(index) for index in indices]
+        shape = base.shape if base.shape is not None else (None,) * max(1, len(places))
+        if len(places) != len(shape):
+            raise ExpressionError(f"`{name}` takes {len(shape)} index(es), not {len(places)}.")
+        for place, size in zip(places, shape, strict=True):
+            self.check_index(name, place, size)
+        return base[tuple(places)]
+
+    def check_index(self, name: str, place: sp.Expr, size: Any) -> None:
+        """An index is affine in the Sum indices and stays within `0 .. size - 1` over their ranges."""
+        ranges = {symbol: (low, high) for symbol, low, high in self.ranges.values()}
+        terms = place.as_coefficients_dict()
+        if not all((t is sp.S.One or t in ranges) and c.is_Integer for t, c in terms.items()):
+            raise ExpressionError(f"The index {shorten(place)} of `{name}` is no integer or Sum index.")
+        ends = [[int(c) * end for end in ranges.get(t, (1, 1))] for t, c in terms.items()]  # each on its own
+        least, most = sum(map(min, ends)), sum(map(max, ends))
+        if size is not None and not (least >= 0 and most < size):
+            raise ExpressionError(
+                f"The index {shorten(place)} of `{name}` runs from {least} to {most}, "
+                f"but `{name}` has entries 0 to {size - 1} there."
+            )
+
+    def sum(self, arguments: list[tuple]) -> sp.Expr:
+        if len(arguments) < 2 or any(a[0] != "tuple" or len(a[1]) != 3 for a in arguments[1:]):
+            raise ExpressionError("`Sum` is written Sum(expression, (j, 0, 9)), with more ranges if needed.")
+        outer, limits = self.ranges, []
+        for _, (index, low, high) in arguments[1:]:
+            limit = _limit(index, self.expression(low), self.expression(high))
+            if index[1] in self.symbols or index[1] in self.ranges:
+                raise ExpressionError(f"The Sum index `{index[1]}` is already the name of something else.")
+            self.ranges = self.ranges | {index[1]: limit}
+            limits.append(limit)
+        if prod(high - low + 1 for _, low, high in self.ranges.values()) > MAX_TERMS:
+            index = shorten(limits[-1][0])
+            raise ExpressionError(f"The Sum over {index} has more than {MAX_TERMS} terms, those around it included.")
+        body = self.expression(arguments[0])
+        self.ranges = outer
+        if not body.free_symbols - {symbol for symbol, _, _ in limits}:
+            raise ExpressionError(f"The Sum of {shorten(body)} is a constant: write its value instead.")
+        if prod(len(piecewise.args) for piecewise in body.atoms(sp.Piecewise)) > MAX_CASES:
+            raise ExpressionError(f"A Sum holds Piecewise with more than {MAX_CASES} cases in all.")
+        return finite(sp.Sum(body, *limits))
+
+    def piecewise(self, arguments: list[tuple]) -> sp.Expr:
+        if not arguments or any(a[0] != "tuple" or len(a[1]) != 2 for a in arguments):
+            raise ExpressionError("Write Piecewise((expression, condition), ..., (expression, True)).")
+        if arguments[-1][1][1] != ("name", "True"):
+            raise ExpressionError("The last condition of `Piecewise` must be True: it is always defined.")
+        pairs = [(self.expression(value), self.condition(condition)) for _, (value, condition) in arguments]
+        return sp.Piecewise(*pairs, evaluate=False)
+
+    def condition(self, tree: tuple) -> Any:
+        if tree == ("name", "True"):
+            return sp.true
+        if tree[0] != "compare":
+            raise ExpressionError("A condition of `Piecewise` is one comparison, as in x < 0, or True.")
+        _, relation, left, right = tree
+        a, b = constant(self.expression(left)), constant(self.expression(right))
+        if a.has(sp.Piecewise) or b.has(sp.Piecewise):  # sympy would multiply the cases out
+            raise ExpressionError("A condition of `Piecewise` must not hold another `Piecewise`.")
+        return RELATIONS[relation](a, b, evaluate=a.is_Number and b.is_Number)
+
+
+def _limit(index: tuple, low: sp.Expr, high: sp.Expr) -> tuple[sp.Symbol, int, int]:
+    """The range of one Sum index, both ends included."""
+    if index[0] != "name":
+        raise ExpressionError("A range of `Sum` begins with the name of its index, as in (j, 0, 9).")
+    if not (low.is_Integer and high.is_Integer and 0 <= high - low < MAX_RANGE):
+        raise ExpressionError(
+            f"The range of the Sum index `{index[1]}`, {shorten(low)} to {shorten(high)}, must be two "
+            f"integers in order, with at most {MAX_RANGE} terms."
+        )
+    return sp.Symbol(index[1], integer=True), int(low), int(high)

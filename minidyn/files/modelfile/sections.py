@@ -1,0 +1,280 @@
+"""The sections of a model file, one function each: a checked table in, a part of the `ModelSpec` out."""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from minidyn.files.modelfile import spec
+from minidyn.files.modelfile.data import Samples
+from minidyn.files.modelfile.table import Table, is_number
+
+MAX_SIZE = 1_000_000  # numbers in one parameter
+
+_NAME = re.compile(r"\\?[^\W\d]\w*(?:\^?\{[^{}\s]*\}\w*)*'*")  # x, lambda, \theta, x_{1}, W^{(2)}_{a}
+_RESERVED = ("True", "Sum", "Piecewise")
+_LOSS_KEYS = ("kind", "params", "expr", "model", "constants", "inputs", "target", "criterion", "data", "test")
+_OPTIONS = {
+    "gaussian": ("sigma",),
+    "minibatch": ("batch", "replace"),
+    "reshuffle": ("batch",),
+    "label": ("std", "batch", "distribution"),
+}
+
+
+def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
+    """`[loss]`: what is minimized, over which parameters, on which samples."""
+    table = root.table("loss", _LOSS_KEYS)
+    kind = table.choice("kind", ("expression", "regression"))
+    symbols: dict[str, Any] = {}
+    params = read_params(table, symbols)
+    constants = read_constants(table, symbols)
+    samples = Samples(table, folder)
+    inputs = read_inputs(table, samples, symbols)
+    regression = kind == "regression"
+    for key in ("expr",) if regression else ("model", "target", "criterion", "test"):
+        if key in table:
+            other = "`model` and `target`" if regression else "`expr`"
+            table.refuse(key, f"does not belong to a loss of kind {kind}, which has {other}")
+    key = "model" if regression else "expr"
+    expr = table.expression(key, table.get(key, str), symbols)
+    if not expr.atoms(sp.Symbol, sp.IndexedBase) & {parameter.symbol for parameter in params}:
+        table.fail(key, "an expression in at least one of the parameters")
+    target = read_target(table, samples) if regression else None
+    lengths = {name: len(values) for name, values in inputs.items()}
+    lengths |= {} if target is None else {"target": len(target)}
+    if inputs and len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        table.refuse("inputs", f"and target differ in their number of samples: {found}")
+    criterion = table.choice("criterion", spec.CRITERIA, "squared") if regression else None
+    test = read_test(table, samples, inputs) if regression else None
+    return spec.LossSpec(kind, params, expr, constants, inputs, target, criterion, symbols, test)
+
+
+def read_params(table: Table, symbols: dict[str, Any]) -> tuple[spec.ParameterSpec, ...]:
+    """`params = ["x", {a = 10}, {W = [10, 3]}]`: names in order, with the shape of what is not a scalar."""
+    found: list[tuple[str, tuple[int, ...]]] = []
+    for item in table.get("params", list):
+        if isinstance(item, str):
+            found.append((item, ()))
+        elif isinstance(item, dict) and item:
+            found += [(name, _shape(table, name, size)) for name, size in item.items()]
+        else:
+            table.fail("params", "names and tables, as in x, {a = 10} or {W = [10, 3]}", item)
+    if not found:
+        table.fail("params", "at least one parameter")
+    declared = ((name, shape, _declare(table, "params", name, shape, symbols)) for name, shape in found)
+    return tuple(spec.ParameterSpec(*parameter) for parameter in declared)
+
+
+def _shape(table: Table, name: str, size: object) -> tuple[int, ...]:
+    sizes = size if isinstance(size, list) else [size]
+    whole = tuple(s for s in sizes if isinstance(s, int) and not isinstance(s, bool) and s >= 1)
+    if len(whole) != len(sizes) or len(sizes) not in (1, 2) or prod(whole) > MAX_SIZE:
+        table.fail(f"params.{name}", f"a length or [rows, columns], at most {MAX_SIZE} numbers", size)
+    return whole
+
+
+def _declare(table: Table, key: str, name: str, shape: tuple[int, ...], symbols: dict[str, Any]) -> Any:
+    """A fresh symbol under `name`, after checking that the name is one and is free."""
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        table.fail(key, "a name such as x, lambda or x_{1}", name)
+    if name in symbols:
+        table.refuse(key, f"declares `{name}`, which is declared already")
+    symbols[name] = sp.IndexedBase(name, shape=shape, real=True) if shape else sp.Symbol(name)
+    return symbols[name]
+
+
+def read_constants(table: Table, symbols: dict[str, Any]) -> dict[str, float]:
+    """`[loss.constants]`: names with numbers."""
+    constants = table.table("constants", default={})
+    for name in constants.content:
+        _declare(table, "constants", name, (), symbols)
+    return {name: constants.number(name, value) for name, value in constants.content.items()}
+
+
+def read_inputs(table: Table, samples: Samples, symbols: dict[str, Any]) -> dict[str, np.ndarray]:
+    """`[loss.inputs]`: one number or one vector per sample, from columns or inline."""
+    inputs, found = table.table("inputs", default={}), {}
+    for name, value in inputs.content.items():
+        values = samples.standardized(inputs, name, "inputs", samples.numbers(inputs, name, value))
+        _declare(table, "inputs", name, values.shape[1:], symbols)
+        found[name] = values
+    return found
+
+
+def read_target(table: Table, samples: Samples) -> np.ndarray:
+    """`target`: one number per sample."""
+    if "target" not in table:
+        table.fail("target", "a column or a list of numbers")
+    values = samples.numbers(table, "target", table.content["target"])
+    if values.ndim != 1:
+        table.fail("target", "one number per sample")
+    return samples.standardized(table, "target", "target", values)
+
+
+def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray]) -> spec.TestSpec | None:
+    """`[loss.test]`: held-out samples, `rows` of the file of `loss.data` (or "rest", all others), or `inputs` and
+    `target` in numbers. They are standardized with the mean and deviation of the samples that are trained on."""
+    if "test" not in table:
+        return None
+    test = table.table("test", ("rows", "inputs", "target"))
+    if "rows" in test:
+        for key in ("inputs", "target"):
+            if key in test:
+                test.refuse(key, "does not go together with `rows`, which reads the columns of `loss` again")
+        samples.hold_out(test)
+        source, keys = table, table.table("inputs", default={})
+    else:
+        source, keys = test, test.table("inputs", tuple(inputs), default={})
+    found = {}
+    for name, trained in inputs.items():
+        if name not in keys:
+            keys.fail(name, "the held-out samples of this input")
+        values = samples.standardized_alike(name, samples.numbers(keys, name, keys.content[name]))
+        if values.shape[1:] != trained.shape[1:]:
+            keys.fail(name, f"samples of the shape that is trained on, {trained.shape[1:]}")
+        found[name] = values
+    if "target" not in source:
+        source.fail("target", "a column or a list of numbers")
+    target = samples.standardized_alike("target", samples.numbers(source, "target", source.content["target"]))
+    if target.ndim != 1 or any(len(values) != len(target) for values in found.values()):
+        source.fail("target", "one number for each held-out sample")
+    return spec.TestSpec(found, target)
+
+
+def read_rule(root: Table) -> spec.RuleSpec:
+    """`[rule]`: the optimizer's name and its hyperparameters, numbers or expressions in the step `k`."""
+    name = root.table("rule").choice("name", tuple(spec.RULES))
+    table = root.table("rule", ("name", *spec.RULES[name]))
+    if "lr" not in table:
+        table.fail("lr", "a number or an expression in `k`")
+    values: dict[str, Any] = {}
+    for key in (key for key in table.content if key != "name"):
+        value = table.content[key]
+        if key == "nesterov":
+            values[key] = table.get(key, bool)
+        elif isinstance(value, str):
+            values[key] = table.expression(key, value, {"k": sp.Symbol("k")})
+        else:
+            values[key] = table.number(key, value)
+            if values[key] < 0 or (key == "lr" and values[key] == 0):
+                table.fail(key, "a positive number" if key == "lr" else "a number of at least 0")
+    return spec.RuleSpec(name, values)
+
+
+def read_noise(root: Table, loss: spec.LossSpec) -> tuple[spec.NoiseSpec, ...]:
+    """`[[noise]]`: any number of gradient noises, added up."""
+    listed = root.get("noise", list, [])
+    return tuple(_one_noise(Table(root.source, f"noise[{i}]", item), loss) for i, item in enumerate(listed))
+
+
+def _one_noise(table: Table, loss: spec.LossSpec) -> spec.NoiseSpec:
+    kind = table.choice("kind", spec.NOISE_KINDS)
+    table = Table(table.source, table.path, table.content, ("kind", *_OPTIONS[kind]))
+    if kind == "gaussian":
+        return spec.NoiseSpec(kind, {"sigma": _sigma(table, loss)})
+    if loss.samples is None or (kind == "label" and loss.kind != "regression"):
+        wanted = "a regression loss" if kind == "label" else "a loss with samples (`loss.inputs`)"
+        table.refuse("kind", f"is `{kind}`, which needs {wanted}")
+    if kind == "label":
+        std = table.get("std", float)
+        if std < 0:
+            table.fail("std", "a number of at least 0")
+        batch = table.count("batch", None, most=loss.samples)
+        distribution = table.choice("distribution", ("normal", "rademacher"), "normal")
+        return spec.NoiseSpec(kind, {"std": std, "batch": batch, "distribution": distribution})
+    batch = table.count("batch", most=loss.samples)
+    replace = {"replace": table.get("replace", bool, False)} if kind == "minibatch" else {}
+    return spec.NoiseSpec(kind, {"batch": batch} | replace)
+
+
+def _sigma(table: Table, loss: spec.LossSpec) -> Any:
+    """A number, an expression in the parameters, `D` of them, or `D` rows of them."""
+    value = table.content.get("sigma")
+    known = {n: s for n, s in loss.symbols.items() if n not in loss.inputs}
+
+    def entry(item: object) -> float | sp.Expr:
+        return float(item) if is_number(item) else table.expression("sigma", item, known)  # type: ignore[arg-type]
+
+    if not isinstance(value, list):
+        return entry(table.fail("sigma", "a number or an expression") if value is None else value)
+    rows = [item if isinstance(item, list) else [item] for item in value]
+    if len(rows) != loss.dimension or len({len(row) for row in rows}) != 1:
+        table.fail("sigma", f"a number, an expression, or a list of {loss.dimension} of them or of rows")
+    return [[entry(i) for i in item] if isinstance(item, list) else entry(item) for item in value]
+
+
+def read_manifold(root: Table, loss: spec.LossSpec) -> spec.ChartSpec | None:
+    """`[manifold]`: coordinates on the minima, and every parameter as an expression in them."""
+    if "manifold" not in root:
+        return None
+    table = root.table("manifold", ("coordinates", "chart"))
+    names = table.get("coordinates", list)
+    if not names or not all(isinstance(name, str) for name in names):
+        table.fail("coordinates", "a list of names")
+    symbols: dict[str, Any] = {}
+    coordinates = tuple(_declare(table, "coordinates", name, (), symbols) for name in names)
+    known = symbols | {n: loss.symbols[n] for n in loss.constants if n not in symbols}
+    scalars = {p.name: p.symbol for p in loss.params if not p.shape}
+    if len(scalars) != len(loss.params):
+        table.refuse("chart", "needs a loss whose parameters are all scalars")
+    chart = table.table("chart", tuple(scalars))
+    for name in scalars:
+        if name not in chart:
+            chart.fail(name, "an expression in the coordinates")
+    place = {symbol: chart.expression(name, chart.content[name], known) for name, symbol in scalars.items()}
+    return spec.ChartSpec(coordinates, place)
+
+
+def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:
+    """`[experiment]`: where it starts, how long, how often, and what is watched."""
+    keys = ("w0", "start", "steps", "paths", "save_every", "observe", "flows", "rng")
+    table = root.table("experiment", keys)
+    flows = table.get("flows", list, [])
+    ordered = [f"{name} {order}" for name, orders in spec.ORDERS.items() for order in orders]
+    for flow in flows:
+        if flow not in (*spec.FLOWS, *ordered):
+            table.fail("flows", f"names among {', '.join((*spec.FLOWS, *ordered))}", flow)
+    return spec.ExperimentSpec(
+        w0=read_start(table, loss.dimension),
+        start=table.choice("start", spec.STARTS, "here"),
+        steps=table.count("steps"),
+        paths=table.count("paths", 1),
+        save_every=table.count("save_every", None),
+        observe=read_observe(table, loss),
+        flows=tuple(flows),
+        rng=table.count("rng", 0, least=0),
+    )
+
+
+def read_start(table: Table, dimension: int) -> np.ndarray:
+    """`w0`: the flat parameter vector itself, or independent normal numbers from a seed of their own."""
+    value = table.content.get("w0")
+    if isinstance(value, dict):
+        draw = table.table("w0", ("kind", "scale", "seed"))
+        draw.choice("kind", ("normal",))
+        scale, seed = draw.get("scale", float), draw.count("seed", 0, least=0)
+        return scale * np.random.default_rng(seed).standard_normal(dimension)
+    if not isinstance(value, list) or len(value) != dimension or not all(map(is_number, value)):
+        table.fail("w0", f'a list of {dimension} numbers or a table as in {{kind = "normal", scale = 0.5}}')
+    return np.array(value, dtype=np.float64)
+
+
+def read_observe(table: Table, loss: spec.LossSpec) -> dict[str, sp.Expr | None]:
+    """`observe`: built-in names, and expressions in the parameters."""
+    known = {n: s for n, s in loss.symbols.items() if n not in loss.inputs}
+    found: dict[str, sp.Expr | None] = {}
+    for item in table.get("observe", list, []):
+        if not isinstance(item, str):
+            table.fail("observe", "names and expressions in quotes", item)
+        if item in loss.symbols:
+            table.fail("observe", "something that a run does not hold anyway", item)
+        built_in = item in spec.OBSERVABLES and item not in known
+        found[item] = None if built_in else table.expression("observe", item, known)
+    return found

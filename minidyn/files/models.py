@@ -1,0 +1,244 @@
+"""Models by name: from what a model file says to a loss, a map and its flows, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError, ManifoldError, ModelFileError
+from minidyn.common.intake import finite, whole
+from minidyn.common.locks import cached_property
+from minidyn.compare.scaling import ScalingStudy, scaling_study
+from minidyn.compare.side_by_side import Comparison, compare
+from minidyn.files import modelfile
+from minidyn.flows import (
+    CentralFlow,
+    GradientFlow,
+    ModifiedFlow,
+    QuasistaticFlow,
+    RodFlow,
+    StochasticModifiedFlow,
+    SubquadraticFlow,
+)
+from minidyn.flows.base import Flow
+from minidyn.kernels.random import generator
+from minidyn.maps import noise, rules
+from minidyn.maps.discrete import Map
+from minidyn.maps.loss import Loss
+from minidyn.minima.manifold import Manifold
+from minidyn.minima.stability.search import find_minima
+
+FLOWS: Mapping[str, type[Flow]] = {
+    "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
+    "modified": ModifiedFlow, "sme": StochasticModifiedFlow,
+    "central": CentralFlow, "subquadratic": SubquadraticFlow, "rod": RodFlow,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Model(ByValue):
+    """A named loss with the experiment it is known for.
+
+    loss, map, manifold, flows() : built from the model file (`spec`, whose text is `text`).
+    w0 : starting parameters (D,).  steps, paths, save_every, observe, seed : the default experiment.
+    """
+
+    spec: modelfile.ModelSpec
+    loss: Loss
+    map: Map
+    steps: int
+    paths: int
+    save_every: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def title(self) -> str:
+        return self.spec.title
+
+    @property
+    def description(self) -> str:
+        return self.spec.description.strip()
+
+    @property
+    def reference(self) -> str:
+        return " ".join(self.spec.reference.split())
+
+    @property
+    def text(self) -> str:
+        """The model file."""
+        return self.spec.text
+
+    @cached_property
+    def manifold(self) -> Manifold:
+        """The minima of the loss, with the model file's chart where it has one."""
+        chart = self.spec.manifold
+        if chart is None:
+            return Manifold(self.loss)
+        try:
+            return Manifold(self.loss, chart=chart.chart, coordinates=chart.coordinates)
+        except (InputError, ManifoldError) as error:
+            raise ModelFileError(f"{self.spec.path or self.name}: [manifold]: {error}") from error
+
+    @cached_property
+    def w0(self) -> NDArray[np.float64]:
+        """Where the experiment starts; projected on the minima if the file says so."""
+        w0 = self.spec.experiment.w0
+        return Manifold(self.loss).project(w0) if self.spec.experiment.start == "manifold" else w0
+
+    def minima(self, starts: int = 24, *, spread: float = 1.0, seed: int = 0) -> NDArray[np.float64]:
+        """Different minima (M, D) near the model's start and `starts - 1` normal points around it.
+
+        The one near the start itself comes first; starts that lead to no minimum are left out.
+        """
+        starts, spread = whole("starts", starts, 1), finite(spread, "spread")
+        draws = generator(seed).standard_normal((starts, self.loss.dim))
+        draws[0] = 0.0
+        return find_minima(self.loss, self.spec.experiment.w0 + spread * draws)
+
+    @property
+    def observe(self) -> dict[str, Any] | None:
+        """What is observed: name -> built-in name or expression."""
+        return {text: text if e is None else e for text, e in self.spec.experiment.observe.items()} or None
+
+    def flows(self, charted: bool = True) -> list[Flow]:
+        """The flows that the model file names; without the chart they run as well and need not check it."""
+        out = []
+        for text in self.spec.experiment.flows:
+            name, _, order = text.partition(" ")
+            flow: Any = FLOWS[name]
+            floor = charted and flow in (QuasistaticFlow, SubquadraticFlow)
+            given = {"manifold": self.manifold} if floor else {"order": int(order)} if order else {}
+            out.append(flow(self.map, **given))
+        return out
+
+    def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,
+                       save_every: int | None = None, seed: int | None = None) -> Model:  # fmt: skip
+        """The same model with another learning rate or another size of experiment."""
+        changes: dict[str, Any] = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
+        given: dict[str, Any] = {k: whole(k, v, int(k != "seed")) for k, v in changes.items() if v is not None}
+        new = replace(self, **given)
+        if steps is not None and save_every is None:
+            new = replace(new, save_every=None)
+        return new if lr is None else replace(new, map=self.map.with_lr(lr))
+
+    def run(self, **options: Any) -> Comparison:
+        """`compare` the map with its flows as the model file says; keyword arguments override.
+
+        A flow that does not exist here is left out, and the summary says why, as long as one is there.
+
+        >>> import minidyn as md
+        >>> result = md.load_model("valley").run(steps=200, paths=64)
+        >>> result.meta["paths"]
+        64
+        """
+        given: dict[str, Any] = {
+            "w0": self.w0, "steps": self.steps, "paths": self.paths, "save_every": self.save_every,
+            "observe": self.observe, "rng": self.seed, "missing": "remark",
+        } | options  # fmt: skip
+        result = compare(self.map, *self.flows(charted=False), **given)
+        result.meta |= {"model": self.name, "model_text": self.text}
+        return result
+
+    def scale(self, lrs: Sequence[float], **options: Any) -> ScalingStudy:
+        """A `scaling_study` of the map and its flows from where the model starts; keyword arguments override.
+
+        >>> import minidyn as md
+        >>> study = md.load_model("valley").scale([0.1, 0.05], slow_time=0.1, paths=64)
+        >>> [row.steps for row in study.rows if row.quantity == "x"]
+        [10, 40]
+        """
+        given: dict[str, Any] = {"w0": self.w0, "observe": self.observe, "rng": self.seed} | options
+        study = scaling_study(self.map, *self.flows(charted=False), lrs=lrs, **given)
+        study.meta |= {"model": self.name, "model_text": self.text}
+        return study
+
+    def __repr__(self) -> str:
+        return f"Model {self.name}: {self.title}\n  {self.map!r}\n  {self.steps:,} steps, {self.paths:,} paths"
+
+    def _repr_markdown_(self) -> str:
+        return f"**{self.name}**: {self.title}\n\n{self.map._repr_markdown_()}"
+
+
+def list_models() -> list[str]:
+    """Names of the models that come with minidyn.
+
+    >>> import minidyn as md
+    >>> "valley" in md.list_models()
+    True
+    """
+    return modelfile.list_models()
+
+
+def load_model(name: Any) -> Model:
+    """A model by name or by path of a TOML file.
+
+    Raises ModelFileError where the file is missing or broken; names the file, the key and what was expected.
+
+    >>> import minidyn as md
+    >>> md.load_model("valley").loss.dim
+    2
+    """
+    return _built(modelfile.read_model(modelfile.find_model(name)))
+
+
+def model_of_text(text: str, name: str) -> Model:
+    """A model by the text of its file, as results carry it; data files named in it are those of the library."""
+    return _built(modelfile.read_model_text(text, name))
+
+
+def _built(spec: modelfile.ModelSpec) -> Model:
+    try:
+        loss = _loss(spec.loss)
+        system = Map(loss, _rule(spec.rule), _noise(spec.noise))
+    except InputError as error:
+        raise ModelFileError(f"{spec.path or spec.name}: {error}") from error
+    e = spec.experiment
+    return Model(spec, loss, system, e.steps, e.paths, e.save_every, e.rng)
+
+
+def _loss(spec: modelfile.LossSpec) -> Loss:
+    params = [p.symbol for p in spec.params]
+    constants = {spec.symbols[n]: v for n, v in spec.constants.items()}
+    inputs = {spec.symbols[n]: v for n, v in spec.inputs.items()}
+    if spec.kind == "regression":
+        assert spec.target is not None and spec.criterion is not None
+        loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+        if spec.test is None:
+            return loss
+        return loss.hold_out({spec.symbols[n]: v for n, v in spec.test.inputs.items()}, spec.test.target)
+    return Loss(spec.expr, params, constants=constants, data=inputs)
+
+
+def _rule(spec: modelfile.RuleSpec) -> rules.Rule:
+    return getattr(rules, spec.name)(**spec.hyperparameters)
+
+
+def _noise(specs: tuple[modelfile.NoiseSpec, ...]) -> noise.Noise | None:
+    total: noise.Noise | None = None
+    for spec in specs:
+        o = dict(spec.options)
+        if spec.kind == "gaussian":
+            sigma = o["sigma"]
+            new = noise.GaussianNoise(sp.Matrix(sigma) if _nested(sigma) else sigma)
+        elif spec.kind == "label":
+            new = noise.LabelNoise(o["std"], o.get("batch"), o.get("distribution") or "normal")
+        elif spec.kind == "reshuffle":
+            new = noise.Reshuffle(o["batch"])
+        else:
+            new = noise.Minibatch(o["batch"], bool(o.get("replace")))
+        total = new if total is None else total + new
+    return total
+
+
+def _nested(sigma: Any) -> bool:
+    return isinstance(sigma, (list, tuple)) and bool(sigma) and isinstance(sigma[0], (list, tuple))

@@ -1,0 +1,113 @@
+"""Whether what a file holds is a result: its parts have the types and shapes that the words and pictures of one need.
+
+A sealed file may have been written by another program, or changed and sealed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidyn.common.status import Status
+from minidyn.simulate.run import Run
+
+if TYPE_CHECKING:
+    from minidyn.compare.comparison import Comparison
+    from minidyn.compare.scaling import ScalingStudy
+
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+_META: dict[str, str] = {  # what is said of a result, where it is said; the items of a list or dictionary after it
+    "paths": "int", "steps": "int", "wall_seconds": "float", "remark": "str", "between_saves": "str", "map": "str",
+    "reads": "dict str", "paired": "dict bool", "zero": "dict list", "missing": "dict str", "remarks": "list str",
+    "lrs": "list float", "span": "float", "clock": "str", "planned": "str", "flows": "list str", "model": "str",
+    "model_text": "str", "command": "str", "system": "str", "noise": "str",
+}  # fmt: skip
+
+
+class Unfit(ValueError):
+    """A part is not what a result has there."""
+
+
+def check_run(run: Run) -> Run:
+    """The run, if its arrays have the shapes and kinds of one."""
+    paths, saves, size = len(run.status), len(run.steps), len(run.names)
+    _require(run.steps.ndim == run.status.ndim == 1 and paths > 0 and saves > 0)
+    _array(run.steps, "iu", (saves,))
+    _array(run.status, "i", (paths,))
+    _array(run.ended, "iu", (paths,))
+    _array(run.time, "fiu", (saves,))
+    _require(np.isin(run.status, [int(s) for s in Status]).all())
+    _texts([*run.names, *run.observables, *run.moments])
+    if run.w is not None:
+        _array(run.w, "fiu", (paths, saves, size))
+    for values in run.observables.values():
+        _array(values, "fiub", (paths, saves))
+    for stats in run.moments.values():
+        _texts(stats)
+        for stat, values in stats.items():
+            _array(values, "fiub", (*values.shape[:1], saves) if stat == "quantiles" else (saves,))
+    _check_meta(run.meta)
+    return run
+
+
+def check_comparison(result: Comparison) -> Comparison:
+    """The comparison, if its table speaks of its runs and its steps."""
+    _require(len(result.runs) > 0 and len(result.steps) > 0)
+    _array(result.steps, "iu", result.steps.shape[:1])
+    _array(result.time, "fiu", result.steps.shape)
+    _texts([*result.runs, *result.quantities, *(label for by in result.quantities.values() for label in by)])
+    for name, by_label in result.quantities.items():
+        for label, values in by_label.items():
+            _array(values, "fiu", (max(len(values), 1), len(result.steps)))
+            if result.holds(name, label):
+                result.pair(name, label)  # which must go together
+    for row in result.errors:
+        _check_row(row)
+    _check_meta(result.meta)
+    from minidyn.compare.comparison import READ
+
+    _require(all(reading in READ for reading in result.meta.get("reads", {}).values()))
+    return result
+
+
+def check_study(study: ScalingStudy) -> ScalingStudy:
+    """The scaling study, if its rows are rows of one."""
+    for row in (*study.rows, *study.fits):
+        _check_row(row)
+    _check_meta(study.meta)
+    return study
+
+
+def _require(holds: Any) -> None:
+    if not holds:
+        raise Unfit("a part that no result has")
+
+
+def _texts(names: Iterable[Any]) -> None:
+    _require(all(isinstance(name, str) for name in names))
+
+
+def _array(values: Any, kinds: str, shape: tuple[int, ...]) -> None:
+    _require(isinstance(values, np.ndarray) and values.dtype.kind in kinds and values.shape == shape)
+
+
+def _check_row(row: Any) -> None:
+    for part in fields(row):
+        value, wanted = getattr(row, part.name), str(part.type)
+        _require(isinstance(value, _TYPES[wanted]) and (wanted == "bool" or not isinstance(value, bool)))
+
+
+def _check_meta(meta: Mapping[str, Any]) -> None:
+    for name, wanted in _META.items():
+        kind, _, inner = wanted.partition(" ")
+        if name not in meta or (meta[name] is None and kind not in ("int", "float")):
+            continue
+        if kind in _TYPES:
+            _require(isinstance(meta[name], _TYPES[kind]))
+            continue
+        _require(isinstance(meta[name], dict if kind == "dict" else list))
+        items = list(meta[name].values()) if kind == "dict" else meta[name]
+        _require(all(isinstance(v, _TYPES.get(inner, (list,))) for v in items))

@@ -1,0 +1,237 @@
+"""Subquadratic flow: the centre of the period-two orbit drifts, the orbit itself follows at once.
+
+Per step, with the even part `F_e` of the map and the orbit's half-difference `d(c)`,
+
+    dc/dk = F_e(c, d(c)) - c        -F_o(c, d) = d
+
+`d = 0` where the valley is stable. Source: Ma, Kunin, Wu, Ying, *Beyond the quadratic approximation* (2022).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.errors import FlowError
+from minidyn.common.intake import between, whole
+from minidyn.flows.base import Flow
+from minidyn.flows.edge.chartorbit import OrbitForm, orbit_form
+from minidyn.flows.edge.orbit import CHAOTIC, NO_ORBIT, PERIOD_FOUR, Growth, Orbit, Orbits
+from minidyn.maps.discrete import Map
+from minidyn.minima.manifold import Manifold
+from minidyn.solvers.piecewise import FieldFailed, carry
+
+Floats = NDArray[np.float64]
+
+
+class SubquadraticFlow(Flow):
+    """The map's period-two orbit at the edge of stability, slaved: `dc/dk = F_e(c, d(c)) - c`, `-F_o(c, d) = d`.
+
+    While the rule is stable it is the map's own drift; where the sharpness passes the threshold a period-two orbit
+    branches off, is continued along the path with its stability, and dies out where the sharpness falls back. It
+    ends, with a status and a sentence, where there is no orbit (a superquadratic valley) or where the orbit is
+    itself unstable: the map then runs on a longer orbit, or chaotically, and this theory does not describe it.
+
+    Parameters
+    ----------
+    system : the map of any rule; its noise is left out.
+    slow : directions of the state whose relaxation per step is slower are held while the orbit forms: motion along
+        the valley, long averages such as Adam's `v`.
+    first_step : the number of the map's first step (see `simulate`).
+    manifold : a `Manifold` with a chart; `closed_form` and `describe` then give the equations in its coordinates.
+
+    The state is `(c, d)`, each as long as the map's state `z`; it starts from the centre of the first two iterates,
+    with the orbit that their difference leads to. `compare` holds the centre against the map's mid-points.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> gd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
+    >>> flow = md.SubquadraticFlow(gd)
+    >>> orbit = flow.orbit([5.0, 0.0])  # (1 + x^2) tanh(d) = 2 d / lr
+    >>> orbit.amplitude.round(4), orbit.stable, flow.growth([5.0, 0.0]).kind
+    (array([0.    , 0.9777]), True, 'subquadratic')
+    """
+
+    name: ClassVar[str] = "subquadratic flow"
+    reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"
+    reads = "midpoints"
+    ahead: ClassVar[int] = 1
+    carries: ClassVar[bool] = True
+
+    def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1, manifold: Manifold | None = None):
+        super().__init__(system)
+        slow = between(slow, "slow, a rate per step,", 0, 1)
+        self._check_minima(manifold)
+        self.first_step, self.manifold = whole("first_step", first_step, 1), manifold
+        self.steps = Orbits(system, slow)
+
+    @property
+    def size(self) -> int:
+        """Twice the length of the map's state: centre and half-difference."""
+        return 2 * self.map.components
+
+    def start(self, w0: ArrayLike) -> Floats:
+        """The centre of the first two iterates and the orbit there (..., size), from theta or a whole state.
+
+        Raises FlowError where the map has no stable period-two orbit.
+        """
+        self.theta(w0)
+        centre, amplitude = self.steps.first_pair(w0, self.first_step)
+        flat = centre.reshape(-1, self.steps.size)
+        orbits = [self._orbit(c, d).amplitude for c, d in zip(flat, amplitude.reshape(flat.shape), strict=True)]
+        return np.concatenate([centre, np.array(orbits).reshape(centre.shape)], axis=-1)
+
+    def _orbit(self, c: Floats, d: Floats) -> Orbit:
+        try:
+            return self.steps.find(c, d, float(self.first_step))
+        except FieldFailed as error:
+            reason = self.steps.instead(c, d, float(self.first_step), error).reason
+            raise FlowError(f"{self.name} at theta = {self._place(c)}: {reason}.") from error
+
+    def _place(self, c: Floats) -> str:
+        shown = ", ".join(f"{v:.4g}" for v in c[: min(self.dim, 6)])
+        return f"[{shown}{', ...' if self.dim > 6 else ''}]"
+
+    def orbit(self, z: ArrayLike) -> Orbit:
+        """The stable period-two orbit at a centre: theta (D,) or the map's whole state.
+
+        Raises FlowError where there is none; it says what the map does instead.
+        """
+        point = self._map_state(z)
+        return self._orbit(point, np.zeros(self.steps.size))
+
+    def growth(self, z: ArrayLike) -> Growth:
+        """Whether the loss grows sub- or superquadratically across the valley at a point of it."""
+        try:
+            return self.steps.growth(self._map_state(z), float(self.first_step))
+        except FieldFailed as error:
+            raise FlowError(f"{self.name}: {error.reason}.") from error
+
+    def _map_state(self, z: ArrayLike) -> Floats:
+        """The map's whole state at theta, at such a state, or at the centre of a state of the flow."""
+        point = self._point(z)
+        return self.map.initial_state(point) if len(point) == self.dim else point[: self.steps.size]
+
+    # -- the field ------------------------------------------------------------------------------
+    def _drift(self, c: Floats, guess: Floats, shift: Floats | None, k: float) -> tuple[Floats, Orbit]:
+        step = k + self.first_step  # of the two steps of a pair, the mean
+        orbit = self.steps.find(c, guess, step, shift)
+        return self.steps.parts(c, orbit.amplitude, step)[0] - c, orbit
+
+    def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        half = self.steps.size
+        try:
+            drift, orbit = self._drift(w[:half], w[half:], None, k)
+        except FieldFailed as error:
+            return error.code
+        b[:half] = drift
+        b[half:] = orbit.amplitude - w[half:]  # zero on the orbit
+        return 0
+
+    def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
+        half = self.steps.size
+        c, d = w[:half].copy(), w[half:].copy()
+        shift = memory.get("shift")
+        try:
+            while k < end:
+                # the numbers of a schedule are those of the step under way, at its very end too
+                last = np.nextafter(k + 1.0, k) if self.map.rule.scheduled else np.inf
+                c, k, memory["step"], _ = carry(
+                    lambda y, at, d=d, shift=shift, last=last: self._drift(y, d, shift, min(at, last))[0],  # type: ignore[misc]
+                    lambda y, at: -1.0, c, k, min(end, k + 1.0), memory.get("step", 0.5), rtol, atol, lambda y, at: y,
+                )  # fmt: skip
+                orbit = self._drift(c, d, shift, k)[1]
+                d, shift = orbit.amplitude, orbit.centre - c
+        except FieldFailed as error:
+            failed = self.steps.instead(c, d, k + self.first_step, error)
+            memory["reason"] = f"near theta = {self._place(c)}: {failed.reason}"
+            return failed.code
+        memory["shift"] = shift
+        w[:half], w[half:] = c, d
+        return 0
+
+    def explain(self, code: int) -> str:
+        return {
+            5: "the valley is unstable in another way than by a flip of sign; lower lr.",
+            6: "an accumulator vanishes; use eps > 0 or a loss floor.",
+            NO_ORBIT: "there is no period-two orbit here: the loss grows too fast across the valley; lower lr.",
+            PERIOD_FOUR: "the period-two orbit is unstable: the map runs on a longer one here; lower lr.",
+            CHAOTIC: "the period-two orbit is unstable: the map is chaotic here; lower lr.",
+        }.get(code, super().explain(code))
+
+    def amplitude(self, w: ArrayLike) -> Any:
+        """Half the length of the orbit in theta, `|d|`, at states of the flow (..., size)."""
+        half = self.map.components
+        return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
+
+    def closed_form(self) -> OrbitForm:
+        """The amplitude's equation and the centre's drift in the coordinates of the manifold's chart.
+
+        Accumulators, as of RMSProp and Adam, come with equations of their own. Raises FlowError without a chart, for
+        rules that are not odd and smooth in gradient and momenta, and for valleys that lean to a side of the chart.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y, s = sp.symbols("x y s")
+        >>> loss = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
+        >>> floor = md.Manifold(loss, chart={x: s, y: 0}, coordinates=[s])
+        >>> md.SubquadraticFlow(md.Map(loss, md.GD(0.1)), manifold=floor).closed_form().drift
+        [-2*s*log(cosh(delta))]
+        """
+        return orbit_form(self.map, self.manifold or Manifold(self.loss))
+
+    def _in_the_chart(self, latex: bool) -> list[str]:
+        """The closed form in words, or why there is none, where the manifold has a chart."""
+        if self.manifold is None or self.manifold.chart is None:
+            return []
+        try:
+            return ["", "on the chart:", self.closed_form().describe(latex)]
+        except FlowError as error:
+            return ["", f"no closed form on the chart: {error}"]
+
+    # -- in words -------------------------------------------------------------------------------
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x, y = sp.symbols("x y")
+        >>> flow = md.SubquadraticFlow(md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1)))
+        >>> print(flow.describe(w=flow.start([5.0, 0.1])).splitlines()[-2].split("; ")[1])
+        at theta = [4.998, -0.02957] it is 0.423
+        """
+        rule = self.map.rule
+        if latex:
+            equations = [
+                r"$\dot c = \tfrac1\eta[F_e(c,\delta(c)) - c],\quad -F_o(c,\delta) = \delta$",
+                r"$F_{e,o}(c,\delta) = \tfrac12[F(c+\delta) \pm F(c-\delta)]$",
+            ]
+        else:
+            equations = [
+                "  dc/dk = F_e(c, d(c)) - c,  -F_o(c, d) = d",
+                "  F_e, F_o = [F(c + d) +- F(c - d)] / 2",
+            ]
+        return "\n".join([
+            f"Subquadratic flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
+            "state: centre c of the period-two orbit and its half-difference d; clock: t = lr k; noise: left out",
+            "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and a "
+            "centre that drifts slowly",
+            "order: leading order in the drift over the relaxation of d, which is slow near the threshold",
+            "valid: the orbit's relative change per step over the relaxation of d, small" + self._here(w),
+            f"reference: {self.reference}", *self._in_the_chart(latex),
+        ])  # fmt: skip
+
+    def validity(self, w: ArrayLike) -> float:
+        """The orbit's relative change per step over the relaxation rate of its amplitude.
+
+        Zero where there is no oscillation.
+        """
+        state, half, k = self._started(w), self.map.components, float(self.first_step)
+        orbit = self._orbit(state[:half], state[half:])
+        if not orbit.amplitude.any():
+            return 0.0
+        drift = self.steps.parts(state[:half], orbit.amplitude, k)[0] - state[:half]
+        later = self._orbit(state[:half] + 1e-3 * drift, orbit.amplitude).amplitude
+        change = 1e3 * np.linalg.norm(later - orbit.amplitude) / np.linalg.norm(orbit.amplitude)
+        relaxation = 1.0 - np.sqrt(np.abs(orbit.multipliers).max(initial=0.0))
+        return float(change / max(relaxation, 1e-300))

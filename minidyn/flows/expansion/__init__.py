@@ -1,0 +1,1 @@
+"""Small steps: flows that a map follows to some order in its learning rate."""

@@ -1,0 +1,386 @@
+"""Modified flows (backward error analysis): the differential equation that a map solves to higher order in lr.
+
+A step is `s' = U(s, theta)`, `theta' = theta + lr G(s, theta)`. After its transient the auxiliary state lies on
+the slow manifold `s = S0 + lr S1 + ...`,
+
+    S0 = U(S0, theta)        S1 = (dU/ds - I)^-1 DS0 a1        a1 = G(S0, theta)
+
+and theta follows, to second order, `dtheta/dt = a1 + lr (dG/ds S1 - a1' a1 / 2)`. Gradient descent has no state;
+there the logarithm of the step, `f = -grad L`, gives two more orders:
+
+    f - lr f'f/2 + lr^2 (f''(f,f)/12 + f'f'f/3) - lr^3 ((f''(f,f'f) + f'f''(f,f))/12 + f'f'f'f/4)
+
+Source: Hairer, Lubich, Wanner, *Geometric Numerical Integration* (2006), chapter IX; for optimizers Barrett,
+Dherin (2021); Kovachki, Stuart (2021); Cattaneo, Klusowski, Shigida (2024).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.errors import FlowError
+from minidyn.common.intake import finite, one_of
+from minidyn.common.locks import cached_property
+from minidyn.flows.base import Flow, stay
+from minidyn.flows.expansion.steps import add_steps, answer, rest
+from minidyn.kernels import Source, pointer
+from minidyn.kernels.linalg import inner, jit
+from minidyn.maps import letters
+from minidyn.maps.discrete import Map
+from minidyn.maps.rules import displacement
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+Floats = NDArray[np.float64]
+
+
+@inner
+def _log_step(hvp, third, w, c, d, gain, order, b):
+    """Orders 3 and 4 of the logarithm of `w + b`, where `b = gain grad L`, added to b's second order."""
+    dim = w.shape[0]
+    f = b.copy()
+    f1 = np.empty(dim)
+    f2 = np.empty(dim)
+    bend = np.empty(dim)
+    hvp(w, f, c, d, f1)
+    for i in range(dim):
+        f1[i] *= gain
+    hvp(w, f1, c, d, f2)
+    third(w, f, f, c, d, bend)
+    for i in range(dim):
+        f2[i] *= gain
+        bend[i] *= gain
+        b[i] += -0.5 * f1[i] + bend[i] / 12.0 + f2[i] / 3.0
+    if order > 3.0:
+        cross = np.empty(dim)
+        pushed = np.empty(dim)
+        f3 = np.empty(dim)
+        third(w, f, f1, c, d, cross)
+        hvp(w, bend, c, d, pushed)
+        hvp(w, f2, c, d, f3)
+        for i in range(dim):
+            b[i] -= gain * ((cross[i] + pushed[i]) / 12.0 + 0.25 * f3[i])
+
+
+@inner
+def _slow(fns, w, k, hp, c, d, fp, X, R, J, b):
+    """States at rest X[:, 3:], displacements R and slopes J there, and b = R[:, 0]; a status code."""
+    grad, _, _, steps = fns
+    dim = w.shape[0]
+    states = np.int64(fp[1])
+    kk = np.empty(1)
+    kk[0] = k
+    g = np.empty(dim)
+    gain = np.empty(1 + states)
+    curve = np.empty(1 + states)
+    grad(w, c, d, g)
+    for i in range(dim):
+        for p in range(3 + states):
+            X[i, p] = 0.0
+        X[i, 0] = w[i]
+        X[i, 1] = g[i]
+        if not rest(steps, states, X[i], hp, kk, R[i], J[i], gain, curve):
+            return 6
+        b[i] = R[i, 0]
+    return 0
+
+
+@inner
+def _lag(J, states, moved, bent, block, part, ahead, lag):
+    """`ahead` = DS0 a1 and `lag` = S1, per step, of one coordinate; False where the state has no rest."""
+    width = 3 + states
+    rhs = np.empty(states)
+    for a in range(states):
+        rhs[a] = J[(1 + a) * width] * moved + J[(1 + a) * width + 1] * bent
+    if not answer(J, states, width, block, rhs, part):
+        return False
+    for a in range(states):
+        ahead[a] = part[a, 0]
+        rhs[a] = -part[a, 0]
+    if not answer(J, states, width, block, rhs, part):
+        return False
+    for a in range(states):
+        lag[a] = part[a, 0]
+    return True
+
+
+def _field(fns, w, k, hp, c, d, nz, fp, b, f):
+    """The modified velocity per step; a status code."""
+    _, hvp, third, _ = fns
+    dim = w.shape[0]
+    order = fp[0]
+    states = np.int64(fp[1])
+    width = 3 + states
+    X = np.empty((dim, width))
+    R = np.empty((dim, 1 + states))
+    J = np.empty((dim, (1 + states) * width))
+    code = _slow(fns, w, k, hp, c, d, fp, X, R, J, b)
+    if code != 0:
+        return code
+    if order > 2.0:
+        _log_step(hvp, third, w, c, d, J[0, 1], order, b)
+    elif order > 1.0:
+        bent = np.empty(dim)
+        hvp(w, b, c, d, bent)
+        block = np.empty((states, states))
+        part = np.empty((states, 1))
+        ahead = np.empty(states)
+        lag = np.empty(states)
+        for i in range(dim):
+            if not _lag(J[i], states, b[i], bent[i], block, part, ahead, lag):
+                return 6
+            speed = J[i, 0] * b[i] + J[i, 1] * bent[i]
+            total = 0.0
+            for a in range(states):
+                speed += J[i, 3 + a] * ahead[a]
+                total += J[i, 3 + a] * lag[a]
+            b[i] += total - 0.5 * speed
+    for i in range(dim):
+        if not abs(b[i]) < np.inf:
+            return 6
+    return 0
+
+
+@jit
+def _slow_state(fns, w, k, hp, c, d, fp, z):
+    """z = (w, S0 + lr S1) at w; a status code."""
+    _, hvp, _, _ = fns
+    dim = w.shape[0]
+    states = np.int64(fp[1])
+    width = 3 + states
+    X = np.empty((dim, width))
+    R = np.empty((dim, 1 + states))
+    J = np.empty((dim, (1 + states) * width))
+    b = np.empty(dim)
+    code = _slow(fns, w, k, hp, c, d, fp, X, R, J, b)
+    if code != 0:
+        return code
+    bent = np.empty(dim)
+    hvp(w, b, c, d, bent)
+    block = np.empty((states, states))
+    part = np.empty((states, 1))
+    ahead = np.empty(states)
+    lag = np.empty(states)
+    for i in range(dim):
+        z[i] = w[i]
+        if not _lag(J[i], states, b[i], bent[i], block, part, ahead, lag):
+            return 6
+        for a in range(states):
+            z[(1 + a) * dim + i] = X[i, 3 + a] + (lag[a] if fp[0] > 1.0 else 0.0)
+    return 0
+
+
+class ModifiedFlow(Flow):
+    """`dw/dt = a1 + lr (dG/ds S1 - a1' a1 / 2)`: the flow that a map without noise follows to order 2 in lr.
+
+    Parameters
+    ----------
+    system : the map, with any rule; its noise is not looked at (`StochasticModifiedFlow` has it).
+    order : 1 (`dw/dt = G(S0, w)`, the small-lr limit of any rule), 2, or for gradient descent 3 and 4.
+
+    The error against the map at a fixed time is `O(lr^order)`, if the map's auxiliary state starts where it
+    settles, on the slow manifold: `w0=flow.slow_state(w)` in `simulate` and `compare`, with a large `first_step`
+    for rules with bias corrections. `drift` is per unit of `t = lr k`.
+
+    Raises FlowError for orders that are not known and for schedules of anything but `lr`.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> gd = md.Map(md.Loss(x**2 / 2, [x]), md.GD(0.1))
+    >>> [round(float(md.ModifiedFlow(gd, order).drift([1.0])[0]), 6) for order in (1, 2, 3, 4)]
+    [-1.0, -1.05, -1.053333, -1.053583]
+    """
+
+    reference: ClassVar[str] = (
+        "Hairer, Lubich, Wanner (2006), chapter IX; Barrett, Dherin (2021); Kovachki, Stuart (2021); "
+        "Cattaneo, Klusowski, Shigida (2024)"
+    )
+    needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "third", "steps")
+    field: ClassVar[Any] = staticmethod(_field)
+    retract: ClassVar[Any] = staticmethod(stay)
+
+    def __init__(self, system: Map, order: int = 2):
+        super().__init__(system)
+        self.order = one_of(order, "the order of a modified flow", (1, 2, 3, 4))
+        self.moved = displacement(system.rule)
+        moving = [h for h, v in system.rule.hyper.items() if isinstance(v, sp.Expr) and h != "lr"]
+        if moving:
+            raise FlowError(
+                f"a schedule of {moving[0]} moves the slow manifold of {system.rule.name} with the step; "
+                "modified flows know schedules of lr alone."
+            )
+        if self.order > 2 and not (self.moved.linear and not system.rule.states):
+            raise FlowError(
+                f"orders 3 and 4 are known for gradient descent, not for {system.rule.name}: use order=2, or md.GD(lr)."
+            )
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What tables and figures call it."""
+        return f"modified flow, order {self.order}"
+
+    @cached_property
+    def source(self) -> Source:
+        src = Source(f"steps of {self.map.rule.name}")
+        add_steps(src, self.moved)
+        return src
+
+    def numbers(self, w0: Floats) -> Floats:
+        return np.array([float(self.order), float(len(self.map.rule.states))])
+
+    def speeds(self, numbers: Floats) -> Floats | None:
+        lr = sp.Dummy("lr")
+        rates = {letters.hyper("lr"): lr, letters.hyper("lr", self.map.rule.hyper.get("lr", 1.0)): lr}
+        theta, *states = (e.xreplace(rates) for e in self.moved.moved)
+        apart = not any(e.has(lr) for e in states) and sp.expand(theta - lr * sp.diff(theta, lr)) == 0
+        own = [h for h, v in self.map.rule.hyper.items() if isinstance(v, sp.Expr)] == ["lr"] and not self.own_clock
+        if self.order > 1 or not (apart and own):
+            return None
+        return numbers[:, list(self.map.rule.hyper).index("lr")]
+
+    def explain(self, code: int) -> str:
+        if code == 6:
+            return (
+                f"{self.map.rule.name} has no derivatives here: an auxiliary state has no rest, or a coordinate of the "
+                "gradient vanishes where the rule divides by its size; start elsewhere, or give the rule an eps."
+            )
+        return super().explain(code)
+
+    def slow_state(self, w: ArrayLike, k: float = 1) -> Floats:
+        """The map's whole state `(w, S0 + lr S1)` on its slow manifold, shape (..., components).
+
+        There the transient of the auxiliary state is over (to the order of this flow): start the map here to see
+        the flow's order. For rules with bias corrections start at a large `first_step` too.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> flow = md.ModifiedFlow(md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.01, momentum=0.5)))
+        >>> flow.slow_state([1.0])
+        array([1.  , 2.08])
+        """
+        points, k = self.loss.check(w), finite(k, "k")
+        flat = points.reshape(-1, self.dim)
+        out = np.empty((len(flat), self.map.components))
+        fns, numbers = self.pointers[2], self.numbers(flat)
+        m = self.map
+        for point, z in zip(flat, out, strict=True):
+            code = _slow_state(fns, point, k, m.hyper_at(k), m.loss.c, m.loss.rows, numbers, z)
+            if code:
+                raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
+        return out.reshape(*points.shape[:-1], self.map.components)
+
+    # -- the modified loss ----------------------------------------------------------------------
+    @cached_property
+    def _coefficients(self) -> tuple[float, float] | None:
+        """`(c0, c1)` of `c0 L + lr c1 |grad L|^2`, for rules that are linear in the gradient; None for others."""
+        if not self.moved.linear or self.order > 2:
+            return None
+        m, states = self.map, len(self.map.rule.states)
+        width = 3 + states
+        R, J = np.zeros(1 + states), np.zeros((1 + states) * width)
+        room = np.zeros(1 + states), np.zeros(1 + states)
+        hyper = m.hyper_at(self.first_moving)
+        _call_steps(pointer(self.kernels, "steps"), np.zeros(width), hyper, np.ones(1), R, J, *room)
+        slopes = J.reshape(1 + states, width)
+        answer = -np.linalg.solve(slopes[1:, 3:], slopes[1:, 1]) if states else np.zeros(0)
+        later = np.linalg.solve(slopes[1:, 3:], answer) if states else np.zeros(0)
+        lr = m.lr(self.first_moving)
+        first = (slopes[0, 1] + slopes[0, 3:] @ answer) / lr  # a1 = first g
+        second = (slopes[0, 3:] @ later) / lr * first - 0.5 * first**2  # of lr H g
+        return -first, -0.5 * second
+
+    def modified_loss(self, w: ArrayLike) -> Any:
+        """The loss whose gradient flow this is, `c0 L + lr c1 |grad L|^2`, at points of shape (..., D).
+
+        GD: `L + lr |grad L|^2 / 4`; heavy ball `(L + lr (1+b)/(4 (1-b)^2) |grad L|^2) / (1-b)`. Rules that are not
+        linear in the gradient, and orders above 2, have none in general (the field has a curl): FlowError.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> md.ModifiedFlow(md.Map(md.Loss(x**2 / 2, [x]), md.GD(0.1))).modified_loss([2.0])
+        2.1
+        """
+        scheduled = isinstance(self.map.rule.hyper.get("lr"), sp.Expr)
+        if scheduled:
+            raise FlowError("with a schedule of lr the modified loss changes with the step; give a constant lr.")
+        if self._coefficients is None:
+            what = f"order {self.order}" if self.moved.linear else self.map.rule.name
+            raise FlowError(
+                f"there is no modified loss for {what}: the modified flow is not a gradient flow in general; "
+                "it exists up to order 2 for rules that are linear in the gradient."
+            )
+        c0, c1 = self._coefficients
+        g = self.loss.grad(w)
+        c1 = c1 * self.map.lr() if self.order > 1 else 0.0
+        values = c0 * self.loss.value(w) + c1 * np.sum(g * g, axis=-1)
+        return float(values) if np.ndim(values) == 0 else values
+
+    # -- in words -------------------------------------------------------------------------------
+    def validity(self, w: ArrayLike) -> float:
+        """What must be small at a point w (D,): the norm of the last correction over that of the whole velocity."""
+        point = self._point(w)[: self.dim]
+        here, k = self.drift(point, self.first_moving), self.first_moving
+        other = ModifiedFlow(self.map, self.order - 1 if self.order > 1 else 2).drift(point, k)
+        size = float(np.linalg.norm(here))
+        return float(np.linalg.norm(here - other)) / size if size > 0.0 else 0.0
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference."""
+        small = f"lr = {self.map.rule.hyper.get('lr', 1)} against 1/sharpness"
+        if self.map.rule.states:
+            small += " times the memory of the auxiliary state"
+        assumed = ["a smooth loss"]
+        if self.map.rule.states:
+            assumed.append("the map's auxiliary state on its slow manifold (flow.slow_state(w))")
+        if not self.moved.smooth:
+            assumed.append("no sign changes on the way (signs are differentiated as constants)")
+        return "\n".join([
+            f"Modified flow of order {self.order} of {self.map.rule}",
+            *(self._latex() if latex else self._text()),
+            "state: w; clock: t = lr k; noise: ignored; bias corrections: over",
+            f"assumes: {', '.join(assumed)}",
+            f"order: error against the map O(lr^{self.order}) at fixed t",
+            f"valid: small {small}: the last correction against the velocity, small{self._here(w)}",
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+    def _text(self) -> list[str]:
+        names, moved = self.map.rule.called, map(self.map.rule.show, self.moved.moved)
+        step = [f"  {n}' - {n} = {e}" for n, e in zip(names, moved, strict=True)]
+        if self.order == 1:
+            lines = ["dw/dt = a1 = G(S0, w),  S0 = U(S0, w)"]
+        elif self.order == 2:
+            lines = ["dw/dt = a1 + lr (dG/ds S1 - a1' a1 / 2),  a1 = G(S0, w),  S1 = (dU/ds - I)^-1 DS0 a1"]
+        else:
+            lines = ["dw/dt = -g - lr/2 H g - lr^2 (T[g,g]/12 + H^2 g/3)"]
+            if self.order == 4:
+                lines[0] += " - lr^3 ((T[g,Hg] + H T[g,g])/12 + H^3 g/4)"
+        if self._coefficients is not None and not self.map.rule.scheduled:
+            c0, c1 = self._coefficients
+            lines.append(f"modified loss: {c0:.6g} L" + (f" + {c1:.6g} lr |grad L|^2" if self.order > 1 else ""))
+        return ["one step:", *step, *lines]
+
+    def _latex(self) -> list[str]:
+        if self.order == 1:
+            lines = [r"$\dot w = a_1 = G(S_0, w),\quad S_0 = U(S_0, w)$"]
+        elif self.order == 2:
+            lines = [r"$\dot w = a_1 + \eta\,(\partial_s G\, S_1 - \tfrac12 a_1' a_1)$",
+                     r"$a_1 = G(S_0, w),\quad S_1 = (\partial_s U - I)^{-1} DS_0\, a_1$"]  # fmt: skip
+        else:
+            top = r"-\eta^3\left(\tfrac1{12}(T[g,Hg] + H T[g,g]) + \tfrac14 H^3 g\right)" if self.order == 4 else ""
+            lines = [rf"$\dot w = -g - \tfrac\eta2 H g - \eta^2\left(\tfrac1{{12}}T[g,g] + \tfrac13 H^2 g\right){top}$"]
+        if self._coefficients is not None and not self.map.rule.scheduled:
+            c0, c1 = self._coefficients
+            more = rf" + {c1:.6g}\,\eta\,|\nabla L|^2" if self.order > 1 else ""
+            lines.append(rf"$\tilde L = {c0:.6g}\, L{more}$")
+        return lines
+
+
+@jit
+def _call_steps(steps, x, hp, kk, R, J, gain, curve):
+    """One coordinate's displacement, from Python."""
+    steps(x, hp, kk, R, J, gain, curve)

@@ -1,0 +1,405 @@
+"""Stochastic modified equations: the SDE that a noisy map follows weakly, to order 1 or 2.
+
+One step of the map moves its whole state `z = (theta, m, v, ...)` by a small amount with mean `M(z)` and
+covariance `C(z)`. Matching the moments of a step to those of an Ito equation over the time of a step gives
+
+    order 1    dz = M dk + C^1/2 dW              order 2    dz = (M - M' M / 2) dk + C^1/2 dW
+
+For SGD these are `dw = -grad L dt + (lr Sigma)^1/2 dW` and the same with `L + lr |grad L|^2 / 4`. With
+`f_g`, `f_gg` the step's answers to the noise in the gradient, and `q = diag Sigma`,
+
+    M = f + q f_gg / 2        C = f_g f_g Sigma + f_gg f_gg Sigma o Sigma / 2
+
+which holds for Gaussian noise where a step is at most quadratic in it, to leading order in its smallness
+elsewhere: an accumulator `v` of squared gradients feels the noise, and the noise squared.
+Source: Li, Tai, E (2017, 2019); for adaptive rules Malladi, Lyu, Panigrahi, Arora (2022).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.errors import FlowError
+from minidyn.common.intake import one_of
+from minidyn.common.locks import cached_property
+from minidyn.compiler import compiled
+from minidyn.flows.base import Flow, stay
+from minidyn.flows.expansion.steps import add_skew, add_steps, rest
+from minidyn.flows.expansion.written import add_written, can_be_written
+from minidyn.kernels import Source
+from minidyn.kernels.linalg import cholesky_semidefinite, inner, jit
+from minidyn.maps.discrete import Map
+from minidyn.maps.letters import G
+from minidyn.maps.rules import displacement
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+Floats = NDArray[np.float64]
+_SQUARED = " + (f_gg f_gg^T) o Sigma o Sigma / 2"
+_SKEWED = ("to M is added E xi^3 f_ggg/6; C = Cov(f_g xi + f_gg xi^2/2), with the third and fourth moments of xi",)
+
+
+@inner
+def _joint_noise(sigma, theta, c, d, nz, first, gain, curve, third, fourth, f):
+    """The factor f of a step's covariance where the noise and its square, of given moments, are drawn together."""
+    dim = theta.shape[0]
+    states = gain.shape[1] - 1
+    S = np.empty((dim, dim))
+    both = np.empty((2 * dim, 2 * dim))
+    root = np.empty((2 * dim, 2 * dim))
+    sigma(theta, c, d, nz, S)
+    for i in range(dim):
+        for j in range(dim):
+            both[i, j] = S[i, j]
+            both[i, dim + j] = third[i, j]
+            both[dim + j, i] = third[i, j]
+            both[dim + i, dim + j] = fourth[i, j]
+    cholesky_semidefinite(both, root)
+    for i in range(dim):
+        for a in range(1 + states):
+            for r in range(2 * dim):
+                column = r if r < dim else first + r - dim
+                f[a * dim + i, column] = gain[i, a] * root[i, r] + 0.5 * curve[i, a] * root[dim + i, r]
+
+
+@inner
+def _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f):
+    """The factor f of the covariance C = f f^T of a step."""
+    dim = theta.shape[0]
+    states = gain.shape[1] - 1
+    first = np.int64(fp[3])
+    S = np.empty((dim, dim))
+    root = np.empty((dim, dim))
+    if fp[2] == 0.0 or fp[4] != 0.0:
+        sigma(theta, c, d, nz, S)
+    if fp[2] != 0.0:
+        width = np.int64(fp[5])
+        flat = np.empty(dim * width)
+        noise_factor(theta, c, d, nz, flat)
+        for i in range(dim):
+            for a in range(1 + states):
+                for r in range(width):
+                    f[a * dim + i, r] = gain[i, a] * flat[i * width + r]
+    else:
+        cholesky_semidefinite(S, root)
+        for i in range(dim):
+            for a in range(1 + states):
+                for r in range(dim):
+                    f[a * dim + i, r] = gain[i, a] * root[i, r]
+    if fp[4] != 0.0:
+        for i in range(dim):
+            for j in range(dim):
+                S[i, j] = 0.5 * S[i, j] * S[i, j]
+        cholesky_semidefinite(S, root)
+        for i in range(dim):
+            for a in range(1 + states):
+                for r in range(dim):
+                    f[a * dim + i, first + r] = curve[i, a] * root[i, r]
+
+
+def _field(fns, w, k, hp, c, d, nz, fp, b, f):
+    """Drift per step and noise factor per square root of a step; a status code."""
+    grad, hvp, sigma, noise_factor, noise_q, noise_dq, steps, noise_moments, steps_skew = fns
+    states = np.int64(fp[1])
+    dim = w.shape[0] // (1 + states)
+    width = 3 + states
+    theta = w[0:dim].copy()
+    g = np.empty(dim)
+    q = np.empty(dim)
+    x = np.empty(width)
+    R = np.empty(1 + states)
+    kk = np.empty(1)
+    kk[0] = k
+    J = np.empty((dim, (1 + states) * width))
+    gain = np.empty((dim, 1 + states))
+    curve = np.empty((dim, 1 + states))
+    moments = np.empty((2, dim, dim))
+    skew = np.zeros(1 + states)
+    skewed = fp[6] != 0.0
+    if skewed:
+        noise_moments(theta, c, d, nz, moments[0], moments[1])
+    grad(theta, c, d, g)
+    noise_q(theta, c, d, nz, q)
+    for i in range(dim):
+        x[0] = theta[i]
+        x[1] = g[i]
+        x[2] = q[i]
+        for a in range(states):
+            x[3 + a] = w[(1 + a) * dim + i]
+        steps(x, hp, kk, R, J[i], gain[i], curve[i])
+        if skewed:
+            steps_skew(x, hp, kk, skew)
+        for a in range(1 + states):
+            b[a * dim + i] = R[a] + skew[a] * moments[0, i, i] if skewed else R[a]
+            if not abs(R[a] + gain[i, a] + curve[i, a]) < np.inf:
+                return 6
+    for i in range(f.shape[0]):
+        for r in range(f.shape[1]):
+            f[i, r] = 0.0
+    if skewed:
+        _joint_noise(sigma, theta, c, d, nz, np.int64(fp[3]), gain, curve, moments[0], moments[1], f)
+    else:
+        _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f)
+    if fp[0] > 1.0:
+        u = b.copy()
+        along = u[0:dim].copy()
+        bent = np.empty(dim)
+        grown = np.empty(dim)
+        hvp(theta, along, c, d, bent)
+        noise_dq(theta, along, c, d, nz, grown)
+        for i in range(dim):
+            for a in range(1 + states):
+                turn = J[i, a * width] * u[i] + J[i, a * width + 1] * bent[i] + J[i, a * width + 2] * grown[i]
+                for s in range(states):
+                    turn += J[i, a * width + 3 + s] * u[(1 + s) * dim + i]
+                b[a * dim + i] -= 0.5 * turn
+                if not abs(turn) < np.inf:
+                    return 6
+    return 0
+
+
+def _written(fns, w, k, hp, c, d, nz, fp, b, f):
+    """`_field` where the equation is written out."""
+    (written_field,) = fns
+    return written_field(w, k, hp, c, d, nz, b, f)
+
+
+@jit
+def _at_rest(fns, w, hp, c, d, nz, fp, z):
+    """z = (w, the states whose mean displacement vanishes at w); a status code."""
+    grad, _, _, _, noise_q, _, steps, _, _ = fns
+    dim = w.shape[0]
+    states = np.int64(fp[1])
+    g = np.empty(dim)
+    q = np.empty(dim)
+    kk = np.empty(1)
+    kk[0] = 1.0
+    x = np.empty(3 + states)
+    R = np.empty(1 + states)
+    J = np.empty((1 + states) * (3 + states))
+    gain = np.empty(1 + states)
+    curve = np.empty(1 + states)
+    grad(w, c, d, g)
+    noise_q(w, c, d, nz, q)
+    for i in range(dim):
+        x[0] = w[i]
+        x[1] = g[i]
+        x[2] = q[i]
+        for a in range(states):
+            x[3 + a] = 0.0
+        if not rest(steps, states, x, hp, kk, R, J, gain, curve):
+            return 6
+        z[i] = w[i]
+        for a in range(states):
+            z[(1 + a) * dim + i] = x[3 + a]
+    return 0
+
+
+class StochasticModifiedFlow(Flow):
+    """`dz = M dt + C^1/2 dW` (order 1), with `M - M' M / 2` in place of `M` (order 2), for the map's whole state.
+
+    Parameters
+    ----------
+    system : the map, with a rule that is smooth in the gradient and any noise that has a covariance.
+    order : 1 or 2: at a fixed time `|E phi(theta_k) - E phi(flow)| = O(h^order)` for smooth `phi`, where `h` is
+        the size of a step: `lr` for SGD; with a memory, `lr` and `1 - beta` together (`lr` of order `(1 - beta)^2`
+        for momentum in PyTorch's convention, of order `1 - beta` for RMSProp and Adam).
+
+    The state is `z = (theta, m, v, ...)`, of `size` numbers; `drift` and `diffusion` are per unit of `t = lr k`
+    (Ito). A start that is theta alone has its states where the map has them: zero, or where they rest on average
+    for rules with bias corrections, which are over. Gaussian noise is the map's own (`couples`).
+
+    `simulate` takes one Euler-Maruyama step per step of the map by default, which is of weak order 1 in lr itself: the
+    equation of order 2 shows its order with a scheme of weak order 2, or with smaller steps.
+
+    Raises FlowError for maps without noise, without a covariance, or with a `sign` or another kink in the rule.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> sgd = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.1), md.GaussianNoise(2 + x))
+    >>> flow = md.StochasticModifiedFlow(sgd, order=2)
+    >>> flow.drift([1.0]), (flow.diffusion([1.0]) ** 2).round(6)
+    (array([-1.05]), array([[0.9]]))
+    """
+
+    reference: ClassVar[str] = "Li, Tai, E (2017, 2019); Malladi, Lyu, Panigrahi, Arora (2022)"
+    needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps",
+                                        "noise_moments", "steps_skew")  # fmt: skip
+    field: ClassVar[Any] = staticmethod(_field)
+    retract: ClassVar[Any] = staticmethod(stay)
+    reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
+
+    def __init__(self, system: Map, order: int = 1):
+        super().__init__(system)
+        noise = system.bound.noise
+        if noise.sigma is None and noise.batch is None and noise.label_std is None:
+            raise FlowError("a stochastic modified equation needs noise, and this map has none: use md.ModifiedFlow.")
+        self.order = one_of(order, "the order of a stochastic modified equation", (1, 2))
+        self.moved = displacement(system.rule)
+        if not self.moved.smooth:
+            raise FlowError(
+                f"{system.rule.name} is not smooth in the gradient: its step has no expansion in the noise; "
+                "near the minima md.QuasistaticFlow averages signs over the noise."
+            )
+        self.source  # noqa: B018 - refuse noises without a covariance right away
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What tables and figures call it."""
+        return f"stochastic modified equation, order {self.order}"
+
+    @property
+    def size(self) -> int:
+        return self.map.components
+
+    @cached_property
+    def squares(self) -> bool:
+        """Whether a step feels the square of the noise, as an accumulator does."""
+        return any(sp.diff(e, G, 2) != 0 for e in self.moved.moved)
+
+    @property
+    def skewed(self) -> bool:
+        """Whether the third and fourth moments of the noise enter, which are not those of Gaussian noise."""
+        return self.order == 2 and self.squares and not self.map.bound.gaussian
+
+    @property
+    def couples(self) -> bool:
+        return self.map.bound.couples
+
+    @cached_property
+    def source(self) -> Source:
+        src = Source(f"stochastic modified equation of {self.map.rule.name} on {self.map.loss}")
+        loss, bound = self.map.loss, self.map.bound
+        names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
+        src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
+        bound.add_covariance(src)
+        add_steps(src, self.moved)
+        if self.skewed:
+            bound.add_moments(src)
+            add_skew(src, self.moved)
+        else:
+            src.add("noise_moments", "w, c, d, nz, third, fourth", ["pass"])
+            src.add("steps_skew", "x, hp, kk, out", ["pass"])
+        if can_be_written(self.map, self.squares):
+            add_written(src, self.map, self.moved, self.order, self._first if self.squares else None)
+        return src
+
+    @cached_property
+    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+        """The equation written out, where that is short."""
+        if not can_be_written(self.map, self.squares):
+            return None
+        return compiled(_written), compiled(stay), (self.kernels.written_field,)
+
+    @property
+    def _first(self) -> int:
+        """The row of the first normal that drives the noise squared."""
+        return self.map.bound.rows if self.couples else self.dim + self.dim % 2
+
+    @property
+    def columns(self) -> int:  # type: ignore[override]
+        """Columns of the noise factor."""
+        return self._first + self.dim if self.squares else self.draws[0]
+
+    @property
+    def draws(self) -> tuple[int, int, int]:
+        """The noise squared has a stream beside the map's, so that the map's own normals stay the same."""
+        plain = self.map.bound.gaussian_rows if self.couples else self.dim
+        return plain, self._first, self.dim if self.squares else 0
+
+    def stochastic(self, w0: Floats) -> bool:
+        """Always: an equation with noise, though the noise may vanish at some points."""
+        return True
+
+    def numbers(self, w0: Floats) -> Floats:
+        states, width = len(self.map.rule.states), self.map.bound.gaussian_rows
+        known = (self.order, states, self.couples, self._first, self.squares, width, self.skewed)
+        return np.array([float(x) for x in known])
+
+    def start(self, w0: ArrayLike) -> Floats:
+        """The whole state (..., size): `w0` itself where it is one; else theta with the states of a map's start."""
+        points = self.map.state(w0, "w0")
+        if points.shape[-1] == self.size != self.dim:
+            return points
+        points = points[..., : self.dim]
+        if not self.map.rule.uses_step:
+            return self.map.initial_state(points)
+        flat = np.ascontiguousarray(points.reshape(-1, self.dim))
+        out, m = np.empty((len(flat), self.size)), self.map
+        fns, numbers = self.pointers[2], self.numbers(flat)
+        for point, z in zip(flat, out, strict=True):
+            code = _at_rest(fns, point, m.hyper_at(self.first_step), m.loss.c, m.loss.rows, m.bound.numbers, numbers, z)
+            if code:
+                raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
+        return out.reshape(*points.shape[:-1], self.size)
+
+    def explain(self, code: int) -> str:
+        if code == 6:
+            return (
+                "the step is not smooth here: an accumulator is zero, or has become negative, where the rule divides "
+                "by its size; start with a positive one, take a smaller step, or give the rule an eps."
+            )
+        return super().explain(code)
+
+    # -- in words -------------------------------------------------------------------------------
+    def validity(self, w: ArrayLike) -> float:
+        """What must be small at a state (or point) w: the norm of `M' M / 2` over that of `M`, both per step."""
+        z = self._started(w)
+        k, numbers = self.first_moving, self.numbers(z[None])
+        first, second = (self.evaluate(z[None], float(k), np.array([order, *numbers[1:]]))[0] for order in (1.0, 2.0))
+        size = float(np.linalg.norm(first))
+        return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0
+
+    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> rms = md.Map(md.Loss(x**2 / 2, [x]), md.RMSProp(0.1), md.GaussianNoise(1.0))
+        >>> print(md.StochasticModifiedFlow(rms).describe())  # doctest: +ELLIPSIS
+        Stochastic modified equation of order 1 of RMSProp(...
+        """
+        hyper = self.map.rule.hyper
+        small = [f"lr = {hyper.get('lr', 1)}"]
+        small += [f"1 - {h} = {sp.sympify(1 - v).evalf(3)}" for h, v in hyper.items() if h.startswith(("beta", "mom"))]
+        names = self.map.rule.called
+        assumed = ["smooth loss and noise"] + ["bias corrections over"] * self.map.rule.uses_step
+        if self.squares and not self.skewed:
+            assumed.append("third and fourth moments of the noise as those of a Gaussian")
+        return "\n".join([
+            f"Stochastic modified equation of order {self.order} of {self.map.rule} with {self.map.noise}",
+            *(self._latex() if latex else self._text(names)),
+            f"state: ({', '.join(names)}); clock: t = lr k (Ito)",
+            f"assumes: {', '.join(assumed)}",
+            f"order: weak error against the map O(h^{self.order}) at fixed t, h the size of a step",
+            f"valid: small {', '.join(small)}: the term of second order against the drift, small{self._here(w)}",
+            f"reference: {self.reference}",
+        ])  # fmt: skip
+
+    def _text(self, names: list[str]) -> list[str]:
+        drift = "M" if self.order == 1 else "(M - M' M/2)"
+        moved = map(self.map.rule.show, self.moved.moved)
+        steps = [f"  {n}' - {n} = {e}" for n, e in zip(names, moved, strict=True)]
+        return [
+            "one step f, per coordinate:", *steps,
+            f"dz = {drift} dk + C^1/2 dW,  M = f + q f_gg/2,  q = diag Sigma",
+            *(_SKEWED if self.skewed else ["C = (f_g f_g^T) o Sigma" + _SQUARED * self.squares]),
+        ]  # fmt: skip
+
+    def _latex(self) -> list[str]:
+        drift = "M" if self.order == 1 else r"(M - \tfrac12 M' M)"
+        if self.skewed:
+            return [
+                r"$\mathrm{d}z = (M - \tfrac12 M' M)\,\mathrm{d}k + C^{1/2}\,\mathrm{d}W,\quad"
+                r" M = f + \tfrac12 q f_{gg} + \tfrac16 \mathrm{E}\xi^3 f_{ggg}$",
+                r"$C = \mathrm{Cov}(f_g \xi + \tfrac12 f_{gg} \xi^2)$",
+            ]
+        more = r" + \tfrac12 (f_{gg} f_{gg}^\top) \circ \Sigma \circ \Sigma" if self.squares else ""
+        return [
+            rf"$\mathrm{{d}}z = {drift}\,\mathrm{{d}}k + C^{{1/2}}\,\mathrm{{d}}W,\quad M = f + \tfrac12 q f_{{gg}}$",
+            rf"$C = (f_g f_g^\top) \circ \Sigma{more}$",
+        ]

@@ -1,0 +1,83 @@
+"""One step of a rule as a small displacement: what modified flows and modified equations are built from.
+
+Output `a` of coordinate `i` depends on the inputs `x = (theta_i, g_i, q_i, states_i)`, with `g` the gradient
+and `q` the variance of its noise. The kernel `steps` gives, for one coordinate, the mean displacement
+`R_a = f_a + q f_a,gg / 2`, its slopes `J_ap`, and the step's answers to the noise, `f_a,g` and `f_a,gg`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidyn.graph import Graph, Node
+from minidyn.graph.derivatives import reverse
+from minidyn.kernels import Emitter, Source, store
+from minidyn.kernels.linalg import inner, solve
+from minidyn.maps.rules import Displacement
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+
+def add_steps(src: Source, moved: Displacement) -> None:
+    """Add `steps(x, hp, kk, R, J, gain, curve)` to a module."""
+    g = Graph()
+    width = 3 + len(moved.rule.states)
+    q, zero = g.load("x", 2), g.const(0.0)
+    stores = []
+
+    def slope(node: Node, place: int) -> Node:
+        return {e.data[1]: d for e, d in reverse(node, "x")}.get(place, zero)
+
+    for a, node in enumerate(moved.nodes(g)):
+        gain = slope(node, 1)
+        curve = slope(gain, 1)
+        mean = node + 0.5 * (q * curve)
+        stores += [store(g, mean, "R", a), store(g, gain, "gain", a), store(g, curve, "curve", a)]
+        stores += [store(g, slope(mean, p), "J", a * width + p) for p in range(width)]
+    lines = Emitter(stores).lines()
+    src.add("steps", "x, hp, kk, R, J, gain, curve", lines, "one coordinate's displacement")
+
+
+def add_skew(src: Source, moved: Displacement) -> None:
+    """Add `steps_skew(x, hp, kk, out)`, `f_a,ggg / 6`: what the third moment of the noise moves."""
+    g = Graph()
+    stores = []
+    for a, node in enumerate(moved.nodes(g)):
+        for _ in range(3):
+            node = {e.data[1]: d for e, d in reverse(node, "x")}.get(1, g.const(0.0))
+        stores.append(store(g, node / 6.0, "out", a))
+    src.add("steps_skew", "x, hp, kk, out", Emitter(stores).lines(), "a displacement's third derivative in g")
+
+
+@inner
+def answer(J, states, width, into, rhs, out):
+    """out = -(dU/ds - I)^-1 rhs for one coordinate; `into` is room for the matrix. False if it is singular."""
+    for a in range(states):
+        out[a, 0] = -rhs[a]
+        for b in range(states):
+            into[a, b] = J[(1 + a) * width + 3 + b]
+    return solve(into, out)
+
+
+@inner
+def rest(steps, states, x, hp, kk, R, J, gain, curve):
+    """Newton's method for the states that a step leaves in place at fixed theta and g; False if it fails."""
+    width = 3 + states
+    block = np.empty((states, states))
+    change = np.empty((states, 1))
+    largest = 0.0
+    for _ in range(50):
+        steps(x, hp, kk, R, J, gain, curve)
+        largest = 0.0
+        if not answer(J, states, width, block, R[1 : 1 + states], change):
+            return False
+        for a in range(states):
+            x[3 + a] += change[a, 0]
+            if not abs(x[3 + a]) < np.inf:
+                return False
+            largest = max(largest, abs(change[a, 0]) / (1e-300 + abs(x[3 + a])))
+        if largest < 1e-15:
+            steps(x, hp, kk, R, J, gain, curve)
+            return True
+    steps(x, hp, kk, R, J, gain, curve)
+    return largest < 1e-10

@@ -1,0 +1,569 @@
+"""The quasistatic flow in the coordinates of a chart, derived in symbols for any update rule.
+
+With `z*(s)` the fixed points above the chart, `R = dz*/ds` spans the neutral space and `l`, `l A = l`, `l R = I`, reads
+the coordinates off a displacement. The formula of `quasistatic` becomes, per step,
+
+    drift      l F2[W_SS + W_SN + W_SN^T] / 2 - l z*''[C] / 2 + l p         covariance   C = l Q l^T
+
+(the second term is Ito's). Across the minima `H = N^T K N` with `N theta' = 0`, so `y = N dtheta` closes upon itself up
+to a few averages of the rule's states; the stationary covariance is solved for in that small block first, then
+in the states of each coordinate, block by block. Intermediate results get letters (see `algebra`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import sympy as sp
+
+from minidyn.common.errors import FlowError, ManifoldError
+from minidyn.common.locks import cached_property
+from minidyn.flows.slow.algebra import Form, Letters, Row, add, eliminate, expand, invert, lyapunov, scaled
+from minidyn.flows.slow.ingredients import Q_ROOT, Ingredients, Jets, ingredients, jets
+from minidyn.maps.discrete import Map
+from minidyn.maps.letters import THETA
+from minidyn.minima.charts import Chart, repeatable, tidy
+
+
+@dataclass(frozen=True)
+class ChartForm:
+    """Drift (d) and covariance (d, d) per step, in the coordinates, the hyperparameters and the noise.
+
+    letters : definitions that the formulas use, in order; empty where they could be written out.
+    noise : (d, r) factor of the covariance on the map's own normals, None where noise is not all Gaussian.
+    feedback : how far covariances across the minima keep themselves up through noise that multiplies them, one row and
+        column for each pair of `pairs`; second moments die out where its spectral radius is below one.
+    cloud : the covariances across the minima, pair by pair, where curves of the noise may make them negative.
+    heard : what accumulators hear beside the noise at the minima, which must be the symbols `e_1, e_2, ...` in the rest
+        of the formulas; empty where no state does.
+    core : the matrix that carries the oscillation across the minima from step to step; its spectral radius is below
+        one where the minimum is stable.  metric : the metric in which drifts of this rule are gradients.
+    """
+
+    drift: sp.Matrix
+    covariance: sp.Matrix
+    noise: sp.Matrix | None
+    core: sp.Matrix
+    metric: sp.Matrix
+    feedback: sp.Matrix
+    cloud: sp.Matrix
+    heard: sp.Matrix
+    letters: dict[sp.Symbol, sp.Expr]
+    values: dict[sp.Symbol, float]
+
+
+class Reduction:
+    """One derivation: `Reduction(map, chart, accumulators).form()`."""
+
+    def __init__(self, system: Map, chart: Chart, accumulators: str = "full"):
+        self.map, self.chart, self.self_consistent = system, chart, accumulators == "self-consistent"
+        self.ing: Ingredients = ingredients(system, chart)
+        self.jets: Jets = jets(system, accumulators)
+        self.letters = Letters()
+        self.size, self.dim, self.states = len(chart.params), chart.dimension, len(self.jets.names)
+        self._blocks: dict[tuple[int, int], sp.Matrix] = {}
+        self._geometry()
+        self._sort_states()
+        self._families()
+        self._meet()
+
+    # -- geometry -------------------------------------------------------------------------------------
+    def _geometry(self) -> None:
+        """Tangents, normals `N` with an identity block, `K = H` there, and the rule's numbers by coordinate."""
+        L, place, s = self.letters, self.chart.place, self.chart.coordinates
+        self.slope = sp.Matrix(self.size, self.dim, lambda i, a: tidy(sp.diff(place[i], s[a])))
+        null = self.slope.T.nullspace(simplify=tidy)
+        if len(null) != self.size - self.dim:
+            raise ManifoldError("the chart is singular: its derivatives in the coordinates are not independent.")
+        normals, self.pivots = sp.Matrix([list(v) for v in null]).rref(simplify=tidy, iszerofunc=lambda e: tidy(e) == 0)
+        self.N = L.matrix(normals.applyfunc(tidy), "n")
+        self.K = L.matrix(self.ing.hessian.extract(list(self.pivots), list(self.pivots)), "h")
+        self.h = [[L(sum(self.N[a, i] * self.K[a, b] for a in range(self.codim))) for b in range(self.codim)]
+                  for i in range(self.size)]  # fmt: skip
+        # where q does not vary along the chart its root is a short expression, else a letter
+        answers = self.self_consistent and any(self.jets.accumulators)
+        self.more = [sp.Symbol(f"e_{i + 1}", positive=True) for i in range(self.size)] if answers else []
+        seen = [q + e for q, e in zip(self.ing.q, self.more, strict=True)] if answers else self.ing.q
+        roots = [sp.sqrt(q) if not answers and not q.free_symbols & set(s) else sp.Symbol(f"r_{i + 1}", positive=True)
+                 for i, q in enumerate(self.ing.q)]  # fmt: skip
+        self.roots = {r: sp.sqrt(q) for r, q in zip(roots, seen, strict=True) if r.is_Symbol and r != sp.sqrt(q)}
+        self.at = [{Q_ROOT: r, THETA: t} for r, t in zip(roots, place, strict=True)]
+        self.theta = L.matrix(self.slope, "t")
+
+    @property
+    def codim(self) -> int:
+        return self.size - self.dim
+
+    def rule(self, e: sp.Expr, i: int) -> sp.Expr:
+        """A number of the averaged rule, for coordinate i."""
+        return self.letters(self.raw(e, i), "p")
+
+    def raw(self, e: sp.Expr, i: int) -> sp.Expr:
+        """The same, without a letter."""
+        out = e.xreplace(self.at[i])
+        if not out.has(Q_ROOT) and self.ing.q[i] == 0 and e.has(Q_ROOT):
+            raise FlowError("the noise vanishes in a coordinate where the rule divides by its size.")
+        return out
+
+    def _sort_states(self) -> None:
+        """States that lead (they move theta) and states that answer (accumulators, moved by theta through q)."""
+        J, n = self.jets.slopes, self.states
+        moved = [sp.diff(f, Q_ROOT) != 0 or sp.diff(f, THETA) != 0 for f in self.jets.fixed]
+        varies = any(e != 0 for e in self.ing.dq) or any(f.has(THETA) for f in self.jets.fixed)
+        self.leads = [b for b in range(n) if not (moved[b] and varies) and any(e != 0 for e in J[1 + b])]
+        self.answers = [b for b in range(n) if b not in self.leads and any(e != 0 for e in J[1 + b])]
+        outputs = [0, *(1 + b for b in self.leads)]
+        if any(J[a][3 + b] != 0 for a in outputs for b in self.answers):
+            raise FlowError(
+                f"{self.map.rule.name}: the state {self.jets.names[self.answers[0]]} depends on the noise's size and "
+                "moves the parameters even where the gradient vanishes; no closed form is known for that: "
+                "use the numerical flow."
+            )
+
+    def _families(self) -> None:
+        """Averages `N diag(w) m` of leading states that `y` listens to, closed under the map."""
+        J, every = self.jets.slopes, range(self.size)
+        self.families: list[tuple[int, list[sp.Expr]]] = []
+        self.family_step: list[dict[int, sp.Expr]] = []
+        self.hears: dict[int, tuple[int, sp.Expr]] = {}
+        for b in self.leads:
+            if J[0][3 + b] != 0:
+                self.hears[b] = self._family(b, [self.raw(J[0][3 + b], i) for i in every])
+        done = 0
+        while done < len(self.families):
+            b, w = self.families[done]
+            row: dict[int, sp.Expr] = {}
+            for c in self.leads:
+                if J[1 + b][3 + c] != 0:
+                    f, ratio = self._family(c, [w[i] * self.raw(J[1 + b][3 + c], i) for i in every])
+                    row[f] = ratio
+            self.family_step.append(row)
+            done += 1
+
+    def _family(self, b: int, w: list[sp.Expr]) -> tuple[int, sp.Expr]:
+        for f, (c, known) in enumerate(self.families):
+            if b == c and known[0] != 0:
+                ratio = tidy(w[0] / known[0])
+                if all(tidy(x - ratio * y) == 0 for x, y in zip(w, known, strict=True)):
+                    return f, ratio
+        if len(self.families) > 4:
+            raise FlowError(
+                f"{self.map.rule.name}: its states mix differently in each coordinate; use the numerical flow."
+            )
+        self.families.append((b, w))
+        return len(self.families) - 1, sp.S.One
+
+    # -- the noise that the oscillation meets ---------------------------------------------------------------
+    def _meet(self) -> None:
+        """Noise that multiplies the oscillation, `S = Sigma + sum_p N_p x_p` with x the covariances of `y`: they are
+        solved for in the smallest block, `x = base + feedback x`."""
+        self.noise, self.parts, self.pairs, self.feedback = self.ing.sigma, [self.ing.sigma], [], sp.zeros(0, 0)
+        self.cloud: list[sp.Expr] = []
+        if self.ing.bends is None or self.jets.sign_gain:
+            return
+        self.pairs = [(a, b) for a in range(self.codim) for b in range(a + 1)]
+        added = [self._added(a, b, self.ing.bends) for a, b in self.pairs]
+        self.parts += added
+        _ = self.slow_kick
+        if any(self.lag) and not self.slow_noise and self._hears_tangents():
+            raise FlowError(
+                f"{self.map.rule.name} remembers noise along the minima that multiplies its own displacement; no "
+                "closed form is known for that: use the numerical flow."
+            )
+        rows = self.blocks[0]
+        place = [(rows.index(("y", a)), rows.index(("y", b))) for a, b in self.pairs]
+        base = self._across(self.letters.matrix(self.ing.sigma))
+        self.feedback = self._kept_up(added, place)
+        x = eliminate(self.feedback, [base[at] for at in place], self.letters)
+        if self.ing.slopes is not None:  # they alone decide whether displacements die out
+            self.feedback = self._kept_up([self._added(a, b, self.ing.slopes) for a, b in self.pairs], place)
+            self.cloud = x
+        self.noise = self.letters.matrix(self.ing.sigma + sum(
+            (v * m for v, m in zip(x, added, strict=True)), sp.zeros(self.size, self.size)), "s")  # fmt: skip
+
+    def _kept_up(self, added: list[sp.Matrix], place: list[tuple[int, int]]) -> sp.Matrix:
+        """What the oscillation under the noise that each covariance adds makes of all of them."""
+        kept = [self._across(self.letters.matrix(m)) for m in added]
+        return sp.Matrix(len(place), len(place), lambda p, r: kept[r][place[p]])
+
+    def _added(self, a: int, b: int, bends: list[list[sp.Matrix]]) -> sp.Matrix:
+        """What a covariance one of the rows a, b of `y` adds to the noise, (D, D)."""
+        u, v = self.back[:, a], self.back[:, b]
+        twice = 1 if a == b else 2
+        return sp.Matrix(self.size, self.size, lambda i, j: twice * (u.T * bends[i][j] * v)[0])
+
+    def _hears_tangents(self) -> bool:
+        """Whether a displacement along the minima changes what noise a displacement meets."""
+        bends = self.ing.bends or []
+        return any(not (m * self.slope).applyfunc(tidy).is_zero_matrix for row in bends for m in row)
+
+    def _across(self, S: sp.Matrix) -> sp.Matrix:
+        """Stationary covariance of the smallest block under gradient noise of covariance S."""
+        rows = self.blocks[0]
+        known = sp.Matrix(len(rows), len(rows), lambda a, b: self.letters(sum((
+            x * y * S[c[1], e[1]] for c, x in self.kicks[rows[a]].items() for e, y in self.kicks[rows[b]].items()
+        ), sp.S.Zero)))  # fmt: skip
+        left = self.diagonal(0)
+        return self.letters.matrix(lyapunov(left, left, known, symmetric=True))
+
+    @property
+    def heard(self) -> list[sp.Expr]:
+        """What accumulators hear beside the noise at the minima, `diag(N + H C H)`: it must be `more`."""
+        every = range(self.codim)
+        return [self.letters(self.noise[i, i] - self.ing.sigma[i, i] + sum(
+            self.h[i][a] * self.h[i][b] * self.between(("y", a), ("y", b)) for a in every for b in every
+        )) for i in range(self.size)] if self.more else []  # fmt: skip
+
+    # -- the oscillation, row by row ----------------------------------------------------------------------
+    @cached_property
+    def blocks(self) -> list[list[Row]]:
+        """Rows of the oscillation: `y` with the families, then leading states, then answering ones."""
+        r, every = range(self.codim), range(self.size)
+        core: list[Row] = [("y", a) for a in r] + [("u", f, a) for f in range(len(self.families)) for a in r]
+        leads = [[("m", b, i) for b in self.leads] for i in every] if self.leads else []
+        answers = [[("m", b, i) for b in self.answers] for i in every] if self.answers else []
+        return [core, *leads, *answers]
+
+    @cached_property
+    def where(self) -> dict[Row, tuple[int, int]]:
+        """Block and place of each row."""
+        return {row: (k, j) for k, block in enumerate(self.blocks) for j, row in enumerate(block)}
+
+    def across(self, i: int, scale: sp.Expr) -> Form:
+        """`scale` times the change of the gradient's coordinate i."""
+        return {("y", b): scale * self.h[i][b] for b in range(self.codim) if self.h[i][b] != 0} if scale != 0 else {}
+
+    def move(self, i: int) -> Form:
+        """The change of theta_i in a step, without noise."""
+        J = self.jets.slopes[0]
+        return add(
+            self.across(i, self.rule(J[1], i)),
+            {("m", b, i): self.rule(J[3 + b], i) for b in self.leads if J[3 + b] != 0},
+        )
+
+    def step(self, row: Row) -> Form:
+        """Where a row goes in a step, without noise."""
+        J, every = self.jets.slopes, range(self.size)
+        if row[0] == "y":
+            a = row[1]
+            out = add({row: sp.S.One}, *(scaled(self.across(i, self.rule(J[0][1], i)), self.N[a, i]) for i in every))
+            return add(out, {("u", f, a): ratio for f, ratio in self.hears.values()})
+        if row[0] == "u":
+            _, f, a = row
+            b, w = self.families[f]
+            out = add(
+                *(scaled(self.across(i, self.letters(w[i] * self.raw(J[1 + b][1], i))), self.N[a, i]) for i in every)
+            )
+            return add(out, {("u", g, a): ratio for g, ratio in self.family_step[f].items()})
+        _, b, i = row
+        out = self.across(i, self.rule(J[1 + b][1], i))
+        out = add(out, {("m", c, i): self.rule(J[1 + b][3 + c], i) for c in range(self.states) if J[1 + b][3 + c] != 0})
+        pull = self.pull(b, i)
+        return add(out, *(scaled(self.move(j), -g) for j, g in pull.items()))
+
+    def pull(self, b: int, i: int) -> dict[int, sp.Expr]:
+        """How the fixed value of an answering state changes with theta: its gradient, by coordinate."""
+        if b not in self.answers:
+            return {}
+        fixed = self.jets.fixed[b]
+        by_root, by_theta = self.raw(sp.diff(fixed, Q_ROOT) / (2 * Q_ROOT), i), self.raw(sp.diff(fixed, THETA), i)
+        out = {j: self.letters(by_root * self.ing.dq[i, j]) for j in range(self.size) if self.ing.dq[i, j] != 0}
+        if by_theta != 0:
+            out[i] = self.letters(out.get(i, sp.S.Zero) + by_theta)
+        return out
+
+    def kick(self, row: Row) -> Form:
+        """The noise in a row, as a form in the channels `("xi", i)` and `("sign", i)`."""
+        every = range(self.size)
+        if row[0] == "y":
+            return add(*(scaled(self.enters(0, i), self.N[row[1], i]) for i in every))
+        if row[0] == "u":
+            b, w = self.families[row[1]]
+            return add(*(scaled(self.enters(1 + b, i), self.letters(self.N[row[2], i] * w[i])) for i in every))
+        _, b, i = row
+        return add(self.enters(1 + b, i), *(scaled(self.enters(0, j), -g) for j, g in self.pull(b, i).items()))
+
+    def enters(self, a: int, i: int) -> Form:
+        """The noise in output a of coordinate i."""
+        out = {("xi", i): self.rule(self.jets.gain[a], i)}
+        if self.jets.sign_gain:
+            out["sign", i] = self.rule(self.jets.sign_gain[a], i)
+        return {c: e for c, e in out.items() if e != 0}
+
+    def channel(self, c: Row, e: Row, S: sp.Matrix) -> sp.Expr:
+        """Covariance of two noise channels, for gradient noise of covariance S."""
+        i, j = c[1], e[1]
+        if c[0] == e[0] == "xi":
+            return S[i, j]
+        if c[0] == e[0]:
+            return 2 / sp.pi * sp.asin(S[i, j] / sp.sqrt(S[i, i] * S[j, j])) if i != j else sp.S.One
+        if c[0] == "sign":
+            i, j = j, i
+        return sp.sqrt(2 / sp.pi) * S[i, j] / sp.sqrt(S[j, j])
+
+    @cached_property
+    def channels(self) -> dict[tuple[Row, Row], sp.Expr]:
+        names = self._channel_names
+        return {(c, e): self.letters(self.channel(c, e, self.noise), "s") for c in names for e in names}
+
+    def noise_between(self, f: Form, g: Form) -> sp.Expr:
+        return sum((x * y * self.channels[c, e] for c, x in f.items() for e, y in g.items()), sp.S.Zero)
+
+    # -- stationary covariances ---------------------------------------------------------------------------
+    def block(self, i: int, j: int) -> sp.Matrix:
+        """Stationary covariance between two blocks of rows: `X = A X A^T + Q`, block by block."""
+        if j > i:
+            return self.block(j, i).T
+        if (i, j) not in self._blocks:
+            self._blocks[i, j] = self._solve(i, j)
+        return self._blocks[i, j]
+
+    @cached_property
+    def steps(self) -> dict[Row, Form]:
+        return {row: self.step(row) for block in self.blocks for row in block}
+
+    @cached_property
+    def kicks(self) -> dict[Row, Form]:
+        return {row: self.kick(row) for block in self.blocks for row in block}
+
+    def _solve(self, i: int, j: int) -> sp.Matrix:
+        rows, columns = self.blocks[i], self.blocks[j]
+        known = sp.zeros(len(rows), len(columns))
+        for a, row in enumerate(rows):
+            for b, column in enumerate(columns):
+                total = self.noise_between(self.kicks[row], self.kicks[column])
+                for p, x in self.steps[row].items():
+                    for u, y in self.steps[column].items():
+                        if (self.where[p][0], self.where[u][0]) != (i, j):
+                            total += x * y * self.between(p, u)
+                known[a, b] = self.letters(total)
+        left, right = self.diagonal(i), self.diagonal(j)
+        return self.letters.matrix(lyapunov(left, right, known, symmetric=i == j))
+
+    def diagonal(self, i: int) -> sp.Matrix:
+        """The block of the step on the diagonal."""
+        rows = self.blocks[i]
+        table = [[self.letters(self.steps[row].get(column, sp.S.Zero)) for column in rows] for row in rows]
+        return sp.Matrix(table)
+
+    def between(self, p: Row, u: Row) -> sp.Expr:
+        """Stationary covariance of two rows."""
+        (i, a), (j, b) = self.where[p], self.where[u]
+        return self.block(i, j)[a, b]
+
+    def _reaches_along(self) -> bool:
+        """Whether what the oscillation adds to the noise has a component along the minima."""
+        flat = [tidy(sum(self.slope[i, a] * m[i, j] for i in range(self.size)))
+                for m in self.parts[1:] for a in range(self.dim) for j in range(self.size)]  # fmt: skip
+        return any(e != 0 and not self._vanishes(e) for e in flat)
+
+    # -- slow and fast together -----------------------------------------------------------------------------
+    @cached_property
+    def reads(self) -> sp.Matrix:
+        """`l` on theta, (d, D): the coordinates are read off along the rule's own metric."""
+        e = self.effective
+        self.metric = sp.Matrix(self.dim, self.dim, lambda a, b: self.letters(
+            sum(self.theta[i, a] * self.theta[i, b] / e[i] for i in range(self.size)), "G"))  # fmt: skip
+        inverse = self.letters.matrix(invert(self.metric), "G")
+        return self.letters.matrix(inverse * sp.Matrix(self.dim, self.size, lambda a, i: self.theta[i, a] / e[i]), "l")
+
+    @cached_property
+    def lag(self) -> list[dict[int, sp.Expr]]:
+        """How far theta_i still moves for each leading state, `J_theta,m (I - J_m,m)^-1`."""
+        J, n = self.jets.slopes, len(self.leads)
+        inner = sp.Matrix(n, n, lambda a, b: (1 if a == b else 0) - J[1 + self.leads[a]][3 + self.leads[b]])
+        row = sp.Matrix(1, n, lambda _, b: J[0][3 + self.leads[b]])
+        total = (row * invert(inner)).applyfunc(tidy) if n else row
+        self.total_lag = dict(zip(self.leads, total, strict=True)) if n else {}
+        return [{b: self.rule(total[k], i) for k, b in enumerate(self.leads)} for i in range(self.size)]
+
+    @cached_property
+    def effective(self) -> list[sp.Expr]:
+        """How far theta_i moves in the end for one gradient."""
+        _ = self.lag
+        return [
+            self.rule(self._through([self.jets.slopes[a][1] for a in range(1 + self.states)]), i)
+            for i in range(self.size)
+        ]
+
+    def _through(self, column: list[sp.Expr]) -> sp.Expr:
+        """A column of the rule's outputs, seen by `l`: theta's entry and those of the leading states."""
+        return tidy(column[0] + sum(m * column[1 + b] for b, m in self.total_lag.items()))
+
+    @cached_property
+    def slow_kick(self) -> list[Form]:
+        """`l` on the noise, by coordinate; exactly zero where noise does not reach the tangent space."""
+        _ = self.lag
+        J = self.jets
+        gain = [self._through(J.gain), self._through(J.sign_gain) if J.sign_gain else sp.S.Zero]
+        ratio = [[self.raw(tidy(g / self._effective_raw), i) for g in gain] for i in range(self.size)]
+        kinds = [(kind, name) for kind, name in enumerate(("xi", "sign")) if any(r[kind] != 0 for r in ratio)]
+        tangent = [
+            [
+                tidy(sum(
+                    self.slope[i, a] * ratio[i][kind] * self.channel((name, i), other, S)
+                    for i in range(self.size) for kind, name in kinds
+                ))
+                for other in self._channel_names for S in self.parts
+            ]
+            for a in range(self.dim)
+        ]  # fmt: skip
+        self.slow_noise = all(e == 0 or self._vanishes(e) for row in tangent for e in row)
+        if self.slow_noise:
+            return [{} for _ in range(self.dim)]
+        return [
+            {(name, i): self.letters(self.reads[a, i] * self.rule(g, i)) for i in range(self.size)
+             for g, name in zip(gain, ("xi", "sign"), strict=True) if g != 0} for a in range(self.dim)
+        ]  # fmt: skip
+
+    @property
+    def _effective_raw(self) -> sp.Expr:
+        return self._through([self.jets.slopes[a][1] for a in range(1 + self.states)])
+
+    @property
+    def _channel_names(self) -> list[Row]:
+        names: list[Row] = [("xi", i) for i in range(self.size)]
+        return names + ([("sign", i) for i in range(self.size)] if self.jets.sign_gain else [])
+
+    def _vanishes(self, e: sp.Expr) -> bool:
+        return sp.count_ops(e) < 400 and sp.simplify(e if self.more else e.xreplace(self.roots)) == 0
+
+    @cached_property
+    def covariance(self) -> sp.Matrix:
+        """`C = l Q l^T`, (d, d)."""
+        kick = self.slow_kick
+        return sp.Matrix(self.dim, self.dim, lambda a, b: self.letters(self.noise_between(kick[a], kick[b]), "C"))
+
+    @cached_property
+    def response(self) -> dict[Row, list[sp.Expr]]:
+        """Covariance of the rows with the coordinates' own noise, `(I - A)_S^-1 Pi_S Q l^T`, (d) numbers each."""
+        slow = self.slow_kick
+        rows = [row for block in self.blocks for row in block]
+        if self.slow_noise:
+            return {row: [sp.S.Zero] * self.dim for row in rows}
+        out: dict[Row, list[sp.Expr]] = {}
+        for block in self.blocks:
+            rest = sp.Matrix([[self.noise_between(self.kicks[row], k) + sum(
+                x * out[p][a] for p, x in self.steps[row].items() if p in out) for a, k in enumerate(slow)]
+                for row in block])  # fmt: skip
+            table = sp.Matrix([[self.steps[row].get(column, sp.S.Zero) for column in block] for row in block])
+            solved = invert(self.letters.matrix(sp.eye(len(block)) - table)) * self.letters.matrix(rest)
+            for row, values in zip(block, solved.tolist(), strict=True):
+                out[row] = [self.letters(v) for v in values]
+        return out
+
+    def displacement(self, j: int) -> tuple[Form, list[sp.Expr]]:
+        """theta_j as a form in the rows (its stable part) and in the coordinates (its neutral part)."""
+        fast: Form = {("y", b): self.back[j, b] for b in range(self.codim) if self.back[j, b] != 0}
+        for i in range(self.size):
+            tangent = self.letters(sum(self.theta[j, a] * self.reads[a, i] for a in range(self.dim)), "P")
+            if tangent != 0:
+                fast = add(fast, {("m", b, i): -tangent * m for b, m in self.lag[i].items() if m != 0})
+        return fast, [self.theta[j, a] for a in range(self.dim)]
+
+    @cached_property
+    def back(self) -> sp.Matrix:
+        """(D, D - d): where theta stands when only `y` differs from zero."""
+        e = self.effective
+        wide = sp.Matrix(self.size, self.codim, lambda i, b: e[i] * self.N[b, i])
+        return self.letters.matrix(wide * invert(self.letters.matrix(self.N * wide)), "b")
+
+    def pair(self, f: tuple[Form, list[sp.Expr]], g: tuple[Form, list[sp.Expr]]) -> sp.Expr:
+        """Covariance of two forms: `W_SS + W_SN + W_SN^T`."""
+        total = sum((x * y * self.between(p, u) for p, x in f[0].items() for u, y in g[0].items()), sp.S.Zero)
+        if not self.slow_noise:
+            for (fast, _), (_, slow) in ((f, g), (g, f)):
+                total += sum(
+                    (x * self.response[p][a] * slow[a] for p, x in fast.items() for a in range(self.dim)), sp.S.Zero
+                )
+        return total
+
+    @cached_property
+    def spread(self) -> sp.Matrix:
+        """Covariance of theta, (D, D)."""
+        forms = [self.displacement(j) for j in range(self.size)]
+        _ = self.slow_kick
+        table = {
+            (j, k): self.letters(self.pair(forms[j], forms[k]), "W") for j in range(self.size) for k in range(j + 1)
+        }
+        return sp.Matrix(self.size, self.size, lambda j, k: table[max(j, k), min(j, k)])
+
+    def drift(self) -> sp.Matrix:
+        """The drift of the coordinates, per step."""
+        C, s, W = self.covariance, self.chart.coordinates, self.spread
+        pushes = [self.letters(self._push(i, W)) for i in range(self.size)]
+        bends = []
+        for i, e in enumerate(self.chart.place):
+            bend = sum(C[a, b] * sp.diff(e, s[a], s[b]) for a in range(self.dim) for b in range(self.dim))
+            for b, lag in self.lag[i].items():
+                f = self.jets.fixed[b].xreplace(self.at[i]).xreplace(self.roots)
+                bend += lag * sum(C[a, c] * sp.diff(f, s[a], s[c]) for a in range(self.dim) for c in range(self.dim))
+            bends.append(self.letters(bend))
+        weak = [self.rule(self.jets.weak, i) for i in range(self.size)]
+        return sp.Matrix([
+            sum(self.reads[a, i] * ((pushes[i] - bends[i]) / 2 + weak[i]) for i in range(self.size))
+            for a in range(self.dim)
+        ])  # fmt: skip
+
+    def _push(self, i: int, W: sp.Matrix) -> sp.Expr:
+        """`F2[W]` of coordinate i as `l` sees it: the loss's third derivative, q's second, the rule's curvature."""
+        J, every = self.jets, range(self.size)
+        total = self.effective[i] * sum(self.ing.third[i][j, k] * W[j, k] for j in every for k in every)
+        by_q = self._through([J.slopes[a][2] for a in range(1 + self.states)])
+        if by_q != 0:
+            total += self.rule(by_q, i) * sum(self.ing.ddq[i][j, k] * W[j, k] for j in every for k in every)
+        for p, u, curve in self._curves():
+            total += self.rule(curve, i) * self.pair(self._input(p, i), self._input(u, i))
+        return total
+
+    def _curves(self) -> Iterator[tuple[int, int, sp.Expr]]:
+        width = 3 + self.states
+        for p in range(width):
+            for u in range(width):
+                curve = self._through([self.jets.curves[a][p][u] for a in range(1 + self.states)])
+                if curve != 0:
+                    yield p, u, curve
+
+    def _input(self, p: int, i: int) -> tuple[Form, list[sp.Expr]]:
+        """Input p of coordinate i of the rule (theta, g, q, states) as a form."""
+        if p == 0:
+            return self.displacement(i)
+        if p == 1:
+            return self.across(i, sp.S.One), [sp.S.Zero] * self.dim
+        if p == 2:
+            return self._along({j: self.ing.dq[i, j] for j in range(self.size) if self.ing.dq[i, j] != 0})
+        fast, slow = self._along(self.pull(p - 3, i))
+        return add(fast, {("m", p - 3, i): sp.S.One}), slow
+
+    def _along(self, direction: dict[int, sp.Expr]) -> tuple[Form, list[sp.Expr]]:
+        fast: Form = {}
+        slow = [sp.S.Zero] * self.dim
+        for j, g in direction.items():
+            more, neutral = self.displacement(j)
+            fast = add(fast, scaled(more, g))
+            slow = [x + g * y for x, y in zip(slow, neutral, strict=True)]
+        return fast, slow
+
+    # -- the result ---------------------------------------------------------------------------------------
+    @repeatable()
+    def form(self) -> ChartForm:
+        """Everything, written out where that is short enough."""
+        drift, noise = self.drift(), self._factor()
+        core = self.diagonal(0)
+        _ = self.reads
+        parts = [drift, self.covariance, core, self.metric, self.feedback, sp.Matrix(self.cloud), sp.Matrix(self.heard)]
+        parts += [noise] if noise is not None else []
+        expanded, letters = expand(parts, self.letters.meaning, self.roots)
+        drift, covariance, core, metric, feedback, cloud, heard = expanded[:7]
+        factor = expanded[7] if noise is not None else None
+        return ChartForm(drift, covariance, factor, core, metric, feedback, cloud, heard, letters, self.ing.values)
+
+    def _factor(self) -> sp.Matrix | None:
+        """`l B sigma`, (d, r): how the map's normals drive the coordinates."""
+        sigma = self.ing.factor
+        if sigma is None or self.jets.sign_gain or (self.pairs and not self.slow_noise and self._reaches_along()):
+            return None
+        kick = self.slow_kick
+        return sp.Matrix(self.dim, sigma.cols, lambda a, r: sum(
+            (x * sigma[c[1], r] for c, x in kick[a].items()), sp.S.Zero))  # fmt: skip

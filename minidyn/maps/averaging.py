@@ -1,0 +1,400 @@
+"""A rule averaged over the noise in its gradient (theory.md 2.2, 2.2b), one coordinate, in symbols.
+
+    accumulators    v' = e(g, m): e + (q/2) (e_gg + sum_ab e_ab P_ab), exact for squares; P q = covariance of memories m
+    sign            E sign(g + xi) = erf(g / sqrt(2 q)), Gaussian noise
+    other curves    E f(g + xi) = sum_r w_r f(g + sqrt(q) x_r), Gauss-Hermite, Gaussian noise
+
+A sign or a curve may be taken of a running mean `c = alpha m + gamma g` of the gradient: then its noise is all that c
+remembers.
+
+Whatever is linear in the gradient is its own average, for any noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import sympy as sp
+
+from minidyn.common.errors import FlowError
+from minidyn.graph import Graph, Node
+from minidyn.maps import letters
+from minidyn.maps.letters import NORMAL, THETA, G
+from minidyn.maps.letters import VARIANCE as _Q
+from minidyn.maps.rules import Rule, displaced, settled
+
+if TYPE_CHECKING:
+    from minidyn.maps.noise import BoundNoise
+
+NODES = 32
+_SIGN = sp.Symbol("_sign\x02")
+_KINKS = (sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside)
+
+
+@dataclass(frozen=True)
+class AveragedRule:
+    """One coordinate of a rule after averaging over gradient noise of variance `q`.
+
+    outputs : the averaged new theta and states, in the symbols `theta, g, q` and the states.
+    gain : how each output answers to the noise in `g` itself.
+    sign_gain : how each output answers to the sign of the noise; None for rules without `sign`.
+    accumulators : which states see the noise squared.
+    cubes, squares : how each output answers to the noise's cube and to its square, where accumulators make both.
+    hears : what accumulators of memories square, in units of the noise: the shares of `E (g + xi)^2`, of `E g s` and of
+        `E s t` for all states s, t, which add up to 1 for noise alone; none for accumulators of the gradient itself.
+    alike : over how many steps what accumulators square stays alike, `sum_l r_l` over the correlations of its squares.
+    curved : outputs as they stand where they are no straight lines in the noise, before they are averaged; else None.
+    memory : what a sign or a curve hears of the noise, in units of its standard deviation: the weight of the fresh
+        noise, the correlation of the noise one step apart, and its decay per further step; all 0 but the first
+        without memory. The last entry is the number of the state that remembers, -1 for none.
+    breadth : the standard deviation of the noise that a curve hears, in units of that of the gradient's.
+    remembers : whether an accumulator squares what is remembered.
+    bell : whether an average holds for Gaussian noise only.
+
+    Powers such as `beta^k` have gone to their limit 0; `k` remains only in schedules.
+    """
+
+    rule: Rule
+    outputs: list[sp.Expr]
+    gain: list[sp.Expr]
+    sign_gain: list[sp.Expr] | None
+    accumulators: tuple[bool, ...]
+    curved: list[sp.Expr | None]
+    memory: tuple[float, float, float, int] = (0.0, 0.0, 0.0, -1)
+    remembers: bool = False
+    bell: bool = False
+    breadth: sp.Expr = sp.S.One
+    cubes: tuple[sp.Expr, ...] = ()
+    squares: tuple[sp.Expr, ...] = ()
+    hears: tuple[sp.Expr, ...] = ()
+    alike: float = 1.0
+
+    @property
+    def wide(self) -> bool:
+        """Whether an average was taken over Gaussian noise by quadrature."""
+        return any(e is not None for e in self.curved)
+
+    def known(self) -> AveragedRule:
+        """The same with letters that know the signs of the hyperparameters' numbers."""
+        known = self.rule.known
+        outputs, gain = ([e.xreplace(known) for e in exprs] for exprs in (self.outputs, self.gain))
+        signs = None if self.sign_gain is None else [e.xreplace(known) for e in self.sign_gain]
+        return replace(self, outputs=outputs, gain=gain, sign_gain=signs)
+
+    @property
+    def moved(self) -> list[sp.Expr]:
+        """How far theta and the states move, `outputs - (theta, states)`."""
+        return [displaced(e, s) for e, s in zip(self.outputs, self._places, strict=True)]
+
+    @property
+    def _places(self) -> list[sp.Symbol]:
+        return [THETA, *self.rule.letters]
+
+    @property
+    def moved_at_a_node(self) -> list[sp.Expr]:
+        """The same before curves are averaged, at the noise `NORMAL`."""
+        return [displaced(m if e is None else e.xreplace(self.noisy), s)
+                for e, m, s in zip(self.curved, self.outputs, self._places, strict=True)]  # fmt: skip
+
+    def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
+        """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
+        return self.rule.nodes(graph, exprs)
+
+    def shown(self) -> list[sp.Expr]:
+        """The averaged outputs for people: `q` the variance, `E(...)` the mean over a standard normal `x`."""
+        shown = [m if e is None else sp.Function("E")(e.xreplace(self.noisy))
+                 for e, m in zip(self.curved, self.outputs, strict=True)]  # fmt: skip
+        named = {_Q: sp.Symbol("q", positive=True), NORMAL: sp.Symbol("x")}
+        return [self.rule.show(e.xreplace(named)) for e in shown]
+
+    @property
+    def noisy(self) -> dict[sp.Symbol, sp.Expr]:
+        """What stands for the gradient in a curve that hears the noise `NORMAL`."""
+        return {G: G + self.breadth * sp.sqrt(_Q) * NORMAL}
+
+    def assumed(self) -> str:
+        """What the averages assume of the noise, in words."""
+        if self.bell:
+            return "it is Gaussian in every coordinate, and the rule is averaged over that"
+        if any(self.accumulators):
+            return "its covariance enters and, through accumulators, its skewness; accumulators stand at their means"
+        return "only its covariance enters"
+
+
+@lru_cache(maxsize=256)
+def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
+    """Average a rule over its noise: accumulators by its second moments, `sign -> erf`, quadrature in whatever else is
+    no straight line in `g`.
+
+    With `"frozen"` the step uses the accumulators as they stand, not as they are updated.
+    """
+    steps = [settled(rule, e) for e in rule.step]
+    kinks = {k for e in steps for k in e.atoms(*_KINKS)}
+    if any(k.has(G) for k in kinks):
+        kink = rule.show(kinks.pop())
+        what = f"{rule.name} is not smooth in the gradient ({kink})"
+        raise FlowError(f"{what}: no averaged rule is known for it; follow the map itself with md.simulate.")
+    names = rule.letters
+    squares = tuple(_accumulates(e, names) for e in steps[1:])
+    marks = {e: sp.Symbol(f"_new_{s}\x02") for e, s, a in zip(steps[1:], rule.states, squares, strict=True) if a}
+    plain = [e.xreplace({u: m for u, m in marks.items() if u != e}) for e in steps]
+    carried = _carried(plain, names, squares)
+    outputs = [_mean_square(rule, e, carried) if a and squares[a - 1] else e for a, e in enumerate(plain)]
+    finish = {
+        marks[e]: letters.state(s) if accumulators == "frozen" else m
+        for e, m, s in zip(steps[1:], outputs[1:], rule.states, strict=True)
+        if e in marks
+    }
+    cubes, heard = _powers(plain, marks)
+    cubes, heard = ([e.xreplace(finish) for e in exprs] for exprs in (cubes, heard))
+    noisy = [G, *carried]
+    squared = [sp.diff(e, x) != 0 for e, a in zip(plain[1:], squares, strict=True) if a for x in carried]
+    signs = set().union(*(e.atoms(sp.sign) for e in plain))
+    signs = {s for s in signs if s.free_symbols & {*noisy, *names}}
+    if signs:
+        return _signed(rule, plain, outputs, signs, squares, finish, steps)
+    bent = [not (a and squares[a - 1]) and _curves(e, noisy) for a, e in enumerate(plain)]
+    breadth, memory = _breadth(rule, [e for e, b in zip(plain, bent, strict=True) if b], carried, plain[1:])
+    wide = _Q * breadth**2
+    outputs = [_quadrature(e, wide) if b else m for e, m, b in zip(plain, outputs, bent, strict=True)]
+    gain = [_quadrature(sp.diff(e, G), wide) if b else sp.diff(e, G) for e, b in zip(plain, bent, strict=True)]
+    return AveragedRule(
+        rule, [e.xreplace(finish) for e in outputs], [e.xreplace(finish) for e in gain], None, squares,
+        [e.xreplace(finish) if b else None for e, b in zip(plain, bent, strict=True)], memory, any(squared),
+        any(bent) or any(map(_by_nodes, outputs)), breadth, tuple(cubes), tuple(heard),
+        _shares(names, plain, squares, carried, rule) if any(squared) else (),
+        _alike(rule, plain, squares, carried) if any(squared) else 1.0,
+    )  # fmt: skip
+
+
+def _shares(names: list[sp.Symbol], plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list],
+            rule: Rule) -> tuple[sp.Expr, ...]:  # fmt: skip
+    """`AveragedRule.hears` of the first accumulator."""
+    e = next(e for e, a in zip(plain[1:], squares, strict=True) if a)
+    P = _memory_covariance(rule, carried)
+    second = {(s, t): sp.diff(e, s, t) for s in (G, *carried) for t in (G, *carried)}
+    whole = second[G, G] + sp.Add(*(second[s, t] * P[s, t] for s in carried for t in carried))
+    once = [2 * second.get((G, s), sp.S.Zero) for s in names]
+    twice = [second.get((s, t), sp.S.Zero) for s in names for t in names]
+    return tuple(p / whole for p in (second[G, G], *once, *twice))
+
+
+def _alike(rule: Rule, plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list]) -> float:
+    """`sum_l tr(M C_l M C_l^T) / tr(M C_0 M C_0)`: the squares `z^T M z` of noise and memories, Gaussian, with
+    `z' = F z + fresh noise`, `C_l = F^l C_0`."""
+    e = next(e for e, a in zip(plain[1:], squares, strict=True) if a)
+    noisy, P = [G, *carried], _memory_covariance(rule, carried)
+    M = np.array([[_number(rule, sp.diff(e, s, t)) for t in noisy] for s in noisy])
+    F = np.array([[0.0] * len(noisy), *([_number(rule, sp.diff(carried[s][0], t)) for t in noisy] for s in carried)])
+    C = np.eye(len(noisy))
+    C[1:, 1:] = [[_number(rule, P[s, t]) for t in carried] for s in carried]
+    total, first = 1.0, np.trace(M @ C @ M @ C)
+    for _ in range(100_000):
+        C = F @ C
+        part = 2.0 * np.trace(M @ C @ M @ C.T) / first
+        total += part
+        if abs(part) <= 1e-6 * total:
+            break
+    return float(total)
+
+
+def _powers(plain: list[sp.Expr], marks: dict[sp.Expr, sp.Symbol]) -> tuple[list[sp.Expr], list[sp.Expr]]:
+    """How outputs answer to the cube of the noise and to its square, through accumulators that have its square."""
+    kick = {m: sp.diff(e, G, 2) / 2 for e, m in marks.items()}
+    cubes = [sp.Add(*(h * sp.diff(e, G, m) for m, h in kick.items())) for e in plain]
+    return cubes, [sp.diff(e, G, 2) / 2 + sp.Add(*(h * sp.diff(e, m) for m, h in kick.items())) for e in plain]
+
+
+def vanishes(e: sp.Expr) -> bool:
+    """Whether an expression is zero whatever its letters: by its values, in 30 digits, at two odd places."""
+    if e.is_number:
+        return bool(e == 0)
+    for shift in (1, 2):
+        at = {s: sp.sqrt(sp.prime(3 * i + shift)) / 11 + sp.Rational(shift, 7)
+              for i, s in enumerate(sorted(e.free_symbols, key=str))}  # fmt: skip
+        if abs(e.evalf(30, subs=at)) > 1e-15:
+            return False
+    return True
+
+
+def _accumulates(e: sp.Expr, states: list[sp.Symbol]) -> bool:
+    """Whether an update is even in the gradient, and so in what states remember of it, without being free of it."""
+    if not e.has(G) or e.has(sp.sign):
+        return False
+    linear = [s for s in states if sp.diff(e, s, 2) != 0 or sp.diff(e, s, G) != 0]
+    return e.diff(G, 2) != 0 and vanishes(e - e.xreplace({s: -s for s in (G, *linear)}))
+
+
+def _carried(plain: list[sp.Expr], names: list[sp.Symbol], squares: tuple[bool, ...]) -> dict[sp.Symbol, list]:
+    """Memories: states that noise reaches, except accumulators; each with its row of the covariance P for unit noise,
+    `P = A P A^T + b b^T`."""
+    rows = [(s, e) for s, e, a in zip(names, plain[1:], squares, strict=True) if not a]
+    reached = {s for s, e in rows if e.has(G)}
+    for _ in rows:
+        reached |= {s for s, e in rows if e.free_symbols & reached}
+    rows = [(s, e) for s, e in rows if s in reached]
+    return {s: [e, [t for t, _ in rows]] for s, e in rows}
+
+
+def _curves(e: sp.Expr, noisy: list[sp.Symbol]) -> bool:
+    """Whether an expression is no straight line in the noise."""
+    return any(not vanishes(sp.diff(e, x, y)) for i, x in enumerate(noisy) for y in noisy[: i + 1])
+
+
+def _mean_square(rule: Rule, e: sp.Expr, carried: dict[sp.Symbol, list]) -> sp.Expr:
+    """An accumulator's update, averaged over the stationary law of the fresh noise and the memories."""
+    noisy = [G, *(s for s in carried if sp.diff(e, s) != 0)]
+    second = {(x, y): sp.expand(sp.diff(e, x, y)) for x in noisy for y in noisy}
+    square = not any(v.free_symbols & {G, *rule.letters} for v in second.values())
+    if len(noisy) == 1:
+        return e + _Q / 2 * second[G, G] if square else _quadrature(e)
+    if not square:
+        raise FlowError(
+            f"{rule.name} accumulates more than squares of what it remembers ({rule.show(e)}): no averaged rule is "
+            "known for it; follow the map itself with md.simulate."
+        )
+    P = _memory_covariance(rule, carried)
+    extra = sum(second[x, y] * P[x, y] for x in noisy[1:] for y in noisy[1:])
+    return e + _Q * sp.factor((second[G, G] + extra) / 2)
+
+
+def _memory_covariance(rule: Rule, carried: dict[sp.Symbol, list]) -> dict[tuple[sp.Symbol, sp.Symbol], sp.Expr]:
+    """`P = A P A^T + b b^T`, the covariance of the memories for unit noise in the gradient."""
+    names = list(carried)
+    A = sp.Matrix([[sp.diff(carried[s][0], t) for t in names] for s in names])
+    b = sp.Matrix([sp.diff(carried[s][0], G) for s in names])
+    moving = {THETA, G, *rule.letters}
+    if any(e.free_symbols & moving for e in (*A, *b)):
+        raise FlowError(
+            f"{rule.name} accumulates squares of a memory that is no fixed mean of the gradient: its stationary law is "
+            "not known; follow the map itself with md.simulate."
+        )
+    size = len(names)
+    pairs = [(i, j) for i in range(size) for j in range(i + 1)]
+    unknown = {p: sp.Symbol(f"_p{p[0]}_{p[1]}") for p in pairs}
+    P = sp.Matrix(size, size, lambda i, j: unknown[max(i, j), min(i, j)])
+    rest = P - A * P * A.T - b * b.T
+    found = sp.solve([rest[p] for p in pairs], list(unknown.values()), dict=True)
+    if len(found) != 1:
+        raise FlowError(f"{rule.name} remembers gradients without end: the squares that it accumulates have no mean.")
+    return {(names[i], names[j]): P[i, j].xreplace(found[0]) for i in range(size) for j in range(size)}
+
+
+def _breadth(rule: Rule, curves: list[sp.Expr], carried: dict[sp.Symbol, list], updates: list[sp.Expr],
+             ) -> tuple[sp.Expr, tuple[float, float, float, int]]:  # fmt: skip
+    """The standard deviation of the noise that curves hear, for unit noise in the gradient, and its `memory`.
+
+    They may bend in one running mean `g + ratio m`, and in nothing else that remembers."""
+    heard = set[sp.Expr]()
+    for e in curves:
+        bending = [s for s in carried if any(not vanishes(sp.diff(e, s, t)) for t in (G, *carried))]
+        ratios = {s: sp.diff(e, s) / sp.diff(e, G) for s in bending}
+        if not all(vanishes(sp.diff(r, s)) for r in ratios.values() for s in (THETA, G, *rule.letters)):
+            raise FlowError(
+                f"{rule.name} bends in what it remembers ({', '.join(str(rule.show(s)) for s in ratios)}): averaging "
+                "knows curves of the gradient or of one running mean of it, and squares in accumulators; follow the "
+                "map itself with md.simulate."
+            )
+        heard.add(G + sp.Add(*(sp.simplify(r) * s for s, r in ratios.items())))
+    if len(heard) > 1:
+        what = f"{rule.name} bends in {len(heard)} different means of the gradient"
+        raise FlowError(f"{what}, and averaging handles one; follow the map itself with md.simulate.")
+    return _heard(rule, heard.pop(), updates) if heard else (sp.S.One, (0.0, 0.0, 0.0, -1))
+
+
+def _quadrature(e: sp.Expr, q: sp.Expr = _Q) -> sp.Expr:
+    """`E e(g + sqrt(q) x)`, x standard normal, by Gauss and Hermite; a polynomial in g keeps its few terms."""
+    if e.is_polynomial(G) and sp.degree(e, G) < 8:
+        return sp.Add(*(sp.diff(e, G, 2 * r) * q**r / (2**r * sp.factorial(r)) for r in range(4)))
+    x, w = nodes()
+    return sp.Add(*(sp.Float(a) * e.xreplace({G: G + sp.sqrt(q) * sp.Float(b)}) for a, b in zip(w, x, strict=True)))
+
+
+def _by_nodes(e: sp.Expr) -> bool:
+    return e.has(sp.sqrt(_Q)) or sp.degree(e, _Q) > 1 if e.has(_Q) else False
+
+
+def nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Hermite nodes and weights for a standard normal, exactly symmetric."""
+    x, w = np.polynomial.hermite_e.hermegauss(NODES)
+    w = w / w.sum()
+    return (x - x[::-1]) / 2, (w + w[::-1]) / 2
+
+
+def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set, squares: tuple[bool, ...],
+            finish: dict, steps: list[sp.Expr]) -> AveragedRule:  # fmt: skip
+    """A rule that takes a sign, averaged over Gaussian noise."""
+    if len(signs) > 1:
+        what = f"{rule.name} takes the sign of {len(signs)} different quantities"
+        raise FlowError(f"{what}, and averaging handles one; follow the map itself with md.simulate.")
+    (sign,) = signs
+    free = [e.xreplace({sign: _SIGN}) for e in outputs]
+    moving = {THETA, G, *rule.letters, _SIGN}
+    mixed = [a for a, e in enumerate(free) if not (a and squares[a - 1]) and (
+        sp.diff(e, G, 2) != 0 or sp.diff(e, _SIGN).free_symbols & (moving - {THETA}))]  # fmt: skip
+    if mixed:
+        raise FlowError(
+            f"{rule.name} mixes a sign with other curves of the gradient ({rule.show(steps[mixed[0]])}): averaging "
+            "knows a sign that is multiplied by numbers; follow the map itself with md.simulate."
+        )
+    spread, memory = _heard(rule, sign.args[0], plain[1:])
+    step = sp.erf(sign.args[0] / (spread * sp.sqrt(2 * _Q)))
+    gain, sign_gain = [sp.diff(e, G) for e in free], [sp.diff(e, _SIGN) for e in free]
+    return AveragedRule(
+        rule, [e.xreplace({_SIGN: step}).xreplace(finish) for e in free], [e.xreplace(finish) for e in gain],
+        [e.xreplace(finish) for e in sign_gain], squares, [None] * len(free), memory,
+        bell=True,
+    )  # fmt: skip
+
+
+def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr, tuple[float, float, float, int]]:
+    """The standard deviation of the noise in what the sign is taken of, for unit noise, and its `memory`.
+
+    With `c = alpha m + gamma g` and `m' = pole m + feed g` the noise of c has the autocovariance
+    `alpha^2 feed^2 pole^l / (1 - pole^2) + alpha gamma feed pole^(l-1)` at lags l = 1, 2, ...
+    """
+    states = rule.letters
+    moving = {THETA, G, *states}
+    gamma, alphas = sp.diff(inner, G), [sp.diff(inner, s) for s in states]
+    linear = not any(e.free_symbols & moving for e in (gamma, *alphas)) and sp.diff(inner, THETA) == 0
+    heard = [a for a, e in enumerate(alphas) if e != 0]
+    if linear and not heard:
+        return sp.Abs(gamma), (1.0 if _number(rule, gamma) > 0 else -1.0, 0.0, 0.0, -1)
+    place = heard[0] if len(heard) == 1 else 0
+    pole, feed = sp.diff(updates[place], states[place]), sp.diff(updates[place], G)
+    mean = sp.expand(updates[place] - pole * states[place] - feed * G) == 0
+    if not linear or len(heard) > 1 or not mean or (pole.free_symbols | feed.free_symbols) & moving:
+        raise FlowError(
+            f"{rule.name} takes a sign or a curve of {rule.show(inner)}; averaging knows those of the gradient "
+            "(SignGD) and of one running mean of it (Lion)."
+        )
+    used = inner.free_symbols | updates[place].free_symbols
+    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and letters.hyper(h) in used]
+    if moving_hyper:
+        what = f"the average of {rule.name} over its noise"
+        raise FlowError(f"{what} needs a constant {moving_hyper[0]}, not a schedule.")
+    kept = alphas[place] ** 2 * feed**2 / (1 - pole**2)
+    variance = gamma**2 + kept
+    next_step = _number(rule, (kept * pole + alphas[place] * gamma * feed) / variance)
+    return sp.sqrt(variance), (_number(rule, gamma / sp.sqrt(variance)), next_step, _number(rule, pole), place)
+
+
+def _number(rule: Rule, e: sp.Expr) -> float:
+    """An expression in the hyperparameters as a number; schedules stand at 1."""
+    numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
+    return float(e.subs({letters.hyper(h): v for h, v in numbers.items()}))
+
+
+def check_noise(rule: AveragedRule, bound: BoundNoise) -> None:
+    """Refuse averages over noise that they do not hold for."""
+    name = rule.rule.name
+    if rule.bell and not bound.gaussian:
+        curve = "takes signs of the gradient" if rule.sign_gain is not None else "is no straight line in the gradient"
+        raise FlowError(
+            f"{name} {curve}, and {bound.noise} is not Gaussian: where such a rule rests, and how it moves, depends on "
+            "the whole law of the noise, not on its covariance; use md.GaussianNoise, or follow the map itself with "
+            "md.simulate."
+        )

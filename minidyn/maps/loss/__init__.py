@@ -1,0 +1,510 @@
+"""A loss: an expression, its parameters and its data; owns its compiled derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError
+from minidyn.common.intake import finite, numbers, one_of, ordered, row_labels, table
+from minidyn.common.locks import cached_property
+from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, derivatives, walk
+from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
+from minidyn.maps.loss import quoted
+from minidyn.maps.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
+
+__all__ = ["Block", "Loss", "mean", "vector"]
+
+Floats = NDArray[np.float64]
+ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
+
+
+class Loss(ByValue):
+    """`L(w)`, or the mean over samples `L(w) = (1/n) sum_i l(w; x_i)` where `data` is given.
+
+    Parameters
+    ----------
+    expr : sympy expression of the loss, or of one sample's loss.
+    params : symbols, matrices (flattened in C order) or `md.vector`s; their order is that of `w`.
+    constants : `{symbol: number}`; can be changed without compiling again (`with_constants`).
+    data : `{symbol: array}`, each of shape `(n,)`, or `(n, m)` for an `md.vector` of m entries.
+
+    All evaluations take float64 arrays of shape `(..., D)` and are batched over the leading axes.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> loss = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+    >>> loss.grad([2.0, 1.0])
+    array([2., 5.])
+    """
+
+    model: sp.Expr | None = None
+    criterion: str | None = None
+    target: Any = None  # the symbol that stands for the targets among the data
+    test: Loss | None = None  # the same loss on held-out samples
+
+    def __init__(self, expr: Any, params: Any, *, constants: Mapping[Any, float] | None = None,
+                 data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip
+        if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)):
+            params = [params]
+        self.blocks = lay_out(ordered(params, "params"))
+        self.params = [b.symbol for b in self.blocks]
+        self.dim = sum(b.size for b in self.blocks)
+        self.expr = walk.expression(expr, "the loss")
+        self.constants = {s: _finite_number(s, v) for s, v in table(constants, "constants").items()}
+        self._read_data(table(data, "data"))
+        self._refuse_clashes()
+        self.mean_node(Graph())  # unknown symbols and unsupported functions are reported now
+
+    def _refuse_clashes(self) -> None:
+        """A symbol is a parameter, a constant or data, not two of these."""
+        roles = [("parameter", [b.symbol for b in self.blocks]), ("constant", self.constants), ("data", self.data)]
+        seen: dict[str, str] = {}
+        for role, symbols in roles:
+            for symbol in symbols:
+                name = str(label_of(symbol))
+                if seen.setdefault(name, role) != role:
+                    raise InputError(f"{name} is given as {seen[name]} and as {role}; it can only be one of them.")
+
+    def _read_data(self, data: Mapping[Any, ArrayLike]) -> None:
+        """Pack the data arrays side by side: one row per sample."""
+        self.data: dict[Any, Floats] = {}
+        columns: list[Floats] = []
+        self._columns: dict[Any, tuple[int, tuple[int, ...]]] = {}
+        offset, n, rows = 0, None, None
+        for symbol, values in data.items():
+            shape, labels = shape_of(symbol), row_labels(values)
+            array = _samples(symbol, shape, values)
+            if n is not None and len(array) != n:
+                raise InputError(f"the data for {symbol} has {len(array)} samples, the others have {n}.")
+            if labels is not None and rows not in (None, labels):
+                raise InputError(
+                    f"the samples of {symbol} are labelled in another order than the others; align them, or give the "
+                    "bare values (.values)."
+                )
+            n, rows = len(array), rows if labels is None else labels
+            self.data[symbol] = array
+            self._columns[symbol] = (offset, shape)
+            offset += math.prod(shape)
+            columns.append(array.reshape(n, -1))
+        self.n_samples: int | None = n
+        self.rows: Floats = np.ascontiguousarray(np.hstack(columns)) if columns else np.zeros((1, 1))
+
+    @classmethod
+    def regression(cls, model: Any, params: Any, inputs: Mapping[Any, ArrayLike], target: ArrayLike,
+                   criterion: str = "squared", *, constants: Mapping[Any, float] | None = None) -> Loss:  # fmt: skip
+        """The mean over samples of `(f(x; w) - y)^2 / 2`, or of `log(1 + exp(-y f))` for targets -1, 1.
+
+        `inputs={}` is allowed: then `f` depends on the parameters alone, and `target` holds one number
+        or several. Knowing the model makes label noise, `model_values` and `jacobian` available.
+
+        >>> import sympy as sp, minidyn as md
+        >>> a, b = sp.symbols("a b")
+        >>> md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0]).value([2.0, 1.0])
+        0.5
+        """
+        model, inputs = walk.expression(model, "the model"), table(inputs, "inputs")
+        y = _unused("y", [*inputs, *as_list(params), *table(constants, "constants"), *walk.free_symbols(model)])
+        numbered = numbers(target, "target")
+        if numbered.ndim != 1 or not numbered.size:
+            raise InputError(
+                f"target must be a non-empty list of numbers, one per sample; it has shape {numbered.shape}."
+            )
+        if one_of(criterion, "criterion", ("squared", "logistic")) == "squared":
+            expr = (model - y) ** 2 / 2
+        else:
+            if not np.isin(numbered, (-1.0, 1.0)).all():
+                raise InputError("the logistic criterion expects targets -1 and 1.")
+            expr = sp.log(1 + sp.exp(-y * model))
+        loss = cls(expr, params, constants=constants, data={**inputs, y: target})
+        loss.model, loss.criterion, loss.target = model, criterion, y
+        return loss
+
+    def _copy(self, constants: Mapping[Any, float], data: Mapping[Any, ArrayLike]) -> Loss:
+        new = Loss(self.expr, self.params, constants=constants, data=data)
+        if self.model is not None:
+            new.model, new.criterion, new.target = self.model, self.criterion, self.target
+        if self.test is not None:
+            new.test = self.test._copy(constants, self.test.data)
+        return new
+
+    def hold_out(self, inputs: Mapping[Any, ArrayLike], target: ArrayLike) -> Loss:
+        """The same regression with held-out samples at its side: `.test` is the loss on them.
+
+        The observable `test_error` reads them; nothing is trained on them. Needs all inputs of `Loss.regression`
+        and one target for each held-out sample.
+
+        >>> import sympy as sp, minidyn as md
+        >>> a, x = sp.symbols("a x")
+        >>> loss = md.Loss.regression(a * x, [a], {x: [1.0, 2.0]}, [1.0, 2.0]).hold_out({x: [3.0]}, [4.0])
+        >>> loss.test.value([1.0])
+        0.5
+        """
+        if self.model is None:
+            raise InputError("held-out samples need a model: build the loss with Loss.regression(...).")
+        inputs = table(inputs, "inputs")
+        given = {str(label_of(s)) for s in inputs}
+        missing = [str(label_of(s)) for s in self.data if s != self.target and str(label_of(s)) not in given]
+        if missing:
+            raise InputError(f"the held-out samples lack the input {missing[0]}.")
+        new = self._copy(self.constants, self.data)
+        new.test = self.with_data({**inputs, self.target: target})
+        new.test.test = None
+        return new
+
+    def with_constants(self, constants: Mapping[Any, float]) -> Loss:
+        """The same loss with other numbers for its constants; nothing is compiled again."""
+        constants = table(constants, "constants")
+        unknown = [s for s in constants if s not in self.constants]
+        if unknown:
+            raise InputError(f"{unknown[0]} is not a constant of this loss (it has {_names(self.constants)}).")
+        return self._copy({**self.constants, **constants}, self.data)
+
+    def with_data(self, data: Mapping[Any, ArrayLike]) -> Loss:
+        """The same loss on other samples; nothing is compiled again."""
+        data, names = table(data, "data"), {str(label_of(s)): s for s in self.data}
+        unknown = [s for s in data if str(label_of(s)) not in names]
+        if unknown:
+            raise InputError(f"{unknown[0]} is not data of this loss (it has {_names(self.data)}).")
+        return self._copy(self.constants, {**self.data, **{names[str(label_of(s))]: v for s, v in data.items()}})
+
+    def refuse_data(self, what: str, exprs: Iterable[Any]) -> None:
+        """InputError where expressions that belong to no single sample name the data."""
+        names = {str(label_of(s)) for s in self.data}
+        for e in exprs:
+            found = sorted(names & {str(s) for s in (walk.free_symbols(e) if isinstance(e, sp.Basic) else ())})
+            if found:
+                raise InputError(
+                    f"{what} names the data {found[0]}, which differ from sample to sample; "
+                    "it may use the parameters and the constants."
+                )
+
+    # -- the graph ------------------------------------------------------------------------------
+    @property
+    def per_sample(self) -> bool:
+        """Whether kernels loop over samples (one sample alone is read directly)."""
+        return self.n_samples is not None and self.n_samples > 1
+
+    def converter(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Converter:
+        """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`."""
+        symbols: dict[Any, Node] = {}
+        arrays: dict[str, Array] = {}
+        per = SAMPLE if self.per_sample else None
+        for k, s in enumerate(self.constants):
+            symbols[s] = graph.load("c", k)
+        for s, (offset, shape) in self._columns.items():
+            if shape:
+                arrays[str(label_of(s))] = Array("d", offset, shape, per)
+            else:
+                symbols[s] = graph.load("d", offset, per=per)
+        for block in self.blocks:
+            if block.shape:
+                arrays[block.name] = Array("w", block.offset, block.shape)
+            else:
+                symbols[block.symbol] = graph.load("w", block.offset)
+        symbols.update(replace or {})
+        return Converter(graph, symbols, arrays)
+
+    def sample_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
+        """One sample's loss (the loss itself where there is no data)."""
+        return self.converter(graph, replace)(self.expr)
+
+    def mean_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
+        """The loss: the mean of `sample_node` over samples."""
+        return mean(self.sample_node(graph, replace))
+
+    def model_node(self, graph: Graph) -> Node:
+        """The model `f(x; w)` of a regression loss at one sample."""
+        if self.model is None:
+            raise InputError("this loss has no model: build it with Loss.regression(model, params, inputs, target).")
+        return self.converter(graph)(self.model)
+
+    @property
+    def straight(self) -> bool:
+        """Whether its kernels have no loops: no data, and parameters one by one."""
+        return not self.per_sample and not any(b.shape for b in self.blocks)
+
+    @cached_property
+    def names(self) -> dict[tuple[str, int], str]:
+        """Readable names of scalar parameters, constants and data in generated code."""
+        out = {("w", b.offset): mangle(b.name, "p") for b in self.blocks if not b.shape}
+        out |= {("c", k): mangle(str(s), "c") for k, s in enumerate(self.constants)}
+        return out | {("d", o): mangle(str(s), "d") for s, (o, shape) in self._columns.items() if not shape}
+
+    def emitter(self, stores: Sequence[Node], **options: Any) -> Emitter:
+        """An emitter that knows how this loss's arrays are read."""
+        row = "i" if self.per_sample else "0"
+
+        def read(array: str, address: str) -> str:
+            return f"d[{row}, {address}]" if array == "d" else f"{array}[{address}]"
+
+        known: dict[str, Any] = {"read": read, "names": self.names}
+        return Emitter(stores, **(known | options))
+
+    # -- kernels --------------------------------------------------------------------------------
+    @cached_property
+    def kernels(self) -> ModuleType:
+        """The compiled module: `value(w, c, d)`, `grad(w, c, d, out)`, `hvp`, `third`, `hessian`, ...
+
+        Its functions can be called from Python and from your own code under `numba.njit`, with
+        `c = loss.c` and `d = loss.rows`.
+        """
+        return self.source.load()
+
+    @cached_property
+    def source(self) -> Source:
+        """The generated text behind `kernels`."""
+        src = Source(self._titled("loss"))
+        count = ["n = d.shape[0]"] if self.per_sample else []
+
+        def add(name: str, args: str, lines: list[str], doc: str) -> None:
+            src.add(name, args, [*count, *lines], doc)
+
+        g = Graph()
+        loss = self.mean_node(g)
+        pairs = derivatives.reverse(loss, "w")
+        add("value", "w, c, d", self._returning(g, loss), "L(w)")
+        self.add_vector(add, "grad", "w, c, d, out", pairs, "gradient")
+        along = differentiate(pairs, "u")
+        self.add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
+        self.add_vector(add, "third", "w, u, v, c, d, out", differentiate(along, "v"), "T[u, v]")
+        one = self.sample_node(g)
+        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
+        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **options),
+                "one sample's loss")  # fmt: skip
+        self.add_vector(src.add, "sample_grad", "w, c, d, sample, out",
+                         derivatives.reverse(first_sample(one), "w"), "its gradient", **options)  # fmt: skip
+        if self.model is not None:
+            f = first_sample(self.model_node(g))
+            src.add("model_value", "w, c, d, sample", self._returning(g, f, **options), "f(x_i; w)")
+            self.add_vector(src.add, "model_grad", "w, c, d, sample, out",
+                             derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **options)  # fmt: skip
+        src.quote(quoted.hessian, quoted.third_trace)
+        src.quote(quoted.values, quoted.grads, quoted.hessians, quoted.hvps, quoted.thirds, quoted.sample_grads)
+        if self.model is not None:
+            src.quote(quoted.model_values, quoted.model_grads)
+        return src
+
+    @cached_property
+    def sample_kernels(self) -> ModuleType:
+        """Kernels of single samples that only stability and smoothness ask for: `sample_hvp`, and `input_grad`
+        (the model's gradient in the columns of the data) for regressions. A module of its own, so that
+        nobody else compiles them."""
+        src = Source(self._titled("samples of the loss"))
+        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
+        g = Graph()
+        pairs = derivatives.reverse(first_sample(self.sample_node(g)), "w")
+        self.add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",
+                         differentiate(pairs, "u"), "one sample's Hessian times u", **options)  # fmt: skip
+        src.quote(quoted.sample_hvps, quoted.square_hvp)
+        if self.model is not None:
+            pairs = derivatives.reverse(first_sample(self.model_node(Graph())), "d")
+            self.add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
+                             "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **options)  # fmt: skip
+            src.quote(quoted.input_grads)
+        return src.load()
+
+    def _returning(self, graph: Graph, node: Node, **options: Any) -> list[str]:
+        emitter = self.emitter([store(graph, node, "result")], **options)
+        emitter.read = lambda array, address, read=emitter.read: (  # type: ignore[misc]
+            "result" if array == "result" else read(array, address)
+        )
+        return [*emitter.lines(), "return result"]
+
+    def add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],
+                    doc: str, size: int | None = None, **options: Any) -> None:  # fmt: skip
+        size = size or self.dim
+        if not pairs:
+            add(name, args, [f"for q in range({size}):", "    out[q] = 0.0"], doc)
+            return
+        before, stores = store_gradient(pairs[0][0].graph, pairs, "out", size)
+        add(name, args, [*before, *self.emitter(stores, **options).lines()], doc)
+
+    @cached_property
+    def c(self) -> Floats:
+        """The numbers of the constants, in order."""
+        return np.array(list(self.constants.values()) or [0.0], dtype=float)
+
+    # -- evaluation -----------------------------------------------------------------------------
+    def check(self, w: ArrayLike, name: str = "w", copy: bool = True) -> Floats:
+        """`w` as a float64 array of shape `(..., D)`, or an `InputError`; a fresh one, unless `copy` is false and
+        nothing will be changed in it."""
+        array = numbers(w, name, lambda: self.param_names, copy)
+        if array.ndim == 0 or array.shape[-1] != self.dim:
+            raise InputError(
+                f"{name} has shape {array.shape}, expected (..., {self.dim}): "
+                f"one number for each of {self.param_names}."
+            )
+        return array
+
+    def _point(self, w: ArrayLike, name: str) -> Floats:
+        """One point (D,), contiguous."""
+        point = self.check(w, name)
+        if point.ndim != 1:
+            raise InputError(f"{name} has shape {point.shape}, expected ({self.dim},): one point.")
+        return point
+
+    def _batched(self, kernel: Callable[..., None], arrays: Sequence[ArrayLike], tail: tuple[int, ...]) -> Floats:
+        given = [self.check(a, copy=False) for a in arrays]
+        try:
+            checked = np.broadcast_arrays(*given)
+        except ValueError as e:
+            shapes = " and ".join(str(a.shape) for a in given)
+            raise InputError(f"the points and directions have shapes {shapes}, which do not go together.") from e
+        lead = checked[0].shape[:-1]
+        flat = [np.ascontiguousarray(a.reshape(-1, self.dim)) for a in checked]
+        out = np.empty((len(flat[0]), *tail))
+        kernel(*flat, self.c, self.rows, out)
+        return out.reshape(lead + tail)
+
+    def value(self, w: ArrayLike) -> Any:
+        """`L(w)`, shape `(...)`."""
+        out = self._batched(self.kernels.values, [w], ())
+        return float(out) if out.ndim == 0 else out
+
+    def grad(self, w: ArrayLike) -> Floats:
+        """The gradient, shape `(..., D)`."""
+        return self._batched(self.kernels.grads, [w], (self.dim,))
+
+    def hessian(self, w: ArrayLike) -> Floats:
+        """The Hessian, shape `(..., D, D)`."""
+        return self._batched(self.kernels.hessians, [w], (self.dim, self.dim))
+
+    def hvp(self, w: ArrayLike, v: ArrayLike) -> Floats:
+        """Hessian times `v`, shape `(..., D)`."""
+        return self._batched(self.kernels.hvps, [w, v], (self.dim,))
+
+    def third(self, w: ArrayLike, u: ArrayLike, v: ArrayLike) -> Floats:
+        """`T[u, v]_i = sum_jk d_i d_j d_k L u_j v_k`, shape `(..., D)`."""
+        return self._batched(self.kernels.thirds, [w, u, v], (self.dim,))
+
+    def sample_grads(self, w: ArrayLike) -> Floats:
+        """Gradients of the single samples' losses, shape `(..., n, D)`; needs data."""
+        return self._batched(self.kernels.sample_grads, [w], (self._count("sample_grads"), self.dim))
+
+    def model_values(self, w: ArrayLike) -> Floats:
+        """The model's outputs on the samples, shape `(..., n)`; needs `Loss.regression`."""
+        self.model_node(Graph())
+        return self._batched(self.kernels.model_values, [w], (self._count("model_values"),))
+
+    def jacobian(self, w: ArrayLike) -> Floats:
+        """Gradients of the model's outputs, shape `(..., n, D)`; needs `Loss.regression`."""
+        self.model_node(Graph())
+        return self._batched(self.kernels.model_grads, [w], (self._count("jacobian"), self.dim))
+
+    def sample_hvps(self, w: ArrayLike, us: ArrayLike) -> Floats:
+        """Every sample's Hessian times every direction: `us` (r, D) gives (n, r, D) at one point w."""
+        n = self._count("sample_hvps")
+        point, directions = self._point(w, "w"), np.ascontiguousarray(np.atleast_2d(self.check(us, "us")))
+        out = np.empty((n, len(directions), self.dim))
+        for s in range(n):
+            self.sample_kernels.sample_hvps(point, directions, self.c, self.rows, s, out[s])
+        return out
+
+    def square_hvp(self, w: ArrayLike, u: ArrayLike) -> Floats:
+        """`(1/n) sum_i H_i^2 u` at one point, shape (D,); `H_i` is the Hessian of one sample's loss."""
+        self._count("square_hvp")
+        out = np.empty(self.dim)
+        self.sample_kernels.square_hvp(self._point(w, "w"), self._point(u, "u"), self.c, self.rows, out)
+        return out
+
+    def input_grads(self, w: ArrayLike) -> Floats:
+        """Gradients of the model's outputs in the inputs, shape `(..., n, q)`: all inputs side by side, in their
+        order; needs `Loss.regression`.
+
+        >>> import sympy as sp, minidyn as md
+        >>> a, x = sp.symbols("a x")
+        >>> md.Loss.regression(sp.tanh(a * x), [a], {x: [0.0, 1.0]}, [0.0, 1.0]).input_grads([2.0])[0]
+        array([2.])
+        """
+        self.model_node(Graph())
+        columns = [c for s, (o, shape) in self._columns.items() if s != self.target
+                   for c in range(o, o + math.prod(shape))]  # fmt: skip
+        tail = (self._count("input_grads"), self.rows.shape[1])
+        return self._batched(self.sample_kernels.input_grads, [w], tail)[..., columns]
+
+    def _count(self, what: str) -> int:
+        if self.n_samples is None:
+            raise InputError(f"{what} needs samples: this loss has no data.")
+        return self.n_samples
+
+    # -- at the keyboard ------------------------------------------------------------------------
+    @property
+    def param_names(self) -> list[str]:
+        """One name per entry of `w`: `x`, `a[0]`, `W[1,2]`."""
+        out = []
+        for b in self.blocks:
+            if b.shape:
+                out += [f"{b.name}[{','.join(map(str, k))}]" for k in np.ndindex(*b.shape)]
+            else:
+                out.append(b.name)
+        return out
+
+    def _titled(self, what: str) -> str:
+        text = str(self.expr) if walk.written(self.expr) else ""
+        return f"{what} {text}" if 0 < len(text) < 200 else what
+
+    @cached_property
+    def _printed(self) -> str:
+        return walk.printed(self.expr, 70)
+
+    def __repr__(self) -> str:
+        where = f"; mean over {self.n_samples} samples" if self.per_sample else ""
+        shown = ", ".join(b.name if not b.shape else f"{b.name}{list(b.shape)}" for b in self.blocks[:8])
+        return f"Loss({self._printed}; {shown}{', ...' if len(self.blocks) > 8 else ''}{where})"
+
+    def _repr_latex_(self) -> str:
+        body = sp.latex(walk.shortened(self.expr))
+        if self.n_samples is not None:
+            body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{i}} {body}"
+        return rf"$\displaystyle L = {body}$"
+
+
+def mean(sample: Node) -> Node:
+    """The mean over samples of a node."""
+    g = sample.graph
+    return g.sum(sample, SAMPLE) / g.count(SAMPLE) if SAMPLE in sample.indices else sample
+
+
+def first_sample(sample: Node) -> Node:
+    return sample.graph.sum(sample, SAMPLE) if SAMPLE in sample.indices else sample
+
+
+def differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple[Node, Node]]:
+    tangents = derivatives.forward([d for _, d in pairs], "w", direction)
+    return [(n, t) for (n, _), t in zip(pairs, tangents, strict=True)]
+
+
+def _unused(name: str, symbols: Sequence[Any]) -> sp.Symbol:
+    """A symbol of this name, lengthened until no other one bears it, whatever is assumed of that one."""
+    taken = {str(label_of(s)) for p in symbols for s in ([p] if not isinstance(p, sp.MatrixBase) else p)}
+    while name in taken:
+        name += "_"
+    return sp.Symbol(name)
+
+
+def _names(symbols: Mapping[Any, Any]) -> str:
+    return ", ".join(str(label_of(s)) for s in symbols) or "none"
+
+
+def _samples(symbol: Any, shape: tuple[int, ...], values: ArrayLike) -> Floats:
+    """The samples (n, *shape) of one input."""
+    names = [f"{label_of(symbol)}[{j}]" for j in range(shape[-1])] if shape else None
+    array = numbers(values, f"the data for {label_of(symbol)}", None if names is None else lambda: names)
+    wanted = "(n,)" if not shape else f"(n, {', '.join(map(str, shape))})"
+    if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not array.size:
+        raise InputError(f"the data for {symbol} has shape {array.shape}, expected {wanted} with n >= 1.")
+    if not np.isfinite(array).all():
+        raise InputError(f"the data for {symbol} contains NaN or Inf; drop or fill those samples first.")
+    return array
+
+
+def _finite_number(symbol: Any, value: Any) -> float:
+    return finite(value, f"the constant {symbol}")

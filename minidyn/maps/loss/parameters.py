@@ -1,0 +1,84 @@
+"""The parameters of a loss: which symbols they are, and where each stands in the vector `w`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+
+from minidyn.common.errors import InputError
+from minidyn.common.intake import ordered, shown, whole
+
+
+def vector(name: str, size: int) -> sp.IndexedBase:
+    """An indexed parameter or input of `size` entries, for sums over units or features.
+
+    >>> import sympy as sp, minidyn as md
+    >>> a, j = md.vector("a", 100), sp.Symbol("j", integer=True)
+    >>> md.Loss(sp.Sum(a[j]**2, (j, 0, 99)), [a]).dim
+    100
+    """
+    if not isinstance(name, str) or not name:
+        raise InputError(f"the name of a vector is a text such as 'a', not {shown(name)}.")
+    return sp.IndexedBase(name, shape=(whole("the size of a vector", size, 1),), real=True)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive entries of the parameter vector that belong to one symbol."""
+
+    name: str
+    symbol: Any
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def lay_out(params: Sequence[Any]) -> list[Block]:
+    """One block after the other, in the order given; the entries of an explicit matrix are blocks of their own."""
+    blocks: list[Block] = []
+    offset = 0
+    for p in params:
+        if isinstance(p, sp.MatrixBase):
+            entries = lay_out(list(p))
+            blocks += [Block(b.name, b.symbol, b.shape, b.offset + offset) for b in entries]
+            offset += len(entries)
+            continue
+        blocks.append(Block(str(label_of(p)), p, shape_of(p), offset))
+        offset += blocks[-1].size
+    if not blocks:
+        raise InputError("a loss needs at least one parameter; params is empty.")
+    names = [b.name for b in blocks]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InputError(f"the parameter {twice[0]} is listed more than once.")
+    return blocks
+
+
+def label_of(p: Any) -> Any:
+    """The symbol that names a parameter or an input, for `md.vector` that of the whole."""
+    return p.label if isinstance(p, sp.IndexedBase) else p
+
+
+def shape_of(p: Any) -> tuple[int, ...]:
+    """The shape of a parameter, () for a scalar; InputError for what is none."""
+    if isinstance(p, sp.Symbol):
+        return ()
+    if isinstance(p, (sp.IndexedBase, sp.MatrixSymbol)):
+        if p.shape is None or not all(sp.sympify(n).is_Integer for n in p.shape):
+            raise InputError(f"{p} needs a shape of whole numbers, such as md.vector('{p}', 10).")
+        return tuple(int(n) for n in p.shape)
+    raise InputError(
+        f"{shown(p)} cannot be a parameter: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
+    )
+
+
+def as_list(params: Any) -> list[Any]:
+    """Parameters as a list, a single one too."""
+    return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else ordered(params, "params")

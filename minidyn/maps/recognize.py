@@ -1,0 +1,68 @@
+"""Which published rule a rule is, by the step that it makes: what it and its arguments are called says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import sympy as sp
+
+from minidyn.common.errors import InputError
+from minidyn.maps import letters
+from minidyn.maps.rules import BUILTIN, Rule
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """A rule of theory.md, section 1, that makes the same step: its name, and what its hyperparameters are called."""
+
+    name: str
+    called: Mapping[str, str]  # "momentum" -> the rule's own name for it
+    rule: Rule
+
+    def get(self, hyper: str, default: Any = None) -> Any:
+        """The number or schedule of a hyperparameter of the published rule."""
+        return self.rule.hyper[self.called[hyper]] if hyper in self.called else default
+
+
+def recognized(rule: Rule) -> Recognized | None:
+    """The published rule with the same step, numbers in its range included; None where there is none.
+
+    >>> import minidyn as md
+    >>> @md.rule
+    ... def mine(w, gradient, speed, *, beta, lr):
+    ...     speed = beta * speed + gradient
+    ...     return w - lr * speed, speed
+    >>> recognized(mine(0.5, 0.1)).name, recognized(mine(0.5, 0.1)).called
+    ('SGD', {'lr': 'lr', 'momentum': 'beta'})
+    """
+    if rule.builtin:
+        return Recognized(rule.name, {h: h for h in rule.hyper}, rule)
+    for made in BUILTIN:
+        for called in _readings(rule, made.states, list(made.defaults), made.step({})):
+            try:
+                made.checked({h: rule.hyper[own] for h, own in called.items()})
+            except InputError:
+                continue
+            return Recognized(made.name, called, rule)
+    return None
+
+
+def _readings(rule: Rule, states: tuple[str, ...], hyper: list[str], step: tuple[sp.Expr, ...],
+              ) -> Iterator[dict[str, str]]:  # fmt: skip
+    """The ways in which a rule's hyperparameters can be read as those of a known step."""
+    if len(rule.states) != len(states) or len(rule.hyper) != len(hyper):
+        return
+    for order in permutations(range(len(states))):
+        place = {s: letters.state(states[a]) for s, a in zip(rule.letters, order, strict=True)}
+        wanted = [step[0], *(step[1 + a] for a in order)]
+        for own in permutations(rule.hyper):
+            names = place | {letters.hyper(o): letters.hyper(h) for o, h in zip(own, hyper, strict=True)}
+            if all(_alike(mine.xreplace(names), e) for mine, e in zip(rule.step, wanted, strict=True)):
+                yield dict(zip(hyper, own, strict=True))
+
+
+def _alike(a: sp.Expr, b: sp.Expr) -> bool:
+    return bool(a == b or (a.free_symbols == b.free_symbols and sp.expand(a - b) == 0))

@@ -1,0 +1,248 @@
+"""The time loop of a map as generated code: draw noise, take the step, for many paths side by side.
+
+    advance(blocks, streams, alive, orders, first, last, paths, k0, steps, hp, c, d, nz)
+
+carries the blocks `first .. last-1` through `steps` steps after `k0`. A block holds 64 paths: component `q` of
+lane `j` is `s[q*64 + j]`; `alive[j]` counts the steps that were finite. A state of a few numbers stays in
+registers from step to step; a longer one stays in memory, and the gradient is a function of its own.
+What depends on the step number alone (schedules, bias corrections) is tabulated ahead of the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minidyn.graph import SAMPLE, Graph, Index, Node, reachable
+from minidyn.kernels import Emitter, Source, coordinate, store, store_gradient
+from minidyn.kernels.rewrite import balanced, dependence, replaced, without_divisions
+from minidyn.maps.loss import Loss
+from minidyn.maps.noise import BoundNoise
+from minidyn.maps.rules import Rule
+
+FUSED = 24  # up to this many state components a step is one straight-line body
+_CHUNK = 256  # steps between two looks at memory, and rows of the table
+_ARGS = "blocks, streams, alive, orders, first, last, paths, k0, steps, hp, c, d, nz"
+
+
+def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
+    """Add `advance` for this loss, rule and noise to a module."""
+    src.line("from minidyn.compiler import lanes, side_by_side")
+    src.line(
+        "from minidyn.kernels.random import few_without_replacement, half_pair, next_pair, next_word, normals, "
+        "shuffle, signs, with_replacement, without_replacement"
+    )
+    if loss.dim * (1 + len(rule.states)) <= FUSED and loss.straight and not bound.picks:
+        _add_fused(src, loss, rule, bound)
+    else:
+        _add_called(src, loss, rule, bound)
+
+
+# -- what depends on the step alone ------------------------------------------------------------------------
+
+
+def _tabulate(outputs: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """The outputs with everything that depends on the step alone read from `table[j]`, and the table's entries."""
+    made = without_divisions(outputs, dependence(outputs, ["hp"], ["kk"]))
+    kinds = dependence(made, ["hp"], ["kk"])
+    wanted = {n.id: n for n in made if kinds[n.id] == "step"}
+    for n in reachable(made):
+        wanted |= {a.id: a for a in n.args if kinds[a.id] == "step" and kinds[n.id] == "path"}
+    place = {node: ("table", j) for j, node in enumerate(wanted)}
+    return balanced(replaced(made, place), ["hp", "table"]), list(wanted.values())
+
+
+def _add_table(src: Source, rule: Rule, entries: list[Node]) -> None:
+    """Add `tabulate(table, k, count, hp)`, which fills the table for the next `count` steps."""
+    if not entries:
+        return
+    stores = [store(n.graph, n, "table", j) for j, n in enumerate(entries)]
+
+    def read(array: str, address: str) -> str:
+        if array == "table":
+            return f"table[{int(address) * _CHUNK} + t]"
+        return "kk" if array == "kk" else f"{array}[{address}]"
+
+    body = Emitter(stores, read=read, names=_hyper_names(rule)).lines()
+    lines = ["for t in side_by_side(count):", "    kk = float(k + 1 + t)", *["    " + line for line in body]]
+    src.add("tabulate", "table, k, count, hp", lines, "what depends on the step alone", fma=True)
+
+
+def _hyper_names(rule: Rule) -> dict[tuple[str, int], str]:
+    return {("hp", i): f"h_{h}" for i, h in enumerate(rule.hyper)}
+
+
+def _chunked(entries: list[Node], block: list[str], before: list[str]) -> list[str]:
+    """The loop over chunks of steps around the loop over blocks."""
+    table = [f"table = np.empty({len(entries) * _CHUNK})"] if entries else []
+    return [
+        "n = d.shape[0]", *before, *table, "k = k0", "while k < k0 + steps:",
+        f"    count = min({_CHUNK}, k0 + steps - k)", *(["    tabulate(table, k, count, hp)"] if entries else []),
+        "    for block in range(first, last):", "        s = blocks[block]", "        r = streams[block]",
+        "        ok = alive[block]", *["        " + line for line in block], "    k += count",
+    ]  # fmt: skip
+
+
+# -- a few numbers: the whole step in registers -----------------------------------------------------------
+
+
+def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
+    g, size, states = Graph(), loss.dim, len(rule.states)
+    gradient = {e.data[1]: d for e, d in bound.gradient(g)}
+    new: list[Node] = []
+    for p in range(size):
+        grad = gradient.get(p, g.const(0.0))
+        for sigma, z in bound.sigma_terms(g, p):
+            grad = grad + sigma * z
+        aux = [g.load("aux", a * size + p) for a in range(states)]
+        new += rule.update(g, g.load("w", p), grad, aux, g.load("kk", 0))
+    new, entries = _tabulate(new)
+    g = new[0].graph
+    stores = []
+    for q, node in enumerate(new):
+        p, a = divmod(q, 1 + states)
+        stores.append(store(g, node, "aux" if a else "w", (a - 1) * size + p if a else p))
+
+    def read(array: str, address: str) -> str:
+        if array == "d":
+            return f"d[0, {address}]"
+        if array == "table":
+            return f"table[{int(address) * _CHUNK} + t]"
+        if array in ("w", "aux", "z", "label"):
+            shift = {"aux": size, "label": bound.first_label}.get(array, 0)
+            return f"{'s' if array in ('w', 'aux') else 'z'}_{int(address) + shift}"
+        return f"{array}[{address}]"
+
+    names = loss.names | _hyper_names(rule)
+    emitter = Emitter(stores, read=read, mutable=("w", "aux"), names=names)
+    kept = [f"s_{q}" for q in range(size * (1 + states))]
+    draws = _scalar_draws(bound)
+    words = [f"r_{i}" for i in range(4)] if draws else []
+    halved = bound.gaussian_rows % 2 == 1
+    lines = [
+        "for lane in lanes(min(64, paths - 64*block)):",
+        *[f"    {name} = s[{q * 64} + lane]" for q, name in enumerate(kept)],
+        *[f"    {name} = r[{i * 64} + lane]" for i, name in enumerate(words)],
+        *(["    kept = r[256 + lane].view(np.float64)"] if halved else []),
+        "    live = ok[lane]", "    lost = 0.0", "    for t in range(count):",
+        *["        " + line for line in draws], *["        " + line for line in emitter.lines()],
+        *[f"        lost = lost + {name} * 0.0" for name in kept[:size]],  # zero until something is not finite
+        "        live = live + 1.0 if lost == 0.0 else live",
+        *[f"    s[{q * 64} + lane] = {name}" for q, name in enumerate(kept)],
+        *[f"    r[{i * 64} + lane] = {name}" for i, name in enumerate(words)],
+        *(["    r[256 + lane] = kept.view(np.uint64)"] if halved else []),
+        "    ok[lane] = live",
+    ]  # fmt: skip
+    _add_table(src, rule, entries)
+    src.add("advance", _ARGS, _chunked(entries, lines, []), "many paths, many steps", fma=True)
+
+
+def _scalar_draws(bound: BoundNoise) -> list[str]:
+    """The draws of one step, number by number, in the order of `BoundNoise.draw_lines`."""
+    lines = []
+
+    def pair(first: str, second: str) -> str:
+        return f"{first}, {second}, r_0, r_1, r_2, r_3 = next_pair(r_0, r_1, r_2, r_3)"
+
+    last = bound.gaussian_rows - 1
+    lines += [pair(f"z_{row}", f"z_{row + 1}") for row in range(0, last, 2)]
+    if last % 2 == 0:
+        lines += ["if (k + t) % 2 == 0:", "    " + pair(f"z_{last}", "kept"), "else:", f"    z_{last} = kept"]
+    if bound.label_rows and bound.noise.label_kind == "normal":
+        lines.append(pair(f"z_{bound.first_label}", "_"))
+    elif bound.label_rows:
+        lines += [
+            "word, r_0, r_1, r_2, r_3 = next_word(r_0, r_1, r_2, r_3)",
+            f"z_{bound.first_label} = 1.0 if (word >> np.uint64(63)) != np.uint64(0) else -1.0",
+        ]
+    return lines
+
+
+# -- many numbers, or loops over samples and units ---------------------------------------------------------
+
+
+def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
+    size, states, first_label = loss.dim, len(rule.states), bound.first_label
+    src.add("draw", "r, z, index, order, k, n", bound.draw_lines())
+    g = Graph()
+    before, stores = store_gradient(g, bound.gradient(g), "out", size)
+    picked = ["    i = index[b*64 + lane]"] if bound.picks else ["    i = b"]
+
+    def read(array: str, address: str) -> str:
+        if array == "w":
+            return f"s[({address})*64 + lane]"
+        if array == "d":
+            return f"d[{'i' if loss.per_sample else '0'}, {address}]"
+        if array == "label":
+            return f"z[({first_label} + {'b' if loss.per_sample else '0'})*64 + lane]"
+        return f"{array}[{address}]"
+
+    emitter = loss.emitter(
+        stores, read=read, headers={SAMPLE: ["for b in range(n):", *picked]}, blocks=_by_blocks(bound)
+    )
+    src.add("noisy_grad", "s, c, d, nz, z, index, n, lane, out", [*before, *emitter.lines()], fma=True)
+    gaussian = _gaussian_lines(loss, bound)
+    if gaussian:
+        src.add("add_gaussian", "s, c, d, nz, z, lane, out", gaussian, fma=True)
+    p = coordinate(size)
+    rg = Graph()
+    here = [(p, 1)]
+    aux = [rg.load("aux", a * size, here) for a in range(states)]
+    outs = rule.update(rg, rg.load("s", 0, here), rg.load("out", 0, here), aux, rg.load("kk", 0))
+    rule_lines, entries = _rule_lines(rule, outs, size, p)
+    lines = [
+        "for t in range(count):", "    used = draw(r, z, index, orders[block] if shuffles else own, k + t + 1, n)",
+        "    for lane in lanes(min(64, paths - 64*block)):", f"        out = np.empty({size})",
+        "        noisy_grad(s, c, d, nz, z, index, used, lane, out)",
+        *(["        add_gaussian(s, c, d, nz, z, lane, out)"] if gaussian else []),
+        "        lost = 0.0", *["        " + line for line in rule_lines],
+        f"            lost = lost + s[({p.var})*64 + lane] * 0.0",
+        "        ok[lane] = ok[lane] + (1.0 if lost == 0.0 else 0.0)",
+    ]  # fmt: skip
+    own = "n * 64" if bound.picks else "1"
+    before = [
+        f"shuffles = {bound.shuffles}", f"z = np.zeros({(bound.rows + 1) * 64})",
+        f"index = np.zeros({bound.batch * 64}, np.int64)", f"own = np.zeros({own}, np.int64)",
+        "for q in range(own.shape[0]):", "    own[q] = q // 64",
+    ]  # fmt: skip
+    _add_table(src, rule, entries)
+    src.add("advance", _ARGS, _chunked(entries, lines, before), "many paths, many steps", fma=True)
+
+
+def _by_blocks(bound: BoundNoise) -> bool:
+    """Whether samples go by blocks of eight: a path alone gains much, many paths lose what fills the last block."""
+    return bound.batch % 8 == 0 or bound.batch >= 80
+
+
+def _rule_lines(rule: Rule, outs: list[Node], size: int, p: Index) -> tuple[list[str], list[Node]]:
+    """The rule applied coordinate by coordinate, and the entries of its table."""
+    new, entries = _tabulate(outs)
+    g = new[0].graph
+    stores = [store(g, n, "s", i * size, [(p, 1)]) for i, n in enumerate(new)]
+
+    def read(array: str, address: str) -> str:
+        if array == "table":
+            return f"table[{int(address) * _CHUNK} + t]"
+        shift = f"{size} + " if array == "aux" else ""
+        return f"s[({shift}{address})*64 + lane]" if array in ("s", "aux") else f"{array}[{address}]"
+
+    return Emitter(stores, read=read, mutable=("s", "aux"), names=_hyper_names(rule)).lines(), entries
+
+
+def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
+    if bound.noise.sigma is None:
+        return []
+    g = Graph()
+    stores = []
+    for position in bound.positions:
+        offset, strides = (position, []) if isinstance(position, int) else (0, [(position, 1)])
+        for sigma, z in bound.sigma_terms(g, position):
+            stores.append(store(g, sigma * z, "out", offset, strides, add=True))
+
+    def read(array: str, address: str) -> str:
+        if array in ("z", "w"):
+            return f"{'s' if array == 'w' else 'z'}[({address})*64 + lane]"
+        return f"{array}[{address}]"
+
+    return loss.emitter(stores, read=read).lines()
+
+

@@ -1,0 +1,1 @@
+"""Where an optimizer can stay: manifolds of minima, their charts, flatness, smoothness, linear stability."""

@@ -1,0 +1,340 @@
+"""Geometry of the minima: projection along the gradient flow, tangent and normal spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError, ManifoldError
+from minidyn.common.intake import between, whole
+from minidyn.kernels import pointer
+from minidyn.kernels.linalg import inner, jit, symmetric_eigen
+from minidyn.kernels.tableau import TABLEAU
+from minidyn.maps.loss import Loss
+from minidyn.minima.charts import Chart
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+Floats = NDArray[np.float64]
+_FEW = 256  # points that a thread of its own is not worth
+
+
+def curvatures(loss: Loss, w: ArrayLike) -> Floats:
+    """The eigenvalues of the Hessian in ascending order, shape (..., D); NaN where it is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        H = loss.hessian(w)
+    lost = ~np.isfinite(H).all(axis=(-2, -1))
+    H[lost] = np.eye(loss.dim)  # LAPACK gives up on all matrices where one is not finite
+    values = np.linalg.eigvalsh(H)
+    values[lost] = np.nan
+    return np.asarray(values)
+
+
+class Manifold(ByValue):
+    """The minima of a loss near a point: `grad L = 0`, the Hessian positive semidefinite of constant rank.
+
+    `gap` decides rank: eigenvalues of the Hessian below `gap` times the largest belong to the tangent
+    space, provided that there is a clear gap; otherwise `ManifoldError`.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> circle = md.Manifold(md.Loss((x**2 + y**2 - 1)**2 / 4, [x, y]))
+    >>> circle.project([2.0, 0.0]), circle.dimension([1.0, 0.0])
+    (array([1., 0.]), 1)
+
+    With `chart={parameter: expression, ...}` and `coordinates=[symbols]`, closed-form coordinates of the minima,
+    `.chart` is a `Chart` and flows are derived in these coordinates as well. That the chart lies in the minima
+    is proved by sympy or checked numerically; `ManifoldError` says where it does not.
+    """
+
+    def __init__(self, loss: Loss, *, chart: Mapping[Any, Any] | None = None, coordinates: Sequence[Any] | None = None,
+                 gap: float = 1e-7):  # fmt: skip
+        if not isinstance(loss, Loss):
+            raise InputError(f"a Manifold needs a Loss, not {type(loss).__name__}.")
+        self.loss, self.gap = loss, between(gap, "gap", 0, 1)
+        if (chart is None) != (coordinates is None):
+            raise InputError("a chart needs both chart={parameter: expression, ...} and coordinates=[symbols].")
+        self.chart = None if chart is None or coordinates is None else Chart(loss, chart, coordinates, self.gap)
+
+    def project(self, w: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
+        """The limit of the gradient flow from `w` (theory's Phi), shape (..., D).
+
+        Raises ManifoldError where the flow does not reach a minimum: it escapes to infinity, or takes
+        more than `max_steps` steps.
+        """
+        points, codes = self._project(w, rtol, max_steps)
+        bad = np.argwhere(codes != 0)
+        if len(bad):
+            start = self.loss.check(w)[tuple(bad[0])]
+            if not np.isfinite(start).all():
+                raise InputError("w contains NaN or Inf; give finite points.")
+            raise ManifoldError(
+                f"the gradient flow from w = {np.round(start, 6).tolist()} does not reach a minimum "
+                f"({'it leaves every bound' if codes[tuple(bad[0])] == 1 else 'too slow or too flat'}); "
+                "start closer to the minima."
+            )
+        return points
+
+    def _project(self, w: ArrayLike, rtol: float, max_steps: int,
+                 threads: int = 1) -> tuple[Floats, NDArray[np.int64]]:  # fmt: skip
+        """Limits (..., D), NaN where there is none, and codes (...): 0, or why there is none."""
+        given, rtol = self.loss.check(w), between(rtol, "rtol", 0, 1)
+        max_steps = whole("max_steps", max_steps, 1)
+        points = np.ascontiguousarray(given.reshape(-1, self.loss.dim)).copy()
+        codes = np.zeros(len(points), np.int64)
+        finite = np.isfinite(points).all(axis=1)
+        reached = points[finite]
+        inner = codes[finite]
+        grad, hessian = pointer(self.loss.kernels, "grad"), pointer(self.loss.kernels, "hessian")
+
+        def work(part: slice) -> None:
+            c, rows = self.loss.c, self.loss.rows
+            project_all(grad, hessian, reached[part], c, rows, rtol, max_steps, self.gap, inner[part])
+
+        workers = min(threads, len(reached) // _FEW)
+        if workers > 1:
+            bounds = np.linspace(0, len(reached), workers + 1).astype(int)
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(work, map(slice, bounds, bounds[1:])))
+        else:
+            work(slice(None))
+        points[finite], codes[finite] = reached, inner
+        codes[~finite] = 3
+        points[codes != 0] = np.nan
+        return points.reshape(given.shape), codes.reshape(given.shape[:-1])
+
+    def _spectrum(self, w: ArrayLike) -> tuple[Floats, Floats, int]:
+        point = self.loss.check(w)
+        if point.ndim != 1:
+            raise InputError(f"one point of shape ({self.loss.dim},) is expected here, not {point.shape}.")
+        H = self.loss.hessian(point)
+        if not np.isfinite(H).all() or not H.any():
+            raise ManifoldError(f"the Hessian at {np.round(point, 6).tolist()} is zero or not finite: no normal space.")
+        values, vectors = np.linalg.eigh(H)
+        order = np.argsort(np.abs(values))
+        values, vectors = values[order], vectors[:, order]
+        top = np.abs(values[-1])
+        relative = np.abs(values) / top
+        tangent = int((relative <= self.gap).sum())
+        inside = relative[:tangent].max(initial=0.0)
+        if tangent and tangent < len(values) and relative[tangent] < 10 * max(inside, self.gap):
+            self.check_critical(point)
+            raise ManifoldError(
+                f"the rank of the Hessian at {np.round(point, 6).tolist()} is not clear: relative eigenvalues "
+                f"{relative[tangent - 1]:.1e} and {relative[tangent]:.1e} leave no gap; "
+                "the manifold may be singular here."
+            )
+        if (values[tangent:] < 0).any():
+            self.check_critical(point)
+            raise ManifoldError(
+                f"the point {np.round(point, 6).tolist()} is a saddle "
+                f"(Hessian eigenvalue {values[tangent:].min():.3g})."
+            )
+        return values, vectors, tangent
+
+    def check_critical(self, w: Floats) -> None:
+        """ManifoldError where the gradient does not vanish, to the accuracy with which points are typed in."""
+        size = float(np.linalg.norm(self.loss.grad(w)))
+        if not size <= 1e-5 * (1.0 + float(np.linalg.norm(w))) * float(np.linalg.norm(self.loss.hessian(w), 2)):
+            raise ManifoldError(
+                f"the point {np.round(w, 6).tolist()} is no minimum: the gradient has the norm {size:.3g} there; "
+                "manifold.project(w) leads to the minimum below it."
+            )
+
+    def dimension(self, w: ArrayLike) -> int:
+        """Dimension of the manifold at a point of it; 0 for an isolated minimum."""
+        return self._spectrum(w)[2]
+
+    def dimensions(self, ws: ArrayLike) -> set[int]:
+        """The dimensions of the manifold at many points (N, D) of it, as a set; errors are those of `dimension`."""
+        points = np.atleast_2d(self.loss.check(ws))
+        values = curvatures(self.loss, points)
+        with np.errstate(all="ignore"):
+            relative = values / np.abs(values).max(axis=1, keepdims=True)
+            flat = np.abs(relative) <= self.gap
+            clear = flat | (relative >= 100 * self.gap)  # neither negative nor near the gap
+        if not clear.all() or not np.isfinite(relative).all():
+            return {self.dimension(w) for w in points}
+        return set(flat.sum(axis=1).tolist())
+
+    def tangent(self, w: ArrayLike) -> Floats:
+        """Orthonormal basis of the tangent space at a point of the manifold, shape (D, d)."""
+        _, vectors, d = self._spectrum(w)
+        return vectors[:, :d]
+
+    def normal(self, w: ArrayLike) -> Floats:
+        """Orthonormal basis of the normal space at a point of the manifold, shape (D, D - d)."""
+        _, vectors, d = self._spectrum(w)
+        return vectors[:, d:]
+
+    def sharpness(self, w: ArrayLike) -> Any:
+        """Largest eigenvalue of the Hessian, shape (...); NaN where the Hessian is not finite."""
+        out = curvatures(self.loss, w)[..., -1]
+        return float(out) if out.ndim == 0 else out
+
+    def find(self, w0s: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
+        """Minima reached from many starting points (N, D): shape (M, D), without those that reach none."""
+        points, codes = self._project(np.atleast_2d(self.loss.check(w0s, "w0s")), rtol, max_steps)
+        return points[codes == 0]
+
+    def distance(self, w: ArrayLike) -> Any:
+        """Distance to the manifold, shape (...).
+
+        For squared regression losses: how far damped Gauss-Newton steps of minimum norm lead to interpolation,
+        which is the distance up to terms of second order in it and an upper bound beyond. Otherwise the
+        distance to the nearest point of the manifold, found by walking on it from the gradient-flow limit.
+        NaN where the steps do not reach a minimum.
+        """
+        points = self.loss.check(w)
+        flat = points.reshape(-1, self.loss.dim)
+        across = self._to_interpolation if self.loss.criterion == "squared" else self._to_nearest
+        out = np.array([across(p) if np.isfinite(p).all() else np.nan for p in flat]).reshape(points.shape[:-1])
+        return float(out) if out.ndim == 0 else out
+
+    def _to_interpolation(self, start: Floats) -> float:
+        w, value = start.copy(), float(self.loss.value(start))
+        for _ in range(200):
+            residual = self.loss.model_values(w) - self.loss.data[self.loss.target]
+            move = np.asarray(-np.linalg.lstsq(self.loss.jacobian(w), residual, rcond=1e-10)[0])
+            if np.linalg.norm(move) <= 1e-9 * (1e-3 + np.linalg.norm(w - start)):
+                return float(np.linalg.norm(w + move - start))
+            scale, trial = 1.0, float(self.loss.value(w + move))
+            while not (trial < value or trial <= 1e-25):
+                scale /= 2
+                if scale < 1e-6:
+                    return float("nan")
+                trial = float(self.loss.value(w + scale * move))
+            w, value = w + scale * move, trial
+        return float("nan")
+
+    def _to_nearest(self, start: Floats) -> float:
+        point, code = self._project(start, 1e-10, 200_000)
+        if code:
+            return float("nan")
+        for _ in range(200):
+            gap = start - point
+            tangent = self.tangent(point)
+            along = tangent @ (tangent.T @ gap)
+            length = float(np.linalg.norm(gap))
+            if np.linalg.norm(along) <= 1e-7 * length or length < 1e-12:
+                break
+            scale = 1.0
+            while scale > 1e-4:
+                trial, code = self._project(point + scale * along, 1e-10, 200_000)
+                if not code and np.linalg.norm(start - trial) < length:
+                    break
+                scale /= 2
+            else:
+                break
+            point = trial
+        return float(np.linalg.norm(start - point))
+
+    def __repr__(self) -> str:
+        return f"Manifold of the minima of {self.loss}"
+
+
+# -- compiled loops ----------------------------------------------------------------------------------
+
+
+@inner
+def newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step):
+    """The Newton step in the directions whose curvature is not negligible; its length.
+
+    Infinite where a direction curves downwards."""
+    hessian(w, c, d, H)
+    grad(w, c, d, g)
+    symmetric_eigen(H, values, vectors)
+    size = w.shape[0]
+    top = 0.0
+    for i in range(size):
+        top = max(top, abs(values[i]))
+        step[i] = 0.0
+    if not (top > 0.0 and top < np.inf):
+        return np.inf
+    length = 0.0
+    for a in range(size):
+        if abs(values[a]) <= gap * top:
+            continue
+        if values[a] < 0.0 and values[a] < -1e-3 * top:
+            return np.inf
+        along = 0.0
+        for i in range(size):
+            along += vectors[i, a] * g[i]
+        along /= abs(values[a])
+        length += along * along
+        for i in range(size):
+            step[i] -= along * vectors[i, a]
+    return np.sqrt(length)
+
+
+@inner
+def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
+    """Gradient flow by Dormand-Prince 5(4) until Newton's method takes over; 0, or 1 escaped, 2 too slow."""
+    size = w.shape[0]
+    H = np.empty((size, size))
+    values = np.empty(size)
+    vectors = np.empty((size, size))
+    g = np.empty(size)
+    step = np.empty(size)
+    slopes = np.empty((7, size))
+    y = np.empty(size)
+    h = 0.0
+    grad(w, c, d, slopes[0])
+    for turn in range(max_steps):
+        scale, slope = 0.0, 0.0
+        for i in range(size):
+            scale = max(scale, abs(w[i]))
+            slope = max(slope, abs(slopes[0, i]))
+        if not scale < 1e12:
+            return 1
+        if turn % 8 == 0:
+            length = newton_across(hessian, grad, w, c, d, 1e-5, H, values, vectors, g, step)
+            if length <= 1e-6 * (1.0 + scale):
+                for again in range(12):
+                    for i in range(size):
+                        w[i] += step[i]
+                    before = length
+                    length = newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step)
+                    if length <= 1e-15 * (1e-300 + scale) or (again > 2 and length >= before):
+                        break
+                return 0 if length <= 1e-9 * (1.0 + scale) else 2
+        if slope == 0.0:  # nothing moves: a minimum, unless some direction curves downwards
+            return 0 if newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step) < np.inf else 2
+        if h == 0.0:
+            h = 1e-3 * (1e-3 + scale) / slope
+        for _ in range(60):
+            for stage in range(1, 7):
+                for i in range(size):
+                    total = 0.0
+                    for s in range(stage):
+                        total += TABLEAU[stage, s] * slopes[s, i]
+                    y[i] = w[i] - h * total
+                grad(y, c, d, slopes[stage])
+            error = 0.0
+            for i in range(size):
+                total = 0.0
+                for s in range(7):
+                    total += TABLEAU[7, s] * slopes[s, i]
+                e = h * total / (rtol * (1.0 + max(abs(w[i]), abs(y[i]))))
+                error += e * e
+            error = np.sqrt(error / size)
+            if error <= 1.0:
+                break
+            h *= max(0.2, 0.9 * error**-0.2) if error < np.inf else 0.2
+        for i in range(size):
+            w[i] = y[i]
+            slopes[0, i] = slopes[6, i]
+        h *= min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
+    return 2
+
+
+@jit
+def project_all(grad, hessian, ws, c, d, rtol, max_steps, gap, codes):
+    """`descend` from every row of ws, in place."""
+    for b in range(ws.shape[0]):
+        codes[b] = descend(grad, hessian, ws[b], c, d, rtol, max_steps, gap)

@@ -1,0 +1,167 @@
+"""Flat minima are smooth in the input: `|grad_x f(x)| <= |W|_2 |grad_W f| / |x|` (theory, section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError
+from minidyn.common.intake import shown
+from minidyn.maps.loss import Block, Loss
+
+Floats = NDArray[np.float64]
+_ROWS = 8  # samples that a candidate is tried on
+
+
+@dataclass(frozen=True, eq=False)
+class FirstLayer(ByValue):
+    """Where the input x (d,) meets the parameters: through `W x`, W (m, d), and nowhere else."""
+
+    loss: Loss
+    block: Block
+    input: Any  # the input's symbol
+    shape: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        return self.block.name
+
+    @property
+    def part(self) -> slice:
+        """The entries of w that are W, row by row."""
+        return slice(self.block.offset, self.block.offset + self.block.size)
+
+    def inputs(self) -> Floats:
+        """The inputs x_i, (n, d)."""
+        return self.loss.data[self.input].reshape(-1, self.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothness(ByValue):
+    """Both sides of the bound at points w (...,): per sample (..., n) and on average (...,).
+
+    input_gradient : `|grad_x f(x_i)|`.  bound : `|W|_2 |grad_W f(x_i)| / |x_i|`.
+    mean_square : `(1/n) sum_i |grad_x f(x_i)|^2`.
+    mean_bound : `|W|_2^2 / min |x_i|^2` times `(1/n) sum_i |grad_w f(x_i)|^2`, which is tr H where every sample fits.
+    layer : name of W.
+    """
+
+    input_gradient: Floats
+    bound: Floats
+    mean_square: Any
+    mean_bound: Any
+    layer: str = field(default="")
+
+    @property
+    def ratio(self) -> Floats:
+        """`input_gradient / bound`, (..., n): at most 1, and 0 where the model is flat in both."""
+        return self.input_gradient / np.where(self.bound == 0, 1.0, self.bound)
+
+    @property
+    def holds(self) -> bool:
+        """Whether no bound is violated beyond rounding."""
+        return bool(
+            (self.input_gradient <= self.bound * (1 + 1e-10) + 1e-300).all()
+            and (np.asarray(self.mean_square) <= np.asarray(self.mean_bound) * (1 + 1e-10) + 1e-300).all()
+        )
+
+
+def first_layer(loss: Loss, name: Any = None) -> FirstLayer:
+    """The parameters W through which a regression's input enters, as `W x` and not otherwise.
+
+    Found by trying: at random parameters, `grad_W f = q x^T` and `grad_x f = W^T q` must hold for some q to rounding.
+    So it does not matter how the expression is written. `name` (or its symbol) tries one parameter alone.
+
+    Raises InputError where no parameter, or not the named one, is a first layer.
+
+    >>> import sympy as sp, minidyn as md
+    >>> from minidyn.minima.flatness import first_layer
+    >>> a, w, x = sp.symbols("a w x")
+    >>> first_layer(md.Loss.regression(a * sp.tanh(w * x), [a, w], {x: [1.0, 2.0]}, [0.0, 1.0])).name
+    'w'
+    """
+    if loss.model is None:
+        raise InputError("input smoothness needs a model: build the loss with Loss.regression(...).")
+    inputs = [s for s in loss.data if s != loss.target]
+    if len(inputs) != 1:
+        raise InputError(
+            f"input smoothness needs one input, and this loss has {len(inputs)}; gather several in one md.vector."
+        )
+    width = int(np.prod(loss.data[inputs[0]].shape[1:], dtype=int))
+    wanted = None if name is None else str(getattr(name, "label", name))
+    blocks = [b for b in loss.blocks if wanted in (None, b.name)]
+    if not blocks:
+        raise InputError(f"no parameter is called {wanted}; there are {', '.join(b.name for b in loss.blocks)}.")
+    for block in blocks:
+        rows, rest = divmod(block.size, width)
+        fits = rest == 0 and (width == 1 or (len(block.shape) >= 1 and block.shape[-1] == width))
+        layer = FirstLayer(loss, block, inputs[0], (rows, width))
+        if fits and _is_first_layer(layer):
+            return layer
+    what = "no parameter" if wanted is None else wanted
+    raise InputError(f"the input {inputs[0]} does not enter as W x alone: {what} fits as W; a bias is no obstacle.")
+
+
+def _is_first_layer(layer: FirstLayer) -> bool:
+    loss = layer.loss
+    few = loss.with_data({s: v[:_ROWS] for s, v in loss.data.items()})
+    few.test = None
+    x = few.data[layer.input].reshape(-1, layer.shape[1])
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        w = rng.standard_normal(loss.dim)
+        W = w[layer.part].reshape(layer.shape)
+        by_weight = few.jacobian(w)[:, layer.part].reshape(-1, *layer.shape)
+        by_input = few.input_grads(w)
+        for row, g, along in zip(x, by_weight, by_input, strict=True):
+            length = float(row @ row)
+            if length == 0:
+                continue
+            q = g @ row / length
+            size = 1e-9 * (np.abs(g).max() + np.abs(along).max() + 1e-300)
+            if np.abs(g - np.outer(q, row)).max() > size or np.abs(along - q @ W).max() > size * (1 + np.abs(W).max()):
+                return False
+    return True
+
+
+def smoothness(loss: Loss, w: ArrayLike, layer: Any = None) -> Smoothness:
+    """Both sides of `|grad_x f(x_i)| <= |W|_2 |grad_W f(x_i)| / |x_i|` at points w (..., D), and of its mean
+
+        (1/n) sum_i |grad_x f(x_i)|^2 <= |W|_2^2 / min_i |x_i|^2  *  (1/n) sum_i |grad_w f(x_i)|^2,
+
+    whose last factor is tr H at a minimum of the mean squared loss that fits every sample: flatter is smoother.
+    A sample with x_i = 0 has an infinite bound.
+
+    layer : name or symbol of W, or what `first_layer` returned; found from the model if not given.
+
+    Source: Ma, Ying, *On linear stability of SGD and input-smoothness of neural networks* (2021).
+
+    >>> import sympy as sp, minidyn as md
+    >>> a, v, x = sp.symbols("a v x")
+    >>> s = md.smoothness(md.Loss.regression(a * sp.tanh(v * x), [a, v], {x: [1.0, 2.0]}, [0.5, 1.0]), [1.0, 0.5])
+    >>> bool((s.input_gradient <= s.bound).all()), s.layer
+    (True, 'v')
+    """
+    if not isinstance(loss, Loss):
+        raise InputError(f"smoothness is a property of a Loss at points, not of {shown(loss)}.")
+    found = layer if isinstance(layer, FirstLayer) else first_layer(loss, layer)
+    points = loss.check(w)
+    if not np.isfinite(points).all():
+        raise InputError("w contains NaN or Inf; give finite parameters.")
+    lead, flat = points.shape[:-1], points.reshape(-1, loss.dim)
+    length = np.linalg.norm(found.inputs(), axis=1)
+    weights = np.linalg.norm(flat[:, found.part].reshape(-1, *found.shape), ord=2, axis=(1, 2))
+    gradients = loss.jacobian(flat)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = weights[:, None] * np.linalg.norm(gradients[:, :, found.part], axis=-1) / length
+        total = weights**2 / length.min() ** 2 * (gradients**2).sum(axis=-1).mean(axis=-1)
+    bound[:, length == 0] = np.inf
+    left = np.linalg.norm(loss.input_grads(flat), axis=-1)
+    mean = (left**2).mean(axis=-1)
+    shape = (*lead, len(length))
+    return Smoothness(left.reshape(shape), bound.reshape(shape), mean.reshape(lead)[()], total.reshape(lead)[()],
+                      found.name)  # fmt: skip

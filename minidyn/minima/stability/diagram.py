@@ -1,0 +1,121 @@
+"""Sharpness against non-uniformity of many minima, with the regions in which they are stable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError
+from minidyn.common.intake import numbers, ordered, shown
+from minidyn.maps.discrete import Map
+from minidyn.maps.noise import Minibatch
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class StabilityDiagram(ByValue):
+    """Minima in the plane of sharpness and non-uniformity.
+
+    minima : (N, D).  sharpness, nonuniformity : (N,), in the rule's metric.
+    settings : the pairs (lr, batch); batch None is the full one.
+    growth : (N, settings), factor per step of second moments.  stable : (N, settings).
+    kappas : (settings,), weight of minibatch noise.
+    """
+
+    map: Map
+    minima: Floats
+    sharpness: Floats
+    nonuniformity: Floats
+    settings: tuple[tuple[float, int | None], ...]
+    growth: Floats
+    stable: NDArray[np.bool_]
+    kappas: Floats
+    limits: Floats  # (settings,), the largest sharpness without noise
+
+    def boundary(self, setting: int, points: int = 200) -> tuple[Floats, Floats]:
+        """The curve `(1 - lr a)^2 + lr^2 kappa s^2 = 1` of one parameter: sharpness a and non-uniformity s.
+
+        Exact for one parameter under SGD without momentum; otherwise a guide for the eye.
+        """
+        lr, kappa = self.settings[setting][0], self.kappas[setting]
+        a = np.linspace(0.0, 2.0 / lr, points)
+        if kappa == 0:
+            return a, np.full(points, np.inf)
+        return a, np.sqrt(np.maximum(1 - (1 - lr * a) ** 2, 0.0) / kappa) / lr
+
+    def box(self, setting: int) -> tuple[float, float]:
+        """The necessary box: the largest sharpness, and the largest non-uniformity `1/(lr sqrt(kappa))`."""
+        lr, kappa = self.settings[setting][0], self.kappas[setting]
+        return float(self.limits[setting]), 1 / (lr * np.sqrt(kappa)) if kappa > 0 else np.inf
+
+    def plot(self, path: Any = None) -> Any:
+        """The figure: one panel per setting; saved to `path` where one is given."""
+        from minidyn.figures.diagram import plot_stability
+
+        return plot_stability(self, path=path)
+
+    def summary(self) -> str:
+        """A table: the minima, and whether each setting keeps them."""
+        heads = [f"lr {lr:g}, {'full batch' if b is None else f'batch {b}'}" for lr, b in self.settings]
+        lines = ["     sharpness  non-uniformity  " + "  ".join(f"{h:>20}" for h in heads)]
+        for i, (a, s) in enumerate(zip(self.sharpness, self.nonuniformity, strict=True)):
+            cells = [f"{'stable' if ok else 'unstable':>9} {g:10.6g}"
+                     for ok, g in zip(self.stable[i], self.growth[i], strict=True)]  # fmt: skip
+            lines.append(f"{i:3d}  {a:9.5g}  {s:14.5g}  " + "  ".join(f"{c:>20}" for c in cells))
+        return "\n".join(lines)
+
+
+def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | None = None,
+                      batches: Sequence[int | None] | None = None, gap: float = 1e-7) -> StabilityDiagram:  # fmt: skip
+    """Sharpness and non-uniformity of many minima (N, D), and which `lrs` and `batches` keep each of them.
+
+    By default the map's own learning rate and batch; a batch of None is the full one. The verdicts are exact
+    (`stability`), the regions drawn are those of theory: the necessary box and the boundary of one parameter.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x, c = sp.symbols("x c")
+    >>> wells = md.Loss(sp.Min(x**2, c * (x - 1)**2), [x], data={c: [0.1, 1.9]})
+    >>> d = md.stability_diagram(md.Map(wells, md.SGD(0.7), md.Minibatch(1)), [[0.0], [1.0]], batches=[1, None])
+    >>> d.stable.tolist()
+    [[True, True], [False, True]]
+    """
+    from minidyn.minima.stability import stability
+
+    if not isinstance(system, Map):
+        raise InputError(f"a stability diagram is that of a Map, not of {shown(system)}.")
+    points = np.atleast_2d(system.loss.check(minima, "minima"))
+    if points.ndim != 2 or not len(points):
+        raise InputError(f"minima has shape {points.shape}, expected ({system.dim},) or (N, {system.dim}), N >= 1.")
+    noise = system.bound.noise
+    rates = [system.lr()] if lrs is None else np.atleast_1d(numbers(lrs, "lrs")).tolist()
+    sizes = [noise.batch] if batches is None else ordered(batches, "batches")
+    settings = [(lr, batch) for lr in rates for batch in sizes]
+    cells, kappas, limits = [], [], []
+    for lr, batch in settings:
+        new = Map(system.loss, system.rule.with_hyper(lr=lr), _with_batch(system, batch))
+        column = [stability(new, w, gap=gap) for w in points]
+        cells.append(column)
+        kappas.append(float(new.bound.numbers[2]))
+        limits.append(column[0].threshold_from_A)
+    first = cells[0]
+    return StabilityDiagram(
+        system, points, np.array([s.preconditioned_sharpness for s in first]),
+        np.array([s.metric_nonuniformity for s in first]), tuple(settings),
+        np.array([[s.growth for s in column] for column in cells]).T,
+        np.array([[s.stable for s in column] for column in cells]).T, np.array(kappas), np.array(limits),
+    )  # fmt: skip
+
+
+def _with_batch(system: Map, batch: int | None) -> Any:
+    """The map's noise with another batch size."""
+    if system.noise is None:
+        return None if batch is None else Minibatch(batch)
+    if batch is None and system.noise.sigma is None and system.noise.label_std is None:
+        return None
+    return replace(system.noise, batch=batch)

@@ -1,0 +1,134 @@
+"""What `stability` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.locks import cached_property
+from minidyn.minima.stability.setup import Minimum
+from minidyn.minima.stability.slopes import threshold_formula
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Condition(ByValue):
+    """A published condition: `value <= bound` and what follows if it holds, and if it fails."""
+
+    kind: str  # "sufficient" | "necessary"
+    quantity: str
+    value: float
+    bound: float
+    if_true: str
+    if_false: str
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.bound * (1 + 1e-12)
+
+    @property
+    def says(self) -> str:
+        """"stable", "unstable" or "undecided"."""
+        return self.if_true if self.holds else self.if_false
+
+
+@dataclass(frozen=True, eq=False)
+class Stability(ByValue):
+    """The linear stability of a minimum under a map.
+
+    stable : the exact mean-square verdict.
+    growth : the factor by which second moments across the minima grow per step (the spectral radius of T there).
+    deterministic_radius : the spectral radius of A across the minima, the same for first moments.
+    sharpness, nonuniformity : `a = lambda_max(H)`, `s = lambda_max(mean H_i^2 - H^2)^(1/2)`.
+    preconditioned_sharpness : `lambda_max(P^(1/2) H P^(1/2))`; P, (D,), is `preconditioner`: 1 for GD and momentum.
+    threshold, threshold_from_A : the largest stable (preconditioned) sharpness without noise, in closed form (None
+        where none is known) and from the linearized rule.
+    max_lr : the largest stable learning rate.  critical_batch : the smallest stable batch as a real number (0: any
+        batch), min_batch as a whole one; None where no batch is stable or there are no samples.
+    conditions : what is published for SGD without momentum, each with what it says.
+    """
+
+    place: Minimum = field(repr=False)
+    stable: bool
+    growth: float
+    deterministic_radius: float
+    sharpness: float
+    nonuniformity: float
+    preconditioned_sharpness: float
+    preconditioner: Floats = field(repr=False)
+    threshold: float | None
+    threshold_from_A: float
+    max_lr: float | None
+    critical_batch: float | None
+    min_batch: int | None
+    conditions: tuple[Condition, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def manifold_dimension(self) -> int:
+        """Dimension of the manifold of minima: directions in which nothing grows or shrinks."""
+        return len(self.place.w) - self.place.modes.lam.size + self.place.modes.along
+
+    @property
+    def spectral_radius(self) -> float:
+        """The spectral radius of T: `growth`, and at least 1 where the minima are a manifold (T leaves a
+        displacement along them as it is)."""
+        return max(self.growth, 1.0) if self.manifold_dimension else self.growth
+
+    @cached_property
+    def metric_nonuniformity(self) -> float:
+        """The non-uniformity of the preconditioned Hessians; `nonuniformity` itself without preconditioner."""
+        return float(np.sqrt(max(np.linalg.eigvalsh(self.place.curvatures.second())[-1], 0.0)))
+
+    @cached_property
+    def moment(self) -> Floats:
+        """The second moment of the state's modes that T multiplies by `growth`, (r, p, r, p)."""
+        return self.place.modes.leading()
+
+    @cached_property
+    def direction(self) -> Floats:
+        """The direction in parameter space (D,) in which deviations grow most, a unit vector."""
+        W = self.moment[:, 0, :, 0]
+        top = np.linalg.eigh((W + W.T) / 2)[1][:, -1]
+        v = self.place.scales[:, 0] * (self.place.frame[0] @ top)
+        v = v / np.linalg.norm(v)
+        return np.asarray(v * np.sign(v[np.argmax(np.abs(v))]))
+
+    def _rows(self) -> list[tuple[str, str]]:
+        system, formula = self.place.map, threshold_formula(self.place.map.rule)
+        metric = "" if (self.preconditioner == 1).all() else ", preconditioned"
+        rows = [
+            ("verdict", "stable" if self.stable else "unstable"),
+            ("growth of second moments", f"{self.growth:.10g} per step (stable: at most 1)"),
+            ("sharpness a", f"{self.sharpness:.6g}"),
+            ("non-uniformity s", f"{self.nonuniformity:.6g}"),
+        ]
+        if metric:
+            rows.append(("preconditioned sharpness", f"{self.preconditioned_sharpness:.6g}"))
+        limit = f"{self.threshold_from_A:.10g} from A"
+        if self.threshold is not None:
+            limit += f", {self.threshold:.10g} = {formula}"
+        rows.append((f"largest a without noise{metric}", limit))
+        if self.max_lr is not None:
+            rows.append(("largest stable lr", f"{self.max_lr:.10g} (here {system.lr(self.place.k):g})"))
+        if self.critical_batch is not None:
+            at_least = "none suffices" if self.min_batch is None else f"{self.min_batch}"
+            rows.append(("smallest stable batch", f"{at_least} (as a real number {self.critical_batch:.10g})"))
+        rows.append(("minima", f"dimension {self.manifold_dimension} of {len(self.place.w)}"))
+        return rows
+
+    def summary(self) -> str:
+        """The report as text."""
+        rows = self._rows()
+        rows += [
+            (c.kind, f"{c.quantity} = {c.value:.6g}, bound {c.bound:.6g}: {c.says}") for c in self.conditions
+        ]
+        rows += [("note", note) for note in self.notes]
+        system = self.place.map
+        width = max(len(name) for name, _ in rows)
+        head = f"{system.rule} with {system.noise or 'no noise'}"
+        return "\n".join([head, *(f"  {name:<{width}}  {value}" for name, value in rows)])

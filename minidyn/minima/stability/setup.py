@@ -1,0 +1,300 @@
+"""From a map and a minimum to the modes of its linearization: curvatures, scales, slopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import FlowError, InputError, ManifoldError
+from minidyn.common.locks import cached_property
+from minidyn.maps.discrete import Map
+from minidyn.maps.loss import Loss
+from minidyn.maps.multiplicative import leaves
+from minidyn.minima.stability.operator import Curvatures, Modes
+from minidyn.minima.stability.slopes import Slopes, rule_slopes
+
+Floats = NDArray[np.float64]
+_ROOM = 40_000_000  # numbers that the sample Hessians of a loss without interpolation may take
+_LAG = 1_000_000  # numbers that what is heard of the motion along the minima may take
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum(ByValue):
+    """A map at a minimum w (D,), seen in the modes of `P^(1/2) H P^(1/2)`, `P` the rule's preconditioner.
+
+    basis : (D, r), the modes.  scale : (D,), the root of P.  states : the rule's states held at the minimum.
+    """
+
+    map: Map
+    w: Floats
+    k: float
+    given: Floats | None
+    gap: float
+    dense: bool
+
+    @property
+    def loss(self) -> Loss:
+        return self.map.loss
+
+    @cached_property
+    def interpolates(self) -> bool:
+        """Whether every sample's gradient vanishes here."""
+        if self.loss.n_samples is None:
+            return True
+        return bool(np.abs(self.sample_grads).max() <= 1e-7 * self._size)
+
+    @cached_property
+    def sample_grads(self) -> Floats:
+        return self.loss.sample_grads(self.w)
+
+    @cached_property
+    def _size(self) -> float:
+        """What a gradient is small against: curvature times distance."""
+        return (1.0 + float(np.abs(self.w).max())) * max(float(self.plain_spectrum[0]), 1e-300)
+
+    @cached_property
+    def jacobian(self) -> Floats | None:
+        """Gradients of the model's outputs (n, D), if they alone make the Hessians: `H_i = grad f_i grad f_i^T`."""
+        if self.loss.criterion != "squared":
+            return None
+        residual = self.loss.model_values(self.w) - self.loss.data[self.loss.target]
+        if np.abs(residual).max() > 1e-9 * (1.0 + np.abs(self.loss.data[self.loss.target]).max()):
+            return None
+        return self.loss.jacobian(self.w)
+
+    @cached_property
+    def hessian(self) -> Floats:
+        """The Hessian (D, D); only asked for where the samples do not interpolate."""
+        H = self.loss.hessian(self.w)
+        if not np.isfinite(H).all():
+            raise ManifoldError("w is not a minimum: the Hessian is not finite there.")
+        return H
+
+    @cached_property
+    def slopes(self) -> Slopes:
+        return self.slopes_at(None)
+
+    def slopes_at(self, lr: float | None) -> Slopes:
+        """The rule's slopes, at another learning rate if one is given."""
+        return rule_slopes(self.map, self.w, self.noise_variance, self.given, self.k, lr)
+
+    @cached_property
+    def noise_variance(self) -> Floats:
+        """Diagonal of the covariance of the gradient noise, (D,)."""
+        noise, (_, label, kappa, *_) = self.map.noise, self.map.bound.numbers
+        out = np.zeros(len(self.w))
+        if noise is None:
+            return out
+        if noise.sigma is not None:
+            out += (self._sigma()[0] ** 2).sum(axis=1)
+        if kappa > 0:
+            out += kappa * self.sample_grads.var(axis=0)
+        if noise.label_std is not None:
+            gradients = self.jacobian if self.jacobian is not None else self.loss.jacobian(self.w)
+            out += label * (gradients**2).mean(axis=0)
+        return out
+
+    def _sigma(self) -> tuple[Floats, Floats | None]:
+        """Gaussian noise: sigma (D, c), and its derivatives (c, D, D) where it depends on the parameters."""
+        size = len(self.w)
+        entries = np.asarray(self.map.bound.noise.sigma, dtype=object)
+        if entries.ndim < 2:
+            entries = np.diag(np.broadcast_to(entries, size)) if entries.ndim else np.diag([entries.item()] * size)
+        value, slopes = np.zeros(entries.shape), np.zeros((entries.shape[1], size, size))
+        if size > 200 and any(_varies(v) for v in entries.flat):
+            raise FlowError("stability under a symbolic sigma is worked out for at most 200 parameters.")
+        known: dict[object, tuple[float, Floats]] = {}
+        for (i, c), entry in np.ndenumerate(entries):
+            if not _varies(entry):
+                value[i, c] = float(entry)
+                continue
+            if entry not in known:
+                part = Loss(entry, self.loss.params, constants=self.loss.constants)
+                known[entry] = part.value(self.w), part.grad(self.w)
+            value[i, c], slopes[c, i] = known[entry]
+        return value, slopes if known else None
+
+    # -- modes ----------------------------------------------------------------------------------------
+    @cached_property
+    def preconditioner(self) -> Floats:
+        """`P` (D,): 1 for rules that treat all coordinates alike; `lr P` is the lasting answer to a gradient."""
+        s = self.slopes
+        alike = np.allclose(s.a, s.a[:1], rtol=1e-12, atol=0) and np.allclose(s.b, s.b[:1], rtol=1e-12, atol=0)
+        if alike and len(s.kept) == len(self.map.rule.states):
+            return np.ones(len(self.w))
+        gain = s.gain / self.map.lr(self.k)
+        if not (gain > 0).all():
+            raise FlowError(f"{self.map.rule} does not step down the gradient in every coordinate; no metric for it.")
+        return gain
+
+    @cached_property
+    def plain_spectrum(self) -> Floats:
+        """Eigenvalues of the Hessian without preconditioner, largest first; negative ones last."""
+        if self.jacobian is not None:
+            return self._directions[0]
+        return np.asarray(np.linalg.eigvalsh(self.hessian)[::-1])
+
+    @cached_property
+    def _directions(self) -> tuple[Floats, Floats]:
+        """Eigenvalues and eigenvectors (r, D) of the Hessian that the Jacobian makes, without preconditioner."""
+        assert self.jacobian is not None
+        _, s, rows = np.linalg.svd(self.jacobian / np.sqrt(len(self.jacobian)), full_matrices=False)
+        return s**2, rows
+
+    @cached_property
+    def scales(self) -> Floats:
+        """Units (D, p) of theta and of each state in which all coordinates have the same slopes."""
+        b, root = self.slopes.b, np.sqrt(self.preconditioner)
+        units = np.repeat(root[:, None], b.shape[1], axis=1)
+        for i in range(1, b.shape[1]):
+            answers = bool((b[:, i] != 0).all())
+            units[:, i] = np.abs(b[:, i] / b[0, i]) / root * root[0] ** 2 if answers else 1.0
+        return units
+
+    def uniform(self, slopes: Slopes) -> tuple[Floats, Floats]:
+        """Slopes (p, p) and (p,) that all coordinates share in these units."""
+        t = self.scales
+        a = slopes.a * t[:, None, :] / t[:, :, None]
+        b = slopes.b / (t * t[:, :1])
+        if not (np.allclose(a, a[:1], rtol=1e-9, atol=1e-14) and np.allclose(b, b[:1], rtol=1e-9, atol=0)):
+            raise FlowError(
+                f"{self.map.rule} answers differently in each coordinate, beyond a preconditioner; "
+                "its stability is not worked out."
+            )
+        return a.mean(axis=0), b.mean(axis=0)
+
+    @cached_property
+    def frame(self) -> tuple[Floats, Floats, int]:
+        """Modes (D, r), their curvatures (r,), largest first, and how many of the last lie along the minima: none, or
+        all that noise may hear of (`Modes.along`)."""
+        root, J = self.scales[:, 0], self.jacobian
+        if J is not None:
+            if (root == 1).all():
+                values, vectors = self._directions
+            else:
+                _, s, vectors = np.linalg.svd(J * root / np.sqrt(len(J)), full_matrices=False)
+                values = s**2
+            basis = vectors.T
+        else:
+            values, basis = np.linalg.eigh(root[:, None] * self.hessian * root)
+            values, basis = values[::-1], basis[:, ::-1]
+        top = float(np.abs(values).max(initial=0.0))
+        if not 0 < top < np.inf:
+            raise ManifoldError("the Hessian is zero or not finite here: there is nothing to be stable against.")
+        if values[-1] < -self.gap * top:
+            raise ManifoldError(f"the point is a saddle: the Hessian has the eigenvalue {values[-1]:.3g}.")
+        rank = int((values > self.gap * top).sum())
+        if J is None and leaves(self.map.bound, self.w, basis[:, rank:] * root[:, None], float(self.plain_spectrum[0])):
+            return basis, values, 0
+        along = len(self.w) - rank
+        if not (along and self._hears_along()):
+            return basis[:, :rank], values[:rank], 0
+        if J is not None:
+            basis = np.linalg.qr(basis[:, :rank], mode="complete")[0]
+        return basis, np.concatenate([values[:rank], np.zeros(along)]), along
+
+    def _hears_along(self) -> bool:
+        """Whether noise may hear how far the optimizer lags behind its end along the minima: a rule with a memory, and
+        noise that a displacement there changes."""
+        _, label, kappa, *_ = self.map.bound.numbers
+        few = (self.loss.n_samples or 1) * len(self.w) ** 2 <= _LAG
+        if not (self.slopes.kept and few) or self.slopes.signs:
+            return False
+        varied = self.map.bound.noise.sigma is not None and self._sigma()[1] is not None
+        return varied or label > 0 or (kappa > 0 and self.jacobian is None)
+
+    def _project(self, left: Floats, right: Floats) -> Floats:
+        """`left^T H_i right` of every sample, (n, l, r)."""
+        n = self.loss.n_samples or 1
+        if n * max(left.shape[1] * right.shape[1], right.size) > _ROOM:
+            raise InputError(
+                f"the minimum does not fit every sample, and {n} Hessians in {right.shape[1]} directions are too many "
+                "numbers; take fewer samples, or train until the samples are fitted."
+            )
+        return (self.loss.sample_hvps(self.w, np.ascontiguousarray(right.T)) @ left).transpose(0, 2, 1)
+
+    @cached_property
+    def curvatures(self) -> Curvatures:
+        """What multiplies the noise, in the modes."""
+        basis, lam, _ = self.frame
+        basis = basis * self.scales[:, :1]
+        noise, label = self.map.noise, self.map.bound.numbers[1]
+        ranks = samples = models = sigmas = None
+        if self.loss.n_samples is not None and self.loss.n_samples > 1:
+            if self.jacobian is not None:
+                ranks = self.jacobian @ basis
+            else:
+                samples = self._project(basis, basis)
+        if label > 0 and self.fits_label_term(basis.shape[1]):
+            models = self._model_hessians(basis)
+        if noise is not None and noise.sigma is not None and not self.slopes.signs:
+            slopes = self._sigma()[1]
+            sigmas = None if slopes is None else np.einsum("ia,cij,jb->cab", basis, slopes, basis, optimize=True)
+        return Curvatures(lam, ranks, samples, models, sigmas)
+
+    def fits_label_term(self, modes: int) -> bool:
+        """Whether the model's Hessians, which label noise multiplies, find room."""
+        return (self.loss.n_samples or 1) * max(modes**2, modes * len(self.w)) <= _ROOM
+
+    def _model_hessians(self, basis: Floats) -> Floats:
+        """Hessians of the outputs f_i, (n, r, r): with every residual 1, `H_i = grad f_i grad f_i^T + Hess f_i`."""
+        values = self.loss.model_values(self.w)
+        shifted = self.loss.with_data({self.loss.target: values - 1.0})
+        along = self.loss.jacobian(self.w) @ basis
+        whole = shifted.sample_hvps(self.w, np.ascontiguousarray(basis.T)) @ basis
+        return whole - along[:, :, None] * along[:, None, :]
+
+    @cached_property
+    def modes(self) -> Modes:
+        """The linearized map."""
+        return self.modes_at(None)
+
+    def modes_at(self, lr: float | None) -> Modes:
+        """The linearized map at another learning rate."""
+        a, b = self.uniform(self.slopes if lr is None else self.slopes_at(lr))
+        _, label, kappa, *_ = self.map.bound.numbers
+        signs = self.slopes.signs
+        if signs:
+            kappa = label = 0.0
+        return Modes(a, b, self.curvatures, kappa, label, self.dense, self.frame[2])
+
+    @cached_property
+    def nonuniformity(self) -> float:
+        """`lambda_max(mean H_i^2 - H^2)^(1/2)`, without preconditioner."""
+        n = self.loss.n_samples
+        if n is None or n == 1:
+            return 0.0
+        J = self.jacobian
+        if J is not None:
+            h = J @ self._directions[1].T
+            mean = h.T @ h / n
+            spread = (h.T * (h * h).sum(axis=1)) @ h / n - mean @ mean
+        else:
+            spread = np.array([self.loss.square_hvp(self.w, e) for e in np.eye(len(self.w))])
+            spread = (spread + spread.T) / 2 - self.hessian @ self.hessian
+        return float(np.sqrt(max(np.linalg.eigvalsh(spread)[-1], 0.0)))
+
+    def check(self) -> None:
+        """Refuse a point that is no minimum."""
+        gradient = self.loss.grad(self.w)
+        with np.errstate(over="ignore"):
+            rest = float(np.linalg.norm(gradient))
+        if rest <= 1e-5 * self._size:
+            basis, lam, _ = self.frame
+            curved = lam > self.gap * lam[0]
+            across = np.zeros(len(lam))
+            across[curved] = (basis.T @ (gradient * self.scales[:, 0]))[curved] / lam[curved]
+            if np.linalg.norm(basis @ across * self.scales[:, 0]) <= 1e-5 * (1 + np.linalg.norm(self.w)):
+                return
+        raise ManifoldError(
+            f"w is not a minimum: the gradient has the norm {rest:.3g}; "
+            "Manifold(loss).project(w) leads to the minimum below it."
+        )
+
+
+def _varies(entry: object) -> bool:
+    return isinstance(entry, sp.Expr) and not entry.is_number

@@ -1,0 +1,137 @@
+"""Named quantities along a run: loss, sharpness, trace, distance to the manifold, ...
+
+An observable is a name from `NAMES`, a sympy expression in the parameters, or a function of the
+parameters `w` of shape (paths, D) that returns (paths,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+
+from minidyn.common.errors import InputError
+from minidyn.common.intake import numbers, shown
+from minidyn.graph import walk
+from minidyn.maps.loss import Loss
+from minidyn.minima.manifold import Manifold, curvatures
+from minidyn.minima.smoothness import Smoothness, first_layer, smoothness
+
+Floats = NDArray[np.float64]
+Observable = Callable[[Floats], Floats]
+
+_TAKEN = {"w", "status", "ended", "step", "time", "path", "parameter", "quantile"}  # names in Run.to_xarray
+NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
+    "loss": ("the loss", lambda loss: loss.value),
+    "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
+    "sharpness": (
+        "largest eigenvalue of the Hessian",
+        lambda loss: lambda w: curvatures(loss, w)[..., -1],
+    ),
+    "trace": (
+        "trace of the Hessian",
+        lambda loss: lambda w: np.trace(loss.hessian(w), axis1=-2, axis2=-1),
+    ),
+    "distance": ("distance to the manifold of minima", lambda loss: Manifold(loss).distance),
+    "test_error": (
+        "mean squared error, or fraction misclassified, on held-out samples (Loss.hold_out)",
+        lambda loss: _test_error(loss),
+    ),
+    "input_gradient": (
+        "mean over samples of the model's squared gradient in the input",
+        lambda loss: lambda w: (loss.input_grads(w) ** 2).sum(axis=-1).mean(axis=-1),
+    ),
+    "input_gradient_bound": (
+        "what flatness allows for input_gradient (smoothness)",
+        lambda loss: _smooth(loss, lambda s: s.mean_bound),
+    ),
+    "smoothness_ratio": (
+        "largest ratio, over the samples, of the gradient in the input to its bound; at most 1",
+        lambda loss: _smooth(loss, lambda s: s.ratio.max(axis=-1)),
+    ),
+    "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
+}
+
+
+def _smooth(loss: Loss, part: Callable[[Smoothness], Any]) -> Callable[[Floats], Any]:
+    layer = first_layer(loss)  # found once, not at every save
+    return lambda w: part(smoothness(loss, w, layer))
+
+
+def _test_error(loss: Loss) -> Callable[[Floats], Any]:
+    test = loss.test
+    if test is None:
+        raise InputError("test_error needs held-out samples: loss.hold_out(inputs, target), or [loss.test] in a model.")
+    if loss.criterion == "squared":
+        return lambda w: 2 * test.value(w)
+    return lambda w: (test.model_values(w) * test.data[test.target] <= 0).mean(axis=-1)
+
+
+def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
+    """`{name: function of w (paths, D)}` for what the user asked to observe."""
+    return {name: _guarded(loss, name, what) for name, what in asked(loss, observe).items()}
+
+
+def asked(loss: Loss, observe: Any) -> dict[str, Any]:
+    """`{name: name of an observable, expression or function}` for what the user asked to observe."""
+    if observe is None:
+        return {}
+    if isinstance(observe, (str, sp.Expr)) or callable(observe):
+        observe = [observe]
+    if isinstance(observe, Mapping):
+        items: list[tuple[str, Any]] = [(str(k), v) for k, v in observe.items()]
+    elif isinstance(observe, Iterable):
+        items = [(_name_of(o), o) for o in observe]
+    else:
+        raise InputError(f"{shown(observe)} cannot be observed: use a name, a sympy expression or a function of w.")
+    names = [name for name, _ in items]
+    for name in names:
+        if name in loss.param_names:
+            raise InputError(f"{name} is a parameter, which a run holds anyway; observe other things, by other names.")
+        if name in _TAKEN or names.count(name) > 1:
+            raise InputError(
+                f"the name {name} is taken in the run; give another one with observe={{name: expression or function}}."
+            )
+    return dict(items)
+
+
+def _name_of(what: Any) -> str:
+    return what if isinstance(what, str) else walk.named(getattr(what, "__name__", what))
+
+
+def _guarded(loss: Loss, name: str, what: Any) -> Observable:
+    """The function, fed only with finite points: others give NaN."""
+    function = _function(loss, what)
+
+    def evaluate(w: Floats) -> Floats:
+        finite = np.isfinite(w).all(axis=-1)
+        out = np.full(len(w), np.nan)
+        if finite.any():
+            with np.errstate(over="ignore", invalid="ignore"):  # paths about to diverge
+                values = numbers(function(w[finite]), f"the observable {name}", copy=False)
+            if values.shape != (int(finite.sum()),):
+                raise InputError(
+                    f"the observable {name} returned shape {values.shape} for w of shape {w[finite].shape}; "
+                    "it must return one number per path."
+                )
+            out[finite] = values
+        return out
+
+    return evaluate
+
+
+def _function(loss: Loss, what: Any) -> Callable[[Floats], Any]:
+    if isinstance(what, str):
+        if what not in NAMES:
+            raise InputError(
+                f"no observable is called {shown(what)}; use {', '.join(NAMES)}, a sympy expression or a function of w."
+            )
+        return NAMES[what][1](loss)
+    if isinstance(what, sp.Expr):
+        return Loss(what, loss.params, constants=loss.constants).value
+    if callable(what):
+        return what
+    raise InputError(f"{shown(what)} cannot be observed: use a name, a sympy expression or a function of w.")

@@ -1,0 +1,204 @@
+"""A run: times, states, observables, how each path ended, and what made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError, printable
+from minidyn.common.intake import shown
+from minidyn.common.status import Status
+from minidyn.compiler import backends
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Floats = NDArray[np.float64]
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(eq=False)
+class Run(ByValue):
+    """What `simulate` returns.
+
+    steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.
+    time : (T,) flow time t (`lr k`, or the sum of a schedule's learning rates).
+    w : (paths, T, D) parameters, NaN after a path has ended; None with `keep="moments"`. With a checkpoint, and from
+        large files, it is mapped from disk and read-only.
+    observables : name -> (paths, T).
+    moments : name -> {"mean", "variance", "quantiles", "count"} over the paths at each time, for every
+        parameter and observable, with `keep="moments"`.
+    status, ended : (paths,) `Status` of each path and the step at which it ended.
+    names : the D parameter names.  meta : what made the run (system, seed, versions, wall time).
+    """
+
+    steps: NDArray[np.int64]
+    time: Floats
+    w: Floats | None
+    observables: dict[str, Floats]
+    status: NDArray[np.int8]
+    ended: NDArray[np.int64]
+    names: list[str]
+    meta: dict[str, Any] = field(compare=False)
+    moments: dict[str, dict[str, Floats]] = field(default_factory=dict)
+
+    def _ingredients(self) -> dict[str, Any]:
+        """How long a run took, and on how many threads, makes no other run of it."""
+        meta = {key: value for key, value in self.meta.items() if key not in ("wall_seconds", "threads")}
+        return super()._ingredients() | {"meta": meta}
+
+    @property
+    def paths(self) -> int:
+        """Number of paths."""
+        return len(self.status)
+
+    @property
+    def finished(self) -> NDArray[np.bool_]:
+        """Which paths reached the last step; statistics rest on these."""
+        return self.status == Status.FINISHED
+
+    def quantity(self, name: str) -> Floats:
+        """(paths, T) values of a parameter or observable."""
+        if isinstance(name, str) and name in self.observables:
+            return self.observables[name]
+        if isinstance(name, str) and name in self.names and self.w is not None:
+            return self.w[:, :, self.names.index(name)]
+        raise InputError(f"the run holds no {shown(name)}; it has {', '.join([*self.names[:20], *self.observables])}.")
+
+    def digest(self) -> str:
+        """A hash of all that the run holds but `meta`: runs of equal bits have equal ones, whatever the threads, the
+        wall time or the interruptions.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> noisy = md.Map(md.Loss(x**2, [x]), md.GD(0.1), md.GaussianNoise(1.0))
+        >>> one, two = (md.simulate(noisy, w0=[1.0], steps=9, paths=99, rng=0, threads=n).digest() for n in (1, 2))
+        >>> one == two
+        True
+        """
+        total = hashlib.blake2b(json.dumps(self.names).encode(), digest_size=16)
+        fixed: dict[str, Any] = {"steps": self.steps, "time": self.time, "status": self.status, "ended": self.ended}
+        fixed |= {} if self.w is None else {"w": self.w}
+        fixed |= {f"observable {name}": v for name, v in self.observables.items()}
+        fixed |= {f"{stat} of {name}": v for name, stats in self.moments.items() for stat, v in sorted(stats.items())}
+        for name, values in fixed.items():
+            total.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
+            size = max(1, values.nbytes // max(len(values), 1))
+            for first in range(0, len(values), max(1, 2**24 // size)):  # what lies on disk is never all in memory
+                total.update(values[first : first + max(1, 2**24 // size)].tobytes())
+        return total.hexdigest()
+
+    def describe_status(self) -> str:
+        """One line: how many paths ended how."""
+        counts = Counter(int(s) for s in self.status)
+        parts = []
+        for code, count in sorted(counts.items()):
+            where = ""
+            if code not in (Status.FINISHED, Status.INTERRUPTED):
+                where = f" (first at step {int(self.ended[self.status == code].min())})"
+            parts.append(f"{count} {Status(code).label}{where}")
+        return ", ".join(parts)
+
+    def to_xarray(self) -> xr.Dataset:
+        """The run as an `xarray.Dataset` with dimensions `path`, `step`, `parameter`.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> run = md.simulate(md.Map(md.Loss(x**2, [x]), md.GD(0.1)), w0=[1.0], steps=3)
+        >>> dict(run.to_xarray().sizes)
+        {'path': 1, 'step': 4, 'parameter': 1}
+        """
+        import xarray as xr
+
+        values: dict[str, Any] = {}
+        if self.w is not None:
+            values["w"] = (("path", "step", "parameter"), self.w)
+        values |= {name: (("path", "step"), v) for name, v in self.observables.items()}
+        for name, stats in self.moments.items():
+            for stat, v in stats.items():
+                dims = ("quantile", "step") if stat == "quantiles" else ("step",)
+                values[f"{name}_{stat}"] = (dims, v)
+        values["status"] = (("path",), self.status)
+        values["ended"] = (("path",), self.ended)
+        coords: dict[str, Any] = {
+            "step": self.steps, "time": ("step", self.time), "parameter": self.names, "path": np.arange(self.paths),
+        }  # fmt: skip
+        if self.moments:
+            coords["quantile"] = list(QUANTILES)
+        data = xr.Dataset(values, coords, attrs={k: str(v) for k, v in self.meta.items()})
+        data["step"].attrs["long_name"] = "step number k"
+        data["time"].attrs["long_name"] = "flow time t"
+        return data
+
+    def save(self, path: Any) -> None:
+        """Write HDF5 that is also netCDF-4; read it back with `md.load` or xarray (engine h5netcdf)."""
+        from minidyn.files import results
+
+        results.save(self, path)
+
+    def plot(self, **options: Any) -> Any:
+        """A figure of the parameters (up to six) and observables over steps; returns the matplotlib figure."""
+        from minidyn import figures
+
+        return figures.plot_run(self, **options)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [
+            ("system", str(self.meta.get("system", ""))),
+            ("steps", f"{self.steps[-1]:,} in {len(self.steps)} saves"),
+        ]
+        running = self.finished | (self.status == Status.INTERRUPTED)
+        rows.append(("paths", f"{self.paths:,}: {self.describe_status()}"))
+        shown = [*self.names[:6], *self.observables]
+        for name in shown:
+            if {"mean", "variance"} <= self.moments.get(name, {}).keys():
+                mean, spread = self.moments[name]["mean"][-1], self.moments[name]["variance"][-1] ** 0.5
+            elif self.w is not None or name in self.observables:
+                last = self.quantity(name)[running, -1]
+                with np.errstate(over="ignore"):
+                    mean, spread = (last.mean(), last.std()) if len(last) else (np.nan, np.nan)
+            else:
+                continue
+            rows.append((f"final {name}", f"{mean:.6g}" + (f" ± {spread:.3g}" if self.paths > 1 else "")))
+        if len(self.names) > 6 and (self.w is not None or self.names[6] in self.moments):
+            rows.append(("not shown", f"{len(self.names) - 6:,} more parameters"))
+        if self.meta.get("between_saves"):
+            rows.append(("between saves", self.meta["between_saves"]))
+        if "wall_seconds" in self.meta:
+            rows.append(("wall time", f"{self.meta['wall_seconds']:.3g} s"))
+        return rows
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        width = max(len(r[0]) for r in rows)
+        return printable("Run\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in rows), keep="\n")
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        body = "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in self._rows())
+        return f"<table>{body}</table>"
+
+
+@cache
+def provenance() -> Mapping[str, str]:
+    """Versions of what computes: stored with every result."""
+    found = {"python": sys.version.split()[0], "machine": platform.machine(), "compiler": backends.name()}
+    for package in ("minidyn", "numpy", "llvmlite", "numba", "scipy", "sympy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from minidyn.compiler.values import Unsupported, Value, number
 class Unit:
     """Collects the text of a module while its functions are written."""
 
-    def __init__(self, side_by_side: bool = True) -> None:
-        self.side_by_side = side_by_side
+    def __init__(self, writer: Callable[..., Any], side_by_side: bool = True) -> None:
+        """writer : makes what writes one function into this module (`codegen.Writer`)."""
+        self.writer, self.side_by_side = writer, side_by_side
         self.text: list[str] = []
         self.declared: dict[str, str] = {}
         self.constants: dict[int, tuple[str, Any]] = {}
@@ -51,15 +53,13 @@ class Unit:
 
     def function(self, function: Any, types: tuple[Any, ...], name: str | None = None) -> tuple[str, Any]:
         """Write a function for these argument types; its name in the module and its result type."""
-        from minidyn.compiler.codegen import Writer
-
         key = (function, types)
         if key not in self.compiled:
             if function in self.busy:
                 raise Unsupported(f"{function.identity} calls itself.")
             self.busy.append(function)
             symbol = name or f"{function.name}.{len(self.compiled)}"
-            writer = Writer(self, function, types, symbol, internal=name is None)
+            writer = self.writer(self, function, types, symbol, internal=name is None)
             self.text.append(writer.write())
             self.compiled[key] = (symbol, writer.result)
             self.busy.pop()

@@ -19,11 +19,12 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.imputils import lower_constant
 from numba.core.serialize import dumps
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, models, overload, register_model, typeof_impl
 
-from minidyn.compiler import bridge, words
 from minidyn.compiler import cache as disk
+from minidyn.compiler import words
 from minidyn.compiler.backends import explicit
+from minidyn.compiler.functions import Function
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return, no-redef, misc, call-arg"
@@ -185,7 +186,7 @@ def dispatcher(function: Any) -> Any:
     return nb.njit(explicit.made(function, _HELPERS, lambda v: _across if v is words.across else v), **_OPTIONS)
 
 
-bridge.init()
+typeof_impl.register(Function)(lambda function, context: type_of(function))
 
 
 # -- the back end -----------------------------------------------------------------------------------------------

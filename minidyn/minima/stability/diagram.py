@@ -14,6 +14,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, ordered, shown
 from minidyn.maps.discrete import Map
 from minidyn.maps.noise import Minibatch
+from minidyn.minima.stability.judge import stability
 
 Floats = NDArray[np.float64]
 
@@ -85,8 +86,6 @@ def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | 
     >>> d.stable.tolist()
     [[True, True], [False, True]]
     """
-    from minidyn.minima.stability import stability
-
     if not isinstance(system, Map):
         raise InputError(f"a stability diagram is that of a Map, not of {shown(system)}.")
     points = np.atleast_2d(system.loss.check(minima, "minima"))

@@ -319,7 +319,7 @@ def test_files_that_are_not_ours(tmp_path):
 @pytest.mark.parametrize("version, words", [(3, "newer minidyn"), (10**6, "newer minidyn"), (0, "not a minidyn")])
 def test_other_formats(version, words, tmp_path, monkeypatch):
     """A file of a later format asks for an upgrade; what is not sealed any longer is not read at all."""
-    monkeypatch.setattr(results.tree, "FORMAT", version)
+    monkeypatch.setattr(results.layout, "FORMAT", version)
     path = results.save(make_run(), tmp_path / "run.h5")
     monkeypatch.undo()
     assert words in error_of(results.load, path)
@@ -331,11 +331,11 @@ def test_other_formats(version, words, tmp_path, monkeypatch):
 
 def test_whole_files_of_another_layout(tmp_path):
     """A sealed file of a kind, or with parts, that this minidyn does not know is refused."""
-    tree = results.tree.run_tree(make_run())
+    tree = results.layout.run_tree(make_run())
     tree.attrs["minidyn_kind"] = "zoo"
     results.file.write_sealed(lambda file: file.write(results.file.image_of(tree)), tmp_path / "a.h5")
     assert "zoo" in error_of(results.load, tmp_path / "a.h5")
-    tree = results.tree.comparison_tree(make_comparison())
+    tree = results.layout.comparison_tree(make_comparison())
     del tree.groups["errors"].variables["sigmas"]
     results.file.write_sealed(lambda file: file.write(results.file.image_of(tree)), tmp_path / "b.h5")
     assert "laid out differently" in error_of(results.load, tmp_path / "b.h5")

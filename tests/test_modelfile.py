@@ -362,7 +362,7 @@ def test_a_model_file_is_read_as_written():
 def test_a_regression_reads_the_rows_and_columns_it_names():
     """Columns, row selection and standardization give the numbers that the CSV file holds."""
     loss = read_model_text(NET).loss
-    lines = (Path(find_model("valley")).parents[1] / "data" / "penguins.csv").read_text().splitlines()
+    lines = Path(find_model("valley")).with_name("penguins.csv").read_text().splitlines()
     rows = [line.split(",") for line in lines[1:]][1:30:4]
     mass = np.array([float(row[5]) for row in rows])
     assert loss.inputs["x"].tolist() == [[float(v) for v in row[2:5]] for row in rows]
@@ -619,7 +619,7 @@ def test_the_penguins_are_ten_of_each_species():
     """The thirty rows of tanh_net are ten birds of each species, standardized over those thirty."""
     spec = read_model("tanh_net")
     content = tomllib.loads(spec.text)["loss"]["data"]
-    lines = (spec.path.parents[1] / "data" / content["file"]).read_text().splitlines()[1:]
+    lines = (spec.path.with_name(content["file"])).read_text().splitlines()[1:]
     species = [lines[i].split(",")[0] for i in content["rows"]]
     assert {s: species.count(s) for s in species} == {"Adelie": 10, "Gentoo": 10, "Chinstrap": 10}
     for values in (spec.loss.inputs["x"], spec.loss.target):

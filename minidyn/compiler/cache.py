@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache as memoize
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import ModuleType
 
@@ -93,10 +95,18 @@ def _trusted(found: os.stat_result) -> bool:
 def code_version() -> str:
     """A hash of everything of minidyn's own that may end up inside compiled kernels."""
     digest = hashlib.sha256(sys.version.encode())
-    package = Path(__file__).resolve().parent.parent
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for text in _texts(resources.files("minidyn")):
+        digest.update(text)
     return digest.hexdigest()[:12]
+
+
+def _texts(folder: Traversable) -> Iterator[bytes]:
+    """The Python files below a folder, which may lie in an archive, in the order of their names."""
+    for found in sorted(folder.iterdir(), key=lambda f: f.name):
+        if found.name.endswith(".py"):
+            yield found.read_bytes()
+        elif found.is_dir():
+            yield from _texts(found)
 
 
 _loaded: dict[str, ModuleType] = {}

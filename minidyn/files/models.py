@@ -188,7 +188,7 @@ def load_model(name: Any) -> Model:
     >>> md.load_model("valley").loss.dim
     2
     """
-    return _built(modelfile.read_model(modelfile.find_model(name)))
+    return _built(modelfile.read_model(name))
 
 
 def model_of_text(text: str, name: str) -> Model:

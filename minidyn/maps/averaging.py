@@ -1,4 +1,4 @@
-"""A rule averaged over the noise in its gradient (theory.md 2.2, 2.2b), one coordinate, in symbols.
+"""A rule averaged over the noise in its gradient (docs/theory.md 2.2, 2.2b), one coordinate, in symbols.
 
     accumulators    v' = e(g, m): e + (q/2) (e_gg + sum_ab e_ab P_ab), exact for squares; P q = covariance of memories m
     sign            E sign(g + xi) = erf(g / sqrt(2 q)), Gaussian noise

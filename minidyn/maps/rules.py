@@ -381,7 +381,7 @@ def _maker(made: _Function) -> Callable[..., Rule]:
     return make
 
 
-# -- the rules of theory.md, section 1 ------------------------------------------------------------
+# -- the rules of docs/theory.md, section 1 ------------------------------------------------------------
 
 
 BUILTIN: list[_Function] = []

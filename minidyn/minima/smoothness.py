@@ -1,4 +1,4 @@
-"""Flat minima are smooth in the input: `|grad_x f(x)| <= |W|_2 |grad_W f| / |x|` (theory, section 6)."""
+"""Flat minima are smooth in the input: `|grad_x f(x)| <= |W|_2 |grad_W f| / |x|` (docs/theory.md, section 6)."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -110,13 +111,11 @@ def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[s
     name = table.get("file", str)
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in name.replace("\\", "/").split("/"):
         table.fail("file", "the path of a CSV file below the model file's folder")
-    places = [library() / name]
-    if folder is not None:
-        places.insert(0, folder / name)
-    path = next((place for place in places if os.path.isfile(place)), None)  # no error for names that are too long
+    path = _found([*([] if folder is None else [folder]), library()], name)
     if path is None:
         table.fail("file", "a CSV file beside the model file or among minidyn's own")
-    need(_TEXT * path.stat().st_size, f"{table.source}: the CSV file {shown(name)}", "keep the columns and rows in use")
+    size = path.stat().st_size if isinstance(path, Path) else 0
+    need(_TEXT * size, f"{table.source}: the CSV file {shown(name)}", "keep the columns and rows in use")
     try:
         header, *rows = [row for row in csv.reader(path.read_text(encoding="utf-8").splitlines()) if row]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError):
@@ -127,6 +126,16 @@ def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[s
     if any(len(row) != len(header) for row in rows):
         table.fail("file", "a CSV file with as many fields in every row as in its header")
     return header, rows
+
+
+def _found(folders: Sequence[Path | Traversable], name: str) -> Path | Traversable | None:
+    """The first file of this name."""
+    for folder in folders:
+        place = folder.joinpath(name)
+        with contextlib.suppress(OSError, ValueError):  # a null byte, a name too long
+            if place.is_file():
+                return place
+    return None
 
 
 def _columns(header: list[str], rows: list[list[str]], chosen: list[int]) -> Mapping[str, list[str]]:

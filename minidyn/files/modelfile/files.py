@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ _KEYS = ("title", "description", "reference", "loss", "rule", "noise", "manifold
 
 def list_models() -> list[str]:
     """Names of the models that ship with minidyn, sorted."""
-    return sorted(path.stem for path in library().glob("*.toml"))
+    return sorted(found.name.removesuffix(".toml") for found in library().iterdir() if found.name.endswith(".toml"))
 
 
-def find_model(name_or_path: str | Path) -> Path:
+def find_model(name_or_path: str | Path) -> Path | Traversable:
     """The file of a model of the library (`"valley"`), or of a path (`"my/valley.toml"`).
 
     Raises `ModelFileError` with the known names where there is none.
@@ -33,7 +34,7 @@ def find_model(name_or_path: str | Path) -> Path:
         raise ModelFileError(f"A model is named by a text or a path, not by {shown(name_or_path)}.")
     name, path = str(name_or_path), Path(name_or_path)
     if name in list_models():
-        return library() / f"{name}.toml"
+        return library().joinpath(f"{name}.toml")
     try:
         if path.is_file():
             return path
@@ -51,14 +52,15 @@ def read_model(name_or_path: str | Path) -> ModelSpec:
     """Everything that a model file says, checked. Raises `ModelFileError`: the file, the key, the cure."""
     path = find_model(name_or_path)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if isinstance(path, Path) and path.stat().st_size > MAX_BYTES:
             raise ModelFileError(f"{path}: the file is above {MAX_BYTES} bytes; put its data in a CSV file.")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ModelFileError(f"{path}: this is not text in UTF-8; a model file is TOML.") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from None
-    return _from_text(text, str(path), path.stem, path)
+    name = path.name.removesuffix(".toml")
+    return _from_text(text, str(path), name, path if isinstance(path, Path) else None)
 
 
 def read_model_text(text: str, name: str = "model") -> ModelSpec:

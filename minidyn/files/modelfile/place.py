@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 
-def library() -> Path:
-    """Where the models of the library lie: in the package, or beside it where minidyn runs from its repository."""
-    package = Path(str(resources.files("minidyn")))
-    return next((found for found in (package / "models", package.parent / "models") if found.is_dir()), package)
+def library() -> Traversable:
+    """The folder of the library: `minidyn.models` where it is installed, else beside the package in its repository."""
+    try:
+        return resources.files("minidyn.models")
+    except ModuleNotFoundError:
+        package = resources.files("minidyn")
+        return (package.parent if isinstance(package, Path) else package).joinpath("models")

@@ -1,4 +1,4 @@
-"""Linear stability of a minimum under an optimizer with its noise (theory, section 5)."""
+"""Linear stability of a minimum under an optimizer with its noise (docs/theory.md, section 5)."""
 
 from minidyn.minima.stability.diagram import StabilityDiagram, stability_diagram
 from minidyn.minima.stability.judge import stability

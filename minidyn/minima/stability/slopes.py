@@ -158,7 +158,7 @@ def threshold_formula(rule: Rule) -> str | None:
 
 
 def closed_form_threshold(rule: Rule, k: float) -> float | None:
-    """The largest stable sharpness of a deterministic rule in closed form (theory, section 5); None if unknown."""
+    """The largest stable sharpness of a deterministic rule in closed form (theory.md, section 5); None if unknown."""
     known = recognized(rule)
     if known is None or threshold_formula(rule) is None:
         return None

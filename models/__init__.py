@@ -1,0 +1,1 @@
+"""Models that come with minidyn: one TOML file for each loss and its default experiment, data beside them."""

@@ -220,7 +220,7 @@ def rules():
     for rule in RULES:
         system = md.Map(curved(), rule, md.GaussianNoise(0.2))
         yield md.simulate(system, START, 30, paths=3, save_every=10, rng=0).w
-    decaying = md.Map(curved(), md.SGD(md.rules.K ** -sp.Rational(1, 2) / 10))
+    decaying = md.Map(curved(), md.SGD(sp.Symbol("k") ** -sp.Rational(1, 2) / 10))
     yield md.simulate(decaying, START, 300, save_every=100).w
 
 

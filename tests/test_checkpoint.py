@@ -267,7 +267,8 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
     assert "system is " in refused(checkpoint=tmp_path, system=SYSTEMS["ode"])
     louder = md.Map(SGD.loss, SGD.rule, md.GaussianNoise(0.3 + 1e-15))
     assert "belongs to another run" in refused(checkpoint=tmp_path, system=louder)
-    monkeypatch.setattr(simulating, "provenance", lambda: md.trajectory.provenance() | {"minidyn": "9.9"})
+    made = simulating.provenance
+    monkeypatch.setattr(simulating, "provenance", lambda: made() | {"minidyn": "9.9"})
     assert "minidyn is" in refused(checkpoint=tmp_path) and "9.9 here" in refused(checkpoint=tmp_path)
 
 

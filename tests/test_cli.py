@@ -162,7 +162,7 @@ def test_cache_can_be_looked_at_and_cleared(minidyn, tmp_path, monkeypatch):
 
 def test_version_and_help_from_a_shell(tmp_path):
     """`minidyn --version` and `minidyn` alone work as a program; help names every command."""
-    program = [sys.executable, "-m", "minidyn.cli"]
+    program = [sys.executable, "-m", "minidyn"]
     version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout == f"minidyn {md.__version__}\n"
     usage = subprocess.run(program, capture_output=True, text=True, check=True).stdout
@@ -187,7 +187,7 @@ def shell(arguments, folder, written, **options):
     """A command in a process of its own, in a folder with a model without flows and a result."""
     (folder / "alone.toml").write_text(STEEP.replace('flows = ["gradient"]', "").replace("steps = 2000", "steps = 20"))
     (folder / "valley.h5").write_bytes((written / "valley.h5").read_bytes())
-    program = [sys.executable, "-m", "minidyn.cli", *arguments]
+    program = [sys.executable, "-m", "minidyn", *arguments]
     return subprocess.Popen(program, cwd=folder, stderr=-1, text=True, **options)
 
 
@@ -352,7 +352,7 @@ def test_surprises_are_one_sentence_too(minidyn, monkeypatch):
 def test_interrupt_is_one_line_and_130(tmp_path, tmp_path_factory, written):
     """Ctrl-C in the middle of a long run: exit code 130, one line, nothing written."""
     state = tmp_path_factory.mktemp("state") / "run"
-    program = [sys.executable, "-m", "minidyn.cli", "run", "valley", "--steps", "50_000_000", "--checkpoint", state]
+    program = [sys.executable, "-m", "minidyn", "run", "valley", "--steps", "50_000_000", "--checkpoint", state]
     with subprocess.Popen(program, cwd=tmp_path, stdout=-1, stderr=-1, text=True) as process:
         while not state.exists():  # until it has begun
             time.sleep(0.1)

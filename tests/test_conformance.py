@@ -9,6 +9,8 @@ import sympy as sp
 from conformance import check_flow, check_map
 
 import minidyn as md
+from minidyn import flows
+from minidyn.files.models import model_of_text
 
 k, a, b, u = sp.symbols("k a b u")
 RULES = {
@@ -97,6 +99,35 @@ def test_flow(name):
     """A flow of a map satisfies all that a flow must."""
     flow, system, w = FLOWS[name]
     check_flow(flow(system), w)
+
+
+def test_every_flow_is_looked_at():
+    """No flow that a model file can name is missing above."""
+    assert {*flows.FLOWS.values()} <= {flow for flow, _, _ in FLOWS.values()}
+
+
+def test_a_new_flow_is_known_where_it_is_written():
+    """A subclass with a key, its orders and no other line anywhere can be named in a model file and is what runs."""
+    text = md.load_model("valley").text
+
+    def naming(*names):
+        return model_of_text(text.replace('["quasistatic"]', str([*names]).replace("'", '"')), "mine").flows()
+
+    class Leaning(md.SymbolicFlow):
+        key, orders = "leaning", (1, 2)
+
+        def __init__(self, system, order=1):
+            self.order = order
+            super().__init__(system, [-p for p in system.loss.params])
+
+    try:
+        assert [(type(f), f.order) for f in naming("leaning", "leaning 2")] == [(Leaning, 1), (Leaning, 2)]
+        with pytest.raises(md.ModelFileError, match=r"names among .*, leaning, .*, leaning 1, leaning 2\."):
+            naming("leaning 3")
+    finally:
+        del flows.FLOWS["leaning"]
+    with pytest.raises(md.ModelFileError, match="names among"):
+        naming("leaning")
 
 
 def test_gradient_flow_reads_scheduled_momentum():

@@ -437,7 +437,7 @@ WRONG = [
     ('title = "a valley"', "title = 3", "`title` is `3`, expected text"),
     ('flows = ["quasistatic"]', 'flows = ["quasi"]', "`experiment.flows` is the text `quasi`"),
     ('flows = ["quasistatic"]', 'flows = "rod"', "expected a list"),
-    ('flows = ["quasistatic"]', 'flows = ["rod 3"]', "rod, central, modified 1, modified 2"),
+    ('flows = ["quasistatic"]', 'flows = ["rod 3"]', "rod 1, rod 2, modified 1, modified 2"),
     ('flows = ["quasistatic"]', 'flows = ["gradient 2"]', "`experiment.flows` is the text `gradient 2`"),
     ('observe = ["loss", "x**2"]', 'observe = ["los"]', "`experiment.observe`: The name `los`"),
     ('observe = ["loss", "x**2"]', 'observe = ["x"]', "that a run does not hold anyway"),

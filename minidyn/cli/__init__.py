@@ -196,7 +196,7 @@ def scale(
     rates = _rates(lrs) if lrs else [chosen.map.lr() / 2**n for n in range(4)]
     outputs = _outputs(_stem(out, f"{chosen.name}-scaling"), no_figure)
     if time is None and slow_time is None:
-        slow = any(flow.name == "quasistatic flow" for flow in chosen.flows(charted=False))
+        slow = any(flow.slow for flow in chosen.flows(charted=False))
         span = chosen.map.lr() ** (2 if slow else 1) * chosen.steps
         time, slow_time = (None, span) if slow else (span, None)
     study = chosen.scale(rates, time=time, slow_time=slow_time, precision=precision, paths=paths, max_paths=max_paths,
@@ -247,12 +247,12 @@ def who_wins(
     debug: _Debug = False,
 ) -> _Said:
     """Compare every flow with the discrete run at the edge of stability; without MODEL also over rules and lr."""
-    from minidyn.cli import who_wins
+    from minidyn.cli.contest import report
 
     target = Path(out)
     _check_writable(target)
     rows: list[str] = []
-    text = who_wins.report(models or (), say=rows.append)
+    text = report(models or (), say=rows.append)
     wrote, failure = _write([target], lambda path: _write_text(text, path))
     return _Said("\n".join([*rows, wrote]), failure)
 

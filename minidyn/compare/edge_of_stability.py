@@ -14,7 +14,7 @@ from minidyn.common.intake import shown, whole
 from minidyn.common.status import Status
 from minidyn.compare.readings import check_flows, labels_of
 from minidyn.compare.regime import Regime, regime
-from minidyn.flows import CentralFlow, RodFlow, SubquadraticFlow
+from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.flows.edge.twostep import TwoStep
 from minidyn.kernels.random import seed_key
@@ -92,8 +92,9 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     if not isinstance(system, Map) or system.noise is not None:
         raise InputError("edge looks at a Map without noise; drop the noise.")
     for flow in flows:
-        if not isinstance(flow, (RodFlow, SubquadraticFlow, CentralFlow)):
-            raise InputError(f"{shown(flow)} predicts no oscillation: use RodFlow, SubquadraticFlow or CentralFlow.")
+        if not isinstance(flow, Flow) or not hasattr(flow, "amplitude"):
+            able = [known.__name__ for known in FLOWS.values() if hasattr(known, "amplitude")]
+            raise InputError(f"{shown(flow)} predicts no oscillation: use {', '.join(able[:-1])} or {able[-1]}.")
     check_flows(system, flows)
     steps, first_step = whole("steps", steps, 1), whole("first_step", first_step, 1)
     save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)

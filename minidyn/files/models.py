@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +17,7 @@ from minidyn.common.locks import cached_property
 from minidyn.compare.scaling import ScalingStudy, scaling_study
 from minidyn.compare.side_by_side import Comparison, compare
 from minidyn.files import modelfile
-from minidyn.flows import (
-    CentralFlow,
-    GradientFlow,
-    ModifiedFlow,
-    QuasistaticFlow,
-    RodFlow,
-    StochasticModifiedFlow,
-    SubquadraticFlow,
-)
+from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import generator
 from minidyn.maps import noise, rules
@@ -33,12 +25,6 @@ from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold
 from minidyn.minima.stability.search import find_minima
-
-FLOWS: Mapping[str, type[Flow]] = {
-    "quasistatic": QuasistaticFlow, "gradient": GradientFlow,
-    "modified": ModifiedFlow, "sme": StochasticModifiedFlow,
-    "central": CentralFlow, "subquadratic": SubquadraticFlow, "rod": RodFlow,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +102,8 @@ class Model(ByValue):
         for text in self.spec.experiment.flows:
             name, _, order = text.partition(" ")
             flow: Any = FLOWS[name]
-            floor = charted and flow in (QuasistaticFlow, SubquadraticFlow)
-            given = {"manifold": self.manifold} if floor else {"order": int(order)} if order else {}
+            given: dict[str, Any] = {"manifold": self.manifold} if charted and flow.charted else {}
+            given |= {"order": int(order)} if order else {}
             out.append(flow(self.map, **given))
         return out
 
@@ -220,7 +206,7 @@ def _loss(spec: modelfile.LossSpec) -> Loss:
 
 
 def _rule(spec: modelfile.RuleSpec) -> rules.Rule:
-    return getattr(rules, spec.name)(**spec.hyperparameters)
+    return rules.LIBRARY[spec.name](**spec.hyperparameters)
 
 
 def _noise(specs: tuple[modelfile.NoiseSpec, ...]) -> noise.Noise | None:

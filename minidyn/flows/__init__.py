@@ -1,6 +1,6 @@
 """Effective flows, one file per theory."""
 
-from minidyn.flows.base import Flow
+from minidyn.flows.base import FLOWS, Flow
 from minidyn.flows.edge.central import CentralFlow
 from minidyn.flows.edge.rod import RodFlow
 from minidyn.flows.edge.subquadratic import SubquadraticFlow
@@ -11,6 +11,6 @@ from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.symbolic import SymbolicFlow
 
 __all__ = [
-    "CentralFlow", "Flow", "GradientFlow", "ModifiedFlow", "QuasistaticFlow", "RodFlow", "StochasticModifiedFlow",
-    "SubquadraticFlow", "SymbolicFlow",
+    "FLOWS", "CentralFlow", "Flow", "GradientFlow", "ModifiedFlow", "QuasistaticFlow", "RodFlow",
+    "StochasticModifiedFlow", "SubquadraticFlow", "SymbolicFlow",
 ]  # fmt: skip

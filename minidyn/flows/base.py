@@ -16,7 +16,7 @@ from minidyn.common.intake import finite, numbers, shown
 from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled
 from minidyn.kernels import Source, pointer
-from minidyn.kernels.pointed import evaluate
+from minidyn.kernels.by_pointer import evaluate
 from minidyn.kernels.pointers import flow_signatures
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
@@ -37,6 +37,9 @@ def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
     return 4
 
 
+FLOWS: dict[str, type[Flow]] = {}  # flows by the key that model files name them by
+
+
 class Flow(ByValue):
     """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
 
@@ -53,6 +56,10 @@ class Flow(ByValue):
     "commutative" or "general") and `reading` ("ito" or "stratonovich") decide which schemes fit.
     """
 
+    key: ClassVar[str] = ""  # what model files call it, by which it stands in FLOWS; none for one that they cannot name
+    orders: ClassVar[tuple[int, ...]] = ()  # which `order=` may stand behind the key
+    slow: ClassVar[bool] = False  # its own time is lr^2 k
+    charted: ClassVar[bool] = False  # takes `manifold=`, and has equations in the coordinates of a chart
     needs: ClassVar[tuple[str, ...]] = ()
     field: ClassVar[Any]
     retract: ClassVar[Any]
@@ -73,6 +80,11 @@ class Flow(ByValue):
 
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if vars(cls).get("key"):
+            FLOWS[cls.key] = cls
 
     def __new__(cls, *args: Any, **options: Any) -> Flow:
         flow = super().__new__(cls)

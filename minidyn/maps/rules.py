@@ -280,6 +280,13 @@ class _Function:
         self.uses_step = any(p.name == "k" for p in parameters if p.kind == p.KEYWORD_ONLY)
         self.known: dict[Any, tuple[sp.Expr, ...]] = {}
 
+    @property
+    def signature(self) -> inspect.Signature:
+        """How the rule is made: one argument for each hyperparameter."""
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        named = [inspect.Parameter(h, kind, default=v) for h, v in self.defaults.items()]
+        return inspect.Signature(sorted(named, key=lambda p: p.default is not p.empty))
+
     def step(self, structure: Mapping[str, Any]) -> tuple[sp.Expr, ...]:
         """The expressions, made at the first time that they are asked for."""
         key = tuple((h, type(v), v) for h, v in structure.items())
@@ -378,6 +385,7 @@ def _maker(made: _Function) -> Callable[..., Rule]:
     make.__name__, make.__doc__ = made.name, function.__doc__
     make.__qualname__ = getattr(function, "__qualname__", made.name)
     make.__module__ = getattr(function, "__module__", __name__)
+    make.__signature__ = made.signature  # type: ignore[attr-defined]
     return make
 
 
@@ -508,6 +516,9 @@ def AdamW(theta, g, m, v, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=
     v = beta2 * v + (1 - beta2) * g**2
     step = lr * (m / (1 - beta1**k)) / (sp.sqrt(v / (1 - beta2**k)) + eps)
     return theta * (1 - lr * weight_decay) - step, m, v
+
+
+LIBRARY: dict[str, Callable[..., Rule]] = {f.__name__: f for f in (GD, SGD, SignGD, Lion, RMSProp, Adam, AdamW)}
 
 
 def _corrections(rule: Rule, e: sp.Expr) -> list[sp.Pow]:

@@ -79,7 +79,7 @@ def first_layer(loss: Loss, name: Any = None) -> FirstLayer:
     Raises InputError where no parameter, or not the named one, is a first layer.
 
     >>> import sympy as sp, minidyn as md
-    >>> from minidyn.minima.flatness import first_layer
+    >>> from minidyn.minima.smoothness import first_layer
     >>> a, w, x = sp.symbols("a w x")
     >>> first_layer(md.Loss.regression(a * sp.tanh(w * x), [a, w], {x: [1.0, 2.0]}, [0.0, 1.0])).name
     'w'

@@ -15,7 +15,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.status import Status
 from minidyn.compiler import Known, compiled
 from minidyn.flows.base import Flow, stay
-from minidyn.kernels.pointed import evaluate
+from minidyn.kernels.by_pointer import evaluate
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.timeloops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import sympy as sp
 from minidyn.files.modelfile import spec
 from minidyn.files.modelfile.data import Samples
 from minidyn.files.modelfile.table import Table, is_number
+from minidyn.flows import FLOWS
+from minidyn.maps.rules import LIBRARY
+from minidyn.simulate import observables
 
 MAX_SIZE = 1_000_000  # numbers in one parameter
 
@@ -150,8 +154,8 @@ def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray]) -> 
 
 def read_rule(root: Table) -> spec.RuleSpec:
     """`[rule]`: the optimizer's name and its hyperparameters, numbers or expressions in the step `k`."""
-    name = root.table("rule").choice("name", tuple(spec.RULES))
-    table = root.table("rule", ("name", *spec.RULES[name]))
+    name = root.table("rule").choice("name", tuple(LIBRARY))
+    table = root.table("rule", ("name", *signature(LIBRARY[name]).parameters))
     if "lr" not in table:
         table.fail("lr", "a number or an expression in `k`")
     values: dict[str, Any] = {}
@@ -237,10 +241,10 @@ def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:
     keys = ("w0", "start", "steps", "paths", "save_every", "observe", "flows", "rng")
     table = root.table("experiment", keys)
     flows = table.get("flows", list, [])
-    ordered = [f"{name} {order}" for name, orders in spec.ORDERS.items() for order in orders]
+    known = [*FLOWS, *(f"{name} {order}" for name, flow in FLOWS.items() for order in flow.orders)]
     for flow in flows:
-        if flow not in (*spec.FLOWS, *ordered):
-            table.fail("flows", f"names among {', '.join((*spec.FLOWS, *ordered))}", flow)
+        if flow not in known:
+            table.fail("flows", f"names among {', '.join(known)}", flow)
     return spec.ExperimentSpec(
         w0=read_start(table, loss.dimension),
         start=table.choice("start", spec.STARTS, "here"),
@@ -275,6 +279,6 @@ def read_observe(table: Table, loss: spec.LossSpec) -> dict[str, sp.Expr | None]
             table.fail("observe", "names and expressions in quotes", item)
         if item in loss.symbols:
             table.fail("observe", "something that a run does not hold anyway", item)
-        built_in = item in spec.OBSERVABLES and item not in known
+        built_in = item in observables.NAMES and item not in known
         found[item] = None if built_in else table.expression("observe", item, known)
     return found

@@ -11,21 +11,6 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-RULES: dict[str, tuple[str, ...]] = {
-    "GD": ("lr",),
-    "SGD": ("lr", "momentum", "nesterov"),
-    "SignGD": ("lr",),
-    "Lion": ("lr", "beta1", "beta2"),
-    "RMSProp": ("lr", "beta2", "eps"),
-    "Adam": ("lr", "beta1", "beta2", "eps"),
-    "AdamW": ("lr", "beta1", "beta2", "eps", "weight_decay"),
-}
-FLOWS = ("gradient", "modified", "sme", "quasistatic", "subquadratic", "rod", "central")
-ORDERS = {"modified": (1, 2, 3, 4), "sme": (1, 2), "rod": (1, 2)}  # a name may have one of these after it: "rod 2"
-OBSERVABLES = (
-    "loss", "gradient_norm", "sharpness", "trace", "distance", "norm", "test_error", "input_gradient",
-    "input_gradient_bound", "smoothness_ratio",
-)  # fmt: skip
 CRITERIA = ("squared", "logistic")
 NOISE_KINDS = ("gaussian", "minibatch", "reshuffle", "label")
 STARTS = ("here", "manifold")

@@ -71,6 +71,7 @@ class CentralFlow(Flow):
     [[1.0, 0.0], [0.0, 0.0]]
     """
 
+    key = "central"
     name: ClassVar[str] = "central flow"
     reference: ClassVar[str] = "Cohen, Damian, Talwalkar, Kolter, Lee (2025)"
     reads = "midpoints"

@@ -95,6 +95,8 @@ class RodFlow(Flow):
     array([-1.2011,  0.    ,  0.    ,  2.015 ])
     """
 
+    key = "rod"
+    orders = (1, 2)
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022); Regis, Chewi (2026)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "rule_step", "rule_slopes")
     field: ClassVar[Any] = staticmethod(_field)

@@ -54,6 +54,8 @@ class SubquadraticFlow(Flow):
     (array([0.    , 0.9777]), True, 'subquadratic')
     """
 
+    key = "subquadratic"
+    charted = True
     name: ClassVar[str] = "subquadratic flow"
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"
     reads = "midpoints"

@@ -50,6 +50,7 @@ class GradientFlow(Flow):
     array([-2.])
     """
 
+    key = "gradient"
     name: ClassVar[str] = "gradient flow"
     reference: ClassVar[str] = "Cauchy (1847)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "speed")

@@ -195,6 +195,8 @@ class ModifiedFlow(Flow):
     [-1.0, -1.05, -1.053333, -1.053583]
     """
 
+    key = "modified"
+    orders = (1, 2, 3, 4)
     reference: ClassVar[str] = (
         "Hairer, Lubich, Wanner (2006), chapter IX; Barrett, Dherin (2021); Kovachki, Stuart (2021); "
         "Cattaneo, Klusowski, Shigida (2024)"

@@ -226,6 +226,8 @@ class StochasticModifiedFlow(Flow):
     (array([-1.05]), array([[0.9]]))
     """
 
+    key = "sme"
+    orders = (1, 2)
     reference: ClassVar[str] = "Li, Tai, E (2017, 2019); Malladi, Lyu, Panigrahi, Arora (2022)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps",
                                         "noise_moments", "steps_skew")  # fmt: skip

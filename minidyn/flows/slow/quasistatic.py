@@ -129,6 +129,9 @@ class QuasistaticFlow(Flow):
     array([-0.00022727,  0.        ])
     """
 
+    key = "quasistatic"
+    slow = True
+    charted = True
     name: ClassVar[str] = "quasistatic flow"
     reference: ClassVar[str] = (
         "Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li, Wen, Lyu (2025)"

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.common.errors import MinidynError
 from minidyn.compare.regime import regime
-from minidyn.files.models import FLOWS, load_model
-from minidyn.flows import RodFlow, SubquadraticFlow
+from minidyn.files.models import load_model
+from minidyn.flows import FLOWS, RodFlow, SubquadraticFlow
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss

@@ -66,6 +66,9 @@ except PackageNotFoundError:  # a source tree that was not installed
 def load(path: Any) -> Any:
     """Read back what `Run.save` or `Comparison.save` wrote.
 
+    Arrays from 256 MB on stay in the file and are read where they are looked at: a file in use must not be cut or
+    written to (moving and deleting it does no harm).
+
     Raises ArchiveError for a missing, truncated, foreign or newer file.
     """
     from minidyn.files import results

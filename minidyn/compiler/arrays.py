@@ -44,6 +44,7 @@ class Arrays:
         def was_written(self, value: Value) -> Value: ...
 
     def of_Subscript(self, e: ast.Subscript) -> Value:
+        """`a[i, j]`, an item; `a[i]` and `a[low:high]`, arrays in the same memory; `t[0]`, a member of a tuple."""
         array = self.expr(e.value)
         if isinstance(array.type, Tuple):
             if not (isinstance(e.slice, ast.Constant) and isinstance(e.slice.value, int)):
@@ -74,6 +75,7 @@ class Arrays:
         return Value(array.type, (where, *self.or_nothing(good, (self.let(f"sub nsw i64 {high}, {low}"),))))
 
     def indices(self, e: ast.Subscript) -> list[Value]:
+        """The indices between the brackets, as many as are written there."""
         places = e.slice.elts if isinstance(e.slice, ast.Tuple) else [e.slice]
         return [self.expr(p) for p in places]
 

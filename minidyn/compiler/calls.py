@@ -73,6 +73,10 @@ class Calls:
         def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value: ...
 
     def of_Call(self, e: ast.Call) -> Value:
+        """A call of a compiled function, by name or address, a builtin, a function of math or numpy, or a method.
+
+        Arguments are given by position; `np.empty` and `np.zeros` alone take `dtype=`.
+        """
         target = self.expr(e.func)
         type_ = target.type
         making = isinstance(type_, Fixed) and type_.value in (np.empty, np.zeros)
@@ -101,6 +105,8 @@ class Calls:
 
     # -- compiled functions ----------------------------------------------------------------------------
     def call(self, function: Any, args: list[Value]) -> Value:
+        """A call of a compiled function, which is written into the module for these argument types if it is not there;
+        an inlined one stays a call in a text that holds many of them."""
         symbol, result = self.unit.function(function, tuple(a.type for a in args))
         flat = [(t, p) for a in args for t, p in zip(a.type.parts, a.parts, strict=True)]
         apart = function.inline and self.inlined > (_MANY if self.loops else _FEW)
@@ -112,6 +118,7 @@ class Calls:
         return sum(bool(getattr(self.globals.get(name), "inline", False)) for name in names)
 
     def call_pointer(self, target: Value, args: list[Value]) -> Value:
+        """A call of a function by its address: arguments are converted to what its signature says."""
         kind: Pointer = target.type
         if len(args) != len(kind.args):
             self.fail(f"{len(kind.args)} arguments are expected")
@@ -120,6 +127,10 @@ class Calls:
         return self.invoke(target.one, kind.result, flat)
 
     def invoke(self, where: str, result: Any, flat: list[tuple[str, str]], how: str = "") -> Value:
+        """The line that calls `where` with components `flat`, pairs (LLVM type, name), and the result as a value.
+
+        how : attributes of the call, such as ` noinline`.
+        """
         args = ", ".join(f"{t} {p}" for t, p in flat)
         if result is None:
             self.put(f"call void {where}({args})")
@@ -151,6 +162,7 @@ class Calls:
 
     # -- builtins ------------------------------------------------------------------------------------
     def builtin(self, name: str, args: list[Value]) -> Value:
+        """`abs min max float int bool len pow round`; of numbers equal or not ordered min and max keep the first."""
         if name == "abs":
             (a,) = args
             if a.type in (F8, VF):
@@ -253,6 +265,7 @@ class Calls:
         return numbers[0]
 
     def builtin_test(self, op: str, a: Value, bound: float | None) -> Value:
+        """`a op a` of a value as a float, or `|a| op bound` where there is a bound: a condition, or one per lane."""
         a = self.builtin("float", [a])
         other = a
         if bound is not None:

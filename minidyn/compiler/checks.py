@@ -80,6 +80,7 @@ class Checks:
         return [self.convert(index, I8).one]
 
     def all_of(self, conditions: list[str]) -> str:
+        """The conditions, one at least, joined by `and`."""
         out, *rest = conditions
         for c in rest:
             out = self.let(f"and i1 {out}, {c}")

@@ -241,13 +241,16 @@ class Writer(Expressions, Arrays, Calls, Checks):
         """Nothing."""
 
     def do_Expr(self, s: ast.Expr) -> None:
+        """An expression written for what it does, such as a call; of a constant, such as a docstring, nothing."""
         if not isinstance(s.value, ast.Constant):
             self.expr(s.value)
 
     def do_Return(self, s: ast.Return) -> None:
+        """`return`, with a value or without; the first one settles the function's result type."""
         self.leave(None if s.value is None else self.expr(s.value))
 
     def do_Assign(self, s: ast.Assign) -> None:
+        """`a = b = value`, computed once, and `a, b = x, y`, both values computed before either is stored."""
         if len(s.targets) == 1 and isinstance(s.targets[0], ast.Tuple) and isinstance(s.value, ast.Tuple):
             values = [self.expr(v) for v in s.value.elts]
             for target, value in zip(s.targets[0].elts, values, strict=True):
@@ -258,10 +261,12 @@ class Writer(Expressions, Arrays, Calls, Checks):
             self.store(target, value)
 
     def do_AnnAssign(self, s: ast.AnnAssign) -> None:
+        """`a: T = value`; the annotation is not read, and without a value nothing is written."""
         if s.value is not None:
             self.store(s.target, self.expr(s.value))
 
     def do_AugAssign(self, s: ast.AugAssign) -> None:
+        """`a op= b`, of a variable or an item; an item's indices are computed once."""
         if isinstance(s.target, ast.Name):
             self.assign(s.target.id, self.combine(s.op, self.lookup(s.target.id), s.value))
         else:
@@ -284,6 +289,7 @@ class Writer(Expressions, Arrays, Calls, Checks):
             self.fail("this cannot be assigned to")
 
     def do_If(self, s: ast.If) -> None:
+        """`if`; where the condition is known while compiling, the other branch is not written at all."""
         condition = self.condition(s.test)
         if condition in ("true", "false"):  # decided while compiling
             self.statements(s.body if condition == "true" else s.orelse)
@@ -300,6 +306,7 @@ class Writer(Expressions, Arrays, Calls, Checks):
         self.open(after)
 
     def do_While(self, s: ast.While) -> None:
+        """`while`, without `else`; the test, as of every branch, is the same in all lanes."""
         if s.orelse:
             self.fail("a while loop has no else")
         head, body, after = self.block("while"), self.block("body"), self.block("endwhile")
@@ -317,6 +324,10 @@ class Writer(Expressions, Arrays, Calls, Checks):
         self.loops.pop()
 
     def do_For(self, s: ast.For) -> None:
+        """`for` over `range`, `lanes` or `side_by_side`, without `else`; the step is known while compiling.
+
+        Several lanes take one turn together, as many as `lane_count()`; such a loop does not stand inside another one.
+        """
         call = s.iter
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in _LOOPS):
             self.fail("a for loop runs over range(...), lanes(...) or side_by_side(...)")
@@ -359,9 +370,11 @@ class Writer(Expressions, Arrays, Calls, Checks):
         self.open(after)
 
     def do_Break(self, s: ast.Break) -> None:
+        """Go behind the innermost loop."""
         self.jump(self.loops[-1][1])
 
     def do_Continue(self, s: ast.Continue) -> None:
+        """Go on with the next turn of the innermost loop."""
         self.jump(self.loops[-1][0])
 
     def condition(self, e: ast.expr) -> str:

@@ -69,6 +69,8 @@ class Expressions:
         self.fail(f"a {have.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
 
     def number(self, value: Value, type_: Any, have: Number, want: Number, name: str) -> Value:
+        """A number, or one per lane, of another kind: any as a float, a bool as a whole one, a constant as a uint64;
+        anything else does not fit (`name` is the variable that it would be kept in)."""
         source, target = value.type.llvm, type_.llvm
         if want is F8 and have is not F8:
             op = {"i8": "sitofp", "u8": "uitofp", "b1": "uitofp"}[have.name]
@@ -114,6 +116,7 @@ class Expressions:
         return value
 
     def of_Constant(self, e: ast.Constant) -> Value:
+        """A number in the text: a bool, a float, or a whole one that fits into 64 bits."""
         if not isinstance(e.value, (bool, int, float)):
             self.fail("only numbers are constants here")
         return self.fitting(literal(e.value))
@@ -126,9 +129,11 @@ class Expressions:
         return value
 
     def of_Name(self, e: ast.Name) -> Value:
+        """What the name stands for at this line."""
         return self.lookup(e.id)
 
     def of_Tuple(self, e: ast.Tuple) -> Value:
+        """Several values together, computed from left to right."""
         return together([self.expr(x) for x in e.elts])
 
     def of_module(self, value: Any) -> Value:
@@ -150,6 +155,7 @@ class Expressions:
         return literal(name == "True") if name in ("True", "False") else Value(Fixed(name))
 
     def of_Attribute(self, e: ast.Attribute) -> Value:
+        """`a.shape` as a tuple, a method that waits for its call, or a thing of a module, as in `math.exp`."""
         base = self.expr(e.value)
         if isinstance(base.type, Array) and e.attr == "shape":
             return Value(Tuple((I8,) * base.type.ndim), base.parts[1:])
@@ -160,6 +166,7 @@ class Expressions:
         self.fail(f"no attribute {e.attr} here")
 
     def of_UnaryOp(self, e: ast.UnaryOp) -> Value:
+        """`not a`, `+a`, `-a`."""
         if isinstance(e.op, ast.Not):
             c = self.truth(self.expr(e.operand))
             if c.one in ("true", "false"):
@@ -184,6 +191,7 @@ class Expressions:
         return self.binary(ast.Sub(), literal(0), value)
 
     def of_BinOp(self, e: ast.BinOp) -> Value:
+        """`left op right`; with `fma` a product beside + or - is fused with it, the right one of two."""
         fuses = self.function.fma and isinstance(e.op, (ast.Add, ast.Sub))
         if fuses and _is_product(e.left) and not _is_product(e.right):
             return self.fused(e.left, self.expr(e.right), minus_sum=isinstance(e.op, ast.Sub))
@@ -241,9 +249,15 @@ class Expressions:
         return None
 
     def binary_whole(self, kind: str, a: str, b: str) -> str:
+        """The name of `a + b` or `a - b` for two names of int64 numbers; it is trusted not to overflow."""
         return self.let(f"{kind.lower()} nsw i64 {a}, {b}")
 
     def whole_binary(self, kind: str, a: Value, b: Value) -> Value:
+        """Arithmetic on two whole numbers or bools of one type.
+
+        Constants are added and multiplied while compiling. uint64 wraps around; int64 is trusted not to overflow, which
+        checked mode notes. `&` and `|` of bools are bools, anything else of them is int64.
+        """
         item = a.type.item if isinstance(a.type, Vector) else a.type
         if item is B1:
             if kind not in ("BitAnd", "BitOr"):
@@ -313,6 +327,7 @@ class Expressions:
         self.fail("a condition must be true or false")
 
     def of_BoolOp(self, e: ast.BoolOp) -> Value:
+        """`and`, `or`: the right side is computed only where needed, or always if the left one is one per lane."""
         name, stop = ("and", "false") if isinstance(e.op, ast.And) else ("or", "true")
         first = self.truth(self.expr(e.values[0]))
         if len(e.values) > 2:
@@ -339,6 +354,7 @@ class Expressions:
         return Value(second.type, (self.let(f"load {kind}, ptr {slot}"),))
 
     def of_Compare(self, e: ast.Compare) -> Value:
+        """`a < b`, and `a < b < c`; unlike in Python all sides are computed, whatever the first comparison gives."""
         left, out = self.expr(e.left), None
         for op, right_ in zip(e.ops, e.comparators, strict=True):
             right = self.expr(right_)
@@ -365,6 +381,7 @@ class Expressions:
         return Value(type_, (self.let(f"{op} {a.type.llvm} {a.one}, {b.one}"),))
 
     def of_IfExp(self, e: ast.IfExp) -> Value:
+        """`a if condition else b`; both are computed where they cost little or the condition is one per lane."""
         condition = self.truth(self.expr(e.test))
         if condition.one in ("true", "false"):
             return self.expr(e.body if condition.one == "true" else e.orelse)

@@ -73,6 +73,11 @@ class Function:
         return found or _tree_of(self.py_func)
 
     def __call__(self, *args: Any) -> Any:
+        """Run the function; its code for arguments of these types is made, or loaded, at the first call with them.
+
+        Takes C-contiguous arrays of float64, int64 or uint64, numbers, compiled functions, and tuples of these; raises
+        TypeError for anything else.
+        """
         key = tuple(map(_key, args))
         entry = self.entries.get(key)
         if entry is None:
@@ -119,6 +124,7 @@ class FunctionPointer:
         self.key: Any = type_.name if address is not None else function
 
     def __call__(self, *args: Any) -> Any:
+        """Call the function that the address stands for."""
         return self.function(*args)
 
     def __repr__(self) -> str:

@@ -33,6 +33,7 @@ class Form:
     powers: dict[Sum, float] = field(default_factory=dict)
 
     def times(self, other: Form, power: float = 1.0) -> Form:
+        """`self * other**power`, with equal sums counted together."""
         powers = dict(self.powers)
         for s, k in other.powers.items():
             powers[s] = powers.get(s, 0.0) + power * k
@@ -43,10 +44,12 @@ class Form:
 
     @property
     def quotient(self) -> bool:
+        """Whether a sum stands in the denominator."""
         return any(k < 0 for k in self.powers.values())
 
     @property
     def positive(self) -> bool:
+        """Whether the form is positive everywhere because all its coefficients are."""
         return self.coefficient > 0 and all(c > 0 for s in self.powers for _, c in s)
 
 

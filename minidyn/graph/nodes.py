@@ -26,6 +26,7 @@ class Index:
 
     @property
     def var(self) -> str:
+        """The loop's variable in generated code; one name for all sums of one level and size."""
         names = {"lane": "lane", "sample": "i", "coord": "p", "block": "block", "side": "side"}
         return names.get(self.kind, f"j{self.level}_{self.size}")
 
@@ -77,6 +78,7 @@ class Node:
 
     @property
     def is_const(self) -> bool:
+        """Whether the node is a number that is known now, its `data`."""
         return self.op == "const"
 
     def __repr__(self) -> str:
@@ -106,6 +108,10 @@ class Graph:
 
     def make(self, op: str, args: Sequence[Node] = (), data: Any = None,
              indices: frozenset[Index] | None = None) -> Node:  # fmt: skip
+        """The node with this op, these arguments and this data, new only if there is none yet; nothing is simplified.
+
+        indices : the loops that the node depends on; None: those of its arguments.
+        """
         key = (op, tuple(a.id for a in args), data)
         node = self._table.get(key)
         if node is None:
@@ -118,6 +124,7 @@ class Graph:
 
     # -- leaves ---------------------------------------------------------------------------------
     def const(self, value: float) -> Node:
+        """A number as a node, -0.0 as 0.0; raises ExpressionError for NaN and infinity."""
         value = float(value)
         if not math.isfinite(value):
             raise ExpressionError(f"a constant of the expression is {value}: it must be a finite number.")
@@ -139,6 +146,8 @@ class Graph:
         return x if isinstance(x, Node) else self.const(x)
 
     def add(self, a: Node | float, b: Node | float) -> Node:
+        """`a + b`: numbers are added, zeros left out, `a + (-b)` is a difference, `a + a` a product; two values
+        that are zero outside a branch of one condition become one under it."""
         a, b = self._lift(a), self._lift(b)
         if a.is_const and b.is_const:
             return self.const(a.data + b.data)
@@ -157,6 +166,7 @@ class Graph:
         return self.make("add", sorted((a, b), key=lambda n: n.id))
 
     def sub(self, a: Node | float, b: Node | float) -> Node:
+        """`a - b`, simplified like a sum; `a - a` is 0, whatever a."""
         a, b = self._lift(a), self._lift(b)
         if a is b:
             return self.const(0.0)
@@ -173,6 +183,7 @@ class Graph:
         return self.make("sub", (a, b))
 
     def neg(self, a: Node) -> Node:
+        """`-a`; `-(a - b)` is `b - a`."""
         if a.is_const:
             return self.const(-a.data)
         if a.op == "neg":
@@ -182,6 +193,10 @@ class Graph:
         return self.make("neg", (a,))
 
     def mul(self, a: Node | float, b: Node | float) -> Node:
+        """`a b`: numbers, signs and powers of two move outwards, and 0 times anything is 0.
+
+        A factor that is zero because of a branch makes the product zero there, also where the other one is infinite.
+        """
         a, b = self._lift(a), self._lift(b)
         if b.is_const:
             a, b = b, a
@@ -219,6 +234,7 @@ class Graph:
         return product
 
     def div(self, a: Node | float, b: Node | float) -> Node:
+        """`a / b`; by a power of two it is a product, and `0 / b` is 0, whatever b."""
         a, b = self._lift(a), self._lift(b)
         if b.is_const and b.data != 0.0:
             if a.is_const:
@@ -232,6 +248,7 @@ class Graph:
         return self.make("div", (a, b))
 
     def powi(self, a: Node, n: int) -> Node:
+        """`a^n` for a whole n; `a^0` is 1, whatever a. Raises ExpressionError for a number whose power overflows."""
         if n == 0:
             return self.const(1.0)
         if n == 1:
@@ -248,6 +265,7 @@ class Graph:
         return self.make("powi", (a,), n)
 
     def pow(self, a: Node, b: Node) -> Node:
+        """`a^b`; a number b that is whole, up to 1024, or 1/2 or -1/2 gives products and square roots."""
         if b.is_const:
             if b.data == int(b.data) and abs(b.data) <= 1024:
                 return self.powi(a, int(b.data))
@@ -258,6 +276,7 @@ class Graph:
         return self.make("pow", (a, b))
 
     def unary(self, op: str, a: Node) -> Node:
+        """A function of `UNARY`; of a number its value, where Python knows the function and the value is finite."""
         if a.is_const and op in _FOLD:
             try:
                 return self.const(_FOLD[op](a.data))
@@ -270,6 +289,7 @@ class Graph:
         return self.make(op, (a, b))
 
     def select(self, condition: Node, yes: Node | float, no: Node | float) -> Node:
+        """`yes` where the condition holds, `no` elsewhere; an arm that asks for the condition again is shortened."""
         yes, no = self._lift(yes), self._lift(no)
         while yes.op == "select" and yes.args[0] is condition:
             yes = yes.args[1]

@@ -77,6 +77,7 @@ class Factor:
 
     @property
     def order(self) -> int:
+        """The order of the factor's zero at u = 0; that of a pole is negative."""
         return self.power * zero(self.name).order
 
 

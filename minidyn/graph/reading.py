@@ -47,6 +47,7 @@ class Array:
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """By how many numbers each index moves, the last by one."""
         return tuple(math.prod(self.shape[k + 1 :]) for k in range(len(self.shape)))
 
 
@@ -67,6 +68,10 @@ class Converter:
         self.exponentials = Exponentials(graph)
 
     def __call__(self, expr: Any) -> Node:
+        """The node of an expression or a number; parts that occur again are read once.
+
+        Raises ExpressionError for undeclared symbols, for what is not real, and for functions not in `SUPPORTED`.
+        """
         # an iterative walk over what is deep, so that long sums of sums do not exhaust the stack
         expr = sp.sympify(expr)
         descend = _composed if extent(expr)[1] > _DEEP else _plain  # through branches and choices too

@@ -83,6 +83,7 @@ class Source:
 
     @property
     def text(self) -> str:
+        """The module's text so far, its imports first."""
         return "".join(self._parts)
 
     def load(self) -> ModuleType:

@@ -28,6 +28,7 @@ class FirstLayer(ByValue):
 
     @property
     def name(self) -> str:
+        """Name of W."""
         return self.block.name
 
     @property

@@ -40,9 +40,11 @@ class Explicit(ast.NodeTransformer):
         self.fma = fma
 
     def visit_BinOp(self, e: ast.BinOp) -> ast.expr:
+        """`left op right`, rewritten with its operands: a product and a sum may become one call."""
         return self.operation(e.op, e.left, e.right, e)
 
     def visit_AugAssign(self, s: ast.AugAssign) -> ast.stmt:
+        """`x op= y` as `x = x op y`; an index in x is then computed twice."""
         here = copy.deepcopy(s.target)
         here.ctx = ast.Load()
         new = ast.Assign([self.visit(s.target)], self.operation(s.op, here, s.value, s))
@@ -71,6 +73,7 @@ class Explicit(ast.NodeTransformer):
         return ast.copy_location(ast.BinOp(a, op, b), like)
 
     def visit_Call(self, e: ast.Call) -> ast.expr:
+        """`x.view(t)` as `view_`, `min` and `max` as calls for two, from left to right; other calls stay calls."""
         self.generic_visit(e)
         if isinstance(e.func, ast.Attribute) and e.func.attr == "view" and len(e.args) == 1:
             return call("view_", e.func.value, e.args[0], like=e)

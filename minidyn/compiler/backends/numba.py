@@ -162,12 +162,15 @@ class FunctionType(nbt.Callable, nbt.Dummy):
         super().__init__(f"minidyn({self.like.dispatcher.py_func.__qualname__}, {id(function)})")
 
     def get_call_type(self, context, args, kws):
+        """The signature of a call with these argument types, for which the function is compiled if it is not yet."""
         return self.like.get_call_type(context, args, kws)
 
     def get_call_signatures(self):
+        """The signatures compiled so far, and True: others may follow."""
         return self.like.get_call_signatures()
 
     def get_impl_key(self, sig):
+        """The key under which numba finds the code for a signature: the dispatcher's own."""
         return self.like.get_impl_key(sig)
 
 

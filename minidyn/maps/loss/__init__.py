@@ -320,6 +320,11 @@ class Loss(ByValue):
 
     def add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],
                     doc: str, size: int | None = None, **options: Any) -> None:  # fmt: skip
+        """Add a kernel that fills `out` with a gradient, given as pairs (element of an array, derivative).
+
+        add : takes the kernel, as `Source.add` does. size : entries of `out`, D if not given; those in no pair are 0,
+        those in several the sum. options : of the emitter.
+        """
         size = size or self.dim
         if not pairs:
             add(name, args, [f"for q in range({size}):", "    out[q] = 0.0"], doc)

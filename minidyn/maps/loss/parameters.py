@@ -37,6 +37,7 @@ class Block:
 
     @property
     def size(self) -> int:
+        """How many entries of `w` belong to the symbol."""
         return math.prod(self.shape)
 
 

@@ -89,6 +89,7 @@ class Modes(ByValue):
 
     @property
     def lam(self) -> Floats:
+        """Curvatures of the modes (r,); 0 for those along the minima."""
         return self.curvatures.lam
 
     def with_noise(self, kappa: float, label: float) -> Modes:
@@ -129,6 +130,7 @@ class Modes(ByValue):
 
     @property
     def noisy(self) -> bool:
+        """Whether a deviation changes the noise, so that `N` has a term; noise that is there anyway does not count."""
         c = self.curvatures
         return bool(len(self.lam)) and (
             (self.kappa > 0 and (c.ranks is not None or c.samples is not None))

@@ -28,6 +28,7 @@ class Condition(ByValue):
 
     @property
     def holds(self) -> bool:
+        """Whether `value <= bound`, up to rounding (1e-12 of the bound)."""
         return self.value <= self.bound * (1 + 1e-12)
 
     @property

@@ -38,6 +38,7 @@ class Minimum(ByValue):
 
     @property
     def loss(self) -> Loss:
+        """The map's loss."""
         return self.map.loss
 
     @cached_property
@@ -49,6 +50,7 @@ class Minimum(ByValue):
 
     @cached_property
     def sample_grads(self) -> Floats:
+        """Gradients of the single samples' losses at w, (n, D)."""
         return self.loss.sample_grads(self.w)
 
     @cached_property
@@ -76,6 +78,7 @@ class Minimum(ByValue):
 
     @cached_property
     def slopes(self) -> Slopes:
+        """The rule's slopes at its own learning rate, at step k."""
         return self.slopes_at(None)
 
     def slopes_at(self, lr: float | None) -> Slopes:

@@ -33,7 +33,7 @@ from minidyn.compiler.words import Known
 
 
 class Function:
-    """A Python function of the subset (see `writer`), and its compiled forms.
+    """A Python function of the subset (see LANGUAGE.md), and its compiled forms.
 
     inline : a copy goes wherever it is called.  noalias : its arrays never overlap.
     fma : `a*b + c` is rounded once, where the text says so.  thorough : LLVM unrolls and vectorizes its loops,

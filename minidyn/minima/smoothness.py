@@ -161,6 +161,7 @@ def smoothness(loss: Loss, w: ArrayLike, layer: Any = None) -> Smoothness:
         bound = weights[:, None] * np.linalg.norm(gradients[:, :, found.part], axis=-1) / length
         total = weights**2 / length.min() ** 2 * (gradients**2).sum(axis=-1).mean(axis=-1)
     bound[:, length == 0] = np.inf
+    total = total if length.all() else np.full_like(total, np.inf)
     left = np.linalg.norm(loss.input_grads(flat), axis=-1)
     mean = (left**2).mean(axis=-1)
     shape = (*lead, len(length))

@@ -26,7 +26,7 @@ _LAG = 1_000_000  # numbers that what is heard of the motion along the minima ma
 class Minimum(ByValue):
     """A map at a minimum w (D,), seen in the modes of `P^(1/2) H P^(1/2)`, `P` the rule's preconditioner.
 
-    basis : (D, r), the modes.  scale : (D,), the root of P.  states : the rule's states held at the minimum.
+    frame : the modes, from the left and the right.  scales : the root of P.  slopes : the rule, linearized there.
     """
 
     map: Map

@@ -64,6 +64,7 @@ class Numbers(ScalarFormatter):
         self.set_powerlimits((-4, 5))
 
     def get_offset(self) -> str:
+        """The power of ten that all labels share: matplotlib's `1e-4` as `×10⁻⁴`, anything else as it is."""
         found = re.fullmatch(r"1e(.\d+|\d+)", super().get_offset())
         return f"×{power_of_ten(int(found[1].replace('−', '-')))}" if found else super().get_offset()
 

@@ -45,18 +45,22 @@ class Model(ByValue):
 
     @property
     def name(self) -> str:
+        """The name of its file without `.toml`."""
         return self.spec.name
 
     @property
     def title(self) -> str:
+        """The file's `title`; its name where it has none."""
         return self.spec.title
 
     @property
     def description(self) -> str:
+        """The file's `description`, line by line; empty where it has none."""
         return self.spec.description.strip()
 
     @property
     def reference(self) -> str:
+        """The file's `reference`, on one line; empty where it has none."""
         return " ".join(self.spec.reference.split())
 
     @property

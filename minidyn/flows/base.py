@@ -87,6 +87,7 @@ class Flow(ByValue):
             FLOWS[cls.key] = cls
 
     def __new__(cls, *args: Any, **options: Any) -> Flow:
+        """A flow that remembers what it was made with beside its map: `of` gives that to another one."""
         flow = super().__new__(cls)
         flow._made_with = (args[1:], {name: v for name, v in options.items() if name != "system"})
         return flow
@@ -133,6 +134,7 @@ class Flow(ByValue):
 
     @property
     def loss(self) -> Any:
+        """The map's loss."""
         return self.map.loss
 
     @property

@@ -197,6 +197,7 @@ class SymbolicFlow(Flow):
         return self._k_is_free and any(e.has(K) for e in (*self.expressions, *self.factor))
 
     def speeds(self, numbers: Floats) -> Floats | None:
+        """The learning rates (N,); None where the step number stands in the equations, or the rule has no lr."""
         names = list(self.map.rule.hyper)
         return None if self.own_clock or "lr" not in names else numbers[:, names.index("lr")]
 
@@ -211,6 +212,10 @@ class SymbolicFlow(Flow):
 
     @cached_property
     def source(self) -> Source:
+        """`symbolic_field`, the slope of its drift along u (`symbolic_slope`), and `constraint` with its gradients.
+
+        Field and slope are per step: drift times lr, diffusion times its root; lr is 1 where the rule has none.
+        """
         src = Source(f"symbolic flow on {self.loss}")
         g = Graph()
         convert, lr = self._converter(g)
@@ -243,6 +248,7 @@ class SymbolicFlow(Flow):
         return not self.factor.is_zero_matrix
 
     def numbers(self, w0: Floats) -> Floats:
+        """How many expressions stay zero, (1,), whatever the starting points."""
         return np.array([float(len(self.constraint))])
 
     def start(self, w0: ArrayLike) -> Floats:
@@ -263,6 +269,7 @@ class SymbolicFlow(Flow):
         return flat.reshape(points.shape)
 
     def explain(self, code: int) -> str:
+        """A status in words; 2 where Newton's method does not find the constraint."""
         if code == 2:
             return "the state cannot be put back on the constraint; take smaller steps or look at its gradient."
         return super().explain(code)

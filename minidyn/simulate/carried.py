@@ -28,9 +28,14 @@ class CarriedEngine(ByColumn):
         self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
 
     def slice(self, wanted: int) -> int:
+        """At most 16 steps: they are made in Python, one start after the other."""
         return min(wanted, 16)
 
     def advance(self, done: int, count: int) -> None:
+        """Carry each distinct start, with a memory of its own, from `done + 1/2` to `done + count + 1/2` on the clock.
+
+        One that fails or is no longer finite is NaN from then on, and has ended with the last step of the slice.
+        """
         for path, (w, memory) in enumerate(zip(self.points, self.memory, strict=True)):
             if self.status[path]:
                 continue
@@ -47,13 +52,16 @@ class CarriedEngine(ByColumn):
         return self.points
 
     def parameters(self) -> Floats:
+        """Theta (paths, D), of each path that of its start; NaN where it has ended."""
         return self.points[self.which, : self.flow.dim]
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Status and last step (paths,) of each path, those of its start; `done` where it goes on."""
         status = self.status[self.which]
         return status, np.where(status == 0, done, self.ended[self.which])
 
     def state(self) -> dict[str, NDArray[Any]]:
+        """States, statuses and ends of the distinct starts; their memories and `meta` as JSON in bytes."""
         text = json.dumps([self.memory, self.meta], default=lambda array: {"array": array.tolist()})
         return {
             "points": self.points, "status": self.status, "ended": self.ended,
@@ -61,6 +69,7 @@ class CarriedEngine(ByColumn):
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from such a state; what was an array in a memory is one of floats again."""
         for name in ("points", "status", "ended"):
             getattr(self, name)[...] = state[name]
 

@@ -47,8 +47,11 @@ _BLOCK = 2**24
 class Stateful(Protocol):
     """What a checkpoint asks of an engine: its arrays, and to go on from them."""
 
-    def state(self) -> dict[str, NDArray[Any]]: ...
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What changes as it advances, by name: arrays of fixed type and shape, or texts (uint8) of any length."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from such arrays, of an engine that was made alike."""
 
 
 class Keeper:
@@ -121,11 +124,16 @@ class Checkpoint(Keeper):
                 ) from None
 
     def close(self) -> None:
+        """Close the files of saves and give up the lock: another run may have the folder."""
         self.rows.close()
         if self._lock is not None:
             self._lock.close()
 
     def resume(self, engine: Stateful, recorder: Recorder) -> int:
+        """Go on from the state in the folder, if there is one; the steps done.
+
+        Raises InputError for the state of another run or version, ArchiveError where it or a file of saves is damaged.
+        """
         file = self.folder / "state"
         if not file.exists():
             return 0
@@ -154,6 +162,10 @@ class Checkpoint(Keeper):
 
     # -- writing ---------------------------------------------------------------------------------
     def note(self, done: int, engine: Stateful, recorder: Recorder, last: bool = False) -> None:
+        """Put the saves on disk, then the state in place of the last one; ArchiveError where that fails.
+
+        It is time once the longer of `SECONDS` and `SPARE` times the last writing has passed; with `last` it always is.
+        """
         now = time.perf_counter()
         if not last and now < self._due:
             return
@@ -190,6 +202,10 @@ class FileRows:
         self.sums: dict[str, tuple[int, int]] = {}  # length in bytes and CRC-32 of what is written
 
     def put(self, name: str, turn: int, row: Floats) -> None:
+        """Write row number `turn`, over what an attempt that was killed may have left there.
+
+        Raises ArchiveError where rows before it are missing, or the disk does not take it.
+        """
         data = np.ascontiguousarray(row, np.float64)
         self.shapes[name] = data.shape
         with self.guarded():
@@ -258,6 +274,7 @@ class FileRows:
         return self.files[name]
 
     def close(self) -> None:
+        """Close all files; columns that were handed out stay readable."""
         for file in self.files.values():
             with suppress(OSError):  # a full disk was reported when the row was put
                 file.close()

@@ -27,13 +27,26 @@ class Engine(Protocol):
 
     meta: dict[str, Any]
 
-    def slice(self, wanted: int) -> int: ...
-    def advance(self, done: int, count: int) -> None: ...
-    def parameters(self) -> Floats: ...
-    def columns(self) -> Iterator[Floats]: ...
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]: ...
-    def state(self) -> dict[str, NDArray[Any]]: ...
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None: ...
+    def slice(self, wanted: int) -> int:
+        """How many of the `wanted` steps the next `advance` should make: the progress bar waits for its end."""
+
+    def advance(self, done: int, count: int) -> None:
+        """Carry all paths from step `done` of the run to step `done + count`."""
+
+    def parameters(self) -> Floats:
+        """Theta (paths, D) where the run stands; NaN where a path has ended."""
+
+    def columns(self) -> Iterator[Floats]:
+        """The same by parameters: the values (paths,) of each in turn, in memory of their own."""
+
+    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Status and last step (paths,) of each path; `FINISHED` and `done` where it goes on."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What changes as the engine advances, by name: what a checkpoint keeps."""
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the state of an engine that was made alike."""
 
 
 class ByColumn:
@@ -104,6 +117,7 @@ class MapEngine(_Threaded):
         self.meta: dict[str, Any] = {"threads": self.workers}
 
     def advance(self, done: int, count: int) -> None:
+        """Carry the blocks through `count` steps, on all threads; step n of the run is the map's `first + n - 1`."""
         m = self.system
         arrays = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers)
 
@@ -116,9 +130,11 @@ class MapEngine(_Threaded):
         self.spread(count, work)
 
     def state(self) -> dict[str, NDArray[Any]]:
+        """States, random streams, how many steps of each lane were finite, and orders of samples; block by block."""
         return {"blocks": self.blocks, "streams": self.streams, "alive": self.alive, "orders": self.orders}
 
     def parameters(self) -> Floats:
+        """Theta (paths, D), a copy; all of it NaN where any of it is not finite."""
         gone = self._gone()
         w = unpack(self.blocks, self.paths, 0, self.system.dim)
         w[gone] = np.nan
@@ -141,6 +157,7 @@ class MapEngine(_Threaded):
         return ~np.isfinite(theta).all(axis=1).ravel()[: self.paths]
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Status and end (paths,): `DIVERGED` at the first step that was not finite, else `FINISHED` at `done`."""
         alive = self.alive.ravel()[: self.paths]
         diverged = alive < done
         status, ended = np.full(self.paths, Status.FINISHED, np.int8), np.full(self.paths, done, np.int64)
@@ -166,5 +183,6 @@ class FlowPaths(_Threaded):
         return self.clock.hyper[self.stretch], *self.model
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Status and end as the kernels noted them, of each start; `done` where it goes on."""
         status = self.status.astype(np.int8)
         return status, np.where(status == 0, done, self.ended)

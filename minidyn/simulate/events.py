@@ -99,9 +99,14 @@ class StoppingEngine(ByColumn):
         self.before[which] = np.where(np.isfinite(value), value, self.before[which])
 
     def slice(self, wanted: int) -> int:
+        """As of the inner engine."""
         return self.inner.slice(wanted)
 
     def advance(self, done: int, count: int) -> None:
+        """Carry the inner engine on; an `OdeEngine` step by step, each searched for the instant that meets a condition.
+
+        Others are looked at in `parameters`, where the run is saved.
+        """
         self.at[0] = done + count
         if isinstance(self.inner, OdeEngine):
             self.inner.advance_watched(done, count, self._watch)
@@ -151,6 +156,10 @@ class StoppingEngine(ByColumn):
         return np.inf
 
     def parameters(self) -> Floats:
+        """Theta (paths, D) of the inner engine, NaN where a path has stopped; the start is always shown.
+
+        Engines that are not watched step by step are looked at here.
+        """
         w, at = self.inner.parameters(), int(self.at[0])
         if not isinstance(self.inner, OdeEngine):
             self._look(np.arange(len(w)), w, float(at))
@@ -159,6 +168,10 @@ class StoppingEngine(ByColumn):
         return w
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """The inner engine's, and `STOPPED` with the step in which it did where a path has.
+
+        `meta["stopped_at"]` has the instants, in steps, where no more than 20 paths have.
+        """
         status, ended = self.inner.ending(done)
         self.meta |= self.inner.meta
         over = (self.when <= done)[self.which]  # what the inner engine did later is not seen

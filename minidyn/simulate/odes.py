@@ -89,9 +89,11 @@ class OdeEngine(FlowPaths):
             self.system = *flow.together, *method, *map(Known, (moves, flow.size, wide, flow.columns))
 
     def slice(self, wanted: int) -> int:
+        """All of them: an `advance` comes back to Python now and then by itself."""
         return wanted
 
     def advance(self, done: int, count: int) -> None:
+        """Carry every point at least to step `done + count`; `shown` holds its state at that step."""
         passed = self._pass(done, count)
         for target, end in self._stretches(passed, done + count - passed):
             while self._attempt(target, end, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
@@ -235,9 +237,14 @@ class OdeEngine(FlowPaths):
         return self.shown
 
     def parameters(self) -> Floats:
+        """Theta (paths, D), of each path that of its point; NaN where it has ended."""
         return self.shown[self.which, : self.flow.dim]
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Status and last step (paths,) of each path; a point fails in the step of the map that its clock is in.
+
+        With "auto", `meta["method"]` says which methods the points are at.
+        """
         stiff = self.rows[:, row.MODE] != 0.0
         if self.method == "auto":
             name = "radau" if stiff.all() else f"{self.tableau.name}, radau" if stiff.any() else self.tableau.name
@@ -287,9 +294,14 @@ class ScipyEngine(FlowPaths):
         return out
 
     def slice(self, wanted: int) -> int:
+        """All of them: scipy's solvers step in Python, where Ctrl-C is heard."""
         return wanted
 
     def advance(self, done: int, count: int) -> None:
+        """Carry every point at least to step `done + count`; `shown` holds its state at that step.
+
+        Each stretch that moves begins with new solvers.
+        """
         for stretch, until, end, begins in self.clock.stretches(done, done + count):
             self.stretch = stretch
             target = self.clock.at(until)
@@ -338,8 +350,10 @@ class ScipyEngine(FlowPaths):
         raise InputError("scipy's solvers cannot be stopped and resumed: use method='auto' with a checkpoint.")
 
     def parameters(self) -> Floats:
+        """Theta (paths, D), of each path that of its point; NaN where it has ended."""
         return self.shown[self.which, : self.flow.dim]
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Status and last step (paths,) of each path, those of its point; `done` where it goes on."""
         status, ended = super().ending(done)
         return status[self.which], ended[self.which]

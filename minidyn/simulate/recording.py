@@ -21,8 +21,11 @@ _PIECE = 2**16
 class Rows(Protocol):
     """A place for arrays of which each save brings one more of the same shape."""
 
-    def put(self, name: str, turn: int, row: Floats) -> None: ...
-    def column(self, name: str, count: int) -> Floats: ...
+    def put(self, name: str, turn: int, row: Floats) -> None:
+        """Keep `row` as number `turn` (0, 1, ...) of the array `name`."""
+
+    def column(self, name: str, count: int) -> Floats:
+        """The first `count` rows of an array, counted along its second axis: (N, count, ...) of rows (N, ...)."""
 
 
 class MemoryRows:
@@ -33,6 +36,7 @@ class MemoryRows:
         self.arrays: dict[str, Floats] = {}
 
     def put(self, name: str, turn: int, row: Floats) -> None:
+        """Copy the row into its place; the first one makes room for all saves."""
         if name not in self.arrays:
             self.arrays[name] = np.empty((len(row), self.saves, *row.shape[1:]))
         self.arrays[name][:, turn] = row
@@ -59,6 +63,7 @@ class Recorder:
         return {"w": (self.paths, len(self.names)), **seen}
 
     def save(self, engine: Engine) -> None:
+        """Add one save of the engine where it stands, every path or moments; then `also` looks at it."""
         if self.keep == "paths":
             w = engine.parameters()
             self.rows.put("w", self.count, w)
@@ -76,6 +81,7 @@ class Recorder:
         return [*map(_moments, (np.array(watch(w)) for watch in self.watchers.values()))]
 
     def run(self, steps: NDArray[np.int64], times: Floats, status: Any, ended: Any, meta: dict[str, Any]) -> Run:
+        """The saves as a `Run`: `steps` and `times` (T,) are theirs, `status` and `ended` (paths,) those of paths."""
         w, seen, moments = None, {}, {}
         if self.keep == "paths":
             w = self.rows.column("w", self.count)

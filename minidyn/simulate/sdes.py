@@ -84,6 +84,10 @@ class SdeEngine(FlowPaths):
         return min(wanted, -(-(self.beyond + count) // span) * span - self.beyond)
 
     def advance(self, done: int, count: int) -> None:
+        """Carry the paths to step `done + count`; a step of the scheme that ends beyond is shown in part, and redone.
+
+        The main chain stays at the last whole one before, so that where a run is saved leaves no trace in it.
+        """
         target, clock, at, span = done + count, self.clock, int(self.at[0]), self.span
         kept = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
         goal = at + (target - at) // span * span if span else target
@@ -137,6 +141,7 @@ class SdeEngine(FlowPaths):
         }  # fmt: skip
 
     def parameters(self) -> Floats:
+        """Theta (paths, D) as shown, a copy; NaN where a path has ended."""
         return unpack(self.shown, self.paths, 0, self.flow.dim)
 
     def columns(self) -> Iterator[Floats]:
@@ -144,6 +149,7 @@ class SdeEngine(FlowPaths):
         return (unpack(self.shown, self.paths, i, i + 1)[:, 0] for i in range(self.flow.dim))
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+        """Status and end (paths,) as the kernels noted them; adaptive: `meta["steps_made"]`, the sum over paths."""
         if not self.span:
             self.meta["steps_made"] = int(self.counts[: self.paths].sum())
         status = self.status[: self.paths].astype(np.int8)

@@ -222,6 +222,7 @@ class CentralFlow(Flow):
         return e.U @ X @ e.U.T
 
     def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        """Fill b with `(dtheta/dk, dv/dk)`, its oscillation solved for at w alone: k, `numbers` and f play no part."""
         try:
             _, X, e = self._sorted_out(w)
         except FieldFailed as error:
@@ -309,6 +310,7 @@ class CentralFlow(Flow):
         return float(out) if out.ndim == 0 else out
 
     def explain(self, code: int) -> str:
+        """A status in words: 4 and 6 as they come about here, `NO_ORBIT` where no `S` holds the curvatures."""
         return {
             4: "the set of critical directions does not settle; take a smaller rtol.",
             6: "an accumulator vanishes; use eps > 0 or start with v > 0.",

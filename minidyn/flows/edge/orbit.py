@@ -48,6 +48,7 @@ class Growth(ByValue):
 
     @property
     def kind(self) -> str:
+        """The sign of `coefficient` in words, as in the class; below `1e-6 (1 + |alone|)` it counts as zero."""
         if abs(self.coefficient) <= 1e-6 * (1.0 + abs(self.alone)):
             return "quadratic"
         return "subquadratic" if self.coefficient > 0 else "superquadratic"

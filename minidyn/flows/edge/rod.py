@@ -122,11 +122,13 @@ class RodFlow(Flow):
 
     @cached_property
     def source(self) -> Source:
+        """`rule_step` and `rule_slopes` of the map's rule; `grad` and `hvp` are the loss's own."""
         src = Source(f"rod flow of {self.map.rule.name} on {self.map.loss}")
         add_rule_kernels(src, self.map)
         return src
 
     def numbers(self, w0: Floats) -> Floats:
+        """`(D, first_step - 1, order - 1)`, whatever the starting points."""
         return np.array([self.dim, self.first_step - 1, self.order - 1], dtype=float)
 
     def start(self, w0: ArrayLike) -> Floats:
@@ -140,6 +142,7 @@ class RodFlow(Flow):
         return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
 
     def explain(self, code: int) -> str:
+        """A status in words; 6, a field that is not finite, is put down to an accumulator below zero."""
         if code == 6:
             return "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
         return super().explain(code)

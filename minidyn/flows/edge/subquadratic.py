@@ -123,6 +123,7 @@ class SubquadraticFlow(Flow):
         return self.steps.parts(c, orbit.amplitude, step)[0] - c, orbit
 
     def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
+        """Fill b with `(F_e(c, d(c)) - c, d(c) - d)`, d(c) the orbit that continues d; a status where there is none."""
         half = self.steps.size
         try:
             drift, orbit = self._drift(w[:half], w[half:], None, k)
@@ -133,6 +134,10 @@ class SubquadraticFlow(Flow):
         return 0
 
     def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
+        """Carry `(c, d)` from step k to `end` in place; a status. After each step at most, the orbit is continued.
+
+        Where that fails w stays as it was; "reason" says near which theta, and what the map does there instead.
+        """
         half = self.steps.size
         c, d = w[:half].copy(), w[half:].copy()
         shift = memory.get("shift")
@@ -155,6 +160,7 @@ class SubquadraticFlow(Flow):
         return 0
 
     def explain(self, code: int) -> str:
+        """A status in words: why there is no stable orbit at a centre, with what to try."""
         return {
             5: "the valley is unstable in another way than by a flip of sign; lower lr.",
             6: "an accumulator vanishes; use eps > 0 or a loss floor.",

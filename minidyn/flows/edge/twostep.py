@@ -88,6 +88,7 @@ class TwoStep(ByValue):
 
     @cached_property
     def kernels(self) -> Any:
+        """`rule_step` and `rule_slopes`, compiled (see `add_rule_kernels`)."""
         src = Source(f"steps of {self.map.rule.name} on {self.map.loss}")
         add_rule_kernels(src, self.map)
         return src.load()

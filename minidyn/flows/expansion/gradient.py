@@ -72,6 +72,7 @@ class GradientFlow(Flow):
 
     @cached_property
     def source(self) -> Source:
+        """`speed(hp)`, which is `lr / (1 - momentum)`; gradient and Hessian are the loss's own kernels."""
         src = Source(f"gradient flow of {self.map.loss}")
         src.add("speed", "hp", self._speed_lines())
         return src
@@ -99,6 +100,7 @@ class GradientFlow(Flow):
         return [*emitter.lines(), "return result"]
 
     def speeds(self, numbers: Floats) -> Floats:
+        """`lr / (1 - momentum)` at each step, (N,): schedules of the two change nothing else, so it is never None."""
         names, called = list(self.map.rule.hyper), self.known.called
         rest = 1.0 - numbers[:, names.index(called["momentum"])] if "momentum" in called else 1.0
         return np.asarray(numbers[:, names.index(called["lr"])] / rest)

@@ -227,14 +227,20 @@ class ModifiedFlow(Flow):
 
     @cached_property
     def source(self) -> Source:
+        """`steps`, the displacement of one coordinate with its slopes (see `add_steps`)."""
         src = Source(f"steps of {self.map.rule.name}")
         add_steps(src, self.moved)
         return src
 
     def numbers(self, w0: Floats) -> Floats:
+        """`(order, number of auxiliary states)`, whatever the starting points."""
         return np.array([float(self.order), float(len(self.map.rule.states))])
 
     def speeds(self, numbers: Floats) -> Floats | None:
+        """The learning rates (N,) at order 1, where lr alone has a schedule and changes the speed alone; else None.
+
+        That is so where theta's displacement is proportional to lr, and those of the states are free of it.
+        """
         lr = sp.Dummy("lr")
         rates = {letters.hyper("lr"): lr, letters.hyper("lr", self.map.rule.hyper.get("lr", 1.0)): lr}
         theta, *states = (e.xreplace(rates) for e in self.moved.moved)
@@ -245,6 +251,7 @@ class ModifiedFlow(Flow):
         return numbers[:, list(self.map.rule.hyper).index("lr")]
 
     def explain(self, code: int) -> str:
+        """A status in words; 6 where the rule has no derivatives, or its states no rest."""
         if code == 6:
             return (
                 f"{self.map.rule.name} has no derivatives here: an auxiliary state has no rest, or a coordinate of the "

@@ -256,6 +256,7 @@ class StochasticModifiedFlow(Flow):
 
     @property
     def size(self) -> int:
+        """The length of the map's whole state, `D (1 + number of auxiliary states)`."""
         return self.map.components
 
     @cached_property
@@ -270,10 +271,15 @@ class StochasticModifiedFlow(Flow):
 
     @property
     def couples(self) -> bool:
+        """Whether all noise is Gaussian: then the map's own normals drive the flow."""
         return self.map.bound.couples
 
     @cached_property
     def source(self) -> Source:
+        """The covariance of the noise, `steps`, and where the flow is `skewed` what third and fourth moments do.
+
+        `written_field` beside them where the equation can be written out. FlowError for noise without a covariance.
+        """
         src = Source(f"stochastic modified equation of {self.map.rule.name} on {self.map.loss}")
         loss, bound = self.map.loss, self.map.bound
         names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
@@ -318,6 +324,10 @@ class StochasticModifiedFlow(Flow):
         return True
 
     def numbers(self, w0: Floats) -> Floats:
+        """`(order, states, couples, first, squares, normals, skewed)`, whatever the starting points.
+
+        states : their number.  first : the row of the noise squared.  normals : how many Gaussian ones the map draws.
+        """
         states, width = len(self.map.rule.states), self.map.bound.gaussian_rows
         known = (self.order, states, self.couples, self._first, self.squares, width, self.skewed)
         return np.array([float(x) for x in known])
@@ -340,6 +350,7 @@ class StochasticModifiedFlow(Flow):
         return out.reshape(*points.shape[:-1], self.size)
 
     def explain(self, code: int) -> str:
+        """A status in words; 6 where the step has no expansion, as at an accumulator of zero."""
         if code == 6:
             return (
                 "the step is not smooth here: an accumulator is zero, or has become negative, where the rule divides "

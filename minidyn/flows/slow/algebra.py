@@ -26,6 +26,7 @@ class Letters:
     meaning: dict[sp.Symbol, sp.Expr] = field(default_factory=dict)
 
     def __call__(self, e: Any, name: str = "c") -> sp.Expr:
+        """The letter that stands for `e`, if need be a new `name_n`; atoms and products of two stand for themselves."""
         e = tidy(e, 24)
         if e.is_Atom or (e.is_Mul and len(e.args) == 2 and all(a.is_Atom for a in e.args)):
             return e

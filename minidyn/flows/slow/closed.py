@@ -268,6 +268,7 @@ class ClosedFormFlow(QuasistaticFlow):
 
     @property
     def chart(self) -> Chart:
+        """The chart of the minima whose coordinates the equations are in."""
         assert self.manifold.chart is not None
         return self.manifold.chart
 
@@ -366,10 +367,12 @@ class ClosedFormFlow(QuasistaticFlow):
     # -- kernels --------------------------------------------------------------------------------------
     @property
     def size(self) -> int:
+        """`D + d`: theta, then the coordinates."""
         return self.dim + self.chart.dimension
 
     @property
     def couples(self) -> bool:
+        """As of the numerical flow, where the derivation also has a factor on the map's own normals (`form.noise`)."""
         return super().couples and self.form.noise is not None
 
     @property
@@ -379,6 +382,10 @@ class ClosedFormFlow(QuasistaticFlow):
 
     @cached_property
     def source(self) -> Source:
+        """`chart_form(s, ...)`, all that was derived, and `chart_place(s, ...)`, theta; both at coordinates s.
+
+        `written_field` and `written_place` beside them where no matrix has to be factorized.
+        """
         src = Source(f"closed form of the quasistatic flow of {self.map.rule.name}")
         form, place, s = self.form, self.chart.place, self.chart.coordinates
         bends = [bend(form, s, e) for e in place]
@@ -401,6 +408,7 @@ class ClosedFormFlow(QuasistaticFlow):
 
     @property
     def in_lanes(self) -> bool:
+        """Up to `WIDEST` numbers in the state."""
         return self.size <= WIDEST
 
     def _lines(self, outputs: list[Any], letters: dict[sp.Symbol, sp.Expr]) -> list[str]:
@@ -467,6 +475,7 @@ class ClosedFormFlow(QuasistaticFlow):
         return any(e != 0 for e in self.form.covariance)
 
     def explain(self, code: int) -> str:
+        """A status in words; 6 where a formula is not finite, others as of the numerical flow."""
         if code == 6:
             return (
                 "the closed form is not finite here: the chart ends, or the noise vanishes in a coordinate where the "

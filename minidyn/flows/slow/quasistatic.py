@@ -161,6 +161,7 @@ class QuasistaticFlow(Flow):
 
     @cached_property
     def source(self) -> Source:
+        """The kernels of the averaged map; FlowError where the noise has no covariance per step."""
         src = Source(f"quasistatic flow of {self.map.rule.name} on {self.map.loss}")
         self.averaged.add_kernels(src)
         return src
@@ -267,6 +268,7 @@ class QuasistaticFlow(Flow):
                         yield point
 
     def explain(self, code: int) -> str:
+        """A status in words: why there is no slow motion along the minima at a point, and what to try."""
         return {
             2: "the point is not on the manifold of minima; start from manifold.project(w).",
             3: (

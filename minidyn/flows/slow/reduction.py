@@ -93,6 +93,7 @@ class Reduction:
 
     @property
     def codim(self) -> int:
+        """`D - d`: how many directions lead across the minima."""
         return self.size - self.dim
 
     def rule(self, e: sp.Expr, i: int) -> sp.Expr:
@@ -304,10 +305,12 @@ class Reduction:
 
     @cached_property
     def channels(self) -> dict[tuple[Row, Row], sp.Expr]:
+        """Covariance of every pair of channels, a letter each, under the noise that the oscillation meets."""
         names = self._channel_names
         return {(c, e): self.letters(self.channel(c, e, self.noise), "s") for c in names for e in names}
 
     def noise_between(self, f: Form, g: Form) -> sp.Expr:
+        """Covariance of two forms in the channels, such as two kicks."""
         return sum((x * y * self.channels[c, e] for c, x in f.items() for e, y in g.items()), sp.S.Zero)
 
     # -- stationary covariances ---------------------------------------------------------------------------
@@ -321,10 +324,12 @@ class Reduction:
 
     @cached_property
     def steps(self) -> dict[Row, Form]:
+        """`step` of every row."""
         return {row: self.step(row) for block in self.blocks for row in block}
 
     @cached_property
     def kicks(self) -> dict[Row, Form]:
+        """`kick` of every row."""
         return {row: self.kick(row) for block in self.blocks for row in block}
 
     def _solve(self, i: int, j: int) -> sp.Matrix:

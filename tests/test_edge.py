@@ -282,3 +282,21 @@ def test_who_wins_table():
     assert max(sup.values()) == sup["gradient"]
     row = contest.contest_table(entries)[2]
     assert row.startswith("| minimalist_eos | 80 |") and row.count("**") == 2 and row.rstrip(" |").endswith("**")
+
+
+@pytest.mark.parametrize("make", [
+    md.RodFlow, lambda m: md.RodFlow(m, order=2), md.ModifiedFlow, md.CentralFlow, md.SubquadraticFlow,
+])  # fmt: skip
+def test_what_overflows_is_not_called_singular(make):
+    """GD divides by nothing: where the slopes of `exp(x^2)` overflow its flows diverge, or say that, without a warning;
+    RMSProp without eps is singular where its accumulator vanishes."""
+    x = sp.Symbol("x")
+    try:
+        flow = make(md.Map(md.Loss(sp.exp(x**2), [x]), md.GD(0.1)))
+        run = md.simulate(flow, [9.0], 20)
+        told = f"{run.meta.get('reason')} {flow.explain(6)}"
+        assert run.status == md.Status.DIVERGED
+    except md.FlowError as error:
+        told = str(error)
+    assert "accumulator" not in told and "eps" not in told and ("overflow" in told or "too large" in told)
+    assert "eps" in md.RodFlow(md.Map(md.Loss(x**2 / 2, [x]), md.RMSProp(0.1, eps=0))).explain(6)

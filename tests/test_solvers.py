@@ -420,3 +420,15 @@ def test_a_start_without_a_field_ends_at_once(method):
     run = md.simulate(flow, [[-1.0, 1.0], [1.0, 1.0]], 10, paths=2, method=method)
     assert not run.finished[0] and run.finished[1]
     assert np.isnan(run.w[0, -1]).all() and run.w[1, -1, 0] == pytest.approx(2.25, rel=1e-6)
+
+
+def test_a_condition_is_met_where_it_becomes_defined():
+    """`sqrt(x - 1) + 1 > 0` has no value below 1 and is true from there on: the instant is that of x = 1, to 1e-9; one
+    that crosses its level behind such a gap, or that is undefined again in between, is found too."""
+    flow = md.GradientFlow(md.Map(md.Loss((x - 3) ** 2 / 2, [x]), md.GD(0.05)))
+    gap = sp.sqrt((x - 1) * (x - 2))
+    for stop, place in ((sp.sqrt(x - 1) + 1 > 0, 1.0), (sp.sqrt(x - 1) - sp.Rational(1, 2), 1.25), (gap > -1, 0.0),
+                        (sp.And(x > 1, gap > -1), 2.0)):  # fmt: skip
+        run = md.simulate(flow, [0.0], 60, stop=stop, rtol=1e-11, atol=1e-12)
+        assert run.status == md.Status.STOPPED
+        assert run.meta["stopped_at"] == pytest.approx([np.log(3 / (3 - place)) / 0.05], abs=1e-6)

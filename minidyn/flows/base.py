@@ -324,8 +324,15 @@ class Flow(ByValue):
         """A matrix `S` with `dw = drift dt + S dW`, shape (..., size, r): `S S^T` is the covariance per time."""
         return self._evaluate(w, k)[1]
 
+    def meaning(self, code: int) -> int:
+        """What a status code of the field says: nothing is singular (6) where the rule divides by nothing, so that what
+        is not finite there has overflowed (1)."""
+        return 1 if code == 6 and not self.slow and not self.map.rule.divides else code
+
     def explain(self, code: int) -> str:
         """A status code in words, with what to try."""
+        if self.meaning(code) == 1:
+            return "the loss, or a derivative of it, is too large for double precision here; start elsewhere."
         return f"the field could not be evaluated (status {code})."
 
     def validity(self, w: ArrayLike) -> float:

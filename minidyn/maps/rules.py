@@ -83,6 +83,13 @@ class Rule(ByValue):
         known = {v: k.name[:-1] for k, v in self.known.items()}
         return sp.sympify(e).xreplace({s: sp.Symbol(n) for s, n in {**known, **self.shown}.items()})
 
+    @property
+    def divides(self) -> bool:
+        """Whether a step divides by something, or takes a root of it, that the gradient or a state may make zero."""
+        vary = {G, *self.letters}
+        powers = [p for e in self.step for p in e.atoms(sp.Pow) if p.free_symbols & vary]
+        return any(not (p.exp.is_integer and p.exp.is_nonnegative) for p in powers)
+
     def symbolic(self) -> tuple[sp.Expr, list[sp.Expr]]:
         """`theta'` and the new states, in letters."""
         return self.step[0], list(self.step[1:])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
-from minidyn.simulate.engines import ByColumn
+from minidyn.simulate.engines import ByColumn, meant
 
 Floats = NDArray[np.float64]
 
@@ -40,7 +40,8 @@ class CarriedEngine(ByColumn):
             if self.status[path]:
                 continue
             # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
-            code = self.flow.advance(w, memory, done + 0.5, done + count + 0.5, self.rtol, self.atol)
+            with np.errstate(over="ignore", invalid="ignore"):  # a status says it
+                code = self.flow.advance(w, memory, done + 0.5, done + count + 0.5, self.rtol, self.atol)
             code = code or (0 if np.isfinite(w).all() else int(Status.DIVERGED))
             if code:
                 self.status[path], self.ended[path] = code, done + count
@@ -57,7 +58,7 @@ class CarriedEngine(ByColumn):
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         """Status and last step (paths,) of each path, those of its start; `done` where it goes on."""
-        status = self.status[self.which]
+        status = meant(self.flow, self.status[self.which])
         return status, np.where(status == 0, done, self.ended[self.which])
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -165,6 +165,11 @@ class MapEngine(_Threaded):
         return status, ended
 
 
+def meant(flow: Flow, codes: NDArray[Any]) -> NDArray[np.int8]:
+    """What a flow's field noted of each path, as a status."""
+    return np.where(codes == Status.SINGULAR, flow.meaning(Status.SINGULAR), codes).astype(np.int8)
+
+
 class FlowPaths(_Threaded):
     """What all kinds of flow keep: starts (N, size), statuses, a clock, numbers for the kernels."""
 
@@ -184,5 +189,4 @@ class FlowPaths(_Threaded):
 
     def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
         """Status and end as the kernels noted them, of each start; `done` where it goes on."""
-        status = self.status.astype(np.int8)
-        return status, np.where(status == 0, done, self.ended)
+        return meant(self.flow, self.status), np.where(self.status == 0, done, self.ended)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +141,14 @@ class StoppingEngine(ByColumn):
         def found(a: float, at_a: float, b: float, at_b: float) -> float:
             if at_a == 0.0 or at_b == 0.0:
                 return b if at_b == 0.0 else a
-            return float(brentq(value, a, b, xtol=1e-13 * (1.0 + abs(b)), rtol=1e-14))
+            near = 1e-13 * (1.0 + abs(b))
+            if np.isfinite(at_a):
+                with suppress(ValueError):  # it is undefined in between
+                    return float(brentq(value, a, b, xtol=near, rtol=1e-14))
+            while b - a > near:  # where it becomes what it is at the end
+                mid = (a + b) / 2
+                a, b = (a, mid) if np.sign(value(mid)) == np.sign(at_b) else (mid, b)
+            return b
 
         for n in range(1, len(places)):
             a, b = places[n - 1], places[n]

@@ -13,7 +13,7 @@ from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps.discrete import pack, unpack
 from minidyn.simulate.clock import Clock
-from minidyn.simulate.engines import FlowPaths
+from minidyn.simulate.engines import FlowPaths, meant
 from minidyn.simulate.noisy import PLAN, UNITS, advance_adaptive, advance_sde, advance_stretches
 from minidyn.solvers.schemes import Scheme
 
@@ -152,5 +152,5 @@ class SdeEngine(FlowPaths):
         """Status and end (paths,) as the kernels noted them; adaptive: `meta["steps_made"]`, the sum over paths."""
         if not self.span:
             self.meta["steps_made"] = int(self.counts[: self.paths].sum())
-        status = self.status[: self.paths].astype(np.int8)
+        status = meant(self.flow, self.status[: self.paths])
         return status, np.where(status == 0, done, self.ended[: self.paths])

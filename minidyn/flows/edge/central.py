@@ -315,7 +315,7 @@ class CentralFlow(Flow):
             4: "the set of critical directions does not settle; take a smaller rtol.",
             6: "an accumulator vanishes; use eps > 0 or start with v > 0.",
             int(Status.NO_ORBIT): "no oscillation holds the critical curvatures at the threshold.",
-        }.get(code, super().explain(code))
+        }.get(self.meaning(code), super().explain(code))
 
     # -- in words -------------------------------------------------------------------------------
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:

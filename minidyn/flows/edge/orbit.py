@@ -96,7 +96,8 @@ class Orbits(TwoStep):
 
         A = self.jacobian(z, k)
         if not np.isfinite(A).all():
-            raise FieldFailed(6, "the rule's slopes are not finite here (an accumulator vanishes)")
+            why = " (an accumulator vanishes)" if self.map.rule.divides else ": they overflow"
+            raise FieldFailed(6, f"the rule's slopes are not finite here{why}")
         slow = lambda re, im: bool(re > 1.0 - self.slow)  # noqa: E731 - motion downhill, along a ridge too, is held
         _, Z, count = schur(A, sort=slow)  # its first columns span the slow directions
         N = np.ascontiguousarray(Z[:, count:])

@@ -143,7 +143,7 @@ class RodFlow(Flow):
 
     def explain(self, code: int) -> str:
         """A status in words; 6, a field that is not finite, is put down to an accumulator below zero."""
-        if code == 6:
+        if self.meaning(code) == 6:
             return "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
         return super().explain(code)
 

@@ -167,7 +167,7 @@ class SubquadraticFlow(Flow):
             NO_ORBIT: "there is no period-two orbit here: the loss grows too fast across the valley; lower lr.",
             PERIOD_FOUR: "the period-two orbit is unstable: the map runs on a longer one here; lower lr.",
             CHAOTIC: "the period-two orbit is unstable: the map is chaotic here; lower lr.",
-        }.get(code, super().explain(code))
+        }.get(self.meaning(code), super().explain(code))
 
     def amplitude(self, w: ArrayLike) -> Any:
         """Half the length of the orbit in theta, `|d|`, at states of the flow (..., size)."""

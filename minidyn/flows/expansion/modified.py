@@ -252,7 +252,7 @@ class ModifiedFlow(Flow):
 
     def explain(self, code: int) -> str:
         """A status in words; 6 where the rule has no derivatives, or its states no rest."""
-        if code == 6:
+        if self.meaning(code) == 6:
             return (
                 f"{self.map.rule.name} has no derivatives here: an auxiliary state has no rest, or a coordinate of the "
                 "gradient vanishes where the rule divides by its size; start elsewhere, or give the rule an eps."

@@ -351,7 +351,7 @@ class StochasticModifiedFlow(Flow):
 
     def explain(self, code: int) -> str:
         """A status in words; 6 where the step has no expansion, as at an accumulator of zero."""
-        if code == 6:
+        if self.meaning(code) == 6:
             return (
                 "the step is not smooth here: an accumulator is zero, or has become negative, where the rule divides "
                 "by its size; start with a positive one, take a smaller step, or give the rule an eps."

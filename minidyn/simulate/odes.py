@@ -118,8 +118,10 @@ class OdeEngine(FlowPaths):
         """Some points stay where they are, and are shown as NaN."""
         held = np.flatnonzero(which & (self.status == 0))
         self.status[held] = Status.STOPPED
-        yield
-        self.status[held] = 0
+        try:
+            yield
+        finally:
+            self.status[held] = 0
 
     def _stretches(self, done: int, count: int) -> Iterator[tuple[float, float]]:
         """Where to go and where to end at the latest, on the clock, in the stretches of the next `count` steps."""
@@ -251,7 +253,7 @@ class OdeEngine(FlowPaths):
             self.meta["method"] = f"auto ({name})"
         status, ended = super().ending(done)
         lost = status != 0
-        ended[lost] = [math.floor(self.clock.steps(k)) + 1 for k in self.rows[lost, row.NOW]]
+        ended[lost] = [min(math.floor(self.clock.steps(k)) + 1, done) for k in self.rows[lost, row.NOW]]
         return status[self.which], ended[self.which]
 
 

@@ -260,7 +260,7 @@ class CentralFlow(Flow):
         for _ in range(30):
             values = self.spectrum(w)[1]
             if values[0] <= 1.0 + 1e-12:
-                break
+                return w
             e = self._edge(w, int((values > 0.9).sum()))
             gap = np.diag(1.0 - values[: len(e.A)])
             try:
@@ -268,6 +268,8 @@ class CentralFlow(Flow):
             except SolverError as error:
                 raise FieldFailed(int(Status.NO_ORBIT), str(error)) from error
             w = w + self._velocity(e, X) - np.concatenate(e.free)
+        if self.spectrum(w)[1][0] > 1.0 + _ON:
+            raise FieldFailed(int(Status.NO_ORBIT), "no oscillation brings the start back to the threshold")
         return w
 
     def _smooth(self, w: Floats, held: Floats) -> Floats:

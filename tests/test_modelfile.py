@@ -531,6 +531,14 @@ data = { file = "penguins.csv" }
 """
 
 
+@pytest.mark.parametrize("name", ["mine.toml", "mine.conf", "mine", "a.b.toml"])
+def test_a_model_is_called_as_its_file_without_the_last_suffix(name, tmp_path):
+    """Whatever the suffix is, results of a model are not named by it."""
+    path = tmp_path / name
+    path.write_text(VALLEY)
+    assert read_model(path).name == path.stem
+
+
 def test_a_file_is_found_by_path_and_its_data_beside_it(tmp_path):
     """A CSV file in the model file's folder is taken before one of the package."""
     (tmp_path / "penguins.csv").write_text("u,v\n1,2\n3,5\n")

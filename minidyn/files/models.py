@@ -56,12 +56,12 @@ class Model(ByValue):
     @property
     def description(self) -> str:
         """The file's `description`, line by line; empty where it has none."""
-        return self.spec.description.strip()
+        return self.spec.description
 
     @property
     def reference(self) -> str:
         """The file's `reference`, on one line; empty where it has none."""
-        return " ".join(self.spec.reference.split())
+        return self.spec.reference
 
     @property
     def text(self) -> str:

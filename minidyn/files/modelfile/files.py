@@ -22,7 +22,7 @@ _KEYS = ("title", "description", "reference", "loss", "rule", "noise", "manifold
 
 def list_models() -> list[str]:
     """Names of the models that ship with minidyn, sorted."""
-    return sorted(found.name.removesuffix(".toml") for found in library().iterdir() if found.name.endswith(".toml"))
+    return sorted(Path(found.name).stem for found in library().iterdir() if found.name.endswith(".toml"))
 
 
 def find_model(name_or_path: str | Path) -> Path | Traversable:
@@ -59,8 +59,7 @@ def read_model(name_or_path: str | Path) -> ModelSpec:
         raise ModelFileError(f"{path}: this is not text in UTF-8; a model file is TOML.") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror}).") from None
-    name = path.name.removesuffix(".toml")
-    return _from_text(text, str(path), name, path if isinstance(path, Path) else None)
+    return _from_text(text, str(path), Path(path.name).stem, path if isinstance(path, Path) else None)
 
 
 def read_model_text(text: str, name: str = "model") -> ModelSpec:

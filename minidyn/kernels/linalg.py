@@ -129,6 +129,37 @@ def symmetric_eigen(a, values, vectors):
 
 
 @inner
+def extreme_eigenvalues(a):
+    """The least and the largest eigenvalue of a symmetric matrix, which is overwritten."""
+    n = a.shape[0]
+    values = np.empty(n)
+    symmetric_eigen(a, values, np.empty((n, n)))
+    least, largest = values[0], values[0]
+    for i in range(n):
+        least = min(least, values[i])
+        largest = max(largest, values[i])
+    return least, largest
+
+
+@inner
+def orthogonal_part(rows, t):
+    """Take from row t its parts along the orthonormal rows before it, twice for accuracy (Gram, Schmidt); the square
+    of what is left."""
+    width = rows.shape[1]
+    for _ in range(2):
+        for e in range(t):
+            along = 0.0
+            for r in range(width):
+                along += rows[t, r] * rows[e, r]
+            for r in range(width):
+                rows[t, r] -= along * rows[e, r]
+    left = 0.0
+    for r in range(width):
+        left += rows[t, r] * rows[t, r]
+    return left
+
+
+@inner
 def double(gap, stable, square):
     """gap <- stable (2 gap - gap^2), which is stable (I - a^2) for gap = I - a: no digit of a small gap is lost, and
     what rounding leaves beside the range of `stable` does not grow."""

@@ -23,11 +23,12 @@ from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled
 from minidyn.flows.base import WIDEST
 from minidyn.flows.slow.chartfield import add_chart_field, bend, can_be_written
+from minidyn.flows.slow.oscillation import SLACK
 from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.slow.reduction import ChartForm, Reduction
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
-from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, inner, solve, symmetric_eigen
+from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, extreme_eigenvalues, inner, solve
 from minidyn.maps import letters
 from minidyn.maps.discrete import Map
 from minidyn.minima.charts import Chart, tidy
@@ -92,7 +93,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     at_cloud = at_feedback + pairs * pairs
     if cloud > 0:
         least, largest = extremes(out[at_cloud : at_cloud + cloud], cloud)
-        if not least >= -1e-3 * max(0.0, largest):
+        if not least >= -SLACK * max(0.0, largest):
             return 18
     root = np.zeros((count, f.shape[1]))
     if coupled:
@@ -189,20 +190,13 @@ def extremes(x, pairs):
     while size * (size + 1) // 2 < pairs:
         size += 1
     C = np.empty((size, size))
-    vectors = np.empty((size, size))
-    values = np.empty(size)
     at = 0
     for a in range(size):
         for b in range(a + 1):
             C[a, b] = x[at]
             C[b, a] = x[at]
             at += 1
-    symmetric_eigen(C, values, vectors)
-    least, largest = values[0], values[0]
-    for a in range(size):
-        least = min(least, values[a])
-        largest = max(largest, values[a])
-    return least, largest
+    return extreme_eigenvalues(C)
 
 
 def _written(fns, w, k, hp, c, d, nz, fp, b, f):

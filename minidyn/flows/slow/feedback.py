@@ -12,7 +12,16 @@ import math
 
 import numpy as np
 
-from minidyn.kernels.linalg import double, inner, multiply, multiply_transposed, subtract, symmetric_eigen, trace
+from minidyn.kernels.linalg import (
+    double,
+    extreme_eigenvalues,
+    inner,
+    multiply,
+    multiply_transposed,
+    subtract,
+    symmetric_eigen,
+    trace,
+)
 from minidyn.maps.linearization import noise_covariance
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -193,10 +202,7 @@ def dies_out(fns, w, c, d, nz, powers, count, share, stable, gain):
         return True
     if not met(fns, w, c, d, nz, powers, count, share, stable, gain, False, 1e-10, S):
         return False
-    symmetric_eigen(S, values, vectors)
-    least = values[0]
-    for a in range(dim):
-        least = min(least, values[a])
+    least, _ = extreme_eigenvalues(S)
     return least > 0.5
 
 

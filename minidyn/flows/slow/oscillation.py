@@ -16,19 +16,22 @@ from minidyn.kernels.linalg import (
     copy,
     discrete_lyapunov,
     discrete_lyapunov_of_one,
+    extreme_eigenvalues,
     group_inverse,
     identity_minus,
     inner,
     jit,
     multiply,
     multiply_transposed,
+    orthogonal_part,
     spectral_projector,
-    symmetric_eigen,
 )
 from minidyn.maps.kicks import add_bends, add_tilts, noise_covariance
 from minidyn.maps.linearization import analyse, noise_slopes, normal_step, rank
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+SLACK = 1e-3  # how negative a covariance may be, in its largest eigenvalue: second order knows it no better
 
 
 @inner
@@ -83,16 +86,7 @@ def fit(rows, covariance):
             size += rows[t, r] * rows[t, r]
         left = 0.0
         for spare in range(width + 1):
-            for _ in range(2):
-                for e in range(t):
-                    along = 0.0
-                    for r in range(width):
-                        along += upright[t, r] * upright[e, r]
-                    for r in range(width):
-                        upright[t, r] -= along * upright[e, r]
-            left = 0.0
-            for r in range(width):
-                left += upright[t, r] * upright[t, r]
+            left = orthogonal_part(upright, t)
             if left > 1e-20 * size and size > 0.0:
                 break
             size = 1.0  # no noise of its own is left: any direction that is free
@@ -233,24 +227,18 @@ def heard(total, q, least, more, turn, last):
 
 @inner
 def is_covariance(W, vectors, tangent):
-    """Whether W (D, D) is positive semidefinite across M, up to a thousandth of its largest eigenvalue: second order
-    knows it no better. The first `tangent` of the vectors lie along M."""
+    """Whether W (D, D) is positive semidefinite across M, up to `SLACK`. The first `tangent` of the vectors lie along
+    M."""
     dim = W.shape[0]
     codim = dim - tangent
-    room = np.zeros((2, codim, codim))
-    part, turned = room[0], room[1]
+    part = np.zeros((codim, codim))
     for a in range(codim):
         for b in range(codim):
             for i in range(dim):
                 for j in range(dim):
                     part[a, b] += vectors[i, tangent + a] * W[i, j] * vectors[j, tangent + b]
-    values = np.empty(codim)
-    symmetric_eigen(part, values, turned)
-    least, largest = 0.0, 0.0
-    for a in range(codim):
-        least = min(least, values[a])
-        largest = max(largest, values[a])
-    return least >= -1e-3 * largest
+    least, largest = extreme_eigenvalues(part)
+    return least >= -SLACK * max(0.0, largest)
 
 
 @inner
@@ -344,19 +332,9 @@ def tossed(fns, w, c, d, nz, gain, right):
     for t in range(tangent):
         for i in range(dim):
             basis[t, i] = right[i, t] / math.sqrt(abs(gain[i, 0]))
-        for _ in range(2):
-            for e in range(t):
-                along = 0.0
-                for i in range(dim):
-                    along += basis[t, i] * basis[e, i]
-                for i in range(dim):
-                    basis[t, i] -= along * basis[e, i]
-            size = 0.0
-            for i in range(dim):
-                size += basis[t, i] * basis[t, i]
-            for i in range(dim):
-                basis[t, i] /= math.sqrt(size)
+        left = orthogonal_part(basis, t)
         for i in range(dim):
+            basis[t, i] /= math.sqrt(left)
             u[i] = basis[t, i] * math.sqrt(abs(gain[i, 0]))
         noise_bend(w, u, 1.0, c, d, nz, first, second, labels)
     total = 0.0

@@ -361,11 +361,7 @@ class QuasistaticFlow(Flow):
         0.015076
         """
         point, m = np.ascontiguousarray(self.start(self._point(w))), self.map
-        W, numbers = np.empty((m.components, m.components)), self.numbers(point[None])
-        shift, toss = np.zeros(m.components), np.zeros(1)
-        hyper = m.hyper_at(self.first_moving)
-        code = spread(self.pointers[2], point, 1.0, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, W,
-                      shift, toss)  # fmt: skip
+        code, W, shift, toss = self._spread(point, self.numbers(point[None]))
         if code:
             raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
         N = self.manifold.normal(point)
@@ -373,12 +369,20 @@ class QuasistaticFlow(Flow):
         columns = (N @ S * np.sqrt(np.maximum(size, 0.0))).T
         bent = sum(np.linalg.norm(self._bend(point, s), 2) ** 2 for s in columns)
         least = float(np.linalg.eigvalsh(N.T @ m.loss.hessian(point) @ N)[0])
-        bends = max(self._forgotten, self._upset(point, W, N), float(np.sqrt(bent)) / least, float(toss[0]))
+        bends = max(self._forgotten, self._upset(point, W, N), float(np.sqrt(bent)) / least, toss)
         off = float(np.linalg.norm(shift[: self.dim]))
         # roundings of a rule without such a force are no shift
         if off <= 1e-12 * (1.0 + float(np.abs(point).max())):
             return bends
         return max(bends, off / float(np.sqrt(max(size.sum(), 0.0)))) if size.sum() > 0 else np.inf
+
+    def _spread(self, point: Floats, numbers: Floats) -> tuple[int, Floats, Floats, float]:
+        """What `spread` finds at a point of M, which it moves there: a status code, W, the shift, the factor."""
+        m = self.map
+        W, shift, toss = np.empty((m.components, m.components)), np.zeros(m.components), np.zeros(1)
+        code = spread(self.pointers[2], point, 1.0, m.hyper_at(self.first_moving), m.loss.c, m.loss.rows,
+                      m.bound.numbers, numbers, W, shift, toss)  # fmt: skip
+        return code, W, shift, float(toss[0])
 
     def weak_force(self) -> list[str]:
         """What else must be small where the rule moves without a gradient, in words."""
@@ -406,13 +410,11 @@ class QuasistaticFlow(Flow):
     def _upset(self, point: Floats, W: Floats, N: Floats) -> float:
         """`share A^2`, A = 2 dlog tr W / dlog v: how the oscillation W across M, of normals N, answers if accumulators
         miss a share of what they hear; W itself changes what they hear."""
-        numbers, other, m = self.numbers(point[None]), np.empty_like(W), self.map
         if self.accumulators != "self-consistent" or self._forgotten == 0.0:
             return 0.0
+        numbers = self.numbers(point[None])
         numbers[-1] = 1e-4
-        code = spread(self.pointers[2], point, 1.0, m.hyper_at(self.first_moving), m.loss.c, m.loss.rows,
-                      m.bound.numbers, numbers, other, np.empty(m.components),
-                      np.empty(1))  # fmt: skip
+        code, other, _, _ = self._spread(point, numbers)
         before, after = (np.trace(N.T @ X[: self.dim, : self.dim] @ N) for X in (W, other))
         answer = 2.0 * abs(after - before) / (before * numbers[-1]) if before > 0 else 0.0
         return np.inf if code else float(self._forgotten * answer**2)

@@ -73,6 +73,7 @@ _File = Annotated[Path, typer.Argument(metavar="FILE.h5", help="A result that `m
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read in `call`
 
 
+_Seed = Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="At most so many threads; by default all.")]
 _Out = Annotated[str, typer.Option(help="Where results go: a folder, or the start of the file names.", metavar="PATH")]
 _NoFigure = Annotated[bool, typer.Option("--no-figure", help="Write no picture.")]
@@ -121,7 +122,7 @@ def run(
     steps: Annotated[int | None, typer.Option(min=1, help="Number of steps k.")] = None,
     paths: Annotated[int | None, typer.Option(min=1, help="Number of independent paths.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")] = None,
+    seed: _Seed = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between two saves.")] = None,
     threads: _Threads = None,
     checkpoint: _Checkpoint = "",
@@ -178,7 +179,7 @@ def scale(
     precision: Annotated[float, typer.Option(help="Wanted relative error of the differences.")] = 0.1,
     paths: Annotated[int | None, typer.Option(min=1, help="Paths at every lr; planned if not given.")] = None,
     max_paths: Annotated[int, typer.Option(min=1, help="Plan at most so many paths.")] = 100_000,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")] = None,
+    seed: _Seed = None,
     threads: _Threads = None,
     checkpoint: _Checkpoint = "",
     out: _Out = "",

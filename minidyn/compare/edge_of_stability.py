@@ -12,7 +12,7 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown, whole
 from minidyn.common.status import Status
-from minidyn.compare.readings import check_flows, labels_of
+from minidyn.compare.readings import check_flows, labels_of, one_start
 from minidyn.compare.regime import Regime, regime
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
@@ -100,11 +100,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
     saves = np.array([*range(0, steps, save_every), steps])
     two = TwoStep(system)
-    z = system.whole_state(w0, "w0")
-    if z.ndim != 1:
-        raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
-    if not np.isfinite(z).all():
-        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
+    z = one_start(system, w0)
     labels = labels_of(system, flows)
     engines = [_engine(flow, w0, steps, first_step, rtol, atol) for flow in flows]
     found = np.full((2, len(saves)), np.nan)

@@ -76,6 +76,16 @@ def labels_of(system: Map, flows: Sequence[Flow]) -> list[str]:
     return labels
 
 
+def one_start(system: Map, w0: ArrayLike) -> Floats:
+    """The whole state z (components,) that a map starts from at `w0`; InputError for several points, or no numbers."""
+    z = system.whole_state(w0, "w0")
+    if z.ndim != 1:
+        raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
+    if not np.isfinite(z).all():
+        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
+    return z
+
+
 def paths_of(flow: Flow, w0: Floats, steps: int, paths: int, first_step: int, options: Mapping[str, Any]) -> int:
     """How many paths a flow has: one where it has neither noise nor several starts; raises what running it would."""
     flow = flow.beginning(first_step)

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import whole
+from minidyn.compare.readings import one_start
 from minidyn.flows.edge.twostep import TwoStep
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map, unpack
@@ -100,11 +101,7 @@ def regime(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1) -> Re
         raise InputError("regime looks at a Map without noise; drop the noise.")
     steps, first_step = whole("steps", steps, 2), whole("first_step", first_step, 1)
     two = TwoStep(system)
-    z = system.whole_state(w0, "w0")
-    if z.ndim != 1:
-        raise InputError(f"w0 has shape {z.shape}, expected one starting point ({system.dim},).")
-    if not np.isfinite(z).all():
-        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
+    z = one_start(system, w0)
     tail = min(steps, _TAIL, max(steps // 2, _LEAST))
     if steps > tail:
         engine = make_engine(system, z[None], 1, seed_key(0)[1], None, None, None, None, steps, 1, first_step)

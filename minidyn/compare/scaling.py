@@ -280,8 +280,8 @@ def _depth(start: Any) -> int:
 
 
 def _flow_of(flow: Any, system: Map) -> Flow:
-    foreign = isinstance(flow, type) and not issubclass(flow, Flow)
-    made = flow.of(system) if isinstance(flow, Flow) else flow(system) if callable(flow) and not foreign else flow
+    makes = issubclass(flow, Flow) if isinstance(flow, type) else callable(flow)
+    made = flow.of(system) if isinstance(flow, Flow) else flow(system) if makes else None
     if not isinstance(made, Flow):
         raise InputError(f"{shown(flow)} is not a flow, nor a function that makes one of a map.")
     return made

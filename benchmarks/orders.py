@@ -1,7 +1,9 @@
 """Measured orders of the schemes for noise, and the accuracy of the methods without: the tables of docs/solvers.md.
 
     python -m benchmarks orders            all three tables
-    python -m benchmarks.orders noise      one of them: accuracy, gradient, noise
+    python -m benchmarks.orders noise      one of them
+
+The three: accuracy, gradient, noise.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
     python -m benchmarks hashes    # same bits for threads, numbers of paths, chunks, saves
     python -m benchmarks kills     # runs killed at 100 random instants, resumed, compared bit for bit
     python -m benchmarks million   # peak memory of a million paths, 10^11 path-steps; with --quick two short runs
+
+Each prints what it measured.
 """
 
 from __future__ import annotations

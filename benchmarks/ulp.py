@@ -44,8 +44,11 @@ def points(name: str, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
 
 def function(name: str) -> Any:
     """The function for mpmath's numbers."""
-    own = {"pow": mpmath.power, "tanh_slope": lambda x: mp.sech(x) ** 2,
-           "erfc": lambda x: mp.erfc(max(mpf(-1000), min(mpf(1000), x)))}  # fmt: skip  (mpmath squares x as a double)
+    own = {
+        "pow": mpmath.power,
+        "tanh_slope": lambda x: mp.sech(x) ** 2,
+        "erfc": lambda x: mp.erfc(max(mpf(-1000), min(mpf(1000), x))),
+    }  # fmt: skip  (mpmath squares x as a double)
     return own.get(name) or getattr(mp, name)
 
 

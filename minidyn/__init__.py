@@ -8,6 +8,8 @@
     sgd = md.Map(loss, md.SGD(lr=0.05), noise=md.GaussianNoise(0.3))
     result = md.compare(sgd, md.QuasistaticFlow(sgd), w0=[2, 0], steps=4000, paths=1000, rng=0)
     print(result.summary())
+
+Every public name is listed below, with its equation in `help(name)`.
 """
 
 import logging

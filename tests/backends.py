@@ -2,6 +2,8 @@
 
     python tests/backends.py                         all cases by all back ends, to the last bit
     python tests/backends.py make FILE.npz CASE ...  the arrays of some cases, as `case/number`, by MINIDYN_COMPILER
+
+A difference is printed with its case and ends in exit code 1.
 """
 
 from __future__ import annotations

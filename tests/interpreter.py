@@ -116,9 +116,7 @@ def _bounded(op, function):
     return of_pairs
 
 
-BOUNDED = Arithmetic(
-    lambda x: Bounded(np.float64(x)), {op: _bounded(op, f) for op, f in FLOAT.functions.items()}
-)
+BOUNDED = Arithmetic(lambda x: Bounded(np.float64(x)), {op: _bounded(op, f) for op, f in FLOAT.functions.items()})
 
 
 def evaluate(node: Node, arrays: dict[str, Any], numbers: Arithmetic = FLOAT,
@@ -201,7 +199,6 @@ def jets(loss, w, u, v, numbers: Arithmetic = FLOAT) -> dict[str, Any]:
 def python_only(**options):
     """In the place of the compiler: nothing is compiled."""
     return lambda function: function
-
 
 
 def interpreted(loss, sqrt="math") -> SimpleNamespace:

@@ -180,7 +180,10 @@ class TanhNet:
         out = np.zeros((len(self.inputs), 3 * m, 3 * m))
         ia, iw, ib = np.arange(m), m + np.arange(m), 2 * m + np.arange(m)
         for p, q, value in (
-            (ia, iw, first * X), (ia, ib, first), (iw, iw, A * second * X**2), (iw, ib, A * second * X),
+            (ia, iw, first * X),
+            (ia, ib, first),
+            (iw, iw, A * second * X**2),
+            (iw, ib, A * second * X),
             (ib, ib, A * second),
         ):
             out[:, p, q] = value
@@ -287,7 +290,11 @@ def two_products_label_noise_decay(t: float, lr: float, scale: float) -> tuple[f
 
 
 def codimension_one_sgd(
-    h: sp.Expr, q: sp.Expr, sigma: np.ndarray, w: Sequence[float], lr: float,
+    h: sp.Expr,
+    q: sp.Expr,
+    sigma: np.ndarray,
+    w: Sequence[float],
+    lr: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """½ h(x,y) q(x,y)² in the plane, any constant Σ, SGD, exact in η. With n = ∇q/|∇q|, τ ⟂ n, λ = h |∇q|²:
 

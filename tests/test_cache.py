@@ -91,6 +91,7 @@ def test_tracebacks_show_generated_text(empty_cache):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EIO])
 def test_a_disk_that_takes_nothing_is_no_error(code, empty_cache, monkeypatch):
     """Without room or permission code runs as well, and nothing is left in the folder."""
+
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))
 
@@ -186,6 +187,7 @@ def test_a_size_that_is_none_is_refused(bad, monkeypatch):
 
 def test_threads_compile_together(empty_cache):
     """Sixteen threads that want the same new kernels at once get the same bits."""
+
     def work(number):
         start.wait()
         system = md.Map(loss, md.SGD(0.1), md.GaussianNoise(0.1))

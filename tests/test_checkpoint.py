@@ -374,7 +374,8 @@ def test_rows_lost_under_a_run_are_found_at_once(how, tmp_path, monkeypatch):
     advanced = []
     real = engines.MapEngine.advance
     monkeypatch.setattr(
-        engines.MapEngine, "advance", lambda self, done, count: (advanced.append(done), real(self, done, count)))
+        engines.MapEngine, "advance", lambda self, done, count: (advanced.append(done), real(self, done, count))
+    )
     assert "w.rows was deleted or cut while its run was going on" in refused(md.ArchiveError, checkpoint=tmp_path)
     assert max(advanced) < 24
 

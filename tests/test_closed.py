@@ -270,9 +270,11 @@ def test_closed_form_ends_where_second_moments_grow():
 def test_mixed_directions_are_refused_before_they_take_hours():
     """Heavy ball in codimension 2 with curvatures that turn along the minima is refused in one sentence, at once."""
     v, z = sp.symbols("v z")
-    turned = sp.Matrix([v, z]).T * sp.Matrix(
-        [[3 + sp.cos(x), sp.sin(x) / 2], [sp.sin(x) / 2, 2 - sp.cos(x) / 3]]
-    ) * sp.Matrix([v, z])
+    turned = (
+        sp.Matrix([v, z]).T
+        * sp.Matrix([[3 + sp.cos(x), sp.sin(x) / 2], [sp.sin(x) / 2, 2 - sp.cos(x) / 3]])
+        * sp.Matrix([v, z])
+    )
     loss = md.Loss(turned[0] / 2, [x, v, z])
     flow = md.QuasistaticFlow(
         md.Map(loss, md.SGD(0.1, momentum=0.5), md.GaussianNoise(0.1)),

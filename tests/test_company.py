@@ -194,6 +194,7 @@ BAD = [
 @pytest.mark.parametrize(("change", "message"), BAD)
 def test_arguments_are_checked_before_the_map_runs(change, message, monkeypatch):
     """A typo or a bad value is one sentence, and no step has been taken."""
+
     def never(*_, **__):
         raise AssertionError("the map ran")
 

@@ -161,7 +161,7 @@ def test_models_hold_out():
     clash = relu.text.replace('rows = "rest"', "rows = [3, 30]")
     with pytest.raises(md.ModelFileError, match="holds out row 3"):
         read_model_text(clash)
-    inline = relu.text.replace('rows = "rest"', 'target = [1.0]\n[loss.test.inputs]\nx = [[1.0, 2.0, 3.0, 4.0, 5.0]]')
+    inline = relu.text.replace('rows = "rest"', "target = [1.0]\n[loss.test.inputs]\nx = [[1.0, 2.0, 3.0, 4.0, 5.0]]")
     assert read_model_text(inline).loss.test.inputs["x"].shape == (1, 5)
     with pytest.raises(md.ModelFileError, match="held-out samples of this input"):
         read_model_text(relu.text.replace('rows = "rest"', "target = [1.0]"))

@@ -60,6 +60,7 @@ def test_gradient_is_a_small_multiple_of_the_loss(units):
 
 def test_looped_graph_does_not_grow():
     """A loop of a million turns is the same number of nodes as a loop of two."""
+
     def size(turns):
         b = md.vector("b", turns)
         g = Graph()

@@ -156,6 +156,7 @@ def test_every_argument_of_scaling_study(tmp_path):
 
 def test_held_out_samples_are_part_of_a_run(tmp_path):
     """A run that observes the error on held-out samples is not resumed with others."""
+
     def go(loss, folder=None):
         return md.simulate(md.Map(loss, md.GD(0.1)), [1.0, 0.5], 8, observe="test_error", checkpoint=folder).digest()
 
@@ -169,6 +170,7 @@ def test_held_out_samples_are_part_of_a_run(tmp_path):
 
 def scaled(factor, power=1.0, *, shift=0.0):
     """A function that closes over its numbers."""
+
     def f(w, power=power, *, shift=shift):
         return factor * w[:, 0] ** power + shift
 
@@ -252,6 +254,7 @@ def test_what_is_written_twice_is_the_same():
 
 def test_things_that_refer_to_themselves_come_to_an_end():
     """Functions that call themselves or each other, and lists in themselves."""
+
     def even(n):
         return n == 0 or odd(n - 1)
 
@@ -297,6 +300,7 @@ md.simulate(maps[1], [1.0, 0.5], 40, save_every=2, paths=3, rng=0, observe={"q":
 
 def test_identities_are_those_of_another_process(tmp_path):
     """Processes with other hashes name the same things alike, and resume a run with functions."""
+
     def script(seed):
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": seed}
         return subprocess.run([sys.executable, "-c", _SCRIPT, tmp_path], env=environment, text=True,

@@ -107,6 +107,7 @@ def test_text_and_machine_code_agree_to_the_bit():
 
 def test_text_does_not_depend_on_the_number_of_samples():
     """Ten samples or a thousand, a sum of four units or 400: the same lines, only bounds and strides differ."""
+
     def text(samples, units):
         a, b = md.vector("a", units), md.vector("b", units)
         net = sp.Sum(a[j] * sp.tanh(b[j] * X), (j, 0, units - 1))
@@ -254,6 +255,7 @@ def test_unusable_cache_folder(tmp_path, monkeypatch):
 
 def test_read_only_cache_folder(tmp_path, monkeypatch):
     """A cache folder that exists but refuses files is passed over, and kernels still load."""
+
     def refuse(dir=None, **options):
         if Path(dir).name == "locked":
             raise PermissionError(13, "read-only", str(dir))

@@ -15,7 +15,8 @@ x, y = sp.symbols("x y")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2 + sp.log(1 + x**2) / 3, [x, y])
 LINE = md.Loss(sp.log(1 + x**2) / 2, [x])
 NOISES = {
-    "numbers": [0.3, 0.2], "functions": [0.3, sp.sqrt(0.02 + x**2 / 20)],
+    "numbers": [0.3, 0.2],
+    "functions": [0.3, sp.sqrt(0.02 + x**2 / 20)],
     "matrix": [[0.2, 0.1, 0.0], [0.0, x, 0.3]],
 }
 RULES = {

@@ -113,12 +113,8 @@ def test_matrices_of_parameters():
     want = 0.0
     for r in range(2):
         want += np.tanh(w.reshape(2, 3)[r] @ [1.0, 2.0, 3.0]) * (r + 1)
-    looped = [
-        sp.Sum((j + 1) * sp.tanh(sp.Sum(E[j, k] * (k + 1), (k, 0, 2))), (j, 0, 1)) for E in (M, W)
-    ]
-    explicit = [
-        sum((r + 1) * sp.tanh(sum(E[r, s] * (s + 1) for s in range(3))) for r in range(2)) for E in (M, S, W)
-    ]
+    looped = [sp.Sum((j + 1) * sp.tanh(sp.Sum(E[j, k] * (k + 1), (k, 0, 2))), (j, 0, 1)) for E in (M, W)]
+    explicit = [sum((r + 1) * sp.tanh(sum(E[r, s] * (s + 1) for s in range(3))) for r in range(2)) for E in (M, S, W)]
     for expr, params in zip([*looped, *explicit], [M, W, M, S, W], strict=True):
         loss = md.Loss(expr, params if params is S else [params])
         assert float(literal_loss(loss, list(w))) == pytest.approx(want, rel=1e-15)
@@ -241,6 +237,7 @@ def test_jacobian():
     loss, n = regression("squared"), 3
     w = point(loss)
     with mp.workdps(120):
+
         def output(p, sample):
             values = {name: np.array(p[3 * i : 3 * i + 3], dtype=object) for i, name in enumerate("abc")}
             return literal(NET, values | {X: INPUTS[X][sample]})

@@ -74,8 +74,10 @@ SIGNS = {
     "root of the square": (lambda w, g, *, lr, s: w - lr * sp.sqrt(s**2) * g, lambda s, g: abs(s) * g),
     "sign": (lambda w, g, *, lr, s: w - lr * sp.sign(s) * g, lambda s, g: np.sign(s) * g),
     "largest": (lambda w, g, *, lr, s: w - lr * sp.Max(s, 0) * g, lambda s, g: max(s, 0) * g),
-    "branch": (lambda w, g, *, lr, s: w - lr * sp.Piecewise((g, s > 0), (2 * g, True)),
-               lambda s, g: g if s > 0 else 2 * g),
+    "branch": (
+        lambda w, g, *, lr, s: w - lr * sp.Piecewise((g, s > 0), (2 * g, True)),
+        lambda s, g: g if s > 0 else 2 * g,
+    ),
     "power": (lambda w, g, *, lr, s: w - lr * (s**2) ** sp.Rational(3, 2) * g, lambda s, g: abs(s) ** 3 * g),
 }
 
@@ -263,7 +265,13 @@ def test_a_rule_is_what_it_does(name):
     flows += [md.CentralFlow] * (name in ("GD", "RMSProp"))
     for flow in flows:
         f, h = flow(one), flow(other)
-        start = h.start([1.0, 0.3], ) if flow is not md.QuasistaticFlow else [1.0, 0.0]
+        start = (
+            h.start(
+                [1.0, 0.3],
+            )
+            if flow is not md.QuasistaticFlow
+            else [1.0, 0.0]
+        )
         np.testing.assert_array_equal(f.drift(start), h.drift(start), err_msg=flow.__name__)
 
 

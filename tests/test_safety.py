@@ -96,7 +96,8 @@ def test_runs_too_large_are_refused_with_their_size(monkeypatch):
             md.simulate(SGD, [1.0, 0.0], **({"steps": 3} | given))
     monkeypatch.setattr(memory, "available", lambda: 1e5)
     assert "a run of 1,000 paths with 10 saves would take 0.000" in sentence(
-        lambda: md.simulate(SGD, [1.0, 0.0], 9, save_every=1, paths=1000))
+        lambda: md.simulate(SGD, [1.0, 0.0], 9, save_every=1, paths=1000)
+    )
     md.simulate(SGD, [1.0, 0.0], 9, save_every=1, paths=100)
 
 
@@ -141,6 +142,7 @@ def test_bounds_of_an_index_are_exact(place, least, most):
 
 def test_max_of_many_arguments_is_written_in_a_text_that_grows_with_their_number():
     """Twice as many arguments of Max, twice as much text for all derivatives."""
+
     def size(count):
         args = [x**2 * i + sp.sin(i * y) for i in range(count)]
         return len(md.Loss(sp.Max(*args, evaluate=False), [x, y]).source.text)

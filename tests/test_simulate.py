@@ -264,8 +264,15 @@ def distance_to_axis(w):
 
 def test_observables_by_name_expression_function_and_dict():
     """Names, expressions, functions, lists and dicts of them are the numbers that they say."""
-    run = md.simulate(SGD, START, 20, paths=4, save_every=5, rng=0,
-                      observe=["loss", "sharpness", "trace", "gradient_norm", "norm", x * y, distance_to_axis])
+    run = md.simulate(
+        SGD,
+        START,
+        20,
+        paths=4,
+        save_every=5,
+        rng=0,
+        observe=["loss", "sharpness", "trace", "gradient_norm", "norm", x * y, distance_to_axis],
+    )
     w = run.w
     X, Y = w[..., 0], w[..., 1]
     hessian = np.stack([np.stack([Y**2, 2 * X * Y], -1), np.stack([2 * X * Y, 1 + X**2], -1)], -2)

@@ -167,6 +167,7 @@ def test_a_run_resumes_in_the_middle_of_a_step():
     start, key = np.array([[1.0, 0.2]]), np.array([1, 2], np.uint64)
     for flow, method, substeps in ((ROTATION, "dop853", None), (ROTATION, "radau", None), (GEOMETRIC, "weak2", 8),
                                    (GEOMETRIC, "milstein", "adaptive")):  # fmt: skip
+
         def made(flow=flow, method=method, substeps=substeps):
             return make_engine(flow, start, 1, key, method, None, None, substeps, 100, 1, 1)
 
@@ -193,6 +194,7 @@ def test_condition_is_located_between_saves():
 
 def test_every_kind_of_condition():
     """Comparisons, functions, levels of observables and lists of them end a path at the first that is met."""
+
     def early(w):
         return w[:, 0] - np.cos(0.5)
 

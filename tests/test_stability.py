@@ -300,7 +300,7 @@ def test_diagram_separates_the_wells(tmp_path):
     fig = d.plot(tmp_path / "wells.png")
     assert (tmp_path / "wells.png").read_bytes().startswith(b"\x89PNG")
     for number, ax in enumerate(fig.axes):  # the markers of stable minima, then those of the others, are where they lie
-        for (marks, chosen) in zip(ax.collections[-2:], (d.stable[:, number], ~d.stable[:, number]), strict=True):
+        for marks, chosen in zip(ax.collections[-2:], (d.stable[:, number], ~d.stable[:, number]), strict=True):
             np.testing.assert_array_equal(marks.get_offsets(), np.stack([d.sharpness, d.nonuniformity], axis=1)[chosen])
     heavy = md.stability_diagram(md.Map(WELLS, md.SGD(0.7, 0.5), md.Minibatch(1)), [[1.0], [0.0]]).plot()
     regions = ["stable (one parameter)" in [t.get_text() for t in f.legends[0].get_texts()] for f in (fig, heavy)]

@@ -36,8 +36,6 @@ def own(theta, g, m, *, lr, beta=0.9, kind="heavy", k):
     return theta - lr * (m if kind == "heavy" else sp.sign(m)), m
 
 
-
-
 # name: what is made, and the numbers that it gives; both in one table, so that every object is used before it travels
 TABLE = {
     "loss": (lambda: VALLEY, lambda t: (t.grad(W), t.hessian(W))),
@@ -162,7 +160,7 @@ def test_runs_are_equal_to_the_last_bit_and_no_further():
     assert again[0] == again[1] and again[0] != md.simulate(NOISY, W, 20, paths=70, rng=1)
 
 
-SCRIPT = '''
+SCRIPT = """
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -207,7 +205,7 @@ if __name__ == "__main__":
         assert [n for _, n in there] == [n for _, n in here], method
         assert [m for m, _ in there] == systems, method
         print(method, "ok")
-'''
+"""
 
 
 def test_processes_of_every_kind_give_the_same_bits(tmp_path):

@@ -87,10 +87,13 @@ def test_rmsprop_first_step_has_no_bias_correction():
     assert theta == pytest.approx([-0.1 * 2 / (0.5 * 2 + 0.5)], rel=1e-13, abs=0) and v == pytest.approx([1.0])
 
 
-@pytest.mark.parametrize("rule, roots", [
-    ("heavy_ball", lambda q, b: [1, -(1 + b - q), b]),
-    ("nesterov", lambda q, b: [1, -(1 + b - q * (1 + b)), b * (1 - q)]),
-])
+@pytest.mark.parametrize(
+    "rule, roots",
+    [
+        ("heavy_ball", lambda q, b: [1, -(1 + b - q), b]),
+        ("nesterov", lambda q, b: [1, -(1 + b - q * (1 + b)), b * (1 - q)]),
+    ],
+)
 def test_momentum_rules_have_the_textbook_characteristic_polynomial(rule, roots):
     """On ½ h θ² heavy ball and Nesterov contract at the root radius of their textbook recurrences."""
     q, beta = 0.7, 0.9
@@ -147,18 +150,23 @@ def test_valley_heavy_ball_finite_lr(lr, beta):
     """`quasistatic` is the AR(2) closed form of heavy ball on ½ h y², to 1e-10."""
     p = pb.valley()
     q = twins.quasistatic(
-        p.expr, p.params, "heavy_ball", p.isotropic_sigma(0.5), p.on_manifold, {"lr": lr, "beta": beta})
+        p.expr, p.params, "heavy_ball", p.isotropic_sigma(0.5), p.on_manifold, {"lr": lr, "beta": beta}
+    )
     drift, variance = pb.valley_heavy_ball(1 + x**2, 1.3, lr, 0.5, beta)
     assert np.allclose(q.drift_theta / lr, [drift, 0], rtol=1e-10, atol=1e-15)
     assert np.allclose(q.diffusion_theta / lr, np.diag([variance, 0]), rtol=1e-10, atol=1e-15)
 
 
-@pytest.mark.parametrize("h, q, at", [
-    (1 + x**2, y, (1.3, 0.0)),
-    (sp.Rational(1, 2), x**2 + y**2 - 1, (np.cos(0.4), np.sin(0.4))),
-    (1 + x / 3, x**2 / 4 + y**2 - 1, (2 * np.cos(0.7), np.sin(0.7))),
-    (2 + sp.cos(x), y - sp.sin(x), (0.5, np.sin(0.5))),
-], ids=["valley", "circle", "ellipse", "curved_valley"])
+@pytest.mark.parametrize(
+    "h, q, at",
+    [
+        (1 + x**2, y, (1.3, 0.0)),
+        (sp.Rational(1, 2), x**2 + y**2 - 1, (np.cos(0.4), np.sin(0.4))),
+        (1 + x / 3, x**2 / 4 + y**2 - 1, (2 * np.cos(0.7), np.sin(0.7))),
+        (2 + sp.cos(x), y - sp.sin(x), (0.5, np.sin(0.5))),
+    ],
+    ids=["valley", "circle", "ellipse", "curved_valley"],
+)
 def test_codimension_one_finite_lr(h, q, at):
     """SGD on ½ h q² with correlated noise: all three terms of the drift meet the closed form, to 1e-10."""
     lr = 0.15
@@ -328,8 +336,8 @@ def test_two_products_adam_displacement(accumulators, expected):
     p = pb.two_products()
     hyper = {"lr": 0.002, "beta2": 0.99}
     end = twins.quasistatic_path(
-        p.expr, p.params, "adam", p.label_sigma(0.5), p.on_manifold, hyper, 4000, accumulators,
-        rk_steps=2)
+        p.expr, p.params, "adam", p.label_sigma(0.5), p.on_manifold, hyper, 4000, accumulators, rk_steps=2
+    )
     assert abs(end[0] - 2 - expected) < 1e-4
 
 
@@ -340,7 +348,8 @@ def test_two_products_adam_discrete():
     stationary = (np.zeros_like(w0), (std * p.model_grad(w0)) ** 2)
     draw = twins.label_noise(p.model_grad, std)
     theta, *_ = twins.simulate(
-        "adam", p.grad, w0, 4000, noise=draw, rng=0, state=stationary, first_step=10**7, lr=lr, beta2=0.99)
+        "adam", p.grad, w0, 4000, noise=draw, rng=0, state=stationary, first_step=10**7, lr=lr, beta2=0.99
+    )
     moved = theta[:, 0] - 2
     error = moved.std() / np.sqrt(len(moved))
     assert abs(moved.mean() + 0.0101) < 4 * error + 0.02 * 0.0101

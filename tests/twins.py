@@ -76,16 +76,26 @@ def adamw(theta, state, g, k, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_de
 
 
 RULES: dict[str, Callable] = {
-    "gd": gd, "heavy_ball": heavy_ball, "nesterov": nesterov, "sign_gd": sign_gd,
-    "lion": lion, "rmsprop": rmsprop, "adam": adam, "adamw": adamw,
+    "gd": gd,
+    "heavy_ball": heavy_ball,
+    "nesterov": nesterov,
+    "sign_gd": sign_gd,
+    "lion": lion,
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adamw": adamw,
 }
 STATE: dict[str, tuple[str, ...]] = {
-    "gd": (), "heavy_ball": ("m",), "nesterov": ("m",), "sign_gd": (),
-    "lion": ("m",), "rmsprop": ("v",), "adam": ("m", "v"), "adamw": ("m", "v"),
+    "gd": (),
+    "heavy_ball": ("m",),
+    "nesterov": ("m",),
+    "sign_gd": (),
+    "lion": ("m",),
+    "rmsprop": ("v",),
+    "adam": ("m", "v"),
+    "adamw": ("m", "v"),
 }
-DEFAULTS: dict[str, dict[str, float]] = {
-    name: dict(step.__kwdefaults__ or {}) for name, step in RULES.items()
-}
+DEFAULTS: dict[str, dict[str, float]] = {name: dict(step.__kwdefaults__ or {}) for name, step in RULES.items()}
 
 
 def zero_state(rule: str, theta: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -160,8 +170,8 @@ def label_noise(model_grad: Callable, std: float, antithetic: bool = False) -> C
 class Quasistatic:
     """Drift and diffusion **per step** at one point of the manifold, with everything they were made of."""
 
-    drift: np.ndarray        # b, shape (Z,), in the full state z = (θ, aux)
-    diffusion: np.ndarray    # Π Q Πᵀ, shape (Z, Z), covariance per step
+    drift: np.ndarray  # b, shape (Z,), in the full state z = (θ, aux)
+    diffusion: np.ndarray  # Π Q Πᵀ, shape (Z, Z), covariance per step
     drift_theta: np.ndarray  # the θ-part of b, shape (D,)
     diffusion_theta: np.ndarray  # the θ-part of Π Q Πᵀ, shape (D, D)
     terms: dict[str, np.ndarray]  # θ-parts of the pieces of b: "normal", "coupling", "curvature", "force"
@@ -204,8 +214,12 @@ def _averaged_update(rule: str, theta, g, aux, second, sigma2, h):
 
 @lru_cache(maxsize=64)
 def averaged_map(
-    L: sp.Expr, params: tuple[sp.Symbol, ...], rule: str, sigma_expr: sp.ImmutableMatrix,
-    hyper: tuple[tuple[str, float], ...], accumulators: str,
+    L: sp.Expr,
+    params: tuple[sp.Symbol, ...],
+    rule: str,
+    sigma_expr: sp.ImmutableMatrix,
+    hyper: tuple[tuple[str, float], ...],
+    accumulators: str,
 ) -> dict[str, Callable]:
     """Numpy callables of the averaged map: `F(z, c)`, `A`, `F2`, `B` and `gradient`, `hessian`, `sigma` of θ.
 
@@ -241,9 +255,12 @@ def averaged_map(
     full = [[*z], [*frozen]]
     flat = [F2[i][j][k] for i in range(len(z)) for j in range(len(z)) for k in range(len(z))]
     return {
-        "F": compile_(list(F), full), "A": compile_(A, full),
-        "F2": compile_(flat, full), "B": compile_(B, full),
-        "gradient": compile_(gradient, [[*params]]), "hessian": compile_(sp.hessian(L, params), [[*params]]),
+        "F": compile_(list(F), full),
+        "A": compile_(A, full),
+        "F2": compile_(flat, full),
+        "B": compile_(B, full),
+        "gradient": compile_(gradient, [[*params]]),
+        "hessian": compile_(sp.hessian(L, params), [[*params]]),
         "sigma": compile_(sp.Matrix(sigma_expr), [[*params]]),
         "sigma_curves": compile_([sp.diff(e, a, b) for e in sigma_expr for a in params for b in params], [[*params]]),
     }
@@ -257,7 +274,10 @@ def _compiled(L, params, rule, sigma_expr, hyper, accumulators) -> dict[str, Cal
 
 
 def _fixed_point(
-    rule: str, accumulators: str, w: np.ndarray, Sigma: np.ndarray,
+    rule: str,
+    accumulators: str,
+    w: np.ndarray,
+    Sigma: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """z* = (θ, m = 0, v = diag Σ) and the frozen constants c."""
     v = np.diag(Sigma)
@@ -304,13 +324,19 @@ def spectral_projector(A: np.ndarray, d: int) -> np.ndarray:
     U, s, Vt = np.linalg.svd(np.eye(len(A)) - A)
     if d and (s[-d] > 1e-6 * s[0] or (len(s) > d and s[-d - 1] < 1e-12 * s[0])):
         raise ValueError(f"eigenvalue 1 does not have multiplicity {d}: singular values of I − A are {s}")
-    R, Lf = Vt[len(A) - d:].T, U[:, len(A) - d:]
+    R, Lf = Vt[len(A) - d :].T, U[:, len(A) - d :]
     return R @ np.linalg.solve(Lf.T @ R, Lf.T)
 
 
 def quasistatic(
-    L: sp.Expr, params: Sequence[sp.Symbol], rule: str, sigma_expr: sp.Matrix, w: Sequence[float],
-    hyper: dict[str, float], accumulators: str = "full", met: bool = True,
+    L: sp.Expr,
+    params: Sequence[sp.Symbol],
+    rule: str,
+    sigma_expr: sp.Matrix,
+    w: Sequence[float],
+    hyper: dict[str, float],
+    accumulators: str = "full",
+    met: bool = True,
 ) -> Quasistatic:
     """b = ½ Π F2[W_SS + W_SN + W_SNᵀ] + ½ (I−A)_S⁻¹ Π_S F2[Π Q Πᵀ],  covariance Π Q Πᵀ, **per step**.
 
@@ -368,13 +394,27 @@ def quasistatic(
     }
     b = sum(terms.values())
     return Quasistatic(
-        b, diffusion, b[:D], diffusion[:D, :D], {n: t[:D] for n, t in terms.items()},
-        A, B, F2, Q, Pi, W_SS, W_SN,
+        b,
+        diffusion,
+        b[:D],
+        diffusion[:D, :D],
+        {n: t[:D] for n, t in terms.items()},
+        A,
+        B,
+        F2,
+        Q,
+        Pi,
+        W_SS,
+        W_SN,
     )
 
 
 def reduced_sgd(
-    L: sp.Expr, params: Sequence[sp.Symbol], sigma_expr: sp.Matrix, w: Sequence[float], lr: float,
+    L: sp.Expr,
+    params: Sequence[sp.Symbol],
+    sigma_expr: sp.Matrix,
+    w: Sequence[float],
+    lr: float,
     finite: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """b = −(η/2) P_T T[S] − η² P_T T[H⁺ Σ_NT] − (η²/2) H⁺ T[Σ_TT],  covariance η² Σ_TT, **per step**.
@@ -417,8 +457,15 @@ def hessian_third_noise(L, params, sigma_expr, w) -> tuple[np.ndarray, np.ndarra
 
 
 def drift_by_iteration(
-    L: sp.Expr, params: Sequence[sp.Symbol], rule: str, sigma_expr: sp.Matrix, w: Sequence[float],
-    hyper: dict[str, float], accumulators: str = "full", size: float = 2e-3, iterations: int = 2000,
+    L: sp.Expr,
+    params: Sequence[sp.Symbol],
+    rule: str,
+    sigma_expr: sp.Matrix,
+    w: Sequence[float],
+    hyper: dict[str, float],
+    accumulators: str = "full",
+    size: float = 2e-3,
+    iterations: int = 2000,
 ) -> np.ndarray:
     """½ Σ_ij Q_ij ∂_i∂_j Φ̂(z*), Φ̂(z) = lim Fⁿ(z): the definition of the drift, θ-part, **per step**.
 
@@ -442,7 +489,8 @@ def drift_by_iteration(
     def half_laplacian(e):
         return sum(
             0.5 * q[i] * (limit(z + e * V[:, i]) - 2 * centre + limit(z - e * V[:, i])) / e**2
-            for i in range(len(z)) if q[i] > 1e-14 * q[-1]
+            for i in range(len(z))
+            if q[i] > 1e-14 * q[-1]
         )
 
     return ((4 * half_laplacian(size / 2) - half_laplacian(size)) / 3)[: len(w)]
@@ -468,8 +516,15 @@ def project(gradient: Callable, hessian: Callable, w: Sequence[float], iteration
 
 
 def quasistatic_path(
-    L: sp.Expr, params: Sequence[sp.Symbol], rule: str, sigma_expr: sp.Matrix, w0: Sequence[float],
-    hyper: dict[str, float], steps: float, accumulators: str = "full", rk_steps: int = 4,
+    L: sp.Expr,
+    params: Sequence[sp.Symbol],
+    rule: str,
+    sigma_expr: sp.Matrix,
+    w0: Sequence[float],
+    hyper: dict[str, float],
+    steps: float,
+    accumulators: str = "full",
+    rk_steps: int = 4,
 ) -> np.ndarray:
     """dθ/dk = b_θ(θ) for `steps` steps of the map, by classical Runge–Kutta; the last θ.
 

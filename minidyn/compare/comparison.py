@@ -234,6 +234,7 @@ class Comparison(Reported):
 
         return figures.plot_comparison(self, **options)
 
+
 def read_label(label: str, reading: str) -> str:
     """What the map's values are called where flows read it in several ways."""
     return f"{label}, {reading}"

@@ -120,6 +120,7 @@ class ScalingStudy(Reported):
 
         return figures.plot_scaling(self, **options)
 
+
 def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
                   w0: ArrayLike | Callable[[Map], ArrayLike], time: float | None = None,
                   slow_time: float | None = None, precision: float = 0.1, paths: int | None = None, pilot: int = 400,

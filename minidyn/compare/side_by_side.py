@@ -208,9 +208,7 @@ def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], time
                 continue
             out[name].setdefault(keys[flow.reads], maps[name])
             out[name][label] = np.pad(values, ((0, 0), (0, len(times) - len(late))), constant_values=np.nan)
-    ordered = {
-        name: {key: by[key] for key in (*keys.values(), *beside) if key in by} for name, by in out.items() if by
-    }
+    ordered = {name: {key: by[key] for key in (*keys.values(), *beside) if key in by} for name, by in out.items() if by}
     return ordered, zero
 
 

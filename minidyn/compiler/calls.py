@@ -308,5 +308,3 @@ def _dtype(value: Value) -> Number:
     if what not in _DTYPES:
         raise Unsupported(f"arrays hold float64, int64 or uint64, not {what}.")
     return _DTYPES[what]
-
-

@@ -161,7 +161,7 @@ class SymbolicFlow(Flow):
 
     @cached_property
     def noise_kind(self) -> str:  # type: ignore[override]
-        """"additive", "diagonal", "commutative" or "general"."""
+        """ "additive", "diagonal", "commutative" or "general"."""
         g, x = self.factor.applyfunc(lambda e: sp.nsimplify(e, rational=True)), self.coordinates
         slopes = [[[_simple(sp.diff(e, q)) for q in x] for e in g.row(i)] for i in range(self.dim)]
         if all(s == 0 for row in slopes for e in row for s in e):
@@ -339,5 +339,3 @@ def _matrix(diffusion: Any, size: int) -> sp.Matrix:
     if len(rows) != size or len({len(r) for r in rows}) != 1:
         raise InputError(f"the diffusion must have {size} rows of equal length, one row for each parameter.")
     return sp.Matrix([[_expression("diffusion", e) for e in r] for r in rows])
-
-

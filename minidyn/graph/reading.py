@@ -183,8 +183,7 @@ class Converter:
         if isinstance(e, sp.matrices.expressions.matexpr.MatrixElement):
             return self._element(str(e.parent), e.indices, e)
         raise ExpressionError(
-            f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; "
-            f"supported: {SUPPORTED}."
+            f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; supported: {SUPPORTED}."
         )
 
     def _reciprocal(self, e: sp.Basic, x: Node) -> Node:
@@ -333,9 +332,7 @@ class Converter:
     def _piecewise(self, e: sp.Piecewise, go: Any) -> Node:
         pairs = list(e.args)
         if pairs[-1][1] not in (True, sp.true):
-            raise ExpressionError(
-                f"{printed(e)} has no last branch `(..., True)`: it would be undefined somewhere."
-            )
+            raise ExpressionError(f"{printed(e)} has no last branch `(..., True)`: it would be undefined somewhere.")
         out = go(pairs[-1][0])
         for value, condition in reversed(pairs[:-1]):
             out = self.graph.select(go(condition), go(value), out)
@@ -347,9 +344,7 @@ class Converter:
         saved = dict(self._loops)
         for symbol, low, high in reversed(limits):  # sympy writes the innermost sum first
             if not (low.is_Integer and high.is_Integer):
-                raise ExpressionError(
-                    f"the sum over {symbol} runs from {low} to {high}: both must be integers."
-                )
+                raise ExpressionError(f"the sum over {symbol} runs from {low} to {high}: both must be integers.")
             size = int(high) - int(low) + 1
             if size <= 0:
                 self._loops = saved
@@ -369,9 +364,7 @@ class Converter:
     def _element(self, name: str, positions: Sequence[sp.Basic], e: sp.Basic) -> Node:
         if name not in self.arrays:
             known = ", ".join(sorted(self.arrays)) or "none"
-            raise ExpressionError(
-                f"{e}: the indexed symbol {name} is neither a parameter nor data (known: {known})."
-            )
+            raise ExpressionError(f"{e}: the indexed symbol {name} is neither a parameter nor data (known: {known}).")
         home = self.arrays[name]
         if len(home.shape) == 1 and len(positions) == 2 and positions[1] == 0:
             positions = positions[:1]
@@ -396,9 +389,7 @@ class Converter:
             least = int(const) + sum(min(r, 0) for r in reach)
             most = int(const) + sum(max(r, 0) for r in reach)
             if least < 0 or most >= length:
-                raise ExpressionError(
-                    f"{e}: the index runs from {least} to {most}, but {name} has {length} entries."
-                )
+                raise ExpressionError(f"{e}: the index runs from {least} to {most}, but {name} has {length} entries.")
             offset += int(const) * stride
         return self.graph.load(home.array, offset, [(i, s) for i, s in strides.items() if s], per=home.per)
 

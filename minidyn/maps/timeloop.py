@@ -244,5 +244,3 @@ def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
         return f"{array}[{address}]"
 
     return loss.emitter(stores, read=read).lines()
-
-

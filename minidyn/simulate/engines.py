@@ -81,10 +81,7 @@ class _Threaded(ByColumn):
         if self.pool is None:
             work(0, self.bounds[-1])
         else:
-            futures = [
-                self.pool.submit(work, a, b)
-                for a, b in zip(self.bounds, self.bounds[1:], strict=False)
-            ]
+            futures = [self.pool.submit(work, a, b) for a, b in zip(self.bounds, self.bounds[1:], strict=False)]
             for f in futures:
                 f.result()
         taken = max(time.perf_counter() - began, 1e-9)

@@ -99,9 +99,7 @@ def _bends(columns: list[Column], chart: Chart) -> tuple[Bends, Bends]:
     return (None, None) if none else (both, None if slopes == both else slopes)
 
 
-def covariance(
-    system: Map, chart: Chart
-) -> tuple[list[Column], sp.Matrix, sp.Matrix | None, dict[sp.Symbol, float]]:
+def covariance(system: Map, chart: Chart) -> tuple[list[Column], sp.Matrix, sp.Matrix | None, dict[sp.Symbol, float]]:
     """The covariance of the noise in the parameters and the weighted columns that make it, without those of labels; its
     factor, and the numbers of the symbols in it."""
     bound, noise, size = system.bound, system.bound.noise, len(chart.params)
@@ -190,7 +188,7 @@ def jets(system: Map, accumulators: str) -> Jets:
     if rule.remembers and accumulators == "self-consistent":
         raise FlowError(
             f"{rule.rule.name} accumulates squares of what it remembers, and what it hears of the oscillation has no "
-            "closed form: use the numerical flow, or accumulators=\"full\"."
+            'closed form: use the numerical flow, or accumulators="full".'
         )
     states = rule.rule.letters
     fixed = _fixed_states(rule, states)

@@ -425,8 +425,10 @@ class QuasistaticFlow(Flow):
         rule = self.averaged.rule
         if not any(rule.accumulators) or self.accumulators != "self-consistent":
             return "diag Sigma"
-        return "what accumulators hear in all, diag(Sigma + D^2 Sigma[W]/2 + H W H)" if not rule.remembers else (
-            "what accumulators hear in all, in units of the noise: E of their squares over all of W"
+        return (
+            "what accumulators hear in all, diag(Sigma + D^2 Sigma[W]/2 + H W H)"
+            if not rule.remembers
+            else ("what accumulators hear in all, in units of the noise: E of their squares over all of W")
         )
 
     def _bend(self, w: Floats, s: Floats) -> Floats:

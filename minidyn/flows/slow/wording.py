@@ -63,9 +63,12 @@ def potential(flow: ClosedFormFlow, latex: bool) -> list[str]:
 def definitions(flow: ClosedFormFlow, latex: bool) -> list[str]:
     """What the letters in the formulas stand for."""
     heard = [f"{in_latex(e) if latex else e}" for e in flow.chart_heard]
-    solved = [f"where {', '.join(f'e_{i + 1}' for i in range(len(heard)))} solve, together,"] + [
-        f"${{e_{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(heard)
-    ] if heard else []
+    solved = (
+        [f"where {', '.join(f'e_{i + 1}' for i in range(len(heard)))} solve, together,"]
+        + [f"${{e_{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(heard)]
+        if heard
+        else []
+    )
     if not flow.letters:
         return solved
     lines = [_equation(in_latex(s) if latex else str(s), e, latex) for s, e in flow.letters.items()]

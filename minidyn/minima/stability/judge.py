@@ -199,5 +199,3 @@ def _notes(place: Minimum) -> tuple[str, ...]:
     if len(place.slopes.kept) < len(place.map.rule.states):
         notes.append("accumulators are held at their values: they move at second order only")
     return tuple(notes)
-
-

@@ -33,7 +33,7 @@ class Condition(ByValue):
 
     @property
     def says(self) -> str:
-        """"stable", "unstable" or "undecided"."""
+        """ "stable", "unstable" or "undecided"."""
         return self.if_true if self.holds else self.if_false
 
 
@@ -125,9 +125,7 @@ class Stability(ByValue):
     def summary(self) -> str:
         """The report as text."""
         rows = self._rows()
-        rows += [
-            (c.kind, f"{c.quantity} = {c.value:.6g}, bound {c.bound:.6g}: {c.says}") for c in self.conditions
-        ]
+        rows += [(c.kind, f"{c.quantity} = {c.value:.6g}, bound {c.bound:.6g}: {c.says}") for c in self.conditions]
         rows += [("note", note) for note in self.notes]
         system = self.place.map
         width = max(len(name) for name, _ in rows)

@@ -62,7 +62,7 @@ def test_paths_side_by_side_are_those_one_by_one(method, substeps, monkeypatch):
     """Every scheme in lanes: 70 paths to 1e-12 of the same scheme with its field behind a pointer, at saves inside
     steps too; and path 1 of two to the last bit."""
     saves, flow = (1, 3, 7, 40), WRITTEN[method]
-    assert flow.together is not None
+    assert flow.inlined is not None
     lanes = carried(engine(flow, 70, method, substeps), saves)
     two = carried(engine(flow, 2, method, substeps), saves)
     assert np.array_equal(two[:, 1], lanes[:, 1])
@@ -78,9 +78,9 @@ def test_written_equations_are_the_generic_ones(rule, noise, order, monkeypatch)
     """Stochastic modified equations written out: 66 paths of 30 steps to 1e-11 of the generic field."""
     flow = md.StochasticModifiedFlow(md.Map(VALLEY, RULES[rule], md.GaussianNoise(NOISES[noise])), order)
     if noise == "matrix" and flow.squares:
-        assert flow.together is None
+        assert flow.inlined is None
         return
-    assert flow.together is not None
+    assert flow.inlined is not None
     lanes = carried(engine(flow, 66, "euler-maruyama", 1), (1, 10, 30))
     generic = carried(engine(flow, 66, "euler-maruyama", 1, monkeypatch), (1, 10, 30))
     assert np.ptp(lanes[-1], axis=0).min() > 1e-3
@@ -105,7 +105,7 @@ def test_closed_forms_side_by_side_are_those_one_by_one(name, monkeypatch):
     """Closed forms written out: 66 starts to 1e-10 of the generic field, with noise along the minima and without, and
     one start to the last bit."""
     flow = charted(name, **CHARTED[name])
-    assert flow.together is not None
+    assert flow.inlined is not None
     model = md.load_model(name)
     starts = flow.start(md.Manifold(model.loss).project(np.asarray(model.spec.experiment.w0, float)))
     starts = starts + np.linspace(0.0, 0.05, 66)[:, None] * np.eye(flow.size)[flow.dim]

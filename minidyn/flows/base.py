@@ -73,7 +73,7 @@ class Flow(ByValue):
     reads: str = "iterates"  # how the map is read beside this flow: "iterates", "midpoints" (of two successive ones)
     # or "projected" (on the minima, along the gradient flow)
 
-    carries: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
+    python_stepped: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
     first_step: int = 1  # the number of the map's first step in a run: see `beginning`
     ahead: ClassVar[int] = 0  # 1 where the state is a pair of iterates, which goes on by the step behind them
     reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
@@ -199,14 +199,14 @@ class Flow(ByValue):
         return self.columns, 0, 0
 
     @cached_property
-    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+    def inlined(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
         """`field`, `retract` and the kernels that they take, as functions that become part of the time loop; None where
         they are too long for that, or put points back."""
         return None
 
     @property
     def in_lanes(self) -> bool:
-        """Whether the functions of `together` run for many paths side by side: they do not branch or loop by path."""
+        """Whether the functions of `inlined` run for many paths side by side: they do not branch or loop by path."""
         return True
 
     def _needed(self, names: tuple[str, ...]) -> tuple[Any, ...]:
@@ -259,7 +259,7 @@ class Flow(ByValue):
         return b, f
 
     def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
-        """Carry one state from step k to `end` in place, for flows that `carries`; a status code.
+        """Carry one state from step k to `end` in place, for flows that are `python_stepped`; a status code.
 
         `memory` is the path's own, empty at the start; a sentence under "reason" explains a status.
         """
@@ -279,7 +279,7 @@ class Flow(ByValue):
 
     def fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
         """Fill b and f at all points; -1, or 64 i + code for the first point i where the field fails."""
-        if self.carries:
+        if self.python_stepped:
             for i, w in enumerate(points):
                 code = self.at_point(w, k, numbers, b[i], f[i])
                 if code:
@@ -291,7 +291,7 @@ class Flow(ByValue):
         return int(evaluate(field, fns, points, k, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
 
     def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
-        """Fill the field `b`, `f` at one point, for flows that `carries`; a status code."""
+        """Fill the field `b`, `f` at one point, for flows that are `python_stepped`; a status code."""
         raise NotImplementedError
 
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:

@@ -236,7 +236,7 @@ class SymbolicFlow(Flow):
         return src
 
     @cached_property
-    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+    def inlined(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
         """Without a constraint, whose Newton's method takes its time on each path, the expressions themselves."""
         if self.constraint:
             return None

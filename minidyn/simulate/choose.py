@@ -41,7 +41,7 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
     if noisy:
         return _noisy_engine(system, start, key, method, rtol, atol, substeps, steps, threads)
     rtol, atol = _tolerance("rtol", rtol, 1e-9), _tolerance("atol", atol, 1e-12)
-    if system.carries:
+    if system.python_stepped:
         if method is not None:
             raise InputError(f"the {system.name} brings its own way to move, from event to event: leave method= out.")
         return CarriedEngine(system, start, rtol, atol)

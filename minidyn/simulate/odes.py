@@ -76,7 +76,7 @@ class OdeEngine(FlowPaths):
         self.system: tuple[Any, ...]
         method = *unrolled(t.name), Known(t.stages)
         self.numbers = 1.0 / (t.estimate + 1.0), t.limit, _HOLD * t.limit if flow.symmetric else np.inf, patience
-        if flow.together is None:
+        if flow.inlined is None:
             self.loop, self.through = advance_explicit.one_by_one, pass_stretches.one_by_one
             self.system = *flow.pointers, *method, Known(1), flow.size, flow.size, flow.columns
         else:
@@ -85,8 +85,8 @@ class OdeEngine(FlowPaths):
             if not lanes:
                 self.loop, self.through = advance_explicit.one_by_one, pass_stretches.one_by_one
             wide = flow.size if flow.in_lanes else 8 * -(-flow.size // 8)
-            moves = int(flow.together[1] is not compiled(stay))
-            self.system = *flow.together, *method, *map(Known, (moves, flow.size, wide, flow.columns))
+            moves = int(flow.inlined[1] is not compiled(stay))
+            self.system = *flow.inlined, *method, *map(Known, (moves, flow.size, wide, flow.columns))
 
     def slice(self, wanted: int) -> int:
         """All of them: an `advance` comes back to Python now and then by itself."""

@@ -69,14 +69,14 @@ class SdeEngine(FlowPaths):
         kind = int(scheme.areas), int(scheme.coins)
         sizes = *flow.draws, self.shift, flow.size, flow.columns, parts
         rates = self.clock.rates, self.clock.rate
-        if flow.together is None:
+        if flow.inlined is None:
             self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
             self.system = *flow.pointers, scheme.step, Known(1), *map(Known, kind), *sizes, *rates
         else:  # what is known while compiling stays in registers
             self.loop, self.loops = advance_sde, advance_stretches
             if self.paths < _FEW:
                 self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
-            self.system = *flow.together, scheme.step, Known(0), *map(Known, kind + sizes), *rates
+            self.system = *flow.inlined, scheme.step, Known(0), *map(Known, kind + sizes), *rates
 
     def slice(self, wanted: int) -> int:
         """Up to the end of a step of the scheme: one in which a slice ends is made again by the next slice."""

@@ -75,7 +75,7 @@ class CentralFlow(Flow):
     name: ClassVar[str] = "central flow"
     reference: ClassVar[str] = "Cohen, Damian, Talwalkar, Kolter, Lee (2025)"
     reads = "midpoints"
-    carries: ClassVar[bool] = True
+    python_stepped: ClassVar[bool] = True
 
     def __init__(self, system: Map, accumulators: str = "each"):
         super().__init__(system)

@@ -60,7 +60,7 @@ class SubquadraticFlow(Flow):
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"
     reads = "midpoints"
     ahead: ClassVar[int] = 1
-    carries: ClassVar[bool] = True
+    python_stepped: ClassVar[bool] = True
 
     def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1, manifold: Manifold | None = None):
         super().__init__(system)

@@ -78,7 +78,7 @@ class GradientFlow(Flow):
         return src
 
     @cached_property
-    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+    def inlined(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
         """The gradient itself."""
         return compiled(_field), compiled(stay), (self.loss.kernels.grad, self.kernels.speed)
 

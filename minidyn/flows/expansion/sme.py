@@ -297,7 +297,7 @@ class StochasticModifiedFlow(Flow):
         return src
 
     @cached_property
-    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+    def inlined(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
         """The equation written out, where that is short."""
         if not can_be_written(self.map, self.squares):
             return None

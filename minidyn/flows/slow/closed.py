@@ -394,7 +394,7 @@ class ClosedFormFlow(QuasistaticFlow):
         return src
 
     @cached_property
-    def together(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
+    def inlined(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
         """The field number by number, where no matrix has to be factorized."""
         if not can_be_written(self.form, self.chart, self.couples):
             return None

@@ -37,7 +37,7 @@ WRITTEN = {
 def engine(flow, paths, method, substeps, monkeypatch=None, start=0.3) -> SdeEngine:
     """The engine of so many paths from (1, 1/2); with `monkeypatch`, by function pointers."""
     if monkeypatch is not None:
-        monkeypatch.setattr(type(flow), "together", None)
+        monkeypatch.setattr(type(flow), "inlined", None)
     first = np.array([1.0, 0.5])[: flow.dim]
     if flow.map.rule.name == "RMSProp":  # an accumulator that starts at zero may become negative
         first = np.concatenate([first, np.full(flow.dim, start)])
@@ -117,7 +117,7 @@ def test_closed_forms_side_by_side_are_those_one_by_one(name, monkeypatch):
 
     lanes, one = run(66), run(1)
     assert np.array_equal(one[:, 0], lanes[:, 0])
-    monkeypatch.setattr(type(flow), "together", None)
+    monkeypatch.setattr(type(flow), "inlined", None)
     generic = run(66)
     assert np.ptp(lanes[-1], axis=0).max() > 1e-2 and np.isfinite(lanes).all()
     assert np.allclose(lanes, generic, rtol=1e-10, atol=1e-12)
@@ -136,7 +136,7 @@ def test_a_closed_form_ends_where_the_map_leaves_the_minima(rule, monkeypatch):
         return carried(e, (40,)), e.ending(40)
 
     a, (status, ended) = run()
-    monkeypatch.setattr(type(flow), "together", None)
+    monkeypatch.setattr(type(flow), "inlined", None)
     b, (other, last) = run()
     assert 0 < (status == 5).sum() < 70 and set(status) == {0, 5}
     assert np.array_equal(status, other) and np.array_equal(ended, last)

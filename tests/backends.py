@@ -21,7 +21,8 @@ import numpy as np
 import sympy as sp
 
 import minidyn as md
-from minidyn.compiler import across, jit, lanes
+from minidyn.common.status import Status
+from minidyn.compiler import Known, across, jit, lanes
 from minidyn.kernels import linalg, random
 from minidyn.kernels.functions import asin_slope, heaviside, logcosh, logistic, logistic_slope, sign, softplus
 from minidyn.kernels.vectormath import (
@@ -134,8 +135,28 @@ def dialect(a, n, out, whole, words):
     out[17] = row[0] + row[1] * row[2] + len(tail)
 
 
+@jit
+def halved(x):
+    return 0.5 * x
+
+
+@jit
+def tupled(parts, out):
+    """Tuples in tuples, functions and known numbers in them, members of an enumeration."""
+    f, n, (a, scale) = parts
+    code = Status.FINISHED
+    for i in range(n):
+        out[i] = f(a[i]) * scale
+        code = code if a[i] < 1.0 else Status.SOLVER_FAILED
+    out[n] = code + (Status.DIVERGED if a[0] > 0.0 else 0) + parts[1]
+
+
 @case
 def the_language():
+    for first in (-1.0, 2.0):
+        out = np.zeros(4)
+        tupled((halved, Known(3), (np.array([first, 0.25, 0.75]), 3.0)), out)
+        yield out
     rng = np.random.default_rng(1)
     for n in (0, 1, 7, 8):
         a = rng.normal(size=24)

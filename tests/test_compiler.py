@@ -164,6 +164,21 @@ def test_functions_as_arguments():
 
 
 @jit
+def with_a_known_number(parts):
+    f, n, (x, _) = parts
+    if n == 2:
+        return f(x) * n
+    return np.sum(x)  # outside the subset: nobody compiles it
+
+
+def test_known_numbers_in_tuples():
+    """A number known while compiling is known in a tuple too: what it rules out is not compiled."""
+    assert with_a_known_number((cube, Known(2), (1.5, 0))) == 2 * cube(1.5)
+    with pytest.raises(Unsupported, match="only compiled functions can be called"):
+        with_a_known_number((cube, Known(3), (1.5, 0)))
+
+
+@jit
 def grows(n, repeats):
     total = 0.0
     for _ in range(repeats):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from minidyn.compiler.checks import UNWRITTEN
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.notes import checked
-from minidyn.compiler.types import I8, LANE, VB, VI, Array, Number, Tuple, Vector
-from minidyn.compiler.values import Value, everywhere
+from minidyn.compiler.types import I8, LANE, VB, VI, Array, Constant, Number, Tuple, Vector
+from minidyn.compiler.values import Value, everywhere, literal
 
 _STACK = 512  # numbers: a smaller array of known size lives on the stack
 _LITTLE = 8192  # bytes: and so does one of a size found while running
@@ -49,7 +49,8 @@ class Arrays:
         if isinstance(array.type, Tuple):
             if not (isinstance(e.slice, ast.Constant) and isinstance(e.slice.value, int)):
                 self.fail("a tuple is indexed by a number")
-            return array.members()[e.slice.value]
+            member = array.members()[e.slice.value]
+            return literal(member.type.value) if isinstance(member.type, Constant) else member
         if not isinstance(array.type, Array):
             self.fail("only arrays and tuples have items")
         if isinstance(e.slice, ast.Slice):

@@ -134,11 +134,7 @@ class Writer(Expressions, Arrays, Calls, Checks):
             apart = " noalias" if self.function.noalias and isinstance(type_, Array) else ""
             for kind, part in zip(type_.parts, parts, strict=True):
                 params.append(f"{kind}{apart if kind == 'ptr' else ''} {part}")
-            if isinstance(type_, Constant):
-                self.constants[name] = type_
-                self.settle(name, literal(type_.value))
-            else:
-                self.assign(name, Value(type_, parts))
+            self.assign(name, Value(type_, parts))
         self.settled = _assigned_once(tree)
         self.statements(tree.body)
         if self.given is None:
@@ -181,6 +177,10 @@ class Writer(Expressions, Arrays, Calls, Checks):
         """Give a variable a value; the first one settles its type."""
         if name == "_":  # not wanted
             return
+        if isinstance(value.type, Constant):
+            self.constants[name] = value.type
+            value = literal(value.type.value)
+            return self.settle(name, value)
         if is_static(value.type):
             return self.settle(name, value)
         if name in self.known:

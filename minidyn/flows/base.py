@@ -252,10 +252,10 @@ class Flow(ByValue):
         """Change per step (N, size) and noise factor (N, size, columns) at points (N, size), or a FlowError."""
         points = np.ascontiguousarray(points)
         b, f = np.empty_like(points), np.zeros((len(points), self.size, self.columns))
-        failed = self.fill(points, float(k), numbers, b, f)
-        if failed >= 0:
-            row, code = divmod(failed, 64)
-            raise FlowError(f"{self.name} at w = {np.round(points[row], 6)}: {self.explain(code)}")
+        codes = self.fill(points, float(k), numbers, b, f)
+        if codes.any():
+            row = int(np.argmax(codes != 0))
+            raise FlowError(f"{self.name} at w = {np.round(points[row], 6)}: {self.explain(int(codes[row]))}")
         return b, f
 
     def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
@@ -277,18 +277,19 @@ class Flow(ByValue):
             )
         return array
 
-    def fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
-        """Fill b and f at all points; -1, or 64 i + code for the first point i where the field fails."""
+    def fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> NDArray[np.int64]:
+        """Fill b and f at all points; the status code of each."""
+        codes = np.zeros(len(points), np.int64)
         if self.python_stepped:
             for i, w in enumerate(points):
-                code = self.at_point(w, k, numbers, b[i], f[i])
-                if code:
-                    return 64 * i + code
-            return -1
+                codes[i] = self.at_point(w, k, numbers, b[i], f[i])
+            return codes
         m = self.map
         field, _, fns = self.pointers
         hyper = m.hyper_at(k + self.ahead * self.first_step)  # a pair counts from the run's first one
-        return int(evaluate(field, fns, points, k, hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers, b, f))
+        model = hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers
+        evaluate(field, fns, points, k, model, b, f, codes)
+        return codes
 
     def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
         """Fill the field `b`, `f` at one point, for flows that are `python_stepped`; a status code."""

@@ -8,10 +8,8 @@ from minidyn.compiler import jit
 
 
 @jit
-def evaluate(field, fns, ws, k, hp, c, d, nz, fp, bs, fs):
-    """A flow's field at many points; -1, or 64 i + code for the first point i where it fails."""
+def evaluate(field, fns, ws, k, model, bs, fs, codes):
+    """A flow's field at many points, and the status code of each."""
+    hp, c, d, nz, fp = model
     for i in range(ws.shape[0]):
-        code = field(fns, ws[i], k, hp, c, d, nz, fp, bs[i], fs[i])
-        if code != 0:
-            return i * 64 + code
-    return -1
+        codes[i] = field(fns, ws[i], k, hp, c, d, nz, fp, bs[i], fs[i])

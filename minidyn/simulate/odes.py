@@ -271,7 +271,7 @@ class ScipyEngine(FlowPaths):
         options: dict[str, Any] = {"rtol": max(rtol, 100 * np.finfo(float).eps), "atol": atol}
         if method in ("Radau", "BDF", "LSODA") and flow.jacobian is not None:
             options["jac"] = self._jacobian
-        self.codes = [0] * len(points)
+        self.codes = np.zeros(len(points), np.int64)
         self.make, self.options = getattr(integrate, method), options
         self.solvers: list[Any] = []
         self.meta: dict[str, Any] = {"method": f"scipy:{method}", "rtol": rtol, "atol": atol, "noise": "none"}
@@ -282,9 +282,8 @@ class ScipyEngine(FlowPaths):
         def field(k: float, w: Floats) -> Floats:
             b = np.empty(self.flow.size)
             formula, _, fns = self.flow.pointers
-            points = np.ascontiguousarray(w)[None]
-            failed = int(evaluate(formula, fns, points, float(k), *self.arrays, b[None], f[None]))
-            self.codes[path] = failed % 64 if failed >= 0 else 0
+            points, code = np.ascontiguousarray(w)[None], self.codes[path : path + 1]
+            evaluate(formula, fns, points, float(k), self.arrays, b[None], f[None], code)
             return b if not self.codes[path] else np.full(self.flow.size, np.nan)
 
         return field

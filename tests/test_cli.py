@@ -123,13 +123,13 @@ def test_plot_draws_a_comparison_and_a_run(minidyn, written, tmp_path):
 def test_plot_knows_the_loss_by_the_text_of_the_model(written):
     """The loss of a result is that of the model text in its file; without one that can be read there is none."""
     result = md.load(written / "valley.h5")
-    assert cli._loss_of(result).param_names == ["x", "y"]
+    assert cli.commands.loss_of(result).param_names == ["x", "y"]
     result.meta |= {"model": "mine", "model_text": result.meta["model_text"].replace("y**2", "y**4")}
-    assert cli._loss_of(result).value([0.0, 2.0]) == pytest.approx(8.0)
+    assert cli.commands.loss_of(result).value([0.0, 2.0]) == pytest.approx(8.0)
     result.meta["model_text"] = result.meta["model_text"].replace("[loss]", "[lost]")
-    assert cli._loss_of(result) is None
+    assert cli.commands.loss_of(result) is None
     del result.meta["model_text"]
-    assert cli._loss_of(result) is None
+    assert cli.commands.loss_of(result) is None
 
 
 def test_models_lists_the_library(minidyn):
@@ -343,7 +343,7 @@ def test_surprises_are_one_sentence_too(minidyn, monkeypatch):
     def explode(*_):
         raise ZeroDivisionError("a surprise")
 
-    monkeypatch.setattr("minidyn.files.models.load_model", explode)
+    monkeypatch.setattr("minidyn.cli.commands.load_model", explode)
     sentence = refused(minidyn("derive", "valley"), code=1)
     assert sentence == "this should not happen (ZeroDivisionError: a surprise); --debug shows where."
 

@@ -5,7 +5,7 @@ import pytest
 import sympy as sp
 
 import minidyn as md
-from minidyn.cli import contest
+from minidyn.cli import who_wins
 from minidyn.flows.edge.orbit import Orbits, period_of
 from minidyn.flows.edge.twostep import TwoStep
 
@@ -55,8 +55,8 @@ def test_rod_flow_keeps_its_distance_on_the_valley(lr, sup, rest):
     and GD ends (times lr / 2), to four digits: 1.1 % apart at lr 0.05, 0.2 % at 0.025."""
     system, steps = md.Map(VALLEY, md.GD(lr)), round(40 / lr)
     w0 = [np.sqrt(3 / lr - 1), 1.0]
-    mid = contest.midpoints(system, w0, steps)
-    path, _ = contest.centres(md.RodFlow(system), w0, steps, 1e-9)
+    mid = who_wins.midpoints(system, w0, steps)
+    path, _ = who_wins.centres(md.RodFlow(system), w0, steps, 1e-9)
     assert np.abs(path - mid)[:, 0].max() == pytest.approx(sup, rel=5e-4)
     ends = [lr * (1 + w[-1, 0] ** 2) / 2 for w in (path, mid)]
     assert ends == pytest.approx(list(rest), abs=2e-4)
@@ -88,8 +88,8 @@ def test_rod_flow_has_its_order_below_the_edge(rule, order):
     loss, errors = md.Loss(x**4 / 4 + x * y / 3 + sp.cos(y) + y**2, [x, y]), []
     for lr in (0.0125, 0.00625):
         system, steps = md.Map(loss, rule(lr)), round(2 / lr)
-        mid = contest.midpoints(system, [1.2, 0.7], steps)
-        path, _ = contest.centres(md.RodFlow(system, order=order), [1.2, 0.7], steps, 1e-10)
+        mid = who_wins.midpoints(system, [1.2, 0.7], steps)
+        path, _ = who_wins.centres(md.RodFlow(system, order=order), [1.2, 0.7], steps, 1e-10)
         errors.append(np.abs(path - mid)[steps // 2 :].max())
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
 
@@ -100,8 +100,8 @@ def test_rod_flow_of_order_two_ends_where_gradient_descent_does(lr, sup):
     ends within 1 % of GD's at lr 0.05 and below."""
     system, steps = md.Map(VALLEY, md.GD(lr)), round(40 / lr)
     w0 = [np.sqrt(3 / lr - 1), 1.0]
-    mid = contest.midpoints(system, w0, steps)
-    path, _ = contest.centres(md.RodFlow(system, order=2), w0, steps, 1e-9)
+    mid = who_wins.midpoints(system, w0, steps)
+    path, _ = who_wins.centres(md.RodFlow(system, order=2), w0, steps, 1e-9)
     assert np.abs(path - mid)[:, 0].max() == pytest.approx(sup, rel=5e-3)
     ends = [lr * (1 + w[-1, 0] ** 2) / 2 for w in (path, mid)]
     assert lr > 0.05 or ends[0] == pytest.approx(ends[1], rel=0.01)
@@ -114,7 +114,7 @@ def test_rod_flow_of_order_two_ends_where_gradient_descent_does(lr, sup):
 )  # fmt: skip
 def test_rod_flow_of_every_rule_closes_in_as_lr_falls(name, expected):
     """At a drift of order one the sup distance falls with each of the last three rungs of lr."""
-    rungs = contest.climb(name)
+    rungs = who_wins.climb(name)
     sups = [sup for _, sup, _ in rungs]
     assert all(drift > 1 for *_, drift in rungs)
     assert sups[1] > sups[2] > sups[3]
@@ -127,7 +127,7 @@ def test_rod_flow_of_every_rule_closes_in_as_lr_falls(name, expected):
 @pytest.mark.parametrize(("lr", "sup"), [(0.2, 0.88), (0.1, 0.59)])
 def test_subquadratic_flow_keeps_its_distance_on_the_valley(lr, sup):
     """Slaved flow from the valley's bottom: its known distance within 5 %; from the first pair, closer."""
-    row = contest.valley_row(lr, 1e-6)
+    row = who_wins.valley_row(lr, 1e-6)
     assert row["slaved"] == pytest.approx(sup, rel=0.05)
     assert row["rod"] < row["slaved, first pair"] < row["slaved"]
 
@@ -244,7 +244,7 @@ def test_compare_takes_midpoints():
     """Beside a flow of centres the map is compared at (theta_k + theta_{k+1}) / 2, and noise is refused."""
     system = md.Map(VALLEY, md.GD(0.1))
     result = md.compare(system, md.RodFlow(system), w0=[5.0, 1.0], steps=40, paths=1, save_every=10)
-    mid = contest.midpoints(system, [5.0, 1.0], 40)
+    mid = who_wins.midpoints(system, [5.0, 1.0], 40)
     np.testing.assert_allclose(result.quantities["x"]["GD"][0], mid[result.steps, 0], rtol=1e-14)
     assert "mid-points" in result.summary()
     noisy = md.Map(VALLEY, md.GD(0.1), md.GaussianNoise(0.1))
@@ -276,12 +276,13 @@ def test_edge_measures_in_the_rules_own_metric():
 
 def test_who_wins_table():
     """On the minimalist model the rod flow wins, gradient flow comes last, and the table says so."""
-    entries = contest.play("minimalist_eos", steps=80)
+    entries = who_wins.play("minimalist_eos", steps=80)
     sup = {e.flow: e.sup for e in entries}
     assert 2 * sup["rod"] < min(sup["subquadratic"], sup["central"]) < max(sup["subquadratic"], sup["central"])
     assert max(sup.values()) == sup["gradient"]
-    row = contest.contest_table(entries)[2]
-    assert row.startswith("| minimalist_eos | 80 |") and row.count("**") == 2 and row.rstrip(" |").endswith("**")
+    head, _, row = (line.split(" | ") for line in who_wins.flows_table(entries))
+    assert row[:2] == ["| minimalist_eos", "80"]
+    assert [h for h, cell in zip(head, row, strict=False) if cell.startswith("**")] == ["rod, order 2"]
 
 
 @pytest.mark.parametrize("make", [

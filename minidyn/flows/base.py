@@ -59,6 +59,7 @@ class Flow(ByValue):
     key: ClassVar[str] = ""  # what model files call it, by which it stands in FLOWS; none for one that they cannot name
     orders: ClassVar[tuple[int, ...]] = ()  # which `order=` may stand behind the key
     slow: ClassVar[bool] = False  # its own time is lr^2 k
+    driven: ClassVar[bool] = False  # by the map's noise: a map without noise has no such flow
     charted: ClassVar[bool] = False  # takes `manifold=`, and has equations in the coordinates of a chart
     needs: ClassVar[tuple[str, ...]] = ()
     field: ClassVar[Any]

@@ -226,7 +226,7 @@ class StochasticModifiedFlow(Flow):
     (array([-1.05]), array([[0.9]]))
     """
 
-    key = "sme"
+    key, driven = "sme", True
     orders = (1, 2)
     reference: ClassVar[str] = "Li, Tai, E (2017, 2019); Malladi, Lyu, Panigrahi, Arora (2022)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps",

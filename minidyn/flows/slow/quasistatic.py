@@ -129,7 +129,7 @@ class QuasistaticFlow(Flow):
     array([-0.00022727,  0.        ])
     """
 
-    key = "quasistatic"
+    key, driven = "quasistatic", True
     slow = True
     charted = True
     name: ClassVar[str] = "quasistatic flow"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,10 +30,6 @@ Floats = NDArray[np.float64]
 MODELS = (
     "logcosh_valley", "minimalist_eos", "quartic", "scalar_deep", "matrix_factorization", "double_valley", "tanh_net",
 )  # fmt: skip
-CONTESTANTS: dict[str, Callable[[Map], Flow]] = {
-    **{name: FLOWS[name] for name in ("gradient", "modified", "central", "subquadratic", "rod")},
-    "rod, order 2": lambda system: RodFlow(system, order=2),
-}
 _TANH_LR, _TANH_STEPS = 0.5, 150  # the library's network is run below its edge; here it is run at it
 
 
@@ -70,8 +68,20 @@ def centres(flow: Flow, w0: ArrayLike, steps: int, rtol: float) -> tuple[Floats,
     return run.w[0], "" if run.finished.all() else run.meta.get("reason") or run.describe_status()
 
 
+def theories() -> dict[str, Callable[[Map], Flow]]:
+    """How to make every flow that needs no noise, those of iterates first; flows of centres at each of their orders."""
+    found: dict[str, Callable[[Map], Flow]] = {}
+    flow: Any
+    for key, flow in sorted(FLOWS.items(), key=lambda item: item[1].reads):
+        if not flow.driven:
+            found[key] = flow
+            higher = flow.orders[1:] if flow.reads == "midpoints" else ()
+            found |= {f"{key}, order {order}": partial(flow, order=order) for order in higher}
+    return found
+
+
 def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]:
-    """All contestants on one model of the library, for as many steps as its file says or `steps`."""
+    """All flows that need no noise on one model of the library, for as many steps as its file says or `steps`."""
     model = load_model(name)
     network = name == "tanh_net"
     system = Map(model.loss, GD(_TANH_LR)) if network else model.map
@@ -81,7 +91,7 @@ def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]
     drift = float(np.linalg.norm(mid - mid[0], axis=1).max())
     remark = regime(system, model.w0, steps).remark
     out = []
-    for contestant, make in CONTESTANTS.items():
+    for called, make in theories().items():
         began, reads = time.perf_counter(), "iterates"
         try:
             flow = make(system)
@@ -95,7 +105,7 @@ def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]
         alive = np.isfinite(gap)
         kept = gap[alive] if alive.any() else np.array([np.nan])
         out.append(Entry(
-            name, contestant, steps, drift, float(kept.max()), float(np.sqrt(np.mean(kept**2))), float(kept[-1]),
+            name, called, steps, drift, float(kept.max()), float(np.sqrt(np.mean(kept**2))), float(kept[-1]),
             int(alive.sum()) - 1, note, time.perf_counter() - began,
         ))  # fmt: skip
     return out
@@ -118,7 +128,7 @@ def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], N
     for name in chosen or MODELS:
         entries += play(name, rtol)
         say(f"{name}: " + ", ".join(f"{e.flow} {_cell(e)}" for e in entries if e.model == name))
-    lines += [*contest_table(entries), ""]
+    lines += [*flows_table(entries), ""]
     if chosen:
         return "\n".join(lines)
     lines += ["## The rod flow of other rules", "", *rules_table(say), ""]
@@ -126,22 +136,23 @@ def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], N
     return "\n".join(lines)
 
 
-def _cell(e: Entry) -> str:
+def _cell(e: Entry, best: float = np.nan) -> str:
     if not np.isfinite(e.sup):
         return "-"
-    return f"{e.sup:.2g} ({e.last:.2g})" + ("" if e.lasted >= e.steps else f" to {e.lasted}")
+    if e.lasted < e.steps:
+        return f"{e.sup:.2g} ({e.last:.2g}) to {e.lasted}"
+    return "**" * (e.sup == best) + f"{e.sup:.2g} ({e.last:.2g})" + "**" * (e.sup == best)
 
 
-def contest_table(entries: list[Entry]) -> list[str]:
+def flows_table(entries: list[Entry]) -> list[str]:
     """A row per model, a column per flow, the smallest distance of those that lasted in bold; then the notes."""
-    flows = [c for c in CONTESTANTS if any(e.flow == c for e in entries)]
+    flows = list(dict.fromkeys(e.flow for e in entries))
     lines = ["| model | steps | moves by | " + " | ".join(flows) + " |", "|---|---|---|" + "---|" * len(flows)]
     for name in dict.fromkeys(e.model for e in entries):
         row = {e.flow: e for e in entries if e.model == name}
         lasted = [e.sup for e in row.values() if e.lasted >= e.steps and np.isfinite(e.sup)]
         best = min(lasted, default=np.nan)
-        cells = [f"**{_cell(row[f])}**" if row[f].sup == best and row[f].lasted >= row[f].steps else _cell(row[f])
-                 for f in flows]  # fmt: skip
+        cells = [_cell(row[f], best) for f in flows]
         first = next(iter(row.values()))
         lines.append(f"| {name} | {first.steps:,} | {first.drift:.2g} | " + " | ".join(cells) + " |")
     notes = [f"- {e.model}, {e.flow}: {e.note}" for e in entries if e.note]

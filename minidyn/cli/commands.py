@@ -1,0 +1,340 @@
+"""The commands: each computes, writes its files, and returns what it has to say."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minidyn import __version__, load
+from minidyn.cli.outputs import check_writable, results_at, stem_of, write, write_text
+from minidyn.cli.shell import Said, stop_if_asked
+from minidyn.cli.who_wins import report as who_wins_report
+from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
+from minidyn.compare.comparison import Comparison
+from minidyn.files.models import Model, list_models, load_model, model_of_text
+from minidyn.flows.base import Flow
+from minidyn.kernels import cache as kernels
+from minidyn.minima.stability import stability as verdict
+from minidyn.minima.stability import stability_diagram
+from minidyn.simulate import simulate
+
+app = typer.Typer(
+    name="minidyn", pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Run an optimizer on a toy loss beside the effective dynamics that theory predicts for it.",
+)  # fmt: skip
+
+
+# -- options -------------------------------------------------------------------------------------------
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"minidyn {__version__}")
+        raise typer.Exit
+
+
+def _complete_model(typed: str) -> list[str]:
+    return [name for name in list_models() if name.startswith(typed)]
+
+
+_ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A name of the library or a TOML file.", autocompletion=_complete_model),
+]
+_File = Annotated[Path, typer.Argument(metavar="FILE.h5", help="A result that `minidyn run` or `save` wrote.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read in `shell.run`
+_Seed = Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")]
+_Threads = Annotated[int | None, typer.Option(min=1, help="At most so many threads; by default all.")]
+_Out = Annotated[str, typer.Option(help="Where results go: a folder, or the start of the file names.", metavar="PATH")]
+_NoFigure = Annotated[bool, typer.Option("--no-figure", help="Write no picture.")]
+_Checkpoint = Annotated[
+    str,
+    typer.Option(help="A folder for the run's state: the same command goes on where it was killed.", metavar="PATH"),
+]
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run an optimizer on a toy loss beside the effective dynamics that theory predicts for it."""
+
+
+# -- commands ------------------------------------------------------------------------------------------
+
+
+@app.command()
+def models(debug: _Debug = False) -> Said:
+    """List the models of the library."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("name", "title", "parameters", "rule", "noise", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[2].justify = "right"
+    table.columns[0].no_wrap = True
+    for name in list_models():
+        model = load_model(name)
+        table.add_row(name, model.title, str(model.loss.dim), str(model.map.rule), str(model.map.noise or "none"))
+    console = _console(wide=True)
+    with console.capture() as shown:
+        console.print(table)
+    return Said(shown.get().rstrip("\n"))
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    model: _ModelName,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps k.")] = None,
+    paths: Annotated[int | None, typer.Option(min=1, help="Number of independent paths.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: _Seed = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between two saves.")] = None,
+    threads: _Threads = None,
+    checkpoint: _Checkpoint = "",
+    out: _Out = "",
+    no_figure: _NoFigure = False,
+    debug: _Debug = False,
+) -> Said:
+    """Run a model's map and its flows, compare them, and write the figure and the data."""
+    known = load_model(model)
+    chosen = known.with_overrides(lr=lr, steps=steps, paths=paths, save_every=save_every, seed=seed)
+    stem = stem_of(out, chosen.name)
+    outputs = results_at(stem, no_figure)
+    began = time.perf_counter()
+    if not chosen.spec.experiment.flows:
+        return _run_map(chosen, threads, checkpoint, outputs, context.obj or [])
+    introduction = _introduction(chosen)
+    stop_if_asked()
+    _load_meanwhile("minidyn.files.results", *[] if no_figure else ["minidyn.figures"])
+    result = chosen.run(threads=threads, checkpoint=checkpoint or None)
+    stop_if_asked()
+    result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
+    took = f"total {time.perf_counter() - began:.2f} s, compilation included"
+    wrote, failure = write(outputs, result.save, lambda path: result.plot(loss=chosen.loss, path=path))
+    text = f"{introduction}\n{result.summary()}\n{took}\n\n{wrote}"
+    return Said(text, failure or _nothing_finished(result))
+
+
+def _run_map(model: Model, threads: int | None, checkpoint: str, outputs: list[Path], arguments: list[str]) -> Said:
+    """A model without flows: its map alone."""
+    result = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
+                      observe=model.observe, rng=model.seed, threads=threads,
+                      checkpoint=checkpoint or None)  # fmt: skip
+    stop_if_asked()
+    result.meta |= {"model": model.name, "model_text": model.text, "command": shlex.join(["minidyn", *arguments])}
+    wrote, failure = write(outputs, result.save, lambda path: result.plot(path=path))
+    if failure is None and not result.finished.any():
+        failure = SolverError(f"no path finished: {result.describe_status()}; try a smaller --lr or fewer --steps.")
+    head = f"{model.name}: {model.title}\nrunning {model.map.rule}: {_paths(model.paths)}, {model.steps:,} steps"
+    return Said(f"{head}\n\n{result!r}\n\n{wrote}", failure)
+
+
+@app.command()
+def scale(
+    context: typer.Context,
+    model: _ModelName,
+    lrs: Annotated[str, typer.Option(help="Learning rates, such as 0.1,0.05,0.025.", metavar="LR,LR,...")] = "",
+    time: Annotated[float | None, typer.Option(help="End of every run: t = lr k.")] = None,
+    slow_time: Annotated[float | None, typer.Option(help="End of every run: lr^2 k.")] = None,
+    precision: Annotated[float, typer.Option(help="Wanted relative error of the differences.")] = 0.1,
+    paths: Annotated[int | None, typer.Option(min=1, help="Paths at every lr; planned if not given.")] = None,
+    max_paths: Annotated[int, typer.Option(min=1, help="Plan at most so many paths.")] = 100_000,
+    seed: _Seed = None,
+    threads: _Threads = None,
+    checkpoint: _Checkpoint = "",
+    out: _Out = "",
+    no_figure: _NoFigure = False,
+    debug: _Debug = False,
+) -> Said:
+    """Measure the order of a model's flows in the learning rate.
+
+    Without --lrs the model's own rate, half, a quarter and an eighth of it; without --time or --slow-time the model's
+    own length: at fixed slow time for a quasistatic flow, at fixed time for others.
+    """
+    chosen = load_model(model).with_overrides(seed=seed)
+    rates = _rates(lrs) if lrs else [chosen.map.lr() / 2**n for n in range(4)]
+    outputs = results_at(stem_of(out, f"{chosen.name}-scaling"), no_figure)
+    if time is None and slow_time is None:
+        slow = any(flow.slow for flow in chosen.flows(charted=False))
+        span = chosen.map.lr() ** (2 if slow else 1) * chosen.steps
+        time, slow_time = (None, span) if slow else (span, None)
+    study = chosen.scale(rates, time=time, slow_time=slow_time, precision=precision, paths=paths, max_paths=max_paths,
+                         threads=threads, checkpoint=checkpoint or None)  # fmt: skip
+    study.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
+    wrote, failure = write(outputs, study.save, lambda path: study.plot(path=path))
+    return Said(f"{study.summary()}\n\n{wrote}", failure)
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.replace(" ", ",").split(",") if part]
+    except ValueError:
+        raise InputError(f"--lrs takes learning rates such as 0.1,0.05,0.025, not {text!r}.") from None
+
+
+@app.command()
+def derive(
+    model: _ModelName,
+    latex: Annotated[bool, typer.Option("--latex", help="Equations in LaTeX.")] = False,
+    debug: _Debug = False,
+) -> Said:
+    """Print the equations of a model's flows, with their assumptions, their validity at its start, and sources."""
+    chosen = load_model(model)
+    return Said("\n\n".join(_described(flow, chosen.w0, latex) for flow in chosen.flows()))
+
+
+def _described(flow: Flow, w0: Any, latex: bool) -> str:
+    """A flow's description at a start; without a place where it has no state there."""
+    try:
+        return flow.describe(latex, flow.start(w0))
+    except MinidynError:
+        return flow.describe(latex)
+
+
+@app.command("who-wins")
+def who_wins(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models at the edge; by default all of them.")
+    ] = None,
+    out: Annotated[str, typer.Option(help="The report, a Markdown file.", metavar="PATH")] = "who_wins.md",
+    debug: _Debug = False,
+) -> Said:
+    """Compare every flow with the discrete run at the edge of stability; without MODEL also over rules and lr."""
+    target = Path(out)
+    check_writable(target)
+    rows: list[str] = []
+    text = who_wins_report(models or (), say=rows.append)
+    wrote, failure = write([target], lambda path: write_text(text, path))
+    return Said("\n".join([*rows, wrote]), failure)
+
+
+@app.command()
+def stability(
+    model: _ModelName,
+    lr: Annotated[list[float] | None, typer.Option(help="Learning rate; repeat it for several.")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=0, help="Batch size, 0 for the full batch; repeat it for several.")
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Points from which minima are searched.")] = 24,
+    spread: Annotated[float, typer.Option(min=0, help="Spread of those points around the model's start.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of those points.")] = 0,
+    out: Annotated[str, typer.Option(help="The picture, or a folder for it.", metavar="PATH")] = "",
+    no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
+    debug: _Debug = False,
+) -> Said:
+    """Report which minima of a model its optimizer can stay in, and draw them."""
+    known = load_model(model)
+    stem = stem_of(out, f"{known.name}_stability")
+    target = stem if stem.suffix in (".pdf", ".svg") else stem.with_name(stem.name + ".png")
+    if not no_figure:
+        check_writable(target)
+    minima = known.minima(starts, spread=spread, seed=seed)
+    if not len(minima):
+        raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
+    system = known.map.with_lr(lr[0]) if lr else known.map
+    report = verdict(system, minima[0])
+    sizes = None if not batch else [b or None for b in batch]
+    diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)
+    wrote, failure = write([] if no_figure else [target], diagram.plot)
+    lines = [
+        f"{known.name}: {known.title}\n\nminimum 0, near the model's start", report.summary() + "\n",
+        f"{len(minima)} minima from {starts} starts: verdict, and growth of second moments per step",
+        diagram.summary(), *filter(None, [wrote]),
+    ]  # fmt: skip
+    return Said("\n".join(lines), failure)
+
+
+@app.command()
+def show(file: _File, debug: _Debug = False) -> Said:
+    """Print what a result file holds: its table and what made it."""
+    result = load(file)
+    lines = [repr(result)]
+    runs = list(result.runs.values()) if hasattr(result, "runs") else [result]
+    meta = runs[0].meta | result.meta
+    makers = ("minidyn", "python", "numpy", "llvmlite", "scipy", "sympy")
+    lines.append("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
+    if "command" in meta:
+        lines.append(f"made by {meta['command']}")
+    return Said(printable("\n".join(lines), keep="\n"))
+
+
+@app.command()
+def plot(
+    file: _File,
+    out: Annotated[
+        str, typer.Option(help="The picture: .png, .pdf or .svg; FILE.png by default.", metavar="PATH")
+    ] = "",
+    debug: _Debug = False,
+) -> Said:
+    """Draw a result file."""
+    target = Path(out) if out else file.with_suffix(".png")
+    result = load(file)
+    if target.exists() and target.samefile(file):
+        raise ArchiveError(f"the picture would replace the result {file} itself; give another --out.")
+    check_writable(target)
+    known = {"loss": loss_of(result)} if hasattr(result, "runs") else {}
+    return Said(*write([target], lambda path: result.plot(path=path, **known)))
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete the compiled kernels.")] = False,
+    debug: _Debug = False,
+) -> Said:
+    """Say where compiled kernels are kept, or delete them."""
+    before = kernels.info()
+    if not clear:
+        return Said(str(before))
+    kernels.clear()
+    return Said(f"deleted {before}")
+
+
+def _paths(count: int) -> str:
+    return f"{count:,} path{'s' * (count != 1)}"
+
+
+def _load_meanwhile(*modules: str) -> None:
+    """Import modules, and the large packages that they need, while compiled code runs."""
+    threading.Thread(target=lambda: [*map(importlib.import_module, modules)], daemon=True).start()
+
+
+def _introduction(model: Model) -> str:
+    """What is about to run, in two lines."""
+    flows = " and ".join(flow.name for flow in model.flows(charted=False))
+    return (
+        f"{model.name}: {model.title}\n"
+        f"running {model.map.rule} beside its {flows}: {_paths(model.paths)}, {model.steps:,} steps\n"
+    )
+
+
+def loss_of(result: Comparison) -> Any:
+    """The loss of a comparison read from a file, by the text of its model; None without one, or without its data."""
+    try:
+        return model_of_text(result.meta.get("model_text", ""), result.meta.get("model", "")).loss
+    except MinidynError:
+        return None
+
+
+def _nothing_finished(result: Comparison) -> Exception | None:
+    failed = [
+        f"no path of the {label} finished: {run.describe_status()}"
+        for label, run in result.runs.items() if not run.finished.any()
+    ] + [f"the {label} does not exist here" for label in result.meta["missing"]]  # fmt: skip
+    return SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.") if failed else None
+
+
+def _console(wide: bool = False) -> Any:
+    """A rich console on stdout; a pipe gets long lines instead of broken ones."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal or not wide else Console(highlight=False, width=180)

@@ -16,6 +16,8 @@ from matplotlib.lines import Line2D
 import minidyn as md
 from minidyn import figures
 from minidyn.figures import canvas, landscape, panels, style
+from minidyn.flows import FLOWS
+from minidyn.flows.look import PALETTE
 from minidyn.simulate.run import Run
 
 
@@ -229,9 +231,36 @@ def test_map_and_flows_differ_in_grey():
     def lightness(look):
         return np.dot(to_rgb(look.colour), [0.299, 0.587, 0.114])
 
-    assert all(abs(lightness(look) - lightness(style.MAP)) > 0.25 for look in style.FLOWS)
+    assert all(abs(lightness(look) - lightness(style.MAP)) > 0.25 for look in PALETTE)
     for part in ("colour", "dash", "marker"):  # as many as there are flows in a model file
-        assert len({getattr(look, part) for look in style.FLOWS}) == len(style.FLOWS) == 7
+        assert len({getattr(look, part) for look in PALETTE}) == len(PALETTE) == 7
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flow_has_the_look_it_declares_in_any_company(seed):
+    """Beside whatever flows, in whatever order, a flow has its own look, and up to seven flows all look different."""
+    rng = np.random.default_rng(seed)
+    known = [*FLOWS, "", "", "", "a flow of somebody's own"]
+    keys = {f"flow {i}": known[j] for i, j in enumerate(rng.permutation(len(known))[: rng.integers(1, 8)])}
+    looks = style.looks_of(keys)
+    assert list(looks) == list(keys) and len(set(looks.values())) == len(looks)
+    assert all(looks[label] == FLOWS[key].look for label, key in keys.items() if key in FLOWS)
+    again = style.looks_of({label: "rod" for label in map(str, range(5))})
+    assert again["0"] == FLOWS["rod"].look and len(set(again.values())) == 5
+
+
+def test_a_flow_is_drawn_alike_in_every_figure(tmp_path):
+    """A comparison, a run and a scaling study draw a flow in the colour that it declares, from a file too."""
+    x = sp.Symbol("x")
+    gd = md.Map(md.Loss(x**4 / 4 + x**2 / 2, [x]), md.GD(0.1))
+    result = md.compare(gd, md.ModifiedFlow(gd), md.GradientFlow(gd), w0=[1.0], steps=8, progress=False)
+    study = md.scaling_study(gd, md.ModifiedFlow, md.GradientFlow, lrs=[0.1, 0.05], w0=[1.0], time=0.4, progress=False)
+    for made in (result, result.runs["gradient flow"], study):
+        made.save(tmp_path / "made.h5")
+        for shown in (made, md.load(tmp_path / "made.h5")):
+            colours = {line.get_color() for ax in shown.plot().axes for line in ax.lines}
+            assert md.GradientFlow.look.colour in colours
+            assert (md.ModifiedFlow.look.colour in colours) == (made is not result.runs["gradient flow"])
 
 
 @pytest.mark.parametrize("seed", range(6))

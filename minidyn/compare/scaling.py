@@ -192,7 +192,7 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     meta = {
         "remarks": list(dict.fromkeys(study.remarks)),
         "map": repr(system), "clock": "time" if kind == 1 else "slow time", "span": span, "lrs": rates,
-        "planned": planned, "seed": str(entropy), **provenance(),
+        "planned": planned, "seed": str(entropy), "keys": study.keys, **provenance(),
     }  # fmt: skip
     return ScalingStudy(rows, fits_of(rows), meta)
 
@@ -218,6 +218,7 @@ class _Study:
         self.rungs = [[_flow_of(flow, m) for flow in self.flows] for m in self.maps]
         for m, flows in zip(self.maps, self.rungs, strict=True):
             check_flows(m, flows)
+        self.keys = {name: f.key for name, f in zip(labels_of(m, flows)[1:], flows, strict=True)}
         self.starts = [self.w0(m) if callable(self.w0) else self.w0 for m in self.maps]
         for m, start in zip(self.maps, self.starts, strict=True):
             _starts(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)

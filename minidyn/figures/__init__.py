@@ -21,7 +21,6 @@ from minidyn.figures.landscape import draw_landscape
 from minidyn.figures.panels import draw_order, draw_quantity, draw_spread, names_in, names_shown, share_clock
 from minidyn.figures.style import (
     FAINT,
-    FLOWS,
     GREY,
     MAP,
     PANELS,
@@ -31,6 +30,8 @@ from minidyn.figures.style import (
     draw_legend,
     headline_of,
     legend_handles,
+    looks_in,
+    looks_of,
     map_looks,
     pretty,
 )
@@ -58,7 +59,7 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
     ['$x$', 'sharpness']
     """
     loss = loss if loss is not None else getattr(result, "loss", None)
-    looks = dict(zip(result.runs, [MAP, *FLOWS * len(result.runs)], strict=False))
+    looks = looks_in(result)
     names = names_shown(result)
     plane = all(run.w is not None and run.w.shape[-1] == 2 for run in result.runs.values())
     rows, columns, wide = _layout(len(names), plane)
@@ -99,7 +100,7 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
         raise InputError("there is nothing to draw: name at least one parameter or observable.")
     columns = min(len(names), 2 if len(names) == 4 else 3)
     rows = -(-len(names) // columns)
-    look = FLOWS[0] if run.meta.get("kind") == "flow" else MAP
+    look = looks_of({"": run.meta.get("flow", "")})[""] if run.meta.get("kind") == "flow" else MAP
     with rc_context(STYLE):
         fig = new_figure(max(3.7 * columns, 5.2), 2.35 * rows + 1.1)
         grid = fig.add_gridspec(rows, columns)
@@ -134,7 +135,8 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None) -> Figure:
     ['$x$']
     """
     names = list(dict.fromkeys(r.quantity for r in study.rows))[:PANELS]
-    looks = dict(zip(dict.fromkeys(r.flow for r in study.rows), FLOWS * len(study.rows), strict=False))
+    keys = study.meta.get("keys", {})
+    looks = looks_of({r.flow: keys.get(r.flow, "") for r in study.rows})
     columns = min(len(names), 2 if len(names) == 4 else 3)
     rows = -(-len(names) // columns)
     with rc_context(STYLE):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,6 +17,8 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import ScalarFormatter
 
 from minidyn.compare.comparison import Comparison
+from minidyn.flows import FLOWS
+from minidyn.flows.look import PALETTE, Look
 from minidyn.maps.loss import Loss
 
 PANELS = 6
@@ -33,27 +36,26 @@ STYLE: Any = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a system is drawn: apart in colour, in grey and in line style."""
-
-    colour: str
-    dash: Any
-    width: float
-    marker: str
-
-
 MAP = Look("#12385c", "-", 2.2, "o")
 READINGS = (MAP, Look("#6d8fb3", (0, (5, 1)), 1.8, "o"), Look("#4a5560", (0, (1.5, 1)), 1.8, "o"))  # of the map
-FLOWS = (
-    Look("#f08c00", (0, (4, 1.6)), 1.7, "D"),
-    Look("#0fae84", (0, (1.2, 1.2)), 1.9, "^"),
-    Look("#d36ba6", (0, (6, 1.5, 1.2, 1.5)), 1.7, "s"),
-    Look("#62bdea", (0, (8, 2)), 1.7, "v"),
-    Look("#9d7bea", (0, (3, 1, 1, 1, 1, 1)), 1.7, "P"),
-    Look("#b5a300", (0, (2.5, 1)), 1.7, "X"),
-    Look("#8a8f98", (0, (10, 3)), 1.7, "<"),
-)
+
+
+def looks_of(keys: Mapping[str, str]) -> dict[str, Look]:
+    """How flows are drawn, label -> key: as each says of itself; a second one of its kind, and one that says nothing,
+    in a look that is free in this picture."""
+    looks: dict[str, Look] = {}
+    for label, key in keys.items():
+        look = FLOWS[key].look if key in FLOWS else None
+        if look is not None and look not in looks.values():
+            looks[label] = look
+    free = cycle([look for look in PALETTE if look not in looks.values()] or PALETTE)
+    return {label: looks.get(label) or next(free) for label in keys}
+
+
+def looks_in(result: Comparison) -> dict[str, Look]:
+    """How the map and its flows are drawn."""
+    first, *flows = result.runs
+    return {first: MAP} | looks_of({label: result.runs[label].meta.get("flow", "") for label in flows})
 
 
 class Numbers(ScalarFormatter):
@@ -198,7 +200,8 @@ def legend_handles(looks: dict[str, Look], maps: dict[str, Look], paths: int, pl
         handles.append(Line2D([], [], ms=4, label=label, **style))
     if paths > 1:
         handles.append(Patch(color=MAP.colour, alpha=0.17, lw=0, label="5–95 % of paths"))
-        handles.append(Patch(color=FLOWS[0].colour, alpha=0.27, lw=0, label="±2 s.e. of the difference"))
+        handles += [Patch(color=looks[label].colour, alpha=0.27, lw=0, label="±2 s.e. of the difference")
+                    for label in flows[:1]]  # fmt: skip
     if plane:
         if loss is not None:
             handles.append(Line2D([], [], color=MINIMA, lw=1.3, label="minima"))

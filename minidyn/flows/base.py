@@ -15,6 +15,7 @@ from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import finite, numbers, shown
 from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled
+from minidyn.flows.look import Look
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.by_pointer import evaluate
 from minidyn.kernels.pointers import flow_signatures
@@ -59,6 +60,7 @@ class Flow(ByValue):
     key: ClassVar[str] = ""  # what model files call it, by which it stands in FLOWS; none for one that they cannot name
     orders: ClassVar[tuple[int, ...]] = ()  # which `order=` may stand behind the key
     slow: ClassVar[bool] = False  # its own time is lr^2 k
+    look: ClassVar[Look | None] = None  # how figures draw it; None takes a look that is free in the figure
     driven: ClassVar[bool] = False  # by the map's noise: a map without noise has no such flow
     charted: ClassVar[bool] = False  # takes `manifold=`, and has equations in the coordinates of a chart
     needs: ClassVar[tuple[str, ...]] = ()

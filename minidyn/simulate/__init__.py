@@ -136,6 +136,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
             "seed": str(entropy), "paths": paths, "steps": steps, **engine.meta,
             "wall_seconds": kept.seconds + time.perf_counter() - began, **provenance(),
         }  # fmt: skip
+        meta |= {"flow": system.key} if isinstance(system, Flow) else {}
         meta |= {"between_saves": phases.sentence} if phases.sentence else {}
         return recorder.run(steps_kept, clock.time(steps_kept, first_step), status, ended, meta)
 

@@ -24,6 +24,7 @@ from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.flows.edge import complementarity
 from minidyn.flows.edge.twostep import TwoStep
+from minidyn.flows.look import GREEN
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
 from minidyn.solvers.piecewise import FieldFailed, carry
@@ -72,6 +73,7 @@ class CentralFlow(Flow):
     """
 
     key = "central"
+    look = GREEN
     name: ClassVar[str] = "central flow"
     reference: ClassVar[str] = "Cohen, Damian, Talwalkar, Kolter, Lee (2025)"
     reads = "midpoints"

@@ -21,6 +21,7 @@ from minidyn.common.intake import one_of, whole
 from minidyn.common.locks import cached_property
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.edge.twostep import TwoStep, add_rule_kernels, turn
+from minidyn.flows.look import SKY
 from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
 
@@ -96,6 +97,7 @@ class RodFlow(Flow):
     """
 
     key = "rod"
+    look = SKY
     orders = (1, 2)
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022); Regis, Chewi (2026)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "rule_step", "rule_slopes")

@@ -19,6 +19,7 @@ from minidyn.common.intake import between, whole
 from minidyn.flows.base import Flow
 from minidyn.flows.edge.chartorbit import OrbitForm, orbit_form
 from minidyn.flows.edge.orbit import CHAOTIC, NO_ORBIT, PERIOD_FOUR, Growth, Orbit, Orbits
+from minidyn.flows.look import PINK
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
 from minidyn.solvers.piecewise import FieldFailed, carry
@@ -55,6 +56,7 @@ class SubquadraticFlow(Flow):
     """
 
     key = "subquadratic"
+    look = PINK
     charted = True
     name: ClassVar[str] = "subquadratic flow"
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"

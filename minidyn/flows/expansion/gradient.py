@@ -11,6 +11,7 @@ from minidyn.common.errors import FlowError
 from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled
 from minidyn.flows.base import WIDEST, Flow, stay
+from minidyn.flows.look import VIOLET
 from minidyn.graph import Graph
 from minidyn.kernels import Emitter, Source, store
 from minidyn.maps.discrete import Map
@@ -51,6 +52,7 @@ class GradientFlow(Flow):
     """
 
     key = "gradient"
+    look = VIOLET
     name: ClassVar[str] = "gradient flow"
     reference: ClassVar[str] = "Cauchy (1847)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "speed")

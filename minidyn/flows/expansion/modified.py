@@ -27,6 +27,7 @@ from minidyn.common.intake import finite, one_of
 from minidyn.common.locks import cached_property
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.expansion.steps import add_steps, answer, rest
+from minidyn.flows.look import OLIVE
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.linalg import inner, jit
 from minidyn.maps import letters
@@ -196,6 +197,7 @@ class ModifiedFlow(Flow):
     """
 
     key = "modified"
+    look = OLIVE
     orders = (1, 2, 3, 4)
     reference: ClassVar[str] = (
         "Hairer, Lubich, Wanner (2006), chapter IX; Barrett, Dherin (2021); Kovachki, Stuart (2021); "

@@ -30,6 +30,7 @@ from minidyn.compiler import compiled
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.expansion.steps import add_skew, add_steps, rest
 from minidyn.flows.expansion.written import add_written, can_be_written
+from minidyn.flows.look import GREY
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import cholesky_semidefinite, inner, jit
 from minidyn.maps.discrete import Map
@@ -227,6 +228,7 @@ class StochasticModifiedFlow(Flow):
     """
 
     key, driven = "sme", True
+    look = GREY
     orders = (1, 2)
     reference: ClassVar[str] = "Li, Tai, E (2017, 2019); Malladi, Lyu, Panigrahi, Arora (2022)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps",

@@ -28,6 +28,7 @@ from minidyn.common.errors import FlowError, InputError, ManifoldError
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
 from minidyn.flows.base import Flow
+from minidyn.flows.look import ORANGE
 from minidyn.flows.slow.kinks import kink
 from minidyn.flows.slow.oscillation import across, noise_columns, spread, stationary
 from minidyn.kernels import Source
@@ -130,6 +131,7 @@ class QuasistaticFlow(Flow):
     """
 
     key, driven = "quasistatic", True
+    look = ORANGE
     slow = True
     charted = True
     name: ClassVar[str] = "quasistatic flow"

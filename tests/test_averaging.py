@@ -63,15 +63,21 @@ CLIPS = {
 @pytest.mark.parametrize("noise", [0.1, 0.3, 0.7])
 @pytest.mark.parametrize("name", CLIPS)
 def test_curves_are_averaged_over_the_noise(name, noise):
-    """On `h y^2 / 2` the drift is -h' E f' W / 2 with the rule's own mean slope and variance, by 100 nodes."""
+    """On `h y^2 / 2` the drift is -h' E f' W / 2 with the rule's own mean slope and variance, by 100 nodes; across the
+    minima the curve sees noise and oscillation."""
     rule, f, slope = CLIPS[name]
     t, w = hermegauss(100)
     w = w / w.sum()
     lr, h, beta = 0.002, 2.0, 0.9 if name == "clipped_momentum" else 0.0
+    W = 0.0
+    for _ in range(20):
+        seen = np.sqrt(noise**2 + h**2 * W)
+        across, kick = w @ slope(seen * t, 1.0), w @ f(seen * t, 1.0) ** 2
+        A = np.array([[1 - lr * across * h, -lr * beta], [across * h, beta]])
+        b = np.array([-lr, 1.0])
+        kick -= across**2 * h**2 * W  # what the oscillation itself is answered with is in A
+        W = np.linalg.solve(np.eye(4) - np.kron(A, A), np.outer(b, b).ravel() * kick)[0]
     a, kick = w @ slope(noise * t, 1.0), w @ f(noise * t, 1.0) ** 2
-    A = np.array([[1 - lr * a * h, -lr * beta], [a * h, beta]])
-    b = np.array([-lr, 1.0])
-    W = np.linalg.solve(np.eye(4) - np.kron(A, A), np.outer(b, b).ravel() * kick)[0]
     flow = md.QuasistaticFlow(md.Map(VALLEY, rule(lr, 1.0), md.GaussianNoise(noise)))
     whole = lr / (1 - beta)
     assert flow.drift([1.0, 0.0])[0] * lr == pytest.approx(-whole * 2.0 * a * W / 2, rel=1e-5, abs=0)
@@ -81,7 +87,7 @@ def test_curves_are_averaged_over_the_noise(name, noise):
 @pytest.mark.parametrize("name, lr", [("smooth_clip", 0.01), ("clipped_momentum", 0.001)])
 def test_curves_move_as_discrete_runs(name, lr):
     """At a noise of 0.7 of the scale 4000 paths of a valley, less those of a plain one under that noise, move as the
-    flow, within 3 standard errors and what the oscillation adds to the noise, lr h / 2; SGD's flow is far off."""
+    flow, within 3 standard errors; SGD's flow is far off."""
     loss, w = md.Loss((1.98 + x / 50) * y**2 / 2, [x, y]), [1.0, 0.0]
     plain, noise, rule = md.Loss(y**2 + 0 * x, [x, y]), md.GaussianNoise(0.7), CLIPS[name][0](lr, 1.0)
     runs = [md.simulate(md.Map(e, rule, noise), w, 2000, paths=4000, save_every=1000, rng=3).w for e in (loss, plain)]
@@ -90,7 +96,7 @@ def test_curves_move_as_discrete_runs(name, lr):
     error = moved.std() / np.sqrt(len(moved))
     assert error < 0.01 * abs(moved.mean())
     flow, other = (md.QuasistaticFlow(md.Map(loss, r, noise)).drift(w)[0] * lr * 1000 for r in (rule, md.SGD(lr)))
-    assert abs(flow - moved.mean()) < 3 * error + 0.01 * abs(flow)
+    assert abs(flow - moved.mean()) < 3 * error
     assert abs(other - moved.mean()) > 0.5 * abs(flow)
 
 
@@ -255,7 +261,7 @@ def late_clip(theta, g, m, *, lr, beta=0.8, scale=0.3):
 
 def test_curves_of_a_running_mean_are_averaged_over_all_that_it_remembers():
     """A clip of the momentum, noise as wide as its scale: the drift is -h' E f' E y^2 / 2 of 6000 literal runs,
-    within 4 standard errors and the 1 % that the oscillation itself widens the noise by."""
+    within 4 standard errors."""
     lr, beta, paths, h = 0.05, 0.8, 6000, 2.0
     flow = md.QuasistaticFlow(md.Map(VALLEY, late_clip(lr), md.GaussianNoise(0.3)))
     rng, at, m, square = np.random.default_rng(1), np.zeros(paths), np.zeros(paths), np.zeros(paths)
@@ -265,7 +271,7 @@ def test_curves_of_a_running_mean_are_averaged_over_all_that_it_remembers():
         at = at - lr * 0.3 * np.tanh(m / 0.3)
     t, w = hermegauss(60)
     slope = w @ np.cosh(np.sqrt((1 - beta) / (1 + beta)) * t) ** -2 / w.sum()  # along x, where only noise is heard
-    error = 4 * square.std() / np.sqrt(paths) / square.mean() + 0.01
+    error = 4 * square.std() / np.sqrt(paths) / square.mean()
     assert flow.drift([1.0, 0.0])[0] * lr == pytest.approx(-lr * slope * 2.0 * square.mean() / 2, rel=error)
 
 
@@ -284,3 +290,46 @@ def test_curves_of_several_memories_are_refused():
     for rule in (both, stale):
         with pytest.raises(md.FlowError, match="bends in what it remembers"):
             md.QuasistaticFlow(md.Map(VALLEY, rule(0.01), md.GaussianNoise(0.3)))
+
+
+def _cubic(g):
+    return g + 3 * g**3 / 10
+
+
+@md.rule
+def cubic(theta, g, *, lr):
+    return theta - lr * _cubic(g)
+
+
+@md.rule
+def tame(theta, g, *, lr):
+    return theta - lr * sp.tanh(g)
+
+
+@md.rule
+def cubic_of_both(theta, g, m, *, lr, beta=0.8):
+    m = beta * m + (1 - beta) * g
+    return theta - lr * _cubic((g + m) / 2), m
+
+
+@pytest.mark.parametrize(
+    "rule, curve", [(cubic, _cubic), (tame, np.tanh), (cubic_of_both, _cubic)], ids=lambda v: getattr(v, "name", "")
+)
+def test_curves_are_averaged_over_the_oscillation_too(rule, curve):
+    """The drift is -lr E f' h' E y^2 / 2 of literal runs at lr h = 0.1 and a noise of 0.7 of the scale, within 3.5
+    standard errors; averaged over noise alone it is up to 12 of them off."""
+    lr, h, width, paths, held = 0.05, 2.0, 0.7, 40_000, 0.8
+    flow = md.QuasistaticFlow(md.Map(VALLEY, rule(lr), md.GaussianNoise(width)))
+    rng, at, m, square = np.random.default_rng(3), np.zeros(paths), np.zeros(paths), np.zeros(paths)
+    for k in range(300):
+        seen = h * at + width * rng.normal(size=paths)
+        m = held * m + (1 - held) * seen
+        square += at**2 / 200 if k >= 100 else 0.0
+        at = at - lr * curve((seen + m) / 2 if rule is cubic_of_both else seen)
+    t, w = hermegauss(60)
+    share = (1 + (1 - held)) / 2, held / 2 * np.sqrt((1 - held) / (1 + held))
+    noise = width * (np.hypot(*share) if rule is cubic_of_both else 1.0)
+    slope = w @ (t * curve(noise * t)) / noise / w.sum()  # along x, where only noise is seen
+    assert flow.drift([1.0, 0.0])[0] * lr == pytest.approx(
+        -lr * slope * 2.0 * square.mean() / 2, rel=3.5 * square.std() / np.sqrt(paths) / square.mean()
+    )

@@ -43,8 +43,10 @@ class AveragedRule:
     sign_gain : how each output answers to the sign of the noise; None for rules without `sign`.
     accumulators : which states see the noise squared.
     cubes, squares : how each output answers to the noise's cube and to its square, where accumulators make both.
-    hears : what accumulators of memories square, in units of the noise: the shares of `E (g + xi)^2`, of `E g s` and of
-        `E s t` for all states s, t, which add up to 1 for noise alone; none for accumulators of the gradient itself.
+    hears : what accumulators of memories square, and curves of memories take, in units of the noise: the shares of
+        `E (g + xi)^2`, of `E g s` and of `E s t` for all states s, t, which add up to 1 for noise alone; none where it
+        is the gradient itself.
+    odd : whether curves are odd in the noise: then they are averaged over the oscillation as over wider noise.
     alike : over how many steps what accumulators square stays alike, `sum_l r_l` over the correlations of its squares.
     curved : outputs as they stand where they are no straight lines in the noise, before they are averaged; else None.
     memory : what a sign or a curve hears of the noise, in units of its standard deviation: the weight of the fresh
@@ -71,6 +73,12 @@ class AveragedRule:
     squares: tuple[sp.Expr, ...] = ()
     hears: tuple[sp.Expr, ...] = ()
     alike: float = 1.0
+    odd: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether self-consistent averages differ from those over noise alone: the rule hears its own oscillation."""
+        return any(self.accumulators) or self.odd
 
     @property
     def wide(self) -> bool:
@@ -161,13 +169,31 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     wide = _Q * breadth**2
     outputs = [_quadrature(e, wide) if b else m for e, m, b in zip(plain, outputs, bent, strict=True)]
     gain = [_quadrature(sp.diff(e, G), wide) if b else sp.diff(e, G) for e, b in zip(plain, bent, strict=True)]
+    curves = [e for e, b in zip(plain, bent, strict=True) if b]
+    odd = bool(curves) and all(_odd(e, noisy) for e in curves)
+    if any(squared):
+        shares = _shares(names, plain, squares, carried, rule)
+    else:
+        shares = _shares_of_mean(names, curves[0], breadth) if odd and not any(squares) and memory[3] >= 0 else ()
     return AveragedRule(
         rule, [e.xreplace(finish) for e in outputs], [e.xreplace(finish) for e in gain], None, squares,
         [e.xreplace(finish) if b else None for e, b in zip(plain, bent, strict=True)], memory, any(squared),
-        any(bent) or any(map(_by_nodes, outputs)), breadth, tuple(cubes), tuple(heard),
-        _shares(names, plain, squares, carried, rule) if any(squared) else (),
-        _alike(rule, plain, squares, carried) if any(squared) else 1.0,
+        any(bent) or any(map(_by_nodes, outputs)), breadth, tuple(cubes), tuple(heard), shares,
+        _alike(rule, plain, squares, carried) if any(squared) else 1.0, odd,
     )  # fmt: skip
+
+
+def _odd(e: sp.Expr, noisy: list[sp.Symbol]) -> bool:
+    """Whether what an expression makes of the noise changes sign with it."""
+    there, here = ({s: x * s for s in noisy} for x in (-1, 0))
+    return vanishes(e + e.xreplace(there) - 2 * e.xreplace(here))
+
+
+def _shares_of_mean(names: list[sp.Symbol], e: sp.Expr, breadth: sp.Expr) -> tuple[sp.Expr, ...]:
+    """`AveragedRule.hears` of a curve of `c = g + sum_s ratio_s s`, of standard deviation `breadth` for unit noise."""
+    ratios = [sp.simplify(sp.diff(e, s) / sp.diff(e, G)) for s in names]
+    shares = [sp.S.One, *(2 * r for r in ratios), *(r * t for r in ratios for t in ratios)]
+    return tuple(x / breadth**2 for x in shares)
 
 
 def _shares(names: list[sp.Symbol], plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list],

@@ -96,9 +96,9 @@ def flags(system: Map, accumulators: str, coupled: bool) -> list[float]:
     what share of all that they hear they miss."""
     rule = averaged(system.rule, accumulators)
     frozen = [float(accumulators == "frozen" and a) for a in rule.accumulators]
-    answers = float(accumulators == "self-consistent" and any(rule.accumulators))
+    answers = float(accumulators == "self-consistent" and rule.answers)
     known = (len(frozen), system.bound.varies, rule.sign_gain is not None, any(rule.accumulators), coupled)
-    tail = (answers, *rule.accumulators, rule.wide, feels_skew(system, accumulators), rule.remembers, 0.0)
+    tail = (answers, *rule.accumulators, rule.wide, feels_skew(system, accumulators), bool(rule.hears), 0.0)
     return [*map(float, known), *frozen, *map(float, rule.memory), *map(float, tail)]
 
 

@@ -268,6 +268,7 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
     sigma(w, c, d, nz, Sigma)
     multiplies, answers = fp[3] != 0.0 and fp[4] == 0.0, fp[11 + states] != 0.0
     tangent, remembers = right.shape[1], fp[14 + 2 * states] != 0.0
+    wide = fp[12 + 2 * states] != 0.0
     for turn in range(100):
         for i in range(dim):
             seen[i] = q[i] + more[i]
@@ -282,10 +283,15 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
                     top[i, j] = W[i, j]
         elif code == 0 and (multiplies or answers):
             code = noise_met(fns, w, c, d, nz, fp, multiplies, tangent, turn == 0, J, gap, P, gain, S, top)
-        if code == 0 and answers and remembers:
+        if code == 0 and answers and (remembers or wide):
             noise_covariance(S, gain, gain, False, 0.0, Q)
+            if wide and not add_bends(fns, S, X, hp, k, fp[8 + states], fp[9 + states], gap, Q):
+                return 19
             code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
-            squared_memories(fns, X, hp, k, H, W, S, q, total)
+            if remembers:
+                squared_memories(fns, X, hp, k, H, W, S, q, total)
+            else:
+                squared(H, W, S, q, total)
         elif answers:
             squared(H, top, S, q, total)
         for i in range(dim):
@@ -298,8 +304,8 @@ def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right
         if not is_covariance(top, vectors, tangent):
             return 18
         noise_covariance(S, gain, gain, False, 0.0, Q)
-        if fp[12 + 2 * states] != 0.0:
-            for i in range(dim):
+        if wide:
+            for i in range(dim if not answers else 0):
                 X[i, 2] = S[i, i]
             add_bends(fns, S, X, hp, k, fp[8 + states], fp[9 + states], gap, Q)
     if fp[13 + 2 * states] != 0.0:

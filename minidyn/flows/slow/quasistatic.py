@@ -425,13 +425,12 @@ class QuasistaticFlow(Flow):
     def _heard(self) -> str:
         """What `q` stands for."""
         rule = self.averaged.rule
-        if not any(rule.accumulators) or self.accumulators != "self-consistent":
+        if not rule.answers or self.accumulators != "self-consistent":
             return "diag Sigma"
-        return (
-            "what accumulators hear in all, diag(Sigma + D^2 Sigma[W]/2 + H W H)"
-            if not rule.remembers
-            else ("what accumulators hear in all, in units of the noise: E of their squares over all of W")
-        )
+        what = "accumulators see" if any(rule.accumulators) else "the curve sees"
+        if rule.hears:
+            return f"what {what} in all, in units of the noise: E of its square over all of W"
+        return f"what {what} in all, diag(Sigma + D^2 Sigma[W]/2 + H W H)"
 
     def _bend(self, w: Floats, s: Floats) -> Floats:
         """`T[s]` (D, D), the derivative of the Hessian along s."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.common.byvalue import ByValue
@@ -214,21 +213,4 @@ def _rule(spec: modelfile.RuleSpec) -> rules.Rule:
 
 
 def _noise(specs: tuple[modelfile.NoiseSpec, ...]) -> noise.Noise | None:
-    total: noise.Noise | None = None
-    for spec in specs:
-        o = dict(spec.options)
-        if spec.kind == "gaussian":
-            sigma = o["sigma"]
-            new = noise.GaussianNoise(sp.Matrix(sigma) if _nested(sigma) else sigma)
-        elif spec.kind == "label":
-            new = noise.LabelNoise(o["std"], o.get("batch"), o.get("distribution") or "normal")
-        elif spec.kind == "reshuffle":
-            new = noise.Reshuffle(o["batch"])
-        else:
-            new = noise.Minibatch(o["batch"], bool(o.get("replace")))
-        total = new if total is None else total + new
-    return total
-
-
-def _nested(sigma: Any) -> bool:
-    return isinstance(sigma, (list, tuple)) and bool(sigma) and isinstance(sigma[0], (list, tuple))
+    return noise.Noise(*(noise.NOISES[s.kind].from_options(**s.options) for s in specs)) if specs else None

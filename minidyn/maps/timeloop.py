@@ -16,7 +16,7 @@ from minidyn.graph import SAMPLE, Graph, Index, Node, reachable
 from minidyn.kernels import Emitter, Source, coordinate, store, store_gradient
 from minidyn.kernels.rewrite import balanced, dependence, replaced, without_divisions
 from minidyn.maps.loss import Loss
-from minidyn.maps.noise import BoundNoise
+from minidyn.maps.noise import BoundNoise, place
 from minidyn.maps.rules import Rule
 
 FUSED = 24  # up to this many state components a step is one straight-line body
@@ -115,7 +115,7 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     names = loss.names | _hyper_names(rule)
     emitter = Emitter(stores, read=read, mutable=("w", "aux"), names=names)
     kept = [f"s_{q}" for q in range(size * (1 + states))]
-    draws = _scalar_draws(bound)
+    draws = [line for draw in bound.draws for line in draw.alone]
     words = [f"r_{i}" for i in range(4)] if draws else []
     halved = bound.gaussian_rows % 2 == 1
     lines = [
@@ -134,27 +134,6 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     ]  # fmt: skip
     _add_table(src, rule, entries)
     src.add("advance", _ARGS, _chunked(entries, lines, []), "many paths, many steps", fma=True)
-
-
-def _scalar_draws(bound: BoundNoise) -> list[str]:
-    """The draws of one step, number by number, in the order of `BoundNoise.draw_lines`."""
-    lines = []
-
-    def pair(first: str, second: str) -> str:
-        return f"{first}, {second}, r_0, r_1, r_2, r_3 = next_pair(r_0, r_1, r_2, r_3)"
-
-    last = bound.gaussian_rows - 1
-    lines += [pair(f"z_{row}", f"z_{row + 1}") for row in range(0, last, 2)]
-    if last % 2 == 0:
-        lines += ["if (k + t) % 2 == 0:", "    " + pair(f"z_{last}", "kept"), "else:", f"    z_{last} = kept"]
-    if bound.label_rows and bound.noise.label_kind == "normal":
-        lines.append(pair(f"z_{bound.first_label}", "_"))
-    elif bound.label_rows:
-        lines += [
-            "word, r_0, r_1, r_2, r_3 = next_word(r_0, r_1, r_2, r_3)",
-            f"z_{bound.first_label} = 1.0 if (word >> np.uint64(63)) != np.uint64(0) else -1.0",
-        ]
-    return lines
 
 
 # -- many numbers, or loops over samples and units ---------------------------------------------------------
@@ -229,14 +208,13 @@ def _rule_lines(rule: Rule, outs: list[Node], size: int, p: Index) -> tuple[list
 
 
 def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
-    if bound.noise.sigma is None:
+    if not bound.additive:
         return []
     g = Graph()
-    stores = []
-    for position in bound.positions:
-        offset, strides = (position, []) if isinstance(position, int) else (0, [(position, 1)])
-        for sigma, z in bound.sigma_terms(g, position):
-            stores.append(store(g, sigma * z, "out", offset, strides, add=True))
+    stores = [
+        store(g, sigma * z, "out", *place(position), add=True)
+        for position in bound.positions for sigma, z in bound.sigma_terms(g, position)
+    ]  # fmt: skip
 
     def read(array: str, address: str) -> str:
         if array in ("z", "w"):

@@ -97,7 +97,8 @@ CALLS: dict[str, Call] = {
     "GaussianNoise": (md.GaussianNoise, {"sigma": [0.1, [0.1, 0.2], x, [x, 0.1]]}, {}),
     "Minibatch": (md.Minibatch, {"batch": [1, 2]}, {"replace": FLAG}), "Reshuffle": (md.Reshuffle, {"batch": [1]}, {}),
     "LabelNoise": (md.LabelNoise, {"std": [0.1]}, {"batch": [None, 1], "kind": ["normal", "rademacher"]}),
-    "Noise": (md.Noise, {}, {"sigma": [0.1], "batch": [1], "sampling": ["with"], "label_std": [0.1]}),
+    "Noise": (lambda one, other: md.Noise(one, other), {
+        "one": [md.GaussianNoise(0.1)], "other": [md.Minibatch(1)]}, {}),
     "Map": (md.Map, {"loss": [PLANE, SAMPLES], "rule": RULES}, {"noise": NOISES}),
     "step": (PLAIN.step, {"z": POINT}, {"k": [1, 7], "noise": FLAG, "rng": [0, None]}),
     "noisy step": (ADAM.step, {"z": [*POINT, [0.1] * 6]}, {"k": [1, 7], "noise": FLAG, "rng": [0, None]}),

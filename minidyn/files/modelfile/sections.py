@@ -15,6 +15,7 @@ from minidyn.files.modelfile import spec
 from minidyn.files.modelfile.data import Samples
 from minidyn.files.modelfile.table import Table, is_number
 from minidyn.flows import FLOWS
+from minidyn.maps.noise import NOISES, REQUIRED, Option
 from minidyn.maps.rules import LIBRARY
 from minidyn.simulate import observables
 
@@ -23,12 +24,6 @@ MAX_SIZE = 1_000_000  # numbers in one parameter
 _NAME = re.compile(r"\\?[^\W\d]\w*(?:\^?\{[^{}\s]*\}\w*)*'*")  # x, lambda, \theta, x_{1}, W^{(2)}_{a}
 _RESERVED = ("True", "Sum", "Piecewise")
 _LOSS_KEYS = ("kind", "params", "expr", "model", "constants", "inputs", "target", "criterion", "data", "test")
-_OPTIONS = {
-    "gaussian": ("sigma",),
-    "minibatch": ("batch", "replace"),
-    "reshuffle": ("batch",),
-    "label": ("std", "batch", "distribution"),
-}
 
 
 def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
@@ -179,38 +174,44 @@ def read_noise(root: Table, loss: spec.LossSpec) -> tuple[spec.NoiseSpec, ...]:
 
 
 def _one_noise(table: Table, loss: spec.LossSpec) -> spec.NoiseSpec:
-    kind = table.choice("kind", spec.NOISE_KINDS)
-    table = Table(table.source, table.path, table.content, ("kind", *_OPTIONS[kind]))
-    if kind == "gaussian":
-        return spec.NoiseSpec(kind, {"sigma": _sigma(table, loss)})
-    if loss.samples is None or (kind == "label" and loss.kind != "regression"):
-        wanted = "a regression loss" if kind == "label" else "a loss with samples (`loss.inputs`)"
-        table.refuse("kind", f"is `{kind}`, which needs {wanted}")
-    if kind == "label":
-        std = table.get("std", float)
-        if std < 0:
-            table.fail("std", "a number of at least 0")
-        batch = table.count("batch", None, most=loss.samples)
-        distribution = table.choice("distribution", ("normal", "rademacher"), "normal")
-        return spec.NoiseSpec(kind, {"std": std, "batch": batch, "distribution": distribution})
-    batch = table.count("batch", most=loss.samples)
-    replace = {"replace": table.get("replace", bool, False)} if kind == "minibatch" else {}
-    return spec.NoiseSpec(kind, {"batch": batch} | replace)
+    noise = NOISES[table.choice("kind", sorted(NOISES))]
+    table = Table(table.source, table.path, table.content, ("kind", *noise.options))
+    regression = noise.needs == "regression"
+    if noise.needs and (loss.samples is None or (regression and loss.kind != "regression")):
+        wanted = "a regression loss" if regression else "a loss with samples (`loss.inputs`)"
+        table.refuse("kind", f"is `{noise.key}`, which needs {wanted}")
+    return spec.NoiseSpec(noise.key, {key: _option(table, key, o, loss) for key, o in noise.options.items()})
 
 
-def _sigma(table: Table, loss: spec.LossSpec) -> Any:
+def _option(table: Table, key: str, option: Option, loss: spec.LossSpec) -> Any:
+    """The value of one option, of the kind that the noise declares."""
+    if key not in table and option.default is not REQUIRED:
+        return option.default
+    if option.kind == "batch":
+        return table.count(key, most=loss.samples)
+    if option.kind == "flag":
+        return table.get(key, bool)
+    if option.kind == "choice":
+        return table.choice(key, option.choices)
+    if option.kind == "expressions":
+        return _expressions(table, key, loss)
+    value = table.get(key, float)
+    return value if value >= 0 else table.fail(key, "a number of at least 0")
+
+
+def _expressions(table: Table, key: str, loss: spec.LossSpec) -> Any:
     """A number, an expression in the parameters, `D` of them, or `D` rows of them."""
-    value = table.content.get("sigma")
+    value = table.content.get(key)
     known = {n: s for n, s in loss.symbols.items() if n not in loss.inputs}
 
     def entry(item: object) -> float | sp.Expr:
-        return float(item) if is_number(item) else table.expression("sigma", item, known)  # type: ignore[arg-type]
+        return float(item) if is_number(item) else table.expression(key, item, known)  # type: ignore[arg-type]
 
     if not isinstance(value, list):
-        return entry(table.fail("sigma", "a number or an expression") if value is None else value)
+        return entry(table.fail(key, "a number or an expression") if value is None else value)
     rows = [item if isinstance(item, list) else [item] for item in value]
     if len(rows) != loss.dimension or len({len(row) for row in rows}) != 1:
-        table.fail("sigma", f"a number, an expression, or a list of {loss.dimension} of them or of rows")
+        table.fail(key, f"a number, an expression, or a list of {loss.dimension} of them or of rows")
     return [[entry(i) for i in item] if isinstance(item, list) else entry(item) for item in value]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import sympy as sp
 
 CRITERIA = ("squared", "logistic")
-NOISE_KINDS = ("gaussian", "minibatch", "reshuffle", "label")
 STARTS = ("here", "manifold")
 
 
@@ -78,12 +77,7 @@ class RuleSpec:
 
 @dataclass(frozen=True)
 class NoiseSpec:
-    """One gradient noise: `kind` and its options.
-
-    gaussian: `sigma` (number, expression, or nested lists of them, `(D,)` or `(D, p)`);
-    minibatch: `batch`, `replace`; reshuffle: `batch`;
-    label: `std` (number), `batch` (int or None), `distribution` ("normal" | "rademacher").
-    """
+    """One gradient noise: its `kind`, a key of `maps.noise.NOISES`, and the options that this noise declares."""
 
     kind: str
     options: Mapping[str, Any]

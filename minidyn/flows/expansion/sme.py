@@ -239,8 +239,7 @@ class StochasticModifiedFlow(Flow):
 
     def __init__(self, system: Map, order: int = 1):
         super().__init__(system)
-        noise = system.bound.noise
-        if noise.sigma is None and noise.batch is None and noise.label_std is None:
+        if system.bound.silent:
             raise FlowError("a stochastic modified equation needs noise, and this map has none: use md.ModifiedFlow.")
         self.order = one_of(order, "the order of a stochastic modified equation", (1, 2))
         self.moved = displacement(system.rule)

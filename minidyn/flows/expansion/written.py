@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import sympy as sp
 
 from minidyn.graph import Graph, Node
@@ -24,8 +23,7 @@ SMALL = 16  # numbers in a state: beyond, the terms of the second order are too 
 def can_be_written(system: Map, squares: bool) -> bool:
     """Whether the equation of a map has such a form: few numbers, no loops, independent normals under a square."""
     loss, bound = system.loss, system.bound
-    independent = np.ndim(np.asarray(bound.noise.sigma, dtype=object)) < 2
-    return bound.couples and loss.straight and system.components <= SMALL and (independent or not squares)
+    return bound.couples and loss.straight and system.components <= SMALL and (bound.independent or not squares)
 
 
 def add_written(src: Source, system: Map, moved: Displacement, order: int, squares_from: int | None) -> None:

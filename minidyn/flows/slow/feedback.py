@@ -1,7 +1,7 @@
 """The noise that an oscillation meets, and whether it dies out: `S = Sigma + N(L S)`, compiled.
 
 `L S` is theta's part of the stationary covariance that gradient noise of covariance S keeps up, `N` as in
-`maps.multiplicative`. The first part of `N` alone makes the second-moment operator of `minima.stability`: it has a
+`maps.noise.bound`. The first part of `N` alone makes the second-moment operator of `minima.stability`: it has a
 spectral radius below 1 exactly where `S = I + N(L S)` has a positive solution (then `S >= I`, else `S` has an
 eigenvalue of at most 0; Krein, Rutman 1948). So existence is tested on all directions, excited or not.
 """

@@ -7,9 +7,7 @@ averaged rule's slopes and curvatures at its fixed state: the symbolic twin of `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import sympy as sp
 
 from minidyn.common.errors import FlowError
@@ -52,14 +50,18 @@ def ingredients(system: Map, chart: Chart) -> Ingredients:
     on = lambda e: tidy(chart.restrict(e))  # noqa: E731
     hessian = [[slope(g, p) for p in params] for g in chart.gradient]
     third = [sp.Matrix([[on(slope(h, p)) for h in row] for row in hessian]) for p in params]
-    columns, sigma, factor, values = covariance(system, chart)
-    size = len(params)
+    symbols, size = _Symbols(system, chart), len(params)
+    columns, factor = system.bound.symbolic_covariance(symbols)
+    sigma = sp.zeros(size, size)
+    for weight, column, _ in columns:
+        sigma += weight * column * column.T
     q = [sigma[i, i] for i in range(size)]
+    bends = _bends([(weight, column) for weight, column, bent in columns if bent], chart)
     return Ingredients(
         sp.Matrix(hessian).applyfunc(on), third, sigma.applyfunc(on),
-        None if factor is None else factor.applyfunc(on), *_bends(columns, chart), [on(e) for e in q],
+        None if factor is None else factor.applyfunc(on), *bends, [on(e) for e in q],
         sp.Matrix(size, size, lambda i, j: on(slope(q[i], params[j]))),
-        [sp.Matrix(size, size, lambda i, j, e=e: on(slope(slope(e, params[i]), params[j]))) for e in q], values,
+        [sp.Matrix(size, size, lambda i, j, e=e: on(slope(slope(e, params[i]), params[j]))) for e in q], symbols.values,
     )  # fmt: skip
 
 
@@ -99,66 +101,35 @@ def _bends(columns: list[Column], chart: Chart) -> tuple[Bends, Bends]:
     return (None, None) if none else (both, None if slopes == both else slopes)
 
 
-def covariance(system: Map, chart: Chart) -> tuple[list[Column], sp.Matrix, sp.Matrix | None, dict[sp.Symbol, float]]:
-    """The covariance of the noise in the parameters and the weighted columns that make it, without those of labels; its
-    factor, and the numbers of the symbols in it."""
-    bound, noise, size = system.bound, system.bound.noise, len(chart.params)
-    if noise.sampling == "reshuffle":
-        raise FlowError("random reshuffling has no covariance per step; use Minibatch(batch) for the flow.")
-    taken = set(map(str, chart.taken))
-    taken |= {str(s) for s in system.rule.public(chart.taken).values()}
-    values: dict[sp.Symbol, float] = dict(chart.values)
-    total, factor, columns = sp.zeros(size, size), None, list[Column]()
-    if noise.sigma is not None:
-        factor = _factor(noise.sigma, size, chart, taken, values)
-        total += factor * factor.T
-        columns += [(sp.S.One, factor[:, r]) for r in range(factor.cols)]
-    samples = bound.loss.n_samples or 1
-    if noise.label_std is not None:
-        std = _symbol("std", taken, noise.label_std, values)
-        for f in chart.on_samples(bound.loss.model):
-            df = sp.Matrix([slope(f, p) for p in chart.params])
-            total += std**2 / (samples * bound.batch) * df * df.T
-    if noise.batch is not None:
-        kappa = (
-            sp.Rational(1, bound.batch)
-            if noise.sampling == "with"
-            else sp.Rational(samples - bound.batch, bound.batch * max(samples - 1, 1))
-        )
-        mean = sp.Matrix(chart.gradient)
-        for e in chart.on_samples(bound.loss.expr):
-            de = sp.Matrix([slope(e, p) for p in chart.params]) - mean
-            total += kappa / samples * de * de.T
-            columns.append((kappa / samples, de))
-    coupled = factor if system.bound.couples else None
-    return columns, total, coupled, values
+class _Symbols:
+    """A loss on a chart as its noise asks for it: derivatives, samples, and symbols for its numbers (`values`)."""
 
+    def __init__(self, system: Map, chart: Chart):
+        self.chart, self.loss, self.on_samples = chart, chart.loss, chart.on_samples
+        self.gradient = sp.Matrix(chart.gradient)
+        self.values: dict[sp.Symbol, float] = dict(chart.values)
+        self._taken = set(map(str, chart.taken)) | {str(s) for s in system.rule.public(chart.taken).values()}
+        self._rename = dict(zip(chart.loss.params, chart.params, strict=True)) | chart.constants
 
-def _symbol(name: str, taken: set[str], value: float, values: dict[sp.Symbol, float]) -> sp.Symbol:
-    while name in taken:
-        name += "_noise"
-    symbol = sp.Symbol(name, positive=True)
-    values[symbol] = float(value)
-    return symbol
+    def slopes(self, e: sp.Expr) -> sp.Matrix:
+        """The derivatives of an expression in the parameters, (D, 1)."""
+        return sp.Matrix([slope(e, p) for p in self.chart.params])
 
+    def renamed(self, e: sp.Expr) -> sp.Expr:
+        """An expression of the user's in the chart's symbols."""
+        return e.xreplace(self._rename)
 
-def _factor(sigma: Any, size: int, chart: Chart, taken: set[str], values: dict[sp.Symbol, float]) -> sp.Matrix:
-    """sigma as a matrix (D, r) in the parameters; plain numbers of one size become the symbol `sigma`."""
-    table = np.asarray(sigma, dtype=object)
-    rename = dict(zip(chart.loss.params, chart.params, strict=True)) | chart.constants
-    numbers = {float(v) for v in table.flat if not isinstance(v, sp.Expr) or v.is_number} - {0.0}
-    symbol = _symbol("sigma", taken, next(iter(numbers)), values) if len(numbers) == 1 and min(numbers) > 0 else None
+    def exact(self, value: float) -> sp.Expr:
+        """A number without roundings."""
+        return exact(value)
 
-    def entry(v: Any) -> sp.Expr:
-        if isinstance(v, sp.Expr) and not v.is_number:
-            return v.xreplace(rename)
-        return sp.S.Zero if float(v) == 0 else symbol if symbol is not None else exact(v)
-
-    if table.ndim == 0:
-        return entry(table.item()) * sp.eye(size)
-    if table.ndim == 1:
-        return sp.diag(*[entry(v) for v in table])
-    return sp.Matrix(size, table.shape[1], lambda i, j: entry(table[i, j]))
+    def symbol(self, name: str, value: float) -> sp.Symbol:
+        """A fresh symbol that stands for a number."""
+        while name in self._taken:
+            name += "_noise"
+        symbol = sp.Symbol(name, positive=True)
+        self.values[symbol] = float(value)
+        return symbol
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ from minidyn.maps.averaging import NODES
 from minidyn.maps.discrete import Map
 from minidyn.maps.letters import THETA, G
 from minidyn.maps.linearization import NEEDS, AveragedMap, flags, second_derivative
-from minidyn.maps.multiplicative import leaves
 from minidyn.minima.manifold import Manifold
 
 if TYPE_CHECKING:
@@ -147,8 +146,7 @@ class QuasistaticFlow(Flow):
     def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "self-consistent"):
         super().__init__(system)
         accumulators = one_of(accumulators, "accumulators", ("full", "frozen", "self-consistent"))
-        noise = system.bound.noise
-        if noise.sigma is None and noise.batch is None and noise.label_std is None:
+        if system.bound.silent:
             raise FlowError("the quasistatic flow is driven by noise, and this map has none; use md.ModifiedFlow.")
         self._check_minima(manifold)
         self.accumulators = accumulators
@@ -229,10 +227,10 @@ class QuasistaticFlow(Flow):
                     "neither side nor of their mean, so there is no quasistatic flow: follow the map itself with "
                     "md.simulate, or smooth the kink."
                 )
-        if self.map.bound.numbers[2] > 0 and self.loss.criterion != "squared":
+        if self.map.bound.kappa > 0 and self.loss.criterion != "squared":
             w = points[0]
             curvature = float(np.linalg.norm(self.loss.hessian(w), 2))
-            if leaves(self.map.bound, w, self.manifold.tangent(w), curvature):
+            if self.map.bound.leaves(w, self.manifold.tangent(w), curvature):
                 raise FlowError(
                     f"w = {np.round(w, 6)} is unstable along the minima for {self.map.rule} with {self.map.noise}: "
                     "every sample rests there, but not beside it, so batches make any displacement along the minima "
@@ -251,7 +249,7 @@ class QuasistaticFlow(Flow):
         if any(self._drives(w, numbers) for w in starts):
             return True
         bound = self.map.bound  # noise of labels and batches is zero along M as a whole, or nowhere
-        return bool(bound.varies and bound.noise.sigma is not None) and any(
+        return bool(bound.varies and bound.additive) and any(
             self._drives(w, numbers) for s in starts for w in self._beside(s)
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, ordered, shown
 from minidyn.maps.discrete import Map
-from minidyn.maps.noise import Minibatch
 from minidyn.minima.stability.judge import stability
 
 Floats = NDArray[np.float64]
@@ -91,16 +90,19 @@ def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | 
     points = np.atleast_2d(system.loss.check(minima, "minima"))
     if points.ndim != 2 or not len(points):
         raise InputError(f"minima has shape {points.shape}, expected ({system.dim},) or (N, {system.dim}), N >= 1.")
-    noise = system.bound.noise
     rates = [system.lr()] if lrs is None else np.atleast_1d(numbers(lrs, "lrs")).tolist()
-    sizes = [noise.batch] if batches is None else ordered(batches, "batches")
+    sizes = (
+        [system.bound.sampling.batch if system.bound.picks else None]
+        if batches is None
+        else ordered(batches, "batches")
+    )
     settings = [(lr, batch) for lr in rates for batch in sizes]
     cells, kappas, limits = [], [], []
     for lr, batch in settings:
-        new = Map(system.loss, system.rule.with_hyper(lr=lr), _with_batch(system, batch))
+        new = Map(system.loss, system.rule.with_hyper(lr=lr), system.bound.with_batch(batch))
         column = [stability(new, w, gap=gap) for w in points]
         cells.append(column)
-        kappas.append(float(new.bound.numbers[2]))
+        kappas.append(new.bound.kappa)
         limits.append(column[0].threshold_from_A)
     first = cells[0]
     return StabilityDiagram(
@@ -109,12 +111,3 @@ def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | 
         np.array([[s.growth for s in column] for column in cells]).T,
         np.array([[s.stable for s in column] for column in cells]).T, np.array(kappas), np.array(limits),
     )  # fmt: skip
-
-
-def _with_batch(system: Map, batch: int | None) -> Any:
-    """The map's noise with another batch size."""
-    if system.noise is None:
-        return None if batch is None else Minibatch(batch)
-    if batch is None and system.noise.sigma is None and system.noise.label_std is None:
-        return None
-    return replace(system.noise, batch=batch)

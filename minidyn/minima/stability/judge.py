@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.common.errors import FlowError, InputError
+from minidyn.common.errors import InputError
 from minidyn.common.intake import between, one_of, shown, whole
 from minidyn.maps.discrete import Map
 from minidyn.minima.stability.operator import Modes
@@ -47,11 +47,7 @@ def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, met
     if not isinstance(system, Map):
         raise InputError(f"stability is a property of a Map at a minimum, not of {shown(system)}.")
     method, gap, k = one_of(method, "the method", ("krylov", "dense")), between(gap, "gap", 0, 1), whole("k", k, 1)
-    if system.bound.shuffles:
-        raise FlowError(
-            "with random reshuffling steps depend on each other, so there is no second-moment operator per step; "
-            "use Minibatch(batch), which samples without replacement within a step."
-        )
+    system.bound.refuse("no_response")
     point, given = states_of(system, w)
     place = Minimum(system, point, k, given, gap, method == "dense")
     place.check()
@@ -137,29 +133,23 @@ def _critical_batch(place: Minimum) -> float | None:
     """The batch size, as a real number, from which on the minimum is stable; 0 if every batch will do."""
     from scipy.optimize import brentq
 
-    n, modes, noise = place.loss.n_samples, place.modes, place.map.noise
-    replace = noise is not None and noise.sampling == "with"
+    n, modes, bound = place.loss.n_samples, place.modes, place.map.bound
     if n is None or place.slopes.signs:
         return None
     if modes.deterministic > 1 + 1e-12:
         return None
     if n == 1:
         return 0.0
-    variance = noise.label_std**2 if noise is not None and noise.label_std is not None else 0.0
 
     def margin(batch: float) -> float:
-        kappa = 1 / batch if replace else (n - batch) / (batch * (n - 1))
-        changed = modes.with_noise(max(kappa, 0.0), variance / batch)
-        return changed.margin - 1.0
+        return modes.with_noise(*bound.amounts(batch)).margin - 1.0
 
-    alone = (variance == 0 or modes.curvatures.models is None) and modes.curvatures.sigmas is None
-    if alone:
+    if modes.curvatures.models is None and modes.curvatures.sigmas is None:  # batches alone
         radius = modes.with_noise(1.0, 0.0).margin if modes.deterministic < 1 else np.inf
         if radius <= 0 or not modes.with_noise(1.0, 0.0).noisy:
             return 0.0
-        kappa = 1 / radius
-        return 1 / kappa if replace else n / (1 + kappa * (n - 1))
-    most = float(n) if not replace else 1e9
+        return bound.sampling.size_for(1 / radius, n)
+    most = min(float(bound.sampling.size_for(0.0, n)), 1e9)  # no batch is less noisy
     if margin(most) > 0:
         return None
     least = most
@@ -189,12 +179,11 @@ def _conditions(place: Minimum) -> tuple[Condition, ...]:
 
 def _notes(place: Minimum) -> tuple[str, ...]:
     notes = []
-    noise = place.map.noise
     if place.slopes.signs:
         notes.append("the rule takes signs: the verdict is that of the map averaged over its noise")
     if not place.interpolates:
         notes.append("the samples do not share this minimum: noise keeps the optimizer at a distance from it")
-    if noise is not None and noise.label_std is not None and not place.fits_label_term(len(place.modes.lam)):
+    if place.map.bound.label_variance > 0 and not place.fits_label_term(len(place.modes.lam)):
         notes.append("too large for the part of label noise that the model's second derivatives multiply: left out")
     if len(place.slopes.kept) < len(place.map.rule.states):
         notes.append("accumulators are held at their values: they move at second order only")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.common.byvalue import ByValue
@@ -13,7 +12,7 @@ from minidyn.common.errors import FlowError, InputError, ManifoldError
 from minidyn.common.locks import cached_property
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
-from minidyn.maps.multiplicative import leaves
+from minidyn.maps.noise import LinearResponse
 from minidyn.minima.stability.operator import Curvatures, Modes
 from minidyn.minima.stability.slopes import Slopes, rule_slopes
 
@@ -88,38 +87,12 @@ class Minimum(ByValue):
     @cached_property
     def noise_variance(self) -> Floats:
         """Diagonal of the covariance of the gradient noise, (D,)."""
-        noise, (_, label, kappa, *_) = self.map.noise, self.map.bound.numbers
-        out = np.zeros(len(self.w))
-        if noise is None:
-            return out
-        if noise.sigma is not None:
-            out += (self._sigma()[0] ** 2).sum(axis=1)
-        if kappa > 0:
-            out += kappa * self.sample_grads.var(axis=0)
-        if noise.label_std is not None:
-            gradients = self.jacobian if self.jacobian is not None else self.loss.jacobian(self.w)
-            out += label * (gradients**2).mean(axis=0)
-        return out
+        return self.map.bound.variance(self.w)
 
-    def _sigma(self) -> tuple[Floats, Floats | None]:
-        """Gaussian noise: sigma (D, c), and its derivatives (c, D, D) where it depends on the parameters."""
-        size = len(self.w)
-        entries = np.asarray(self.map.bound.noise.sigma, dtype=object)
-        if entries.ndim < 2:
-            entries = np.diag(np.broadcast_to(entries, size)) if entries.ndim else np.diag([entries.item()] * size)
-        value, slopes = np.zeros(entries.shape), np.zeros((entries.shape[1], size, size))
-        if size > 200 and any(_varies(v) for v in entries.flat):
-            raise FlowError("stability under a symbolic sigma is worked out for at most 200 parameters.")
-        known: dict[object, tuple[float, Floats]] = {}
-        for (i, c), entry in np.ndenumerate(entries):
-            if not _varies(entry):
-                value[i, c] = float(entry)
-                continue
-            if entry not in known:
-                part = Loss(entry, self.loss.params, constants=self.loss.constants)
-                known[entry] = part.value(self.w), part.grad(self.w)
-            value[i, c], slopes[c, i] = known[entry]
-        return value, slopes if known else None
+    @cached_property
+    def response(self) -> LinearResponse:
+        """What a displacement makes of the noise; nothing under signs, which are averaged over it."""
+        return LinearResponse(0.0, 0.0, None) if self.slopes.signs else self.map.bound.linear_response(self.w)
 
     # -- modes ----------------------------------------------------------------------------------------
     @cached_property
@@ -191,7 +164,7 @@ class Minimum(ByValue):
         if values[-1] < -self.gap * top:
             raise ManifoldError(f"the point is a saddle: the Hessian has the eigenvalue {values[-1]:.3g}.")
         rank = int((values > self.gap * top).sum())
-        if J is None and leaves(self.map.bound, self.w, basis[:, rank:] * root[:, None], float(self.plain_spectrum[0])):
+        if J is None and self._leaves(basis[:, rank:] * root[:, None]):
             return basis, values, 0
         along = len(self.w) - rank
         if not (along and self._hears_along()):
@@ -203,12 +176,14 @@ class Minimum(ByValue):
     def _hears_along(self) -> bool:
         """Whether noise may hear how far the optimizer lags behind its end along the minima: a rule with a memory, and
         noise that a displacement there changes."""
-        _, label, kappa, *_ = self.map.bound.numbers
         few = (self.loss.n_samples or 1) * len(self.w) ** 2 <= _LAG
         if not (self.slopes.kept and few) or self.slopes.signs:
             return False
-        varied = self.map.bound.noise.sigma is not None and self._sigma()[1] is not None
-        return varied or label > 0 or (kappa > 0 and self.jacobian is None)
+        r = self.response
+        return r.slopes is not None or r.label > 0 or (r.kappa > 0 and self.jacobian is None)
+
+    def _leaves(self, tangent: Floats) -> bool:
+        return self.map.bound.leaves(self.w, tangent, float(self.plain_spectrum[0]))
 
     def _project(self, left: Floats, right: Floats) -> Floats:
         """`left^T H_i right` of every sample, (n, l, r)."""
@@ -225,18 +200,16 @@ class Minimum(ByValue):
         """What multiplies the noise, in the modes."""
         basis, lam, _ = self.frame
         basis = basis * self.scales[:, :1]
-        noise, label = self.map.noise, self.map.bound.numbers[1]
         ranks = samples = models = sigmas = None
         if self.loss.n_samples is not None and self.loss.n_samples > 1:
             if self.jacobian is not None:
                 ranks = self.jacobian @ basis
             else:
                 samples = self._project(basis, basis)
-        if label > 0 and self.fits_label_term(basis.shape[1]):
+        if self.response.label > 0 and self.fits_label_term(basis.shape[1]):
             models = self._model_hessians(basis)
-        if noise is not None and noise.sigma is not None and not self.slopes.signs:
-            slopes = self._sigma()[1]
-            sigmas = None if slopes is None else np.einsum("ia,cij,jb->cab", basis, slopes, basis, optimize=True)
+        if self.response.slopes is not None:
+            sigmas = np.einsum("ia,cij,jb->cab", basis, self.response.slopes, basis, optimize=True)
         return Curvatures(lam, ranks, samples, models, sigmas)
 
     def fits_label_term(self, modes: int) -> bool:
@@ -259,11 +232,7 @@ class Minimum(ByValue):
     def modes_at(self, lr: float | None) -> Modes:
         """The linearized map at another learning rate."""
         a, b = self.uniform(self.slopes if lr is None else self.slopes_at(lr))
-        _, label, kappa, *_ = self.map.bound.numbers
-        signs = self.slopes.signs
-        if signs:
-            kappa = label = 0.0
-        return Modes(a, b, self.curvatures, kappa, label, self.dense, self.frame[2])
+        return Modes(a, b, self.curvatures, self.response.kappa, self.response.label, self.dense, self.frame[2])
 
     @cached_property
     def nonuniformity(self) -> float:
@@ -297,7 +266,3 @@ class Minimum(ByValue):
             f"w is not a minimum: the gradient has the norm {rest:.3g}; "
             "Manifold(loss).project(w) leads to the minimum below it."
         )
-
-
-def _varies(entry: object) -> bool:
-    return isinstance(entry, sp.Expr) and not entry.is_number

@@ -1,0 +1,375 @@
+"""A noise on a loss: what a map draws at every step, and the covariance that a flow sees.
+
+    noise        the map sees                             covariance of the noise
+    additive     g + sigma z                              sigma sigma^T
+    sampling     mean of B sample gradients               kappa C,  C = (1/n) sum (g_i - g)(g_i - g)^T
+    labels       targets y_i + s e_i                      (s^2/B) (1/n) sum grad f_i grad f_i^T
+
+with kappa = 1/B (with replacement) or (n-B)/(B(n-1)) (without), and B = n for full batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import FlowError
+from minidyn.common.locks import cached_property
+from minidyn.graph import Graph, Index, Node, derivatives
+from minidyn.kernels import Source
+from minidyn.maps.loss import Loss
+from minidyn.maps.noise import additive
+from minidyn.maps.noise.additive import Additive
+from minidyn.maps.noise.base import Noise
+from minidyn.maps.noise.draws import NORMAL, Draw
+from minidyn.maps.noise.labels import Labels
+from minidyn.maps.noise.minibatch import Minibatch
+from minidyn.maps.noise.moments import add_noise_moments
+from minidyn.maps.noise.samples import OfSamples
+from minidyn.maps.noise.sampling import Sampling
+
+Floats = NDArray[np.float64]
+Column = tuple[sp.Expr, sp.Matrix, bool]
+_NUMBERS = ("std", "label", "kappa")  # of labels and batches, in every `nz`; sigma's numbers come after
+
+
+class Chartlike(Protocol):
+    """The symbols in which a closed form writes a loss and its noise."""
+
+    loss: Loss
+    gradient: sp.Matrix
+
+    def on_samples(self, e: sp.Expr) -> list[sp.Expr]:
+        """An expression at every sample."""
+
+    def slopes(self, e: sp.Expr) -> sp.Matrix:
+        """Its derivatives in the parameters, (D, 1)."""
+
+    def renamed(self, e: sp.Expr) -> sp.Expr:
+        """An expression of the user's in these symbols."""
+
+    def exact(self, value: float) -> sp.Expr:
+        """A number without roundings."""
+
+    def symbol(self, name: str, value: float) -> sp.Symbol:
+        """A fresh symbol that stands for a number."""
+
+
+@dataclass(frozen=True)
+class LinearResponse:
+    """What a small displacement with the second moment W makes of the noise's covariance:
+
+        kappa [(1/n) sum H_i W H_i - H W H] + label (1/n) sum F_i W F_i + sum_c S_c W S_c^T
+
+    with `F_i` the Hessian of the model's output, `S_c` (c, D, D) the slopes of sigma's columns, if they are not zero.
+    """
+
+    kappa: float
+    label: float
+    slopes: Floats | None
+
+
+class BoundNoise(ByValue):
+    """A noise model on a loss: the numbers it draws, the gradient the map sees, the covariance.
+
+    Row `r` of the draws `z` belongs to column `r` of sigma, normal ones first, then to the labels of the batch.
+    """
+
+    def __init__(self, loss: Loss, noise: Noise | None):
+        self.loss, self.noise = loss, noise or Noise()
+        for part in (*self.additive, *self._chosen, *self._labels):
+            part.check(self)
+
+    # -- its parts --------------------------------------------------------------------------------
+    @property
+    def additive(self) -> tuple[Additive, ...]:
+        """The parts that add up to sigma, side by side; normal ones first."""
+        found = [part for part in self.noise.parts if isinstance(part, Additive)]
+        return tuple(sorted(found, key=lambda part: not part.law.normal))
+
+    @property
+    def _labels(self) -> tuple[Labels, ...]:
+        return tuple(part for part in self.noise.parts if isinstance(part, Labels))
+
+    @property
+    def _chosen(self) -> tuple[Sampling, ...]:
+        return tuple(part for part in self.noise.parts if isinstance(part, Sampling))
+
+    @property
+    def _of_samples(self) -> tuple[OfSamples, ...]:
+        return *self._labels, *self._chosen
+
+    @property
+    def sampling(self) -> Sampling:
+        """How samples are chosen; all of them where the noise does not say."""
+        return self._chosen[0] if self._chosen else Minibatch(self.loss.n_samples or 1)
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is no noise."""
+        return not self.noise.parts
+
+    @property
+    def batch(self) -> int:
+        """Samples that a step looks at (1 where there is no data)."""
+        return self.sampling.batch
+
+    def with_batch(self, batch: int | None) -> Noise | None:
+        """The noise with batches of another size; None for all samples."""
+        rest = [part for part in self.noise.parts if not isinstance(part, Sampling)]
+        parts = rest if batch is None else [*rest, replace(self.sampling, batch=batch)]  # type: ignore[type-var]
+        return Noise(*parts) if parts else None
+
+    # -- what is drawn --------------------------------------------------------------------------
+    @property
+    def width(self) -> int:
+        """Columns of sigma, and numbers that it is multiplied with per step."""
+        return sum(part.width(self.loss) for part in self.additive)
+
+    @property
+    def gaussian_rows(self) -> int:
+        """How many of them are normal."""
+        return sum(part.width(self.loss) for part in self.additive if part.law.normal)
+
+    @property
+    def first_rows(self) -> list[int]:
+        """The first column of each additive part."""
+        return [0, *accumulate(part.width(self.loss) for part in self.additive)][:-1]
+
+    @property
+    def label_rows(self) -> int:
+        """Number of label perturbations drawn per step."""
+        return self.batch if self._labels else 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of the array of draws; each group of normals starts at an even row."""
+        return self.first_label + _even(self.label_rows)
+
+    @property
+    def first_label(self) -> int:
+        """The row of the first label perturbation."""
+        return _even(self.width)
+
+    @property
+    def picks(self) -> bool:
+        """Whether a step chooses samples."""
+        return bool(self._chosen)
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether samples are visited in permutations, epoch by epoch."""
+        return self.sampling.shuffles
+
+    @property
+    def draws(self) -> list[Draw]:
+        """The numbers of a step in the order in which they are drawn; a choice of samples comes before labels."""
+        out = [Draw(NORMAL, 0, self.gaussian_rows)] if self.gaussian_rows else []
+        for part, row in zip(self.additive, self.first_rows, strict=True):
+            out += [] if part.law.normal else [Draw(part.law, row, part.width(self.loss))]
+        return out + [Draw(part.law, self.first_label, None) for part in self._labels]
+
+    def draw_lines(self) -> list[str]:
+        """The body of `draw(r, z, index, order, k, n)`, which returns the size of the batch."""
+        size = self.sampling.lines() if self.picks else [f"size = {'n' if self.loss.per_sample else '1'}"]
+        lines = [line for draw in self.draws if draw.count is not None for line in draw.lines]
+        lines += [*size, *(line for draw in self.draws if draw.count is None for line in draw.lines)]
+        if self.label_rows > 1 and not self.loss.per_sample:  # one sample, drawn again and again: its mean label
+            first = f"z[{self.first_label * 64} + lane]"
+            lines += [
+                "for lane in lanes(64):", "    for q in range(1, size):",
+                f"        {first} = {first} + z[({self.first_label} + q) * 64 + lane]", f"    {first} = {first} / size",
+            ]  # fmt: skip
+        return [*lines, "return size"]
+
+    # -- the gradient that the map sees -----------------------------------------------------------
+    def gradient(self, graph: Graph) -> list[tuple[Node, Node]]:
+        """(element, derivative) pairs of the loss as the step sees it, without what is added to its gradient."""
+        swap = dict([(self.loss.target, part.target(graph, self)) for part in self._labels])
+        return derivatives.reverse(self.loss.mean_node(graph, swap), "w")
+
+    def sigma_terms(self, graph: Graph, position: int | Index) -> list[tuple[Node, Node]]:
+        """Pairs (sigma_pr, z_r) whose products add up to the additive noise of coordinate `position`."""
+        out, at = [], len(_NUMBERS)
+        for part, row in zip(self.additive, self.first_rows, strict=True):
+            out += part.terms(self.loss, graph, position, row, at)
+            at += len(part.numbers(self.loss))
+        return out
+
+    @property
+    def positions(self) -> list[int | Index]:
+        """Coordinates one by one where sigma is symbolic or short, else one loop over all of them."""
+        return additive.positions(self.loss, self.additive)
+
+    # -- its numbers ------------------------------------------------------------------------------
+    @cached_property
+    def kappa(self) -> float:
+        """The weight of batches: the covariance of a mean over one, per that of a sample."""
+        return float(self.sampling.weight(self.batch, self.loss.n_samples or 1)) if self.picks else 0.0
+
+    @cached_property
+    def label_variance(self) -> float:
+        """The variance of the mean label of a batch."""
+        return self.amounts(self.batch)[1]
+
+    def amounts(self, batch: float) -> tuple[float, float]:
+        """kappa and the variance of the mean label at another batch size, which may be no whole number."""
+        label = sum(part.label_std**2 for part in self._labels) / batch
+        return max(self.sampling.weight(batch, self.loss.n_samples or 1), 0.0), label
+
+    @property
+    def numbers(self) -> Floats:
+        """The numbers that kernels read as `nz`: of labels and batches (`reads`), then of sigma."""
+        std = sum(part.label_std for part in self._labels)
+        sigma = [number for part in self.additive for number in part.numbers(self.loss)]
+        return np.array([std, self.label_variance, self.kappa, *sigma])
+
+    @staticmethod
+    def reads(name: str) -> str:
+        """How a kernel reads "std" (of a label), "label" (the variance of a batch's mean label) or "kappa"."""
+        return f"nz[{_NUMBERS.index(name)}]"
+
+    @staticmethod
+    def load(graph: Graph, name: str) -> Node:
+        """The same on a graph."""
+        return graph.load("nz", _NUMBERS.index(name))
+
+    # -- what it is like --------------------------------------------------------------------------
+    @property
+    def couples(self) -> bool:
+        """Whether a flow can be driven by the same normals: all noise is Gaussian."""
+        return len(self.additive) == len(self.noise.parts) > 0 and self.width == self.gaussian_rows
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the noise in the gradient is normal: nothing of it comes from a choice of samples or from +-1."""
+        return self.kappa == 0.0 and all(
+            law.normal for law in [part.law for part in self.additive] + [part.law for part in self._labels]
+        )
+
+    @property
+    def independent(self) -> bool:
+        """Whether no two coordinates share a number of sigma's."""
+        return all(part.entries(self.loss).ndim < 2 for part in self.additive)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the covariance of the noise depends on the parameters."""
+        return bool(self._chosen or self._labels) or any(part.varies(self.loss) for part in self.additive)
+
+    def skewed(self, w: Floats) -> bool:
+        """Whether the choice of samples gives the gradient's noise a third moment at w, in any coordinate."""
+        if self.kappa == 0.0 or not (self._labels or self.sampling.skews(self.loss.n_samples or 1)):
+            return False
+        apart = self.loss.sample_grads(w)
+        apart = apart - apart.mean(axis=0)
+        width = np.sqrt((apart**2).mean(axis=0))
+        floor = 1e-10 * np.abs(self.loss.hessian(w)).max() * (1.0 + np.abs(w).max())
+        if self._labels and np.any(width > floor):
+            return True  # labels on batches whose samples disagree
+        return bool(np.any((np.abs((apart**3).mean(axis=0)) > 1e-9 * width**3) & (width > floor)))
+
+    def leaves(self, w: Floats, tangent: Floats, curvature: float) -> bool:
+        """Whether every sample rests at w, but not beside it along the minima, `tangent` (D, t): what batches make of a
+        displacement along them then drives it further. `curvature` is the largest at w."""
+        if not tangent.size or self.kappa == 0.0 or self.loss.n_samples in (None, 1):
+            return False
+        if np.abs(self.loss.sample_grads(w)).max() > 1e-7 * curvature * (1.0 + np.abs(w).max()):
+            return False
+        bent = self.loss.sample_hvps(w, np.ascontiguousarray(tangent.T)) @ tangent
+        return bool(np.abs(bent).max() > 1e-7 * curvature)
+
+    # -- what linear stability is told ------------------------------------------------------------
+    def linear_response(self, w: Floats) -> LinearResponse:
+        """How the covariance answers to a displacement from w; FlowError where steps depend on each other."""
+        self.refuse("no_response")
+        found = [part.at(self.loss, w)[1] for part in self.additive]
+        slopes = [s for s in found if s is not None]
+        return LinearResponse(self.kappa, self.label_variance, np.concatenate(slopes) if slopes else None)
+
+    def variance(self, w: Floats) -> Floats:
+        """The diagonal of the covariance at w, (D,)."""
+        out = np.zeros(len(w))
+        for part in self.additive:
+            out += (part.at(self.loss, w)[0] ** 2).sum(axis=1)
+        for other in reversed(self._of_samples):
+            out += other.variance(self, w)
+        return out
+
+    # -- the covariance that a flow sees ----------------------------------------------------------
+    def add_covariance(self, src: Source) -> None:
+        """Add `sigma(w, c, d, nz, out)` (D, D), its diagonal `noise_q`, that diagonal's first and second directional
+        derivatives `noise_dq(w, u, ...)`, `noise_ddq(w, u, v, ...)`, and `noise_bend` to a module."""
+        self.refuse("no_covariance")
+        size = self.loss.dim
+        body = [f"for i in range({size}):", f"    for j in range({size}):", "        out[i, j] = 0.0"]
+        body += additive.add_factor(src, self)
+        for part in self._of_samples:
+            body += part.covariance(self)
+        src.add("sigma", "w, c, d, nz, out", body)
+        g = Graph()
+        stores = list(additive.diagonal(g, self))
+        self.load(g, "label"), self.load(g, "kappa")
+        for part in self._of_samples:
+            stores += part.diagonal(g, self)
+        tangents = additive.along(stores, "u")
+        for name, args, nodes in (
+            ("noise_q", "w, c, d, nz, out", stores),
+            ("noise_dq", "w, u, c, d, nz, out", tangents),
+            ("noise_ddq", "w, u, v, c, d, nz, out", additive.along(tangents, "v")),
+        ):
+            zero = [f"for q in range({size}):", "    out[q] = 0.0"]
+            lines = self.loss.emitter(nodes).lines() if nodes else []
+            src.add(name, args, [*(["n = d.shape[0]"] if self.loss.per_sample else []), *zero, *lines])
+        self._add_bend(src)
+
+    def _add_bend(self, src: Source) -> None:
+        """Add `noise_bend(w, u, share, c, d, nz, first, second, labels)`: what a displacement adds to the covariance,
+
+            N(W) = D^2 Sigma[W] / 2 = E (D xi)(D xi)^T + Sym E xi (D^2 xi)[W]^T
+
+        Both parts of `N(share u u^T)` without the labels', and the first part of theirs, are added to (D, D). The first
+        is that of the second-moment operator (theory, section 5): it is there also where the noise vanishes at the
+        minimum itself. For batches `D xi = (H_i - H) u`, for labels the Hessian of the model's output times u, for
+        additive noise the slope of sigma. What labels multiply is of higher order in their noise than what stays of
+        them at the minimum: it decides on stability, and the flow, of leading order, leaves it out.
+        """
+        body = additive.bend(src, self) if self.additive and self.varies else []
+        for part in self._of_samples:
+            body += part.bend(src, self)
+        src.add("noise_bend", "w, u, share, c, d, nz, first, second, labels", body or ["pass"],
+                "what a displacement adds to Sigma")  # fmt: skip
+
+    def add_moments(self, src: Source) -> None:
+        """Add `noise_moments(w, c, d, nz, third, fourth)`: `E xi_i xi_j^2` and `Cov(xi_i^2, xi_j^2)`, (D, D) each."""
+        labels = self._labels[0] if self._labels else None
+        add_noise_moments(src, self, labels)
+
+    def symbolic_covariance(self, chart: Chartlike) -> tuple[list[Column], sp.Matrix | None]:
+        """The covariance as weighted columns, `sum weight c c^T`, each with whether it bends (labels, of leading order,
+        do not); and the matrix of sigma, where that is all and normal."""
+        self.refuse("no_covariance")
+        sigma = [part.symbolic(chart) for part in self.additive]
+        columns: list[Column] = [(sp.S.One, s[:, r], True) for s in sigma for r in range(s.cols)]
+        for part in self._of_samples:
+            columns += part.columns(chart, self)
+        return columns, sp.Matrix.hstack(*sigma) if self.couples else None
+
+    def refuse(self, what: str) -> None:
+        """FlowError where a part has no covariance per step, "no_covariance", or no linear response, "no_response"."""
+        for part in self.noise.parts:
+            if getattr(part, what):
+                raise FlowError(getattr(part, what))
+
+
+def _even(count: int) -> int:
+    return count + count % 2
+
+
+__all__ = ["BoundNoise", "Chartlike", "Column", "LinearResponse"]

@@ -1,0 +1,98 @@
+"""What a step draws: numbers of a law, in the order in which every path draws them.
+
+The text exists in two forms: many rows for 64 paths side by side (`lines`), and the numbers `z_0, z_1, ...` of one
+lane whose generator is in registers (`alone`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_WORDS = "r_0, r_1, r_2, r_3"
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law of numbers with mean 0, variance 1 and no third moment.
+
+    value : the number in a kernel's words, made of 64 random bits, `word`.
+    excess : its fourth moment beyond a normal's, `E z^4 - 3`.  filler : the kernel that draws rows of it, if there is.
+    """
+
+    value: str
+    excess: float
+    filler: str = ""
+
+    @property
+    def normal(self) -> bool:
+        """Whether this is the normal law, by whose numbers flows can be driven."""
+        return False
+
+    def lines(self, row: int, count: int | None) -> list[str]:
+        """Draw rows from `row` on, `count` of them or, for None, one for each of `size` samples."""
+        many = "size" if count is None else str(count)
+        if self.filler:
+            return [f"{self.filler}(r, z, {row}, {many})"]
+        words = ", ".join(f"r[{64 * i} + lane]" for i in range(4))
+        return [
+            "for lane in lanes(64):", f"    {_WORDS} = {words}", f"    for q in range({many}):",
+            f"        word, {_WORDS} = next_word({_WORDS})", f"        z[({row} + q) * 64 + lane] = {self.value}",
+            *[f"    r[{64 * i} + lane] = r_{i}" for i in range(4)],
+        ]  # fmt: skip
+
+    def alone(self, row: int, count: int | None) -> list[str]:
+        """The same for one lane; a batch is one sample."""
+        rows = range(row, row + (1 if count is None else count))
+        return [
+            line for q in rows for line in (f"word, {_WORDS} = next_word({_WORDS})", f"z_{q} = {self.value}")
+        ]  # fmt: skip
+
+
+class _Normal(Law):
+    """Normals come in pairs; of an odd number per step the last shares its pair with the next step's."""
+
+    @property
+    def normal(self) -> bool:
+        return True
+
+    def lines(self, row: int, count: int | None) -> list[str]:
+        if count is None:
+            return [f"normals(r, z, {row}, (size + 1) // 2)"]
+        odd = [f"half_pair(r, z, {row + count - 1}, k)"] if count % 2 else []
+        return [f"normals(r, z, {row}, {count // 2})", *odd]
+
+    def alone(self, row: int, count: int | None) -> list[str]:
+        def pair(first: str, second: str) -> str:
+            return f"{first}, {second}, {_WORDS} = next_pair({_WORDS})"
+
+        if count is None:
+            return [pair(f"z_{row}", "_")]
+        last = row + count - 1
+        lines = [pair(f"z_{q}", f"z_{q + 1}") for q in range(row, last, 2)]
+        if count % 2:
+            lines += ["if (k + t) % 2 == 0:", "    " + pair(f"z_{last}", "kept"), "else:", f"    z_{last} = kept"]
+        return lines
+
+
+NORMAL = _Normal("", 0.0)
+SIGNS = Law("1.0 if (word >> np.uint64(63)) != np.uint64(0) else -1.0", -2.0, "signs")
+LAWS = {"normal": NORMAL, "rademacher": SIGNS}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """`count` numbers of a law from a row on; None for one per sample of the batch."""
+
+    law: Law
+    row: int
+    count: int | None
+
+    @property
+    def lines(self) -> list[str]:
+        """For many paths side by side."""
+        return self.law.lines(self.row, self.count)
+
+    @property
+    def alone(self) -> list[str]:
+        """For one lane."""
+        return self.law.alone(self.row, self.count)

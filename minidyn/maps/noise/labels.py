@@ -1,0 +1,106 @@
+"""Targets that change from step to step: `y_i + s e_i`; the gradient's noise is `-s <e_i grad f_i>` over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidyn.common.errors import InputError
+from minidyn.common.intake import between, one_of
+from minidyn.graph import SAMPLE, Graph, Node
+from minidyn.kernels import Source
+from minidyn.maps.noise.base import Noise, Option, Part
+from minidyn.maps.noise.draws import LAWS, Law
+from minidyn.maps.noise.minibatch import Minibatch
+from minidyn.maps.noise.samples import OfSamples
+
+if TYPE_CHECKING:
+    from minidyn.maps.noise.bound import BoundNoise, Chartlike, Column
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Labels(OfSamples):
+    """Fresh numbers of a law times `label_std` on the targets of every sample that a step looks at."""
+
+    label_std: float
+    label_kind: str = "normal"
+
+    key: ClassVar[str] = "label"
+    sets: ClassVar[str] = "label_std"
+    rank: ClassVar[int] = 1
+    needs: ClassVar[str] = "regression"
+    scale: ClassVar[str] = "label"
+    kernel: ClassVar[str] = "model_grad"
+    options: ClassVar[dict[str, Option]] = {
+        "std": Option("number"), "batch": Option("batch", None),
+        "distribution": Option("choice", "normal", tuple(LAWS)),
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        std = between(self.label_std, "the standard deviation of label noise", 0, np.inf)
+        object.__setattr__(self, "label_std", std)
+        one_of(self.label_kind, "the kind of label noise", tuple(LAWS))
+
+    @classmethod
+    def from_options(cls, **options: object) -> Noise:
+        return LabelNoise(options["std"], options["batch"], options["distribution"])  # type: ignore[arg-type]
+
+    @property
+    def law(self) -> Law:
+        """Of the numbers that change the targets."""
+        return LAWS[self.label_kind]
+
+    def among(self, parts: tuple[Part, ...]) -> str:
+        """With the batch, where it is a plain one."""
+        batch = [f", batch={p.batch}" for p in parts if isinstance(p, Minibatch) and not p.replace]
+        kind = f", kind={self.label_kind!r}" if self.label_kind != "normal" else ""
+        return f"LabelNoise({self.label_std:g}{''.join(batch)}{kind})"
+
+    def check(self, bound: BoundNoise) -> None:
+        if bound.loss.criterion != "squared":
+            raise InputError("label noise needs Loss.regression with the squared criterion.")
+
+    def target(self, g: Graph, bound: BoundNoise) -> Node:
+        """The target that a step sees; the load `label` is one per turn of the sample loop."""
+        target = bound.loss.converter(g)(bound.loss.target)
+        return target + bound.load(g, "std") * g.load("label", 0, per=SAMPLE if bound.loss.per_sample else None)
+
+    def columns(self, chart: Chartlike, bound: BoundNoise) -> Iterator[Column]:
+        """Flows of leading order know of no bend of theirs."""
+        std = chart.symbol("std", self.label_std)
+        for f in chart.on_samples(bound.loss.model):
+            yield std**2 / ((bound.loss.n_samples or 1) * bound.batch), chart.slopes(f), False
+
+    def variance(self, bound: BoundNoise, w: Floats) -> Floats | float:
+        return bound.label_variance * (bound.loss.jacobian(w) ** 2).mean(axis=0)
+
+    def bend(self, src: Source, bound: BoundNoise) -> list[str]:
+        """Second moments of the slopes of the model's gradient, apart from the others'."""
+        size = bound.loss.dim
+        self.add_slopes(src, bound, "slope")
+        return [
+            "n = d.shape[0]", f"p1 = np.empty({size})", "for s in range(n):", "    model_slope(w, u, c, d, s, p1)",
+            f"    for i in range({size}):", f"        a = p1[i] * share * {bound.reads('label')} / n",
+            f"        for j in range({size}):", "            labels[i, j] += a * p1[j]",
+        ]  # fmt: skip
+
+
+def LabelNoise(std: float, batch: int | None = None, kind: str = "normal") -> Noise:
+    """Each step sees the targets `y_i + std e_i`, `e_i` standard normal or +-1, fresh every step.
+
+    For `Loss.regression` with the squared criterion; `batch` samples per step (None: all of them).
+
+    >>> import minidyn as md
+    >>> md.LabelNoise(0.1)
+    LabelNoise(0.1)
+    """
+    if std is None:
+        raise InputError("the standard deviation of label noise must be positive, not None.")
+    labels = Labels(std, kind)
+    return labels if batch is None else labels + Minibatch(batch)

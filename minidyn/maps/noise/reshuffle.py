@@ -1,0 +1,44 @@
+"""A permutation of the samples each epoch, batch after batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from minidyn.maps.noise.sampling import Sampling
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reshuffle(Sampling):
+    """Each epoch visits a fresh permutation of the samples, `batch` at a time (the last may be smaller).
+
+    >>> import minidyn as md
+    >>> md.Reshuffle(4)
+    Reshuffle(4)
+    """
+
+    batch: int
+
+    key: ClassVar[str] = "reshuffle"
+    sampling: ClassVar[Any] = "reshuffle"
+    shuffles: ClassVar[bool] = True
+    no_covariance: ClassVar[str] = (
+        "random reshuffling has no covariance per step: its steps depend on each other; "
+        "use Minibatch(batch) for the flow (sampling without replacement within a step)."
+    )
+    no_response: ClassVar[str] = (
+        "with random reshuffling steps depend on each other, so there is no second-moment operator per step; "
+        "use Minibatch(batch), which samples without replacement within a step."
+    )
+
+    def lines(self) -> list[str]:
+        batch = self.batch
+        return [
+            f"epoch = (n + {batch - 1}) // {batch}", "turn = (k - 1) % epoch",
+            "if turn == 0:", "    for q in range(n * 64):", "        order[q] = q // 64",
+            "    shuffle(r, order, n, n)", f"size = min({batch}, n - turn * {batch})",
+            "for q in range(size * 64):", f"    index[q] = order[turn * {batch} * 64 + q]",
+        ]  # fmt: skip
+
+    def spelled(self) -> str:
+        return f"Reshuffle({self.batch})"

@@ -1,0 +1,103 @@
+"""A step that looks at some of the samples, `g_B`, the mean of a batch: `Cov = kappa <(g_i - g)(g_i - g)^T>`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import sympy as sp
+from numpy.typing import NDArray
+
+from minidyn.common.errors import InputError
+from minidyn.common.intake import whole
+from minidyn.kernels import Source
+from minidyn.maps.noise.base import Option
+from minidyn.maps.noise.samples import OfSamples
+
+if TYPE_CHECKING:
+    from minidyn.maps.noise.bound import BoundNoise, Chartlike, Column
+
+Floats = NDArray[np.float64]
+
+
+class Sampling(OfSamples):
+    """A way to choose `batch` samples per step: subsets, all equally likely, where a subclass says nothing else."""
+
+    batch: int
+    sampling: ClassVar[Any] = "without"  # in words: "without", "with" (replacement), "reshuffle"
+    shuffles: ClassVar[bool] = False  # whether the order of the samples is kept from step to step
+    needs: ClassVar[str] = "samples"
+    sets: ClassVar[str] = "batch"
+    rank: ClassVar[int] = 2
+    scale: ClassVar[str] = "kappa"
+    kernel: ClassVar[str] = "sample_grad"
+    options: ClassVar[dict[str, Option]] = {"batch": Option("batch")}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batch", whole("the batch size", self.batch, 1))
+
+    def check(self, bound: BoundNoise) -> None:
+        n = bound.loss.n_samples
+        if n is None:
+            raise InputError(f"{bound.noise} draws samples, but the loss has no data: give data= or use GaussianNoise.")
+        if self.batch > n and self.size_for(0.0, n) <= n:
+            raise InputError(f"the batch of {self.batch} is larger than the {n} samples; choose at most {n}.")
+
+    # -- what a family member says of itself -----------------------------------------------------------
+    def lines(self) -> list[str]:
+        """What sets `size` and `index[b*64 + lane]` at step k, with `n` samples and a permutation `order`."""
+        raise NotImplementedError
+
+    def weight(self, size: Any, n: int) -> Any:
+        """kappa at a batch size: an int, a real number or, for an exact answer, a sympy number."""
+        return (n - size) / (size * max(n - 1, 1))
+
+    def size_for(self, kappa: float, n: int) -> float:
+        """The batch size, as a real number, whose weight is kappa: the inverse of `weight`, infinite without an end."""
+        return n / (1 + kappa * (n - 1))
+
+    def moments(self, n: int) -> tuple[float, float, float]:
+        """How third and fourth moments of a mean over a batch follow from those of the samples, c centred:
+        `E xi^3 = w0 <c^3>`, `E xi^4 = w1 <c^4> + 3 w2 <c^2>^2`."""
+        size = self.batch
+        if size == n:
+            return 0.0, 0.0, 0.0
+        held, share = [], 1.0  # the probability that a subset holds one, two, three, four given samples
+        for taken in range(4):
+            share *= max(size - taken, 0) / (n - taken) if n > taken else 0.0
+            held.append(share)
+        one, two, three, four = held
+        w1 = n * (one - 7 * two + 12 * three - 6 * four) / size**4
+        return n * (one - 3 * two + 2 * three) / size**3, w1, n**2 * (two - 2 * three + four) / size**4
+
+    def skews(self, n: int) -> bool:
+        """Whether a mean over a batch has a third moment where the samples have one: not if the rest is as large."""
+        return n != 2 * self.batch
+
+    # -- what follows -----------------------------------------------------------------------------------
+    def columns(self, chart: Chartlike, bound: BoundNoise) -> Iterator[Column]:
+        n = bound.loss.n_samples or 1
+        kappa, centre = self.weight(sp.Integer(bound.batch), n), chart.gradient
+        for e in chart.on_samples(bound.loss.expr):
+            yield kappa / n, chart.slopes(e) - centre, True
+
+    def variance(self, bound: BoundNoise, w: Floats) -> Floats | float:
+        return bound.kappa * bound.loss.sample_grads(w).var(axis=0) if bound.kappa > 0 else 0.0
+
+    def bend(self, src: Source, bound: BoundNoise) -> list[str]:
+        """Second moments of the samples' gradients, their slopes and curves, about the loss's own."""
+        size, kappa = bound.loss.dim, bound.reads("kappa")
+        src.line(f"from {bound.loss.kernels.__name__} import hvp, third")
+        self.add_slopes(src, bound, "slope", "curve")
+        return [
+            "n = d.shape[0]", f"p = np.empty((3, {size}))", f"mid = np.empty((3, {size}))",
+            "grad(w, c, d, mid[0])", "hvp(w, u, c, d, mid[1])", "third(w, u, u, c, d, mid[2])",
+            "for s in range(n):", "    sample_grad(w, c, d, s, p[0])", "    sample_slope(w, u, c, d, s, p[1])",
+            "    sample_curve(w, u, c, d, s, p[2])",
+            f"    for i in range({size}):", f"        a = (p[1, i] - mid[1, i]) * share * {kappa} / n",
+            f"        b = (p[0, i] - mid[0, i]) * share * {kappa} / (2 * n)",
+            f"        for j in range({size}):", "            first[i, j] += a * (p[1, j] - mid[1, j])",
+            "            bent = b * (p[2, j] - mid[2, j])", "            second[i, j] += bent",
+            "            second[j, i] += bent",
+        ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import finite, numbers, shown
 from minidyn.common.locks import cached_property
+from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.look import Look
 from minidyn.kernels import Source, pointer
@@ -35,7 +37,7 @@ def stay(fns, w, hp, c, d, nz, fp):
 
 
 def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
-    return 4
+    return Status.SOLVER_FAILED
 
 
 FLOWS: dict[str, type[Flow]] = {}  # flows by the key that model files name them by
@@ -78,6 +80,7 @@ class Flow(ByValue):
 
     python_stepped: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
     first_step: int = 1  # the number of the map's first step in a run: see `beginning`
+    reasons: ClassVar[Mapping[int, str]] = {}  # why this flow has no field at a point, with what to try: `explain`
     ahead: ClassVar[int] = 0  # 1 where the state is a pair of iterates, which goes on by the step behind them
     reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
 
@@ -258,8 +261,12 @@ class Flow(ByValue):
         codes = self.fill(points, float(k), numbers, b, f)
         if codes.any():
             row = int(np.argmax(codes != 0))
-            raise FlowError(f"{self.name} at w = {np.round(points[row], 6)}: {self.explain(int(codes[row]))}")
+            raise self._refused(points[row], int(codes[row]))
         return b, f
+
+    def _refused(self, point: Floats, code: int) -> FlowError:
+        """What to raise where a status says that there is no field at a point."""
+        return FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
 
     def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
         """Carry one state from step k to `end` in place, for flows that are `python_stepped`; a status code.
@@ -329,15 +336,16 @@ class Flow(ByValue):
         return self._evaluate(w, k)[1]
 
     def meaning(self, code: int) -> int:
-        """What a status code of the field says: nothing is singular (6) where the rule divides by nothing, so that what
-        is not finite there has overflowed (1)."""
-        return 1 if code == 6 and not self.slow and not self.map.rule.divides else code
+        """What a status code of the field says: nothing is singular where the rule divides by nothing, so that what is
+        not finite there has overflowed."""
+        overflowed = code == Status.SINGULAR and not self.slow and not self.map.rule.divides
+        return Status.DIVERGED if overflowed else code
 
     def explain(self, code: int) -> str:
         """A status code in words, with what to try."""
-        if self.meaning(code) == 1:
-            return "the loss, or a derivative of it, is too large for double precision here; start elsewhere."
-        return f"the field could not be evaluated (status {code})."
+        large = "the loss, or a derivative of it, is too large for double precision here; start elsewhere."
+        unknown = f"the field could not be evaluated (status {code})."
+        return {Status.DIVERGED: large, **self.reasons}.get(self.meaning(code), unknown)
 
     def validity(self, w: ArrayLike) -> float:
         """The number that must be small for the theory to hold at `w`; `describe` says which it is.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.errors import InputError, ManifoldError
 from minidyn.common.intake import one_of, ordered, shown
 from minidyn.common.locks import cached_property
+from minidyn.common.status import Status
 from minidyn.compiler import compiled, jit
 from minidyn.flows.base import Flow, stay
 from minidyn.graph import Converter, Graph, Node, derivatives, walk
@@ -23,6 +24,7 @@ from minidyn.maps.letters import K
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+_CONSTRAINTS = 0  # where their number stands in `fp`, alone
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
@@ -64,7 +66,7 @@ def _to_constraint(constraint, w, c, d, count):
                     total += gradients[a * size + i] * gradients[e * size + i]
                 gram[a, e] = total
         if not solve(gram, turn):
-            return 2
+            return Status.LEFT_MANIFOLD
         move, scale = 0.0, 0.0
         for i in range(size):
             total = 0.0
@@ -74,16 +76,16 @@ def _to_constraint(constraint, w, c, d, count):
             move = max(move, abs(total))
             scale = max(scale, abs(w[i]))
         if not move < np.inf:
-            return 2
+            return Status.LEFT_MANIFOLD
         if move <= 4e-16 * scale or (move <= 1e-12 * scale and move >= before):
             return 0
         before = move
-    return 2
+    return Status.LEFT_MANIFOLD
 
 
 def _retract(fns, w, hp, c, d, nz, fp):
     _, constraint = fns
-    count = np.int64(fp[0])
+    count = np.int64(fp[_CONSTRAINTS])
     if count == 0:
         return 0
     return _to_constraint(constraint, w, c, d, count)
@@ -123,6 +125,11 @@ class SymbolicFlow(Flow):
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_retract)
     jacobian: ClassVar[Any] = staticmethod(_jacobian)
+    reasons: ClassVar[Mapping[int, str]] = {
+        Status.LEFT_MANIFOLD: (
+            "the state cannot be put back on the constraint; take smaller steps or look at its gradient."
+        )
+    }
 
     def __init__(self, system: Map, drift: Any = (), diffusion: Any = None, *, reading: str = "ito",
                  constraint: Sequence[Any] = (), reads: str = "iterates"):  # fmt: skip
@@ -267,12 +274,6 @@ class SymbolicFlow(Flow):
                     "that does; start on it."
                 )
         return flat.reshape(points.shape)
-
-    def explain(self, code: int) -> str:
-        """A status in words; 2 where Newton's method does not find the constraint."""
-        if code == 2:
-            return "the state cannot be put back on the constraint; take smaller steps or look at its gradient."
-        return super().explain(code)
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock and reference; nothing is known of its validity, at `w` or elsewhere."""

@@ -147,3 +147,8 @@ def reverse(output: Node, array: str, fixed: frozenset[Index] = NO_INDICES) -> l
                     flow = g.sum(flow, index)
             adjoint[a.id] = adjoint[a.id] + flow if a.id in adjoint else flow
     return [(n, adjoint.get(n.id, zero)) for n in nodes if n.id in wanted]
+
+
+def slopes_by_place(output: Node, array: str) -> dict[int, Node]:
+    """`reverse` where elements are read at fixed places: {place in `array`: derivative}."""
+    return {element.data[1]: slope for element, slope in reverse(output, array)}

@@ -6,7 +6,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn.graph import Graph, Node
-from minidyn.graph.derivatives import reverse
+from minidyn.graph.derivatives import slopes_by_place
 from minidyn.kernels import Emitter, Source, store
 from minidyn.maps.averaging import NODES, AveragedRule, nodes
 from minidyn.maps.letters import G
@@ -42,16 +42,13 @@ def _jet_stores(rule: AveragedRule, exprs: list[sp.Expr], gains: list[sp.Expr]) 
     width = 3 + len(rule.accumulators)
     stores = []
 
-    def slopes(node: Node) -> dict[int, Node]:
-        return {e.data[1]: d for e, d in reverse(node, "x")}
-
     for a, node in enumerate(rule.nodes(g, exprs)):
         stores.append(store(g, node, "R", a))
-        first = slopes(node)
+        first = slopes_by_place(node, "x")
         for p in range(width):
             d = first.get(p, g.const(0.0))
             stores.append(store(g, d, "J", a * width + p))
-            second = slopes(d)
+            second = slopes_by_place(d, "x")
             for r in range(width):
                 stores.append(store(g, second.get(r, g.const(0.0)), "K", (a * width + p) * width + r))
     for a, node in enumerate(rule.nodes(g, gains)):

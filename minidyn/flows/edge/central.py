@@ -11,6 +11,7 @@ Source: Cohen, Damian, Talwalkar, Kolter, Lee, *Understanding optimization in de
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -78,6 +79,11 @@ class CentralFlow(Flow):
     reference: ClassVar[str] = "Cohen, Damian, Talwalkar, Kolter, Lee (2025)"
     reads = "midpoints"
     python_stepped: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[int, str]] = {
+        Status.SOLVER_FAILED: "the set of critical directions does not settle; take a smaller rtol.",
+        Status.SINGULAR: "an accumulator vanishes; use eps > 0 or start with v > 0.",
+        Status.NO_ORBIT: "no oscillation holds the critical curvatures at the threshold.",
+    }
 
     def __init__(self, system: Map, accumulators: str = "each"):
         super().__init__(system)
@@ -129,7 +135,7 @@ class CentralFlow(Flow):
             return np.full(self.dim, 1.0 / self.hyper["lr"])
         v = w[self.dim :]
         if not (v > 0).all():
-            raise FieldFailed(6, "an accumulator vanishes")
+            raise FieldFailed(Status.SINGULAR, "an accumulator vanishes")
         return (np.sqrt(v)[self.owner] + self.hyper["eps"]) / self.hyper["lr"]
 
     def spectrum(self, w: Floats, held: Floats | None = None) -> tuple[Floats, Floats, Floats]:
@@ -141,7 +147,7 @@ class CentralFlow(Flow):
         root = 1.0 / np.sqrt(2.0 * P)
         H = self.loss.hessian(w[: self.dim])
         if not np.isfinite(H).all():
-            raise FieldFailed(1, "the Hessian is not finite")
+            raise FieldFailed(Status.DIVERGED, "the Hessian is not finite")
         values, vectors = np.linalg.eigh(root[:, None] * H * root)
         values, vectors = values[::-1], root[:, None] * vectors[:, ::-1]
         if held is not None and held.shape[1]:
@@ -203,7 +209,7 @@ class CentralFlow(Flow):
         try:
             X, _ = complementarity.solve(e.A, e.K)
         except SolverError as error:
-            raise FieldFailed(int(Status.NO_ORBIT), str(error)) from error
+            raise FieldFailed(Status.NO_ORBIT, str(error)) from error
         strength = np.linalg.eigvalsh(X)
         return int((strength > 1e-9 * max(strength[-1], 1e-300)).sum()), X, e
 
@@ -220,7 +226,7 @@ class CentralFlow(Flow):
         try:
             _, X, e = self._sorted_out(point)
         except FieldFailed as error:
-            raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(error.code)}") from error
+            raise self._refused(point, error.code) from error
         return e.U @ X @ e.U.T
 
     def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
@@ -250,7 +256,7 @@ class CentralFlow(Flow):
                 )  # fmt: skip
                 turns = turns + 1 if k - before < 1e-9 * (1 + k) else 0
                 if turns > 50:
-                    raise FieldFailed(4, "the set of critical directions does not settle")
+                    raise FieldFailed(Status.SOLVER_FAILED, "the set of critical directions does not settle")
         except FieldFailed as error:
             memory["reason"] = error.reason
             return error.code
@@ -268,10 +274,10 @@ class CentralFlow(Flow):
             try:
                 X, _ = complementarity.solve(gap, e.K)
             except SolverError as error:
-                raise FieldFailed(int(Status.NO_ORBIT), str(error)) from error
+                raise FieldFailed(Status.NO_ORBIT, str(error)) from error
             w = w + self._velocity(e, X) - np.concatenate(e.free)
         if self.spectrum(w)[1][0] > 1.0 + _ON:
-            raise FieldFailed(int(Status.NO_ORBIT), "no oscillation brings the start back to the threshold")
+            raise FieldFailed(Status.NO_ORBIT, "no oscillation brings the start back to the threshold")
         return w
 
     def _smooth(self, w: Floats, held: Floats) -> Floats:
@@ -312,14 +318,6 @@ class CentralFlow(Flow):
         flat = points.reshape(-1, self.size)
         out = np.sqrt([max(float(np.trace(self.oscillation(p))), 0.0) for p in flat]).reshape(points.shape[:-1])
         return float(out) if out.ndim == 0 else out
-
-    def explain(self, code: int) -> str:
-        """A status in words: 4 and 6 as they come about here, `NO_ORBIT` where no `S` holds the curvatures."""
-        return {
-            4: "the set of critical directions does not settle; take a smaller rtol.",
-            6: "an accumulator vanishes; use eps > 0 or start with v > 0.",
-            int(Status.NO_ORBIT): "no oscillation holds the critical curvatures at the threshold.",
-        }.get(self.meaning(code), super().explain(code))
 
     # -- in words -------------------------------------------------------------------------------
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:

@@ -24,7 +24,6 @@ from minidyn.maps.discrete import Map
 from minidyn.solvers.piecewise import FieldFailed
 
 Floats = NDArray[np.float64]
-NO_ORBIT, PERIOD_FOUR, CHAOTIC = (int(s) for s in (Status.NO_ORBIT, Status.PERIOD_FOUR, Status.CHAOTIC))
 _TINY, _SMALL, _BARELY = 1e-7, 0.02, 1e-8
 
 
@@ -97,7 +96,7 @@ class Orbits(TwoStep):
         A = self.jacobian(z, k)
         if not np.isfinite(A).all():
             why = " (an accumulator vanishes)" if self.map.rule.divides else ": they overflow"
-            raise FieldFailed(6, f"the rule's slopes are not finite here{why}")
+            raise FieldFailed(Status.SINGULAR, f"the rule's slopes are not finite here{why}")
         slow = lambda re, im: bool(re > 1.0 - self.slow)  # noqa: E731 - motion downhill, along a ridge too, is held
         _, Z, count = schur(A, sort=slow)  # its first columns span the slow directions
         N = np.ascontiguousarray(Z[:, count:])
@@ -110,7 +109,7 @@ class Orbits(TwoStep):
         real = np.where(np.abs(values.imag) < 1e-9, values.real, np.inf)
         place = int(np.argmin(real))
         if not real[place] < 0.0:
-            raise FieldFailed(NO_ORBIT, "no direction flips sign from step to step here")
+            raise FieldFailed(Status.NO_ORBIT, "no direction flips sign from step to step here")
         q = right[:, place].real
         q = q / np.linalg.norm(q[: self.dim])
         back, left = np.linalg.eig(s.A.T)
@@ -152,7 +151,8 @@ class Orbits(TwoStep):
         other = (np.abs(values) > 1.0 + _BARELY) & ~flips & (values.real <= 1.0 - self.slow)
         if other.any():
             raise FieldFailed(
-                5, f"the valley is unstable in another way than by a flip (eigenvalue {values[other][0]:.3g})"
+                Status.UNSTABLE,
+                f"the valley is unstable in another way than by a flip (eigenvalue {values[other][0]:.3g})",
             )
         size, length = 1.0 + np.linalg.norm(c[: self.dim]), np.linalg.norm(amplitude[: self.dim])
         still = Orbit(c, np.zeros(self.size), np.zeros(0, complex))
@@ -172,7 +172,7 @@ class Orbits(TwoStep):
                     return orbit
             if not flips.any():
                 return still
-        raise FieldFailed(NO_ORBIT, "there is no stable period-two orbit here")
+        raise FieldFailed(Status.NO_ORBIT, "there is no stable period-two orbit here")
 
     def _rest(self, s: _Split, c: Floats, k: float) -> Floats:
         """Where the fast part of the centre rests without oscillation, as a shift along N; zero if that is far off."""
@@ -246,7 +246,7 @@ class Orbits(TwoStep):
     # -- what the map does where there is no stable orbit ------------------------------------------
     def instead(self, c: Floats, amplitude: Floats, k: float, failed: FieldFailed) -> FieldFailed:
         """Where `find` failed: the map iterated with its slow directions held, and what it settles to."""
-        if failed.code != NO_ORBIT:
+        if failed.code != Status.NO_ORBIT:
             return failed
         s = self.split(c, k)
         values, vectors = np.linalg.eig(s.A)
@@ -259,7 +259,7 @@ class Orbits(TwoStep):
             kind = "not of a kind that a normal form tells"
         if kind == "quadratic":
             return FieldFailed(
-                NO_ORBIT,
+                Status.NO_ORBIT,
                 "no period-two orbit: the loss is quadratic across the valley, so only motion along it can stop the "
                 "oscillation; RodFlow and CentralFlow have that, or a smaller `slow` here",
             )
@@ -269,18 +269,22 @@ class Orbits(TwoStep):
             a, d, alive = self._iterate(s, c, a, d, k, 512, trace)
         if not alive:
             return FieldFailed(
-                NO_ORBIT, f"no period-two orbit: the oscillation leaves the valley (its growth across is {kind})"
+                Status.NO_ORBIT, f"no period-two orbit: the oscillation leaves the valley (its growth across is {kind})"
             )
         period = period_of(np.array(trace))
         if period == 1:
             orbit = self._newton(s, c, a, d, k)
             if orbit is not None and orbit.multipliers.real.min(initial=0.0) < -0.9:
-                return FieldFailed(PERIOD_FOUR, "the period-two orbit doubles into a period-four one just beyond here")
-            return FieldFailed(NO_ORBIT, "the period-two orbit ends; the map settles on another one, not continued to")
+                return FieldFailed(
+                    Status.PERIOD_FOUR, "the period-two orbit doubles into a period-four one just beyond here"
+                )
+            return FieldFailed(
+                Status.NO_ORBIT, "the period-two orbit ends; the map settles on another one, not continued to"
+            )
         if period:
             length = f"a period-{'four' if period == 4 else period} orbit"
-            return FieldFailed(PERIOD_FOUR, f"the period-two orbit is unstable: the map runs on {length}")
-        return FieldFailed(CHAOTIC, "the period-two orbit is unstable: the map is chaotic (no period up to 64)")
+            return FieldFailed(Status.PERIOD_FOUR, f"the period-two orbit is unstable: the map runs on {length}")
+        return FieldFailed(Status.CHAOTIC, "the period-two orbit is unstable: the map is chaotic (no period up to 64)")
 
 
 def _eigenvalues(a: Floats) -> NDArray[np.complex128]:

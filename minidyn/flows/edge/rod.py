@@ -12,6 +12,8 @@ Source: theory of the period-two orbit, Ma, Kunin, Wu, Ying (2022); the flow, Re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.common.intake import one_of, whole
 from minidyn.common.locks import cached_property
+from minidyn.common.status import Status
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.edge.twostep import TwoStep, add_rule_kernels, turn
 from minidyn.flows.look import SKY
@@ -30,13 +33,21 @@ from minidyn.maps.discrete import Map
 Floats = NDArray[np.float64]
 
 
+class At(IntEnum):
+    """Where what stands among the numbers `fp` of the compiled field."""
+
+    DIM = 0
+    STEPS_BEFORE = 1  # of the map before the run begins
+    ORDER = 2
+
+
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
-    """The change per step; with fp[2] the second-order term `- (dG) G / 2` of a step `z + G(z)` too."""
+    """The change per step; at order 2 the second-order term `- (dG) G / 2` of a step `z + G(z)` too."""
     grad, hvp, rule_step, rule_slopes = fns
     size = w.shape[0] // 2
-    dim = np.int64(fp[0])
-    second = fp[2] != 0.0
-    at = k + 1.0 + fp[1] - (0.5 if second else 0.0)
+    dim = np.int64(fp[At.DIM])
+    second = fp[At.ORDER] > 1.0
+    at = k + 1.0 + fp[At.STEPS_BEFORE] - (0.5 if second else 0.0)
     ends = np.empty((2, size))
     slopes = np.empty((2, size * (1 + size // dim) if second else 1))
     theta = np.empty(dim)
@@ -69,9 +80,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     total = 0.0
     for i in range(2 * size):
         total += abs(b[i])
-    if total < np.inf:
-        return 0
-    return 6
+    return 0 if total < np.inf else Status.SINGULAR
 
 
 class RodFlow(Flow):
@@ -105,6 +114,11 @@ class RodFlow(Flow):
     retract: ClassVar[Any] = staticmethod(stay)
     reads = "midpoints"
     ahead: ClassVar[int] = 1
+    reasons: ClassVar[Mapping[int, str]] = {
+        Status.SINGULAR: (
+            "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
+        )
+    }
 
     def __init__(self, system: Map, first_step: int = 1, order: int = 1):
         super().__init__(system)
@@ -130,8 +144,9 @@ class RodFlow(Flow):
         return src
 
     def numbers(self, w0: Floats) -> Floats:
-        """`(D, first_step - 1, order - 1)`, whatever the starting points."""
-        return np.array([self.dim, self.first_step - 1, self.order - 1], dtype=float)
+        """Those of `At`, whatever the starting points."""
+        known = {At.DIM: self.dim, At.STEPS_BEFORE: self.first_step - 1, At.ORDER: self.order}
+        return np.array([float(known[at]) for at in At])
 
     def start(self, w0: ArrayLike) -> Floats:
         """Centre and half-difference (..., size) of the first two iterates from theta or the map's whole state."""
@@ -142,12 +157,6 @@ class RodFlow(Flow):
         """Half the distance between successive iterates of theta, `|d|`, at states of the flow (..., size)."""
         half = self.map.components
         return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
-
-    def explain(self, code: int) -> str:
-        """A status in words; 6, a field that is not finite, is put down to an accumulator below zero."""
-        if self.meaning(code) == 6:
-            return "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
-        return super().explain(code)
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.

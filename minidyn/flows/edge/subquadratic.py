@@ -9,6 +9,7 @@ Per step, with the even part `F_e` of the map and the orbit's half-difference `d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import between, whole
+from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.flows.edge.chartorbit import OrbitForm, orbit_form
-from minidyn.flows.edge.orbit import CHAOTIC, NO_ORBIT, PERIOD_FOUR, Growth, Orbit, Orbits
+from minidyn.flows.edge.orbit import Growth, Orbit, Orbits
 from minidyn.flows.look import PINK
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
@@ -63,6 +65,13 @@ class SubquadraticFlow(Flow):
     reads = "midpoints"
     ahead: ClassVar[int] = 1
     python_stepped: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[int, str]] = {
+        Status.UNSTABLE: "the valley is unstable in another way than by a flip of sign; lower lr.",
+        Status.SINGULAR: "an accumulator vanishes; use eps > 0 or a loss floor.",
+        Status.NO_ORBIT: "there is no period-two orbit here: the loss grows too fast across the valley; lower lr.",
+        Status.PERIOD_FOUR: "the period-two orbit is unstable: the map runs on a longer one here; lower lr.",
+        Status.CHAOTIC: "the period-two orbit is unstable: the map is chaotic here; lower lr.",
+    }
 
     def __init__(self, system: Map, slow: float = 0.1, first_step: int = 1, manifold: Manifold | None = None):
         super().__init__(system)
@@ -160,16 +169,6 @@ class SubquadraticFlow(Flow):
         memory["shift"] = shift
         w[:half], w[half:] = c, d
         return 0
-
-    def explain(self, code: int) -> str:
-        """A status in words: why there is no stable orbit at a centre, with what to try."""
-        return {
-            5: "the valley is unstable in another way than by a flip of sign; lower lr.",
-            6: "an accumulator vanishes; use eps > 0 or a loss floor.",
-            NO_ORBIT: "there is no period-two orbit here: the loss grows too fast across the valley; lower lr.",
-            PERIOD_FOUR: "the period-two orbit is unstable: the map runs on a longer one here; lower lr.",
-            CHAOTIC: "the period-two orbit is unstable: the map is chaotic here; lower lr.",
-        }.get(self.meaning(code), super().explain(code))
 
     def amplitude(self, w: ArrayLike) -> Any:
         """Half the length of the orbit in theta, `|d|`, at states of the flow (..., size)."""

@@ -16,6 +16,7 @@ Dherin (2021); Kovachki, Stuart (2021); Cattaneo, Klusowski, Shigida (2024).
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import finite, one_of
 from minidyn.common.locks import cached_property
+from minidyn.common.status import Status
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.expansion.steps import add_steps, answer, rest
 from minidyn.flows.look import OLIVE
@@ -37,6 +39,13 @@ from minidyn.maps.rules import displacement
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+
+
+class At(IntEnum):
+    """Where what stands among the numbers `fp` of the compiled functions."""
+
+    ORDER = 0
+    STATES = 1
 
 
 @inner
@@ -68,11 +77,11 @@ def _log_step(hvp, third, w, c, d, gain, order, b):
 
 
 @inner
-def _slow(fns, w, k, hp, c, d, fp, X, R, J, b):
+def _slow(fns, w, k, hp, c, d, X, R, J, b):
     """States at rest X[:, 3:], displacements R and slopes J there, and b = R[:, 0]; a status code."""
     grad, _, _, steps = fns
     dim = w.shape[0]
-    states = np.int64(fp[1])
+    states = R.shape[1] - 1
     kk = np.empty(1)
     kk[0] = k
     g = np.empty(dim)
@@ -85,64 +94,66 @@ def _slow(fns, w, k, hp, c, d, fp, X, R, J, b):
         X[i, 0] = w[i]
         X[i, 1] = g[i]
         if not rest(steps, states, X[i], hp, kk, R[i], J[i], gain, curve):
-            return 6
+            return Status.SINGULAR
         b[i] = R[i, 0]
     return 0
 
 
 @inner
-def _lag(J, states, moved, bent, block, part, ahead, lag):
-    """`ahead` = DS0 a1 and `lag` = S1, per step, of one coordinate; False where the state has no rest."""
+def _lags(hvp, w, c, d, J, b, bent, ahead, lag):
+    """`bent` = H b, and of each coordinate `ahead` = DS0 a1 and `lag` = S1, per step; a status code."""
+    states = lag.shape[1]
     width = 3 + states
     rhs = np.empty(states)
-    for a in range(states):
-        rhs[a] = J[(1 + a) * width] * moved + J[(1 + a) * width + 1] * bent
-    if not answer(J, states, width, block, rhs, part):
-        return False
-    for a in range(states):
-        ahead[a] = part[a, 0]
-        rhs[a] = -part[a, 0]
-    if not answer(J, states, width, block, rhs, part):
-        return False
-    for a in range(states):
-        lag[a] = part[a, 0]
-    return True
+    block = np.empty((states, states))
+    part = np.empty((states, 1))
+    hvp(w, b, c, d, bent)
+    for i in range(w.shape[0]):
+        for a in range(states):
+            rhs[a] = J[i, (1 + a) * width] * b[i] + J[i, (1 + a) * width + 1] * bent[i]
+        if not answer(J[i], states, width, block, rhs, part):
+            return Status.SINGULAR
+        for a in range(states):
+            ahead[i, a] = part[a, 0]
+            rhs[a] = -part[a, 0]
+        if not answer(J[i], states, width, block, rhs, part):
+            return Status.SINGULAR
+        for a in range(states):
+            lag[i, a] = part[a, 0]
+    return 0
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     """The modified velocity per step; a status code."""
     _, hvp, third, _ = fns
     dim = w.shape[0]
-    order = fp[0]
-    states = np.int64(fp[1])
-    width = 3 + states
-    X = np.empty((dim, width))
+    order = fp[At.ORDER]
+    states = np.int64(fp[At.STATES])
+    X = np.empty((dim, 3 + states))
     R = np.empty((dim, 1 + states))
-    J = np.empty((dim, (1 + states) * width))
-    code = _slow(fns, w, k, hp, c, d, fp, X, R, J, b)
+    J = np.empty((dim, (1 + states) * (3 + states)))
+    code = _slow(fns, w, k, hp, c, d, X, R, J, b)
     if code != 0:
         return code
     if order > 2.0:
         _log_step(hvp, third, w, c, d, J[0, 1], order, b)
     elif order > 1.0:
         bent = np.empty(dim)
-        hvp(w, b, c, d, bent)
-        block = np.empty((states, states))
-        part = np.empty((states, 1))
-        ahead = np.empty(states)
-        lag = np.empty(states)
+        ahead = np.empty((dim, states))
+        lag = np.empty((dim, states))
+        code = _lags(hvp, w, c, d, J, b, bent, ahead, lag)
+        if code != 0:
+            return code
         for i in range(dim):
-            if not _lag(J[i], states, b[i], bent[i], block, part, ahead, lag):
-                return 6
             speed = J[i, 0] * b[i] + J[i, 1] * bent[i]
             total = 0.0
             for a in range(states):
-                speed += J[i, 3 + a] * ahead[a]
-                total += J[i, 3 + a] * lag[a]
+                speed += J[i, 3 + a] * ahead[i, a]
+                total += J[i, 3 + a] * lag[i, a]
             b[i] += total - 0.5 * speed
     for i in range(dim):
         if not abs(b[i]) < np.inf:
-            return 6
+            return Status.SINGULAR
     return 0
 
 
@@ -151,27 +162,23 @@ def _slow_state(fns, w, k, hp, c, d, fp, z):
     """z = (w, S0 + lr S1) at w; a status code."""
     _, hvp, _, _ = fns
     dim = w.shape[0]
-    states = np.int64(fp[1])
-    width = 3 + states
-    X = np.empty((dim, width))
+    states = np.int64(fp[At.STATES])
+    X = np.empty((dim, 3 + states))
     R = np.empty((dim, 1 + states))
-    J = np.empty((dim, (1 + states) * width))
+    J = np.empty((dim, (1 + states) * (3 + states)))
     b = np.empty(dim)
-    code = _slow(fns, w, k, hp, c, d, fp, X, R, J, b)
+    bent = np.empty(dim)
+    ahead = np.empty((dim, states))
+    lag = np.empty((dim, states))
+    code = _slow(fns, w, k, hp, c, d, X, R, J, b)
+    if code == 0:
+        code = _lags(hvp, w, c, d, J, b, bent, ahead, lag)
     if code != 0:
         return code
-    bent = np.empty(dim)
-    hvp(w, b, c, d, bent)
-    block = np.empty((states, states))
-    part = np.empty((states, 1))
-    ahead = np.empty(states)
-    lag = np.empty(states)
     for i in range(dim):
         z[i] = w[i]
-        if not _lag(J[i], states, b[i], bent[i], block, part, ahead, lag):
-            return 6
         for a in range(states):
-            z[(1 + a) * dim + i] = X[i, 3 + a] + (lag[a] if fp[0] > 1.0 else 0.0)
+            z[(1 + a) * dim + i] = X[i, 3 + a] + (lag[i, a] if fp[At.ORDER] > 1.0 else 0.0)
     return 0
 
 
@@ -235,8 +242,9 @@ class ModifiedFlow(Flow):
         return src
 
     def numbers(self, w0: Floats) -> Floats:
-        """`(order, number of auxiliary states)`, whatever the starting points."""
-        return np.array([float(self.order), float(len(self.map.rule.states))])
+        """Those of `At`, whatever the starting points."""
+        known = {At.ORDER: self.order, At.STATES: len(self.map.rule.states)}
+        return np.array([float(known[at]) for at in At])
 
     def speeds(self, numbers: Floats) -> Floats | None:
         """The learning rates (N,) at order 1, where lr alone has a schedule and changes the speed alone; else None.
@@ -253,8 +261,8 @@ class ModifiedFlow(Flow):
         return numbers[:, list(self.map.rule.hyper).index("lr")]
 
     def explain(self, code: int) -> str:
-        """A status in words; 6 where the rule has no derivatives, or its states no rest."""
-        if self.meaning(code) == 6:
+        """A status in words; `SINGULAR` where the rule has no derivatives, or its states no rest."""
+        if self.meaning(code) == Status.SINGULAR:
             return (
                 f"{self.map.rule.name} has no derivatives here: an auxiliary state has no rest, or a coordinate of the "
                 "gradient vanishes where the rule divides by its size; start elsewhere, or give the rule an eps."
@@ -276,12 +284,11 @@ class ModifiedFlow(Flow):
         points, k = self.loss.check(w), finite(k, "k")
         flat = points.reshape(-1, self.dim)
         out = np.empty((len(flat), self.map.components))
-        fns, numbers = self.pointers[2], self.numbers(flat)
-        m = self.map
+        fns, numbers, m = self.pointers[2], self.numbers(flat), self.map
         for point, z in zip(flat, out, strict=True):
             code = _slow_state(fns, point, k, m.hyper_at(k), m.loss.c, m.loss.rows, numbers, z)
             if code:
-                raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
+                raise self._refused(point, code)
         return out.reshape(*points.shape[:-1], self.map.components)
 
     # -- the modified loss ----------------------------------------------------------------------
@@ -315,8 +322,7 @@ class ModifiedFlow(Flow):
         >>> md.ModifiedFlow(md.Map(md.Loss(x**2 / 2, [x]), md.GD(0.1))).modified_loss([2.0])
         2.1
         """
-        scheduled = isinstance(self.map.rule.hyper.get("lr"), sp.Expr)
-        if scheduled:
+        if isinstance(self.map.rule.hyper.get("lr"), sp.Expr):
             raise FlowError("with a schedule of lr the modified loss changes with the step; give a constant lr.")
         if self._coefficients is None:
             what = f"order {self.order}" if self.moved.linear else self.map.rule.name
@@ -333,9 +339,8 @@ class ModifiedFlow(Flow):
     # -- in words -------------------------------------------------------------------------------
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a point w (D,): the norm of the last correction over that of the whole velocity."""
-        point = self._point(w)[: self.dim]
-        here, k = self.drift(point, self.first_moving), self.first_moving
-        other = ModifiedFlow(self.map, self.order - 1 if self.order > 1 else 2).drift(point, k)
+        point, k = self._point(w)[: self.dim], self.first_moving
+        here, other = self.drift(point, k), ModifiedFlow(self.map, self.order - 1 or 2).drift(point, k)
         size = float(np.linalg.norm(here))
         return float(np.linalg.norm(here - other)) / size if size > 0.0 else 0.0
 

@@ -17,6 +17,8 @@ Source: Li, Tai, E (2017, 2019); for adaptive rules Malladi, Lyu, Panigrahi, Aro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,13 +28,15 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
+from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.base import Flow, stay
+from minidyn.flows.expansion.stepnoise import add_gaussian, add_skewed
 from minidyn.flows.expansion.steps import add_skew, add_steps, rest
 from minidyn.flows.expansion.written import add_written, can_be_written
 from minidyn.flows.look import GREY
 from minidyn.kernels import Source
-from minidyn.kernels.linalg import cholesky_semidefinite, inner, jit
+from minidyn.kernels.linalg import jit
 from minidyn.maps.discrete import Map
 from minidyn.maps.letters import G
 from minidyn.maps.rules import displacement
@@ -44,68 +48,22 @@ _SQUARED = " + (f_gg f_gg^T) o Sigma o Sigma / 2"
 _SKEWED = ("to M is added E xi^3 f_ggg/6; C = Cov(f_g xi + f_gg xi^2/2), with the third and fourth moments of xi",)
 
 
-@inner
-def _joint_noise(sigma, theta, c, d, nz, first, gain, curve, third, fourth, f):
-    """The factor f of a step's covariance where the noise and its square, of given moments, are drawn together."""
-    dim = theta.shape[0]
-    states = gain.shape[1] - 1
-    S = np.empty((dim, dim))
-    both = np.empty((2 * dim, 2 * dim))
-    root = np.empty((2 * dim, 2 * dim))
-    sigma(theta, c, d, nz, S)
-    for i in range(dim):
-        for j in range(dim):
-            both[i, j] = S[i, j]
-            both[i, dim + j] = third[i, j]
-            both[dim + j, i] = third[i, j]
-            both[dim + i, dim + j] = fourth[i, j]
-    cholesky_semidefinite(both, root)
-    for i in range(dim):
-        for a in range(1 + states):
-            for r in range(2 * dim):
-                column = r if r < dim else first + r - dim
-                f[a * dim + i, column] = gain[i, a] * root[i, r] + 0.5 * curve[i, a] * root[dim + i, r]
+class At(IntEnum):
+    """Where what stands among the numbers `fp` of the compiled functions."""
 
-
-@inner
-def _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f):
-    """The factor f of the covariance C = f f^T of a step."""
-    dim = theta.shape[0]
-    states = gain.shape[1] - 1
-    first = np.int64(fp[3])
-    S = np.empty((dim, dim))
-    root = np.empty((dim, dim))
-    if fp[2] == 0.0 or fp[4] != 0.0:
-        sigma(theta, c, d, nz, S)
-    if fp[2] != 0.0:
-        width = np.int64(fp[5])
-        flat = np.empty(dim * width)
-        noise_factor(theta, c, d, nz, flat)
-        for i in range(dim):
-            for a in range(1 + states):
-                for r in range(width):
-                    f[a * dim + i, r] = gain[i, a] * flat[i * width + r]
-    else:
-        cholesky_semidefinite(S, root)
-        for i in range(dim):
-            for a in range(1 + states):
-                for r in range(dim):
-                    f[a * dim + i, r] = gain[i, a] * root[i, r]
-    if fp[4] != 0.0:
-        for i in range(dim):
-            for j in range(dim):
-                S[i, j] = 0.5 * S[i, j] * S[i, j]
-        cholesky_semidefinite(S, root)
-        for i in range(dim):
-            for a in range(1 + states):
-                for r in range(dim):
-                    f[a * dim + i, first + r] = curve[i, a] * root[i, r]
+    ORDER = 0
+    STATES = 1  # how many the rule has
+    COUPLES = 2
+    SQUARED_FROM = 3  # the column of the first normal that drives the noise squared
+    SQUARES = 4
+    NORMALS = 5  # Gaussian ones that the map draws
+    SKEWED = 6
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     """Drift per step and noise factor per square root of a step; a status code."""
     grad, hvp, sigma, noise_factor, noise_q, noise_dq, steps, noise_moments, steps_skew = fns
-    states = np.int64(fp[1])
+    states = np.int64(fp[At.STATES])
     dim = w.shape[0] // (1 + states)
     width = 3 + states
     theta = w[0:dim].copy()
@@ -120,7 +78,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     curve = np.empty((dim, 1 + states))
     moments = np.empty((2, dim, dim))
     skew = np.zeros(1 + states)
-    skewed = fp[6] != 0.0
+    skewed = fp[At.SKEWED] != 0.0
     if skewed:
         noise_moments(theta, c, d, nz, moments[0], moments[1])
     grad(theta, c, d, g)
@@ -137,15 +95,18 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
         for a in range(1 + states):
             b[a * dim + i] = R[a] + skew[a] * moments[0, i, i] if skewed else R[a]
             if not abs(R[a] + gain[i, a] + curve[i, a]) < np.inf:
-                return 6
+                return Status.SINGULAR
     for i in range(f.shape[0]):
         for r in range(f.shape[1]):
             f[i, r] = 0.0
+    here = theta, c, d, nz
+    squared_from = np.int64(fp[At.SQUARED_FROM])
     if skewed:
-        _joint_noise(sigma, theta, c, d, nz, np.int64(fp[3]), gain, curve, moments[0], moments[1], f)
+        add_skewed(sigma, here, (moments[0], moments[1]), gain, curve, squared_from, f)
     else:
-        _noise(sigma, noise_factor, theta, c, d, nz, fp, gain, curve, f)
-    if fp[0] > 1.0:
+        drawn = fp[At.COUPLES] != 0.0, np.int64(fp[At.NORMALS])
+        add_gaussian(sigma, noise_factor, here, drawn, (fp[At.SQUARES] != 0.0, squared_from), gain, curve, f)
+    if fp[At.ORDER] > 1.0:
         u = b.copy()
         along = u[0:dim].copy()
         bent = np.empty(dim)
@@ -159,7 +120,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
                     turn += J[i, a * width + 3 + s] * u[(1 + s) * dim + i]
                 b[a * dim + i] -= 0.5 * turn
                 if not abs(turn) < np.inf:
-                    return 6
+                    return Status.SINGULAR
     return 0
 
 
@@ -174,7 +135,7 @@ def _at_rest(fns, w, hp, c, d, nz, fp, z):
     """z = (w, the states whose mean displacement vanishes at w); a status code."""
     grad, _, _, _, noise_q, _, steps, _, _ = fns
     dim = w.shape[0]
-    states = np.int64(fp[1])
+    states = np.int64(fp[At.STATES])
     g = np.empty(dim)
     q = np.empty(dim)
     kk = np.empty(1)
@@ -193,7 +154,7 @@ def _at_rest(fns, w, hp, c, d, nz, fp, z):
         for a in range(states):
             x[3 + a] = 0.0
         if not rest(steps, states, x, hp, kk, R, J, gain, curve):
-            return 6
+            return Status.SINGULAR
         z[i] = w[i]
         for a in range(states):
             z[(1 + a) * dim + i] = x[3 + a]
@@ -236,6 +197,12 @@ class StochasticModifiedFlow(Flow):
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(stay)
     reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
+    reasons: ClassVar[Mapping[int, str]] = {
+        Status.SINGULAR: (
+            "the step is not smooth here: an accumulator is zero, or has become negative, where the rule divides "
+            "by its size; start with a positive one, take a smaller step, or give the rule an eps."
+        )
+    }
 
     def __init__(self, system: Map, order: int = 1):
         super().__init__(system)
@@ -325,13 +292,13 @@ class StochasticModifiedFlow(Flow):
         return True
 
     def numbers(self, w0: Floats) -> Floats:
-        """`(order, states, couples, first, squares, normals, skewed)`, whatever the starting points.
-
-        states : their number.  first : the row of the noise squared.  normals : how many Gaussian ones the map draws.
-        """
-        states, width = len(self.map.rule.states), self.map.bound.gaussian_rows
-        known = (self.order, states, self.couples, self._first, self.squares, width, self.skewed)
-        return np.array([float(x) for x in known])
+        """Those of `At`, whatever the starting points."""
+        known = {
+            At.ORDER: self.order, At.STATES: len(self.map.rule.states), At.COUPLES: self.couples,
+            At.SQUARED_FROM: self._first, At.SQUARES: self.squares, At.NORMALS: self.map.bound.gaussian_rows,
+            At.SKEWED: self.skewed,
+        }  # fmt: skip
+        return np.array([float(known[at]) for at in At])
 
     def start(self, w0: ArrayLike) -> Floats:
         """The whole state (..., size): `w0` itself where it is one; else theta with the states of a map's start."""
@@ -347,24 +314,16 @@ class StochasticModifiedFlow(Flow):
         for point, z in zip(flat, out, strict=True):
             code = _at_rest(fns, point, m.hyper_at(self.first_step), m.loss.c, m.loss.rows, m.bound.numbers, numbers, z)
             if code:
-                raise FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
+                raise self._refused(point, code)
         return out.reshape(*points.shape[:-1], self.size)
-
-    def explain(self, code: int) -> str:
-        """A status in words; 6 where the step has no expansion, as at an accumulator of zero."""
-        if self.meaning(code) == 6:
-            return (
-                "the step is not smooth here: an accumulator is zero, or has become negative, where the rule divides "
-                "by its size; start with a positive one, take a smaller step, or give the rule an eps."
-            )
-        return super().explain(code)
 
     # -- in words -------------------------------------------------------------------------------
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a state (or point) w: the norm of `M' M / 2` over that of `M`, both per step."""
         z = self._started(w)
-        k, numbers = self.first_moving, self.numbers(z[None])
-        first, second = (self.evaluate(z[None], float(k), np.array([order, *numbers[1:]]))[0] for order in (1.0, 2.0))
+        numbers = np.array([self.numbers(z[None])] * 2)
+        numbers[:, At.ORDER] = 1.0, 2.0
+        first, second = (self.evaluate(z[None], float(self.first_moving), own)[0] for own in numbers)
         size = float(np.linalg.norm(first))
         return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0
 

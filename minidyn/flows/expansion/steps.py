@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidyn.graph import Graph, Node
-from minidyn.graph.derivatives import reverse
+from minidyn.graph.derivatives import slopes_by_place
 from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.linalg import inner, solve
 from minidyn.maps.rules import Displacement
@@ -26,7 +26,7 @@ def add_steps(src: Source, moved: Displacement) -> None:
     stores = []
 
     def slope(node: Node, place: int) -> Node:
-        return {e.data[1]: d for e, d in reverse(node, "x")}.get(place, zero)
+        return slopes_by_place(node, "x").get(place, zero)
 
     for a, node in enumerate(moved.nodes(g)):
         gain = slope(node, 1)
@@ -44,7 +44,7 @@ def add_skew(src: Source, moved: Displacement) -> None:
     stores = []
     for a, node in enumerate(moved.nodes(g)):
         for _ in range(3):
-            node = {e.data[1]: d for e, d in reverse(node, "x")}.get(1, g.const(0.0))
+            node = slopes_by_place(node, "x").get(1, g.const(0.0))
         stores.append(store(g, node / 6.0, "out", a))
     src.add("steps_skew", "x, hp, kk, out", Emitter(stores).lines(), "a displacement's third derivative in g")
 

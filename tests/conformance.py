@@ -1,17 +1,93 @@
 """What every map and every flow must satisfy, whatever its rule, its noise or its theory.
 
-`check_map` and `check_flow` are the tests of a new rule, noise or flow: one call each.
+`check_map` and `check_flow` are the tests of a new rule, noise or flow: one call each. `check_known_flow` and its
+siblings find what is declared by its name: a new one is looked at as soon as its file is there.
 """
 
 from __future__ import annotations
 
+from inspect import signature
+
 import numpy as np
+import problems as pb
 import pytest
+import sympy as sp
 
 import minidyn as md
+from minidyn.flows import FLOWS
 from minidyn.kernels import Source, pointer
+from minidyn.maps.rules import LIBRARY
+from minidyn.simulate import observables
 
 BITS = np.testing.assert_array_equal
+PLAIN = md.Loss(pb.curved_valley().expr, pb.curved_valley().params)
+VALLEY = md.Loss(pb.valley().expr, pb.valley().params)
+a, b, u = sp.symbols("a b u")
+# five samples and no fit: the sample gradients differ, at the minimum too
+DATA = md.Loss.regression(a * sp.tanh(b * u), [a, b], {u: np.linspace(-1, 2, 5)}, np.linspace(0, 1, 5) ** 2)
+TESTED = DATA.hold_out({u: [0.3, 1.1]}, [0.2, 0.9])
+PLACES = [  # maps, and points where some flow of each exists
+    (md.Map(PLAIN, md.GD(0.01)), [1.0, 0.3]),
+    (md.Map(PLAIN, md.SGD(0.01), md.GaussianNoise(0.1)), [1.0, 0.3]),
+    (md.Map(VALLEY, md.SGD(0.02), md.GaussianNoise(0.3)), [1.3, 0.01]),
+]
+
+
+def check_known_flow(key: str) -> None:
+    """The flow that model files call `key`, on the first of a few maps that it is a flow of."""
+    for system, w in PLACES:
+        try:
+            flow = FLOWS[key](system)
+            flow.drift(flow.start(np.asarray(w)))
+        except (md.FlowError, md.ManifoldError):
+            continue
+        assert flow.driven <= (system.noise is not None)
+        return check_flow(flow, w)
+    raise AssertionError(f"{key} exists on none of {PLACES}")
+
+
+def known_rule(name: str) -> md.Rule:
+    """The rule that model files call `name`, with a small learning rate and 0.5 for what has no default."""
+    needed = [n for n, p in signature(LIBRARY[name]).parameters.items() if p.default is p.empty]
+    return LIBRARY[name](**dict.fromkeys(needed, 0.5) | {"lr": 0.02})
+
+
+def check_known_rule(name: str) -> None:
+    """The rule that model files call `name`, without noise and with."""
+    for noise in (None, md.GaussianNoise(0.2), md.Minibatch(2)):
+        check_map(md.Map(DATA, known_rule(name), noise), [0.5, 0.8])
+
+
+def check_known_observable(name: str) -> None:
+    """The observable called `name`: one number per point, whatever points stand beside it, and in a run."""
+    w = 0.3 + 0.2 * np.random.default_rng(0).normal(size=(65, 2))
+    for loss in (PLAIN, TESTED):
+        try:
+            watch = observables.resolve(loss, name)[name]
+            values = watch(w)
+        except md.InputError:  # one that needs samples
+            if loss is TESTED:
+                raise
+            continue
+        assert values.shape == (65,) and np.isfinite(values).all() and observables.NAMES[name][0]
+        np.testing.assert_allclose(
+            [watch(w[i : i + 1])[0] for i in (0, 31, 64)], values[[0, 31, 64]], rtol=1e-12, atol=0
+        )
+        assert np.isnan(watch(np.array([[np.nan, 0.0], [0.3, 0.4]]))).tolist() == [True, False]
+        run = md.simulate(md.Map(loss, md.GD(0.01)), w[0], 3, save_every=1, observe=name)
+        np.testing.assert_allclose(run.observables[name][0], watch(run.w[0]), rtol=1e-12, atol=0)
+        return
+
+
+def check_known_model(name: str) -> None:
+    """The model `name`, or of a path: it says what it is, starts at finite parameters, and its map and flows run."""
+    model = md.load_model(name)
+    assert model.title and model.text and repr(model) and np.isfinite(model.w0).all()
+    assert np.isfinite(md.simulate(model.map, model.w0, 2, paths=2, rng=0).w).all()
+    assert len(model.flows()) == len(model.spec.experiment.flows)
+    for flow in model.flows(charted=False):
+        start = flow.start(model.w0)
+        assert start.shape == (flow.size,) and np.isfinite(start).all()
 
 
 def check_map(system: md.Map, w) -> None:

@@ -6,11 +6,23 @@ import numpy as np
 import problems as pb
 import pytest
 import sympy as sp
-from conformance import check_flow, check_map
+from conformance import (
+    DATA,
+    PLAIN,
+    VALLEY,
+    check_flow,
+    check_known_flow,
+    check_known_model,
+    check_known_observable,
+    check_known_rule,
+    check_map,
+)
 
 import minidyn as md
 from minidyn import flows
 from minidyn.files.models import model_of_text
+from minidyn.maps.rules import LIBRARY
+from minidyn.simulate import observables
 
 k, a, b, u = sp.symbols("k a b u")
 RULES = {
@@ -24,9 +36,6 @@ RULES = {
     "AdamW": md.AdamW(0.02, weight_decay=0.1),
     "schedule": md.GD(1 / (k + 9)),
 }
-PLAIN = md.Loss(pb.curved_valley().expr, pb.curved_valley().params)
-# five samples and no fit: the sample gradients differ, at the minimum too
-DATA = md.Loss.regression(a * sp.tanh(b * u), [a, b], {u: np.linspace(-1, 2, 5)}, np.linspace(0, 1, 5) ** 2)
 NOISES = {
     "none": (PLAIN, None),
     "gaussian": (PLAIN, md.GaussianNoise([[0.3, 0.0, 0.1], [0.1, 0.2, 0.0]])),
@@ -55,7 +64,6 @@ def test_map_of_many_parameters():
     check_map(md.Map(loss, md.Adam(0.01), noise), np.linspace(-1, 1, 18))
 
 
-VALLEY = md.Loss(pb.valley().expr, pb.valley().params)
 PRODUCT = md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0])
 X, Y = pb.valley().params
 
@@ -101,9 +109,14 @@ def test_flow(name):
     check_flow(flow(system), w)
 
 
-def test_every_flow_is_looked_at():
-    """No flow that a model file can name is missing above."""
-    assert {*flows.FLOWS.values()} <= {flow for flow, _, _ in FLOWS.values()}
+@pytest.mark.parametrize("check, name", [
+    *((check_known_flow, key) for key in flows.FLOWS), *((check_known_rule, name) for name in LIBRARY),
+    *((check_known_observable, name) for name in observables.NAMES),
+    *((check_known_model, name) for name in md.list_models()),
+])  # fmt: skip
+def test_whatever_is_declared(check, name):
+    """What a registry holds, or the folder of models, satisfies all that its kind must, whoever put it there."""
+    check(name)
 
 
 def test_a_new_flow_is_known_where_it_is_written():

@@ -18,6 +18,7 @@ from minidyn.flows.base import Flow, stay
 from minidyn.graph import Converter, Graph, Node, derivatives, walk
 from minidyn.kernels import Source, store
 from minidyn.kernels.linalg import solve
+from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.letters import K
 
@@ -25,6 +26,11 @@ from minidyn.maps.letters import K
 
 Floats = NDArray[np.float64]
 _CONSTRAINTS = 0  # where their number stands in `fp`, alone
+SIGNATURES |= {
+    "symbolic_field": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:], f8[:,:])",  # w, k, hp, c, d, b, f
+    "symbolic_slope": "void(f8[:], f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",  # w, u, k, hp, c, d, out
+    "constraint": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, c, d, values, gradients
+}
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):

@@ -11,7 +11,7 @@ from types import ModuleType
 from minidyn.compiler import FunctionPointer, signature
 from minidyn.compiler.types import Pointer, Tuple, parse
 
-SIGNATURES = {
+SIGNATURES = {  # kernels of losses, rules and noises; a flow adds those that it generates, where it does
     "grad": "void(f8[:], f8[:], f8[:,:], f8[:])",  # w, c, d, out
     "hvp": "void(f8[:], f8[:], f8[:], f8[:,:], f8[:])",  # w, u, c, d, out
     "third": "void(f8[:], f8[:], f8[:], f8[:], f8[:,:], f8[:])",  # w, u, v, c, d, out
@@ -30,15 +30,6 @@ SIGNATURES = {
     "bends": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, C
     "tilts": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, T
     "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve
-    "speed": "f8(f8[:])",  # hp
-    "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
-    "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out
-    "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
-    "rule_slopes": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, J
-    # a flow written in symbols: w, k, hp, c, d, b, f; along a direction: w, u, k, hp, c, d, out
-    "symbolic_field": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:], f8[:,:])",
-    "symbolic_slope": "void(f8[:], f8[:], f8, f8[:], f8[:], f8[:,:], f8[:])",
-    "constraint": "void(f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, c, d, values, gradients
 }
 
 

@@ -150,14 +150,16 @@ def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray]) -> 
 def read_rule(root: Table) -> spec.RuleSpec:
     """`[rule]`: the optimizer's name and its hyperparameters, numbers or expressions in the step `k`."""
     name = root.table("rule").choice("name", tuple(LIBRARY))
-    table = root.table("rule", ("name", *signature(LIBRARY[name]).parameters))
+    hyper = signature(LIBRARY[name]).parameters
+    table = root.table("rule", ("name", *hyper))
     if "lr" not in table:
         table.fail("lr", "a number or an expression in `k`")
     values: dict[str, Any] = {}
     for key in (key for key in table.content if key != "name"):
         value = table.content[key]
-        if key == "nesterov":
-            values[key] = table.get(key, bool)
+        choice = type(hyper[key].default)
+        if choice in (bool, str):  # what is no number is read as its default says
+            values[key] = table.get(key, choice)
         elif isinstance(value, str):
             values[key] = table.expression(key, value, {"k": sp.Symbol("k")})
         else:

@@ -20,11 +20,16 @@ from minidyn.graph import Graph, Index, Node
 from minidyn.graph.derivatives import reverse
 from minidyn.kernels import Emitter, Source, coordinate, store
 from minidyn.kernels.linalg import inner
+from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 
 # mypy: disable-error-code="no-untyped-def"
 
 Floats = NDArray[np.float64]
+SIGNATURES |= {
+    "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
+    "rule_slopes": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, J
+}
 
 
 def add_rule_kernels(src: Source, system: Map) -> None:

@@ -14,6 +14,7 @@ from minidyn.flows.base import WIDEST, Flow, stay
 from minidyn.flows.look import VIOLET
 from minidyn.graph import Graph
 from minidyn.kernels import Emitter, Source, store
+from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
 from minidyn.minima.manifold import curvatures
@@ -21,6 +22,7 @@ from minidyn.minima.manifold import curvatures
 # mypy: disable-error-code="no-untyped-def"
 
 Floats = NDArray[np.float64]
+SIGNATURES["speed"] = "f8(f8[:])"  # hp
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):

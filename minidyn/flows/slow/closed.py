@@ -29,6 +29,7 @@ from minidyn.flows.slow.reduction import ChartForm, Reduction
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, extreme_eigenvalues, inner, solve
+from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps import letters
 from minidyn.maps.discrete import Map
 from minidyn.minima.charts import Chart, tidy
@@ -37,6 +38,10 @@ from minidyn.minima.manifold import Manifold
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 Floats = NDArray[np.float64]
+SIGNATURES |= {
+    "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
+    "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out
+}
 
 
 def _retract(fns, w, hp, c, d, nz, fp):

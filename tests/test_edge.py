@@ -8,6 +8,7 @@ import minidyn as md
 from minidyn.cli import who_wins
 from minidyn.flows.edge.orbit import Orbits, period_of
 from minidyn.flows.edge.twostep import TwoStep
+from minidyn.maps.recognize import recognized
 
 x, y, z, u = sp.symbols("x y z u")
 VALLEY = md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y])
@@ -132,17 +133,23 @@ def test_subquadratic_flow_keeps_its_distance_on_the_valley(lr, sup):
     assert row["rod"] < row["slaved, first pair"] < row["slaved"]
 
 
-@pytest.mark.parametrize(
-    ("rule", "factor"),
-    [(md.GD(0.1), 2), (md.SGD(0.1, 0.5), 3), (md.SGD(0.1, 0.5, nesterov=True), 1.5), (md.Adam(0.1, eps=1.0), 38)],
-)
-def test_thresholds_are_those_of_linear_stability(rule, factor):
-    """GD 2/lr, heavy ball 2(1+b)/lr, Nesterov 2(1+b)/((1+2b)lr), Adam 2(1+b1)/((1-b1)lr) in its metric."""
-    steps = TwoStep(md.Map(VALLEY, rule))
-    w = np.zeros(steps.size)
-    w[4:] = 0.25
-    root = np.sqrt(0.999 * 0.25) + 1.0 if len(w) > 4 else 1.0  # sqrt(v') + eps at g = 0
-    np.testing.assert_allclose(steps.thresholds(w, 1e6), factor * root / 0.1, rtol=1e-10)
+def test_thresholds_are_those_of_linear_stability():
+    """GD 2/lr, heavy ball 2(1+b)/lr, Nesterov 2(1+b)/((1+2b)lr), Adam 2(1+b1)/((1-b1)lr) in its metric, at any b."""
+    rng = np.random.default_rng(5)
+    for lr, b in zip(rng.uniform(0.01, 0.5, 3), rng.uniform(0.05, 0.95, 3), strict=True):
+        momentum, second = (2 * (1 + b) / lr, 2 * (1 + b) / ((1 - b) * lr)), 0.999
+        for rule, known in (
+            (md.GD(lr), 2 / lr), (md.SGD(lr, b), momentum[0]), (md.Adam(lr, b, second, eps=1.0), momentum[1]),
+            (md.SGD(lr, b, nesterov=True), momentum[0] / (1 + 2 * b)), (md.RMSProp(lr, second, eps=1.0), 2 / lr),
+        ):  # fmt: skip
+            steps = TwoStep(md.Map(VALLEY, rule))
+            w = np.zeros(steps.size)
+            adaptive = rule.name in ("Adam", "RMSProp")
+            w[-2:] = 0.25 if adaptive else 0.0
+            root = np.sqrt(second * 0.25) + 1.0 if adaptive else 1.0  # sqrt(v') + eps at g = 0
+            np.testing.assert_allclose(steps.thresholds(w, 1e6), known * root, rtol=1e-10)
+            found = recognized(rule)
+            assert found is not None and found.threshold() == pytest.approx(known, rel=1e-14)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -23,6 +23,7 @@ from minidyn.flows import FLOWS, RodFlow, SubquadraticFlow
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
+from minidyn.maps.recognize import recognized
 from minidyn.maps.rules import GD, SGD, Adam, RMSProp, Rule
 from minidyn.simulate import simulate
 
@@ -231,12 +232,9 @@ def _one_rule(name: str, rule: Callable[[float], Rule], steps: int = 400) -> lis
     """Drift, and sup distances of gradient flow (where it is one of this rule) and rod flow."""
     model = load_model(name)
     top = float(np.linalg.eigvalsh(model.loss.hessian(model.w0))[-1])
-    made = rule(1.0)
-    beta = float(made.hyper.get("momentum", made.hyper.get("beta1", 0.0)))
-    factor = {"SGD": 2 * (1 + beta), "Nesterov": 2 * (1 + beta) / (1 + 2 * beta)}.get(
-        made.name, 2 * (1 + beta) / (1 - beta)
-    )
-    system = Map(model.loss, rule(float(f"{1.03 * factor / top:.4g}")))
+    known = recognized(rule(1.0))
+    assert known is not None
+    system = Map(model.loss, rule(float(f"{1.03 * (known.threshold() or 0.0) / top:.4g}")))
     read = readings(system, model.w0, steps)
     mid = read["midpoints"]
     cells = [f"{np.linalg.norm(mid - mid[0], axis=1).max():.2g}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -25,6 +25,29 @@ class Recognized:
     def get(self, hyper: str, default: Any = None) -> Any:
         """The number or schedule of a hyperparameter of the published rule."""
         return self.rule.hyper[self.called[hyper]] if hyper in self.called else default
+
+    @property
+    def threshold_formula(self) -> str | None:
+        """The published limit of the sharpness in words, None where there is none."""
+        return _EDGES[self.name][0] if self.name in _EDGES else None
+
+    def threshold(self, number: Callable[[Any], float] = float) -> float | None:
+        """The edge of stability: the largest sharpness, in the rule's own metric, that is stable without noise.
+
+        None where no formula is known: `TwoStep.thresholds` finds it for any rule. `number` evaluates schedules.
+        """
+        if self.name not in _EDGES:
+            return None
+        top, bottom = _EDGES[self.name][1](number(self.get("momentum", self.get("beta1", 0.0))))
+        return 2 * top / (bottom * number(self.get("lr")))
+
+
+_ADAM = "2 (1 + beta1)/((1 - beta1) lr), preconditioned", lambda beta: (1 + beta, 1 - beta)
+_EDGES: dict[str, tuple[str, Callable[[float], tuple[float, float]]]] = {  # theory.md, section 5
+    "GD": ("2/lr", lambda _: (1, 1)), "SGD": ("2 (1 + momentum)/lr", lambda beta: (1 + beta, 1)),
+    "Nesterov": ("2 (1 + momentum)/((1 + 2 momentum) lr)", lambda beta: (1 + beta, 1 + 2 * beta)),
+    "RMSProp": ("2/lr, preconditioned", lambda _: (1, 1)), "Adam": _ADAM, "AdamW": _ADAM,
+}  # fmt: skip
 
 
 def recognized(rule: Rule) -> Recognized | None:

@@ -272,10 +272,11 @@ def edge(system: Map) -> float:
     With momentum b: 2 (1 + b)/lr, and 2 (1 + b)/((1 + 2 b) lr) for Nesterov's.
     """
     rule, known = system.rule, recognized(system.rule)
-    if known is None or known.name not in ("GD", "SGD", "Nesterov") or rule.scheduled:
+    one = known is not None and known.name in ("GD", "SGD", "Nesterov") and not rule.scheduled
+    threshold = known.threshold() if known is not None and one else None
+    if threshold is None:
         raise InputError(
             f"the edge of stability of {rule} is not one number: stop at a sharpness of your own, "
             "stop={'sharpness': 40.0}."
         )
-    beta = float(known.get("momentum", 0.0))
-    return 2.0 * (1.0 + beta) / ((1.0 + 2.0 * beta if known.name == "Nesterov" else 1.0) * float(known.get("lr")))
+    return threshold

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.locks import cached_property
+from minidyn.maps.recognize import recognized
 from minidyn.minima.stability.setup import Minimum
-from minidyn.minima.stability.slopes import threshold_formula
 
 Floats = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ class Stability(ByValue):
         return np.asarray(v * np.sign(v[np.argmax(np.abs(v))]))
 
     def _rows(self) -> list[tuple[str, str]]:
-        system, formula = self.place.map, threshold_formula(self.place.map.rule)
+        system, known = self.place.map, recognized(self.place.map.rule)
         metric = "" if (self.preconditioner == 1).all() else ", preconditioned"
         rows = [
             ("verdict", "stable" if self.stable else "unstable"),
@@ -111,8 +111,8 @@ class Stability(ByValue):
         if metric:
             rows.append(("preconditioned sharpness", f"{self.preconditioned_sharpness:.6g}"))
         limit = f"{self.threshold_from_A:.10g} from A"
-        if self.threshold is not None:
-            limit += f", {self.threshold:.10g} = {formula}"
+        if self.threshold is not None and known is not None:
+            limit += f", {self.threshold:.10g} = {known.threshold_formula}"
         rows.append((f"largest a without noise{metric}", limit))
         if self.max_lr is not None:
             rows.append(("largest stable lr", f"{self.max_lr:.10g} (here {system.lr(self.place.k):g})"))

@@ -147,28 +147,10 @@ def _vectorized(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda w, g, q, states, values, k: spread(function(w, g, q, list(states), values, k), w)
 
 
-def threshold_formula(rule: Rule) -> str | None:
-    """The published limit of the sharpness for a rule, in words."""
-    known = recognized(rule)
-    return None if known is None else {
-        "GD": "2/lr", "SGD": "2 (1 + momentum)/lr", "Nesterov": "2 (1 + momentum)/((1 + 2 momentum) lr)",
-        "RMSProp": "2/lr, preconditioned", "Adam": "2 (1 + beta1)/((1 - beta1) lr), preconditioned",
-        "AdamW": "2 (1 + beta1)/((1 - beta1) lr), preconditioned",
-    }.get(known.name)  # fmt: skip
-
-
 def closed_form_threshold(rule: Rule, k: float) -> float | None:
     """The largest stable sharpness of a deterministic rule in closed form (theory.md, section 5); None if unknown."""
     known = recognized(rule)
-    if known is None or threshold_formula(rule) is None:
-        return None
-    h = {name: _number(known.get(name), k) for name in known.called}
-    lr, beta = h["lr"], h.get("momentum", 0.0)
-    if known.name == "Nesterov":
-        return 2 * (1 + beta) / ((1 + 2 * beta) * lr)
-    if known.name in ("Adam", "AdamW"):
-        return 2 * (1 + h["beta1"]) / ((1 - h["beta1"]) * lr)
-    return 2 * (1 + beta) / lr
+    return None if known is None else known.threshold(lambda value: _number(value, k))
 
 
 def states_of(system: Map, w: Any) -> tuple[Floats, Floats | None]:

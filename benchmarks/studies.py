@@ -27,7 +27,7 @@ import numpy as np
 import sympy as sp
 
 import minidyn as md
-from minidyn.compare.scaling import fit_order
+from minidyn.compare.order import fit_order
 
 x, y, a, b, u = sp.symbols("x y a b u")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])

@@ -27,12 +27,14 @@ from minidyn.common.errors import (
     SolverError,
 )
 from minidyn.common.status import Status
+from minidyn.compare.comparison import Comparison, ErrorRow
 from minidyn.compare.distributions import LawRow
 from minidyn.compare.edge_of_stability import EdgeRun, edge
 from minidyn.compare.escape import Escape, escape
+from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
 from minidyn.compare.regime import Regime, regime
-from minidyn.compare.scaling import OrderFit, ScalingRow, ScalingStudy, scaling_study
-from minidyn.compare.side_by_side import Comparison, ErrorRow, compare
+from minidyn.compare.scaling import scaling_study
+from minidyn.compare.side_by_side import compare
 from minidyn.files.models import Model, list_models, load_model
 from minidyn.flows import (
     CentralFlow,

@@ -14,7 +14,7 @@ import xarray as xr
 
 from minidyn.common.errors import ArchiveError, InputError
 from minidyn.common.status import Status
-from minidyn.compare.side_by_side import Comparison, ErrorRow
+from minidyn.compare.comparison import Comparison, ErrorRow
 from minidyn.files import results
 from minidyn.simulate.run import QUANTILES, Run
 

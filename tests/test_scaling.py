@@ -8,7 +8,7 @@ import sympy as sp
 
 import minidyn as md
 from minidyn.cli import call
-from minidyn.compare.scaling import fit_order
+from minidyn.compare.order import fit_order
 
 x, y = sp.symbols("x y")
 LOSS = md.Loss(x**2 / 2, [x])

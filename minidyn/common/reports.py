@@ -22,8 +22,34 @@ class Table:
 Report = list[str | Table]
 
 
-class Reported(ByValue):
-    """A result that is shown as its report and saved as a file."""
+class Drawn(ByValue):
+    """What has a picture. The rooms that draw and keep results stand above: they are opened here, when asked for."""
+
+    def plot(self, path: Any = None, **options: Any) -> Any:
+        """The picture, a matplotlib figure; written to `path` where one is given (the extension names the format).
+
+        Of a run: parameters (up to six) and observables over the steps, or those in `quantities`. Of a comparison:
+        every quantity over the steps with bands, and for two parameters the landscape and the minima (of `loss`). Of a
+        scaling study: differences over lr on logarithmic axes, with error bars and fits. Of a stability diagram: a
+        panel for each setting.
+        """
+        from minidyn import figures
+
+        return figures.plot(self, path=path, **options)
+
+
+class Result(Drawn):
+    """What was computed: it is drawn, and kept in a file."""
+
+    def save(self, path: Any) -> None:
+        """Write HDF5 that is also netCDF-4; read it back with `md.load`, a run also with xarray (engine h5netcdf)."""
+        from minidyn.files import results
+
+        results.save(self, path)
+
+
+class Reported(Result):
+    """A result that is shown as its report."""
 
     def _report(self) -> Report:
         raise NotImplementedError
@@ -31,12 +57,6 @@ class Reported(ByValue):
     def summary(self) -> str:
         """What was found, as lines and tables."""
         return as_text(self._report())
-
-    def save(self, path: Any) -> None:
-        """Write HDF5 that is also netCDF-4; read it back with `md.load`."""
-        from minidyn.files import results
-
-        results.save(self, path)
 
     def __repr__(self) -> str:
         return self.summary()

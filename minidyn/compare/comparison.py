@@ -228,12 +228,6 @@ class Comparison(Reported):
         count = f"{paths:,} path{'s' * (paths != 1)}, {steps:,} steps"
         return f"{m.get('map', '')}\n{count}; {where}, {noise}; seed {m.get('seed', 'not known')}"
 
-    def plot(self, **options: Any) -> Any:
-        """The picture: landscape and manifold for two parameters, every quantity over the steps with bands."""
-        from minidyn import figures
-
-        return figures.plot_comparison(self, **options)
-
 
 def read_label(label: str, reading: str) -> str:
     """What the map's values are called where flows read it in several ways."""

@@ -1,10 +1,6 @@
 """How the difference between a map and its flows shrinks with the learning rate: measured, with error bars.
 
-    E[map] - E[flow] = C lr^p      at fixed t = lr k, or at fixed slow time lr^2 k
-
-The order p is fitted to the paired differences of means with their standard errors; its interval comes from the
-profile of chi^2 over p. Where a power law fits significantly worse than the error bars explain (higher powers of lr
-are seen), the interval is widened by what is left (Birge 1932).
+E[map] - E[flow] = C lr^p      at fixed t = lr k, or at fixed slow time lr^2 k
 """
 
 from __future__ import annotations
@@ -18,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, numbers, shown, whole
-from minidyn.common.reports import Report, Reported, Table
-from minidyn.compare.comparison import Comparison, ErrorRow, gain
+from minidyn.compare.comparison import Comparison, ErrorRow
+from minidyn.compare.order import ScalingRow, ScalingStudy, fits_of, is_exact
 from minidyn.compare.readings import check_flows, check_folder, check_options, labels_of
 from minidyn.compare.side_by_side import compare
 from minidyn.flows.base import Flow
@@ -34,91 +29,6 @@ from minidyn.simulate.threads import thread_count
 
 Floats = NDArray[np.float64]
 log = logging.getLogger("minidyn")
-_RESOLVED = 9.0  # chi^2 by which a power law must beat "no difference" before paths are planned for it
-_ORDERS = (-4.0, 12.0)
-_ROUNDING = 1e-14  # a difference below this part of the means is none
-_EXACT = 1e-12  # a standard error below this part of the difference is none
-
-
-@dataclass(frozen=True, eq=False)
-class ScalingRow(ByValue):
-    """The difference of means flow - map of one quantity at one learning rate, at the end of the run."""
-
-    quantity: str
-    flow: str
-    lr: float
-    steps: int
-    time: float
-    paths: int
-    map_mean: float
-    flow_mean: float
-    difference: float
-    standard_error: float
-    variance_ratio: float
-
-
-@dataclass(frozen=True, eq=False)
-class OrderFit(ByValue):
-    """The order p of `|difference| = constant lr^p`, with the ends of its confidence interval (level 95 %).
-
-    chi2 : per degree of freedom; well above 1 where the differences are no pure power of lr (NaN without noise).
-    resolved : whether any difference was seen at all; if not, p is NaN.
-    """
-
-    quantity: str
-    flow: str
-    order: float
-    low: float
-    high: float
-    constant: float
-    chi2: float
-    resolved: bool
-
-
-@dataclass(eq=False, repr=False)
-class ScalingStudy(Reported):
-    """What `scaling_study` returns.
-
-    rows : one per quantity, flow and learning rate.  fits : one per quantity and flow.  meta : how it was made.
-    """
-
-    rows: list[ScalingRow]
-    fits: list[OrderFit]
-    meta: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def fit(self, flow: str, quantity: str | None = None) -> OrderFit:
-        """The fit for a flow (by its name) and a quantity; the first one if none is named."""
-        for found in self.fits:
-            if found.flow == flow and quantity in (None, found.quantity):
-                return found
-        names = ", ".join(sorted({f"{f.flow} / {f.quantity}" for f in self.fits}))
-        raise InputError(f"the study has no fit for {flow!r} and {quantity!r}; it has {names}.")
-
-    def _report(self) -> Report:
-        """Orders with their intervals, then the differences behind them, as tables."""
-        m = self.meta
-        clock = f"fixed {'t' if m.get('clock') == 'time' else 'slow time lr^2 k'} = {m.get('span', np.nan):.6g}"
-        head = ["flow", "quantity", "order", "95 % interval", "chi2/dof"]
-        fits = [head, *([f.flow, f.quantity, *_words(f)] for f in self.fits)]
-        head = ["flow", "quantity", "lr", "steps", "paths", "difference", "std. error", "coupling"]
-        rows = [
-            [r.flow, r.quantity, f"{r.lr:.6g}", f"{r.steps:,}", f"{r.paths:,}", f"{r.difference:+.3g}",
-             f"{r.standard_error:.2g}", gain(r.variance_ratio)]
-            for r in self.rows
-        ]  # fmt: skip
-        top = f"{m.get('map', '')}\n{clock}; {m.get('planned', '')}; seed {m.get('seed', 'not known')}"
-        lost = [
-            f"left out of the fit of {r.quantity}, {r.flow}: lr {r.lr:.6g}, where no path is left"
-            for r in self.rows if not np.isfinite(r.difference)
-        ]  # fmt: skip
-        remarks = [*lost, *(f"remark: {text}" for text in m.get("remarks", []))]
-        return [top, "", Table(fits, 2), "", Table([head, *rows], 2), *([""] if remarks else []), *remarks]
-
-    def plot(self, **options: Any) -> Any:
-        """Differences over lr on logarithmic axes, with error bars and fits; returns the matplotlib figure."""
-        from minidyn import figures
-
-        return figures.plot_scaling(self, **options)
 
 
 def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
@@ -318,7 +228,7 @@ def _plan(rows: list[ScalingRow], precision: float) -> list[int]:
     needed = dict.fromkeys(rates, 0.0)
     seen = {(f.flow, f.quantity): f for f in fits_of(rows) if f.resolved}
     if not seen:
-        return [0 if all(map(_is_exact, rows)) else 2**62] * len(rates)
+        return [0 if all(map(is_exact, rows)) else 2**62] * len(rates)
     for r in rows:
         fit = seen.get((r.flow, r.quantity))
         if fit is not None and r.standard_error > 0:
@@ -326,105 +236,3 @@ def _plan(rows: list[ScalingRow], precision: float) -> list[int]:
             size = abs(r.difference) if clear else abs(fit.constant) * r.lr**fit.order
             needed[r.lr] = max(needed[r.lr], r.paths * (r.standard_error / (precision * max(size, 1e-300))) ** 2)
     return [int(min(np.ceil(needed[rate]), 2**62)) for rate in rates]
-
-
-# -- the fit -------------------------------------------------------------------------------------
-
-
-def _is_exact(r: ScalingRow) -> bool:
-    """Whether map and flow agree to rounding: such a difference has no order and needs no paths."""
-    size = max(abs(r.map_mean), abs(r.flow_mean))
-    return max(abs(r.difference), r.standard_error) <= _ROUNDING * size
-
-
-def fits_of(rows: list[ScalingRow]) -> list[OrderFit]:
-    """One fit per flow and quantity."""
-    groups: dict[tuple[str, str], list[ScalingRow]] = {}
-    for r in rows:
-        groups.setdefault((r.quantity, r.flow), []).append(r)
-    fits = []
-    for (quantity, flow), g in groups.items():
-        differences = [0.0 if _is_exact(r) else r.difference for r in g]
-        fitted = fit_order([r.lr for r in g], differences, [r.standard_error for r in g])
-        order, low, high, constant, chi2, resolved = fitted
-        fits.append(OrderFit(quantity, flow, order, low, high, constant, chi2, resolved))
-    return fits
-
-
-def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: float = 0.95,
-              ) -> tuple[float, float, float, float, float, bool]:  # fmt: skip
-    """Fit `difference = C lr^p` with standard errors; order, low, high, |C|, chi^2 per degree of freedom, resolved.
-
-    >>> [round(v, 6) for v in fit_order([0.1, 0.05, 0.025], [3e-2, 7.5e-3, 1.875e-3], [0, 0, 0])[:4]]
-    [2.0, 2.0, 2.0, 3.0]
-    """
-    lr, d, s = (np.asarray(v, float) for v in (lrs, differences, errors))
-    good = np.isfinite(lr) & np.isfinite(d) & (np.isfinite(s) | (s != s))
-    lr, d, s = lr[good], d[good], np.nan_to_num(s[good])
-    nothing = (np.nan, np.nan, np.nan, np.nan, np.nan, False)
-    if len(d) < 2 or not np.abs(d).max() > 0:
-        return nothing
-    if (s <= _EXACT * np.abs(d)).all():
-        return _fit_exact(lr, np.abs(d), level)
-    return _fit_noisy(lr, d, np.maximum(s, _EXACT * np.abs(d).max()), level) or nothing
-
-
-def _fit_exact(lr: Floats, d: Floats, level: float) -> tuple[float, float, float, float, float, bool]:
-    """A line through logarithms; its scatter gives the interval (none for two points)."""
-    from scipy import special
-
-    lr, d = lr[d > 0], d[d > 0]
-    free = len(d) - 2
-    if free < 0:
-        return np.nan, np.nan, np.nan, np.nan, np.nan, False
-    u = np.log(lr) - np.log(lr).mean()
-    order = float(u @ np.log(d) / (u @ u))
-    rest = np.log(d) - np.log(d).mean() - order * u
-    half = float(special.stdtrit(free, 0.5 + level / 2) * np.sqrt(rest @ rest / free / (u @ u))) if free else np.inf
-    constant = float(np.exp(np.log(d).mean() - order * np.log(lr).mean()))
-    return order, order - half, order + half, constant, np.nan, True
-
-
-def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> tuple[float, float, float, float, float, bool] | None:
-    """The minimum of chi^2 over p, and where its profile has risen by as much as the level allows; None if unseen."""
-    from scipy import optimize, special
-
-    middle = float(np.exp(np.log(lr).mean()))
-
-    def model(p: ArrayLike) -> tuple[Floats, Floats]:
-        """chi^2 and the constant that makes it least, at every p."""
-        power = (lr / middle) ** np.asarray(p)[..., None] / s
-        best = power @ (d / s) / (power**2).sum(axis=-1)
-        return ((d / s - best[..., None] * power) ** 2).sum(axis=-1), best
-
-    grid = np.linspace(*_ORDERS, 321)
-    start = int(np.argmin(model(grid)[0]))
-    around = (grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)])
-    order = float(optimize.minimize_scalar(lambda p: float(model(p)[0]), bounds=around, method="bounded",
-                                           options={"xatol": 1e-10}).x)  # fmt: skip
-    least, best = map(float, model(order))
-    if float((d / s) @ (d / s)) - least < _RESOLVED:
-        return None
-    free = len(d) - 2
-    misfit = free > 0 and special.chdtrc(free, least) < 1 - level  # more than the error bars explain
-    scale = least / free if misfit else 1.0
-    quantile = special.stdtrit(free, 0.5 + level / 2) if misfit else special.ndtri(0.5 + level / 2)
-    reach = float(quantile) ** 2 * scale
-
-    def risen(p: float) -> float:
-        return float(model(p)[0]) - least - reach
-
-    ends = []
-    for side, limit in ((-1.0, _ORDERS[0]), (1.0, _ORDERS[1])):
-        steps = order + side * np.geomspace(1e-9, abs(limit - order) + 1e-9, 200)
-        beyond = steps[model(steps)[0] > least + reach]
-        ends.append(float(optimize.brentq(risen, order, beyond[0])) if len(beyond) else side * np.inf)
-    constant = abs(best) * middle**-order
-    return order, ends[0], ends[1], constant, least / free if free else np.nan, True
-
-
-def _words(f: OrderFit) -> list[str]:
-    if not f.resolved:
-        return ["-", "no difference seen", "-"]
-    chi2 = "-" if np.isnan(f.chi2) else f"{f.chi2:.2g}"
-    return [f"{f.order:.2f}", f"{f.low:.2f} to {f.high:.2f}", chi2]

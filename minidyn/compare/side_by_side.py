@@ -22,8 +22,6 @@ from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
 from minidyn.simulate.threads import thread_count
 
-__all__ = ["Comparison", "ErrorRow", "compare"]
-
 Floats = NDArray[np.float64]
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
 _ALONE, _MANY = 201, 21  # saves at which one path is compared, and many: a fine picture of one costs little

@@ -15,8 +15,9 @@ from matplotlib.lines import Line2D
 
 from minidyn.common.errors import InputError
 from minidyn.compare.comparison import Comparison
-from minidyn.compare.scaling import ScalingStudy
+from minidyn.compare.order import ScalingStudy
 from minidyn.figures.canvas import Picture, new_figure, write_picture
+from minidyn.figures.diagram import plot_stability
 from minidyn.figures.landscape import draw_landscape
 from minidyn.figures.panels import draw_order, draw_quantity, draw_spread, names_in, names_shown, share_clock
 from minidyn.figures.style import (
@@ -38,7 +39,14 @@ from minidyn.figures.style import (
 from minidyn.maps.loss import Loss
 from minidyn.simulate.run import Run
 
-__all__ = ["Picture", "plot_comparison", "plot_run", "plot_scaling"]
+__all__ = ["Picture", "plot", "plot_comparison", "plot_run", "plot_scaling", "plot_stability"]
+
+
+def plot(result: Any, **options: Any) -> Figure:
+    """The picture of any result: see `Result.plot`."""
+    kinds: dict[type, Any] = {Run: plot_run, Comparison: plot_comparison, ScalingStudy: plot_scaling}
+    draw = next((draw for kind, draw in kinds.items() if isinstance(result, kind)), plot_stability)
+    return draw(result, **options)
 
 
 def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any = None) -> Figure:

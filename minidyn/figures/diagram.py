@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -16,9 +16,7 @@ from minidyn.common.errors import InputError
 from minidyn.figures.canvas import new_figure, write_picture
 from minidyn.figures.style import FAINT, GREY, MAP, MINIMA, STYLE, draw_head, draw_legend
 from minidyn.maps.recognize import recognized
-
-if TYPE_CHECKING:
-    from minidyn.minima.stability import StabilityDiagram
+from minidyn.minima.stability import StabilityDiagram
 
 PANELS = 12
 _INSIDE = "#dbe9e4"

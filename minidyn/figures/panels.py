@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from minidyn.compare.comparison import Comparison
-from minidyn.compare.scaling import ScalingRow, ScalingStudy
+from minidyn.compare.order import ScalingRow, ScalingStudy
 from minidyn.figures.style import FAINT, GREY, HUGE, PANELS, THIN, Look, Numbers, map_looks, pretty
 from minidyn.simulate.run import QUANTILES, Run
 

@@ -13,8 +13,10 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError, ModelFileError
 from minidyn.common.intake import finite, whole
 from minidyn.common.locks import cached_property
-from minidyn.compare.scaling import ScalingStudy, scaling_study
-from minidyn.compare.side_by_side import Comparison, compare
+from minidyn.compare.comparison import Comparison
+from minidyn.compare.order import ScalingStudy
+from minidyn.compare.scaling import scaling_study
+from minidyn.compare.side_by_side import compare
 from minidyn.files import modelfile
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, printable
 from minidyn.common.intake import shown
+from minidyn.common.reports import Result
 from minidyn.common.status import Status
 from minidyn.compiler import backends
 
@@ -30,7 +30,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(eq=False)
-class Run(ByValue):
+class Run(Result):
     """What `simulate` returns.
 
     steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.
@@ -141,18 +141,6 @@ class Run(ByValue):
         data["step"].attrs["long_name"] = "step number k"
         data["time"].attrs["long_name"] = "flow time t"
         return data
-
-    def save(self, path: Any) -> None:
-        """Write HDF5 that is also netCDF-4; read it back with `md.load` or xarray (engine h5netcdf)."""
-        from minidyn.files import results
-
-        results.save(self, path)
-
-    def plot(self, **options: Any) -> Any:
-        """A figure of the parameters (up to six) and observables over steps; returns the matplotlib figure."""
-        from minidyn import figures
-
-        return figures.plot_run(self, **options)
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minidyn.common.errors import ArchiveError, InputError
+from minidyn.compare.comparison import Comparison
+from minidyn.compare.order import ScalingStudy
 from minidyn.files.results.file import BROKEN, image_of, is_large, read_tree, source_of, stream, target_of, write_sealed
 from minidyn.files.results.layout import (
     OWN,
@@ -27,11 +29,13 @@ from minidyn.files.results.layout import (
 )
 from minidyn.simulate.run import Run
 
-if TYPE_CHECKING:
-    from minidyn.compare.comparison import Comparison
-    from minidyn.compare.scaling import ScalingStudy
-
 __all__ = ["load", "save"]
+
+_KINDS: dict[str, tuple[type, Callable[[Any], Group], Callable[[Group], Any]]] = {  # what a file says it is
+    "run": (Run, run_tree, run_of),
+    "comparison": (Comparison, comparison_tree, comparison_of),
+    "scaling": (ScalingStudy, study_tree, study_of),
+}
 
 
 def save(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -42,14 +46,10 @@ def save(result: Any, path: str | os.PathLike[str]) -> Path:
     `result` is not a result (a `Run`, a `Comparison` or a `ScalingStudy`).
     """
     target = target_of(path)
-    if isinstance(result, Run):
-        tree = run_tree(result)
-    elif all(hasattr(result, part) for part in ("runs", "quantities", "errors", "steps", "time", "meta")):
-        tree = comparison_tree(result)
-    elif all(hasattr(result, part) for part in ("rows", "fits", "meta")):
-        tree = study_tree(result)
-    else:
+    tree_of = next((tree for kind, tree, _ in _KINDS.values() if isinstance(result, kind)), None)
+    if tree_of is None:
         raise InputError(f"Cannot save {type(result).__name__}: give a Run, a Comparison or a ScalingStudy.")
+    tree = tree_of(result)
     if is_large(tree):
         write_sealed(lambda file: stream(tree, file), target)
         return target
@@ -71,11 +71,10 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison | ScalingStudy:
     file = source_of(path)
     tree = read_tree(file)
     kind = tree.attrs.get(OWN + "kind")
-    readers: dict[Any, Callable[[Group], Any]] = {"run": run_of, "comparison": comparison_of, "scaling": study_of}
-    if not isinstance(kind, str) or kind not in readers:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ArchiveError(f"{shown(file)} holds {shown(kind)}, not a run or a comparison; upgrade minidyn.")
     try:
-        result: Run | Comparison | ScalingStudy = readers[kind](tree)
+        result: Run | Comparison | ScalingStudy = _KINDS[kind][2](tree)
         return result
     except BROKEN as error:
         raise ArchiveError(

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minidyn.common.status import Status
+from minidyn.compare.comparison import READ, Comparison
+from minidyn.compare.order import ScalingStudy
 from minidyn.simulate.run import Run
-
-if TYPE_CHECKING:
-    from minidyn.compare.comparison import Comparison
-    from minidyn.compare.scaling import ScalingStudy
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
 _META: dict[str, str] = {  # what is said of a result, where it is said; the items of a list or dictionary after it
@@ -68,8 +66,6 @@ def check_comparison(result: Comparison) -> Comparison:
     for row in result.errors:
         _check_row(row)
     _check_meta(result.meta)
-    from minidyn.compare.comparison import READ
-
     _require(all(reading in READ for reading in result.meta.get("reads", {}).values()))
     return result
 

@@ -13,19 +13,17 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minidyn.common.errors import ArchiveError, printable
 from minidyn.common.status import Status
+from minidyn.compare.comparison import Comparison, ErrorRow
+from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
 from minidyn.files.results.checks import check_comparison, check_run, check_study
 from minidyn.simulate.run import QUANTILES, Run
-
-if TYPE_CHECKING:
-    from minidyn.compare.comparison import Comparison
-    from minidyn.compare.scaling import ScalingStudy
 
 FORMAT = 2
 OWN = "minidyn_"  # a group's attributes with this prefix, and `title`, are the archive's; the rest is `meta`
@@ -187,8 +185,6 @@ def comparison_tree(comparison: Comparison) -> Group:
 
 def comparison_of(group: Group) -> Comparison:
     """The comparison that a group holds."""
-    from minidyn.compare.comparison import Comparison, ErrorRow
-
     table = group.groups["quantities"]
     quantities: dict[str, dict[str, Any]] = {}
     for variable in table.having("quantity").values():
@@ -211,8 +207,6 @@ def study_tree(study: ScalingStudy) -> Group:
 
 def study_of(group: Group) -> ScalingStudy:
     """The scaling study that a group holds."""
-    from minidyn.compare.scaling import OrderFit, ScalingRow, ScalingStudy
-
     rows, fits = (_rows(group.groups[part]) for part in ("rows", "fits"))
     study = ScalingStudy([ScalingRow(**r) for r in rows], [OrderFit(**f) for f in fits], _meta(group.attrs))
     return check_study(study)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, ordered, shown
+from minidyn.common.reports import Drawn
 from minidyn.maps.discrete import Map
 from minidyn.minima.stability.judge import stability
 
@@ -19,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class StabilityDiagram(ByValue):
+class StabilityDiagram(Drawn):
     """Minima in the plane of sharpness and non-uniformity.
 
     minima : (N, D).  sharpness, nonuniformity : (N,), in the rule's metric.
@@ -53,12 +52,6 @@ class StabilityDiagram(ByValue):
         """The necessary box: the largest sharpness, and the largest non-uniformity `1/(lr sqrt(kappa))`."""
         lr, kappa = self.settings[setting][0], self.kappas[setting]
         return float(self.limits[setting]), 1 / (lr * np.sqrt(kappa)) if kappa > 0 else np.inf
-
-    def plot(self, path: Any = None) -> Any:
-        """The figure: one panel per setting; saved to `path` where one is given."""
-        from minidyn.figures.diagram import plot_stability
-
-        return plot_stability(self, path=path)
 
     def summary(self) -> str:
         """A table: the minima, and whether each setting keeps them."""

@@ -517,9 +517,9 @@ def test_code_is_found_again(empty_cache, monkeypatch):
 
 
 def test_code_of_another_version_is_not_found(empty_cache, monkeypatch):
-    """Another version of minidyn's code, or another processor, compiles its own."""
+    """Another version of the compiler, or another processor, compiles its own."""
     shifted(1.0)
-    for name, module in (("code_version", "cache"), ("machine", "llvm")):
+    for name, module in (("of_compiler", "fingerprint"), ("machine", "llvm")):
         forget()
         monkeypatch.setattr(f"minidyn.compiler.{module}.{name}", lambda: "another")
         shifted(1.0)

@@ -92,10 +92,10 @@ def _trusted(found: os.stat_result) -> bool:
 
 
 @memoize
-def code_version() -> str:
-    """A hash of everything of minidyn's own that may end up inside compiled kernels."""
+def code_version(package: str = "minidyn") -> str:
+    """A hash of the text of a package, and of the Python that runs it."""
     digest = hashlib.sha256(sys.version.encode())
-    for text in _texts(resources.files("minidyn")):
+    for text in _texts(resources.files(package)):
         digest.update(text)
     return digest.hexdigest()[:12]
 
@@ -115,7 +115,7 @@ sources: dict[str, str] = {}  # text of loaded modules by file name: the file it
 
 def load_module(text: str) -> ModuleType:
     """The module with this source, run once, from memory."""
-    key = hashlib.sha256((code_version() + text).encode()).hexdigest()[:24]
+    key = hashlib.sha256(text.encode()).hexdigest()[:24]
     if key not in _loaded:
         name = _PREFIX + key
         path = (folder() or Path("minidyn")) / f"{name}.py"
@@ -153,12 +153,12 @@ def _write(path: Path, data: bytes) -> None:
 # -- machine code ----------------------------------------------------------------------------------------
 
 
-def read_code(key: str) -> tuple[str, bytes] | None:
+def read_code(key: str, suffix: str = ".o") -> tuple[str, bytes] | None:
     """What `write_code` kept under this key: the result's type and the machine code; None if there is nothing."""
     place = folder()
     if place is None:
         return None
-    path = place / f"{_PREFIX}{key}.o"
+    path = place / f"{_PREFIX}{key}{suffix}"
     data = _read(path)
     if data is None:
         return None
@@ -171,13 +171,13 @@ def read_code(key: str) -> tuple[str, bytes] | None:
     return kind.decode(), code
 
 
-def write_code(key: str, kind: str, code: bytes) -> None:
+def write_code(key: str, kind: str, code: bytes, suffix: str = ".o") -> None:
     """Keep machine code under a key, if it can be kept."""
     place = folder()
     if place is None:
         return
     rest = kind.encode() + b"\n" + code
-    _write(place / f"{_PREFIX}{key}.o", _seal(key, rest) + b"\n" + rest)
+    _write(place / f"{_PREFIX}{key}{suffix}", _seal(key, rest) + b"\n" + rest)
     if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % _SELDOM == 0:  # a look at the whole folder is not free
         _shrink()
 

@@ -28,7 +28,7 @@ from minidyn.compiler.types import (
     Tuple,
     Vector,
 )
-from minidyn.compiler.values import Unsupported, Value, literal, quote, result_type
+from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type
 from minidyn.compiler.words import across, some
 
 LIBM = {
@@ -100,8 +100,9 @@ class Calls:
 
     def word(self, e: ast.expr) -> Value:
         """What becomes an unsigned number: a constant may have all 64 bits."""
-        known = isinstance(e, ast.Constant) and isinstance(e.value, int) and 0 <= e.value < 2**64
-        return literal(np.uint64(e.value)) if known else self.expr(e)  # type: ignore[attr-defined]
+        number = arithmetic(e)
+        known = isinstance(number, int) and 0 <= number < 2**64
+        return literal(np.uint64(number)) if known else self.expr(e)
 
     # -- compiled functions ----------------------------------------------------------------------------
     def call(self, function: Any, args: list[Value]) -> Value:

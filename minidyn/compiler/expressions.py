@@ -10,7 +10,7 @@ import numpy as np
 
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Array, Fixed, Number, Static, Tuple, Vector
-from minidyn.compiler.values import Value, everywhere, literal, together
+from minidyn.compiler.values import Value, arithmetic, everywhere, is_product, literal, together
 
 _WIDE = {F8: VF, I8: VI, U8: VU, B1: VB}
 _FLOAT = {"Add": "fadd", "Sub": "fsub", "Mult": "fmul", "Div": "fdiv"}
@@ -106,8 +106,12 @@ class Expressions:
 
     # -- expressions -------------------------------------------------------------------------------
     def expr(self, e: ast.expr) -> Value:
-        """The value of an expression."""
+        """The value of an expression; a whole number without names in it fits into 64 bits."""
         outer, self.node = self.node, e
+        number = arithmetic(e)
+        if number is not None:
+            self.node = outer
+            return self.fitting(literal(number))
         method = getattr(self, "of_" + type(e).__name__, None)
         if method is None:
             self.fail(f"{type(e).__name__} is outside the subset")
@@ -116,10 +120,8 @@ class Expressions:
         return value
 
     def of_Constant(self, e: ast.Constant) -> Value:
-        """A number in the text: a bool, a float, or a whole one that fits into 64 bits."""
-        if not isinstance(e.value, (bool, int, float)):
-            self.fail("only numbers are constants here")
-        return self.fitting(literal(e.value))
+        """A text or the like: numbers were written before."""
+        self.fail("only numbers are constants here")
 
     def fitting(self, value: Value) -> Value:
         """A constant; a whole one has 64 bits."""
@@ -193,13 +195,13 @@ class Expressions:
     def of_BinOp(self, e: ast.BinOp) -> Value:
         """`left op right`; with `fma` a product beside + or - is fused with it, the right one of two."""
         fuses = self.function.fma and isinstance(e.op, (ast.Add, ast.Sub))
-        if fuses and _is_product(e.left) and not _is_product(e.right):
+        if fuses and is_product(e.left) and not is_product(e.right):
             return self.fused(e.left, self.expr(e.right), minus_sum=isinstance(e.op, ast.Sub))
         return self.combine(e.op, self.expr(e.left), e.right)
 
     def combine(self, op: ast.operator, left: Value, right: ast.expr) -> Value:
         """`left op right`; a product on the right is added in one rounding where the function asks for that."""
-        if self.function.fma and isinstance(op, (ast.Add, ast.Sub)) and _is_product(right):
+        if self.function.fma and isinstance(op, (ast.Add, ast.Sub)) and is_product(right):
             return self.fused(right, left, minus_product=isinstance(op, ast.Sub))
         return self.binary(op, left, self.expr(right))
 
@@ -425,10 +427,6 @@ class Expressions:
             for t, p, q in zip(a.type.parts, a.parts, b.parts, strict=True)
         ]
         return Value(a.type, tuple(parts))
-
-
-def _is_product(e: ast.expr) -> bool:
-    return isinstance(e, ast.BinOp) and isinstance(e.op, ast.Mult)
 
 
 def _is_cheap(e: ast.expr) -> bool:

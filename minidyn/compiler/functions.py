@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.locks import cached_property
-from minidyn.compiler import backends, llvm
+from minidyn.compiler import backends, fingerprint, llvm
 from minidyn.compiler import cache as disk
 from minidyn.compiler.backends import own
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
@@ -49,6 +49,7 @@ class Function:
         self.__wrapped__ = py_func
         self.entries: dict[Any, Callable[..., Any]] = {}
         self.addresses: dict[tuple[Any, ...], tuple[int, Any]] = {}
+        self.meaning: bytes | None = None  # what it does, as a hash, once that is asked for
 
     @cached_property
     def one_by_one(self) -> Function:
@@ -59,6 +60,11 @@ class Function:
             self.py_func, inline=self.inline, noalias=self.noalias, fma=self.fma, thorough=self.thorough,
             side_by_side=False,
         )  # fmt: skip
+
+    @property
+    def options(self) -> tuple[bool, ...]:
+        """How it is compiled, as the class says."""
+        return self.inline, self.noalias, self.fma, self.thorough, self.side_by_side
 
     @property
     def identity(self) -> str:
@@ -97,15 +103,10 @@ class Function:
         return backends.chosen().assembly(self, tuple(type_of(a) for a in args))
 
     def hash(self, types: tuple[Any, ...]) -> str:
-        """A name for the function compiled for these types: for its text, all that it may call, and the compiler."""
-        digest = hashlib.sha256(f"{backends.name()} {llvm.machine()} {disk.code_version()} {self.identity}".encode())
-        digest.update(" ".join(t.name for t in types).encode())
-        flags = self.inline, self.noalias, self.fma, self.thorough, self.side_by_side
-        digest.update(repr(flags).encode())
-        for function in [self, *(t.function for t in _all_static(types))]:
-            digest.update(_source_hash(function.py_func.__code__.co_filename))
-            if "<locals>" in function.identity:
-                digest.update(ast.dump(function.tree).encode())
+        """A name for the function compiled for these types: for what it does and calls, the compiler, the processor."""
+        made_by = f"{backends.name()} {llvm.machine()} {fingerprint.of_compiler()}"
+        digest = hashlib.sha256(f"{made_by} {self.name} {' '.join(map(_told, types))}".encode())
+        digest.update(fingerprint.of_function(self))
         return digest.hexdigest()[:40]
 
     def __repr__(self) -> str:
@@ -185,14 +186,11 @@ def type_of(a: Any) -> Any:
     raise TypeError(f"compiled code cannot take {a!r}.")
 
 
-def _all_static(types: tuple[Any, ...]) -> list[Static]:
-    out = []
-    for t in types:
-        if isinstance(t, Static):
-            out.append(t)
-        elif isinstance(t, Tuple):
-            out += _all_static(t.items)
-    return out
+def _told(type_: Any) -> str:
+    """The name of a type, of functions what they do."""
+    if isinstance(type_, Tuple):
+        return f"({' '.join(map(_told, type_.items))})"
+    return fingerprint.of_function(type_.function).hex() if isinstance(type_, Static) else str(type_.name)
 
 
 # -- sources ---------------------------------------------------------------------------------------------
@@ -217,12 +215,3 @@ def _tree_of(function: Callable[..., Any]) -> ast.FunctionDef:
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
     assert isinstance(tree, ast.FunctionDef)
     return tree
-
-
-@cache
-def _source_hash(filename: str) -> bytes:
-    try:
-        known = disk.sources.get(filename)
-        return hashlib.sha256(known.encode() if known else Path(filename).read_bytes()).digest()
-    except OSError:
-        return filename.encode()

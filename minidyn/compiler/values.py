@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,37 @@ class Value:
             out.append(Value(t, self.parts[at : at + len(t.parts)]))
             at += len(t.parts)
         return out
+
+
+_PYTHON: dict[str, Callable[..., Any]] = {
+    "Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv, "Pow": operator.pow,
+    "FloorDiv": operator.floordiv, "Mod": operator.mod, "LShift": operator.lshift, "RShift": operator.rshift,
+    "BitAnd": operator.and_, "BitOr": operator.or_, "BitXor": operator.xor,
+    "USub": operator.neg, "UAdd": operator.pos, "Not": operator.not_, "Invert": operator.invert,
+}  # fmt: skip
+
+
+def arithmetic(e: ast.expr) -> Any:
+    """The number that a text without names is, as Python finds it; None for any other text, or where there is none."""
+    if isinstance(e, ast.Constant):
+        return e.value if isinstance(e.value, (bool, int, float)) else None
+    if not isinstance(e, (ast.BinOp, ast.UnaryOp)):
+        return None
+    numbers: list[Any] = []
+    for part in (e.right, e.left) if isinstance(e, ast.BinOp) else (e.operand,):  # of a long sum the right one is short
+        numbers.insert(0, arithmetic(part))
+        if numbers[0] is None:
+            return None
+    try:
+        value = _PYTHON[type(e.op).__name__](*numbers)
+    except (ArithmeticError, TypeError, ValueError, KeyError):
+        return None
+    return value if isinstance(value, (bool, int, float)) else None
+
+
+def is_product(e: ast.AST) -> bool:
+    """Whether an expression is a product that is taken while running, and may be added in the same rounding."""
+    return isinstance(e, ast.BinOp) and isinstance(e.op, ast.Mult) and arithmetic(e) is None
 
 
 def together(values: list[Value]) -> Value:

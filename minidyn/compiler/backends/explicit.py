@@ -19,12 +19,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from minidyn.compiler.values import arithmetic, is_product
+
 _POWERS = {1: "+", 2: "square_", 3: "cube_", 4: "fourth_"}
-
-
-def product(e: ast.AST) -> bool:
-    """Whether an expression is a product."""
-    return isinstance(e, ast.BinOp) and isinstance(e.op, ast.Mult)
 
 
 def call(name: str, *args: ast.expr, like: ast.AST) -> ast.expr:
@@ -41,6 +38,9 @@ class Explicit(ast.NodeTransformer):
 
     def visit_BinOp(self, e: ast.BinOp) -> ast.expr:
         """`left op right`, rewritten with its operands: a product and a sum may become one call."""
+        number = arithmetic(e)
+        if number is not None:
+            return ast.copy_location(ast.Constant(number), e)
         return self.operation(e.op, e.left, e.right, e)
 
     def visit_AugAssign(self, s: ast.AugAssign) -> ast.stmt:
@@ -52,9 +52,9 @@ class Explicit(ast.NodeTransformer):
 
     def operation(self, op: ast.operator, left: ast.expr, right: ast.expr, like: ast.AST) -> ast.expr:
         """`left op right`, said in full."""
-        if self.fma and isinstance(op, (ast.Add, ast.Sub)) and (product(left) or product(right)):
+        if self.fma and isinstance(op, (ast.Add, ast.Sub)) and (is_product(left) or is_product(right)):
             adds = isinstance(op, ast.Add)
-            whole = right if product(right) else left
+            whole = right if is_product(right) else left
             assert isinstance(whole, ast.BinOp)
             a, b = self.visit(whole.left), self.visit(whole.right)
             if whole is left:

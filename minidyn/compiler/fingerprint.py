@@ -59,7 +59,8 @@ def _modules(name: str, path: Iterable[str]) -> Iterator[CodeType]:
 @cache
 def of_code(code: CodeType) -> bytes:
     """The hash of a piece of bytecode and of those inside it."""
-    steps, extended = [], 0
+    steps: list[str] = []
+    extended = 0
     for op, arg in zip(code.co_code[::2], code.co_code[1::2], strict=True):
         arg |= extended
         extended = arg << 8 if op == _EXTENDED else 0

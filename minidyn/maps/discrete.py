@@ -76,7 +76,7 @@ class Map(ByValue):
     # -- kernels --------------------------------------------------------------------------------
     @cached_property
     def source(self) -> Source:
-        """The generated text of `advance` (see `maploop`)."""
+        """The generated text of `advance` (see `timeloop`)."""
         src = Source(f"map {self.rule.name} on {self.loss}")
         add_advance(src, self.loss, self.rule, self.bound)
         return src

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError
 from minidyn.common.intake import between, whole
+from minidyn.common.status import Status
 from minidyn.kernels import pointer
 from minidyn.kernels.linalg import inner, jit, symmetric_eigen
 from minidyn.kernels.tableau import TABLEAU
@@ -75,7 +76,7 @@ class Manifold(ByValue):
                 raise InputError("w contains NaN or Inf; give finite points.")
             raise ManifoldError(
                 f"the gradient flow from w = {np.round(start, 6).tolist()} does not reach a minimum "
-                f"({'it leaves every bound' if codes[tuple(bad[0])] == 1 else 'too slow or too flat'}); "
+                f"({'it leaves every bound' if codes[tuple(bad[0])] == Status.DIVERGED else 'too slow or too flat'}); "
                 "start closer to the minima."
             )
         return points
@@ -104,7 +105,7 @@ class Manifold(ByValue):
         else:
             work(slice(None))
         points[finite], codes[finite] = reached, inner
-        codes[~finite] = 3
+        codes[~finite] = Status.DIVERGED
         points[codes != 0] = np.nan
         return points.reshape(given.shape), codes.reshape(given.shape[:-1])
 
@@ -274,7 +275,7 @@ def newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step):
 
 @inner
 def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
-    """Gradient flow by Dormand-Prince 5(4) until Newton's method takes over; 0, or 1 escaped, 2 too slow."""
+    """Gradient flow by Dormand-Prince 5(4) until Newton's method takes over; 0, or a status: escaped, or too slow."""
     size = w.shape[0]
     H = np.empty((size, size))
     values = np.empty(size)
@@ -291,7 +292,7 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
             scale = max(scale, abs(w[i]))
             slope = max(slope, abs(slopes[0, i]))
         if not scale < 1e12:
-            return 1
+            return Status.DIVERGED
         if turn % 8 == 0:
             length = newton_across(hessian, grad, w, c, d, 1e-5, H, values, vectors, g, step)
             if length <= 1e-6 * (1.0 + scale):
@@ -302,9 +303,13 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
                     length = newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step)
                     if length <= 1e-15 * (1e-300 + scale) or (again > 2 and length >= before):
                         break
-                return 0 if length <= 1e-9 * (1.0 + scale) else 2
+                return 0 if length <= 1e-9 * (1.0 + scale) else Status.SOLVER_FAILED
         if slope == 0.0:  # nothing moves: a minimum, unless some direction curves downwards
-            return 0 if newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step) < np.inf else 2
+            return (
+                0
+                if newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step) < np.inf
+                else Status.SOLVER_FAILED
+            )
         if h == 0.0:
             h = 1e-3 * (1e-3 + scale) / slope
         for _ in range(60):
@@ -330,7 +335,7 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
             w[i] = y[i]
             slopes[0, i] = slopes[6, i]
         h *= min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
-    return 2
+    return Status.SOLVER_FAILED
 
 
 @jit

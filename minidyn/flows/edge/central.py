@@ -49,6 +49,14 @@ class _Edge:
     push: Floats  # (accumulators, r, r) and to dv/dk
 
 
+def _holding(A: Floats, K: Floats) -> Floats:
+    """The oscillation under which no curvature that grows at the rates -A passes its threshold, or FieldFailed."""
+    try:
+        return complementarity.solve(A, K)[0]
+    except SolverError as error:
+        raise FieldFailed(Status.NO_ORBIT, str(error)) from error
+
+
 class CentralFlow(Flow):
     """The time-averaged path of gradient descent or RMSProp, through the edge of stability and along it.
 
@@ -191,25 +199,16 @@ class CentralFlow(Flow):
 
     def _held(self, w: Floats, held: Floats) -> tuple[_Edge, Floats]:
         """The oscillation that keeps exactly the curvatures of the `held` directions where they are."""
-        r = held.shape[1]
-        e = self._edge(w, r, held)
-        if r == 0:
-            return e, np.zeros((0, 0))
-        E = complementarity.basis(r)
-        k = np.einsum("pab,abcd,qcd->pq", E, e.K, E)
-        x = np.linalg.lstsq(k, -np.einsum("pab,ab->p", E, e.A), rcond=1e-13)[0]
-        return e, np.einsum("p,pab->ab", x, E)
+        e = self._edge(w, held.shape[1], held)
+        return e, complementarity.balanced(e.A, e.K) if len(e.A) else e.A
 
-    def _sorted_out(self, w: Floats) -> tuple[int, Floats, _Edge]:
+    def _balance(self, w: Floats) -> tuple[int, Floats, _Edge]:
         """How many critical curvatures are pressed against the threshold, with the oscillation that holds them."""
         m = self.critical(w)
         e = self._edge(w, m)
         if m == 0:
             return 0, np.zeros((0, 0)), e
-        try:
-            X, _ = complementarity.solve(e.A, e.K)
-        except SolverError as error:
-            raise FieldFailed(Status.NO_ORBIT, str(error)) from error
+        X = _holding(e.A, e.K)
         strength = np.linalg.eigvalsh(X)
         return int((strength > 1e-9 * max(strength[-1], 1e-300)).sum()), X, e
 
@@ -224,7 +223,7 @@ class CentralFlow(Flow):
         """
         point = self.check(w)
         try:
-            _, X, e = self._sorted_out(point)
+            _, X, e = self._balance(point)
         except FieldFailed as error:
             raise self._refused(point, error.code) from error
         return e.U @ X @ e.U.T
@@ -232,7 +231,7 @@ class CentralFlow(Flow):
     def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
         """Fill b with `(dtheta/dk, dv/dk)`, its oscillation solved for at w alone: k, `numbers` and f play no part."""
         try:
-            _, X, e = self._sorted_out(w)
+            _, X, e = self._balance(w)
         except FieldFailed as error:
             return error.code
         b[:] = self._velocity(e, X)
@@ -245,14 +244,14 @@ class CentralFlow(Flow):
         try:
             turns = 0
             if not memory:
-                w[:] = self._enter(w)
+                w[:] = self._onto_the_edge(w)
             while k < end:
-                r, X, e = self._sorted_out(w)
+                r, X, e = self._balance(w)
                 held = e.U @ np.linalg.eigh(X)[1][:, len(X) - r :]
                 before = k
                 w[:], k, step, _ = carry(
-                    lambda y, _, h=held: self._smooth(y, h), lambda y, _, h=held: self._leaves(y, h),  # type: ignore[misc]
-                    w, k, end, step, rtol, atol, lambda y, _, h=held: self._settle(y, h),  # type: ignore[misc]
+                    lambda y, _, h=held: self._smooth(y, h), lambda y, _, h=held: self._event(y, h),  # type: ignore[misc]
+                    w, k, end, step, rtol, atol, lambda y, _, h=held: self._put_back(y, h),  # type: ignore[misc]
                 )  # fmt: skip
                 turns = turns + 1 if k - before < 1e-9 * (1 + k) else 0
                 if turns > 50:
@@ -263,18 +262,14 @@ class CentralFlow(Flow):
         memory["step"] = step
         return 0
 
-    def _enter(self, w: Floats) -> Floats:
+    def _onto_the_edge(self, w: Floats) -> Floats:
         """A start beyond the edge, moved onto it as the oscillation that forms there would move it."""
         for _ in range(30):
             values = self.spectrum(w)[1]
             if values[0] <= 1.0 + 1e-12:
                 return w
             e = self._edge(w, int((values > 0.9).sum()))
-            gap = np.diag(1.0 - values[: len(e.A)])
-            try:
-                X, _ = complementarity.solve(gap, e.K)
-            except SolverError as error:
-                raise FieldFailed(Status.NO_ORBIT, str(error)) from error
+            X = _holding(np.diag(1.0 - values[: len(e.A)]), e.K)
             w = w + self._velocity(e, X) - np.concatenate(e.free)
         if self.spectrum(w)[1][0] > 1.0 + _ON:
             raise FieldFailed(Status.NO_ORBIT, "no oscillation brings the start back to the threshold")
@@ -284,7 +279,7 @@ class CentralFlow(Flow):
         e, X = self._held(w, held)
         return self._velocity(e, X)
 
-    def _leaves(self, w: Floats, held: Floats) -> float:
+    def _event(self, w: Floats, held: Floats) -> float:
         """Positive once another curvature crosses the threshold, or the oscillation along a held one has died out."""
         r = held.shape[1]
         e, X = self._held(w, held)
@@ -294,21 +289,18 @@ class CentralFlow(Flow):
         strength = np.linalg.eigvalsh(X)
         return float(max(crossing, -strength[0] / max(strength[-1], 1e-300)))
 
-    def _settle(self, w: Floats, held: Floats) -> Floats:
+    def _put_back(self, w: Floats, held: Floats) -> Floats:
         """Newton's method back to where the held curvatures stand at the threshold, along their own normals."""
         r = held.shape[1]
         if r == 0:
             return w
-        E = complementarity.basis(r)
         y = w.copy()
         for _ in range(8):
             gap = 1.0 - self.spectrum(y, held)[1][:r]
             if np.abs(gap).max() < 1e-13:
                 break
             e = self._edge(y, r, held)
-            k = np.einsum("pab,abcd,qcd->pq", E, e.K, E)
-            x = np.linalg.lstsq(k, -np.einsum("pab,ab->p", E, np.diag(gap)), rcond=1e-13)[0]
-            X = np.einsum("p,pab->ab", x, E)
+            X = complementarity.balanced(np.diag(gap), e.K)
             y = y + self._velocity(e, X) - np.concatenate(e.free)
         return y
 

@@ -28,6 +28,14 @@ def basis(m: int) -> Floats:
     return np.array(out)
 
 
+def balanced(A: Floats, K: Floats) -> Floats:
+    """`X` (m, m) of any sign with `A + K[X] = 0`, the shortest where there are several."""
+    E = basis(len(A))
+    k = np.einsum("pab,abcd,qcd->pq", E, K, E)
+    x = np.linalg.lstsq(k, -np.einsum("pab,ab->p", E, A), rcond=1e-13)[0]
+    return np.asarray(np.einsum("p,pab->ab", x, E))
+
+
 def solve(A: Floats, K: Floats, tolerance: float = 1e-12) -> tuple[Floats, Floats]:
     """`X`, `Y` (m, m) with `X >= 0`, `Y = A + K[X] >= 0` and `<X, Y> = 0`.
 
@@ -103,7 +111,7 @@ def _interior(E: Floats, a: Floats, k: Floats, tolerance: float) -> tuple[Floats
             mu = gap * min(1.0, max(hoped / gap, 0.0)) ** 3
             dX, dY = direction(product + 2.0 * mu * eye - dX @ dY - dY @ dX)
             along = min(0.9 * min(_room(X, dX), _room(Y, dY)), 1.0)
-        except np.linalg.LinAlgError:  # rounding has the last word
+        except np.linalg.LinAlgError:  # singular to rounding
             break
         X, Y = X + along * dX, Y + along * dY
     return *found, best

@@ -159,7 +159,7 @@ class Orbits(TwoStep):
         if not flips.any() and length < _SMALL * size:
             return still
         known = [] if length < _TINY * size else [(rest if shift is None else s.N.T @ shift, amplitude)]
-        seed = cache(lambda: self._seed(bottom, vectors[:, flips].real, k))  # dear, and seldom needed
+        seed = cache(lambda: self._seed(bottom, vectors[:, flips].real, k))  # costly, and seldom needed
         for turns in (0, 60, 400):
             for start in [*known, None][: len(known) + int(flips.any())]:
                 a, d, alive = self._iterate(s, c, *(start or (rest, seed())), k, turns)

@@ -23,7 +23,7 @@ from minidyn.common.intake import one_of, whole
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow, stay
-from minidyn.flows.edge.twostep import TwoStep, add_rule_kernels, turn
+from minidyn.flows.edge.twostep import TwoStep, add_rule_kernels, along_slopes
 from minidyn.flows.look import SKY
 from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
@@ -72,7 +72,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
             for i in range(size):
                 z[i] = b[i] + sign * b[size + i]
             hvp(theta, z[0:dim], c, d, g)
-            turn(z, g, slopes[side], ends[side])
+            along_slopes(z, g, slopes[side], ends[side])
         for i in range(size):
             plus, minus = ends[0, i], ends[1, i]
             b[i] = 1.5 * b[i] - 0.25 * (plus + minus)

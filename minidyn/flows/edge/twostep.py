@@ -59,7 +59,7 @@ def add_rule_kernels(src: Source, system: Map) -> None:
 
 
 @inner
-def turn(v, bent, J, out):
+def along_slopes(v, bent, J, out):
     """out = dF/dz v, from the slopes J of the rule and `bent = H v_theta`."""
     dim = bent.shape[0]
     states = v.shape[0] // dim - 1

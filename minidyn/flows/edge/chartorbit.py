@@ -111,13 +111,12 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     if chart is None:
         raise FlowError("the orbit's equations need a chart: give Manifold(loss, chart={...}, coordinates=[...]).")
     linear = displacement(system.rule).linear and not system.rule.scheduled
-    n = _normals(chart)
+    slope, n = _tangents_and_normals(chart)
     count = n.cols
     names = ["delta"] if count == 1 else [f"delta_{i + 1}" for i in range(count)]
     amplitudes = [sp.Symbol(name, real=True) for name in names]
     delta = n * sp.Matrix(amplitudes)
     even, odd = _parts(chart, delta)
-    slope = sp.Matrix([[sp.diff(e, s) for s in chart.coordinates] for e in chart.place])
     for name, part in (("centre leaves the chart", n.T * even), ("oscillation turns along the chart", slope.T * odd)):
         left = [e for e in (_parity(tidy(e)) for e in part) if e != 0]
         if left:
@@ -208,10 +207,11 @@ def _rates(system: Map) -> tuple[sp.Expr, sp.Expr]:
     return rate(-1), rate(1)
 
 
-def _normals(chart: Chart) -> sp.Matrix:
+def _tangents_and_normals(chart: Chart) -> tuple[sp.Matrix, sp.Matrix]:
+    """Slopes of theta in the coordinates (D, d), and what spans their complement (D, D - d)."""
     slope = sp.Matrix([[sp.diff(e, s) for s in chart.coordinates] for e in chart.place])
     null = slope.T.nullspace(simplify=tidy)
-    return sp.Matrix.hstack(*[v.applyfunc(tidy) for v in null])
+    return slope, sp.Matrix.hstack(*[v.applyfunc(tidy) for v in null])
 
 
 def _parts(chart: Chart, delta: sp.Matrix) -> tuple[sp.Matrix, sp.Matrix]:

@@ -116,21 +116,19 @@ class Orbits(TwoStep):
         p = left[:, int(np.argmin(np.abs(back - values[place])))].real
         p = p / (p @ q)
         size = 1.0 + float(np.linalg.norm(z[: self.dim]))
-        bend = self._bend(z, q, k, 1e-4 * size)
+        bend = self._bend(z, q, q, k, 1e-4 * size)
         middle = s.rows @ bend
         shift = s.N @ np.linalg.solve(np.eye(len(middle)) - s.rows @ s.A @ s.N, 0.5 * middle) if len(middle) else 0 * q
         h = 1e-3 * size
         cubic = (self.jacobian(z + h * q, k) @ q - 2 * (s.A @ q) + self.jacobian(z - h * q, k) @ q) / h**2
-        cross = self._bend_pair(z, q, shift, k, 1e-4 * size)
+        cross = self._bend(z, q, shift, k, 1e-4 * size)
         straight = float(p @ bend) / (2 * (1.0 - real[place]))
         alone = float(p @ cubic) / 6 + straight * float(p @ bend)
         return Growth(float(real[place]), float(p @ cubic) / 6 + float(p @ cross), alone, q)
 
-    def _bend(self, z: Floats, q: Floats, k: float, h: float) -> Floats:
-        """`F2[q, q]`, by differences of the exact Jacobian, extrapolated."""
-        return self._bend_pair(z, q, q, k, h)
+    def _bend(self, z: Floats, q: Floats, r: Floats, k: float, h: float) -> Floats:
+        """`F2[q, r]`, by differences of the exact Jacobian, extrapolated."""
 
-    def _bend_pair(self, z: Floats, q: Floats, r: Floats, k: float, h: float) -> Floats:
         def once(h: float) -> Floats:
             return np.asarray((self.jacobian(z + h * q, k) - self.jacobian(z - h * q, k)) @ r / (2 * h))
 
@@ -234,7 +232,8 @@ class Orbits(TwoStep):
             Ae, Ao = 0.5 * (plus + minus), 0.5 * (plus - minus)
             size = float(np.abs(wrong).max())
             if size <= 1e-14 * (1.0 + np.abs(c).max()) or (size <= 1e-11 * (1.0 + np.abs(c).max()) and size >= before):
-                return Orbit(centre, d, _eigenvalues((s.rows @ plus @ s.N) @ (s.rows @ minus @ s.N)))
+                multipliers = np.linalg.eigvals((s.rows @ plus @ s.N) @ (s.rows @ minus @ s.N))
+                return Orbit(centre, d, multipliers.astype(np.complex128))
             J = np.block([[s.rows @ (Ae - np.eye(self.size)) @ s.N, s.rows @ Ao], [Ao @ s.N, Ae + np.eye(self.size)]])
             try:
                 step = np.linalg.solve(J, -wrong)
@@ -285,10 +284,6 @@ class Orbits(TwoStep):
             length = f"a period-{'four' if period == 4 else period} orbit"
             return FieldFailed(Status.PERIOD_FOUR, f"the period-two orbit is unstable: the map runs on {length}")
         return FieldFailed(Status.CHAOTIC, "the period-two orbit is unstable: the map is chaotic (no period up to 64)")
-
-
-def _eigenvalues(a: Floats) -> NDArray[np.complex128]:
-    return np.asarray(np.linalg.eigvals(a), dtype=np.complex128)
 
 
 def period_of(trace: Floats, longest: int = 64) -> int:

@@ -28,9 +28,9 @@ from minidyn.common.intake import finite, one_of
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow, stay
-from minidyn.flows.expansion.steps import add_steps, answer, rest
+from minidyn.flows.expansion.steps import add_steps, all_at_rest, answer
 from minidyn.flows.look import OLIVE
-from minidyn.kernels import Source, pointer
+from minidyn.kernels import Source
 from minidyn.kernels.linalg import inner, jit
 from minidyn.maps import letters
 from minidyn.maps.discrete import Map
@@ -81,22 +81,12 @@ def _slow(fns, w, k, hp, c, d, X, R, J, b):
     """States at rest X[:, 3:], displacements R and slopes J there, and b = R[:, 0]; a status code."""
     grad, _, _, steps = fns
     dim = w.shape[0]
-    states = R.shape[1] - 1
-    kk = np.empty(1)
-    kk[0] = k
     g = np.empty(dim)
-    gain = np.empty(1 + states)
-    curve = np.empty(1 + states)
     grad(w, c, d, g)
+    code = all_at_rest(steps, w, g, np.zeros(dim), k, hp, X, R, J)
     for i in range(dim):
-        for p in range(3 + states):
-            X[i, p] = 0.0
-        X[i, 0] = w[i]
-        X[i, 1] = g[i]
-        if not rest(steps, states, X[i], hp, kk, R[i], J[i], gain, curve):
-            return Status.SINGULAR
         b[i] = R[i, 0]
-    return 0
+    return code
 
 
 @inner
@@ -302,7 +292,7 @@ class ModifiedFlow(Flow):
         R, J = np.zeros(1 + states), np.zeros((1 + states) * width)
         room = np.zeros(1 + states), np.zeros(1 + states)
         hyper = m.hyper_at(self.first_moving)
-        _call_steps(pointer(self.kernels, "steps"), np.zeros(width), hyper, np.ones(1), R, J, *room)
+        self.kernels.steps(np.zeros(width), hyper, np.ones(1), R, J, *room)
         slopes = J.reshape(1 + states, width)
         answer = -np.linalg.solve(slopes[1:, 3:], slopes[1:, 1]) if states else np.zeros(0)
         later = np.linalg.solve(slopes[1:, 3:], answer) if states else np.zeros(0)
@@ -394,9 +384,3 @@ class ModifiedFlow(Flow):
             more = rf" + {c1:.6g}\,\eta\,|\nabla L|^2" if self.order > 1 else ""
             lines.append(rf"$\tilde L = {c0:.6g}\, L{more}$")
         return lines
-
-
-@jit
-def _call_steps(steps, x, hp, kk, R, J, gain, curve):
-    """One coordinate's displacement, from Python."""
-    steps(x, hp, kk, R, J, gain, curve)

@@ -32,7 +32,7 @@ from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.base import Flow, stay
 from minidyn.flows.expansion.stepnoise import add_gaussian, add_skewed
-from minidyn.flows.expansion.steps import add_skew, add_steps, rest
+from minidyn.flows.expansion.steps import add_skew, add_steps, all_at_rest
 from minidyn.flows.expansion.written import add_written, can_be_written
 from minidyn.flows.look import GREY
 from minidyn.kernels import Source
@@ -138,27 +138,17 @@ def _at_rest(fns, w, hp, c, d, nz, fp, z):
     states = np.int64(fp[At.STATES])
     g = np.empty(dim)
     q = np.empty(dim)
-    kk = np.empty(1)
-    kk[0] = 1.0
-    x = np.empty(3 + states)
-    R = np.empty(1 + states)
-    J = np.empty((1 + states) * (3 + states))
-    gain = np.empty(1 + states)
-    curve = np.empty(1 + states)
+    X = np.empty((dim, 3 + states))
+    R = np.empty((dim, 1 + states))
+    J = np.empty((dim, (1 + states) * (3 + states)))
     grad(w, c, d, g)
     noise_q(w, c, d, nz, q)
+    code = all_at_rest(steps, w, g, q, 1.0, hp, X, R, J)
     for i in range(dim):
-        x[0] = w[i]
-        x[1] = g[i]
-        x[2] = q[i]
-        for a in range(states):
-            x[3 + a] = 0.0
-        if not rest(steps, states, x, hp, kk, R, J, gain, curve):
-            return Status.SINGULAR
         z[i] = w[i]
         for a in range(states):
-            z[(1 + a) * dim + i] = x[3 + a]
-    return 0
+            z[(1 + a) * dim + i] = X[i, 3 + a]
+    return code
 
 
 class StochasticModifiedFlow(Flow):

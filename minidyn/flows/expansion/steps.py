@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minidyn.common.status import Status
 from minidyn.graph import Graph, Node
 from minidyn.graph.derivatives import slopes_by_place
 from minidyn.kernels import Emitter, Source, store
@@ -60,11 +61,9 @@ def answer(J, states, width, into, rhs, out):
 
 
 @inner
-def rest(steps, states, x, hp, kk, R, J, gain, curve):
+def _rest(steps, states, x, hp, kk, R, J, gain, curve, block, change):
     """Newton's method for the states that a step leaves in place at fixed theta and g; False if it fails."""
     width = 3 + states
-    block = np.empty((states, states))
-    change = np.empty((states, 1))
     largest = 0.0
     for _ in range(50):
         steps(x, hp, kk, R, J, gain, curve)
@@ -77,7 +76,28 @@ def rest(steps, states, x, hp, kk, R, J, gain, curve):
                 return False
             largest = max(largest, abs(change[a, 0]) / (1e-300 + abs(x[3 + a])))
         if largest < 1e-15:
-            steps(x, hp, kk, R, J, gain, curve)
-            return True
+            break
     steps(x, hp, kk, R, J, gain, curve)
     return largest < 1e-10
+
+
+@inner
+def all_at_rest(steps, w, g, q, k, hp, X, R, J):
+    """The inputs X (D, 3 + states) at w with gradient g and noise q, the states at rest; displacements R and slopes J
+    there; a status code."""
+    states = R.shape[1] - 1
+    kk = np.empty(1)
+    kk[0] = k
+    gain = np.empty(1 + states)
+    curve = np.empty(1 + states)
+    block = np.empty((states, states))
+    change = np.empty((states, 1))
+    for i in range(w.shape[0]):
+        X[i, 0] = w[i]
+        X[i, 1] = g[i]
+        X[i, 2] = q[i]
+        for a in range(states):
+            X[i, 3 + a] = 0.0
+        if not _rest(steps, states, X[i], hp, kk, R[i], J[i], gain, curve, block, change):
+            return Status.SINGULAR
+    return 0

@@ -1,12 +1,18 @@
-"""What every map and every flow must satisfy, whatever its rule, its noise or its theory.
+"""What every map, every noise and every flow must satisfy, whatever its rule, its noise or its theory.
 
-`check_map` and `check_flow` are the tests of a new rule, noise or flow: one call each. `check_known_flow` and its
-siblings find what is declared by its name: a new one is looked at as soon as its file is there.
+`check_map`, `check_noise` and `check_flow` are the tests of a new rule, noise or flow: a call each. `check_known_rule`
+and its siblings find what is declared by its name: a new one is looked at as soon as its file is there. `noises` makes
+examples of a noise, of the options that it declares.
 """
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Iterator
 from inspect import signature
+from itertools import product
+from typing import Any
 
 import numpy as np
 import problems as pb
@@ -14,8 +20,10 @@ import pytest
 import sympy as sp
 
 import minidyn as md
+from minidyn.files.models import model_of_text
 from minidyn.flows import FLOWS
 from minidyn.kernels import Source, pointer
+from minidyn.maps.noise import NOISES, REQUIRED
 from minidyn.maps.rules import LIBRARY
 from minidyn.simulate import observables
 
@@ -190,18 +198,195 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
         type(flow)(flow.map.loss)
 
 
-def stated_covariance(system: md.Map, w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a flow is told about the noise at `w`: Σ (D, D), its diagonal (D,), the slopes of that (D, D)."""
-    w, loss = np.asarray(w, float), system.loss
+def noises(key: str) -> Iterator[tuple[str, md.Noise, dict[str, Any]]]:
+    """Examples of a noise in two parameters, in a few words, made of the options that it declares, with those."""
+    x, y = PARAMS
+    values = {
+        "expressions": [0.3, [0.3, 0.1], [[0.3, 0.0, 0.1], [0.1, 0.2, 0.0]], [0.2 + x**2 / 9, x * y]],
+        "batch": [2], "number": [0.4], "flag": [False, True],
+    }  # fmt: skip
+    options = NOISES[key].options
+    several = [
+        [*([] if o.default is REQUIRED else [o.default]), *(o.choices or values[o.kind])] for o in options.values()
+    ]
+    for chosen in product(*(dict(zip(map(str, v), v, strict=True)).values() for v in several)):
+        given = dict(zip(options, chosen, strict=True))
+        yield f"{key}, {', '.join(map(str, chosen))}", NOISES[key].from_options(**given), given
+
+
+PARAMS = sp.symbols("x y")
+POINT = np.array([0.5, 0.8])
+PATHS = 40_000
+
+
+def losses() -> dict[str, md.Loss]:
+    """Losses in two parameters by what a noise may need of them; none of the samples is fitted at `POINT`."""
+    (x, y), u = PARAMS, sp.Symbol("u")
+    inputs, target = [-1.0, -0.2, 0.5, 1.1, 2.0], [0.3, 0.0, 0.4, 0.5, 1.2]
+    squares = md.Loss.regression(x * sp.tanh(y * u), [x, y], {u: inputs}, target)
+    return {"": md.Loss((1 + x**2) * (y - sp.cos(x)) ** 2 / 2, [x, y]), "samples": squares, "regression": squares}
+
+
+def check_noise(noise: md.Noise, loss: md.Loss) -> None:
+    """The interface of a noise, on a loss in two parameters; what it draws is what it states."""
+    w, system = POINT, md.Map(loss, md.GD(0.1), noise)
+    (part, *rest), bound = noise.parts, system.bound
+
+    # a value: it travels, compares, prints, and adds to noises of other kinds only
+    for same in (pickle.loads(pickle.dumps(noise)), copy.deepcopy(noise)):
+        assert same == noise and hash(same) == hash(noise) and repr(same) == repr(noise)
+    assert repr(noise) and " object at " not in repr(noise)
+    with pytest.raises(md.InputError, match=f"both set {part.sets}"):
+        noise + part
+    other = md.Minibatch(2) if part.sets == "sigma" else md.GaussianNoise(0.1)
+    assert noise + other == other + noise != noise and len((noise + other).parts) == 2 + len(rest)
+
+    # a map with it is a map, and many paths are few paths
+    check_map(system, w)
+
+    # without a covariance or a linear response it says so; else they are those of what it draws
+    reasons = [next((getattr(p, what) for p in noise.parts if getattr(p, what)), "")
+               for what in ("no_covariance", "no_response")]  # fmt: skip
+    for reason, ask in zip(reasons, (lambda: md.StochasticModifiedFlow(system), lambda: bound.linear_response(w)),
+                           strict=True):  # fmt: skip
+        if reason:
+            with pytest.raises(md.FlowError) as error:
+                ask()
+            assert str(error.value) == reason
+    if not reasons[0]:
+        _check_covariance(system, w)
+    if not any(reasons):
+        _check_response(system, w)
+
+
+def _check_covariance(system: md.Map, w) -> None:
+    """Mean, second, third and fourth moments of draws, in five standard errors; the slopes; the symbolic form."""
+    loss, bound = system.loss, system.bound
+    sigma, diagonal, slopes = stated_covariance(system, w)
+    np.testing.assert_allclose(diagonal, np.diag(sigma), rtol=1e-12, atol=1e-16)
+    np.testing.assert_allclose(bound.variance(w), diagonal, rtol=1e-12, atol=1e-16)
+    away = [
+        (stated_covariance(system, w + h)[1] - stated_covariance(system, w - h)[1]) / 2e-5 for h in 1e-5 * np.eye(2)
+    ]
+    np.testing.assert_allclose(slopes, np.stack(away, axis=1), atol=1e-8, rtol=0)
+    np.testing.assert_allclose(symbolic_covariance(system, w), sigma, rtol=1e-9, atol=1e-12)
+
+    xi = (w - 0.1 * loss.grad(w) - system.step(np.tile(w, (PATHS, 1)), rng=21)) / 0.1
+    third, fourth = moments(system, w)
+    square = xi**2 - np.diag(sigma)
+    for found, stated in (
+        (xi, np.zeros(2)), (xi[:, :, None] * xi[:, None], sigma), (xi[:, :, None] * xi[:, None] ** 2, third),
+        (square[:, :, None] * square[:, None], fourth),
+    ):  # fmt: skip
+        error = found.std(0) / np.sqrt(PATHS)
+        assert (abs(found.mean(0) - stated) <= 5 * error + 1e-12).all()
+    assert bound.gaussian <= (abs(fourth - 2 * sigma**2).max() <= 1e-12)
+
+    flow = md.StochasticModifiedFlow(system)
+    spread = flow.diffusion(w)
+    np.testing.assert_allclose(spread @ spread.T, 0.1 * sigma, rtol=1e-9, atol=1e-14)
+
+
+def _check_response(system: md.Map, w) -> None:
+    """What a displacement u makes of the covariance: the kernel's two parts, those that stability is told of."""
+    loss, bound, u, size = system.loss, system.bound, np.array([0.3, -0.7]), 2
+    first, second, labels = _with_covariance(system, "noise_bend", w, u, 1.0, np.zeros((3, size, size)))
+    told = bound.linear_response(w)
+    expected = np.zeros((size, size))
+    if told.slopes is not None:
+        expected += sum(np.outer(s @ u, s @ u) for s in told.slopes)
+    if told.kappa > 0:
+        bent = loss.sample_hvps(w, u[None])[:, 0]
+        expected += told.kappa * np.cov(bent.T, bias=True)
+    np.testing.assert_allclose(first, expected, rtol=1e-9, atol=1e-12)
+    if told.label > 0:
+        bent = (loss.jacobian(w + 1e-5 * u) - loss.jacobian(w - 1e-5 * u)) / 2e-5
+        np.testing.assert_allclose(labels, told.label * bent.T @ bent / len(bent), rtol=1e-5, atol=1e-12)
+    else:
+        here, *beside = (stated_covariance(system, w + h * u)[0] for h in (0.0, 1e-3, -1e-3))
+        np.testing.assert_allclose(first + second, (sum(beside) - 2 * here) / 2e-6, rtol=1e-4, atol=1e-6)
+
+
+def check_named(key: str, options: dict[str, Any], noise: md.Noise) -> None:
+    """A model file that names a noise and its options means this noise."""
+    kind = "regression" if NOISES[key].needs else "expression"
+    inputs = {"regression": 'model = "x*u + y"\ninputs = {u = [1, 2, 3]}\ntarget = [1, 2, 4]', "expression":
+              'expr = "(1 + x**2)*y**2"'}[kind]  # fmt: skip
+    lines = "\n".join(f"{name} = {_toml(v)}" for name, v in options.items() if v is not None)
+    text = (f'[loss]\nkind = "{kind}"\nparams = ["x", "y"]\n{inputs}\n[rule]\nname = "GD"\nlr = 0.1\n'
+            f'[[noise]]\nkind = "{key}"\n{lines}\n[experiment]\nw0 = [1, 0]\nsteps = 1\n')  # fmt: skip
+    named = model_of_text(text, "mine").map.noise
+    assert repr(named) == repr(noise) and type(named) is type(noise)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, (str, sp.Basic)):
+        return f'"{value}"'
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _with_covariance(system: md.Map, kernel: str, *args: Any) -> np.ndarray:
+    """A kernel of the covariance's module, called: `args` are its inputs, its outputs last."""
+    loss = system.loss
     src = Source("covariance")
     names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
     src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
     system.bound.add_covariance(src)
-    module, numbers = src.load(), (loss.c, loss.rows, system.bound.numbers)
-    sigma, diagonal, slopes = np.full((len(w), len(w)), np.nan), np.full(len(w), np.nan), []
-    pointer(module, "sigma")(w, *numbers, sigma)
-    pointer(module, "noise_q")(w, *numbers, diagonal)
-    for unit in np.eye(len(w)):
-        slopes.append(np.full(len(w), np.nan))
-        pointer(module, "noise_dq")(w, unit, *numbers, slopes[-1])
-    return sigma, diagonal, np.stack(slopes, axis=1)
+    system.bound.add_moments(src)
+    *inputs, out = args
+    outputs = [out] if kernel in ("sigma", "noise_q", "noise_dq") else out
+    pointer(src.load(), kernel)(*inputs, loss.c, loss.rows, system.bound.numbers, *outputs)
+    return out
+
+
+def moments(system: md.Map, w) -> np.ndarray:
+    """`E xi_i xi_j^2` and `Cov(xi_i^2, xi_j^2)` as flows are told them, (2, D, D)."""
+    return _with_covariance(system, "noise_moments", np.asarray(w, float), np.full((2, len(w), len(w)), np.nan))
+
+
+class Symbols:
+    """A loss in its own symbols, as a closed form would ask its noise for a covariance."""
+
+    def __init__(self, loss: md.Loss):
+        self.loss, self.values = loss, dict(loss.constants)
+        self.gradient = sp.Add(*(self.slopes(e) for e in self.on_samples(loss.expr))) / (loss.n_samples or 1)
+
+    def on_samples(self, e):
+        rows = range(self.loss.n_samples or 1)
+        return [e.subs({s: sp.Float(v[i]) for s, v in self.loss.data.items()}) for i in rows]
+
+    def slopes(self, e):
+        return sp.Matrix([sp.diff(e, p) for p in self.loss.params])
+
+    def renamed(self, e):
+        return e
+
+    def exact(self, value):
+        return sp.Float(value)
+
+    def symbol(self, name, value):
+        made = sp.Dummy(name)
+        self.values[made] = value
+        return made
+
+
+def symbolic_covariance(system: md.Map, w) -> np.ndarray:
+    """The weighted columns that closed forms are told of, at w, (D, D)."""
+    symbols = Symbols(system.loss)
+    columns, factor = system.bound.symbolic_covariance(symbols)
+    at = symbols.values | dict(zip(system.loss.params, w, strict=True))
+    whole = sum((weight * c * c.T for weight, c, _ in columns), sp.zeros(len(w), len(w)))
+    assert (factor is not None) == system.bound.couples
+    assert factor is None or sp.simplify(factor * factor.T - whole).is_zero_matrix
+    return np.array(whole.subs(at), float)
+
+
+def stated_covariance(system: md.Map, w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a flow is told about the noise at `w`: Σ (D, D), its diagonal (D,), the slopes of that (D, D)."""
+    w = np.asarray(w, float)
+    empty, units = np.full(len(w), np.nan), np.eye(len(w))
+    slopes = [_with_covariance(system, "noise_dq", w, unit, empty.copy()) for unit in units]
+    sigma = _with_covariance(system, "sigma", w, np.full((len(w), len(w)), np.nan))
+    return sigma, _with_covariance(system, "noise_q", w, empty), np.stack(slopes, axis=1)

@@ -16,11 +16,16 @@ from conformance import (
     check_known_observable,
     check_known_rule,
     check_map,
+    check_named,
+    check_noise,
+    losses,
+    noises,
 )
 
 import minidyn as md
 from minidyn import flows
 from minidyn.files.models import model_of_text
+from minidyn.maps.noise import NOISES as KINDS
 from minidyn.maps.rules import LIBRARY
 from minidyn.simulate import observables
 
@@ -53,6 +58,14 @@ def test_map(rule, noise):
     """A rule with a noise satisfies all that a map must."""
     loss, model = NOISES[noise]
     check_map(md.Map(loss, RULES[rule], model), [0.5, 0.8])
+
+
+@pytest.mark.parametrize("name, key", [(name, key) for key in KINDS for name, _, _ in noises(key)])
+def test_noise(name, key):
+    """Every noise that there is satisfies, with every kind of its options, all that a noise must."""
+    noise, options = next((noise, options) for n, noise, options in noises(key) if n == name)
+    check_noise(noise, losses()[KINDS[key].needs])
+    check_named(key, options, noise)
 
 
 def test_map_of_many_parameters():

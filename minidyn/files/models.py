@@ -215,4 +215,4 @@ def _rule(spec: modelfile.RuleSpec) -> rules.Rule:
 
 
 def _noise(specs: tuple[modelfile.NoiseSpec, ...]) -> noise.Noise | None:
-    return noise.Noise(*(noise.NOISES[s.kind].from_options(**s.options) for s in specs)) if specs else None
+    return noise.total(noise.NOISES[s.kind].from_options(**s.options) for s in specs)

@@ -1,7 +1,7 @@
 """Gradient noise, one file each; `base` says what a new one declares."""
 
 from minidyn.maps.noise.additive import Additive, place
-from minidyn.maps.noise.base import NOISES, REQUIRED, Noise, Option, Part
+from minidyn.maps.noise.base import NOISES, REQUIRED, Noise, Option, Part, total
 from minidyn.maps.noise.bound import BoundNoise, LinearResponse
 from minidyn.maps.noise.draws import NORMAL, SIGNS, Law
 from minidyn.maps.noise.gaussian import GaussianNoise
@@ -12,5 +12,5 @@ from minidyn.maps.noise.sampling import Sampling
 
 __all__ = [
     "NOISES", "NORMAL", "REQUIRED", "SIGNS", "Additive", "BoundNoise", "GaussianNoise", "LabelNoise", "Labels", "Law",
-    "LinearResponse", "Minibatch", "Noise", "Option", "Part", "Reshuffle", "Sampling", "place",
+    "LinearResponse", "Minibatch", "Noise", "Option", "Part", "Reshuffle", "Sampling", "place", "total",
 ]  # fmt: skip

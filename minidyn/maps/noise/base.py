@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,6 +51,12 @@ class Noise(ByValue):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             found = [p for p in self.parts if name in vars(p) or hasattr(type(p), name)]
             return getattr(found[0], name) if found else _ABSENT[name]
+
+
+def total(noises: Iterable[Noise]) -> Noise | None:
+    """The sum of noises, None of none; one alone is itself."""
+    several = list(noises)
+    return Noise(*several) if len(several) > 1 else several[0] if several else None
 
 
 @dataclass(frozen=True)

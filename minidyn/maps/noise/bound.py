@@ -26,7 +26,7 @@ from minidyn.kernels import Source
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise import additive
 from minidyn.maps.noise.additive import Additive
-from minidyn.maps.noise.base import Noise
+from minidyn.maps.noise.base import Noise, total
 from minidyn.maps.noise.draws import NORMAL, Draw
 from minidyn.maps.noise.labels import Labels
 from minidyn.maps.noise.minibatch import Minibatch
@@ -124,7 +124,7 @@ class BoundNoise(ByValue):
         """The noise with batches of another size; None for all samples."""
         rest = [part for part in self.noise.parts if not isinstance(part, Sampling)]
         parts = rest if batch is None else [*rest, replace(self.sampling, batch=batch)]  # type: ignore[type-var]
-        return Noise(*parts) if parts else None
+        return total(parts)
 
     # -- what is drawn --------------------------------------------------------------------------
     @property

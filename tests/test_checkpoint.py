@@ -173,7 +173,7 @@ def test_killed_processes_end_with_the_same_file(tmp_path):
 def test_state_of_an_engine_is_complete(name):
     """An engine made anew and restored goes on with the bits of the one whose state it was."""
     system = SYSTEMS[name]
-    start = simulating._starts(system, STARTS, 70)
+    start = simulating.starts_of(system, STARTS, 70)
     one, other = (
         choose.make_engine(system, start, 70, seed_key(seed)[1], None, None, None, None, 40, 1, 1) for seed in (3, 4)
     )

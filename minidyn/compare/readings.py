@@ -104,7 +104,7 @@ def read_map(system: Map, reading: str, run: Run, ahead: Run | None, times: NDAr
         assert ahead is not None and ahead.w is not None
         return np.asarray(0.5 * (w + ahead.w[:, times]))
     if reading == "projected":
-        return Manifold(system.loss)._project(w, 1e-9, 20_000, threads)[0]
+        return Manifold(system.loss).limits(w, 1e-9, 20_000, threads)[0]
     return w
 
 

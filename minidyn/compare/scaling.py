@@ -22,7 +22,7 @@ from minidyn.compare.readings import check_flows, check_folder, check_options, l
 from minidyn.compare.side_by_side import compare
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
-from minidyn.simulate import _starts, seed_key
+from minidyn.simulate import seed_key, starts_of
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import provenance
 from minidyn.simulate.threads import thread_count
@@ -66,6 +66,31 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     rates = _ladder(lrs)
     kind, span = _clock(time, slow_time)
     precision = between(precision, "precision", 0, 1)
+    _check(system, flows, flow_options, checkpoint, rng)
+    pilot, max_paths = whole("pilot", pilot, 2), whole("max_paths", max_paths, 1)
+    paths = None if paths is None else whole("paths", paths, 1)
+    thread_count(threads)
+    entropy, _ = seed_key(rng)
+    sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
+    maps = [system.with_lr(rate) for rate in rates]
+    lengths = [_steps(span, rate, kind) for rate in rates]
+    study = _Study(maps, lengths, flows, w0, observe, sequence, threads, progress, checkpoint, flow_options)
+    paths = 1 if system.noise is None else paths
+    if paths is None:
+        counts, planned = study.plan(precision, pilot, max_paths)
+    else:
+        counts, planned = study.equal(paths), "no noise, one path" if system.noise is None else "paths as given"
+    rows = study.run(counts, "study")
+    meta = {
+        "remarks": list(dict.fromkeys(study.remarks)),
+        "map": repr(system), "clock": "time" if kind == 1 else "slow time", "span": span, "lrs": rates,
+        "planned": planned, "seed": str(entropy), "keys": study.keys, **provenance(),
+    }  # fmt: skip
+    return ScalingStudy(rows, fits_of(rows), meta)
+
+
+def _check(system: Any, flows: tuple[Any, ...], flow_options: dict[str, Any], checkpoint: Any, rng: Any) -> None:
+    """Refuse what has no order in the learning rate, and options that no run has."""
     if not isinstance(system, Map):
         raise InputError(f"scaling_study needs a Map first, not {type(system).__name__}.")
     if not flows:
@@ -77,34 +102,6 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     check_folder(checkpoint)
     if checkpoint is not None and rng is None:
         raise InputError("a study with a checkpoint needs a seed: give rng=0 or another number.")
-    pilot, max_paths = whole("pilot", pilot, 2), whole("max_paths", max_paths, 1)
-    paths = None if paths is None else whole("paths", paths, 1)
-    thread_count(threads)
-    entropy, _ = seed_key(rng)
-    sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
-    maps = [system.with_lr(rate) for rate in rates]
-    lengths = [_steps(span, rate, kind) for rate in rates]
-    study = _Study(maps, lengths, flows, w0, observe, sequence, threads, progress, checkpoint, flow_options)
-    if system.noise is None:
-        counts, planned = study.equal(1), "no noise, one path"
-    elif paths is not None:
-        counts, planned = study.equal(paths), "paths as given"
-    else:
-        first = study.run(study.equal(pilot), "pilot")
-        names = list(dict.fromkeys(r.flow for r in first))  # each flow has the paths that it needs itself
-        needed = [_plan([r for r in first if r.flow == name], precision) for name in names]
-        counts = [[min(max(n, pilot), max_paths) for n in rung] for rung in zip(*needed, strict=True)]
-        short = f", limited to {max_paths:,}" * (max(map(max, counts)) == max_paths)
-        planned = f"paths planned for a relative error of {precision:g} from a pilot of {pilot:,}{short}"
-        log.info("scaling study: %s paths of %s at lr %s", counts, names, rates)
-    study.remarks.clear()
-    rows = study.run(counts, "study")
-    meta = {
-        "remarks": list(dict.fromkeys(study.remarks)),
-        "map": repr(system), "clock": "time" if kind == 1 else "slow time", "span": span, "lrs": rates,
-        "planned": planned, "seed": str(entropy), "keys": study.keys, **provenance(),
-    }  # fmt: skip
-    return ScalingStudy(rows, fits_of(rows), meta)
 
 
 @dataclass
@@ -131,14 +128,24 @@ class _Study:
         self.keys = {name: f.key for name, f in zip(labels_of(m, flows)[1:], flows, strict=True)}
         self.starts = [self.w0(m) if callable(self.w0) else self.w0 for m in self.maps]
         for m, start in zip(self.maps, self.starts, strict=True):
-            _starts(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)
+            starts_of(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)
 
     def equal(self, paths: int) -> list[list[int]]:
         """As many paths at every learning rate for every flow."""
         return [[paths] * len(self.flows) for _ in self.maps]
 
+    def plan(self, precision: float, pilot: int, most: int) -> tuple[list[list[int]], str]:
+        """The paths that a pilot says are needed, by rate and flow: each flow has those that it needs itself."""
+        first = self.run(self.equal(pilot), "pilot")
+        needed = [_plan([r for r in first if r.flow == name], precision) for name in self.keys]
+        counts = [[min(max(n, pilot), most) for n in rung] for rung in zip(*needed, strict=True)]
+        log.info("scaling study: %s paths of %s at lr %s", counts, [*self.keys], [m.lr() for m in self.maps])
+        short = f", limited to {most:,}" * (max(map(max, counts)) == most)
+        return counts, f"paths planned for a relative error of {precision:g} from a pilot of {pilot:,}{short}"
+
     def run(self, counts: list[list[int]], stage: str) -> list[ScalingRow]:
         """The rows of all learning rates, each with its own randomness; `counts` are paths by rate and flow."""
+        self.remarks.clear()
         total = float(sum(sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)))
         done, rows = 0.0, []
         with Bar(total, 0, self.progress, f"scaling study, {stage}", "path-steps") as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from minidyn.compare.readings import check_flows, check_folder, check_options, l
 from minidyn.compare.regime import regime
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
-from minidyn.simulate import _starts, observables, seed_key, simulate
+from minidyn.simulate import observables, seed_key, simulate, starts_of
 from minidyn.simulate.checkpoint import stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
@@ -68,104 +69,143 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     >>> bool(abs(result.errors[-1].sigmas) < 5)
     True
     """
-    start, watchers = _checked(system, flows, w0, steps, paths, coupled, save_every, observe, rows, first_step,
-                               threads, checkpoint, missing, flow_options)  # fmt: skip
-    first_folder = _place(checkpoint, 0)
-    entropy, _ = seed_key(stored_seed(first_folder) if rng is None and first_folder is not None else rng)
-    sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
-    common: dict[str, Any] = {"save_every": save_every, "threads": threads, "progress": progress}
-    labels = labels_of(system, flows)
-    counts, absent = _existing(labels, flows, start, steps, paths, first_step, missing, flow_options)
-    beside = dict(zip(labels[1:], flows, strict=True))
-    with Bar(len(labels), 0, progress, "compare", "runs") as bar:
-        first = simulate(system, w0, steps, paths=paths, rng=sequence, first_step=first_step, checkpoint=first_folder,
-                         **common)  # fmt: skip
-        runs = {labels[0]: first}
-        if (first.status == Status.INTERRUPTED).any():
-            raise KeyboardInterrupt
-        own = sequence if coupled else np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
-        for number, (label, flow) in enumerate(beside.items(), 1):
-            bar.update(number)
-            if label in absent:
-                continue
-            runs[label] = simulate(flow, start, steps, paths=counts[label], rng=own, first_step=first_step,
-                                   checkpoint=_place(checkpoint, number), **common, **flow_options)  # fmt: skip
-            if (runs[label].status == Status.INTERRUPTED).any():
-                break
-    beside = {label: flow for label, flow in beside.items() if label in runs}
-    times = _pick(len(first.steps), max(_ALONE if paths == 1 else _MANY, rows + 1))
-    ahead, remark = None, ""
-    if any(flow.reads == "midpoints" for flow in beside.values()):
-        ahead = one_later(system, w0, steps, first_step, paths=len(start), **common)
-        if (ahead.status == Status.INTERRUPTED).any():
-            raise KeyboardInterrupt
-        remark = _regime(system, start, steps, first_step)
-    quantities, zero = _quantities(system, runs, beside, times, watchers, observe is not None, ahead,
-                                   thread_count(threads))  # fmt: skip
-    paired = {label: coupled and flow.couples and runs[label].paths == paths for label, flow in beside.items()}
-    meta = {
-        "map": repr(system), "flows": [f.name for f in beside.values()], "seed": str(entropy), "paths": paths,
-        "steps": steps, "coupled": any(paired.values()), "paired": paired, "lr": system.lr(first_step),
-        "remark": remark, "reads": {label: flow.reads for label, flow in beside.items()}, "zero": zero,
-        "missing": absent,
-    }  # fmt: skip
-    result = Comparison(runs, quantities, first.steps[times], first.time[times], [], meta, system.loss)
-    result.errors += [row for label in beside for row in _rows_of(result, label, rows)]
-    return result
+    return _Experiment(
+        system, flows, w0, steps, paths, coupled, save_every, observe, rng, rows, first_step, threads, progress,
+        checkpoint, missing, flow_options,
+    ).result()  # fmt: skip
 
 
-def _checked(system: Map, flows: tuple[Flow, ...], w0: ArrayLike, steps: int, paths: int, coupled: bool,
-             save_every: int | None, observe: Any, rows: int, first_step: int, threads: int | None, checkpoint: Any,
-             missing: str, flow_options: dict[str, Any],
-             ) -> tuple[Floats, dict[str, observables.Observable]]:  # fmt: skip
-    """Everything that can be wrong with the arguments, before anything runs; the starts, and what is observed."""
-    if not isinstance(system, Map):
-        raise InputError(f"compare needs a Map first, not {type(system).__name__}.")
-    if not flows:
-        raise InputError("compare needs at least one flow, for example md.QuasistaticFlow(map).")
-    check_options(flow_options, "compare")
-    check_flows(system, flows)
-    check_folder(checkpoint)
-    one_of(missing, "missing", ("raise", "remark"))
-    flag(coupled, "coupled")
-    whole("steps", steps, 1)
-    whole("rows", rows, 1)
-    whole("first_step", first_step, 1)
-    if save_every is not None:
-        whole("save_every", save_every, 1)
-    thread_count(threads)
-    _starts(system, w0, whole("paths", paths, 1))
-    start = np.atleast_2d(system.state(w0, "w0"))
-    named = observe if observe is not None or system.dim <= _FEW else ["loss", "sharpness", "trace"]
-    watchers = observables.resolve(system.loss, named)
-    for watch in watchers.values():  # a function that does not fit is found at the first point
-        watch(start[:1, : system.dim])
-    return start, watchers
+@dataclass
+class _Experiment:
+    """The arguments of `compare`, and the way from them to the result."""
+
+    system: Map
+    flows: tuple[Flow, ...]
+    w0: Any
+    steps: int
+    paths: int
+    coupled: bool
+    save_every: int | None
+    observe: Any
+    rng: Any
+    rows: int
+    first_step: int
+    threads: int | None
+    progress: bool | None
+    checkpoint: Any
+    missing: str
+    flow_options: dict[str, Any]
+
+    def result(self) -> Comparison:
+        """Everything is checked before anything runs; then the map, its flows, and what is said of them."""
+        self.check()
+        stored = self.rng is None and self.checkpoint is not None
+        entropy, _ = seed_key(stored_seed(self.folder(0)) if stored else self.rng)
+        given = isinstance(self.rng, np.random.SeedSequence)
+        sequence = self.rng if given else np.random.SeedSequence(entropy)
+        counts, absent = self.existing()
+        runs = self.runs(sequence, counts)
+        beside = {label: flow for label, flow in zip(self.labels[1:], self.flows, strict=True) if label in runs}
+        first = runs[self.labels[0]]
+        times = _pick(len(first.steps), max(_ALONE if self.paths == 1 else _MANY, self.rows + 1))
+        ahead, remark = self.ahead(beside)
+        quantities, zero = _quantities(self.system, runs, beside, times, self.watchers, self.observe is not None, ahead,
+                                       thread_count(self.threads))  # fmt: skip
+        paired = {label: self.coupled and flow.couples and runs[label].paths == self.paths
+                  for label, flow in beside.items()}  # fmt: skip
+        meta = {
+            "map": repr(self.system), "flows": [f.name for f in beside.values()], "seed": str(entropy),
+            "paths": self.paths, "steps": self.steps, "coupled": any(paired.values()), "paired": paired,
+            "lr": self.system.lr(self.first_step), "remark": remark,
+            "reads": {label: flow.reads for label, flow in beside.items()}, "zero": zero, "missing": absent,
+        }  # fmt: skip
+        result = Comparison(runs, quantities, first.steps[times], first.time[times], [], meta, self.system.loss)
+        result.errors += [row for label in beside for row in _rows_of(result, label, self.rows)]
+        return result
+
+    def check(self) -> None:
+        """Everything that can be wrong with the arguments; the labels, the starts, and what is observed."""
+        if not isinstance(self.system, Map):
+            raise InputError(f"compare needs a Map first, not {type(self.system).__name__}.")
+        if not self.flows:
+            raise InputError("compare needs at least one flow, for example md.QuasistaticFlow(map).")
+        check_options(self.flow_options, "compare")
+        check_flows(self.system, self.flows)
+        check_folder(self.checkpoint)
+        one_of(self.missing, "missing", ("raise", "remark"))
+        flag(self.coupled, "coupled")
+        for name in ("steps", "rows", "first_step", "save_every"):
+            if name != "save_every" or self.save_every is not None:
+                whole(name, getattr(self, name), 1)
+        thread_count(self.threads)
+        starts_of(self.system, self.w0, whole("paths", self.paths, 1))
+        self.labels = labels_of(self.system, self.flows)
+        self.start = np.atleast_2d(self.system.state(self.w0, "w0"))
+        few = self.observe is not None or self.system.dim <= _FEW
+        self.watchers = observables.resolve(self.system.loss, self.observe if few else ["loss", "sharpness", "trace"])
+        for watch in self.watchers.values():  # a function that does not fit is found at the first point
+            watch(self.start[:1, : self.system.dim])
+
+    def existing(self) -> tuple[dict[str, int], dict[str, str]]:
+        """How many paths each flow has, and which ones do not exist, and why."""
+        counts, absent = {}, {}
+        for label, flow in zip(self.labels[1:], self.flows, strict=True):
+            try:
+                counts[label] = paths_of(flow, self.start, self.steps, self.paths, self.first_step, self.flow_options)
+            except (FlowError, ManifoldError) as e:
+                absent[label] = str(e)
+                if self.missing == "raise" or len(absent) == len(self.flows):
+                    raise
+        return counts, absent
+
+    def runs(self, sequence: np.random.SeedSequence, counts: dict[str, int]) -> dict[str, Run]:
+        """The map and the flows that exist, on one clock, up to where somebody interrupts a flow."""
+        own = sequence
+        if not self.coupled:
+            own = np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
+        with Bar(len(self.labels), 0, self.progress, "compare", "runs") as bar:
+            runs = {self.labels[0]: self.run(self.system, self.w0, self.paths, sequence, 0)}
+            _stop_if_interrupted(runs[self.labels[0]])
+            for number, (label, flow) in enumerate(zip(self.labels[1:], self.flows, strict=True), 1):
+                bar.update(number)
+                if label in counts:
+                    runs[label] = self.run(flow, self.start, counts[label], own, number, **self.flow_options)
+                    if (runs[label].status == Status.INTERRUPTED).any():
+                        break
+        return runs
+
+    def run(self, system: Map | Flow, w0: Any, paths: int, rng: np.random.SeedSequence, number: int,
+            **options: Any) -> Run:  # fmt: skip
+        """One run, in a checkpoint's folder of its own."""
+        return simulate(system, w0, self.steps, paths=paths, rng=rng, first_step=self.first_step,
+                        checkpoint=self.folder(number), **self.common, **options)  # fmt: skip
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What all runs are given."""
+        return {"save_every": self.save_every, "threads": self.threads, "progress": self.progress}
+
+    def folder(self, number: int) -> Path | None:
+        """The folder of one run's checkpoint."""
+        return None if self.checkpoint is None else Path(self.checkpoint) / str(number)
+
+    def ahead(self, beside: dict[str, Flow]) -> tuple[Run | None, str]:
+        """Beside flows of centres, the map one step later, and what such flows do not describe about its end, if
+        anything."""
+        if all(flow.reads != "midpoints" for flow in beside.values()):
+            return None, ""
+        start = self.start
+        ahead = one_later(self.system, self.w0, self.steps, self.first_step, paths=len(start), **self.common)
+        _stop_if_interrupted(ahead)
+        end = regime(self.system, start[0], self.steps, first_step=self.first_step) if self.steps > 1 else None
+        remark = end.remark if end else ""
+        return ahead, f"(of the first of {len(start):,} starts) {remark}" if remark and len(start) > 1 else remark
 
 
-def _existing(labels: list[str], flows: tuple[Flow, ...], start: Floats, steps: int, paths: int, first_step: int,
-              missing: str, options: dict[str, Any]) -> tuple[dict[str, int], dict[str, str]]:  # fmt: skip
-    """How many paths each flow has, and which ones do not exist, and why."""
-    counts, absent = {}, {}
-    for label, flow in zip(labels[1:], flows, strict=True):
-        try:
-            counts[label] = paths_of(flow, start, steps, paths, first_step, options)
-        except (FlowError, ManifoldError) as e:
-            absent[label] = str(e)
-            if missing == "raise" or len(absent) == len(flows):
-                raise
-    return counts, absent
-
-
-def _place(checkpoint: Any, number: int) -> Path | None:
-    """The folder of one run's checkpoint."""
-    return None if checkpoint is None else Path(checkpoint) / str(number)
-
-
-def _regime(system: Map, start: Floats, steps: int, first_step: int) -> str:
-    """What flows of centres do not describe about the end of the map, if anything."""
-    remark = regime(system, start[0], steps, first_step=first_step).remark if steps > 1 else ""
-    return f"(of the first of {len(start):,} starts) {remark}" if remark and len(start) > 1 else remark
+def _stop_if_interrupted(run: Run) -> None:
+    """A comparison without its map is none."""
+    if (run.status == Status.INTERRUPTED).any():
+        raise KeyboardInterrupt
 
 
 def _pick(count: int, wanted: int) -> NDArray[np.int64]:

@@ -68,7 +68,7 @@ class Manifold(ByValue):
         Raises ManifoldError where the flow does not reach a minimum: it escapes to infinity, or takes
         more than `max_steps` steps.
         """
-        points, codes = self._project(w, rtol, max_steps)
+        points, codes = self.limits(w, rtol, max_steps)
         bad = np.argwhere(codes != 0)
         if len(bad):
             start = self.loss.check(w)[tuple(bad[0])]
@@ -81,9 +81,9 @@ class Manifold(ByValue):
             )
         return points
 
-    def _project(self, w: ArrayLike, rtol: float, max_steps: int,
-                 threads: int = 1) -> tuple[Floats, NDArray[np.int64]]:  # fmt: skip
-        """Limits (..., D), NaN where there is none, and codes (...): 0, or why there is none."""
+    def limits(self, w: ArrayLike, rtol: float, max_steps: int,
+               threads: int = 1) -> tuple[Floats, NDArray[np.int64]]:  # fmt: skip
+        """Where gradient flow ends (..., D), NaN where at no minimum, and codes (...): 0, or why at none."""
         given, rtol = self.loss.check(w), between(rtol, "rtol", 0, 1)
         max_steps = whole("max_steps", max_steps, 1)
         points = np.ascontiguousarray(given.reshape(-1, self.loss.dim)).copy()
@@ -180,7 +180,7 @@ class Manifold(ByValue):
 
     def find(self, w0s: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
         """Minima reached from many starting points (N, D): shape (M, D), without those that reach none."""
-        points, codes = self._project(np.atleast_2d(self.loss.check(w0s, "w0s")), rtol, max_steps)
+        points, codes = self.limits(np.atleast_2d(self.loss.check(w0s, "w0s")), rtol, max_steps)
         return points[codes == 0]
 
     def distance(self, w: ArrayLike) -> Any:
@@ -214,7 +214,7 @@ class Manifold(ByValue):
         return float("nan")
 
     def _to_nearest(self, start: Floats) -> float:
-        point, code = self._project(start, 1e-10, 200_000)
+        point, code = self.limits(start, 1e-10, 200_000)
         if code:
             return float("nan")
         for _ in range(200):
@@ -226,7 +226,7 @@ class Manifold(ByValue):
                 break
             scale = 1.0
             while scale > 1e-4:
-                trial, code = self._project(point + scale * along, 1e-10, 200_000)
+                trial, code = self.limits(point + scale * along, 1e-10, 200_000)
                 if not code and np.linalg.norm(start - trial) < length:
                     break
                 scale /= 2

@@ -30,7 +30,7 @@ from minidyn.simulate.recording import Recorder
 from minidyn.simulate.run import Run, provenance
 from minidyn.simulate.threads import thread_count
 
-__all__ = ["seed_key", "simulate"]
+__all__ = ["seed_key", "simulate", "starts_of"]
 
 Floats = NDArray[np.float64]
 _SAVE = 50  # bytes that a save takes beside its values
@@ -102,7 +102,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     first_step = whole("first_step", first_step, 1)
     system = system if isinstance(system, Map) else system.beginning(first_step)
     first_step = first_step if isinstance(system, Map) else system.first_step
-    start = _starts(system, w0, paths)
+    start = starts_of(system, w0, paths)
     _check_room(system, steps, paths, save_every, keep, checkpoint)
     entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
     began = time.perf_counter()
@@ -214,7 +214,7 @@ def _text(system: Map | Flow) -> str:
         return type(system).__qualname__
 
 
-def _starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
+def starts_of(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
     """Starting parameters (paths, D), checked; one start for all paths is not copied."""
     owner = system if isinstance(system, Map) else system.map
     start = owner.state(w0, "w0")

@@ -13,13 +13,11 @@ from minidyn.kernels.linalg import cholesky_semidefinite, inner
 
 
 @inner
-def _spread(root, gain, first, f):
-    """The columns of f from `first` on: outputs that answer by `gain` to noise with the factor `root`, (D, columns)."""
-    dim = root.shape[0]
-    for i in range(dim):
-        for a in range(gain.shape[1]):
-            for r in range(root.shape[1]):
-                f[a * dim + i, first + r] = gain[i, a] * root[i, r]
+def _answer(row, gain, i, dim, first, f):
+    """Columns of f from `first` on: how the outputs of coordinate i answer by `gain` to a row of the noise's factor."""
+    for a in range(gain.shape[0]):
+        for r in range(row.shape[0]):
+            f[a * dim + i, first + r] = gain[a] * row[r]
 
 
 @inner
@@ -35,21 +33,22 @@ def add_gaussian(sigma, noise_factor, here, drawn, squared, gain, curve, f):
         sigma(theta, c, d, nz, S)
     if couples:
         flat = np.empty(dim * normals)
-        known = np.empty((dim, normals))
         noise_factor(theta, c, d, nz, flat)
         for i in range(dim):
-            for r in range(normals):
-                known[i, r] = flat[i * normals + r]
-        _spread(known, gain, 0, f)
+            for a in range(gain.shape[1]):
+                for r in range(normals):
+                    f[a * dim + i, r] = gain[i, a] * flat[i * normals + r]
     else:
         cholesky_semidefinite(S, root)
-        _spread(root, gain, 0, f)
+        for i in range(dim):
+            _answer(root[i], gain[i], i, dim, 0, f)
     if squares:
         for i in range(dim):
             for j in range(dim):
                 S[i, j] = 0.5 * S[i, j] * S[i, j]
         cholesky_semidefinite(S, root)
-        _spread(root, curve, squared_from, f)
+        for i in range(dim):
+            _answer(root[i], curve[i], i, dim, squared_from, f)
 
 
 @inner

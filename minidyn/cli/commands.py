@@ -23,6 +23,7 @@ from minidyn.kernels import cache as kernels
 from minidyn.minima.stability import stability as verdict
 from minidyn.minima.stability import stability_diagram
 from minidyn.simulate import simulate
+from minidyn.simulate.run import Run
 
 app = typer.Typer(
     name="minidyn", pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -105,37 +106,33 @@ def run(
     debug: _Debug = False,
 ) -> Said:
     """Run a model's map and its flows, compare them, and write the figure and the data."""
-    known = load_model(model)
-    chosen = known.with_overrides(lr=lr, steps=steps, paths=paths, save_every=save_every, seed=seed)
-    stem = stem_of(out, chosen.name)
-    outputs = results_at(stem, no_figure)
+    changes = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
+    chosen = load_model(model).with_overrides(lr=lr, **changes)
+    outputs = results_at(stem_of(out, chosen.name), no_figure)
     began = time.perf_counter()
-    if not chosen.spec.experiment.flows:
-        return _run_map(chosen, threads, checkpoint, outputs, context.obj or [])
-    introduction = _introduction(chosen)
+    head, alone = _introduction(chosen), not chosen.spec.experiment.flows
     stop_if_asked()
     _load_meanwhile("minidyn.files.results", *[] if no_figure else ["minidyn.figures"])
-    result = chosen.run(threads=threads, checkpoint=checkpoint or None)
+    result = (_run_map if alone else Model.run)(chosen, threads=threads, checkpoint=checkpoint or None)
     stop_if_asked()
-    result.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
-    took = f"total {time.perf_counter() - began:.2f} s, compilation included"
-    wrote, failure = write(outputs, result.save, lambda path: result.plot(loss=chosen.loss, path=path))
-    text = f"{introduction}\n{result.summary()}\n{took}\n\n{wrote}"
-    return Said(text, failure or _nothing_finished(result))
+    result.meta["command"] = _command(context)
+    took = "" if alone else f"total {time.perf_counter() - began:.2f} s, compilation included\n"
+    known = {} if alone else {"loss": chosen.loss}
+    wrote, failure = write(outputs, result.save, lambda path: result.plot(path=path, **known))
+    return Said(f"{head}\n\n{result!r}\n{took}\n{wrote}", failure or _nothing_finished(result))
 
 
-def _run_map(model: Model, threads: int | None, checkpoint: str, outputs: list[Path], arguments: list[str]) -> Said:
+def _run_map(model: Model, **options: Any) -> Run:
     """A model without flows: its map alone."""
-    result = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
-                      observe=model.observe, rng=model.seed, threads=threads,
-                      checkpoint=checkpoint or None)  # fmt: skip
-    stop_if_asked()
-    result.meta |= {"model": model.name, "model_text": model.text, "command": shlex.join(["minidyn", *arguments])}
-    wrote, failure = write(outputs, result.save, lambda path: result.plot(path=path))
-    if failure is None and not result.finished.any():
-        failure = SolverError(f"no path finished: {result.describe_status()}; try a smaller --lr or fewer --steps.")
-    head = f"{model.name}: {model.title}\nrunning {model.map.rule}: {_paths(model.paths)}, {model.steps:,} steps"
-    return Said(f"{head}\n\n{result!r}\n\n{wrote}", failure)
+    run = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
+                   observe=model.observe, rng=model.seed, **options)  # fmt: skip
+    run.meta |= {"model": model.name, "model_text": model.text}
+    return run
+
+
+def _command(context: typer.Context) -> str:
+    """What was typed."""
+    return shlex.join(["minidyn", *(context.obj or [])])
 
 
 @app.command()
@@ -169,7 +166,7 @@ def scale(
         time, slow_time = (None, span) if slow else (span, None)
     study = chosen.scale(rates, time=time, slow_time=slow_time, precision=precision, paths=paths, max_paths=max_paths,
                          threads=threads, checkpoint=checkpoint or None)  # fmt: skip
-    study.meta["command"] = shlex.join(["minidyn", *(context.obj or [])])
+    study.meta["command"] = _command(context)
     wrote, failure = write(outputs, study.save, lambda path: study.plot(path=path))
     return Said(f"{study.summary()}\n\n{wrote}", failure)
 
@@ -298,10 +295,6 @@ def cache(
     return Said(f"deleted {before}")
 
 
-def _paths(count: int) -> str:
-    return f"{count:,} path{'s' * (count != 1)}"
-
-
 def _load_meanwhile(*modules: str) -> None:
     """Import modules, and the large packages that they need, while compiled code runs."""
     threading.Thread(target=lambda: [*map(importlib.import_module, modules)], daemon=True).start()
@@ -310,10 +303,9 @@ def _load_meanwhile(*modules: str) -> None:
 def _introduction(model: Model) -> str:
     """What is about to run, in two lines."""
     flows = " and ".join(flow.name for flow in model.flows(charted=False))
-    return (
-        f"{model.name}: {model.title}\n"
-        f"running {model.map.rule} beside its {flows}: {_paths(model.paths)}, {model.steps:,} steps\n"
-    )
+    beside = f" beside its {flows}" if flows else ""
+    count = f"{model.paths:,} path{'s' * (model.paths != 1)}, {model.steps:,} steps"
+    return f"{model.name}: {model.title}\nrunning {model.map.rule}{beside}: {count}"
 
 
 def loss_of(result: Comparison) -> Any:
@@ -324,11 +316,12 @@ def loss_of(result: Comparison) -> Any:
         return None
 
 
-def _nothing_finished(result: Comparison) -> Exception | None:
-    failed = [
-        f"no path of the {label} finished: {run.describe_status()}"
-        for label, run in result.runs.items() if not run.finished.any()
-    ] + [f"the {label} does not exist here" for label in result.meta["missing"]]  # fmt: skip
+def _nothing_finished(result: Comparison | Run) -> Exception | None:
+    """An error where a run has no path left, or a flow does not exist."""
+    runs = {"": result} if isinstance(result, Run) else {f" of the {n}": run for n, run in result.runs.items()}
+    failed = [f"no path{whose} finished: {run.describe_status()}"
+              for whose, run in runs.items() if not run.finished.any()]  # fmt: skip
+    failed += [f"the {label} does not exist here" for label in result.meta.get("missing", ())]
     return SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.") if failed else None
 
 

@@ -72,15 +72,8 @@ def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:
     shades: dict[str, Any] = {"cmap": _LAND, "norm": LogNorm(levels[0], levels[-1]), "extend": "both"}
     filled = ax.contourf(x, y, np.maximum(z, levels[0] / 10), levels, zorder=0, **shades)
     ax.contour(x, y, z, levels, colors="white", linewidths=0.5, alpha=0.8, zorder=1)
-    bar = ax.figure.colorbar(
-        filled,
-        ax=ax,
-        shrink=0.7,
-        aspect=30,
-        pad=0.01,
-        ticks=LogLocator(10),
-        format=FuncFormatter(lambda v, _: power_of_ten(round(np.log10(v)))),
-    )
+    powers = FuncFormatter(lambda v, _: power_of_ten(round(np.log10(v))))
+    bar = ax.figure.colorbar(filled, ax=ax, shrink=0.7, aspect=30, pad=0.01, ticks=LogLocator(10), format=powers)
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
     bar.ax.text(0.5, 1.06, "loss − min" if shifted else "loss", transform=bar.ax.transAxes, ha="center")

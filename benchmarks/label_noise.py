@@ -41,9 +41,11 @@ class Network:
         self.start = md.Manifold(self.loss).project(model.spec.experiment.w0)
 
     def diagonal(self, w: np.ndarray) -> np.ndarray:
+        """The diagonal of the Hessian at `w`, on the minima."""
         return 4 * self.weights * w**2
 
     def coefficients(self, w: np.ndarray) -> np.ndarray:
+        """The coefficients of the linear model that `w` stands for."""
         return w[:10] ** 2 - w[10:] ** 2
 
     def minimum(self, value, slope, start: np.ndarray) -> np.ndarray:

@@ -45,8 +45,8 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
         right, top = _window(diagram)
         for number in range(count):
             _draw(fig.add_subplot(grid[divmod(number, columns)]), diagram, number, right, top)
-        plain = _known(diagram) in ("GD", "SGD", "Nesterov")
-        adaptive = "" if plain else "in the metric of the preconditioner"
+        known = recognized(diagram.map.rule)
+        adaptive = "" if known is not None and known.plain else "in the metric of the preconditioner"
         details = [str(diagram.map.rule), f"{len(diagram.minima)} minima", adaptive]
         draw_head(fig, "Which minima the optimizer can stay in", [part for part in details if part])
         draw_legend(fig, [
@@ -59,14 +59,10 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
     return fig
 
 
-def _known(diagram: StabilityDiagram) -> str:
-    known = recognized(diagram.map.rule)
-    return known.name if known else ""
-
-
 def _has_region(diagram: StabilityDiagram) -> bool:
     """Whether one parameter's region is known: for rules without momentum."""
-    return not diagram.map.rule.states or _known(diagram) == "RMSProp"
+    known = recognized(diagram.map.rule)
+    return not diagram.map.rule.states or (known is not None and not known.has_momentum)
 
 
 def _window(diagram: StabilityDiagram) -> tuple[float, float]:

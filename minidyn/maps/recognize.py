@@ -27,6 +27,16 @@ class Recognized:
         return self.rule.hyper[self.called[hyper]] if hyper in self.called else default
 
     @property
+    def plain(self) -> bool:
+        """Whether it goes along the gradient, with or without momentum: in the metric of theta itself."""
+        return self.name in ("GD", "SGD", "Nesterov")
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether a step remembers the gradients of earlier ones."""
+        return not {"momentum", "beta1"}.isdisjoint(self.called)
+
+    @property
     def threshold_formula(self) -> str | None:
         """The published limit of the sharpness in words, None where there is none."""
         return _EDGES[self.name][0] if self.name in _EDGES else None

@@ -272,8 +272,7 @@ def edge(system: Map) -> float:
     With momentum b: 2 (1 + b)/lr, and 2 (1 + b)/((1 + 2 b) lr) for Nesterov's.
     """
     rule, known = system.rule, recognized(system.rule)
-    one = known is not None and known.name in ("GD", "SGD", "Nesterov") and not rule.scheduled
-    threshold = known.threshold() if known is not None and one else None
+    threshold = known.threshold() if known is not None and known.plain and not rule.scheduled else None
     if threshold is None:
         raise InputError(
             f"the edge of stability of {rule} is not one number: stop at a sharpness of your own, "

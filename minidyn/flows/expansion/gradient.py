@@ -67,7 +67,7 @@ class GradientFlow(Flow):
     def __init__(self, system: Map):
         super().__init__(system)
         known = recognized(system.rule)
-        if known is None or known.name not in ("GD", "SGD", "Nesterov"):
+        if known is None or not known.plain:
             raise FlowError(
                 f"gradient flow is the small-lr limit of gradient descent with or without momentum, "
                 f"not of {system.rule.name}: md.ModifiedFlow(map, order=1) is that of any rule."

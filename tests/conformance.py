@@ -329,10 +329,7 @@ def _toml(value: Any) -> str:
 
 def _with_covariance(system: md.Map, kernel: str, *args: Any) -> np.ndarray:
     """A kernel of the covariance's module, called: `args` are its inputs, its outputs last."""
-    loss = system.loss
-    src = Source("covariance")
-    names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
-    src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
+    loss, src = system.loss, Source("covariance")
     system.bound.add_covariance(src)
     system.bound.add_moments(src)
     *inputs, out = args

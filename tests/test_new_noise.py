@@ -29,7 +29,7 @@ class Coins(Additive):
     law: ClassVar[Law] = SIGNS
     options: ClassVar[dict[str, Option]] = {"sigma": Option("number")}
 
-    def spelled(self) -> str:
+    def __repr__(self) -> str:
         return f"Coins({self.sigma})"
 
 
@@ -46,7 +46,7 @@ class Proportional(Additive):
     def entries(self, loss: md.Loss) -> np.ndarray:
         return np.array([self.share * sp.diff(loss.expr, p) for p in loss.params], dtype=object)
 
-    def spelled(self) -> str:
+    def __repr__(self) -> str:
         return f"Proportional({self.share})"
 
 
@@ -73,7 +73,7 @@ class Twice(Sampling):
     def moments(self, n: int) -> tuple[float, float, float]:
         return 1.0, 1.0, 0.0
 
-    def spelled(self) -> str:
+    def __repr__(self) -> str:
         return f"Twice({self.batch})"
 
 

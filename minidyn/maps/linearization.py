@@ -51,14 +51,8 @@ class AveragedMap(ByValue):
 
     def add_kernels(self, src: Source) -> None:
         """Add the kernels that `expand` and `analyse` need to a module: `jets` and the noise covariance."""
-        loss = self.map.loss
-        names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
-        src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
         self.map.bound.add_covariance(src)
-        if self.feels_skew:
-            self.map.bound.add_moments(src)
-        else:
-            src.add("noise_moments", "w, c, d, nz, third, fourth", ["pass"])
+        self.map.bound.add_moments(src, self.feels_skew)
         add_jets(src, self.rule)
         add_bend_kernel(src, self.rule)
         add_tilt_kernel(src, self.rule)

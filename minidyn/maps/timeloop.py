@@ -115,7 +115,7 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     names = loss.names | _hyper_names(rule)
     emitter = Emitter(stores, read=read, mutable=("w", "aux"), names=names)
     kept = [f"s_{q}" for q in range(size * (1 + states))]
-    draws = [line for draw in bound.draws for line in draw.alone]
+    draws = [line for law, row, count in bound.draws for line in law.alone(row, count)]
     words = [f"r_{i}" for i in range(4)] if draws else []
     halved = bound.gaussian_rows % 2 == 1
     lines = [

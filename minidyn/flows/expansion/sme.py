@@ -239,16 +239,13 @@ class StochasticModifiedFlow(Flow):
         `written_field` beside them where the equation can be written out. FlowError for noise without a covariance.
         """
         src = Source(f"stochastic modified equation of {self.map.rule.name} on {self.map.loss}")
-        loss, bound = self.map.loss, self.map.bound
-        names = ["grad", "sample_grad"] + (["model_grad"] if loss.model is not None else [])
-        src.line(f"from {loss.kernels.__name__} import {', '.join(names)}")
+        bound = self.map.bound
         bound.add_covariance(src)
         add_steps(src, self.moved)
+        bound.add_moments(src, self.skewed)
         if self.skewed:
-            bound.add_moments(src)
             add_skew(src, self.moved)
         else:
-            src.add("noise_moments", "w, c, d, nz, third, fourth", ["pass"])
             src.add("steps_skew", "x, hp, kk, out", ["pass"])
         if can_be_written(self.map, self.squares):
             add_written(src, self.map, self.moved, self.order, self._first if self.squares else None)

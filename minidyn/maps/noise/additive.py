@@ -5,7 +5,7 @@ Several such noises stand side by side, as one wider matrix (D, width).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 
 from minidyn.common.errors import FlowError, InputError
 from minidyn.graph import Graph, Index, Node, derivatives
-from minidyn.kernels import Source, coordinate, store
+from minidyn.kernels import Source, store
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise.base import Part
 from minidyn.maps.noise.draws import NORMAL, Law
 
 if TYPE_CHECKING:
-    from minidyn.maps.noise.bound import BoundNoise, Chartlike
+    from minidyn.maps.noise.bound import BoundNoise
 
 Floats = NDArray[np.float64]
 Term = tuple[Node, Node]
-_FEW = 8  # coordinates that are written out one by one
 _MOST = 200  # parameters whose slopes of a symbolic sigma are worked out
 
 
@@ -47,10 +46,6 @@ class Additive(Part):
         """Whether sigma depends on the parameters."""
         return any(map(varies, self.entries(loss).flat))
 
-    def one_by_one(self, loss: Loss) -> bool:
-        """Whether coordinates have expressions of their own."""
-        return self.varies(loss) and self.entries(loss).ndim > 0
-
     def numbers(self, loss: Loss) -> list[float]:
         """What kernels read of it: sigma's numbers, 0 where it has expressions."""
         return [0.0 if varies(v) else float(v) for v in self.entries(loss).flat]
@@ -60,7 +55,7 @@ class Additive(Part):
         if sigma.shape and sigma.shape[0] != bound.loss.dim:
             raise InputError(f"sigma has {sigma.shape[0]} rows, expected {bound.loss.dim}: one for each parameter.")
         bound.loss.refuse_data("sigma", sigma.flat)
-        for position in positions(bound.loss, [self]):  # unknown symbols are reported now
+        for position in bound.positions:  # unknown symbols are reported now
             self.terms(bound.loss, Graph(), position, 0, 0)
 
     def terms(self, loss: Loss, graph: Graph, position: int | Index, row: int, at: int) -> list[Term]:
@@ -83,29 +78,27 @@ class Additive(Part):
             terms.append((entry(value, offset * width + r, steps), graph.load("z", row + r)))
         return terms
 
-    def symbolic(self, chart: Chartlike) -> sp.Matrix:
-        """sigma as a matrix (D, r) in the symbols of a chart; plain numbers of one size become the symbol `sigma`."""
-        table, size = self.entries(chart.loss), chart.loss.dim
-        numbers = {float(v) for v in table.flat if not varies(v)} - {0.0}
-        one = len(numbers) == 1 and min(numbers) > 0
-        symbol = chart.symbol("sigma", next(iter(numbers))) if one else None
+    def matrix(self, loss: Loss) -> NDArray[Any]:
+        """sigma as a matrix (D, r), whatever the shape of its entries."""
+        sigma = self.entries(loss)
+        return sigma if sigma.ndim == 2 else np.diag(np.broadcast_to(sigma, loss.dim))
+
+    def symbolic(self, chart: Any) -> sp.Matrix:
+        """sigma (D, r) in the symbols of a chart; plain numbers of one size become the symbol `sigma`."""
+        table = self.matrix(chart.loss)
+        sizes = {float(v) for v in table.flat if not varies(v)} - {0.0}
+        symbol = chart.symbol("sigma", *sizes) if len(sizes) == 1 and min(sizes) > 0 else None
 
         def entry(v: Any) -> sp.Expr:
             if varies(v):
                 return chart.renamed(v)
             return sp.S.Zero if float(v) == 0 else symbol if symbol is not None else chart.exact(v)
 
-        if table.ndim == 0:
-            return entry(table.item()) * sp.eye(size)
-        if table.ndim == 1:
-            return sp.diag(*[entry(v) for v in table])
-        return sp.Matrix(size, table.shape[1], lambda i, j: entry(table[i, j]))
+        return sp.Matrix(*table.shape, lambda i, j: entry(table[i, j]))
 
     def at(self, loss: Loss, w: Floats) -> tuple[Floats, Floats | None]:
         """sigma (D, r) at w, and its derivatives (r, D, D) where it depends on the parameters."""
-        size, entries = loss.dim, self.entries(loss)
-        if entries.ndim < 2:
-            entries = np.diag(np.broadcast_to(entries, size)) if entries.ndim else np.diag([entries.item()] * size)
+        size, entries = loss.dim, self.matrix(loss)
         value, slopes = np.zeros(entries.shape), np.zeros((entries.shape[1], size, size))
         if size > _MOST and any(map(varies, entries.flat)):
             raise FlowError(f"stability under a symbolic sigma is worked out for at most {_MOST} parameters.")
@@ -129,13 +122,6 @@ def varies(entry: object) -> bool:
 def place(position: int | Index) -> tuple[int, list[tuple[Index, int]]]:
     """Offset and strides of a coordinate, or of the loop over all of them."""
     return (position, []) if isinstance(position, int) else (0, [(position, 1)])
-
-
-def positions(loss: Loss, parts: Sequence[Additive]) -> list[int | Index]:
-    """Coordinates one by one where sigma is symbolic or short, else one loop over all of them."""
-    if loss.dim <= _FEW or any(part.one_by_one(loss) for part in parts):
-        return list(range(loss.dim))
-    return [coordinate(loss.dim)]
 
 
 def columns(bound: BoundNoise) -> list[Node]:

@@ -106,11 +106,7 @@ class Part(Noise):
 
     def among(self, parts: tuple[Part, ...]) -> str:
         """How it is written in a sum of these parts; nothing where another one's text says it."""
-        return self.spelled()
-
-    def spelled(self) -> str:
-        """How it is written alone."""
-        raise NotImplementedError
+        return repr(self)
 
     def check(self, bound: BoundNoise) -> None:
         """Refuse a loss that it is not for."""

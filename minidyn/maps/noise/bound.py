@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -22,43 +22,21 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
 from minidyn.common.locks import cached_property
 from minidyn.graph import Graph, Index, Node, derivatives
-from minidyn.kernels import Source
+from minidyn.kernels import Source, coordinate
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise import additive
 from minidyn.maps.noise.additive import Additive
 from minidyn.maps.noise.base import Noise, total
-from minidyn.maps.noise.draws import NORMAL, Draw
+from minidyn.maps.noise.draws import NORMAL, Law
 from minidyn.maps.noise.labels import Labels
 from minidyn.maps.noise.minibatch import Minibatch
 from minidyn.maps.noise.moments import add_noise_moments
-from minidyn.maps.noise.samples import OfSamples
 from minidyn.maps.noise.sampling import Sampling
 
 Floats = NDArray[np.float64]
 Column = tuple[sp.Expr, sp.Matrix, bool]
+_FEW = 8  # coordinates that are written out one by one
 _NUMBERS = ("std", "label", "kappa")  # of labels and batches, in every `nz`; sigma's numbers come after
-
-
-class Chartlike(Protocol):
-    """The symbols in which a closed form writes a loss and its noise."""
-
-    loss: Loss
-    gradient: sp.Matrix
-
-    def on_samples(self, e: sp.Expr) -> list[sp.Expr]:
-        """An expression at every sample."""
-
-    def slopes(self, e: sp.Expr) -> sp.Matrix:
-        """Its derivatives in the parameters, (D, 1)."""
-
-    def renamed(self, e: sp.Expr) -> sp.Expr:
-        """An expression of the user's in these symbols."""
-
-    def exact(self, value: float) -> sp.Expr:
-        """A number without roundings."""
-
-    def symbol(self, name: str, value: float) -> sp.Symbol:
-        """A fresh symbol that stands for a number."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +61,7 @@ class BoundNoise(ByValue):
 
     def __init__(self, loss: Loss, noise: Noise | None):
         self.loss, self.noise = loss, noise or Noise()
-        for part in (*self.additive, *self._chosen, *self._labels):
+        for part in (*self.additive, *self._chosen, *self.labels):
             part.check(self)
 
     # -- its parts --------------------------------------------------------------------------------
@@ -94,7 +72,8 @@ class BoundNoise(ByValue):
         return tuple(sorted(found, key=lambda part: not part.law.normal))
 
     @property
-    def _labels(self) -> tuple[Labels, ...]:
+    def labels(self) -> tuple[Labels, ...]:
+        """What changes the targets: one part or none."""
         return tuple(part for part in self.noise.parts if isinstance(part, Labels))
 
     @property
@@ -102,8 +81,8 @@ class BoundNoise(ByValue):
         return tuple(part for part in self.noise.parts if isinstance(part, Sampling))
 
     @property
-    def _of_samples(self) -> tuple[OfSamples, ...]:
-        return *self._labels, *self._chosen
+    def _of_samples(self) -> tuple[Labels | Sampling, ...]:
+        return *self.labels, *self._chosen
 
     @property
     def sampling(self) -> Sampling:
@@ -145,7 +124,7 @@ class BoundNoise(ByValue):
     @property
     def label_rows(self) -> int:
         """Number of label perturbations drawn per step."""
-        return self.batch if self._labels else 0
+        return self.batch if self.labels else 0
 
     @property
     def rows(self) -> int:
@@ -168,18 +147,21 @@ class BoundNoise(ByValue):
         return self.sampling.shuffles
 
     @property
-    def draws(self) -> list[Draw]:
-        """The numbers of a step in the order in which they are drawn; a choice of samples comes before labels."""
-        out = [Draw(NORMAL, 0, self.gaussian_rows)] if self.gaussian_rows else []
+    def draws(self) -> list[tuple[Law, int, int | None]]:
+        """The numbers of a step in the order in which they are drawn: their law, their first row, how many, or None for
+        one per sample of the batch. A choice of samples comes before these."""
+        out: list[tuple[Law, int, int | None]] = []
+        if self.gaussian_rows:
+            out.append((NORMAL, 0, self.gaussian_rows))
         for part, row in zip(self.additive, self.first_rows, strict=True):
-            out += [] if part.law.normal else [Draw(part.law, row, part.width(self.loss))]
-        return out + [Draw(part.law, self.first_label, None) for part in self._labels]
+            out += [] if part.law.normal else [(part.law, row, part.width(self.loss))]
+        return out + [(part.law, self.first_label, None) for part in self.labels]
 
     def draw_lines(self) -> list[str]:
         """The body of `draw(r, z, index, order, k, n)`, which returns the size of the batch."""
         size = self.sampling.lines() if self.picks else [f"size = {'n' if self.loss.per_sample else '1'}"]
-        lines = [line for draw in self.draws if draw.count is not None for line in draw.lines]
-        lines += [*size, *(line for draw in self.draws if draw.count is None for line in draw.lines)]
+        lines = [line for law, row, count in self.draws if count for line in law.lines(row, count)]
+        lines += [*size, *(line for part in self.labels for line in part.law.lines(self.first_label, None))]
         if self.label_rows > 1 and not self.loss.per_sample:  # one sample, drawn again and again: its mean label
             first = f"z[{self.first_label * 64} + lane]"
             lines += [
@@ -191,7 +173,7 @@ class BoundNoise(ByValue):
     # -- the gradient that the map sees -----------------------------------------------------------
     def gradient(self, graph: Graph) -> list[tuple[Node, Node]]:
         """(element, derivative) pairs of the loss as the step sees it, without what is added to its gradient."""
-        swap = dict([(self.loss.target, part.target(graph, self)) for part in self._labels])
+        swap = dict([(self.loss.target, part.target(graph, self)) for part in self.labels])
         return derivatives.reverse(self.loss.mean_node(graph, swap), "w")
 
     def sigma_terms(self, graph: Graph, position: int | Index) -> list[tuple[Node, Node]]:
@@ -205,7 +187,8 @@ class BoundNoise(ByValue):
     @property
     def positions(self) -> list[int | Index]:
         """Coordinates one by one where sigma is symbolic or short, else one loop over all of them."""
-        return additive.positions(self.loss, self.additive)
+        written = any(part.varies(self.loss) and part.entries(self.loss).ndim for part in self.additive)
+        return [*range(self.loss.dim)] if written or self.loss.dim <= _FEW else [coordinate(self.loss.dim)]
 
     # -- its numbers ------------------------------------------------------------------------------
     @cached_property
@@ -220,13 +203,13 @@ class BoundNoise(ByValue):
 
     def amounts(self, batch: float) -> tuple[float, float]:
         """kappa and the variance of the mean label at another batch size, which may be no whole number."""
-        label = sum(part.label_std**2 for part in self._labels) / batch
+        label = sum(part.label_std**2 for part in self.labels) / batch
         return max(self.sampling.weight(batch, self.loss.n_samples or 1), 0.0), label
 
     @property
     def numbers(self) -> Floats:
         """The numbers that kernels read as `nz`: of labels and batches (`reads`), then of sigma."""
-        std = sum(part.label_std for part in self._labels)
+        std = sum(part.label_std for part in self.labels)
         sigma = [number for part in self.additive for number in part.numbers(self.loss)]
         return np.array([std, self.label_variance, self.kappa, *sigma])
 
@@ -250,7 +233,7 @@ class BoundNoise(ByValue):
     def gaussian(self) -> bool:
         """Whether the noise in the gradient is normal: nothing of it comes from a choice of samples or from +-1."""
         return self.kappa == 0.0 and all(
-            law.normal for law in [part.law for part in self.additive] + [part.law for part in self._labels]
+            law.normal for law in [part.law for part in self.additive] + [part.law for part in self.labels]
         )
 
     @property
@@ -261,17 +244,17 @@ class BoundNoise(ByValue):
     @property
     def varies(self) -> bool:
         """Whether the covariance of the noise depends on the parameters."""
-        return bool(self._chosen or self._labels) or any(part.varies(self.loss) for part in self.additive)
+        return bool(self._chosen or self.labels) or any(part.varies(self.loss) for part in self.additive)
 
     def skewed(self, w: Floats) -> bool:
         """Whether the choice of samples gives the gradient's noise a third moment at w, in any coordinate."""
-        if self.kappa == 0.0 or not (self._labels or self.sampling.skews(self.loss.n_samples or 1)):
+        if self.kappa == 0.0 or not (self.labels or self.sampling.skews(self.loss.n_samples or 1)):
             return False
         apart = self.loss.sample_grads(w)
         apart = apart - apart.mean(axis=0)
         width = np.sqrt((apart**2).mean(axis=0))
         floor = 1e-10 * np.abs(self.loss.hessian(w)).max() * (1.0 + np.abs(w).max())
-        if self._labels and np.any(width > floor):
+        if self.labels and np.any(width > floor):
             return True  # labels on batches whose samples disagree
         return bool(np.any((np.abs((apart**3).mean(axis=0)) > 1e-9 * width**3) & (width > floor)))
 
@@ -308,6 +291,8 @@ class BoundNoise(ByValue):
         derivatives `noise_dq(w, u, ...)`, `noise_ddq(w, u, v, ...)`, and `noise_bend` to a module."""
         self.refuse("no_covariance")
         size = self.loss.dim
+        names = "grad, sample_grad" + ", model_grad" * (self.loss.model is not None)
+        src.line(f"from {self.loss.kernels.__name__} import {names}")
         body = [f"for i in range({size}):", f"    for j in range({size}):", "        out[i, j] = 0.0"]
         body += additive.add_factor(src, self)
         for part in self._of_samples:
@@ -346,14 +331,18 @@ class BoundNoise(ByValue):
         src.add("noise_bend", "w, u, share, c, d, nz, first, second, labels", body or ["pass"],
                 "what a displacement adds to Sigma")  # fmt: skip
 
-    def add_moments(self, src: Source) -> None:
-        """Add `noise_moments(w, c, d, nz, third, fourth)`: `E xi_i xi_j^2` and `Cov(xi_i^2, xi_j^2)`, (D, D) each."""
-        labels = self._labels[0] if self._labels else None
-        add_noise_moments(src, self, labels)
+    def add_moments(self, src: Source, wanted: bool = True) -> None:
+        """Add `noise_moments(w, c, d, nz, third, fourth)`: `E xi_i xi_j^2` and `Cov(xi_i^2, xi_j^2)`, (D, D) each;
+        where nobody wants them, a kernel that leaves these alone."""
+        if wanted:
+            return add_noise_moments(src, self)
+        src.add("noise_moments", "w, c, d, nz, third, fourth", ["pass"])
 
-    def symbolic_covariance(self, chart: Chartlike) -> tuple[list[Column], sp.Matrix | None]:
+    def symbolic_covariance(self, chart: Any) -> tuple[list[Column], sp.Matrix | None]:
         """The covariance as weighted columns, `sum weight c c^T`, each with whether it bends (labels, of leading order,
-        do not); and the matrix of sigma, where that is all and normal."""
+        do not); and the matrix of sigma, where that is all and normal. `chart` has the symbols, as `flows.slow` gives
+        them: `loss`, `gradient`, `slopes(e)` in the parameters, `on_samples(e)`, the user's expressions `renamed(e)`,
+        numbers `exact(value)` or `symbol(name, value)`."""
         self.refuse("no_covariance")
         sigma = [part.symbolic(chart) for part in self.additive]
         columns: list[Column] = [(sp.S.One, s[:, r], True) for s in sigma for r in range(s.cols)]
@@ -372,4 +361,4 @@ def _even(count: int) -> int:
     return count + count % 2
 
 
-__all__ = ["BoundNoise", "Chartlike", "Column", "LinearResponse"]
+__all__ = ["BoundNoise", "Column", "LinearResponse"]

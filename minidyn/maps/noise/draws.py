@@ -77,22 +77,3 @@ class _Normal(Law):
 NORMAL = _Normal("", 0.0)
 SIGNS = Law("1.0 if (word >> np.uint64(63)) != np.uint64(0) else -1.0", -2.0, "signs")
 LAWS = {"normal": NORMAL, "rademacher": SIGNS}
-
-
-@dataclass(frozen=True)
-class Draw:
-    """`count` numbers of a law from a row on; None for one per sample of the batch."""
-
-    law: Law
-    row: int
-    count: int | None
-
-    @property
-    def lines(self) -> list[str]:
-        """For many paths side by side."""
-        return self.law.lines(self.row, self.count)
-
-    @property
-    def alone(self) -> list[str]:
-        """For one lane."""
-        return self.law.alone(self.row, self.count)

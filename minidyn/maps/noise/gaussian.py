@@ -35,7 +35,7 @@ class GaussianNoise(Additive):
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", entries(self.sigma))
 
-    def spelled(self) -> str:
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({brief(self.sigma)})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from minidyn.kernels import Source
 from minidyn.maps.noise.base import Noise, Option, Part
 from minidyn.maps.noise.draws import LAWS, Law
 from minidyn.maps.noise.minibatch import Minibatch
-from minidyn.maps.noise.samples import OfSamples
+from minidyn.maps.noise.sampling import OfSamples
 
 if TYPE_CHECKING:
-    from minidyn.maps.noise.bound import BoundNoise, Chartlike, Column
+    from minidyn.maps.noise.bound import BoundNoise, Column
 
 Floats = NDArray[np.float64]
 
@@ -48,13 +48,16 @@ class Labels(OfSamples):
         one_of(self.label_kind, "the kind of label noise", tuple(LAWS))
 
     @classmethod
-    def from_options(cls, **options: object) -> Noise:
-        return LabelNoise(options["std"], options["batch"], options["distribution"])  # type: ignore[arg-type]
+    def from_options(cls, **options: Any) -> Noise:
+        return LabelNoise(*options.values())
 
     @property
     def law(self) -> Law:
         """Of the numbers that change the targets."""
         return LAWS[self.label_kind]
+
+    def __repr__(self) -> str:
+        return self.among(())
 
     def among(self, parts: tuple[Part, ...]) -> str:
         """With the batch, where it is a plain one."""
@@ -71,7 +74,7 @@ class Labels(OfSamples):
         target = bound.loss.converter(g)(bound.loss.target)
         return target + bound.load(g, "std") * g.load("label", 0, per=SAMPLE if bound.loss.per_sample else None)
 
-    def columns(self, chart: Chartlike, bound: BoundNoise) -> Iterator[Column]:
+    def columns(self, chart: Any, bound: BoundNoise) -> Iterator[Column]:
         """Flows of leading order know of no bend of theirs."""
         std = chart.symbol("std", self.label_std)
         for f in chart.on_samples(bound.loss.model):

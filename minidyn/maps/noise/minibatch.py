@@ -62,7 +62,7 @@ class Minibatch(Sampling):
 
     def among(self, parts: tuple[Part, ...]) -> str:
         """Nothing beside labels, which are those of the batch, unless samples come back."""
-        return "" if not self.replace and any(p.sets == "label_std" for p in parts) else self.spelled()
+        return "" if not self.replace and any(p.sets == "label_std" for p in parts) else repr(self)
 
-    def spelled(self) -> str:
+    def __repr__(self) -> str:
         return f"Minibatch({self.batch}{', replace=True' if self.replace else ''})"

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 
 from minidyn.kernels import Source
 from minidyn.maps.noise.additive import fourth_moments
-from minidyn.maps.noise.labels import Labels
 
 if TYPE_CHECKING:
     from minidyn.maps.noise.bound import BoundNoise
 
 
-def add_noise_moments(src: Source, bound: BoundNoise, labels: Labels | None) -> None:
+def add_noise_moments(src: Source, bound: BoundNoise) -> None:
     """Add `noise_moments(w, c, d, nz, third, fourth)`, (D, D) each."""
     size = bound.loss.dim
     body = [
@@ -29,20 +28,20 @@ def add_noise_moments(src: Source, bound: BoundNoise, labels: Labels | None) -> 
         f"for i in range({size}):", f"    for j in range({size}):", "        third[i, j] = 0.0",
         "        fourth[i, j] = 2.0 * whole[i, j] * whole[i, j]", *fourth_moments(bound),
     ]  # fmt: skip
-    if bound.picks or labels is not None:
-        body += _samples(bound, labels)
+    if bound.picks or bound.labels:
+        body += _samples(bound)
     src.add("noise_moments", "w, c, d, nz, third, fourth", body, "third and fourth moments of the noise")
 
 
-def _samples(bound: BoundNoise, labels: Labels | None) -> list[str]:
+def _samples(bound: BoundNoise) -> list[str]:
     """What drawn samples and their labels add to Gaussian moments."""
     size, n = bound.loss.dim, bound.loss.n_samples or 1
     w0, w1, w2 = bound.sampling.moments(n) if bound.picks else (0.0, 0.0, 0.0)
     v, kappa = bound.reads("label"), bound.reads("kappa")
-    lack = 0.0 - labels.law.excess / bound.batch if labels is not None else 0.0
+    lack = 0.0 - sum(part.law.excess for part in bound.labels) / bound.batch
     turn = [
         "for s in range(n):", "    sample_grad(w, c, d, s, p)",
-        *(["    model_grad(w, c, d, s, f)"] if labels is not None else []),
+        *(["    model_grad(w, c, d, s, f)"] if bound.labels else []),
         f"    for i in range({size}):", f"        for j in range({size}):",
     ]  # fmt: skip
     return [

@@ -40,5 +40,5 @@ class Reshuffle(Sampling):
             "for q in range(size * 64):", f"    index[q] = order[turn * {batch} * 64 + q]",
         ]  # fmt: skip
 
-    def spelled(self) -> str:
+    def __repr__(self) -> str:
         return f"Reshuffle({self.batch})"

@@ -9,16 +9,67 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 
-from minidyn.common.errors import InputError
+from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import whole
-from minidyn.kernels import Source
-from minidyn.maps.noise.base import Option
-from minidyn.maps.noise.samples import OfSamples
+from minidyn.graph import SAMPLE, Graph, Node, derivatives
+from minidyn.kernels import Source, apart, store
+from minidyn.maps.loss import ONE_SAMPLE, differentiate, first_sample, mean
+from minidyn.maps.noise.base import Option, Part
 
 if TYPE_CHECKING:
-    from minidyn.maps.noise.bound import BoundNoise, Chartlike, Column
+    from minidyn.maps.noise.bound import BoundNoise, Column
 
 Floats = NDArray[np.float64]
+
+
+class OfSamples(Part):
+    """A covariance `scale (1/n) sum p_i p_i^T`: of the samples' gradients about their mean, or of the model's."""
+
+    scale: ClassVar[str]  # a number of `BoundNoise.reads`
+    kernel: ClassVar[str]  # "sample_grad" or "model_grad"
+
+    @property
+    def _centred(self) -> bool:
+        return self.kernel == "sample_grad"
+
+    def covariance(self, bound: BoundNoise) -> list[str]:
+        """Lines that add it to `out`."""
+        size = bound.loss.dim
+        return [
+            "n = d.shape[0]", f"p = np.empty({size})", f"mid = np.zeros({size})",
+            *(["grad(w, c, d, mid)"] if self._centred else []),
+            "for s in range(n):", f"    {self.kernel}(w, c, d, s, p)", f"    for i in range({size}):",
+            f"        a = (p[i] - mid[i]) * {bound.reads(self.scale)} / n", f"        for j in range({size}):",
+            "            out[i, j] += a * (p[j] - mid[j])",
+        ]  # fmt: skip
+
+    def diagonal(self, g: Graph, bound: BoundNoise) -> Iterator[Node]:
+        """Stores that add its diagonal to `out`."""
+        pairs = derivatives.reverse(self._node(g, bound), "w", fixed=frozenset([SAMPLE]))
+        if not apart(pairs):
+            raise FlowError(
+                "the model reads the same parameters through differently shaped sums; "
+                "write them with sums over the same index range, or as separate symbols."
+            )
+        scale = bound.load(g, self.scale)
+        for element, slope in pairs:
+            second = mean(slope * slope)
+            if self._centred:
+                second = second - mean(slope) ** 2
+            yield store(g, scale * second, "out", element.data[1], element.data[2], add=True)
+
+    def _node(self, g: Graph, bound: BoundNoise) -> Node:
+        return bound.loss.sample_node(g) if self._centred else bound.loss.model_node(g)
+
+    def add_slopes(self, src: Source, bound: BoundNoise, *kinds: str) -> None:
+        """`sample_slope(w, u, c, d, sample, out)`, the derivative of a sample's gradient along u, or `model_slope`, and
+        the second one."""
+        slopes = differentiate(derivatives.reverse(first_sample(self._node(Graph(), bound)), "w"), "u")
+        for kind in kinds:
+            pairs = slopes if kind == "slope" else differentiate(slopes, "u")
+            name = self.kernel.replace("grad", kind)
+            bound.loss.add_vector(src.add, name, "w, u, c, d, sample, out", pairs, f"{kind} along u",
+                                  headers=ONE_SAMPLE, sample_count="1")  # fmt: skip
 
 
 class Sampling(OfSamples):
@@ -76,7 +127,7 @@ class Sampling(OfSamples):
         return n != 2 * self.batch
 
     # -- what follows -----------------------------------------------------------------------------------
-    def columns(self, chart: Chartlike, bound: BoundNoise) -> Iterator[Column]:
+    def columns(self, chart: Any, bound: BoundNoise) -> Iterator[Column]:
         n = bound.loss.n_samples or 1
         kappa, centre = self.weight(sp.Integer(bound.batch), n), chart.gradient
         for e in chart.on_samples(bound.loss.expr):

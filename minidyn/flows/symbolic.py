@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -131,7 +131,7 @@ class SymbolicFlow(Flow):
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_retract)
     jacobian: ClassVar[Any] = staticmethod(_jacobian)
-    reasons: ClassVar[Mapping[int, str]] = {
+    reasons: ClassVar[dict[int, str]] = {
         Status.LEFT_MANIFOLD: (
             "the state cannot be put back on the constraint; take smaller steps or look at its gradient."
         )

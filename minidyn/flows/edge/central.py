@@ -11,7 +11,6 @@ Source: Cohen, Damian, Talwalkar, Kolter, Lee, *Understanding optimization in de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,7 +37,7 @@ _ON = 1e-10  # how close to the threshold a curvature counts as critical, in uni
 class _Edge:
     """What the flow needs at a point: the critical directions and how their curvatures answer to motion."""
 
-    values: Floats  # all curvatures in units of the threshold, falling
+    values: Floats  # all curvatures in units of the threshold, those of held directions first, falling
     U: Floats  # (D, r) directions, u^T 2P u = 1
     t: Floats  # (r, r, D) third derivatives T[u_a, u_b]
     groups: Floats  # (r, r, accumulators) sums of u_a u_b over the coordinates of one accumulator
@@ -87,7 +86,7 @@ class CentralFlow(Flow):
     reference: ClassVar[str] = "Cohen, Damian, Talwalkar, Kolter, Lee (2025)"
     reads = "midpoints"
     python_stepped: ClassVar[bool] = True
-    reasons: ClassVar[Mapping[int, str]] = {
+    reasons: ClassVar[dict[int, str]] = {
         Status.SOLVER_FAILED: "the set of critical directions does not settle; take a smaller rtol.",
         Status.SINGULAR: "an accumulator vanishes; use eps > 0 or start with v > 0.",
         Status.NO_ORBIT: "no oscillation holds the critical curvatures at the threshold.",
@@ -250,7 +249,7 @@ class CentralFlow(Flow):
                 held = e.U @ np.linalg.eigh(X)[1][:, len(X) - r :]
                 before = k
                 w[:], k, step, _ = carry(
-                    lambda y, _, h=held: self._smooth(y, h), lambda y, _, h=held: self._event(y, h),  # type: ignore[misc]
+                    lambda y, _, h=held: self._velocity(*self._held(y, h)), lambda y, _, h=held: self._event(y, h),  # type: ignore[misc]
                     w, k, end, step, rtol, atol, lambda y, _, h=held: self._put_back(y, h),  # type: ignore[misc]
                 )  # fmt: skip
                 turns = turns + 1 if k - before < 1e-9 * (1 + k) else 0
@@ -274,10 +273,6 @@ class CentralFlow(Flow):
         if self.spectrum(w)[1][0] > 1.0 + _ON:
             raise FieldFailed(Status.NO_ORBIT, "no oscillation brings the start back to the threshold")
         return w
-
-    def _smooth(self, w: Floats, held: Floats) -> Floats:
-        e, X = self._held(w, held)
-        return self._velocity(e, X)
 
     def _event(self, w: Floats, held: Floats) -> float:
         """Positive once another curvature crosses the threshold, or the oscillation along a held one has died out."""

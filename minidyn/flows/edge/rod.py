@@ -12,7 +12,6 @@ Source: theory of the period-two orbit, Ma, Kunin, Wu, Ying (2022); the flow, Re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -22,8 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.intake import one_of, whole
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
-from minidyn.flows.base import Flow, stay
-from minidyn.flows.edge.twostep import TwoStep, add_rule_kernels, along_slopes
+from minidyn.flows.base import stay
+from minidyn.flows.edge.twostep import PairFlow, TwoStep, add_rule_kernels, along_slopes
 from minidyn.flows.look import SKY
 from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
@@ -83,7 +82,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     return 0 if total < np.inf else Status.SINGULAR
 
 
-class RodFlow(Flow):
+class RodFlow(PairFlow):
     """Centre `c` and half-difference `d` of two successive iterates: `dc/dk = F_e - c`, `dd/dk = -F_o - d`.
 
     The state is `(c, d)`, each as long as the map's state `z`; it starts from the first pair of iterates, and
@@ -112,9 +111,7 @@ class RodFlow(Flow):
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "rule_step", "rule_slopes")
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(stay)
-    reads = "midpoints"
-    ahead: ClassVar[int] = 1
-    reasons: ClassVar[Mapping[int, str]] = {
+    reasons: ClassVar[dict[int, str]] = {
         Status.SINGULAR: (
             "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
         )
@@ -130,11 +127,6 @@ class RodFlow(Flow):
     def name(self) -> str:  # type: ignore[override]
         """What tables and figures call it."""
         return "rod flow" if self.order == 1 else "rod flow, order 2"
-
-    @property
-    def size(self) -> int:
-        """Twice the length of the map's state: centre and half-difference."""
-        return 2 * self.map.components
 
     @cached_property
     def source(self) -> Source:
@@ -152,11 +144,6 @@ class RodFlow(Flow):
         """Centre and half-difference (..., size) of the first two iterates from theta or the map's whole state."""
         self.theta(w0)
         return np.concatenate(self.steps.first_pair(w0, self.first_step), axis=-1)
-
-    def amplitude(self, w: ArrayLike) -> Any:
-        """Half the distance between successive iterates of theta, `|d|`, at states of the flow (..., size)."""
-        half = self.map.components
-        return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.

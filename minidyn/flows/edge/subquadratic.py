@@ -9,7 +9,6 @@ Per step, with the even part `F_e` of the map and the orbit's half-difference `d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import between, whole
 from minidyn.common.status import Status
-from minidyn.flows.base import Flow
 from minidyn.flows.edge.chartorbit import OrbitForm, orbit_form
 from minidyn.flows.edge.orbit import Growth, Orbit, Orbits
+from minidyn.flows.edge.twostep import PairFlow
 from minidyn.flows.look import PINK
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
@@ -29,7 +28,7 @@ from minidyn.solvers.piecewise import FieldFailed, carry
 Floats = NDArray[np.float64]
 
 
-class SubquadraticFlow(Flow):
+class SubquadraticFlow(PairFlow):
     """The map's period-two orbit at the edge of stability, slaved: `dc/dk = F_e(c, d(c)) - c`, `-F_o(c, d) = d`.
 
     While the rule is stable it is the map's own drift; where the sharpness passes the threshold a period-two orbit
@@ -62,10 +61,8 @@ class SubquadraticFlow(Flow):
     charted = True
     name: ClassVar[str] = "subquadratic flow"
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"
-    reads = "midpoints"
-    ahead: ClassVar[int] = 1
     python_stepped: ClassVar[bool] = True
-    reasons: ClassVar[Mapping[int, str]] = {
+    reasons: ClassVar[dict[int, str]] = {
         Status.UNSTABLE: "the valley is unstable in another way than by a flip of sign; lower lr.",
         Status.SINGULAR: "an accumulator vanishes; use eps > 0 or a loss floor.",
         Status.NO_ORBIT: "there is no period-two orbit here: the loss grows too fast across the valley; lower lr.",
@@ -79,11 +76,6 @@ class SubquadraticFlow(Flow):
         self._check_minima(manifold)
         self.first_step, self.manifold = whole("first_step", first_step, 1), manifold
         self.steps = Orbits(system, slow)
-
-    @property
-    def size(self) -> int:
-        """Twice the length of the map's state: centre and half-difference."""
-        return 2 * self.map.components
 
     def start(self, w0: ArrayLike) -> Floats:
         """The centre of the first two iterates and the orbit there (..., size), from theta or a whole state.
@@ -169,11 +161,6 @@ class SubquadraticFlow(Flow):
         memory["shift"] = shift
         w[:half], w[half:] = c, d
         return 0
-
-    def amplitude(self, w: ArrayLike) -> Any:
-        """Half the length of the orbit in theta, `|d|`, at states of the flow (..., size)."""
-        half = self.map.components
-        return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
 
     def closed_form(self) -> OrbitForm:
         """The amplitude's equation and the centre's drift in the coordinates of the manifold's chart.

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
 from minidyn.common.locks import cached_property
+from minidyn.flows.base import Flow
 from minidyn.graph import Graph, Index, Node
 from minidyn.graph.derivatives import reverse
 from minidyn.kernels import Emitter, Source, coordinate, store
@@ -79,6 +80,23 @@ def _slopes(node: Node, size: int, here: frozenset[Index]) -> dict[int, Node]:
     for _, slope in reverse(node, "g", here):
         found[1] = slope
     return found
+
+
+class PairFlow(Flow):
+    """A flow whose state is the centre c and the half-difference d of two successive iterates of the map."""
+
+    reads = "midpoints"
+    ahead = 1
+
+    @property
+    def size(self) -> int:
+        """Twice the length of the map's state: centre and half-difference."""
+        return 2 * self.map.components
+
+    def amplitude(self, w: ArrayLike) -> Any:
+        """Half the distance between successive iterates of theta, `|d|`, at states of the flow (..., size)."""
+        half = self.map.components
+        return np.linalg.norm(self.check(w)[..., half : half + self.dim], axis=-1)
 
 
 class TwoStep(ByValue):

@@ -17,7 +17,6 @@ Source: Li, Tai, E (2017, 2019); for adaptive rules Malladi, Lyu, Panigrahi, Aro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -187,7 +186,7 @@ class StochasticModifiedFlow(Flow):
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(stay)
     reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
-    reasons: ClassVar[Mapping[int, str]] = {
+    reasons: ClassVar[dict[int, str]] = {
         Status.SINGULAR: (
             "the step is not smooth here: an accumulator is zero, or has become negative, where the rule divides "
             "by its size; start with a positive one, take a smaller step, or give the rule an eps."

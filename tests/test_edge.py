@@ -115,7 +115,7 @@ def test_rod_flow_of_order_two_ends_where_gradient_descent_does(lr, sup):
 )  # fmt: skip
 def test_rod_flow_of_every_rule_closes_in_as_lr_falls(name, expected):
     """At a drift of order one the sup distance falls with each of the last three rungs of lr."""
-    rungs = who_wins.climb(name)
+    rungs = who_wins.rod_errors(name)
     sups = [sup for _, sup, _ in rungs]
     assert all(drift > 1 for *_, drift in rungs)
     assert sups[1] > sups[2] > sups[3]
@@ -283,7 +283,7 @@ def test_edge_measures_in_the_rules_own_metric():
 
 def test_who_wins_table():
     """On the minimalist model the rod flow wins, gradient flow comes last, and the table says so."""
-    entries = who_wins.play("minimalist_eos", steps=80)
+    entries = who_wins.entries_of("minimalist_eos", steps=80)
     sup = {e.flow: e.sup for e in entries}
     assert 2 * sup["rod"] < min(sup["subquadratic"], sup["central"]) < max(sup["subquadratic"], sup["central"])
     assert max(sup.values()) == sup["gradient"]

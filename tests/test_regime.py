@@ -116,7 +116,7 @@ def test_edge_and_compare_name_a_longer_period(tmp_path):
 def test_who_wins_notes_an_erratic_map(monkeypatch):
     """The report's notes on flows of centres carry the remark."""
     monkeypatch.setattr(who_wins, "regime", lambda *_: md.Regime(4, 0.0, 1.0, 256, "."))
-    entries = who_wins.play("quartic", steps=20)
+    entries = who_wins.entries_of("quartic", steps=20)
     edge = ("central", "subquadratic", "rod", "rod, order 2")
     assert all(("orbit of period four" in e.note) == (e.flow in edge) for e in entries)
 

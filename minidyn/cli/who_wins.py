@@ -81,7 +81,7 @@ def theories() -> dict[str, Callable[[Map], Flow]]:
     return found
 
 
-def play(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]:
+def entries_of(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[Entry]:
     """All flows that need no noise on one model of the library, for as many steps as its file says or `steps`."""
     model = load_model(name)
     network = name == "tanh_net"
@@ -127,7 +127,7 @@ def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], N
     ]  # fmt: skip
     entries: list[Entry] = []
     for name in chosen or MODELS:
-        entries += play(name, rtol)
+        entries += entries_of(name, rtol)
         say(f"{name}: " + ", ".join(f"{e.flow} {_cell(e)}" for e in entries if e.model == name))
     lines += [*flows_table(entries), ""]
     if chosen:
@@ -188,7 +188,7 @@ def ladders() -> dict[str, tuple[Callable[[float], tuple[Map, list[float]]], tup
     }  # fmt: skip
 
 
-def climb(name: str) -> list[tuple[float, float, float]]:
+def rod_errors(name: str) -> list[tuple[float, float, float]]:
     """(lr, sup distance of the rod flow's centre in x, drift in x) on every rung of a ladder."""
     make, lrs, end = ladders()[name]
     out = []
@@ -208,7 +208,7 @@ def rules_table(say: Callable[[str], None] = lambda line: None) -> list[str]:
         "| rule | " + " | ".join(["lr, sup / drift"] * 4) + " |", "|---|" + "---|" * 4,
     ]  # fmt: skip
     for name in ladders():
-        rungs = climb(name)
+        rungs = rod_errors(name)
         lines.append(f"| {name} | " + " | ".join(f"{lr:g}: {sup:.3g} / {drift:.3g}" for lr, sup, drift in rungs) + " |")
         say(lines[-1])
     lines += ["", "Models of the library at a learning rate that starts 3 % beyond the rule's own threshold:", ""]

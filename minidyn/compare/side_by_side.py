@@ -134,15 +134,14 @@ class _Experiment:
         check_folder(self.checkpoint)
         one_of(self.missing, "missing", ("raise", "remark"))
         flag(self.coupled, "coupled")
-        for name in ("steps", "rows", "first_step", "save_every"):
-            if name != "save_every" or self.save_every is not None:
-                whole(name, getattr(self, name), 1)
+        for name in ("steps", "rows", "first_step", *(["save_every"] if self.save_every is not None else [])):
+            whole(name, getattr(self, name), 1)
         thread_count(self.threads)
         starts_of(self.system, self.w0, whole("paths", self.paths, 1))
         self.labels = labels_of(self.system, self.flows)
         self.start = np.atleast_2d(self.system.state(self.w0, "w0"))
-        few = self.observe is not None or self.system.dim <= _FEW
-        self.watchers = observables.resolve(self.system.loss, self.observe if few else ["loss", "sharpness", "trace"])
+        many = self.observe is None and self.system.dim > _FEW
+        self.watchers = observables.resolve(self.system.loss, ["loss", "sharpness", "trace"] if many else self.observe)
         for watch in self.watchers.values():  # a function that does not fit is found at the first point
             watch(self.start[:1, : self.system.dim])
 

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 import minidyn as md
 from minidyn.compiler import jit
-from minidyn.solvers.brownian import lean, piece, pieces
+from minidyn.solvers.brownian import levy_area, piece, pieces
 from minidyn.solvers.tableaus import TABLEAUS
 
 BITS = np.testing.assert_array_equal
@@ -306,18 +306,18 @@ def pieces_alone(key, path, level, w, h, out):
 
 
 def test_refined_increments_are_those_of_a_brownian_path():
-    """Increments and leans of pieces have the covariance of a Brownian path, within 5 standard errors; one piece asked
+    """Increments and areas of pieces have the covariance of a Brownian path, within 5 standard errors; one piece asked
     for alone has the increment and the area of its place among them, bit for bit."""
     key, level = np.array([11, 12], np.uint64), 2
     normals = np.random.default_rng(1).normal(size=20_000)
     rows = []
     W, H = np.empty(4), np.empty(4)
     for path, w in enumerate(normals):
-        pieces(key, path, 5, 1, level, w, lean(key, path, 5, 1), W, H)
+        pieces(key, path, 5, 1, level, w, levy_area(key, path, 5, 1), W, H)
         rows.append([*W, *H])
         if path < 200:
             alone = np.empty((4, 2))
-            pieces_alone(key, path, level, w, lean(key, path, 5, 1), alone)
+            pieces_alone(key, path, level, w, levy_area(key, path, 5, 1), alone)
             BITS(alone, np.stack([W, 0.25 * (0.5 * W + H)], axis=1))
     rows = np.array(rows)
     exact = np.diag([1 / 4] * 4 + [1 / 48] * 4)

@@ -18,7 +18,7 @@ from minidyn.flows.base import Flow, stay
 from minidyn.kernels.by_pointer import evaluate
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
-from minidyn.simulate.timeloops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
+from minidyn.simulate.ode_loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
 from minidyn.solvers import rows as row
 from minidyn.solvers.tableaus import TABLEAUS
 from minidyn.solvers.unrolled import unrolled
@@ -56,7 +56,6 @@ class OdeEngine(FlowPaths):
     def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int, threads: int):
         self.points, self.which = distinct(start)
         super().__init__(flow, self.points, len(self.points), threads, Clock(flow, steps))
-        self.field, self.retract, self.fns = flow.pointers
         self.method, self.rtol, self.atol = method, rtol, atol
         explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
         self.tableau = t = TABLEAUS[explicit]
@@ -73,20 +72,20 @@ class OdeEngine(FlowPaths):
     def _choose(self, patience: float) -> None:
         """The loop of explicit steps, and what of the flow and the method it is given."""
         flow, t = self.flow, self.tableau
-        self.system: tuple[Any, ...]
-        method = *unrolled(t.name), Known(t.stages)
-        self.numbers = 1.0 / (t.estimate + 1.0), t.limit, _HOLD * t.limit if flow.symmetric else np.inf, patience
-        if flow.inlined is None:
+        rtol, atol = self._tolerance(t.name)
+        hold = _HOLD * t.limit if flow.symmetric else np.inf
+        self.control = 1.0 / (t.estimate + 1.0), t.limit, hold, patience, (rtol, atol)
+        self.functions = flow.inlined or flow.pointers
+        self.given: tuple[Any, ...] = ((*unrolled(t.name), Known(t.stages)),)
+        self.loop, self.through = advance_explicit, pass_stretches
+        if flow.inlined is None or not flow.in_lanes or len(self.points) < _FEW:
             self.loop, self.through = advance_explicit.one_by_one, pass_stretches.one_by_one
-            self.system = *flow.pointers, *method, Known(1), flow.size, flow.size, flow.columns
+        if flow.inlined is None:
+            self.given += ((Known(1), flow.size, flow.size, flow.columns),)
         else:
-            lanes = flow.in_lanes and len(self.points) >= _FEW
-            self.loop, self.through = advance_explicit, pass_stretches
-            if not lanes:
-                self.loop, self.through = advance_explicit.one_by_one, pass_stretches.one_by_one
             wide = flow.size if flow.in_lanes else 8 * -(-flow.size // 8)
             moves = int(flow.inlined[1] is not compiled(stay))
-            self.system = *flow.inlined, *method, *map(Known, (moves, flow.size, wide, flow.columns))
+            self.given += (tuple(map(Known, (moves, flow.size, wide, flow.columns))),)
 
     def slice(self, wanted: int) -> int:
         """All of them: an `advance` comes back to Python now and then by itself."""
@@ -156,17 +155,16 @@ class OdeEngine(FlowPaths):
         self.stretch, *_, begins = stretches[0]
         if begins:
             self._begin()
-        numbers = self.clock.hyper[[q for q, *_ in stretches]]
         targets, ends = (np.array([self.clock.at(s[place]) for s in stretches]) for place in (1, 2))
-        kept = (self.points, self.starts, self.slopes, self.rows, self.status, self.ended)
-        tolerance, crossed = self._held(self.tableau.name), [len(stretches)]
+        stretch_of = targets, ends, self.clock.hyper[[q for q, *_ in stretches]]
+        crossed = [len(stretches)]
 
         def work(first: int, last: int) -> None:
             todo = first + np.flatnonzero(self.status[first:last] == 0)
             if len(todo):
                 crossed.append(self.through(
-                    *self.system, todo, np.zeros(len(todo) + BESIDE, np.int64), *kept, targets, ends, numbers,
-                    _ATTEMPTS["explicit"], *self.numbers, *tolerance, *self.model,
+                    self.functions, *self.given, todo, np.zeros(len(todo) + BESIDE, np.int64), self.paths, stretch_of,
+                    _ATTEMPTS["explicit"], self.control, self.model,
                 ))  # fmt: skip
 
         self.spread(1, work)
@@ -177,8 +175,6 @@ class OdeEngine(FlowPaths):
     def _attempt(self, target: float, end: float, explicit: int, implicit: int) -> int:
         """Make up to so many steps towards the clock `target`, never beyond `end`, with every point; how many are not
         there yet."""
-        tolerance, stiff = self._held(self.tableau.name), self._held("radau")
-        kept = (self.points, self.starts, self.slopes, self.rows, self.status, self.ended)
         waiting: list[int] = []
 
         def work(first: int, last: int) -> None:
@@ -189,22 +185,24 @@ class OdeEngine(FlowPaths):
             if count:
                 todo = np.full(count + BESIDE, first + paths[-1])
                 todo[:count] = first + paths
-                count = self.loop(
-                    *self.system, todo, count, *kept, target, end, explicit, *self.numbers, *tolerance,
-                    *self.arrays,
-                )  # fmt: skip
+                system = *self.functions, self.arrays
+                count = self.loop(system, *self.given, todo, count, self.paths, (target, end, explicit), self.control)
             if self.may_turn_stiff and self.rows[first:last, row.MODE].any():
-                jacobian, jfns, known = self.flow.jacobian_pointers
                 count += advance_implicit(
-                    self.field, jacobian, self.retract, self.fns, jfns, known, self.flow.columns, *kept,
-                    first, last, target, end, implicit, *stiff, int(self.method == "auto"), *self.arrays,
+                    (*self.flow.pointers, self.arrays), self.flow.jacobian_pointers, self.flow.columns, self.paths,
+                    first, last, (target, end, implicit), int(self.method == "auto"), self._tolerance("radau"),
                 )  # fmt: skip
             waiting.append(count)
 
         self.spread(1, work)
         return sum(waiting)
 
-    def _held(self, method: str) -> tuple[float, float]:
+    @property
+    def paths(self) -> tuple[NDArray[Any], ...]:
+        """Where all points stand, as the loops want it."""
+        return self.points, self.starts, self.slopes, self.rows, self.status, self.ended
+
+    def _tolerance(self, method: str) -> tuple[float, float]:
         """The tolerances that a method's local errors are held to."""
         part = (_SAFETY_SYMMETRIC if self.flow.symmetric else _SAFETY)[method]
         return part * self.rtol, part * self.atol
@@ -217,9 +215,8 @@ class OdeEngine(FlowPaths):
 
         def work(first: int, last: int) -> None:
             show(
-                self.field, self.retract, self.fns, self.flow.columns, t.a, t.c, t.p, t.stages, self.points,
-                self.starts, self.slopes, self.rows, self.shown, self.status, self.ended, first, last, target,
-                self.rtol, self.atol, *self.arrays,
+                (*self.flow.pointers, self.arrays), (t.a, t.c, t.p, t.stages), self.flow.columns, self.paths,
+                self.shown, first, last, target,
             )  # fmt: skip
 
         if only is None:

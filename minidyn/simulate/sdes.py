@@ -14,7 +14,8 @@ from minidyn.kernels.random import seed_blocks
 from minidyn.maps.discrete import pack, unpack
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths, meant
-from minidyn.simulate.noisy import PLAN, UNITS, advance_adaptive, advance_sde, advance_stretches
+from minidyn.simulate.sde_adaptive import UNIT, advance_adaptive
+from minidyn.simulate.sde_loops import NO_PATH, PLAN, advance_sde, advance_stretches
 from minidyn.solvers.schemes import Scheme
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -42,8 +43,7 @@ class SdeEngine(FlowPaths):
         self.key = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
         self.streams = seed_blocks(self.key, len(self.blocks))
         lanes = len(self.blocks) * 64
-        # lanes that only fill up the last block do not run
-        self.status = np.full(lanes, 99, np.int64)
+        self.status = np.full(lanes, NO_PATH, np.int64)
         self.status[: self.paths] = 0
         self.ended = np.zeros(lanes, np.int64)
         self.shown = self.blocks.copy()
@@ -51,7 +51,7 @@ class SdeEngine(FlowPaths):
         self.beyond = 0  # steps that are shown beyond it
         self.windows = np.zeros(len(self.blocks), np.int64)
         choosing = 0 if span else lanes  # paths that choose their own steps
-        self.places, self.sizes = np.zeros(choosing, np.int64), np.full(choosing, 1 << UNITS, np.int64)
+        self.places, self.sizes = np.zeros(choosing, np.int64), np.full(choosing, UNIT, np.int64)
         self.counts = np.zeros(choosing, np.int64)
         self.meta: dict[str, Any] = {
             "method": scheme.name, "substeps": "adaptive" if not span else span / 2**level,
@@ -64,19 +64,23 @@ class SdeEngine(FlowPaths):
 
     def _choose(self) -> None:
         """The loop that carries the paths, and what of the flow and the scheme it is given."""
-        self.system: tuple[Any, ...]
-        flow, scheme, parts = self.flow, self.scheme, 2**self.level
-        kind = int(scheme.areas), int(scheme.coins)
-        sizes = *flow.draws, self.shift, flow.size, flow.columns, parts
-        rates = self.clock.rates, self.clock.rate
-        if flow.inlined is None:
+        flow, scheme = self.flow, self.scheme
+        number: Any = int if flow.inlined is None else Known  # what is known while compiling stays in registers
+        kind = (
+            Known(int(flow.inlined is None)),
+            Known(int(scheme.areas)),
+            Known(int(scheme.coins)),
+            number(2**self.level),
+        )
+        self.functions = flow.inlined or flow.pointers
+        self.normals = (*map(number, flow.draws), number(self.shift))
+        self.given = (
+            (scheme.step, *kind), self.normals, (number(flow.size), number(flow.columns)),
+            (self.clock.rates, self.clock.rate),
+        )  # fmt: skip
+        self.loop, self.loops = advance_sde, advance_stretches
+        if flow.inlined is None or self.paths < _FEW:
             self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
-            self.system = *flow.pointers, scheme.step, Known(1), *map(Known, kind), *sizes, *rates
-        else:  # what is known while compiling stays in registers
-            self.loop, self.loops = advance_sde, advance_stretches
-            if self.paths < _FEW:
-                self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
-            self.system = *flow.inlined, scheme.step, Known(0), *map(Known, kind + sizes), *rates
 
     def slice(self, wanted: int) -> int:
         """Up to the end of a step of the scheme: one in which a slice ends is made again by the next slice."""
@@ -89,28 +93,33 @@ class SdeEngine(FlowPaths):
         The main chain stays at the last whole one before, so that where a run is saved leaves no trace in it.
         """
         target, clock, at, span = done + count, self.clock, int(self.at[0]), self.span
-        kept = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
+        paths = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
         goal = at + (target - at) // span * span if span else target
         one = span > 0 and len(clock.ends) == 1 and bool(clock.moves[0])
-        ends, moves = np.append(clock.ends[:-1], _NEVER), clock.moves.astype(np.int64)
         plan, hyper = (np.zeros((0, PLAN), np.int64), clock.hyper) if one or not span else self._plan(at, target)
 
         def work(first: int, last: int) -> None:
             if one:
-                self.loop(*self.system, *kept, first, last, at, goal, target, span, *self.arrays)
+                system, steps = (*self.functions, self.arrays), (at, goal, target, span)
+                self.loop(system, *self.given, paths, first, last, steps)
             elif span:
-                self.loops(*self.system, *kept, first, last, plan, hyper, *self.model)
+                self.loops(self.functions, *self.given, paths, first, last, plan, hyper, self.model)
             else:
-                advance_adaptive(
-                    *self.flow.pointers, self.scheme.step, *self.flow.draws, self.shift, self.flow.columns,
-                    self.blocks, self.shown, self.streams, self.windows, self.places, self.sizes, self.counts, self.key,
-                    self.status, self.ended, first, last, target, self.rtol, self.atol, ends, moves,
-                    clock.hyper, *self.model,
-                )  # fmt: skip
+                self._advance_adaptive(paths, first, last, target)
 
         self.spread(count, work)
         self.at[0] = plan[-1, 1] if len(plan) else goal
         self.beyond = target - int(self.at[0])
+
+    def _advance_adaptive(self, paths: tuple[Any, ...], first: int, last: int, target: int) -> None:
+        """Carry the blocks first .. last-1 to step `target` by steps that the paths choose."""
+        flow, clock = self.flow, self.clock
+        stretches = np.append(clock.ends[:-1], _NEVER), clock.moves.astype(np.int64), clock.hyper
+        advance_adaptive(
+            (flow.pointers, self.scheme.step, stretches, self.model), (*flow.draws, self.shift),
+            (flow.size, flow.columns), paths, (self.windows, self.places, self.sizes, self.counts),
+            (first, last, target), (self.rtol, self.atol),
+        )  # fmt: skip
 
     def _plan(self, at: int, target: int) -> tuple[NDArray[np.int64], Floats]:
         """The stretches between the main chain's last step and `target`, in rows for `advance_stretches`, and their

@@ -59,7 +59,7 @@ def coin(key, path, step, column, place):
 
 
 @jit
-def lean(key, path, step, column):
+def levy_area(key, path, step, column):
     """H of a whole step, whose length is 1."""
     first, _ = two_normals(key, path, step, column, 0)
     return first * 0.28867513459481287  # 1/sqrt(12)
@@ -67,7 +67,7 @@ def lean(key, path, step, column):
 
 @jit
 def piece(key, path, step, column, level, place, w, h):
-    """(W, I) of piece `place` of 2^level equal ones of a step that has increment w and lean h."""
+    """(W, I) of piece `place` of 2^level equal ones of a step that has increment w and area h."""
     length = 1.0
     for depth in range(level):
         right = (place >> np.int64(level - 1 - depth)) & np.int64(1)
@@ -75,7 +75,7 @@ def piece(key, path, step, column, level, place, w, h):
         first, second = two_normals(key, path, step, column, node)
         root = math.sqrt(length)
         apart = 3.0 * h + 0.5 * root * first  # difference of the halves' increments
-        both = 2.0 * h - 0.5 * apart  # sum of their leans
+        both = 2.0 * h - 0.5 * apart  # sum of their areas
         gap = 0.28867513459481287 * root * second
         w = 0.5 * (w - apart) if right != 0 else 0.5 * (w + apart)
         h = 0.5 * (both - gap) if right != 0 else 0.5 * (both + gap)
@@ -85,7 +85,7 @@ def piece(key, path, step, column, level, place, w, h):
 
 @jit
 def pieces(key, path, step, column, level, w, h, W, H):
-    """Fill the first 2^level places of W and H with increments and leans of the equal pieces of a step, as `piece`."""
+    """Fill the first 2^level places of W and H with increments and areas of the equal pieces of a step, as `piece`."""
     W[0] = w
     H[0] = h
     length = 1.0

@@ -9,28 +9,45 @@ what a lane does not depends on its neighbours. Source: Hairer, Norsett, Wanner,
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 
+from minidyn.common.status import Status
 from minidyn.compiler import jit, lanes, some
 from minidyn.kernels.vectormath import exp, log
-from minidyn.solvers.rows import ATTEMPTS, CRAWL, DENSE, FASTEST, FRESH, LATEST, MODE, NOW, PAST, SPAN, STEADY, STIFF, H
-from minidyn.solvers.sde import worse
+from minidyn.solvers.rows import (
+    ATTEMPTS,
+    CRAWL,
+    DENSE,
+    EXPLICIT,
+    FASTEST,
+    FRESH,
+    LATEST,
+    MODE,
+    NOTHING,
+    NOW,
+    PAST,
+    SIZE,
+    SPAN,
+    STEADY,
+    STIFF,
+    H,
+)  # fmt: skip
+from minidyn.solvers.system import field_at, inline, put_back, worse
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-_TINY = 1e-14  # of the clock: a step this small has failed
+TINY = 1e-14  # of the clock: a step this small has failed
 _SMALL, _LONG = 1e-9, 2000.0  # and so many steps in a row this small: the flow chatters across a kink
 _SAME = 1e-26  # of the square of a point: what is nearer than this differs by rounding
 _FORGET = 0.95  # of the fastest rate, per step: what has come to rest is not seen, and must not be forgotten at once
 _FAR = 1e300  # an error that is not finite
-inline = partial(jit, inline=True, fma=True)
 
 
 @inline
-def norm(x, w, v, rtol, atol):
+def norm(x, w, v, tolerance):
     """Root mean square of x in units of the tolerance at w and v."""
+    rtol, atol = tolerance
     total = 0.0
     for i in range(x.shape[0]):
         e = x[i] / (atol + rtol * max(abs(w[i]), abs(v[i])))
@@ -39,17 +56,18 @@ def norm(x, w, v, rtol, atol):
 
 
 @inline
-def first_step(field, fns, w, slope, k, end, power, rtol, atol, trial, other, hp, c, d, nz, fp, f):
+def first_step(system, w, slope, k, end, power, tolerance, room):
     """A first step size from the size of the field and of its change (Hairer, Norsett, Wanner, II.4)."""
-    size, speed = norm(w, w, w, rtol, atol), norm(slope, w, w, rtol, atol)
+    trial, other, f = room
+    size, speed = norm(w, w, w, tolerance), norm(slope, w, w, tolerance)
     h = 0.01 * size / speed if min(size, speed) > 1e-5 else 1e-6
     h = min(h, end - k)
     for i in range(w.shape[0]):
         trial[i] = w[i] + h * slope[i]
-    code = field(fns, trial, k + h, hp, c, d, nz, fp, other, f)
+    code = field_at(system, trial, k + h, other, f)
     for i in range(w.shape[0]):
         other[i] -= slope[i]
-    bend = norm(other, w, w, rtol, atol) / h
+    bend = norm(other, w, w, tolerance) / h
     largest = max(speed, bend)
     better = exp(power * log(0.01 / largest)) if largest > 1e-15 else max(1e-6, 1e-3 * h)
     better = min(min(100.0 * h, better), end - k)
@@ -57,14 +75,14 @@ def first_step(field, fns, w, slope, k, end, power, rtol, atol, trial, other, hp
 
 
 @inline
-def put_back(retract, fns, w, v, rtol, atol, hp, c, d, nz, fp):
+def moved_back(system, w, v, tolerance):
     """Put w back where the flow lives; (status code, whether it moved so much that its slope is another)."""
     for i in range(w.shape[0]):
         v[i] = w[i]
-    code = retract(fns, w, hp, c, d, nz, fp)
+    code = put_back(system, w)
     for i in range(w.shape[0]):
         v[i] -= w[i]
-    return code, norm(v, w, w, rtol, atol) > 0.01
+    return code, norm(v, w, w, tolerance) > 0.01
 
 
 @inline
@@ -90,129 +108,156 @@ def factor(error, power):
     return 0.9 * exp(-power * log(error + 1e-30))
 
 
+@inline
+def resume(system, row, code, here, slope, end, control, room):
+    """Make ready to go on: the slope at the point, where none is kept, and a first step size; a status code."""
+    power, _, _, _, tolerance = control
+    _, near, f = room
+    stale = row[FRESH] == 0.0  # else the slope is the last stage's, as if the steps had not been interrupted
+    if some(stale):
+        code += field_at(system, here, row[NOW], near, f)
+    for i in range(here.shape[0]):
+        slope[i] = near[i] if stale else slope[i]
+    code = code if stale else 0
+    if some(not row[H] > 0.0):
+        fresh = first_step(system, here, slope, row[NOW], end, power, tolerance, room)
+        row[H] = row[H] if row[H] > 0.0 else fresh
+    row[FRESH] = 1.0
+    return code
+
+
+@inline
+def attempted(system, method, shape, row, code, step, state, tolerance):
+    """One attempt at a step: a status code for it, and its error in units of the tolerance."""
+    field, _, fns, (hp, c, d, nz, fp) = system
+    attempt, error_of, _ = method
+    _, size, _, columns = shape
+    _, w0, K, trial, near, f = state
+    rtol, atol = tolerance
+    fails = attempt(field, fns, size, w0, K, trial, near, f, row[NOW], step, hp, c, d, nz, fp) + 0 * code
+    if columns > 0:  # noise, where there was none
+        for i in range(size):
+            fails = worse(fails, Status.SOLVER_FAILED if abs(f[i, 0]) > 0.0 else 0)
+    error = error_of(K, size, step, w0, trial, rtol, atol)
+    return fails, error if error < _FAR and fails == 0 else _FAR
+
+
+@inline
+def judge(row, good, bad, step, end, error, rates, control):
+    """Take note of an attempt that was good or bad: where the path stands, its next step, signs of stiffness; a status
+    code other than zero where there is no going on."""
+    power, limit, hold, patience, _ = control
+    rate, seen = rates
+    now, h = row[NOW], row[H]
+    ends = now + h * (1.0 + 1e-10) >= end
+    row[ATTEMPTS] += good + bad
+    row[FASTEST] = max(seen, _FORGET * row[FASTEST]) if good > 0.0 else row[FASTEST]
+    grow = factor(error, power)
+    longer = step * (min(1.0, grow) if row[STEADY] > 0.0 else min(5.0, max(0.2, grow)))
+    held = longer * row[FASTEST] > hold
+    longer = hold / row[FASTEST] if held else longer
+    longer = max(h, step) if ends else longer
+    shorter = step * max(0.2, grow)
+    small = step < _SMALL * (1.0 + abs(now)) and not ends
+    row[CRAWL] = row[CRAWL] if good == 0.0 else (row[CRAWL] + 1.0 if small else 0.0)
+    signs = row[STIFF] + 1.0 if held or step * rate > limit else max(0.0, row[STIFF] - 0.25)
+    row[STIFF] = signs if good > 0.0 else row[STIFF]
+    row[PAST] = now if good > 0.0 else row[PAST]
+    row[SPAN] = step if good > 0.0 else row[SPAN]
+    row[LATEST] = EXPLICIT if good > 0.0 else (NOTHING if bad > 0.0 else row[LATEST])
+    row[STEADY] = 0.0 if good > 0.0 else (1.0 if bad > 0.0 else row[STEADY])
+    row[H] = longer if good > 0.0 else (shorter if bad > 0.0 else h)
+    row[MODE] = 1.0 if row[STIFF] >= patience else row[MODE]
+    row[NOW] = (end if ends else now + step) if good > 0.0 else now
+    lost = (bad > 0.0 and not row[H] > TINY * (1.0 + abs(now))) or row[CRAWL] > _LONG
+    return Status.SOLVER_FAILED if lost else 0
+
+
+@inline
+def one_step(system, method, shape, row, code, goal, control, state):
+    """One attempt at a step, in the lanes that go on: `(status code, 1 where a step was made)`."""
+    _, _, stages = method
+    moves, size, wide, _ = shape
+    target, end, _ = goal
+    _, _, _, _, tolerance = control
+    w, w0, K, trial, near, f = state
+    here, slope = w[0:size], K[stages - 1][0:size]
+    going = 1.0 if row[NOW] < target and code == 0 and row[MODE] == 0.0 else 0.0
+    if moves and some(row[FRESH] == 0.0 and going > 0.0):
+        stale = row[FRESH] == 0.0 and going > 0.0
+        again = field_at(system, here, row[NOW], near[0:size], f)
+        code = worse(code, again if stale else 0)
+        for i in range(size):
+            slope[i] = near[i] if stale else slope[i]
+        going = going if code == 0 else 0.0
+    for i in range(wide):
+        w0[i] = w[i]
+        K[0, i] = K[stages - 1, i]
+    step = end - row[NOW] if row[NOW] + row[H] * (1.0 + 1e-10) >= end else row[H]
+    fails, error = attempted(system, method, shape, row, code, step, state, tolerance)
+    good = 1.0 if going > 0.0 and error <= 1.0 else 0.0
+    bad = going - good
+    rates = quickest(K[stages - 1], K[stages - 2], near, trial)
+    over = judge(row, good, bad, step, end, error, rates, control)
+    code = worse(code, worse(fails, over) if over != 0 and bad > 0.0 else over)
+    for i in range(wide):
+        w[i] = trial[i] if good > 0.0 else w[i]
+        K[stages - 1, i] = K[0, i] if bad > 0.0 else K[stages - 1, i]
+    if moves:
+        back, moved = moved_back(system, here, near[0:size], tolerance)
+        code = worse(code, back if good > 0.0 else 0)
+        row[FRESH] = (0.0 if moved else 1.0) if good > 0.0 else (1.0 if bad > 0.0 else row[FRESH])
+    return code, good
+
+
 @jit(fma=True, thorough=True)
-def carry(
-    field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, many, points, starts, slopes,
-    rows, status, target, end, attempts, power, limit, hold, patience, rtol, atol, hp, c, d, nz, fp,
-):  # fmt: skip
+def explicit_steps(system, method, shape, todo, many, paths, goal, control):
     """Make up to so many attempts at a step with the paths todo[:many], each until it passes `target`.
 
-    A path's status becomes that of the field where it fails for good, 4 where the step size vanishes; MODE becomes 1
-    where stability has held `patience` steps back: |step lambda| was above `limit`, or kept from passing `hold`.
-    The list is read a little beyond its end, a whole set of lanes. `attempt` and `error_of` belong to one tableau
-    (see `unrolled`); with `moves` a point is put back after every step.
+    A path's status becomes that of the field where it fails for good, SOLVER_FAILED where the step size vanishes; MODE
+    becomes 1 where stability has held `patience` steps back: |step lambda| was above `limit`, or kept from passing
+    `hold`. The list is read a little beyond its end, a whole set of lanes. method : see `unrolled`; the number of its
+    stages.  shape : whether a point is put back after every step, the numbers of a state, with zeros after them, and
+    the columns of its noise.  goal : (target, end, attempts).  control : (power, limit, hold, patience, tolerance).
     """
+    _, _, stages = method
+    _, size, wide, columns = shape
+    points, starts, slopes, rows, status = paths
+    target, end, attempts = goal
     for lane in lanes(many):
         path = todo[lane]
-        w = np.zeros(wide)
-        w0 = np.zeros(wide)
-        trial = np.zeros(wide)
-        near = np.zeros(wide)
-        f = np.zeros((size, columns))
-        K = np.zeros((stages, wide))
-        done = np.zeros((stages, size))
-        done0 = np.empty(size)
+        row = np.empty(SIZE)
+        w, w0, trial, near = np.zeros(wide), np.zeros(wide), np.zeros(wide), np.zeros(wide)
+        f, K = np.zeros((size, columns)), np.zeros((stages, wide))
+        done, done0 = np.zeros((stages, size)), np.empty(size)
+        slope = K[stages - 1][0:size]
+        for q in range(SIZE):
+            row[q] = rows[path, q]
         for i in range(size):
             w[i] = points[path, i]
-            w0[i] = w[i]
-            done0[i] = w[i]
-        here, slope = w[0:size], K[stages - 1][0:size]
-        now = rows[path, NOW]
-        h = rows[path, H]
-        past, length, latest = rows[path, PAST], rows[path, SPAN], rows[path, LATEST]
-        steady, stiff, crawl, count = rows[path, STEADY], rows[path, STIFF], rows[path, CRAWL], rows[path, ATTEMPTS]
-        fastest = rows[path, FASTEST]
-        mode = 0.0 * now
-        arrived = 0.0 * now
-        stale = 1.0 - rows[path, FRESH]  # else the slope is the last stage's, as if the steps had not been interrupted
-        code = 0 * path
-        if some(stale > 0.0):
-            code += field(fns, here, now, hp, c, d, nz, fp, near[0:size], f)
-        for i in range(size):
-            slope[i] = near[i] if stale > 0.0 else slopes[path, stages - 1, i]
-        code = code if stale > 0.0 else 0
-        if some(not h > 0.0):
-            fresh = first_step(
-                field, fns, here, slope, now, end, power, rtol, atol, trial[0:size], near[0:size], hp, c, d, nz, fp, f,
-            )  # fmt: skip
-            h = h if h > 0.0 else fresh
-        stale = 0.0 * now
+            w0[i], done0[i], slope[i] = w[i], w[i], slopes[path, stages - 1, i]
+        code = resume(system, row, 0 * path, w[0:size], slope, end, control, (trial[0:size], near[0:size], f))
+        arrived = 0.0 * row[NOW]
+        row[MODE] = 0.0
         turn = 0
-        while turn < attempts and some(now < target and code == 0 and mode == 0.0):
+        while turn < attempts and some(row[NOW] < target and code == 0 and row[MODE] == 0.0):
             turn += 1
-            going = 1.0 if now < target and code == 0 and mode == 0.0 else 0.0
-            if moves and some(stale * going > 0.0):
-                again = field(fns, here, now, hp, c, d, nz, fp, near[0:size], f)
-                code = worse(code, again if stale * going > 0.0 else 0)
-                for i in range(size):
-                    slope[i] = near[i] if stale * going > 0.0 else slope[i]
-                going = going if code == 0 else 0.0
-            for i in range(wide):
-                w0[i] = w[i]
-                K[0, i] = K[stages - 1, i]
-            ends = now + h * (1.0 + 1e-10) >= end
-            step = end - now if ends else h
-            fails = attempt(field, fns, size, w0, K, trial, near, f, now, step, hp, c, d, nz, fp) + 0 * path
-            if columns > 0:  # noise, where there was none
-                for i in range(size):
-                    fails = worse(fails, 4 if abs(f[i, 0]) > 0.0 else 0)
-            error = error_of(K, size, step, w0, trial, rtol, atol)
-            error = error if error < _FAR and fails == 0 else _FAR
-            good = 1.0 if going > 0.0 and error <= 1.0 else 0.0
-            bad = going - good
-            count += going
-            rate, seen = quickest(K[stages - 1], K[stages - 2], near, trial)
-            fastest = max(seen, _FORGET * fastest) if good > 0.0 else fastest
-            grow = factor(error, power)
-            longer = step * (min(1.0, grow) if steady > 0.0 else min(5.0, max(0.2, grow)))
-            held = longer * fastest > hold
-            longer = hold / fastest if held else longer
-            longer = max(h, step) if ends else longer
-            shorter = step * max(0.2, grow)
-            small = step < _SMALL * (1.0 + abs(now)) and not ends
-            crawl = crawl if good == 0.0 else (crawl + 1.0 if small else 0.0)
-            signs = stiff + 1.0 if held or step * rate > limit else max(0.0, stiff - 0.25)
-            stiff = signs if good > 0.0 else stiff
-            past = now if good > 0.0 else past
-            length = step if good > 0.0 else length
-            latest = 1.0 if good > 0.0 else (0.0 if bad > 0.0 else latest)
-            steady = 0.0 if good > 0.0 else (1.0 if bad > 0.0 else steady)
-            h = longer if good > 0.0 else (shorter if bad > 0.0 else h)
-            lost = bad > 0.0 and not h > _TINY * (1.0 + abs(now))
-            code = worse(code, worse(fails, 4) if lost else 0)
-            code = worse(code, 4 if crawl > _LONG else 0)
-            mode = 1.0 if stiff >= patience else mode
-            later = now + step
-            later = end if ends else later
-            now = later if good > 0.0 else now
-            for i in range(wide):
-                w[i] = trial[i] if good > 0.0 else w[i]
-                K[stages - 1, i] = K[0, i] if bad > 0.0 else K[stages - 1, i]
-            there = 1.0 if good > 0.0 and now >= target else 0.0
+            code, good = one_step(
+                system, method, shape, row, code, goal, control, (w, w0, K, trial, near, f)
+            )  # fmt: skip
+            there = 1.0 if good > 0.0 and row[NOW] >= target else 0.0
             if some(there > 0.0):
                 for i in range(size):
                     done0[i] = w0[i] if there > 0.0 else done0[i]
                     for j in range(stages):
                         done[j, i] = K[j, i] if there > 0.0 else done[j, i]
                 arrived = max(arrived, there)
-            if moves:
-                back, moved = put_back(retract, fns, here, near[0:size], rtol, atol, hp, c, d, nz, fp)
-                code = worse(code, back if good > 0.0 else 0)
-                stale = (1.0 if moved else 0.0) if good > 0.0 else (0.0 if bad > 0.0 else stale)
+        row[DENSE] = 0.0
+        row[FRESH] = row[FRESH] if row[MODE] == 0.0 else 0.0
+        row[STIFF] = 0.0 if row[MODE] > 0.0 else row[STIFF]
         status[path] = code
-        rows[path, MODE] = mode
-        rows[path, NOW] = now
-        rows[path, H] = h
-        rows[path, PAST] = past
-        rows[path, SPAN] = length
-        rows[path, LATEST] = latest
-        rows[path, DENSE] = 0.0
-        rows[path, FRESH] = 1.0 if stale == 0.0 and mode == 0.0 else 0.0
-        rows[path, STEADY] = steady
-        rows[path, STIFF] = 0.0 if mode > 0.0 else stiff
-        rows[path, CRAWL] = crawl
-        rows[path, FASTEST] = fastest
-        rows[path, ATTEMPTS] = count
+        for q in range(SIZE):
+            rows[path, q] = row[q]
         for i in range(size):
             points[path, i] = w[i]
             starts[path, i] = done0[i] if arrived > 0.0 else w0[i]
@@ -221,27 +266,28 @@ def carry(
 
 
 @jit
-def read(field, retract, fns, A, C, P, stages, w, w0, K, s, target, trial, out, f, rtol, atol, hp, c, d, nz, fp):
+def state_inside(system, tableau, path, target, out, trial, f):
     """The state at `target`, inside the last step, from its polynomial; extra stages are made when first needed."""
+    A, C, P, stages = tableau
+    w, w0, K, row = path
     size = w.shape[0]
-    if s[NOW] == target or s[LATEST] == 0.0:
+    if row[NOW] == target or row[LATEST] == NOTHING:
         for i in range(size):
             out[i] = w[i]
         return 0
-    rows = P.shape[0]
-    if s[DENSE] == 0.0:
-        for stage in range(stages, rows):
+    if row[DENSE] == 0.0:
+        for stage in range(stages, P.shape[0]):
             for i in range(size):
                 total = 0.0
                 for j in range(stage):
                     total += A[stage, j] * K[j, i]
-                trial[i] = w0[i] + s[SPAN] * total
-            code = field(fns, trial, s[PAST] + C[stage] * s[SPAN], hp, c, d, nz, fp, K[stage], f)
+                trial[i] = w0[i] + row[SPAN] * total
+            code = field_at(system, trial, row[PAST] + C[stage] * row[SPAN], K[stage], f)
             if code != 0:
                 return code
-        s[DENSE] = 1.0
-    polynomial(P, rows, w0, K, (target - s[PAST]) / s[SPAN], s[SPAN], out)
-    return retract(fns, out, hp, c, d, nz, fp)
+        row[DENSE] = 1.0
+    polynomial(P, P.shape[0], w0, K, (target - row[PAST]) / row[SPAN], row[SPAN], out)
+    return put_back(system, out)
 
 
 @jit

@@ -11,9 +11,25 @@ import math
 
 import numpy as np
 
+from minidyn.common.status import Status
 from minidyn.compiler import jit
-from minidyn.solvers.explicit import first_step, norm, polynomial, put_back
-from minidyn.solvers.rows import ATTEMPTS, DENSE, ERROR, ERROR_H, JACOBIANS, LATEST, NOW, PAST, SPAN, STEADY, STIFF, H
+from minidyn.solvers.explicit import TINY, first_step, moved_back, norm, polynomial
+from minidyn.solvers.rows import (
+    ATTEMPTS,
+    DENSE,
+    ERROR,
+    ERROR_H,
+    IMPLICIT,
+    JACOBIANS,
+    LATEST,
+    NOW,
+    PAST,
+    SPAN,
+    STEADY,
+    STIFF,
+    H,
+)  # fmt: skip
+from minidyn.solvers.system import field_at
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -43,6 +59,8 @@ _T, _TI, _REAL, _PAIR = _transform()
 _REAL_PART, _IMAGINARY = _PAIR.real, _PAIR.imag
 _NEWTON = 8
 _RATE = 0.05  # slower than this, the frozen Jacobian is given up
+_EASY = 20.0  # steps in a row that an explicit method would make as well
+NOT_STIFF = -2  # beside statuses: an explicit method would do
 
 
 @jit
@@ -94,8 +112,9 @@ def back_solve(a, order, b):
 
 
 @jit
-def differences(field, fns, w, k, slope, trial, other, J, hp, c, d, nz, fp, f):
+def differences(system, w, k, slope, room, J):
     """The Jacobian of the field by one-sided differences; a status code."""
+    trial, other, f = room
     size = w.shape[0]
     for i in range(size):
         trial[i] = w[i]
@@ -104,11 +123,11 @@ def differences(field, fns, w, k, slope, trial, other, J, hp, c, d, nz, fp, f):
         step = -step if w[j] < 0.0 else step
         trial[j] = w[j] + step
         step = trial[j] - w[j]
-        code = field(fns, trial, k, hp, c, d, nz, fp, other, f)
+        code = field_at(system, trial, k, other, f)
         if code != 0:
             trial[j] = w[j] - step
             step = -step
-            code = field(fns, trial, k, hp, c, d, nz, fp, other, f)
+            code = field_at(system, trial, k, other, f)
             if code != 0:
                 return code
         for i in range(size):
@@ -118,8 +137,9 @@ def differences(field, fns, w, k, slope, trial, other, J, hp, c, d, nz, fp, f):
 
 
 @jit
-def systems(J, h, real, pair, order, orders):
+def systems(J, h, factors):
     """Factors of the real system and of the complex one (as a real one of twice the size)."""
+    real, pair, order, orders = factors
     n = J.shape[0]
     for i in range(n):
         for j in range(n):
@@ -139,9 +159,13 @@ def systems(J, h, real, pair, order, orders):
 
 
 @jit
-def newton(field, fns, w, k, h, Z, W, F, trial, real, pair, order, orders, x, y, limit, rtol, atol,
-           hp, c, d, nz, fp, f):  # fmt: skip
+def newton(system, w, k, h, stages, factors, right, limit, tolerance, room):
     """Solve for the stages Z, which hold a first guess; the number of iterations, or 0 where it does not converge."""
+    Z, W, F = stages
+    real, pair, order, orders = factors
+    x, y = right
+    trial, _, f = room
+    rtol, atol = tolerance
     n = w.shape[0]
     for i in range(n):
         for a in range(3):
@@ -152,7 +176,7 @@ def newton(field, fns, w, k, h, Z, W, F, trial, real, pair, order, orders, x, y,
         for a in range(3):
             for i in range(n):
                 trial[i] = w[i] + Z[a, i]
-            if field(fns, trial, k + _NODES[a] * h, hp, c, d, nz, fp, F[a], f) != 0:
+            if field_at(system, trial, k + _NODES[a] * h, F[a], f) != 0:
                 return 0
         for i in range(n):
             r = _TI[1, 0] * F[0, i] + _TI[1, 1] * F[1, i] + _TI[1, 2] * F[2, i]
@@ -186,31 +210,34 @@ def newton(field, fns, w, k, h, Z, W, F, trial, real, pair, order, orders, x, y,
 
 
 @jit
-def slopes_at(field, jacobian, fns, jfns, compiled, w, k, slope, trial, other, J, hp, c, d, nz, fp, f):
+def slopes_at(system, jacobian, w, k, slope, room, J):
     """The field and its Jacobian at a point; a status code."""
-    code = field(fns, w, k, hp, c, d, nz, fp, slope, f)
+    function, jfns, compiled = jacobian
+    _, _, _, (hp, c, d, nz, fp) = system
+    code = field_at(system, w, k, slope, room[2])
     if code != 0:
         return code
     if compiled != 0:
-        return jacobian(jfns, w, k, hp, c, d, nz, fp, J)
-    return differences(field, fns, w, k, slope, trial, other, J, hp, c, d, nz, fp, f)
+        return function(jfns, w, k, hp, c, d, nz, fp, J)
+    return differences(system, w, k, slope, room, J)
 
 
 @jit
-def full_newton(field, jacobian, fns, jfns, compiled, w, k, h, Z, F, trial, near, other, J, big, order, x, limit,
-                rtol, atol, hp, c, d, nz, fp, f):  # fmt: skip
+def full_newton(system, jacobian, w, k, h, stages, near, limit, tolerance, room):
     """Newton's method with the Jacobian of every stage: a curved steep valley turns while a step is made.
 
     There the frozen Jacobian converges only for steps below the cube root of 1/steepness.
     """
+    Z, _, F = stages
+    rtol, atol = tolerance
     n = w.shape[0]
+    J, big, x, order = np.empty((n, n)), np.empty((3 * n, 3 * n)), np.empty(3 * n), np.empty(3 * n, np.int64)
     before = 0.0
     for turn in range(_NEWTON):
         for a in range(3):
             for i in range(n):
                 near[i] = w[i] + Z[a, i]
-            if slopes_at(field, jacobian, fns, jfns, compiled, near, k + _NODES[a] * h, F[a], trial, other, J,
-                         hp, c, d, nz, fp, f) != 0:  # fmt: skip
+            if slopes_at(system, jacobian, near, k + _NODES[a] * h, F[a], room, J) != 0:
                 return 0
             for e in range(3):
                 for i in range(n):
@@ -239,131 +266,145 @@ def full_newton(field, jacobian, fns, jfns, compiled, w, k, h, Z, F, trial, near
 
 
 @jit
-def guess(w, w0, K, s, k, step, Z):
+def guess(path, step, Z):
     """First guess of the stages: the last step's polynomial carried on, or no motion."""
+    w, w0, K, row = path
+    known = row[LATEST] == IMPLICIT and row[STEADY] == 0.0
     for a in range(3):
-        if s[LATEST] == 2.0 and s[STEADY] == 0.0:
-            polynomial(DENSE_RADAU, 3, w0, K, (k + _NODES[a] * step - s[PAST]) / s[SPAN], 1.0, Z[a])
+        if known:
+            theta = (row[NOW] + _NODES[a] * step - row[PAST]) / row[SPAN]
+            polynomial(DENSE_RADAU, 3, w0, K, theta, 1.0, Z[a])
         for i in range(w.shape[0]):
-            Z[a, i] = Z[a, i] - w[i] if (s[LATEST] == 2.0 and s[STEADY] == 0.0) else 0.0
+            Z[a, i] = Z[a, i] - w[i] if known else 0.0
 
 
 @jit
-def implicit(field, jacobian, retract, fns, jfns, compiled, w, w0, K, s, target, end, attempts, rtol, atol, back,
-             trial, near, f, J, real, pair, hp, c, d, nz, fp):  # fmt: skip
-    """Step from s[NOW] until it passes `target` or `attempts` are made; never beyond `end`.
-
-    K[0:3] hold the stages of the last step. `back`: return -2 where an explicit method would do. Other status
-    codes as in `explicit`.
-    """
-    n = w.shape[0]
-    slope = np.empty(n)
-    x = np.empty(n)
-    y = np.empty(2 * n)
-    W = np.empty((3, n))
-    F = np.empty((3, n))
-    Z = np.empty((3, n))
-    last = np.empty(n)
-    v = np.empty(3 * n)
-    stage_J = np.empty((n, n))
-    big = np.empty((3 * n, 3 * n))
-    long = np.empty(3 * n, np.int64)
-    order = np.empty(n, np.int64)
-    orders = np.empty(2 * n, np.int64)
+def solved(system, jacobian, path, step, stages, factors, right, near, tolerance, room):
+    """Solve for the stages of a step; how many iterations that took, 0 where neither way of Newton's converges."""
+    w, _, _, row = path
+    rtol, _ = tolerance
     limit = max(1e-14 / rtol, 1e-5)  # what Newton leaves is a force along a steep valley: far below the tolerance
-    known = False
+    guess(path, step, stages[0])
+    turns = newton(system, w, row[NOW], step, stages, factors, right, limit, tolerance, room)
+    if turns == 0:
+        guess(path, step, stages[0])
+        turns = full_newton(system, jacobian, w, row[NOW], step, stages, near, limit, tolerance, room)
+    return turns
+
+
+@jit
+def error_of(system, path, step, slope, Z, factors, right, tolerance, room):
+    """The error of the step from w to `trial`, whose stages are Z, in units of the tolerance."""
+    w, _, _, row = path
+    real, _, order, _ = factors
+    x, y = right
+    trial, near, f = room
+    n = w.shape[0]
+    for i in range(n):
+        near[i] = (_ESTIMATE[0] * Z[0, i] + _ESTIMATE[1] * Z[1, i] + _ESTIMATE[2] * Z[2, i]) / step
+        x[i] = slope[i] + near[i]
+    back_solve(real, order, x)
+    error = norm(x, w, trial, tolerance)
+    if error > 1.0 and row[STEADY] != 0.0:  # the filtered estimate is right for stiff components
+        for i in range(n):
+            y[i] = w[i] + x[i]
+        if field_at(system, y[0:n], row[NOW], x, f) == 0:
+            for i in range(n):
+                x[i] += near[i]
+            back_solve(real, order, x)
+            error = norm(x, w, trial, tolerance)
+    return max(error if error < np.inf else 1e10, 1e-10)
+
+
+@jit
+def accept(path, Z, trial, step, error, factor, ends, end):
+    """Make the step: note where the path stands and what the next step is to be."""
+    w, w0, K, row = path
+    grow = min(10.0, max(0.2, factor))
+    for i in range(w.shape[0]):
+        w0[i] = w[i]
+        w[i] = trial[i]
+        for a in range(3):
+            K[a, i] = Z[a, i]
+    row[ERROR], row[ERROR_H] = error, step
+    row[PAST], row[SPAN], row[LATEST], row[DENSE] = row[NOW], step, IMPLICIT, 1.0
+    row[NOW] = end if ends else row[NOW] + step
+    row[H] = step * (min(1.0, grow) if row[STEADY] != 0.0 else grow) if not ends else max(row[H], step)
+    row[STEADY] = 0.0
+
+
+@jit
+def largest_row(J):
+    """The largest sum of |J_ij| over a row."""
     size = 0.0
+    for i in range(J.shape[0]):
+        total = 0.0
+        for j in range(J.shape[0]):
+            total += abs(J[i, j])
+        size = max(size, total)
+    return size
+
+
+@jit
+def shorten(row, h):
+    """Try again with a step of length h; a status code."""
+    row[STEADY] = 1.0
+    row[H] = h
+    return 0 if h > TINY * (1.0 + abs(row[NOW])) else Status.SOLVER_FAILED
+
+
+@jit
+def implicit_steps(system, jacobian, path, goal, back, tolerance, room):
+    """Step from row[NOW] until it passes `target` or `attempts` are made; never beyond `end`.
+
+    path : (w, w0, K, row); K[0:3] hold the stages of the last step.  goal : (target, end, attempts).
+    jacobian : (function, its kernels, 0 where there is none).  `back`: return NOT_STIFF where an explicit method would
+    do. Status codes as in `explicit`.
+    """
+    w, _, _, row = path
+    target, end, attempts = goal
+    trial, near, f, J, real, pair = room
+    n = w.shape[0]
+    slope, last = np.empty(n), np.empty(n)
+    right = (np.empty(n), np.empty(2 * n))
+    stages = (np.empty((3, n)), np.empty((3, n)), np.empty((3, n)))
+    factors = (real, pair, np.empty(n, np.int64), np.empty(2 * n, np.int64))
+    beside = (trial, near, f)
+    known, code = False, 0
     for _ in range(attempts):
-        k = s[NOW]
-        if k >= target:
+        if row[NOW] >= target or code != 0:
             break
         if not known:
-            code = slopes_at(
-                field, jacobian, fns, jfns, compiled, w, k, slope, trial, near, J, hp, c, d, nz, fp, f
-            )  # fmt: skip
+            code = slopes_at(system, jacobian, w, row[NOW], slope, beside, J)
             if code != 0:
-                return code
-            s[JACOBIANS] += 1.0
+                break
+            row[JACOBIANS] += 1.0
             known = True
-            size = 0.0
-            for i in range(n):
-                total = 0.0
-                for j in range(n):
-                    total += abs(J[i, j])
-                size = max(size, total)
-        if not s[H] > 0.0:
-            s[H] = first_step(field, fns, w, slope, k, end, 0.25, rtol, atol, trial, near, hp, c, d, nz, fp, f)
-        step = s[H]
-        ends = k + step * (1.0 + 1e-10) >= end
-        if ends:
-            step = end - k
-        s[ATTEMPTS] += 1.0
-        if not systems(J, step, real, pair, order, orders):
-            s[H] = 0.5 * step
-            s[STEADY] = 1.0
-            if not s[H] > 1e-14 * (1.0 + abs(k)):
-                return 4
-            continue
-        guess(w, w0, K, s, k, step, Z)
-        turns = newton(
-            field, fns, w, k, step, Z, W, F, trial, real, pair, order, orders, x, y, limit, rtol, atol,
-            hp, c, d, nz, fp, f,
-        )  # fmt: skip
+        if not row[H] > 0.0:
+            row[H] = first_step(system, w, slope, row[NOW], end, 0.25, tolerance, beside)
+        ends = row[NOW] + row[H] * (1.0 + 1e-10) >= end
+        step = end - row[NOW] if ends else row[H]
+        row[ATTEMPTS] += 1.0
+        turns = 0
+        if systems(J, step, factors):
+            turns = solved(system, jacobian, path, step, stages, factors, right, last, tolerance, beside)
         if turns == 0:
-            guess(w, w0, K, s, k, step, Z)
-            turns = full_newton(
-                field, jacobian, fns, jfns, compiled, w, k, step, Z, F, trial, near, last, stage_J, big, long, v,
-                limit, rtol, atol, hp, c, d, nz, fp, f,
-            )  # fmt: skip
-        if turns == 0:
-            s[H] = 0.5 * step
-            s[STEADY] = 1.0
-            if not s[H] > 1e-14 * (1.0 + abs(k)):
-                return 4
+            code = shorten(row, 0.5 * step)
             continue
         for i in range(n):
-            trial[i] = w[i] + Z[2, i]
-            near[i] = (_ESTIMATE[0] * Z[0, i] + _ESTIMATE[1] * Z[1, i] + _ESTIMATE[2] * Z[2, i]) / step
-            x[i] = slope[i] + near[i]
-        back_solve(real, order, x)
-        error = norm(x, w, trial, rtol, atol)
-        if error > 1.0 and s[STEADY] != 0.0:  # the filtered estimate is right for stiff components
-            for i in range(n):
-                y[i] = w[i] + x[i]
-            if field(fns, y[0:n], k, hp, c, d, nz, fp, x, f) == 0:
-                for i in range(n):
-                    x[i] += near[i]
-                back_solve(real, order, x)
-                error = norm(x, w, trial, rtol, atol)
-        if not error < np.inf:
-            error = 1e10
-        error = max(error, 1e-10)
+            trial[i] = w[i] + stages[0][2, i]
+        error = error_of(system, path, step, slope, stages[0], factors, right, tolerance, beside)
         factor = error**-0.25
-        if s[ERROR] > 0.0:
-            factor = min(1.0, step / s[ERROR_H] * (s[ERROR] / error) ** 0.25) * factor
-        safety = 0.9 * (2.0 * _NEWTON + 1.0) / (2.0 * _NEWTON + turns)
-        if error <= 1.0:
-            grow = min(10.0, max(0.2, safety * factor))
-            for i in range(n):
-                w0[i] = w[i]
-                w[i] = trial[i]
-                for a in range(3):
-                    K[a, i] = Z[a, i]
-            s[ERROR], s[ERROR_H] = error, step
-            s[PAST], s[SPAN], s[LATEST], s[DENSE] = k, step, 2.0, 1.0
-            s[NOW] = end if ends else k + step
-            s[H] = step * (min(1.0, grow) if s[STEADY] != 0.0 else grow) if not ends else max(s[H], step)
-            s[STEADY] = 0.0
-            known = False
-            code, _ = put_back(retract, fns, w, near, rtol, atol, hp, c, d, nz, fp)
-            if code != 0:
-                return code
-            s[STIFF] = s[STIFF] + 1.0 if s[H] * size < 1.0 else 0.0
-            if back != 0 and s[STIFF] >= 20.0:
-                return -2
-        else:
-            s[STEADY] = 1.0
-            s[H] = step * min(1.0, max(0.2, safety * factor))
-            if not s[H] > 1e-14 * (1.0 + abs(k)):
-                return 4
-    return 0
+        if row[ERROR] > 0.0:
+            factor = min(1.0, step / row[ERROR_H] * (row[ERROR] / error) ** 0.25) * factor
+        factor *= 0.9 * (2.0 * _NEWTON + 1.0) / (2.0 * _NEWTON + turns)
+        if error > 1.0:
+            code = shorten(row, step * min(1.0, max(0.2, factor)))
+            continue
+        accept(path, stages[0], trial, step, error, factor, ends, end)
+        known = False
+        code, _ = moved_back(system, w, near, tolerance)
+        row[STIFF] = row[STIFF] + 1.0 if row[H] * largest_row(J) < 1.0 else 0.0
+        if code == 0 and back != 0 and row[STIFF] >= _EASY:
+            code = NOT_STIFF
+    return code

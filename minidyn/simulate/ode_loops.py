@@ -1,4 +1,11 @@
-"""The compiled time loops of maps and of flows without noise."""
+"""The compiled time loops of flows without noise.
+
+What the loops are given comes in a few tuples, those of the steps in `solvers.explicit` and `solvers.radau`:
+
+    paths = (points, starts, slopes, rows, status, ended)   where all paths stand: their points, the last steps' starts
+                                                            and slopes, their rows of numbers
+    goal  = (target, end, attempts)                         where to on the clock, what not to pass, how many attempts
+"""
 
 from __future__ import annotations
 
@@ -6,10 +13,12 @@ import math
 
 import numpy as np
 
+from minidyn.common.status import Status
 from minidyn.compiler import jit
-from minidyn.solvers.explicit import carry, polynomial, read
-from minidyn.solvers.radau import DENSE_RADAU, implicit
-from minidyn.solvers.rows import FRESH, LATEST, MODE, NOW, PAST, SPAN, STIFF
+from minidyn.solvers.explicit import explicit_steps, polynomial, state_inside
+from minidyn.solvers.radau import DENSE_RADAU, NOT_STIFF, implicit_steps
+from minidyn.solvers.rows import FRESH, IMPLICIT, LATEST, MODE, NOW, PAST, SPAN, STIFF
+from minidyn.solvers.system import put_back
 
 BESIDE = 16  # lanes that run side by side, at most
 ROUND = 16  # attempts
@@ -22,7 +31,7 @@ def settle(code, f, path, row, status, ended):
     """Note how a path ended, if it did."""
     for i in range(f.shape[0]):
         if code == 0 and f.shape[1] > 0 and abs(f[i, 0]) > 0.0:
-            code = 4
+            code = Status.SOLVER_FAILED
     if code > 0:
         status[path] = code
         ended[path] = np.int64(math.floor(row[NOW] - 0.5)) + 1
@@ -31,34 +40,38 @@ def settle(code, f, path, row, status, ended):
 @jit
 def still_going(todo, count, rows, status, ended, target):
     """Note the ends of the paths todo[:count]; keep those that go on explicitly towards `target`, and how many."""
-    kept = 0
+    left = 0
     for j in range(count):
         path = todo[j]
         if status[path] != 0:
             ended[path] = np.int64(math.floor(rows[path, NOW] - 0.5)) + 1
         elif rows[path, NOW] < target and rows[path, MODE] == 0.0:
-            todo[kept] = path
-            kept += 1
-    for j in range(kept, min(kept + BESIDE, todo.shape[0])):
-        todo[j] = todo[max(kept - 1, 0)]
-    return kept
+            todo[left] = path
+            left += 1
+    fill_lanes(todo, left)
+    return left
+
+
+@jit
+def fill_lanes(todo, count):
+    """The last of todo[:count] stands in the places behind it, of which lanes read some."""
+    for j in range(count, min(count + BESIDE, todo.shape[0])):
+        todo[j] = todo[max(count - 1, 0)]
 
 
 @jit(fma=True, thorough=True)
-def advance_explicit(
-    field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, count, points, starts, slopes,
-    rows, status, ended, target, end, attempts, power, limit, hold, patience, rtol, atol, hp, c, d, nz, fp,
-):  # fmt: skip
+def advance_explicit(system, method, shape, todo, count, paths, goal, control):
     """Carry the paths todo[:count] past the clock `target` by at most so many attempts each; how many of them go on.
 
     The list has room for `BESIDE` more. After every few attempts it closes ranks, so that no lane waits for long.
     """
+    points, starts, slopes, rows, status, ended = paths
+    target, end, attempts = goal
     spent = 0
     while count > 0 and spent < attempts:
         now = min(ROUND, attempts - spent)
-        carry(
-            field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, count, points, starts,
-            slopes, rows, status, target, end, now, power, limit, hold, patience, rtol, atol, hp, c, d, nz, fp,
+        explicit_steps(
+            system, method, shape, todo, count, (points, starts, slopes, rows, status), (target, end, now), control
         )  # fmt: skip
         count = still_going(todo, count, rows, status, ended, target)
         spent += now
@@ -66,12 +79,13 @@ def advance_explicit(
 
 
 @jit(fma=True, thorough=True)
-def pass_stretches(
-    field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, own, todo, points, starts, slopes,
-    rows, status, ended, targets, ends, hypers, attempts, power, limit, hold, patience, rtol, atol, c, d, nz, fp,
-):  # fmt: skip
+def pass_stretches(flow, method, shape, own, todo, paths, stretches, attempts, control, rest):
     """Carry the paths `own` through stretches with their own numbers, rows of `hypers`: past `targets`, never beyond
     `ends`; how many stretches they have all passed before one ends, turns stiff or needs more attempts."""
+    field, retract, fns = flow
+    targets, ends, hypers = stretches
+    c, d, nz, fp = rest
+    _, _, _, rows, status, _ = paths
     for q in range(targets.shape[0]):
         count = 0
         for j in range(own.shape[0]):
@@ -81,13 +95,11 @@ def pass_stretches(
                     rows[path, FRESH] = 0.0
                 todo[count] = path
                 count += 1
-        for j in range(count, min(count + BESIDE, todo.shape[0])):
-            todo[j] = todo[max(count - 1, 0)]
+        fill_lanes(todo, count)
         if count > 0:
             count = advance_explicit(
-                field, retract, fns, attempt, error_of, stages, moves, size, wide, columns, todo, count, points, starts,
-                slopes, rows, status, ended, targets[q], ends[q], attempts, power, limit, hold, patience, rtol, atol,
-                hypers[q], c, d, nz, fp,
+                (field, retract, fns, (hypers[q], c, d, nz, fp)), method, shape, todo, count, paths,
+                (targets[q], ends[q], attempts), control,
             )  # fmt: skip
         for j in range(own.shape[0]):
             path = own[j]
@@ -97,28 +109,25 @@ def pass_stretches(
 
 
 @jit
-def advance_implicit(
-    field, jacobian, retract, fns, jfns, compiled, columns, points, starts, slopes, rows, status, ended,
-    first, last, target, end, attempts, rtol, atol, back, hp, c, d, nz, fp,
-):  # fmt: skip
+def advance_implicit(system, jacobian, columns, paths, first, last, goal, back, tolerance):
     """Carry the stiff points among first .. last-1 past the clock `target`; how many are not there yet."""
+    points, starts, slopes, rows, status, ended = paths
+    target, _, _ = goal
     size = points.shape[1]
-    trial = np.empty(size)
-    near = np.empty(size)
     f = np.zeros((size, columns))
-    J = np.empty((size, size))
-    real = np.empty((size, size))
-    pair = np.empty((2 * size, 2 * size))
+    room = (
+        np.empty(size), np.empty(size), f, np.empty((size, size)), np.empty((size, size)),
+        np.empty((2 * size, 2 * size)),
+    )  # fmt: skip
     waiting = 0
     for path in range(first, last):
         row = rows[path]
         if status[path] != 0 or row[NOW] >= target or row[MODE] == 0.0:
             continue
-        code = implicit(
-            field, jacobian, retract, fns, jfns, compiled, points[path], starts[path], slopes[path], row, target, end,
-            attempts, rtol, atol, back, trial, near, f, J, real, pair, hp, c, d, nz, fp,
+        code = implicit_steps(
+            system, jacobian, (points[path], starts[path], slopes[path], row), goal, back, tolerance, room
         )  # fmt: skip
-        if code == -2:
+        if code == NOT_STIFF:
             row[MODE] = 0.0
             row[STIFF] = 0.0
             code = 0
@@ -129,11 +138,9 @@ def advance_implicit(
 
 
 @jit
-def show(
-    field, retract, fns, columns, A, C, P, stages, points, starts, slopes, rows, shown, status, ended,
-    first, last, target, rtol, atol, hp, c, d, nz, fp,
-):  # fmt: skip
+def show(system, tableau, columns, paths, shown, first, last, target):
     """The states of the points first .. last-1 at the clock `target`, from the steps that cover it; NaN once ended."""
+    points, starts, slopes, rows, status, ended = paths
     size = points.shape[1]
     trial = np.empty(size)
     f = np.zeros((size, columns))
@@ -142,13 +149,12 @@ def show(
         out = shown[path]
         code = 0
         if status[path] == 0:
-            if row[LATEST] == 2.0 and row[NOW] != target:
+            if row[LATEST] == IMPLICIT and row[NOW] != target:
                 polynomial(DENSE_RADAU, 3, starts[path], slopes[path], (target - row[PAST]) / row[SPAN], 1.0, out)
-                code = retract(fns, out, hp, c, d, nz, fp)
+                code = put_back(system, out)
             else:
-                code = read(
-                    field, retract, fns, A, C, P, stages, points[path], starts[path], slopes[path], row, target,
-                    trial, out, f, rtol, atol, hp, c, d, nz, fp,
+                code = state_inside(
+                    system, tableau, (points[path], starts[path], slopes[path], row), target, out, trial, f
                 )  # fmt: skip
             if code != 0:
                 settle(code, f, path, row, status, ended)

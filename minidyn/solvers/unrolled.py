@@ -24,7 +24,7 @@ def unrolled(name: str) -> tuple[Any, Any]:
     """
     t = TABLEAUS[name]
     src = Source(f"{name}: {t.source}")
-    src.line("from minidyn.solvers.sde import worse")
+    src.line("from minidyn.solvers.system import worse")
     lines = []
     for stage in range(1, t.stages):
         lines += ["for i in range(w0.shape[0]):", f"    trial[i] = w0[i] + step * ({_sum(t.a[stage, :stage])})"]

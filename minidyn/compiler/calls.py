@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import math
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import (
     B1,
@@ -20,7 +21,6 @@ from minidyn.compiler.types import (
     VI,
     VU,
     Array,
-    Constant,
     Fixed,
     Number,
     Pointer,
@@ -42,35 +42,8 @@ _FEW, _MANY = 8, 48  # calls of inlined functions in a row, and in loops, from w
 _DTYPES = {np.float64: F8, np.int64: I8, np.uint64: U8}
 
 
-class Calls:
+class Calls(Arrays):
     """The part of a `Writer` that writes calls."""
-
-    if TYPE_CHECKING:
-        unit: Any
-        globals: dict[str, Any]
-        constants: dict[str, Constant]
-        inlined: int
-        loops: list[tuple[str, str]]
-        in_lanes: bool
-
-        def fail(self, what: str) -> NoReturn: ...
-        def put(self, line: str) -> None: ...
-        def let(self, text: str) -> str: ...
-        def expr(self, e: ast.expr) -> Value: ...
-        def convert(self, value: Value, type_: Any, name: str = "") -> Value: ...
-        def compare(self, kind: str, a: Value, b: Value) -> Value: ...
-        def select(self, condition: Value, a: Value, b: Value) -> Value: ...
-        def negative(self, value: Value) -> Value: ...
-        def alike(self, a: Value, b: Value) -> tuple[Value, Value]: ...
-        def power(self, a: Value, b: Value) -> Value: ...
-        def truth(self, value: Value) -> Value: ...
-        def address(self, array: Value, at: list[Value]) -> str: ...
-        def within(self, array: Value, at: list[Value]) -> str | None: ...
-        def or_spare(self, good: str | None, pointer: str, type_: str = "ptr") -> str: ...
-        def binary(self, op: ast.operator, a: Value, b: Value) -> Value: ...
-        def read_item(self, place: tuple[Value, list[Value]]) -> Value: ...
-        def copy(self, array: Value) -> Value: ...
-        def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value: ...
 
     def of_Call(self, e: ast.Call) -> Value:
         """A call of a compiled function, by name or address, a builtin, a function of math or numpy, or a method.
@@ -272,34 +245,6 @@ class Calls:
         if bound is not None:
             a, other = self.intrinsic("fabs", [a]), self.convert(literal(bound), a.type)
         return Value(B1 if a.type is F8 else VB, (self.let(f"{op} {a.type.llvm} {a.one}, {other.one}"),))
-
-    def floats(self, args: list[Value]) -> tuple[Any, list[str]]:
-        """All arguments as floats, side by side if one of them is."""
-        wide = any(isinstance(a.type, Vector) or a.type is LANE for a in args)
-        type_ = VF if wide else F8
-        return type_, [self.convert(a, type_).one for a in args]
-
-    def intrinsic(self, name: str, args: list[Value]) -> Value:
-        """A function that LLVM knows for vectors too."""
-        type_, parts = self.floats(args)
-        full = f"llvm.{name}.{'f64' if type_ is F8 else f'v{lane_count()}f64'}"
-        self.unit.declare(full, f"declare {type_.llvm} @{full}({', '.join([type_.llvm] * len(parts))})")
-        given = ", ".join(f"{type_.llvm} {p}" for p in parts)
-        return Value(type_, (self.let(f"call {type_.llvm} @{full}({given})"),))
-
-    def libm(self, name: str, args: list[Value]) -> Value:
-        """A function of the C library, lane by lane."""
-        type_, parts = self.floats(args)
-        arguments = ", ".join(["double"] * len(parts))
-        self.unit.declare(name, f"declare double @{name}({arguments}) nounwind willreturn readnone")
-        if type_ is F8:
-            return Value(F8, (self.let(f"call double @{name}({', '.join(f'double {p}' for p in parts)})"),))
-        out = "poison"
-        for lane in range(lane_count()):
-            given = [self.let(f"extractelement {VF.llvm} {p}, i64 {lane}") for p in parts]
-            one = self.let(f"call double @{name}({', '.join(f'double {p}' for p in given)})")
-            out = self.let(f"insertelement {VF.llvm} {out}, double {one}, i64 {lane}")
-        return Value(VF, (out,))
 
 
 def _dtype(value: Value) -> Number:

@@ -7,11 +7,9 @@ goes on unharmed to its end. Without checked mode none of this is written.
 
 from __future__ import annotations
 
-import ast
-from typing import TYPE_CHECKING, Any, NoReturn
-
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.notes import checked
+from minidyn.compiler.numbers import Numbers
 from minidyn.compiler.types import I8, LANE, Number, Vector
 from minidyn.compiler.values import Value, everywhere
 
@@ -37,19 +35,8 @@ define internal i1 @inside(i64 %i, i64 %n, ptr %where) noinline {
 """
 
 
-class Checks:
+class Checks(Numbers):
     """The part of a `Writer` that writes checks; each gives a condition, or None where there are no checks."""
-
-    if TYPE_CHECKING:
-        unit: Any
-        function: Any
-        node: ast.AST | None
-
-        def fail(self, what: str) -> NoReturn: ...
-        def put(self, line: str) -> None: ...
-        def let(self, text: str) -> str: ...
-        def located(self, what: str) -> str: ...
-        def convert(self, value: Value, type_: Any, name: str = "") -> Value: ...
 
     def where(self, what: str) -> str:
         """A text in the module: what is wrong, and where; `#a` and `#b` are numbers."""

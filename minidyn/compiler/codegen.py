@@ -17,114 +17,30 @@ An array made inside a function lives until the function returns, or until the l
 from __future__ import annotations
 
 import ast
-from typing import Any, NoReturn
+from typing import Any
 
-from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.calls import Calls
-from minidyn.compiler.checks import Checks
-from minidyn.compiler.expressions import Expressions
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.module import Unit
-from minidyn.compiler.types import B1, F8, I8, LANE, VF, Array, Constant, Tuple, is_static, varies
+from minidyn.compiler.types import F8, I8, LANE, VF, Array, Constant, Tuple, is_static
 from minidyn.compiler.values import Unsupported, Value, clean, literal, quote, result_type
 
 _LOOPS = ("range", "lanes", "side_by_side")
 
 
-class Writer(Expressions, Arrays, Calls, Checks):
+class Writer(Calls):
     """Writes one function for one tuple of argument types."""
 
     def __init__(self, unit: Unit, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
-        self.unit, self.function, self.types, self.symbol, self.internal = unit, function, types, symbol, internal
-        self.globals = function.py_func.__globals__
-        self.in_lanes = any(map(varies, types))
-        self.lines: list[str] = []
-        self.top: list[str] = []
-        self.count = 0
-        self.variables: dict[str, tuple[Any, tuple[str, ...]]] = {}
-        self.known: dict[str, Value] = {}
-        self.given: set[str] | None = set()  # the names that surely have a value here; None where nothing arrives
-        self.arrivals: dict[str, set[str]] = {}
-        self.constants: dict[str, Constant] = {}
-        self.result: Any = None
-        self.returned = False
-        self.ended = False
-        self.loops: list[tuple[str, str]] = []
+        super().__init__(unit, function, types, symbol, internal)
         self.inlined = 0 if function.inline else self.count_inlined(function.tree)
-        self.heap: list[str] = []
-        self.node: ast.AST | None = None
-
-    def fail(self, what: str) -> NoReturn:
-        """Say which line of which function is outside the subset."""
-        raise Unsupported(self.located(what))
-
-    def located(self, what: str) -> str:
-        """Something that is said about the line being written."""
-        line = getattr(self.node, "lineno", 0)
-        text = ast.unparse(self.node) if self.node is not None else ""
-        return f"{self.function.identity}, line {line}: {what} (`{text[:80]}`)"
-
-    # -- writing lines ----------------------------------------------------------------------------
-    def new(self, prefix: str = "t") -> str:
-        """A fresh name."""
-        self.count += 1
-        return f"%{prefix}{self.count}"
-
-    def put(self, line: str) -> None:
-        """A line that gives no value."""
-        if not self.ended:
-            self.lines.append("  " + line)
-
-    def let(self, text: str) -> str:
-        """A line that gives a value; its name."""
-        name = self.new()
-        self.put(f"{name} = {text}")
-        return name
-
-    def block(self, prefix: str) -> str:
-        """A fresh label."""
-        self.count += 1
-        return f"{prefix}{self.count}"
-
-    def label(self, name: str) -> None:
-        """Begin a block; what came before runs on into it."""
-        if not self.ended:
-            self.jump(name)
-        self.open(name)
-
-    def open(self, name: str) -> None:
-        """Begin a block that is reached by jumps only."""
-        self.lines.append(f"{name}:")
-        self.ended = False
-        self.given = self.arrivals.get(name)
-
-    def jump(self, name: str) -> None:
-        """Go to a block."""
-        self.arrive(name)
-        self.put(f"br label %{name}")
-        self.ended = True
-
-    def branch(self, condition: str, yes: str, no: str) -> None:
-        """Go to one of two blocks."""
-        for name in (yes, no) if condition not in ("true", "false") else (yes if condition == "true" else no,):
-            self.arrive(name)
-        self.put(f"br i1 {condition}, label %{yes}, label %{no}")
-        self.ended = True
-
-    def arrive(self, name: str) -> None:
-        """What has a value here has one in a block, if it has one wherever that is reached from.
-
-        A loop's head is written before the ways back to it; what has a value there has one at their beginning too.
-        """
-        if not self.ended and self.given is not None:
-            self.arrivals[name] = self.given & self.arrivals.get(name, self.given)
 
     # -- the function -----------------------------------------------------------------------------
     def write(self) -> str:
         """The function's text."""
         tree = self.function.tree
         self.settled: set[str] = set()
-        self.own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        self.own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         names = [a.arg for a in tree.args.args]
         if len(names) != len(self.types):
             raise Unsupported(f"{self.function.identity} takes {len(names)} arguments, got {len(self.types)}.")
@@ -203,27 +119,6 @@ class Writer(Expressions, Arrays, Calls, Checks):
             self.fail(f"{name} is known while compiling, and stands for one thing only")
         if self.given is not None:
             self.given = self.given | {name}
-
-    def keep(self, value: Value, slots: tuple[str, ...] | list[str]) -> None:
-        """Store a value's components."""
-        for t, p, s in zip(value.type.parts, value.parts, slots, strict=True):
-            self.put(f"store {t} {p}, ptr {s}")
-
-    def fetch(self, type_: Any, slots: tuple[str, ...] | list[str]) -> Value:
-        """The value whose components were stored."""
-        return Value(type_, tuple(self.let(f"load {t}, ptr {s}") for t, s in zip(type_.parts, slots, strict=True)))
-
-    def lookup(self, name: str) -> Value:
-        """What a name stands for: a variable, a thing of the module, or a builtin by its name."""
-        if name in self.own and self.given is not None and name not in self.given:
-            self.fail(f"{name} has no value here on some way to this line")
-        if name in self.known:
-            return self.known[name]
-        if name in self.variables:
-            return self.fetch(*self.variables[name])
-        if name in self.globals:
-            return self.of_module(self.globals[name])
-        return self.builtin_named(name)
 
     # -- statements --------------------------------------------------------------------------------
     def statements(self, body: list[ast.stmt]) -> None:
@@ -376,13 +271,6 @@ class Writer(Expressions, Arrays, Calls, Checks):
     def do_Continue(self, s: ast.Continue) -> None:
         """Go on with the next turn of the innermost loop."""
         self.jump(self.loops[-1][0])
-
-    def condition(self, e: ast.expr) -> str:
-        """A condition that is the same in all lanes."""
-        value = self.truth(self.expr(e))
-        if value.type is not B1:
-            self.fail("a branch must go the same way in all lanes")
-        return value.one
 
 
 def _assigned_once(tree: ast.FunctionDef) -> set[str]:

@@ -4,107 +4,22 @@ from __future__ import annotations
 
 import ast
 import struct
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from minidyn.compiler.llvm import lane_count
+from minidyn.compiler.checks import Checks
+from minidyn.compiler.numbers import WIDE
 from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Array, Fixed, Number, Static, Tuple, Vector
 from minidyn.compiler.values import Value, arithmetic, everywhere, is_product, literal, together
 
-_WIDE = {F8: VF, I8: VI, U8: VU, B1: VB}
 _FLOAT = {"Add": "fadd", "Sub": "fsub", "Mult": "fmul", "Div": "fdiv"}
 _ORDER = {"Lt": "lt", "LtE": "le", "Gt": "gt", "GtE": "ge", "Eq": "eq", "NotEq": "ne"}
 
 
-class Expressions:
+class Expressions(Checks):
     """The part of a `Writer` that writes expressions."""
 
-    if TYPE_CHECKING:
-        unit: Any
-        function: Any
-        in_lanes: bool
-        lines: list[str]
-        top: list[str]
-        node: ast.AST | None
-        ended: bool
-
-        def fail(self, what: str) -> NoReturn: ...
-        def new(self, prefix: str = "t") -> str: ...
-        def put(self, line: str) -> None: ...
-        def let(self, text: str) -> str: ...
-        def block(self, prefix: str) -> str: ...
-        def label(self, name: str) -> None: ...
-        def open(self, name: str) -> None: ...
-        def jump(self, name: str) -> None: ...
-        def branch(self, condition: str, yes: str, no: str) -> None: ...
-        def keep(self, value: Value, slots: Any) -> None: ...
-        def fetch(self, type_: Any, slots: Any) -> Value: ...
-        def lookup(self, name: str) -> Value: ...
-        def condition(self, e: ast.expr) -> str: ...
-        def intrinsic(self, name: str, args: list[Value]) -> Value: ...
-        def exact(self, kind: str, a: Value, b: Value) -> Value | None: ...
-        def divisor(self, a: Value, b: Value) -> Value: ...
-        def shift(self, b: Value) -> Value: ...
-        def libm(self, name: str, args: list[Value]) -> Value: ...
-
-    # -- types ---------------------------------------------------------------------------------------
-    def convert(self, value: Value, type_: Any, name: str = "") -> Value:
-        """The value as another type: whole numbers become floats, one number stands in all lanes."""
-        have = value.type
-        if have == type_:
-            return value
-        if isinstance(type_, Tuple) and isinstance(have, Tuple) and len(type_.items) == len(have.items):
-            return together([self.convert(v, t) for v, t in zip(value.members(), type_.items, strict=True)])
-        if have is LANE and isinstance(type_, Vector):
-            spread = self.broadcast(Value(I8, value.parts))
-            steps = ", ".join(f"i64 {i}" for i in range(lane_count()))
-            return self.convert(Value(VI, (self.let(f"add nsw {VI.llvm} {spread.one}, <{steps}>"),)), type_)
-        if isinstance(type_, Vector) and isinstance(have, Number):
-            return self.broadcast(self.convert(value, type_.item, name))
-        if isinstance(type_, Vector) and isinstance(have, Vector):
-            return self.number(value, type_, have.item, type_.item, name)
-        if isinstance(type_, Number) and isinstance(have, Number):
-            return self.number(value, type_, have, type_, name)
-        self.fail(f"a {have.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
-
-    def number(self, value: Value, type_: Any, have: Number, want: Number, name: str) -> Value:
-        """A number, or one per lane, of another kind: any as a float, a bool as a whole one, a constant as a uint64;
-        anything else does not fit (`name` is the variable that it would be kept in)."""
-        source, target = value.type.llvm, type_.llvm
-        if want is F8 and have is not F8:
-            op = {"i8": "sitofp", "u8": "uitofp", "b1": "uitofp"}[have.name]
-            return Value(type_, (self.let(f"{op} {source} {value.one} to {target}"),))
-        if want in (I8, U8) and have is B1:
-            return Value(type_, (self.let(f"zext {source} {value.one} to {target}"),))
-        if want is U8 and have is I8 and value.constant is not None:
-            if value.constant < 0:
-                self.fail(f"{value.constant} is no unsigned number")
-            return Value(U8, value.parts)
-        self.fail(f"a {value.type.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
-
-    def broadcast(self, value: Value) -> Value:
-        """One number in all lanes."""
-        wide = _WIDE[value.type]
-        if not value.one.startswith("%"):
-            return Value(wide, (everywhere(value.type.llvm, value.one),))
-        first = self.let(f"insertelement {wide.llvm} poison, {value.type.llvm} {value.one}, i64 0")
-        zero = f"<{lane_count()} x i32> zeroinitializer"
-        return Value(wide, (self.let(f"shufflevector {wide.llvm} {first}, {wide.llvm} poison, {zero}"),))
-
-    def alike(self, a: Value, b: Value) -> tuple[Value, Value]:
-        """Both values as the smallest type that holds both."""
-        if a.type == b.type and a.type is not LANE:
-            return a, b
-        kinds = [v.type.item if isinstance(v.type, Vector) else I8 if v.type is LANE else v.type for v in (a, b)]
-        if not all(isinstance(k, Number) for k in kinds):
-            self.fail("the two sides differ in type")
-        item = next(k for k in (F8, U8, I8, B1) if k in kinds)
-        wide = any(isinstance(v.type, Vector) or v.type is LANE for v in (a, b))
-        type_ = _WIDE[item] if wide else item
-        return self.convert(a, type_), self.convert(b, type_)
-
-    # -- expressions -------------------------------------------------------------------------------
     def expr(self, e: ast.expr) -> Value:
         """The value of an expression; a whole number without names in it fits into 64 bits."""
         outer, self.node = self.node, e
@@ -133,6 +48,18 @@ class Expressions:
     def of_Name(self, e: ast.Name) -> Value:
         """What the name stands for at this line."""
         return self.lookup(e.id)
+
+    def lookup(self, name: str) -> Value:
+        """What a name stands for: a variable, a thing of the module, or a builtin by its name."""
+        if name in self.own and self.given is not None and name not in self.given:
+            self.fail(f"{name} has no value here on some way to this line")
+        if name in self.known:
+            return self.known[name]
+        if name in self.variables:
+            return self.fetch(*self.variables[name])
+        if name in self.globals:
+            return self.of_module(self.globals[name])
+        return self.builtin_named(name)
 
     def of_Tuple(self, e: ast.Tuple) -> Value:
         """Several values together, computed from left to right."""
@@ -328,6 +255,13 @@ class Expressions:
             return self.compare("NotEq", value, literal(0))
         self.fail("a condition must be true or false")
 
+    def condition(self, e: ast.expr) -> str:
+        """A condition that is the same in all lanes."""
+        value = self.truth(self.expr(e))
+        if value.type is not B1:
+            self.fail("a branch must go the same way in all lanes")
+        return value.one
+
     def of_BoolOp(self, e: ast.BoolOp) -> Value:
         """`and`, `or`: the right side is computed only where needed, or always if the left one is one per lane."""
         name, stop = ("and", "false") if isinstance(e.op, ast.And) else ("or", "true")
@@ -413,7 +347,7 @@ class Expressions:
         if not kinds <= {F8, I8, U8, B1}:
             self.fail("the two sides differ in type")
         item = next(k for k in (F8, U8, I8, B1) if k in kinds)
-        return _WIDE[item] if isinstance(a.type, Vector) or isinstance(b.type, Vector) else item
+        return WIDE[item] if isinstance(a.type, Vector) or isinstance(b.type, Vector) else item
 
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         """One of two values."""

@@ -6,6 +6,7 @@ Several such noises stand side by side, as one wider matrix (D, width).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -37,55 +38,68 @@ class Additive(Part):
         """sigma on a loss: floats and expressions in its parameters, of shape (), (D,) or (D, r)."""
         return np.asarray(self.sigma, dtype=object)
 
-    def width(self, loss: Loss) -> int:
-        """How many numbers it draws per step."""
-        sigma = self.entries(loss)
-        return sigma.shape[1] if sigma.ndim == 2 else loss.dim
-
-    def varies(self, loss: Loss) -> bool:
-        """Whether sigma depends on the parameters."""
-        return any(map(varies, self.entries(loss).flat))
-
-    def numbers(self, loss: Loss) -> list[float]:
-        """What kernels read of it: sigma's numbers, 0 where it has expressions."""
-        return [0.0 if varies(v) else float(v) for v in self.entries(loss).flat]
-
     def check(self, bound: BoundNoise) -> None:
         sigma = self.entries(bound.loss)
         if sigma.shape and sigma.shape[0] != bound.loss.dim:
             raise InputError(f"sigma has {sigma.shape[0]} rows, expected {bound.loss.dim}: one for each parameter.")
         bound.loss.refuse_data("sigma", sigma.flat)
         for position in bound.positions:  # unknown symbols are reported now
-            self.terms(bound.loss, Graph(), position, 0, 0)
+            bound.sigma_terms(Graph(), position)
 
-    def terms(self, loss: Loss, graph: Graph, position: int | Index, row: int, at: int) -> list[Term]:
-        """Pairs (sigma_pr, z_r) whose products add up to coordinate p; draws start at `row`, numbers at `at`."""
-        sigma = self.entries(loss)
-        offset, strides = place(position)
-        convert = loss.converter(graph)
+
+@dataclass(frozen=True, eq=False)
+class Sigma:
+    """The matrix of an additive noise on a loss: its draws start at a row of `z`, its numbers at a place of `nz`."""
+
+    loss: Loss
+    law: Law
+    entries: NDArray[Any]
+    row: int
+    at: int
+
+    @property
+    def width(self) -> int:
+        """How many numbers it draws per step."""
+        return self.entries.shape[1] if self.entries.ndim == 2 else self.loss.dim
+
+    @property
+    def varies(self) -> bool:
+        """Whether it depends on the parameters."""
+        return any(map(varies, self.entries.flat))
+
+    @property
+    def numbers(self) -> list[float]:
+        """What kernels read of it: its numbers, 0 where it has expressions."""
+        return [0.0 if varies(v) else float(v) for v in self.entries.flat]
+
+    def terms(self, graph: Graph, position: int | Index) -> list[Term]:
+        """Pairs (sigma_pr, z_r) whose products add up to coordinate p."""
+        sigma, (offset, strides) = self.entries, place(position)
+        convert = self.loss.converter(graph)
 
         def entry(value: Any, here: int, steps: list[tuple[Index, int]]) -> Node:
-            return convert(value) if varies(value) else graph.load("nz", at + here, steps)
+            return convert(value) if varies(value) else graph.load("nz", self.at + here, steps)
 
         if sigma.ndim < 2:
             value = sigma.item() if sigma.ndim == 0 else sigma[position] if isinstance(position, int) else None
             known = (0, []) if sigma.ndim == 0 else (offset, strides)
-            return [(entry(value, *known), graph.load("z", row + offset, strides))]
+            return [(entry(value, *known), graph.load("z", self.row + offset, strides))]
         width, terms = sigma.shape[1], []
         for r in range(width):
             value = sigma[position, r] if isinstance(position, int) else None
             steps = [(i, s * width) for i, s in strides]
-            terms.append((entry(value, offset * width + r, steps), graph.load("z", row + r)))
+            terms.append((entry(value, offset * width + r, steps), graph.load("z", self.row + r)))
         return terms
 
-    def matrix(self, loss: Loss) -> NDArray[Any]:
-        """sigma as a matrix (D, r), whatever the shape of its entries."""
-        sigma = self.entries(loss)
-        return sigma if sigma.ndim == 2 else np.diag(np.broadcast_to(sigma, loss.dim))
+    @property
+    def matrix(self) -> NDArray[Any]:
+        """As a matrix (D, r), whatever the shape of its entries."""
+        sigma = self.entries
+        return sigma if sigma.ndim == 2 else np.diag(np.broadcast_to(sigma, self.loss.dim))
 
     def symbolic(self, chart: Any) -> sp.Matrix:
-        """sigma (D, r) in the symbols of a chart; plain numbers of one size become the symbol `sigma`."""
-        table = self.matrix(chart.loss)
+        """The matrix (D, r) in the symbols of a chart; plain numbers of one size become the symbol `sigma`."""
+        table = self.matrix
         sizes = {float(v) for v in table.flat if not varies(v)} - {0.0}
         symbol = chart.symbol("sigma", *sizes) if len(sizes) == 1 and min(sizes) > 0 else None
 
@@ -96,9 +110,9 @@ class Additive(Part):
 
         return sp.Matrix(*table.shape, lambda i, j: entry(table[i, j]))
 
-    def at(self, loss: Loss, w: Floats) -> tuple[Floats, Floats | None]:
-        """sigma (D, r) at w, and its derivatives (r, D, D) where it depends on the parameters."""
-        size, entries = loss.dim, self.matrix(loss)
+    def at_point(self, w: Floats) -> tuple[Floats, Floats | None]:
+        """The matrix (D, r) at w, and its derivatives (r, D, D) where it depends on the parameters."""
+        loss, size, entries = self.loss, self.loss.dim, self.matrix
         value, slopes = np.zeros(entries.shape), np.zeros((entries.shape[1], size, size))
         if size > _MOST and any(map(varies, entries.flat)):
             raise FlowError(f"stability under a symbolic sigma is worked out for at most {_MOST} parameters.")
@@ -179,12 +193,12 @@ def bend(src: Source, bound: BoundNoise) -> list[str]:
 def fourth_moments(bound: BoundNoise) -> list[str]:
     """What numbers of a law that is not normal add to `Cov(xi_i^2, xi_j^2)`: `(E z^4 - 3) sum_r F_ir^2 F_jr^2`."""
     size, width = bound.loss.dim, bound.width
-    odd = [(part, row) for part, row in zip(bound.additive, bound.first_rows, strict=True) if part.law.excess]
+    odd = [part for part in bound.additive if part.law.excess]
     lines = [f"made = np.empty({size * width})", "noise_factor(w, c, d, nz, made)"] if odd else []
-    for part, row in odd:
+    for part in odd:
         lines += [
             f"for i in range({size}):", f"    for j in range({size}):",
-            f"        for r in range({row}, {row + part.width(bound.loss)}):",
+            f"        for r in range({part.row}, {part.row + part.width}):",
             f"            both = made[i*{width} + r] * made[j*{width} + r]",
             f"            fourth[i, j] += {part.law.excess!r} * both * both",
         ]  # fmt: skip

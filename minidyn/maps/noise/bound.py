@@ -11,7 +11,6 @@ with kappa = 1/B (with replacement) or (n-B)/(B(n-1)) (without), and B = n for f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from minidyn.graph import Graph, Index, Node, derivatives
 from minidyn.kernels import Source, coordinate
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise import additive
-from minidyn.maps.noise.additive import Additive
+from minidyn.maps.noise.additive import Additive, Sigma
 from minidyn.maps.noise.base import Noise, total
 from minidyn.maps.noise.draws import NORMAL, Law
 from minidyn.maps.noise.labels import Labels
@@ -61,15 +60,19 @@ class BoundNoise(ByValue):
 
     def __init__(self, loss: Loss, noise: Noise | None):
         self.loss, self.noise = loss, noise or Noise()
-        for part in (*self.additive, *self._chosen, *self.labels):
+        for part in sorted(self.noise.parts, key=lambda part: isinstance(part, Labels)):
             part.check(self)
 
     # -- its parts --------------------------------------------------------------------------------
-    @property
-    def additive(self) -> tuple[Additive, ...]:
-        """The parts that add up to sigma, side by side; normal ones first."""
+    @cached_property
+    def additive(self) -> tuple[Sigma, ...]:
+        """What is added to the gradient, matrix by matrix, side by side; normal ones first."""
         found = [part for part in self.noise.parts if isinstance(part, Additive)]
-        return tuple(sorted(found, key=lambda part: not part.law.normal))
+        out, row, at = list[Sigma](), 0, len(_NUMBERS)
+        for part in sorted(found, key=lambda part: not part.law.normal):
+            out.append(Sigma(self.loss, part.law, part.entries(self.loss), row, at))
+            row, at = row + out[-1].width, at + out[-1].entries.size
+        return tuple(out)
 
     @property
     def labels(self) -> tuple[Labels, ...]:
@@ -109,17 +112,12 @@ class BoundNoise(ByValue):
     @property
     def width(self) -> int:
         """Columns of sigma, and numbers that it is multiplied with per step."""
-        return sum(part.width(self.loss) for part in self.additive)
+        return sum(sigma.width for sigma in self.additive)
 
     @property
     def gaussian_rows(self) -> int:
         """How many of them are normal."""
-        return sum(part.width(self.loss) for part in self.additive if part.law.normal)
-
-    @property
-    def first_rows(self) -> list[int]:
-        """The first column of each additive part."""
-        return [0, *accumulate(part.width(self.loss) for part in self.additive)][:-1]
+        return sum(sigma.width for sigma in self.additive if sigma.law.normal)
 
     @property
     def label_rows(self) -> int:
@@ -153,8 +151,7 @@ class BoundNoise(ByValue):
         out: list[tuple[Law, int, int | None]] = []
         if self.gaussian_rows:
             out.append((NORMAL, 0, self.gaussian_rows))
-        for part, row in zip(self.additive, self.first_rows, strict=True):
-            out += [] if part.law.normal else [(part.law, row, part.width(self.loss))]
+        out += [(sigma.law, sigma.row, sigma.width) for sigma in self.additive if not sigma.law.normal]
         return out + [(part.law, self.first_label, None) for part in self.labels]
 
     def draw_lines(self) -> list[str]:
@@ -178,16 +175,12 @@ class BoundNoise(ByValue):
 
     def sigma_terms(self, graph: Graph, position: int | Index) -> list[tuple[Node, Node]]:
         """Pairs (sigma_pr, z_r) whose products add up to the additive noise of coordinate `position`."""
-        out, at = [], len(_NUMBERS)
-        for part, row in zip(self.additive, self.first_rows, strict=True):
-            out += part.terms(self.loss, graph, position, row, at)
-            at += len(part.numbers(self.loss))
-        return out
+        return [term for sigma in self.additive for term in sigma.terms(graph, position)]
 
     @property
     def positions(self) -> list[int | Index]:
         """Coordinates one by one where sigma is symbolic or short, else one loop over all of them."""
-        written = any(part.varies(self.loss) and part.entries(self.loss).ndim for part in self.additive)
+        written = any(sigma.entries.ndim and sigma.varies for sigma in self.additive)
         return [*range(self.loss.dim)] if written or self.loss.dim <= _FEW else [coordinate(self.loss.dim)]
 
     # -- its numbers ------------------------------------------------------------------------------
@@ -210,7 +203,7 @@ class BoundNoise(ByValue):
     def numbers(self) -> Floats:
         """The numbers that kernels read as `nz`: of labels and batches (`reads`), then of sigma."""
         std = sum(part.label_std for part in self.labels)
-        sigma = [number for part in self.additive for number in part.numbers(self.loss)]
+        sigma = [number for part in self.additive for number in part.numbers]
         return np.array([std, self.label_variance, self.kappa, *sigma])
 
     @staticmethod
@@ -239,12 +232,12 @@ class BoundNoise(ByValue):
     @property
     def independent(self) -> bool:
         """Whether no two coordinates share a number of sigma's."""
-        return all(part.entries(self.loss).ndim < 2 for part in self.additive)
+        return all(sigma.entries.ndim < 2 for sigma in self.additive)
 
     @property
     def varies(self) -> bool:
         """Whether the covariance of the noise depends on the parameters."""
-        return bool(self._chosen or self.labels) or any(part.varies(self.loss) for part in self.additive)
+        return bool(self._chosen or self.labels) or any(sigma.varies for sigma in self.additive)
 
     def skewed(self, w: Floats) -> bool:
         """Whether the choice of samples gives the gradient's noise a third moment at w, in any coordinate."""
@@ -272,17 +265,17 @@ class BoundNoise(ByValue):
     def linear_response(self, w: Floats) -> LinearResponse:
         """How the covariance answers to a displacement from w; FlowError where steps depend on each other."""
         self.refuse("no_response")
-        found = [part.at(self.loss, w)[1] for part in self.additive]
+        found = [sigma.at_point(w)[1] for sigma in self.additive]
         slopes = [s for s in found if s is not None]
         return LinearResponse(self.kappa, self.label_variance, np.concatenate(slopes) if slopes else None)
 
     def variance(self, w: Floats) -> Floats:
         """The diagonal of the covariance at w, (D,)."""
         out = np.zeros(len(w))
-        for part in self.additive:
-            out += (part.at(self.loss, w)[0] ** 2).sum(axis=1)
-        for other in reversed(self._of_samples):
-            out += other.variance(self, w)
+        for sigma in self.additive:
+            out += (sigma.at_point(w)[0] ** 2).sum(axis=1)
+        for part in reversed(self._of_samples):
+            out += part.variance(self, w)
         return out
 
     # -- the covariance that a flow sees ----------------------------------------------------------
@@ -344,7 +337,7 @@ class BoundNoise(ByValue):
         them: `loss`, `gradient`, `slopes(e)` in the parameters, `on_samples(e)`, the user's expressions `renamed(e)`,
         numbers `exact(value)` or `symbol(name, value)`."""
         self.refuse("no_covariance")
-        sigma = [part.symbolic(chart) for part in self.additive]
+        sigma = [s.symbolic(chart) for s in self.additive]
         columns: list[Column] = [(sp.S.One, s[:, r], True) for s in sigma for r in range(s.cols)]
         for part in self._of_samples:
             columns += part.columns(chart, self)

@@ -39,6 +39,7 @@ class Additive(Part):
         return np.asarray(self.sigma, dtype=object)
 
     def check(self, bound: BoundNoise) -> None:
+        """Refuse a sigma with other rows than there are parameters, or with symbols that the loss does not have."""
         sigma = self.entries(bound.loss)
         if sigma.shape and sigma.shape[0] != bound.loss.dim:
             raise InputError(f"sigma has {sigma.shape[0]} rows, expected {bound.loss.dim}: one for each parameter.")

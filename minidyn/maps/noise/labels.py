@@ -49,6 +49,7 @@ class Labels(OfSamples):
 
     @classmethod
     def from_options(cls, **options: Any) -> Noise:
+        """A batch that the model file gives is a `Minibatch` beside it."""
         return LabelNoise(*options.values())
 
     @property
@@ -66,6 +67,7 @@ class Labels(OfSamples):
         return f"LabelNoise({self.label_std:g}{''.join(batch)}{kind})"
 
     def check(self, bound: BoundNoise) -> None:
+        """Refuse a loss without targets that could be noisy."""
         if bound.loss.criterion != "squared":
             raise InputError("label noise needs Loss.regression with the squared criterion.")
 
@@ -81,6 +83,7 @@ class Labels(OfSamples):
             yield std**2 / ((bound.loss.n_samples or 1) * bound.batch), chart.slopes(f), False
 
     def variance(self, bound: BoundNoise, w: Floats) -> Floats | float:
+        """The mean over the samples of the squared slopes of the model, by the variance of a label."""
         return bound.label_variance * (bound.loss.jacobian(w) ** 2).mean(axis=0)
 
     def bend(self, src: Source, bound: BoundNoise) -> list[str]:

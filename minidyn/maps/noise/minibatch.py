@@ -35,9 +35,11 @@ class Minibatch(Sampling):
 
     @property
     def sampling(self) -> str:
+        """ "with" or "without" replacement."""
         return "with" if self.replace else "without"
 
     def lines(self) -> list[str]:
+        """Small batches compare their few samples; larger ones shuffle a permutation."""
         size = f"size = {self.batch}"
         if self.replace:
             return [size, "with_replacement(r, index, size, n)"]
@@ -46,18 +48,22 @@ class Minibatch(Sampling):
         return [size, "without_replacement(r, index, order, size, n)"]
 
     def weight(self, size: Any, n: int) -> Any:
+        """With replacement `1/B`, however many samples there are."""
         return 1 / size if self.replace else super().weight(size, n)
 
     def size_for(self, kappa: float, n: int) -> float:
+        """With replacement `1/kappa`."""
         if not self.replace:
             return super().size_for(kappa, n)
         return 1 / kappa if kappa > 0 else np.inf
 
     def moments(self, n: int) -> tuple[float, float, float]:
+        """With replacement those of B independent samples."""
         size = self.batch
         return (1 / size**2, 1 / size**3, (size - 1) / size**3) if self.replace else super().moments(n)
 
     def skews(self, n: int) -> bool:
+        """With replacement always."""
         return self.replace or super().skews(n)
 
     def among(self, parts: tuple[Part, ...]) -> str:

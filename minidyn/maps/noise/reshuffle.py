@@ -32,6 +32,7 @@ class Reshuffle(Sampling):
     )
 
     def lines(self) -> list[str]:
+        """A permutation at the first step of an epoch, of which every step takes the next part."""
         batch = self.batch
         return [
             f"epoch = (n + {batch - 1}) // {batch}", "turn = (k - 1) % epoch",

@@ -89,6 +89,7 @@ class Sampling(OfSamples):
         object.__setattr__(self, "batch", whole("the batch size", self.batch, 1))
 
     def check(self, bound: BoundNoise) -> None:
+        """Refuse a loss without samples, and a batch of more than there are."""
         n = bound.loss.n_samples
         if n is None:
             raise InputError(f"{bound.noise} draws samples, but the loss has no data: give data= or use GaussianNoise.")
@@ -128,12 +129,14 @@ class Sampling(OfSamples):
 
     # -- what follows -----------------------------------------------------------------------------------
     def columns(self, chart: Any, bound: BoundNoise) -> Iterator[Column]:
+        """Every sample's gradient about the mean."""
         n = bound.loss.n_samples or 1
         kappa, centre = self.weight(sp.Integer(bound.batch), n), chart.gradient
         for e in chart.on_samples(bound.loss.expr):
             yield kappa / n, chart.slopes(e) - centre, True
 
     def variance(self, bound: BoundNoise, w: Floats) -> Floats | float:
+        """`kappa` times the variance of the samples' gradients."""
         return bound.kappa * bound.loss.sample_grads(w).var(axis=0) if bound.kappa > 0 else 0.0
 
     def bend(self, src: Source, bound: BoundNoise) -> list[str]:

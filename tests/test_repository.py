@@ -131,3 +131,16 @@ def test_import_is_light():
     done = python("import sys, minidyn; print(*sys.modules)")
     assert done.returncode == 0, done.stderr
     assert not heavy & set(done.stdout.split())
+
+
+def test_numbers_of_kernels_have_names():
+    """Kernels of flows read their numbers `fp` at named places, and fail with a member of `Status`."""
+    rooms = (ROOT / "minidyn" / "flows").glob("[!s]*/*.py"), (ROOT / "minidyn" / "flows").glob("*.py")
+    for path in (p for room in rooms for p in room):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "fp":
+                assert not isinstance(node.slice, ast.Constant), f"{where}: {ast.unparse(node)}"
+            if isinstance(node, ast.FunctionDef) and "fp" in {a.arg for a in node.args.args}:
+                ends = {ast.unparse(end) for end in ast.walk(node) if isinstance(end, ast.Return)}
+                assert not [e for e in ends if re.search(r"\b[1-9]\d*$", e)], f"{where}: {ends}"

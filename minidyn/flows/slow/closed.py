@@ -20,200 +20,34 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import numbers
 from minidyn.common.locks import cached_property
+from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.base import WIDEST
-from minidyn.flows.slow.chartfield import add_chart_field, bend, can_be_written
-from minidyn.flows.slow.oscillation import SLACK
+from minidyn.flows.slow.chartfield import (
+    Size,
+    add_chart_field,
+    can_be_written,
+    chart_field,
+    chart_outputs,
+    field_as_written,
+    place_as_written,
+    put_on_minima,
+)
 from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.slow.reduction import ChartForm, Reduction
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
-from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, extreme_eigenvalues, inner, solve
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps import letters
 from minidyn.maps.discrete import Map
 from minidyn.minima.charts import Chart, tidy
 from minidyn.minima.manifold import Manifold
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 Floats = NDArray[np.float64]
 SIGNATURES |= {
     "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
     "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out
 }
-
-
-def _retract(fns, w, hp, c, d, nz, fp):
-    place = fns[1]
-    dim = np.int64(fp[0])
-    out = np.empty(dim)
-    place(w[dim:], c, nz, out)
-    for i in range(dim):
-        w[i] = out[i]
-    return 0
-
-
-def _field(fns, w, k, hp, c, d, nz, fp, b, f):
-    """Drift per step and noise factor per square root of a step, of theta and of the coordinates."""
-    form, _ = fns
-    dim = np.int64(fp[0])
-    count = np.int64(fp[1])
-    width = np.int64(fp[2])
-    core = np.int64(fp[3])
-    coupled = fp[4] != 0.0
-    pairs = np.int64(fp[5])
-    s = w[dim:]
-    kk = np.empty(1)
-    kk[0] = k
-    at_cov = count
-    at_noise = at_cov + count * count
-    at_core = at_noise + count * width
-    at_slope = at_core + core * core
-    at_bend = at_slope + dim * count
-    at_feedback = at_bend + dim
-    heard, cloud = np.int64(fp[6]), np.int64(fp[7])
-    out = np.empty(at_feedback + pairs * pairs + cloud + heard)
-    if heard == 0:
-        form(s, kk, hp, c, nz, out)
-    elif not consistent(form, s, kk, hp, c, nz, count, heard, out):
-        return 6
-    for q in range(out.shape[0]):
-        if not abs(out[q]) < np.inf:
-            return 6
-    gap = np.empty((core, core))
-    unit = np.zeros((core, core))
-    spread = np.empty((core, core))
-    for i in range(core):
-        unit[i, i] = 1.0
-        for j in range(core):
-            gap[i, j] = unit[i, j] - out[at_core + i * core + j]
-    if core == 1:
-        if not 0.0 < gap[0, 0] < 2.0:
-            return 5
-    elif not discrete_lyapunov(gap, unit, unit, spread):
-        return 5
-    if pairs > 0 and not settles(out[at_feedback : at_feedback + pairs * pairs], pairs):
-        return 9
-    at_cloud = at_feedback + pairs * pairs
-    if cloud > 0:
-        least, largest = extremes(out[at_cloud : at_cloud + cloud], cloud)
-        if not least >= -SLACK * max(0.0, largest):
-            return 18
-    root = np.zeros((count, f.shape[1]))
-    if coupled:
-        for a in range(count):
-            for r in range(width):
-                root[a, r] = out[at_noise + a * width + r]
-    else:
-        small = np.empty((count, count))
-        lower = np.empty((count, count))
-        for a in range(count):
-            for e in range(count):
-                small[a, e] = out[at_cov + a * count + e]
-        cholesky_semidefinite(small, lower)
-        for a in range(count):
-            for e in range(count):
-                root[a, e] = lower[a, e]
-    for a in range(count):
-        b[dim + a] = out[a]
-        for r in range(f.shape[1]):
-            f[dim + a, r] = root[a, r]
-    for i in range(dim):
-        total = out[at_bend + i]
-        for a in range(count):
-            total += out[at_slope + i * count + a] * out[a]
-        b[i] = total
-        for r in range(f.shape[1]):
-            total = 0.0
-            for a in range(count):
-                total += out[at_slope + i * count + a] * root[a, r]
-            f[i, r] = total
-    return 0
-
-
-@inner
-def consistent(form, s, kk, hp, c, nz, count, heard, out):
-    """`form` at coordinates s and at what the accumulators hear of the oscillation that it describes: the fixed point
-    of its last outputs, extrapolated as in `oscillation.heard`; False where it is not found."""
-    point = np.zeros(count + heard)
-    last = np.zeros(heard)
-    for a in range(count):
-        point[a] = s[a]
-    at = out.shape[0] - heard
-    share = 1.0
-    for turn in range(200):
-        form(point, kk, hp, c, nz, out)
-        change, before, both, scale = 0.0, 0.0, 0.0, 1e-300
-        for i in range(heard):
-            scale = max(scale, abs(out[at + i]))
-        for i in range(heard):
-            gap = out[at + i] - point[count + i]
-            if not abs(gap) < np.inf:
-                return False
-            weight = 1.0 / (1e-6 * scale + abs(out[at + i]))
-            change = max(change, abs(gap) * weight)
-            before += ((gap - last[i]) * weight) ** 2
-            both += last[i] * (gap - last[i]) * weight**2
-        if change <= 1e-14:
-            return True
-        if turn > 0 and before > 0.0:
-            share = min(1.5, max(0.1, -share * both / before))
-        for i in range(heard):
-            gap = out[at + i] - point[count + i]
-            point[count + i] = max(0.0, point[count + i] + share * gap)
-            last[i] = gap
-    return change <= 1e-11
-
-
-@inner
-def settles(flat, pairs):
-    """Whether second moments across the minima die out: `C = I + feedback C` has a positive solution, see `feedback`;
-    the lower triangle of C is numbered row by row, and ends up in `flat`."""
-    left = np.empty((pairs, pairs))
-    x = np.zeros((pairs, 1))
-    a, diagonal = 0, 0
-    for at in range(pairs):
-        if at == diagonal:
-            x[at, 0] = 1.0
-            a += 1
-            diagonal += a + 1
-        for p in range(pairs):
-            left[at, p] = (1.0 if p == at else 0.0) - flat[at * pairs + p]
-    if not solve(left, x):
-        return False
-    for at in range(pairs):
-        flat[at] = x[at, 0]
-    least, _ = extremes(flat, pairs)
-    return least > 0.5
-
-
-@inner
-def extremes(x, pairs):
-    """The least and the largest eigenvalue of a symmetric matrix, its lower triangle row by row in x."""
-    size = 0
-    while size * (size + 1) // 2 < pairs:
-        size += 1
-    C = np.empty((size, size))
-    at = 0
-    for a in range(size):
-        for b in range(a + 1):
-            C[a, b] = x[at]
-            C[b, a] = x[at]
-            at += 1
-    return extreme_eigenvalues(C)
-
-
-def _written(fns, w, k, hp, c, d, nz, fp, b, f):
-    """`_field` where it is written out."""
-    written_field, _ = fns
-    return written_field(w, k, hp, c, nz, b, f)
-
-
-def _put(fns, w, hp, c, d, nz, fp):
-    _, written_place = fns
-    written_place(w, c, nz)
-    return 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +86,8 @@ class ClosedFormFlow(QuasistaticFlow):
 
     name: ClassVar[str] = "quasistatic flow in closed form"
     needs: ClassVar[tuple[str, ...]] = ("chart_form", "chart_place")
-    field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(_retract)
+    field: ClassVar[Any] = staticmethod(chart_field)
+    retract: ClassVar[Any] = staticmethod(put_on_minima)
 
     def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "self-consistent"):
         if isinstance(system, Map) and (manifold is None or manifold.chart is None):
@@ -303,9 +137,9 @@ class ClosedFormFlow(QuasistaticFlow):
         return {s: self._shown(e) for s, e in self.form.letters.items()}
 
     @property
-    def chart_heard(self) -> list[sp.Expr]:
-        """What accumulators hear beside the noise at the minima: equations `e_1 = ...` for symbols of the formulas."""
-        return [self.chart.public(e) for e in self.form.heard]
+    def accumulated(self) -> list[sp.Expr]:
+        """What accumulators see beside the noise at the minima: equations `e_1 = ...` for symbols of the formulas."""
+        return [self.chart.public(e) for e in self.form.seen]
 
     @property
     def values(self) -> dict[sp.Symbol, float]:
@@ -329,7 +163,7 @@ class ClosedFormFlow(QuasistaticFlow):
     @cached_property
     def _leading_form(self) -> ChartForm:
         """The form without what the oscillation adds to accumulators, which is of higher order in lr."""
-        return Reduction(self.map, self.chart, "full").form() if self.form.heard else self.form
+        return Reduction(self.map, self.chart, "full").form() if self.form.seen else self.form
 
     @cached_property
     def leading_drift(self) -> sp.Matrix | None:
@@ -386,14 +220,12 @@ class ClosedFormFlow(QuasistaticFlow):
         `written_field` and `written_place` beside them where no matrix has to be factorized.
         """
         src = Source(f"closed form of the quasistatic flow of {self.map.rule.name}")
-        form, place, s = self.form, self.chart.place, self.chart.coordinates
-        bends = [bend(form, s, e) for e in place]
+        form = self.form
         noise = list(form.noise) if self.couples and form.noise is not None else []
-        slopes = [sp.diff(e, x) for e in place for x in s]
-        outputs = [*form.drift, *form.covariance, *noise, *form.core, *slopes, *bends]
-        outputs += [*form.feedback, *form.cloud, *form.heard]
-        src.add("chart_form", "s, kk, hp, c, nz, out", self._lines(outputs, form.letters))
-        src.add("chart_place", "s, c, nz, out", self._lines(place, {}))
+        src.add(
+            "chart_form", "s, kk, hp, c, nz, out", self._lines(chart_outputs(form, self.chart, noise), form.letters)
+        )
+        src.add("chart_place", "s, c, nz, out", self._lines(self.chart.place, {}))
         if can_be_written(form, self.chart, self.couples):
             add_chart_field(src, form, self.chart, self.couples, self._conversion)
         return src
@@ -403,7 +235,11 @@ class ClosedFormFlow(QuasistaticFlow):
         """The field number by number, where no matrix has to be factorized."""
         if not can_be_written(self.form, self.chart, self.couples):
             return None
-        return compiled(_written), compiled(_put), (self.kernels.written_field, self.kernels.written_place)
+        return (
+            compiled(field_as_written),
+            compiled(place_as_written),
+            (self.kernels.written_field, self.kernels.written_place),
+        )
 
     @property
     def in_lanes(self) -> bool:
@@ -421,7 +257,7 @@ class ClosedFormFlow(QuasistaticFlow):
         """sympy -> nodes, with the coordinates read from an array; all letters are known unless some are given."""
         letters = self.form.letters if letters is None else letters
         symbols: dict[Any, Node] = {c: g.load(array, offset + i) for i, c in enumerate(self.chart.coordinates)}
-        for i in range(len(self.form.heard)):
+        for i in range(len(self.form.seen)):
             symbols[sp.Symbol(f"e_{i + 1}", positive=True)] = g.load(array, offset + self.chart.dimension + i)
         constants = list(self.chart.constants.values())
         for symbol, value in self.form.values.items():
@@ -451,10 +287,12 @@ class ClosedFormFlow(QuasistaticFlow):
         self.check_points(w0.reshape(-1, self.size)[:, : self.dim])
         self._refuse_skew(np.asarray(w0).reshape(-1, self.size)[:, : self.dim], "is not in closed forms; use the "
                           "numerical flow")  # fmt: skip
-        width = self.columns if self.couples else 0
-        sizes = [self.dim, self.chart.dimension, width, self.form.core.rows, self.couples, self.form.feedback.rows,
-                 len(self.form.heard), len(self.form.cloud)]  # fmt: skip
-        return np.array(sizes, dtype=float)
+        out, form = np.empty(len(Size)), self.form
+        out[Size.THETA], out[Size.COORDINATES] = self.dim, self.chart.dimension
+        out[Size.NORMALS], out[Size.COUPLED] = self.columns if self.couples else 0, self.couples
+        out[Size.CORE], out[Size.PAIRS] = form.core.rows, form.feedback.rows
+        out[Size.SEEN], out[Size.CLOUD] = len(form.seen), len(form.cloud)
+        return out
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow (..., D + d); points of the minima (..., D) get their coordinates."""
@@ -474,8 +312,8 @@ class ClosedFormFlow(QuasistaticFlow):
         return any(e != 0 for e in self.form.covariance)
 
     def explain(self, code: int) -> str:
-        """A status in words; 6 where a formula is not finite, others as of the numerical flow."""
-        if code == 6:
+        """A status in words; `SINGULAR` where a formula is not finite, others as of the numerical flow."""
+        if code == Status.SINGULAR:
             return (
                 "the closed form is not finite here: the chart ends, or the noise vanishes in a coordinate where the "
                 "rule divides by its size."

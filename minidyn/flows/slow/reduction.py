@@ -35,7 +35,7 @@ class ChartForm:
     feedback : how far covariances across the minima keep themselves up through noise that multiplies them, one row and
         column for each pair of `pairs`; second moments die out where its spectral radius is below one.
     cloud : the covariances across the minima, pair by pair, where curves of the noise may make them negative.
-    heard : what accumulators hear beside the noise at the minima, which must be the symbols `e_1, e_2, ...` in the rest
+    seen : what accumulators see beside the noise at the minima, which must be the symbols `e_1, e_2, ...` in the rest
         of the formulas; empty where no state does.
     core : the matrix that carries the oscillation across the minima from step to step; its spectral radius is below
         one where the minimum is stable.  metric : the metric in which drifts of this rule are gradients.
@@ -48,7 +48,7 @@ class ChartForm:
     metric: sp.Matrix
     feedback: sp.Matrix
     cloud: sp.Matrix
-    heard: sp.Matrix
+    seen: sp.Matrix
     letters: dict[sp.Symbol, sp.Expr]
     values: dict[sp.Symbol, float]
 
@@ -127,10 +127,10 @@ class Reduction:
         J, every = self.jets.slopes, range(self.size)
         self.families: list[tuple[int, list[sp.Expr]]] = []
         self.family_step: list[dict[int, sp.Expr]] = []
-        self.hears: dict[int, tuple[int, sp.Expr]] = {}
+        self.listens: dict[int, tuple[int, sp.Expr]] = {}
         for b in self.leads:
             if J[0][3 + b] != 0:
-                self.hears[b] = self._family(b, [self.raw(J[0][3 + b], i) for i in every])
+                self.listens[b] = self._family(b, [self.raw(J[0][3 + b], i) for i in every])
         done = 0
         while done < len(self.families):
             b, w = self.families[done]
@@ -167,7 +167,7 @@ class Reduction:
         added = [self._added(a, b, self.ing.bends) for a, b in self.pairs]
         self.parts += added
         _ = self.slow_kick
-        if any(self.lag) and not self.slow_noise and self._hears_tangents():
+        if any(self.lag) and not self.slow_noise and self._meets_tangents():
             raise FlowError(
                 f"{self.map.rule.name} remembers noise along the minima that multiplies its own displacement; no "
                 "closed form is known for that: use the numerical flow."
@@ -194,7 +194,7 @@ class Reduction:
         twice = 1 if a == b else 2
         return sp.Matrix(self.size, self.size, lambda i, j: twice * (u.T * bends[i][j] * v)[0])
 
-    def _hears_tangents(self) -> bool:
+    def _meets_tangents(self) -> bool:
         """Whether a displacement along the minima changes what noise a displacement meets."""
         bends = self.ing.bends or []
         return any(not (m * self.slope).applyfunc(tidy).is_zero_matrix for row in bends for m in row)
@@ -209,8 +209,8 @@ class Reduction:
         return self.letters.matrix(lyapunov(left, left, known, symmetric=True))
 
     @property
-    def heard(self) -> list[sp.Expr]:
-        """What accumulators hear beside the noise at the minima, `diag(N + H C H)`: it must be `more`."""
+    def seen(self) -> list[sp.Expr]:
+        """What accumulators see beside the noise at the minima, `diag(N + H C H)`: it must be `more`."""
         every = range(self.codim)
         return [self.letters(self.noise[i, i] - self.ing.sigma[i, i] + sum(
             self.h[i][a] * self.h[i][b] * self.between(("y", a), ("y", b)) for a in every for b in every
@@ -249,7 +249,7 @@ class Reduction:
         if row[0] == "y":
             a = row[1]
             out = add({row: sp.S.One}, *(scaled(self.across(i, self.rule(J[0][1], i)), self.N[a, i]) for i in every))
-            return add(out, {("u", f, a): ratio for f, ratio in self.hears.values()})
+            return add(out, {("u", f, a): ratio for f, ratio in self.listens.values()})
         if row[0] == "u":
             _, f, a = row
             b, w = self.families[f]
@@ -557,12 +557,12 @@ class Reduction:
         drift, noise = self.drift(), self._factor()
         core = self.diagonal(0)
         _ = self.reads
-        parts = [drift, self.covariance, core, self.metric, self.feedback, sp.Matrix(self.cloud), sp.Matrix(self.heard)]
+        parts = [drift, self.covariance, core, self.metric, self.feedback, sp.Matrix(self.cloud), sp.Matrix(self.seen)]
         parts += [noise] if noise is not None else []
         expanded, letters = expand(parts, self.letters.meaning, self.roots)
-        drift, covariance, core, metric, feedback, cloud, heard = expanded[:7]
+        drift, covariance, core, metric, feedback, cloud, seen = expanded[:7]
         factor = expanded[7] if noise is not None else None
-        return ChartForm(drift, covariance, factor, core, metric, feedback, cloud, heard, letters, self.ing.values)
+        return ChartForm(drift, covariance, factor, core, metric, feedback, cloud, seen, letters, self.ing.values)
 
     def _factor(self) -> sp.Matrix | None:
         """`l B sigma`, (d, r): how the map's normals drive the coordinates."""

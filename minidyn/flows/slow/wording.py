@@ -62,11 +62,11 @@ def potential(flow: ClosedFormFlow, latex: bool) -> list[str]:
 
 def definitions(flow: ClosedFormFlow, latex: bool) -> list[str]:
     """What the letters in the formulas stand for."""
-    heard = [f"{in_latex(e) if latex else e}" for e in flow.chart_heard]
+    seen = [f"{in_latex(e) if latex else e}" for e in flow.accumulated]
     solved = (
-        [f"where {', '.join(f'e_{i + 1}' for i in range(len(heard)))} solve, together,"]
-        + [f"${{e_{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(heard)]
-        if heard
+        [f"where {', '.join(f'e_{i + 1}' for i in range(len(seen)))} solve, together,"]
+        + [f"${{e_{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(seen)]
+        if seen
         else []
     )
     if not flow.letters:

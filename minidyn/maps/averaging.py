@@ -43,7 +43,7 @@ class AveragedRule:
     sign_gain : how each output answers to the sign of the noise; None for rules without `sign`.
     accumulators : which states see the noise squared.
     cubes, squares : how each output answers to the noise's cube and to its square, where accumulators make both.
-    hears : what accumulators of memories square, and curves of memories take, in units of the noise: the shares of
+    shares : what accumulators of memories square, and curves of memories take, in units of the noise: the shares of
         `E (g + xi)^2`, of `E g s` and of `E s t` for all states s, t, which add up to 1 for noise alone; none where it
         is the gradient itself.
     odd : whether curves are odd in the noise: then they are averaged over the oscillation as over wider noise.
@@ -71,7 +71,7 @@ class AveragedRule:
     breadth: sp.Expr = sp.S.One
     cubes: tuple[sp.Expr, ...] = ()
     squares: tuple[sp.Expr, ...] = ()
-    hears: tuple[sp.Expr, ...] = ()
+    shares: tuple[sp.Expr, ...] = ()
     alike: float = 1.0
     odd: bool = False
 
@@ -190,7 +190,7 @@ def _odd(e: sp.Expr, noisy: list[sp.Symbol]) -> bool:
 
 
 def _shares_of_mean(names: list[sp.Symbol], e: sp.Expr, breadth: sp.Expr) -> tuple[sp.Expr, ...]:
-    """`AveragedRule.hears` of a curve of `c = g + sum_s ratio_s s`, of standard deviation `breadth` for unit noise."""
+    """`AveragedRule.shares` of a curve of `c = g + sum_s ratio_s s`, of standard deviation `breadth` for unit noise."""
     ratios = [sp.simplify(sp.diff(e, s) / sp.diff(e, G)) for s in names]
     shares = [sp.S.One, *(2 * r for r in ratios), *(r * t for r in ratios for t in ratios)]
     return tuple(x / breadth**2 for x in shares)
@@ -198,7 +198,7 @@ def _shares_of_mean(names: list[sp.Symbol], e: sp.Expr, breadth: sp.Expr) -> tup
 
 def _shares(names: list[sp.Symbol], plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list],
             rule: Rule) -> tuple[sp.Expr, ...]:  # fmt: skip
-    """`AveragedRule.hears` of the first accumulator."""
+    """`AveragedRule.shares` of the first accumulator."""
     e = next(e for e, a in zip(plain[1:], squares, strict=True) if a)
     P = _memory_covariance(rule, carried)
     second = {(s, t): sp.diff(e, s, t) for s in (G, *carried) for t in (G, *carried)}

@@ -180,7 +180,7 @@ class Map(ByValue):
         return self._linearization(w)[1:]
 
     def _linearization(self, w: ArrayLike) -> tuple[Floats, Floats, Floats]:
-        from minidyn.maps.linearization import AveragedMap
+        from minidyn.maps.averagedmap import AveragedMap
 
         point = self.loss.check(w)
         if point.ndim != 1:

@@ -94,14 +94,14 @@ def add_bends(src: Source, rule: AveragedRule) -> None:
 
 
 def add_tilts(src: Source, rule: AveragedRule) -> None:
-    """`tilts(x, hp, kk, T)`: the outputs' answers to xi^3, T[a], behind them those to xi^2, and `rule.hears`, of one
+    """`tilts(x, hp, kk, T)`: the outputs' answers to xi^3, T[a], behind them those to xi^2, and `rule.shares`, of one
     coordinate."""
     g, stores = Graph(), []
     count = len(rule.outputs)
     pad = [sp.S.Zero] * (2 * count - len(rule.cubes) - len(rule.squares))
-    for a, node in enumerate(rule.nodes(g, [*rule.cubes, *rule.squares, *pad, *rule.hears])):
+    for a, node in enumerate(rule.nodes(g, [*rule.cubes, *rule.squares, *pad, *rule.shares])):
         if not (node.is_const and node.data == 0.0):
             stores.append(store(g, node, "T", a))
-    body = [f"for q in range({2 * count + len(rule.hears)}):", "    T[q] = 0.0"]
+    body = [f"for q in range({2 * count + len(rule.shares)}):", "    T[q] = 0.0"]
     body += Emitter(stores).lines() if stores else []
     src.add("tilts", "x, hp, kk, T", body, "the rule's answers to powers of the noise, one coordinate")

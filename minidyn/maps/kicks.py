@@ -58,12 +58,13 @@ def resolvent(gap, factor, out):
 
 
 @inner
-def add_remembered(S, sign_gain, first, pole, gap, Q):
+def add_remembered(S, sign_gain, memory, gap, Q):
     """Add to Q what the rest of a sign carries from step to step: `sum_l A^l R_l` and its transpose.
 
     The rest at lag l has the covariance `R_l = (2/pi) sum_p a_p (rho r_l)^p` over p = 3, 5, ... with the
     coefficients of arcsin and `r_l = first pole^(l-1)`; every power is a geometric series in l.
     """
+    _, first, pole = memory
     dim = S.shape[0]
     size = gap.shape[0]
     X = np.empty((size, size))
@@ -89,10 +90,9 @@ def add_remembered(S, sign_gain, first, pole, gap, Q):
 
 
 @inner
-def bent_powers(fns, X, hp, k, outputs, C):
+def bent_powers(bends, X, hp, k, outputs, C):
     """C[i, a, r] <- the answers of coordinate i to the Hermite polynomials of its noise (see `bends`); how many of them
     matter, 0 where the noise is too wide for the quadrature."""
-    bends = fns[10]
     kk = np.empty(1)
     kk[0] = k
     count = 2
@@ -114,14 +114,14 @@ def bent_powers(fns, X, hp, k, outputs, C):
 
 
 @inner
-def add_bends(fns, S, X, hp, k, first, pole, gap, Q):
+def add_bends(bends, S, X, hp, k, first, pole, gap, Q):
     """Add to Q what outputs that are no straight lines in the noise have in common beside `B Sigma B^T`; False where
     the noise is too wide for the quadrature. What they remember has the correlation `r_l = first pole^(l-1)` with
     itself l steps later; every power of it is a geometric series, as in `add_remembered`."""
     dim = S.shape[0]
     size = Q.shape[0]
     C = np.empty((dim, size // dim * NODES))
-    count = bent_powers(fns, X, hp, k, size // dim, C)
+    count = bent_powers(bends, X, hp, k, size // dim, C)
     if count == 0:
         return False
     part = np.empty((size, size))
@@ -151,10 +151,10 @@ def add_bends(fns, S, X, hp, k, first, pole, gap, Q):
 
 
 @inner
-def add_tilts(fns, w, hp, k, c, d, nz, X, gain, weak, Q):
+def add_tilts(system, w, X, gain, weak, Q):
     """What accumulators make of skewed noise: they share `E xi_i xi_j^2` with everything that answers to the noise,
     which is added to Q, and with the step itself, whose mean is a weak force."""
-    tilts, noise_moments = fns[11], fns[12]
+    _, (_, _, _, _, _, _, noise_moments), (_, _, tilts), (k, hp, c, d, nz), _ = system
     dim, outputs = gain.shape
     moments = np.empty((2, dim, dim))
     third = moments[0]
@@ -178,7 +178,7 @@ def add_tilts(fns, w, hp, k, c, d, nz, X, gain, weak, Q):
 
 
 @inner
-def lean(S, gain, fp, gap, extra):
+def lagging(S, gain, memory, place, signs, gap, extra):
     """How much less, or more, a state that remembers the noise follows where the noise has become larger.
 
     The averaged rule has the noise's size at the present point; what the state remembers had the size of past
@@ -187,11 +187,7 @@ def lean(S, gain, fp, gap, extra):
     """
     dim = S.shape[0]
     size = gap.shape[0]
-    states = gain.shape[1] - 1
-    fresh = fp[7 + states]
-    first = fp[8 + states]
-    pole = fp[9 + states]
-    place = np.int64(fp[10 + states])
+    fresh, first, pole = memory
     X = np.empty((size, dim))
     for row in range(size):
         for j in range(dim):
@@ -206,7 +202,7 @@ def lean(S, gain, fp, gap, extra):
             plain = 0.0
             for _ in range(20000):
                 known = fresh * fresh + (1.0 - fresh * fresh) * (1.0 - old)
-                seen += known * lag / (math.sqrt(max(1e-30, 1.0 - rho * rho * lag * lag)) if fp[4] != 0.0 else 1.0)
+                seen += known * lag / (math.sqrt(max(1e-30, 1.0 - rho * rho * lag * lag)) if signs else 1.0)
                 plain += lag
                 lag *= pole
                 old *= pole * pole

@@ -35,6 +35,7 @@ from minidyn.flows.slow.chartfield import (
 )
 from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.slow.reduction import ChartForm, Reduction
+from minidyn.flows.slow.wording import describe_closed_form
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.pointers import SIGNATURES
@@ -328,8 +329,6 @@ class ClosedFormFlow(QuasistaticFlow):
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations in the chart, state, clock, assumptions, order, validity (its value at `w` if given), reference."""
-        from minidyn.flows.slow.wording import describe_closed_form
-
         return describe_closed_form(self, latex, self._here(w))
 
 

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from minidyn.common.status import Status
 from minidyn.kernels.linalg import (
     double,
     extreme_eigenvalues,
@@ -51,9 +52,12 @@ def doublings(gap, stable, powers):
 
 
 @inner
-def answer(powers, count, share, stable, gain, S, top):
+def answer(linear, S, top):
     """top <- L S, theta's part of `sum_k step^k stable B S B^T stable^T (step^k)^T`, by doubling (Smith 1968); `share`
-    times the first term where only one number oscillates."""
+    times the first term where only one number oscillates.
+
+    `linear` is (powers of the step, how many, share, stable, gains B)."""
+    powers, count, share, stable, gain = linear
     size, dim = stable.shape[0], S.shape[0]
     room = np.empty((3, size, size))
     noise, half, W = room[0], room[1], room[2]
@@ -72,14 +76,14 @@ def answer(powers, count, share, stable, gain, S, top):
 
 
 @inner
-def kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, S, out):
+def multiplied(system, w, linear, whole, S, out):
     """out <- N(L S), direction by direction: `whole` as the flow's leading order has it, otherwise the first parts
     alone, those of labels too, which decide on stability."""
-    noise_bend = fns[9]
+    _, (_, _, _, _, _, noise_bend, _), _, (_, _, c, d, nz), _ = system
     dim = w.shape[0]
     parts = np.zeros((5, dim, dim))
     first, second, labels, top, vectors = parts[0], parts[1], parts[2], parts[3], parts[4]
-    answer(powers, count, share, stable, gain, S, top)
+    answer(linear, S, top)
     values = np.empty(dim)
     symmetric_eigen(top, values, vectors)
     largest = 0.0
@@ -115,57 +119,31 @@ def add_multiple(x, factor, out):
 
 
 @inner
-def met(fns, w, c, d, nz, powers, count, share, stable, gain, whole, tolerance, S):
+def set_multiple(x, divisor, out):
+    """out <- x / divisor"""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = x[i, j] / divisor
+
+
+@inner
+def solve_met(system, w, linear, whole, tolerance, S):
     """S <- the solution of `X = S + N(L X)`, by GMRES (Saad, Schultz 1986); False where it is not found."""
     dim = w.shape[0]
     basis = np.empty((_KRYLOV + 1, dim, dim))
     x = np.zeros((dim, dim))
     rest = S.copy()
     h = np.zeros((_KRYLOV + 1, _KRYLOV))
-    turn = np.empty((2, _KRYLOV))
     goal = np.empty(_KRYLOV + 1)
     scale = math.sqrt(product(S, S))
     for _ in range(40):
-        length = math.sqrt(product(rest, rest))
-        if not length > 2.0 * tolerance * scale:
+        goal[0] = math.sqrt(product(rest, rest))
+        if not goal[0] > 2.0 * tolerance * scale:
             break
-        for i in range(dim):
-            for j in range(dim):
-                basis[0, i, j] = rest[i, j] / length
-        goal[0] = length
-        used = 0
-        for m in range(_KRYLOV):
-            new = basis[m + 1]
-            kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, basis[m], new)
-            for i in range(dim):
-                for j in range(dim):
-                    new[i, j] = basis[m, i, j] - new[i, j]
-            for q in range(m + 1):
-                h[q, m] = 0.0
-            for _ in range(2):  # orthogonal to rounding
-                for q in range(m + 1):
-                    along = product(basis[q], new)
-                    h[q, m] += along
-                    add_multiple(basis[q], -along, new)
-            height = math.sqrt(product(new, new))
-            for q in range(m):
-                top = turn[0, q] * h[q, m] + turn[1, q] * h[q + 1, m]
-                h[q + 1, m] = turn[0, q] * h[q + 1, m] - turn[1, q] * h[q, m]
-                h[q, m] = top
-            top = math.sqrt(h[m, m] * h[m, m] + height * height)
-            if not (top > 0.0 and top < np.inf):
-                return False
-            turn[0, m] = h[m, m] / top
-            turn[1, m] = height / top
-            h[m, m] = top
-            goal[m + 1] = -turn[1, m] * goal[m]
-            goal[m] *= turn[0, m]
-            used = m + 1
-            if abs(goal[m + 1]) <= tolerance * scale or height <= 1e-14 * top:
-                break
-            for i in range(dim):
-                for j in range(dim):
-                    new[i, j] /= height
+        set_multiple(rest, goal[0], basis[0])
+        used = span(system, w, linear, whole, tolerance * scale, basis, h, goal)
+        if used == 0:
+            return False
         for q in range(used - 1, -1, -1):
             total = goal[q]
             for e in range(q + 1, used):
@@ -174,7 +152,7 @@ def met(fns, w, c, d, nz, powers, count, share, stable, gain, whole, tolerance, 
             add_multiple(basis[q], goal[q], x)
         if used < _KRYLOV:
             break
-        kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, whole, x, rest)
+        multiplied(system, w, linear, whole, x, rest)
         for i in range(dim):
             for j in range(dim):
                 rest[i, j] += S[i, j] - x[i, j]
@@ -185,7 +163,45 @@ def met(fns, w, c, d, nz, powers, count, share, stable, gain, whole, tolerance, 
 
 
 @inner
-def dies_out(fns, w, c, d, nz, powers, count, share, stable, gain):
+def span(system, w, linear, whole, enough, basis, h, goal):
+    """Arnoldi's vectors of `X - N(L X)` from basis[0] on, their triangle h and the turned right-hand side `goal`, until
+    what is left is at most `enough`; how many, 0 where one is not finite."""
+    dim = w.shape[0]
+    turn = np.empty((2, _KRYLOV))
+    for m in range(_KRYLOV):
+        new = basis[m + 1]
+        multiplied(system, w, linear, whole, basis[m], new)
+        for i in range(dim):
+            for j in range(dim):
+                new[i, j] = basis[m, i, j] - new[i, j]
+        for q in range(m + 1):
+            h[q, m] = 0.0
+        for _ in range(2):  # orthogonal to rounding
+            for q in range(m + 1):
+                along = product(basis[q], new)
+                h[q, m] += along
+                add_multiple(basis[q], -along, new)
+        height = math.sqrt(product(new, new))
+        for q in range(m):
+            top = turn[0, q] * h[q, m] + turn[1, q] * h[q + 1, m]
+            h[q + 1, m] = turn[0, q] * h[q + 1, m] - turn[1, q] * h[q, m]
+            h[q, m] = top
+        top = math.sqrt(h[m, m] * h[m, m] + height * height)
+        if not (top > 0.0 and top < np.inf):
+            return 0
+        turn[0, m] = h[m, m] / top
+        turn[1, m] = height / top
+        h[m, m] = top
+        goal[m + 1] = -turn[1, m] * goal[m]
+        goal[m] *= turn[0, m]
+        if abs(goal[m + 1]) <= enough or height <= 1e-14 * top:
+            return m + 1
+        set_multiple(new, height, new)
+    return _KRYLOV
+
+
+@inner
+def dies_out(system, w, linear):
     """Whether the second moments of a small displacement die out under the noise that it makes itself."""
     dim = w.shape[0]
     room = np.zeros((3, dim, dim))
@@ -193,14 +209,14 @@ def dies_out(fns, w, c, d, nz, powers, count, share, stable, gain):
     values = np.empty(dim)
     for i in range(dim):
         S[i, i] = 1.0
-    kept_up(fns, w, c, d, nz, powers, count, share, stable, gain, False, S, once)
+    multiplied(system, w, linear, False, S, once)
     symmetric_eigen(once, values, vectors)
     largest = 0.0
     for a in range(dim):
         largest = max(largest, values[a])
     if largest < 1.0:  # the norm of a positive map is that of the image of I (Russo, Dye 1966)
         return True
-    if not met(fns, w, c, d, nz, powers, count, share, stable, gain, False, 1e-10, S):
+    if not solve_met(system, w, linear, False, 1e-10, S):
         return False
     least, _ = extreme_eigenvalues(S)
     return least > 0.5
@@ -208,16 +224,16 @@ def dies_out(fns, w, c, d, nz, powers, count, share, stable, gain):
 
 @inner
 def leading(J, size, dim, places):
-    """places <- rows of the state, theta's first, that theta listens to, directly or not; how many."""
+    """places <- rows of the state, theta's first, that move theta, directly or not; how many."""
     states = size // dim - 1
     width = 3 + states
     count = 0
     for a in range(1 + states):
-        heard = a == 0
+        moves = a == 0
         for out in range(1 + states):
             for i in range(dim):
-                heard = heard or (out != a and J[i, out * width + 2 + a] != 0.0)
-        if heard:
+                moves = moves or (out != a and J[i, out * width + 2 + a] != 0.0)
+        if moves:
             for i in range(dim):
                 places[count] = a * dim + i
                 count += 1
@@ -225,11 +241,13 @@ def leading(J, size, dim, places):
 
 
 @inner
-def noise_met(fns, w, c, d, nz, fp, multiplies, tangent, new, J, gap, P, gain, S, top):
+def noise_met(system, w, multiplies, tangent, new, average, gap, P, S, top):
     """S <- the noise that the oscillation meets, from that at the point of M; top <- L S; a status code.
 
-    5 where the linear map is unstable, 9 where its noise drives second moments up; only asked where the place is `new`.
-    18 where its curves leave them no place to rest. States that only listen, such as Adam's v, are left out."""
+    `UNSTABLE` where the linear map is, `DRIVEN` where its noise drives second moments up (only asked where the place is
+    `new`), `LAWLESS` where its curves leave them no place to rest. States that move nothing else, such as Adam's v, are
+    left out."""
+    _, _, J, _, _, gain = average
     dim = w.shape[0]
     size = gap.shape[0]
     places = np.empty(size, np.int64)
@@ -248,16 +266,17 @@ def noise_met(fns, w, c, d, nz, fp, multiplies, tangent, new, J, gap, P, gain, S
     if few - tangent == 1:
         t = trace(rest)
         if not 0.0 < t < 2.0:
-            return 5
+            return Status.UNSTABLE
         share = 1.0 / (t * (2.0 - t))
     else:
         count = doublings(rest, stable, powers)
         if count == 0:
-            return 5
+            return Status.UNSTABLE
+    linear = (powers, count, share, stable, own)
     if multiplies:
-        if new and not dies_out(fns, w, c, d, nz, powers, count, share, stable, own):
-            return 9
-        if not met(fns, w, c, d, nz, powers, count, share, stable, own, True, 1e-14, S):
-            return 18
-    answer(powers, count, share, stable, own, S, top)
-    return 0
+        if new and not dies_out(system, w, linear):
+            return Status.DRIVEN
+        if not solve_met(system, w, linear, True, 1e-14, S):
+            return Status.LAWLESS
+    answer(linear, S, top)
+    return Status.FINISHED

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from minidyn.common.status import Status
 from minidyn.flows.slow.feedback import noise_met
 from minidyn.kernels.linalg import (
     add_twice_symmetric,
@@ -26,8 +27,8 @@ from minidyn.kernels.linalg import (
     orthogonal_part,
     spectral_projector,
 )
-from minidyn.maps.kicks import add_bends, add_tilts, noise_covariance
-from minidyn.maps.linearization import analyse, noise_slopes, normal_step, rank
+from minidyn.maps.kicks import add_tilts, noise_covariance
+from minidyn.maps.linearization import Fact, analyse, bend, noise_slopes, normal_step, rank, system_of
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -35,22 +36,19 @@ SLACK = 1e-3  # how negative a covariance may be, in its largest eigenvalue: sec
 
 
 @inner
-def across(fns, w, c, d, fp, values, vectors, H):
+def across(system, w, values, vectors, H):
     """Newton's method across M, in the normal space of the starting point; a status code and how often it turned.
 
     H, its eigenvalues and eigenvectors are those of the starting point; without a turn, to rounding, also those of w.
     """
-    grad, hessian = fns[0], fns[1]
+    (grad, _, _), _, _, (_, _, c, d, _), fp = system
     dim = w.shape[0]
     g = np.empty(dim)
-    tangent = np.int64(fp[0])
-    code = 0
+    tangent = np.int64(fp[Fact.TANGENT])
     before = np.inf
     for turn in range(60):
-        if turn == 0 or turn == 20:
-            code = normal_step(hessian, w, c, d, fp, values, vectors, H)
-            if code == 2:
-                return code, turn
+        if (turn == 0 or turn == 20) and normal_step(system, w, values, vectors, H) == Status.LEFT_MANIFOLD:
+            return Status.LEFT_MANIFOLD, turn
         grad(w, c, d, g)
         largest, size = 0.0, 1e-300
         for i in range(dim):
@@ -64,11 +62,11 @@ def across(fns, w, c, d, fp, values, vectors, H):
             for i in range(dim):
                 w[i] -= along * vectors[i, a]
         if not largest < 1e6 * (1.0 + size):
-            return 2, turn
+            return Status.LEFT_MANIFOLD, turn
         if largest <= 4e-16 * size or (largest <= 1e-13 * size and largest >= before):
-            return 0, turn
+            return Status.FINISHED, turn
         before = largest
-    return (2 if before > 1e-9 * size else 0), 60
+    return (Status.LEFT_MANIFOLD if before > 1e-9 * size else Status.FINISHED), 60
 
 
 @inner
@@ -98,8 +96,9 @@ def fit(rows, covariance):
 
 
 @inner
-def noise_columns(noise_factor, coupled, multiplies, w, c, d, nz, right, left, gain, Q, f):
+def noise_columns(system, w, right, left, gain, Q, f):
     """A factor f f^T of the theta part of Pi Q Pi^T; zero where noise does not reach the tangent space."""
+    _, (_, noise_factor, _, _, _, _, _), _, (_, _, c, d, nz), fp = system
     dim = w.shape[0]
     states = gain.shape[1] - 1
     size = Q.shape[0]
@@ -119,7 +118,7 @@ def noise_columns(noise_factor, coupled, multiplies, w, c, d, nz, right, left, g
             f[i, r] = 0.0
     if not reached:
         return
-    if coupled:
+    if fp[Fact.COUPLED] != 0.0:
         width = f.shape[1]
         flat = np.empty(dim * width)
         rows = np.empty((tangent, width))
@@ -131,7 +130,7 @@ def noise_columns(noise_factor, coupled, multiplies, w, c, d, nz, right, left, g
                     for j in range(dim):
                         total += left[t, a * dim + j] * gain[j, a] * flat[j * width + r]
                 rows[t, r] = total
-        if multiplies:
+        if fp[Fact.VARIES] != 0.0:
             fit(rows, small)
         for t in range(tangent):
             for r in range(width):
@@ -147,12 +146,13 @@ def noise_columns(noise_factor, coupled, multiplies, w, c, d, nz, right, left, g
 
 
 @inner
-def oscillation(gap, dim, Q, P, right, left, inverse, one, W):
-    """W = W_SS + W_SN + W_SN^T and the inverse of gap = I - A across M; a status code. `one`: only one number
-    oscillates."""
+def oscillation(gap, dim, projected, W):
+    """W = W_SS + W_SN + W_SN^T and the inverse of gap = I - A across M; a status code."""
+    Q, P, right, left, inverse = projected
     size = gap.shape[0]
+    one = size - right.shape[1] == 1  # only one number oscillates
     if not group_inverse(gap, dim, right, left, inverse):
-        return 11
+        return Status.UNFORGETTING
     room = np.empty((4, size, size))
     stable, half, noise, cross = room[0], room[1], room[2], room[3]
     identity_minus(P, stable)
@@ -162,14 +162,14 @@ def oscillation(gap, dim, Q, P, right, left, inverse, one, W):
     multiply_transposed(half, stable, noise)
     multiply(stable, gap, half)  # curvatures of rounding along M would grow when they are doubled
     if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, stable, noise, W)):
-        return 5
+        return Status.UNSTABLE
     add_twice_symmetric(cross, W)
-    return 0
+    return Status.FINISHED
 
 
 @inner
 def squared(H, W, S, q, total):
-    """total <- the mean square `diag(S - Sigma + H W H)` that accumulators hear beside the noise."""
+    """total <- the mean square `diag(S - Sigma + H W H)` that accumulators see beside the noise."""
     dim = H.shape[0]
     for i in range(dim):
         total[i] = S[i, i] - q[i]
@@ -179,10 +179,10 @@ def squared(H, W, S, q, total):
 
 
 @inner
-def squared_memories(fns, X, hp, k, H, W, S, q, total):
-    """total <- the same for accumulators of what is remembered (`AveragedRule.hears`), in units of the noise: W is the
+def squared_memories(system, X, H, W, S, q, total):
+    """total <- the same for accumulators of what is remembered (`AveragedRule.shares`), in units of the noise: W is the
     covariance of the whole state."""
-    tilts = fns[11]
+    _, _, (_, _, tilts), (k, hp, _, _, _), _ = system
     dim = H.shape[0]
     states = W.shape[0] // dim - 1
     first = 2 * (1 + states)
@@ -201,8 +201,8 @@ def squared_memories(fns, X, hp, k, H, W, S, q, total):
 
 
 @inner
-def heard(total, q, least, more, turn, last):
-    """more <- what accumulators hear beside the noise, in time, at least `least` of it; the change.
+def next_seen(total, q, least, more, turn, last):
+    """more <- what accumulators see beside the noise, in the end, at least `least` of it; the change.
 
     Successive values are extrapolated (Irons, Tuck 1969); `last` keeps the last change and how far it was followed."""
     dim = q.shape[0]
@@ -242,91 +242,117 @@ def is_covariance(W, vectors, tangent):
 
 
 @inner
-def stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W):
-    """The averaged map at w, moved onto M, and the oscillation about it: `analyse`, `noise_met`, `oscillation`.
+def settle(system, w, noise, vectors, X, average, linear, projected, extra, W):
+    """The averaged map at w on M and what its averages see: of `noise = (q, Sigma, S)`, S is what it meets;
+    X the inputs of the rule, `average`, `linear`, `projected` and `extra` those of `analyse` there; a status code.
 
-    With self-consistent accumulators the first two are repeated until the oscillation that they see is their own."""
-    hessian, sigma = fns[1], fns[3]
+    With self-consistent averages it is repeated until the oscillation that they see is their own."""
+    _, _, _, _, fp = system
+    q, Sigma, S = noise
+    H, _, _, _, _, _ = average
+    gap, _ = linear
+    _, P, right, left, _ = projected
     dim = w.shape[0]
-    states = np.int64(fp[2])
-    size = (1 + states) * dim
-    values = np.empty(dim)
-    room = np.empty((5, dim, dim))
-    vectors, extra, Sigma, S, top = room[0], room[1], room[2], room[3], room[4]
-    gap = np.empty((size, size))
-    X = np.empty((dim, 3 + states))
-    line = np.zeros((4, dim))
-    q, more, seen, total = line[0], line[1], line[2], line[3]
+    tangent = right.shape[1]
+    multiplies, answers = fp[Fact.VARIES] != 0.0 and fp[Fact.SIGNS] == 0.0, fp[Fact.ANSWERS] != 0.0
+    whole = fp[Fact.RECALLS] != 0.0 or fp[Fact.WIDE] != 0.0
+    least = -1.0 if fp[Fact.RECALLS] != 0.0 else -fp[Fact.MISSED]
+    line = np.zeros((3, dim))
+    more, seen, total = line[0], line[1], line[2]
     last = np.zeros(dim + 1)
     last[dim] = 1.0
-    code, turned = across(fns, w, c, d, fp, values, vectors, H)
-    if code == 0:
-        code = rank(values, fp) if turned == 0 else normal_step(hessian, w, c, d, fp, values, vectors, H)
-    if code != 0:
-        return code
-    noise_slopes(fns, w, c, d, nz, fp, q, dq)
-    sigma(w, c, d, nz, Sigma)
-    multiplies, answers = fp[3] != 0.0 and fp[4] == 0.0, fp[11 + states] != 0.0
-    tangent, remembers = right.shape[1], fp[14 + 2 * states] != 0.0
-    wide = fp[12 + 2 * states] != 0.0
+    top = np.empty((dim, dim))
     for turn in range(100):
         for i in range(dim):
             seen[i] = q[i] + more[i]
         copy(Sigma, S)
-        code = analyse(fns, w, k, hp, c, d, nz, fp, seen, S, H, dq, J, K, weak, gain, gap, Q, X, extra)
-        if code == 0 and not spectral_projector(gap, vectors, P, right, left):
-            code = 11
-        if code == 0 and answers and fp[4] != 0.0:
-            code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
+        code = analyse(system, w, seen, S, X, average, linear, extra)
+        if code == Status.FINISHED and not spectral_projector(gap, vectors, P, right, left):
+            code = Status.UNFORGETTING
+        if code == Status.FINISHED and answers and fp[Fact.SIGNS] != 0.0:
+            code = oscillation(gap, dim, projected, W)
             for i in range(dim):
                 for j in range(dim):
                     top[i, j] = W[i, j]
-        elif code == 0 and (multiplies or answers):
-            code = noise_met(fns, w, c, d, nz, fp, multiplies, tangent, turn == 0, J, gap, P, gain, S, top)
-        if code == 0 and answers and (remembers or wide):
-            noise_covariance(S, gain, gain, False, 0.0, Q)
-            if wide and not add_bends(fns, S, X, hp, k, fp[8 + states], fp[9 + states], gap, Q):
-                return 19
-            code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
-            if remembers:
-                squared_memories(fns, X, hp, k, H, W, S, q, total)
-            else:
-                squared(H, W, S, q, total)
-        elif answers:
-            squared(H, top, S, q, total)
-        for i in range(dim):
-            total[i] -= fp[15 + 2 * states] * (q[i] + total[i])
-        if code != 0:
+        elif code == Status.FINISHED and (multiplies or answers):
+            code = noise_met(system, w, multiplies, tangent, turn == 0, average, gap, P, S, top)
+        if code == Status.FINISHED and answers and whole:
+            code = answered(system, S, X, average, linear)
+            if code == Status.FINISHED:
+                code = oscillation(gap, dim, projected, W)
+        if code != Status.FINISHED:
             return code
-        if not answers or not heard(total, q, -1.0 if remembers else -fp[15 + 2 * states], more, turn, last) > 1e-14:
+        if answers and fp[Fact.RECALLS] != 0.0:
+            squared_memories(system, X, H, W, S, q, total)
+        elif answers:
+            squared(H, W if whole else top, S, q, total)
+        for i in range(dim):
+            total[i] -= fp[Fact.MISSED] * (q[i] + total[i])
+        if not answers or not next_seen(total, q, least, more, turn, last) > 1e-14:
             break
     if multiplies:
         if not is_covariance(top, vectors, tangent):
-            return 18
-        noise_covariance(S, gain, gain, False, 0.0, Q)
-        if wide:
-            for i in range(dim if not answers else 0):
-                X[i, 2] = S[i, i]
-            add_bends(fns, S, X, hp, k, fp[8 + states], fp[9 + states], gap, Q)
-    if fp[13 + 2 * states] != 0.0:
-        add_tilts(fns, w, hp, k, c, d, nz, X, gain, weak, Q)
-    code = oscillation(gap, dim, Q, P, right, left, inverse, size - tangent == 1, W)
-    if code != 0:
+            return Status.LAWLESS
+        for i in range(dim if not answers else 0):
+            X[i, 2] = S[i, i]
+        return answered(system, S, X, average, linear)
+    return Status.FINISHED
+
+
+@inner
+def answered(system, S, X, average, linear):
+    """Q <- what the rule makes of noise of covariance S; a status code."""
+    _, _, _, _, fp = system
+    _, _, _, _, _, gain = average
+    gap, Q = linear
+    noise_covariance(S, gain, gain, False, 0.0, Q)
+    if fp[Fact.WIDE] != 0.0 and not bend(system, S, X, gap, Q):
+        return Status.UNRESOLVED
+    return Status.FINISHED
+
+
+@inner
+def stationary(system, w, average, projected, W):
+    """The averaged map at w, moved onto M, and the oscillation about it: `settle`, `oscillation`; a status code."""
+    _, (sigma, _, _, _, _, _, _), _, (_, _, c, d, nz), fp = system
+    H, dq, _, _, weak, gain = average
+    Q, _, _, _, _ = projected
+    dim = w.shape[0]
+    states = np.int64(fp[Fact.STATES])
+    size = (1 + states) * dim
+    room = np.empty((4, dim, dim))
+    vectors, extra, Sigma, S = room[0], room[1], room[2], room[3]
+    gap = np.empty((size, size))
+    X = np.empty((dim, 3 + states))
+    values = np.empty(dim)
+    q = np.empty(dim)
+    code, turned = across(system, w, values, vectors, H)
+    if code == Status.FINISHED:
+        code = rank(values, fp) if turned == 0 else normal_step(system, w, values, vectors, H)
+    if code != Status.FINISHED:
         return code
-    if fp[10 + states] >= 0.0:
-        place = (1 + np.int64(fp[10 + states])) * dim
+    noise_slopes(system, w, q, dq)
+    sigma(w, c, d, nz, Sigma)
+    code = settle(system, w, (q, Sigma, S), vectors, X, average, (gap, Q), projected, extra, W)
+    if code != Status.FINISHED:
+        return code
+    if fp[Fact.SKEWED] != 0.0:
+        add_tilts(system, w, X, gain, weak, Q)
+    code = oscillation(gap, dim, projected, W)
+    if code == Status.FINISHED and fp[Fact.PLACE] >= 0.0:
+        place = (1 + np.int64(fp[Fact.PLACE])) * dim
         for i in range(dim):
             for j in range(dim):
                 W[j, place + i] += extra[j, i]
                 W[place + i, j] += extra[j, i]
-    return 0
+    return code
 
 
 @inner
-def tossed(fns, w, c, d, nz, gain, right):
+def tossed(system, w, gain, right):
     """By what factor a step's noise multiplies a displacement along M, root mean square, in the metric of the rule's
     step: `sum_t E |G^1/2 (D xi) G^1/2 v_t|^2` over an orthonormal basis of `G^-1/2 T`."""
-    noise_bend = fns[9]
+    _, (_, _, _, _, _, noise_bend, _), _, (_, _, c, d, nz), _ = system
     dim, tangent = w.shape[0], right.shape[1]
     room = np.zeros((3, dim, dim))
     first, second, labels = room[0], room[1], room[2]
@@ -353,27 +379,22 @@ def tossed(fns, w, c, d, nz, gain, right):
 def spread(fns, w, k, hp, c, d, nz, fp, W, shift, toss):
     """W <- the stationary covariance of the map's state at w, which is moved onto M; shift <- how far weak forces move
     that state off M, `(I - A)_S^-1 p`; toss[0] <- `tossed`; a status code."""
+    system = system_of(fns, k, hp, c, d, nz, fp)
     dim = w.shape[0]
-    states = np.int64(fp[2])
-    size = (1 + states) * dim
-    width = 3 + states
-    tangent = np.int64(fp[0])
-    H = np.empty((dim, dim))
-    dq = np.empty((dim, dim))
-    J = np.empty((dim, (1 + states) * width))
-    K = np.empty((dim, (1 + states) * width * width))
-    gain = np.zeros((dim, 1 + states))
-    weak = np.zeros(size)
-    Q = np.empty((size, size))
-    P = np.empty((size, size))
-    right = np.empty((size, tangent))
-    left = np.empty((tangent, size))
-    inverse = np.empty((size, size))
-    code = stationary(fns, w, k, hp, c, d, nz, fp, H, dq, J, K, weak, gain, Q, P, right, left, inverse, W)
-    for i in range(size if code == 0 else 0):
+    states, tangent = np.int64(fp[Fact.STATES]), np.int64(fp[Fact.TANGENT])
+    size, width = (1 + states) * dim, 3 + states
+    room, wide = np.empty((2, dim, dim)), np.empty((3, size, size))
+    J, K = np.empty((dim, (1 + states) * width)), np.empty((dim, (1 + states) * width * width))
+    weak, gain = np.zeros(size), np.zeros((dim, 1 + states))
+    right, left = np.empty((size, tangent)), np.empty((tangent, size))
+    average = (room[0], room[1], J, K, weak, gain)
+    code = stationary(system, w, average, (wide[0], wide[1], right, left, wide[2]), W)
+    if code != Status.FINISHED:
+        return code
+    inverse = wide[2]
+    for i in range(size):
         shift[i] = 0.0
         for j in range(size):
             shift[i] += inverse[i, j] * weak[j]
-    if code == 0:
-        toss[0] = tossed(fns, w, c, d, nz, gain, right)
+    toss[0] = tossed(system, w, gain, right)
     return code

@@ -1,4 +1,4 @@
-"""Closed forms in words: formulas as text or LaTeX, with what their symbols mean."""
+"""Slow flows in words: formulas as text or LaTeX, what their symbols mean, why there is no flow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
+from minidyn.common.status import Status
+from minidyn.flows.slow.validity import bounds, weak_force
+from minidyn.maps.averaging import NODES
 from minidyn.maps.letters import in_latex
 
 if TYPE_CHECKING:
     from minidyn.flows.slow.closed import ClosedFormFlow
+    from minidyn.flows.slow.quasistatic import QuasistaticFlow
 
 _LONG = 160  # operations up to which a formula at finite lr is printed beside its leading order
 
@@ -96,7 +100,7 @@ def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = 
         f"state: theta, then the coordinates {', '.join(map(str, flow.coordinates))}; clock: t = lr k",
         "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
         "order: leading order in the noise at finite lr",
-        f"valid: {flow.bounds}, small{here}", *flow.weak_force(),
+        f"valid: {bounds(flow)}, small{here}", *weak_force(flow),
         f"reference: {flow.reference}",
     ])  # fmt: skip
 
@@ -104,3 +108,116 @@ def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = 
 def _symbols(flow: ClosedFormFlow) -> set[Any]:
     parts = [*flow.drift_formula, *flow.covariance_formula, *flow.letters.values()]
     return set().union(*(e.free_symbols for e in parts))
+
+
+def describe_quasistatic(flow: QuasistaticFlow, latex: bool, here: str) -> str:
+    """Everything about the numerical flow: equations, assumptions, order, validity (`here` ends it), reference."""
+    rule = flow.averaged.rule
+    names = flow.map.rule.called
+    shown = rule.shown()
+    if latex:
+        bars = [rf"\bar{{{sp.latex(sp.Symbol(n))}}}'" for n in names]
+        updates = [rf"${bar} = {sp.latex(e)}$" for bar, e in zip(bars, shown, strict=True)]
+        equations = [
+            r"$Q = B\,[\Sigma + \tfrac12 D^2\Sigma[W_{SS}]]\,B^\top$",
+            r"$W_{SS} = A W_{SS} A^\top + \Pi_S Q \Pi_S^\top,\quad W_{SN} = (I-A)_S^{-1}\Pi_S Q \Pi^\top$",
+            r"$\mathrm{d}z = \{\tfrac12 \Pi F_2[W_{SS}+W_{SN}+W_{SN}^\top]"
+            r" + \tfrac12 (I-A)_S^{-1}\Pi_S F_2[\Pi Q\Pi^\top]\}\,\mathrm{d}k + (\Pi Q \Pi^\top)^{1/2}\mathrm{d}W$",
+        ]
+    else:
+        updates = [f"  {n}' = {e}" for n, e in zip(names, shown, strict=True)]
+        equations = [
+            "  Q = B [Sigma + D^2 Sigma[W_SS]/2] B^T",
+            "  W_SS = A W_SS A^T + Pi_S Q Pi_S^T,  W_SN = (I-A)_S^-1 Pi_S Q Pi^T",
+            "  drift per step = Pi F2[W_SS + W_SN + W_SN^T]/2 + (I-A)_S^-1 Pi_S F2[Pi Q Pi^T]/2",
+            "  covariance per step = Pi Q Pi^T",
+        ]
+    reading = f", {flow.accumulators} accumulators" if any(rule.accumulators) else ""
+    notes = []
+    if rule.sign_gain is not None:
+        first, later = rule.memory[1], rule.memory[2]
+        lags = f", r_l = {first:.4g} * {later:.4g}^(l-1)" if first else ""
+        notes.append(f"signs: rest of covariance (2/pi) (arcsin(rho r_l) - rho r_l) at every lag l, r_0 = 1{lags}")
+    if flow.averaged.feels_skew:
+        notes.append("skewness: E xi_i xi_j^2 of the batches is in Q, between xi and v, and in a weak force")
+    if rule.wide:
+        notes.append("E(...): mean over a standard normal x")
+    if any(rule.accumulators):
+        notes.append("where the noise has no component, eps alone divides: the gradient there stays well below eps")
+    return "\n".join([
+        f"Quasistatic flow of {flow.map.rule} with {flow.map.noise}{reading}",
+        f"averaged rule, per coordinate (q = {_seen(flow)}):", *updates,
+        "with A, B, Pi, F2 of the averaged rule on the manifold:", *equations,
+        "state: w on the manifold of minima; clock: t = lr k (Ito)",
+        "assumes: noise small enough that the oscillation stays near the manifold, minima stable for the rule",
+        f"of the noise: {rule.assumed()}", *notes,
+        "order: leading order in the noise at finite lr",
+        f"valid: {bounds(flow)}, small{here}", *weak_force(flow),
+        f"reference: {flow.reference}", *flow._in_the_chart(latex),
+    ])  # fmt: skip
+
+
+def _seen(flow: QuasistaticFlow) -> str:
+    """What `q` stands for."""
+    rule = flow.averaged.rule
+    if not rule.answers or flow.accumulators != "self-consistent":
+        return "diag Sigma"
+    what = "accumulators see" if any(rule.accumulators) else "the curve sees"
+    if rule.shares:
+        return f"what {what} in all, in units of the noise: E of its square over all of W"
+    return f"what {what} in all, diag(Sigma + D^2 Sigma[W]/2 + H W H)"
+
+
+def no_motion(flow: QuasistaticFlow, code: int) -> str:
+    """A status in words: why there is no slow motion along the minima at a point, and what to try; else nothing."""
+    return {
+        Status.LEFT_MANIFOLD: "the point is not on the manifold of minima; start from manifold.project(w).",
+        Status.RANK_CHANGE: (
+            "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before, or "
+            "resolve smaller curvatures with Manifold(loss, gap=...)."
+        ),
+        Status.UNSTABLE: (
+            f"the minimum is unstable for {flow.map.rule} (the linearized map has an eigenvalue outside the "
+            "unit circle); lower lr or start where the loss is flatter."
+        ),
+        Status.DRIVEN: (
+            f"the minimum is unstable for {flow.map.rule} with {flow.map.noise}: the noise that a small "
+            "displacement makes drives its second moments up, although its mean would come to rest; lower lr, take "
+            "larger batches or start where the loss is flatter (md.stability says how far)."
+        ),
+        Status.RESTLESS: (
+            f"{flow.map.rule} comes to no rest here, although there is noise: where the gradient vanishes its "
+            "states have no resting values of their own with finite slopes; follow the map itself with md.simulate."
+        ),
+        Status.UNFORGETTING: (
+            f"{flow.map.rule} rests at more than the minima here: its linear part leaves more in place than the "
+            "directions along them (a state that never forgets, or a step of zero); follow the map itself with "
+            "md.simulate."
+        ),
+        Status.SINGULAR: _silent(flow),
+        Status.LAWLESS: (
+            f"the oscillation of {flow.map.rule} with {flow.map.noise} has no stationary law here, although small "
+            "displacements die out: how the noise curves with the displacement adds so much to it that its "
+            "covariance, to second order, is not positive semidefinite; lower lr, make the noise smaller, or "
+            "follow the map itself with md.simulate."
+        ),
+        Status.UNRESOLVED: (
+            f"the noise is so much wider than the scale on which {flow.map.rule.name} bends that {NODES} nodes do "
+            "not average over it; make the noise smaller or that scale larger, or follow the map itself with "
+            "md.simulate."
+        ),
+    }.get(code, "")
+
+
+def _silent(flow: QuasistaticFlow) -> str:
+    """What `SINGULAR` means for this rule."""
+    if flow.averaged.rule.sign_gain is not None:
+        return (
+            "the noise vanishes in a coordinate here, and there nothing smooths the sign that "
+            f"{flow.map.rule.name} takes; add noise (GaussianNoise), or start where every coordinate has some."
+        )
+    eps = "give the rule an eps" if not flow.map.rule.hyper.get("eps") else "take a larger eps"
+    return (
+        "the noise vanishes in a coordinate where the rule divides by its size; add noise there (GaussianNoise), "
+        f"start where there is some, {eps}, or use a rule without accumulators."
+    )

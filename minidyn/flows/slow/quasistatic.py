@@ -285,7 +285,7 @@ class QuasistaticFlow(Flow):
         which alone is averaged over. With accumulators it is at least the share of them that one step replaces,
         1 - beta2, times the steps over which what they square stays alike: so much is the relative variance of v, and
         by so much averages err. It is multiplied by A^2 where A > 1: where the oscillation, which self-consistent ones
-        hear, answers A times as much as 1/sqrt(v) to what they miss. Nor is it less than the factor (root mean square,
+        see, answers A times as much as 1/sqrt(v) to what they miss. Nor is it less than the factor (root mean square,
         in the metric of the rule's step) by which the noise of one step multiplies a displacement along M.
         Raises as `start` does, and where there is no flow.
 

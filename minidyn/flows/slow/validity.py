@@ -77,7 +77,7 @@ def _forgotten(flow: QuasistaticFlow) -> float:
 
 def _upset(flow: QuasistaticFlow, point: Floats, W: Floats, N: Floats) -> float:
     """`share A^2`, A = 2 dlog tr W / dlog v: how the oscillation W across M, of normals N, answers if accumulators
-    miss a share of what they hear; W itself changes what they hear."""
+    miss a share of what they see; W itself changes what they see."""
     if flow.accumulators != "self-consistent" or _forgotten(flow) == 0.0:
         return 0.0
     numbers = flow.numbers(point[None])

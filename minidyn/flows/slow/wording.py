@@ -170,7 +170,7 @@ def _seen(flow: QuasistaticFlow) -> str:
 
 def no_motion(flow: QuasistaticFlow, code: int) -> str:
     """A status in words: why there is no slow motion along the minima at a point, and what to try; else nothing."""
-    return {
+    words: dict[int, str] = {
         Status.LEFT_MANIFOLD: "the point is not on the manifold of minima; start from manifold.project(w).",
         Status.RANK_CHANGE: (
             "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before, or "
@@ -206,7 +206,8 @@ def no_motion(flow: QuasistaticFlow, code: int) -> str:
             "not average over it; make the noise smaller or that scale larger, or follow the map itself with "
             "md.simulate."
         ),
-    }.get(code, "")
+    }
+    return words.get(code, "")
 
 
 def _silent(flow: QuasistaticFlow) -> str:

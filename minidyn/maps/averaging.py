@@ -24,6 +24,14 @@ from minidyn.graph import Graph, Node
 from minidyn.maps import letters
 from minidyn.maps.letters import NORMAL, THETA, G
 from minidyn.maps.letters import VARIANCE as _Q
+from minidyn.maps.memories import (
+    carried_states,
+    memory_covariance,
+    noise_of_mean,
+    shares_of_mean,
+    shares_of_square,
+    steps_alike,
+)
 from minidyn.maps.rules import Rule, displaced, settled
 
 if TYPE_CHECKING:
@@ -49,10 +57,10 @@ class AveragedRule:
     odd : whether curves are odd in the noise: then they are averaged over the oscillation as over wider noise.
     alike : over how many steps what accumulators square stays alike, `sum_l r_l` over the correlations of its squares.
     curved : outputs as they stand where they are no straight lines in the noise, before they are averaged; else None.
-    memory : what a sign or a curve hears of the noise, in units of its standard deviation: the weight of the fresh
+    memory : what a sign or a curve sees of the noise, in units of its standard deviation: the weight of the fresh
         noise, the correlation of the noise one step apart, and its decay per further step; all 0 but the first
         without memory. The last entry is the number of the state that remembers, -1 for none.
-    breadth : the standard deviation of the noise that a curve hears, in units of that of the gradient's.
+    breadth : the standard deviation of the noise that a curve sees, in units of that of the gradient's.
     remembers : whether an accumulator squares what is remembered.
     bell : whether an average holds for Gaussian noise only.
 
@@ -77,7 +85,7 @@ class AveragedRule:
 
     @property
     def answers(self) -> bool:
-        """Whether self-consistent averages differ from those over noise alone: the rule hears its own oscillation."""
+        """Whether self-consistent averages differ from those over noise alone: the rule sees its own oscillation."""
         return any(self.accumulators) or self.odd
 
     @property
@@ -120,7 +128,7 @@ class AveragedRule:
 
     @property
     def noisy(self) -> dict[sp.Symbol, sp.Expr]:
-        """What stands for the gradient in a curve that hears the noise `NORMAL`."""
+        """What stands for the gradient in a curve that sees the noise `NORMAL`."""
         return {G: G + self.breadth * sp.sqrt(_Q) * NORMAL}
 
     def assumed(self) -> str:
@@ -149,15 +157,15 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     squares = tuple(_accumulates(e, names) for e in steps[1:])
     marks = {e: sp.Symbol(f"_new_{s}\x02") for e, s, a in zip(steps[1:], rule.states, squares, strict=True) if a}
     plain = [e.xreplace({u: m for u, m in marks.items() if u != e}) for e in steps]
-    carried = _carried(plain, names, squares)
+    carried = carried_states(plain, names, squares)
     outputs = [_mean_square(rule, e, carried) if a and squares[a - 1] else e for a, e in enumerate(plain)]
     finish = {
         marks[e]: letters.state(s) if accumulators == "frozen" else m
         for e, m, s in zip(steps[1:], outputs[1:], rule.states, strict=True)
         if e in marks
     }
-    cubes, heard = _powers(plain, marks)
-    cubes, heard = ([e.xreplace(finish) for e in exprs] for exprs in (cubes, heard))
+    cubes, squared_noise = _powers(plain, marks)
+    cubes, squared_noise = ([e.xreplace(finish) for e in exprs] for exprs in (cubes, squared_noise))
     noisy = [G, *carried]
     squared = [sp.diff(e, x) != 0 for e, a in zip(plain[1:], squares, strict=True) if a for x in carried]
     signs = set().union(*(e.atoms(sp.sign) for e in plain))
@@ -172,14 +180,14 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     curves = [e for e, b in zip(plain, bent, strict=True) if b]
     odd = bool(curves) and all(_odd(e, noisy) for e in curves)
     if any(squared):
-        shares = _shares(names, plain, squares, carried, rule)
+        shares = shares_of_square(names, plain, squares, carried, rule)
     else:
-        shares = _shares_of_mean(names, curves[0], breadth) if odd and not any(squares) and memory[3] >= 0 else ()
+        shares = shares_of_mean(names, curves[0], breadth) if odd and not any(squares) and memory[3] >= 0 else ()
     return AveragedRule(
         rule, [e.xreplace(finish) for e in outputs], [e.xreplace(finish) for e in gain], None, squares,
         [e.xreplace(finish) if b else None for e, b in zip(plain, bent, strict=True)], memory, any(squared),
-        any(bent) or any(map(_by_nodes, outputs)), breadth, tuple(cubes), tuple(heard), shares,
-        _alike(rule, plain, squares, carried) if any(squared) else 1.0, odd,
+        any(bent) or any(map(_by_nodes, outputs)), breadth, tuple(cubes), tuple(squared_noise), shares,
+        steps_alike(rule, plain, squares, carried) if any(squared) else 1.0, odd,
     )  # fmt: skip
 
 
@@ -187,44 +195,6 @@ def _odd(e: sp.Expr, noisy: list[sp.Symbol]) -> bool:
     """Whether what an expression makes of the noise changes sign with it."""
     there, here = ({s: x * s for s in noisy} for x in (-1, 0))
     return vanishes(e + e.xreplace(there) - 2 * e.xreplace(here))
-
-
-def _shares_of_mean(names: list[sp.Symbol], e: sp.Expr, breadth: sp.Expr) -> tuple[sp.Expr, ...]:
-    """`AveragedRule.shares` of a curve of `c = g + sum_s ratio_s s`, of standard deviation `breadth` for unit noise."""
-    ratios = [sp.simplify(sp.diff(e, s) / sp.diff(e, G)) for s in names]
-    shares = [sp.S.One, *(2 * r for r in ratios), *(r * t for r in ratios for t in ratios)]
-    return tuple(x / breadth**2 for x in shares)
-
-
-def _shares(names: list[sp.Symbol], plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list],
-            rule: Rule) -> tuple[sp.Expr, ...]:  # fmt: skip
-    """`AveragedRule.shares` of the first accumulator."""
-    e = next(e for e, a in zip(plain[1:], squares, strict=True) if a)
-    P = _memory_covariance(rule, carried)
-    second = {(s, t): sp.diff(e, s, t) for s in (G, *carried) for t in (G, *carried)}
-    whole = second[G, G] + sp.Add(*(second[s, t] * P[s, t] for s in carried for t in carried))
-    once = [2 * second.get((G, s), sp.S.Zero) for s in names]
-    twice = [second.get((s, t), sp.S.Zero) for s in names for t in names]
-    return tuple(p / whole for p in (second[G, G], *once, *twice))
-
-
-def _alike(rule: Rule, plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list]) -> float:
-    """`sum_l tr(M C_l M C_l^T) / tr(M C_0 M C_0)`: the squares `z^T M z` of noise and memories, Gaussian, with
-    `z' = F z + fresh noise`, `C_l = F^l C_0`."""
-    e = next(e for e, a in zip(plain[1:], squares, strict=True) if a)
-    noisy, P = [G, *carried], _memory_covariance(rule, carried)
-    M = np.array([[_number(rule, sp.diff(e, s, t)) for t in noisy] for s in noisy])
-    F = np.array([[0.0] * len(noisy), *([_number(rule, sp.diff(carried[s][0], t)) for t in noisy] for s in carried)])
-    C = np.eye(len(noisy))
-    C[1:, 1:] = [[_number(rule, P[s, t]) for t in carried] for s in carried]
-    total, first = 1.0, np.trace(M @ C @ M @ C)
-    for _ in range(100_000):
-        C = F @ C
-        part = 2.0 * np.trace(M @ C @ M @ C.T) / first
-        total += part
-        if abs(part) <= 1e-6 * total:
-            break
-    return float(total)
 
 
 def _powers(plain: list[sp.Expr], marks: dict[sp.Expr, sp.Symbol]) -> tuple[list[sp.Expr], list[sp.Expr]]:
@@ -254,17 +224,6 @@ def _accumulates(e: sp.Expr, states: list[sp.Symbol]) -> bool:
     return e.diff(G, 2) != 0 and vanishes(e - e.xreplace({s: -s for s in (G, *linear)}))
 
 
-def _carried(plain: list[sp.Expr], names: list[sp.Symbol], squares: tuple[bool, ...]) -> dict[sp.Symbol, list]:
-    """Memories: states that noise reaches, except accumulators; each with its row of the covariance P for unit noise,
-    `P = A P A^T + b b^T`."""
-    rows = [(s, e) for s, e, a in zip(names, plain[1:], squares, strict=True) if not a]
-    reached = {s for s, e in rows if e.has(G)}
-    for _ in rows:
-        reached |= {s for s, e in rows if e.free_symbols & reached}
-    rows = [(s, e) for s, e in rows if s in reached]
-    return {s: [e, [t for t, _ in rows]] for s, e in rows}
-
-
 def _curves(e: sp.Expr, noisy: list[sp.Symbol]) -> bool:
     """Whether an expression is no straight line in the noise."""
     return any(not vanishes(sp.diff(e, x, y)) for i, x in enumerate(noisy) for y in noisy[: i + 1])
@@ -282,39 +241,17 @@ def _mean_square(rule: Rule, e: sp.Expr, carried: dict[sp.Symbol, list]) -> sp.E
             f"{rule.name} accumulates more than squares of what it remembers ({rule.show(e)}): no averaged rule is "
             "known for it; follow the map itself with md.simulate."
         )
-    P = _memory_covariance(rule, carried)
+    P = memory_covariance(rule, carried)
     extra = sum(second[x, y] * P[x, y] for x in noisy[1:] for y in noisy[1:])
     return e + _Q * sp.factor((second[G, G] + extra) / 2)
 
 
-def _memory_covariance(rule: Rule, carried: dict[sp.Symbol, list]) -> dict[tuple[sp.Symbol, sp.Symbol], sp.Expr]:
-    """`P = A P A^T + b b^T`, the covariance of the memories for unit noise in the gradient."""
-    names = list(carried)
-    A = sp.Matrix([[sp.diff(carried[s][0], t) for t in names] for s in names])
-    b = sp.Matrix([sp.diff(carried[s][0], G) for s in names])
-    moving = {THETA, G, *rule.letters}
-    if any(e.free_symbols & moving for e in (*A, *b)):
-        raise FlowError(
-            f"{rule.name} accumulates squares of a memory that is no fixed mean of the gradient: its stationary law is "
-            "not known; follow the map itself with md.simulate."
-        )
-    size = len(names)
-    pairs = [(i, j) for i in range(size) for j in range(i + 1)]
-    unknown = {p: sp.Symbol(f"_p{p[0]}_{p[1]}") for p in pairs}
-    P = sp.Matrix(size, size, lambda i, j: unknown[max(i, j), min(i, j)])
-    rest = P - A * P * A.T - b * b.T
-    found = sp.solve([rest[p] for p in pairs], list(unknown.values()), dict=True)
-    if len(found) != 1:
-        raise FlowError(f"{rule.name} remembers gradients without end: the squares that it accumulates have no mean.")
-    return {(names[i], names[j]): P[i, j].xreplace(found[0]) for i in range(size) for j in range(size)}
-
-
 def _breadth(rule: Rule, curves: list[sp.Expr], carried: dict[sp.Symbol, list], updates: list[sp.Expr],
              ) -> tuple[sp.Expr, tuple[float, float, float, int]]:  # fmt: skip
-    """The standard deviation of the noise that curves hear, for unit noise in the gradient, and its `memory`.
+    """The standard deviation of the noise that curves see, for unit noise in the gradient, and its `memory`.
 
     They may bend in one running mean `g + ratio m`, and in nothing else that remembers."""
-    heard = set[sp.Expr]()
+    means = set[sp.Expr]()
     for e in curves:
         bending = [s for s in carried if any(not vanishes(sp.diff(e, s, t)) for t in (G, *carried))]
         ratios = {s: sp.diff(e, s) / sp.diff(e, G) for s in bending}
@@ -324,11 +261,11 @@ def _breadth(rule: Rule, curves: list[sp.Expr], carried: dict[sp.Symbol, list], 
                 "knows curves of the gradient or of one running mean of it, and squares in accumulators; follow the "
                 "map itself with md.simulate."
             )
-        heard.add(G + sp.Add(*(sp.simplify(r) * s for s, r in ratios.items())))
-    if len(heard) > 1:
-        what = f"{rule.name} bends in {len(heard)} different means of the gradient"
+        means.add(G + sp.Add(*(sp.simplify(r) * s for s, r in ratios.items())))
+    if len(means) > 1:
+        what = f"{rule.name} bends in {len(means)} different means of the gradient"
         raise FlowError(f"{what}, and averaging handles one; follow the map itself with md.simulate.")
-    return _heard(rule, heard.pop(), updates) if heard else (sp.S.One, (0.0, 0.0, 0.0, -1))
+    return noise_of_mean(rule, means.pop(), updates) if means else (sp.S.One, (0.0, 0.0, 0.0, -1))
 
 
 def _quadrature(e: sp.Expr, q: sp.Expr = _Q) -> sp.Expr:
@@ -366,7 +303,7 @@ def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set
             f"{rule.name} mixes a sign with other curves of the gradient ({rule.show(steps[mixed[0]])}): averaging "
             "knows a sign that is multiplied by numbers; follow the map itself with md.simulate."
         )
-    spread, memory = _heard(rule, sign.args[0], plain[1:])
+    spread, memory = noise_of_mean(rule, sign.args[0], plain[1:])
     step = sp.erf(sign.args[0] / (spread * sp.sqrt(2 * _Q)))
     gain, sign_gain = [sp.diff(e, G) for e in free], [sp.diff(e, _SIGN) for e in free]
     return AveragedRule(
@@ -374,44 +311,6 @@ def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set
         [e.xreplace(finish) for e in sign_gain], squares, [None] * len(free), memory,
         bell=True,
     )  # fmt: skip
-
-
-def _heard(rule: Rule, inner: sp.Expr, updates: list[sp.Expr]) -> tuple[sp.Expr, tuple[float, float, float, int]]:
-    """The standard deviation of the noise in what the sign is taken of, for unit noise, and its `memory`.
-
-    With `c = alpha m + gamma g` and `m' = pole m + feed g` the noise of c has the autocovariance
-    `alpha^2 feed^2 pole^l / (1 - pole^2) + alpha gamma feed pole^(l-1)` at lags l = 1, 2, ...
-    """
-    states = rule.letters
-    moving = {THETA, G, *states}
-    gamma, alphas = sp.diff(inner, G), [sp.diff(inner, s) for s in states]
-    linear = not any(e.free_symbols & moving for e in (gamma, *alphas)) and sp.diff(inner, THETA) == 0
-    heard = [a for a, e in enumerate(alphas) if e != 0]
-    if linear and not heard:
-        return sp.Abs(gamma), (1.0 if _number(rule, gamma) > 0 else -1.0, 0.0, 0.0, -1)
-    place = heard[0] if len(heard) == 1 else 0
-    pole, feed = sp.diff(updates[place], states[place]), sp.diff(updates[place], G)
-    mean = sp.expand(updates[place] - pole * states[place] - feed * G) == 0
-    if not linear or len(heard) > 1 or not mean or (pole.free_symbols | feed.free_symbols) & moving:
-        raise FlowError(
-            f"{rule.name} takes a sign or a curve of {rule.show(inner)}; averaging knows those of the gradient "
-            "(SignGD) and of one running mean of it (Lion)."
-        )
-    used = inner.free_symbols | updates[place].free_symbols
-    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and letters.hyper(h) in used]
-    if moving_hyper:
-        what = f"the average of {rule.name} over its noise"
-        raise FlowError(f"{what} needs a constant {moving_hyper[0]}, not a schedule.")
-    kept = alphas[place] ** 2 * feed**2 / (1 - pole**2)
-    variance = gamma**2 + kept
-    next_step = _number(rule, (kept * pole + alphas[place] * gamma * feed) / variance)
-    return sp.sqrt(variance), (_number(rule, gamma / sp.sqrt(variance)), next_step, _number(rule, pole), place)
-
-
-def _number(rule: Rule, e: sp.Expr) -> float:
-    """An expression in the hyperparameters as a number; schedules stand at 1."""
-    numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
-    return float(e.subs({letters.hyper(h): v for h, v in numbers.items()}))
 
 
 def check_noise(rule: AveragedRule, bound: BoundNoise) -> None:

@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from minidyn.compiler import jit, lanes
-from minidyn.compiler.words import across, some
+from minidyn.compiler.intrinsics import across, some
 
 TABLE = np.array([[0.5, -1.25, 2.0], [3.5, -0.0, 0.1]])
 SHIFT = 0.75

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from minidyn.compiler import jit, lanes, llvm
-from minidyn.compiler.notes import Violation, checked
+from minidyn.compiler.intrinsics import across
 from minidyn.compiler.settings import setting
 from minidyn.compiler.values import Unsupported
-from minidyn.compiler.words import across
+from minidyn.compiler.violations import Violation, checked
 
 
 @pytest.fixture

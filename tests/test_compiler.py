@@ -12,9 +12,9 @@ import pytest
 
 import minidyn as md
 from minidyn.compiler import Known, cache, jit, lanes, llvm, side_by_side, signature
+from minidyn.compiler.intrinsics import across
 from minidyn.compiler.types import F8, Array
 from minidyn.compiler.values import Unsupported
-from minidyn.compiler.words import across
 
 BITS = np.testing.assert_array_equal
 TABLE = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])

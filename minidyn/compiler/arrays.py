@@ -8,9 +8,9 @@ from typing import Any
 from minidyn.compiler.checks import UNWRITTEN
 from minidyn.compiler.expressions import Expressions
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.notes import checked
 from minidyn.compiler.types import I8, LANE, VB, VI, Array, Constant, Number, Tuple, Vector
 from minidyn.compiler.values import Value, everywhere, literal
+from minidyn.compiler.violations import checked
 
 _STACK = 512  # numbers: a smaller array of known size lives on the stack
 _LITTLE = 8192  # bytes: and so does one of a size found while running
@@ -93,7 +93,7 @@ class Arrays(Expressions):
         name = f"llvm.masked.gather.{_suffix(wide)}.v{lane_count()}p0"
         mask = f"{VB.llvm} {everywhere('i1', 'true')}"
         kinds = f"<{lane_count()} x ptr>"
-        self.unit.declare(name, f"declare {wide.llvm} @{name}({kinds}, i32, {VB.llvm}, {wide.llvm})")
+        self.module.declare(name, f"declare {wide.llvm} @{name}({kinds}, i32, {VB.llvm}, {wide.llvm})")
         call = f"call {wide.llvm} @{name}({kinds} {pointers}, i32 8, {mask}, {wide.llvm} poison)"
         return self.was_written(Value(wide, (self.let(call),)))
 
@@ -122,7 +122,7 @@ class Arrays(Expressions):
         pointers = self.or_spare(good, self.let(f"{base}, {VI.llvm} {where.one}"), f"<{lane_count()} x ptr>")
         name = f"llvm.masked.scatter.{_suffix(wide)}.v{lane_count()}p0"
         kinds = f"<{lane_count()} x ptr>"
-        self.unit.declare(name, f"declare void @{name}({wide.llvm}, {kinds}, i32, {VB.llvm})")
+        self.module.declare(name, f"declare void @{name}({wide.llvm}, {kinds}, i32, {VB.llvm})")
         mask = f"{VB.llvm} {everywhere('i1', 'true')}"
         self.put(f"call void @{name}({wide.llvm} {value.one}, {kinds} {pointers}, i32 8, {mask})")
 
@@ -148,7 +148,7 @@ class Arrays(Expressions):
         if zero or checked():
             byte = 0 if zero else UNWRITTEN
             self.put(f"call void @llvm.memset.p0.i64(ptr {where}, i8 {byte}, i64 {bytes_}, i1 false)")
-            self.unit.declare("memset", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
+            self.module.declare("memset", "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
         return Value(Array(kind, len(sizes)), (where, *sizes))
 
     def from_heap(self, bytes_: str) -> str:
@@ -158,8 +158,8 @@ class Arrays(Expressions):
         self.top += [f"  {slot} = alloca ptr", f"  store ptr null, ptr {slot}", f"  {place} = alloca ptr"]
         self.heap.append(slot)
         more = self.let(f"add nsw i64 {bytes_}, 64")
-        self.unit.declare("malloc", "declare noalias ptr @malloc(i64)")
-        self.unit.declare("free", "declare void @free(ptr)")
+        self.module.declare("malloc", "declare noalias ptr @malloc(i64)")
+        self.module.declare("free", "declare void @free(ptr)")
         if self.loops:  # the line may have run before
             self.put(f"call void @free(ptr {self.let(f'load ptr, ptr {slot}')})")
         else:
@@ -190,7 +190,7 @@ class Arrays(Expressions):
             total = self.let(f"mul nsw i64 {total}, {s}")
         bytes_ = self.let(f"mul nsw i64 {total}, {8 * (lane_count() if self.in_lanes else 1)}")
         self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr {new.one}, ptr {array.one}, i64 {bytes_}, i1 false)")
-        self.unit.declare("memcpy", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
+        self.module.declare("memcpy", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
         return new
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.compiler.arrays import Arrays
+from minidyn.compiler.intrinsics import across, some
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import (
     B1,
@@ -29,7 +30,6 @@ from minidyn.compiler.types import (
     Vector,
 )
 from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type
-from minidyn.compiler.words import across, some
 
 LIBM = {
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
@@ -81,7 +81,7 @@ class Calls(Arrays):
     def call(self, function: Any, args: list[Value]) -> Value:
         """A call of a compiled function, which is written into the module for these argument types if it is not there;
         an inlined one stays a call in a text that holds many of them."""
-        symbol, result = self.unit.function(function, tuple(a.type for a in args))
+        symbol, result = self.module.function(function, tuple(a.type for a in args))
         flat = [(t, p) for a in args for t, p in zip(a.type.parts, a.parts, strict=True)]
         apart = function.inline and self.inlined > (_MANY if self.loops else _FEW)
         return self.invoke(f"@{quote(symbol)}", result, flat, " noinline" if apart else "")
@@ -207,7 +207,7 @@ class Calls(Arrays):
         if c.type is B1:
             return c
         name = f"llvm.vector.reduce.or.v{lane_count()}i1"
-        self.unit.declare(name, f"declare i1 @{name}({VB.llvm})")
+        self.module.declare(name, f"declare i1 @{name}({VB.llvm})")
         return Value(B1, (self.let(f"call i1 @{name}({VB.llvm} {c.one})"),))
 
     def across(self, array: Value, at: Value) -> Value:

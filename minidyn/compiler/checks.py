@@ -8,10 +8,10 @@ goes on unharmed to its end. Without checked mode none of this is written.
 from __future__ import annotations
 
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.notes import checked
 from minidyn.compiler.numbers import Numbers
 from minidyn.compiler.types import I8, LANE, Number, Vector
 from minidyn.compiler.values import Value, everywhere
+from minidyn.compiler.violations import checked
 
 UNWRITTEN = 0xFD  # the byte that fresh memory is filled with: eight of them are no likely number
 _PATTERN = int.from_bytes(bytes([UNWRITTEN] * 8), "little", signed=True)
@@ -40,10 +40,10 @@ class Checks(Numbers):
 
     def where(self, what: str) -> str:
         """A text in the module: what is wrong, and where; `#a` and `#b` are numbers."""
-        if not self.unit.checks:
-            self.unit.checks = True
-            self.unit.text.append(_HELPERS)
-        return str(self.unit.phrase(self.located(what)))
+        if not self.module.checks:
+            self.module.checks = True
+            self.module.text.append(_HELPERS)
+        return str(self.module.phrase(self.located(what)))
 
     def within(self, array: Value, at: list[Value]) -> str | None:
         """Whether indices lie inside an array; negative ones do not."""
@@ -77,7 +77,7 @@ class Checks(Numbers):
         """One number of all lanes: their greatest as unsigned ones, or whether one is true."""
         item = type_.item.llvm
         name = f"llvm.vector.reduce.{kind}.v{lane_count()}{item}"
-        self.unit.declare(name, f"declare {item} @{name}({type_.llvm})")
+        self.module.declare(name, f"declare {item} @{name}({type_.llvm})")
         return self.let(f"call {item} @{name}({type_.llvm} {value})")
 
     def slice_within(self, low: str, high: str, size: str) -> str | None:
@@ -144,7 +144,7 @@ class Checks(Numbers):
         wide = isinstance(a.type, Vector)
         t, flag = a.type.llvm, f"<{lane_count()} x i1>" if wide else "i1"
         name = f"llvm.s{kind}.with.overflow.{f'v{lane_count()}' if wide else ''}i64"
-        self.unit.declare(name, f"declare {{{t}, {flag}}} @{name}({t}, {t})")
+        self.module.declare(name, f"declare {{{t}, {flag}}} @{name}({t}, {t})")
         both = self.let(f"call {{{t}, {flag}}} @{name}({t} {a.one}, {t} {b.one})")
         bad = self.let(f"extractvalue {{{t}, {flag}}} {both}, 1")
         self.refuse(bad, wide, "a whole number does not fit into 64 bits", a.one, b.one)

@@ -21,7 +21,7 @@ from typing import Any
 
 from minidyn.compiler.calls import Calls
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.module import Unit
+from minidyn.compiler.module import Module
 from minidyn.compiler.types import F8, I8, LANE, VF, Array, Constant, Tuple, is_static
 from minidyn.compiler.values import Unsupported, Value, clean, literal, quote, result_type
 
@@ -31,8 +31,8 @@ _LOOPS = ("range", "lanes", "side_by_side")
 class Writer(Calls):
     """Writes one function for one tuple of argument types."""
 
-    def __init__(self, unit: Unit, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
-        super().__init__(unit, function, types, symbol, internal)
+    def __init__(self, module: Module, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
+        super().__init__(module, function, types, symbol, internal)
         self.inlined = 0 if function.inline else self.count_inlined(function.tree)
 
     # -- the function -----------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class Writer(Calls):
             self.fail("a for loop runs over range(...), lanes(...) or side_by_side(...)")
         if not isinstance(s.target, ast.Name) or s.orelse:
             self.fail("a for loop has one variable, and no else")
-        side_by_side = call.func.id == "side_by_side" or (call.func.id == "lanes" and self.unit.side_by_side)
+        side_by_side = call.func.id == "side_by_side" or (call.func.id == "lanes" and self.module.side_by_side)
         args = [self.convert(self.expr(a), I8) for a in call.args]
         first, last = (literal(0), args[0]) if len(args) == 1 else args[:2]
         step = lane_count() if side_by_side else args[2].constant if len(args) == 3 else 1
@@ -260,7 +260,7 @@ class Writer(Calls):
         self.put(f"store i64 {self.let(f'add nsw i64 {k}, {step}')}, ptr {counter}")
         block = start == "0" and step == 1 and stop.isdigit() and int(stop) % 8 == 0 and not self.in_lanes
         self.arrive(after)
-        self.put(f"br label %{head}{self.unit.kept_loop() if block else ''}")
+        self.put(f"br label %{head}{self.module.kept_loop() if block else ''}")
         self.ended = True
         self.open(after)
 

@@ -76,7 +76,7 @@ class Expressions(Checks):
         return Value(Fixed(value))
 
     def _constant(self, array: np.ndarray[Any, Any]) -> tuple[Any, tuple[str, ...]]:
-        made = self.unit.constant(array)
+        made = self.module.constant(array)
         return made.type, made.parts
 
     def builtin_named(self, name: str) -> Value:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.compiler import cache as disk
-from minidyn.compiler.notes import checked
+from minidyn.compiler.violations import checked
 
 _CONSTANTS = frozenset(dis.hasconst)
 _EXTENDED = dis.opmap["EXTENDED_ARG"]

@@ -28,8 +28,8 @@ from minidyn.common.locks import cached_property
 from minidyn.compiler import backends, fingerprint, llvm
 from minidyn.compiler import cache as disk
 from minidyn.compiler.backends import own
+from minidyn.compiler.intrinsics import Known
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
-from minidyn.compiler.words import Known
 
 
 class Function:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any, NoReturn
 
-from minidyn.compiler.module import Unit
+from minidyn.compiler.module import Module
 from minidyn.compiler.types import Constant, varies
 from minidyn.compiler.values import Unsupported, Value
 
@@ -13,8 +13,8 @@ from minidyn.compiler.values import Unsupported, Value
 class Lines:
     """The part of a `Writer` that puts one line after another."""
 
-    def __init__(self, unit: Unit, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
-        self.unit, self.function, self.types, self.symbol, self.internal = unit, function, types, symbol, internal
+    def __init__(self, module: Module, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
+        self.module, self.function, self.types, self.symbol, self.internal = module, function, types, symbol, internal
         self.globals = function.py_func.__globals__
         self.in_lanes = any(map(varies, types))
         self.lines: list[str] = []

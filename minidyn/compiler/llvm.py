@@ -18,7 +18,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from minidyn.compiler import notes
+from minidyn.compiler import violations
 from minidyn.compiler.settings import setting
 
 
@@ -30,7 +30,7 @@ def _ready() -> Any:
     llvm.initialize_native_asmprinter()
     for function in _LIBRARY:
         llvm.add_symbol(function, ctypes.cast(getattr(libm(), function), ctypes.c_void_p).value)
-    llvm.add_symbol("minidyn_note", notes.NOTE)
+    llvm.add_symbol("minidyn_note", violations.NOTE)
     features = llvm.get_host_cpu_features().flatten()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True
@@ -74,7 +74,7 @@ _LIBRARY = (
 def machine() -> str:
     """The processor, the compiler and its settings that machine code belongs to."""
     processor = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()} {lane_count()}"
-    return f"{llvmlite.__version__} {llvm.llvm_version_info} {processor} {sys.platform} {notes.checked()}"
+    return f"{llvmlite.__version__} {llvm.llvm_version_info} {processor} {sys.platform} {violations.checked()}"
 
 
 @cache
@@ -126,8 +126,8 @@ def _optimized(assembly: str, thorough: bool) -> Any:
     module = llvm.parse_assembly(assembly, _context())
     module.triple = target.triple
     module.data_layout = str(target.target_data)
-    thorough = thorough and not notes.checked()  # whose code is to be compiled fast
-    options = llvm.create_pipeline_tuning_options(speed_level=1 if notes.checked() else 3)
+    thorough = thorough and not violations.checked()  # whose code is to be compiled fast
+    options = llvm.create_pipeline_tuning_options(speed_level=1 if violations.checked() else 3)
     options.loop_vectorization = options.slp_vectorization = options.loop_interleaving = thorough
     options.loop_unrolling = thorough
     builder = llvm.create_pass_builder(target, options)

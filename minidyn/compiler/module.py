@@ -11,7 +11,7 @@ from minidyn.compiler.types import F8, I8, U8, Array
 from minidyn.compiler.values import Unsupported, Value, number
 
 
-class Unit:
+class Module:
     """Collects the text of a module while its functions are written."""
 
     def __init__(self, writer: Callable[..., Any], side_by_side: bool = True) -> None:
@@ -70,7 +70,7 @@ class Unit:
         self.kept += 1
         return f", !llvm.loop !{self.kept}"
 
-    def module(self) -> str:
+    def assembly(self) -> str:
         """The module in LLVM's assembly."""
         marks = [f"!{k} = distinct !{{!{k}, !0}}" for k in range(1, self.kept + 1)]
         return "\n".join([*self.declared.values(), *self.text, '!0 = !{!"llvm.loop.unroll.disable"}', *marks])

@@ -80,7 +80,7 @@ class Numbers(Lines):
         """A function that LLVM knows for vectors too."""
         type_, parts = self.floats(args)
         full = f"llvm.{name}.{'f64' if type_ is F8 else f'v{lane_count()}f64'}"
-        self.unit.declare(full, f"declare {type_.llvm} @{full}({', '.join([type_.llvm] * len(parts))})")
+        self.module.declare(full, f"declare {type_.llvm} @{full}({', '.join([type_.llvm] * len(parts))})")
         given = ", ".join(f"{type_.llvm} {p}" for p in parts)
         return Value(type_, (self.let(f"call {type_.llvm} @{full}({given})"),))
 
@@ -88,7 +88,7 @@ class Numbers(Lines):
         """A function of the C library, lane by lane."""
         type_, parts = self.floats(args)
         arguments = ", ".join(["double"] * len(parts))
-        self.unit.declare(name, f"declare double @{name}({arguments}) nounwind willreturn readnone")
+        self.module.declare(name, f"declare double @{name}({arguments}) nounwind willreturn readnone")
         if type_ is F8:
             return Value(F8, (self.let(f"call double @{name}({', '.join(f'double {p}' for p in parts)})"),))
         out = "poison"

@@ -36,7 +36,7 @@ import numpy as np
 from math import sqrt
 
 from minidyn.compiler import jit
-from minidyn.compiler.words import across
+from minidyn.compiler.intrinsics import across
 from minidyn.kernels.functions import (
     asin_slope, bose, csch, heaviside, logaddexp, logcosh, logistic, logistic_slope, maximum, minimum, pow_slope,
     sign, softplus,

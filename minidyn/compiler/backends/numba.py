@@ -22,7 +22,7 @@ from numba.core.serialize import dumps
 from numba.extending import intrinsic, models, overload, register_model, typeof_impl
 
 from minidyn.compiler import cache as disk
-from minidyn.compiler import words
+from minidyn.compiler import intrinsics
 from minidyn.compiler.backends import explicit
 from minidyn.compiler.functions import Function
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
@@ -119,7 +119,7 @@ def _(x, t):
     return None
 
 
-@overload(words.some)
+@overload(intrinsics.some)
 def _(condition):
     return lambda condition: bool(condition)
 
@@ -147,7 +147,7 @@ _HELPERS = {
     "fourth_": _plain(lambda a: a * a * a * a),
     "min_": _plain(lambda a, b: b if b < a else a), "max_": _plain(lambda a, b: b if b > a else a),
 }  # fmt: skip
-_across = _plain(words.across)
+_across = _plain(intrinsics.across)
 
 
 # -- functions --------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _(context, builder, type_, value):
 @cache
 def dispatcher(function: Any) -> Any:
     """A compiled function as one of numba's."""
-    return nb.njit(explicit.made(function, _HELPERS, lambda v: _across if v is words.across else v), **_OPTIONS)
+    return nb.njit(explicit.made(function, _HELPERS, lambda v: _across if v is intrinsics.across else v), **_OPTIONS)
 
 
 typeof_impl.register(Function)(lambda function, context: type_of(function))

@@ -12,9 +12,9 @@ from minidyn.common.locks import fork_safe_lock
 from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
 from minidyn.compiler.codegen import Writer
-from minidyn.compiler.module import Unit
-from minidyn.compiler.notes import checked, raising
+from minidyn.compiler.module import Module
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
+from minidyn.compiler.violations import checked, raising
 
 side_by_side = True  # `lanes` are several turns at once
 C_TYPES: dict[str, Any] = {
@@ -37,9 +37,9 @@ def compile(function: Any, types: tuple[Any, ...]) -> tuple[int, Any]:
 
 def _made(function: Any, types: tuple[Any, ...], symbol: str, key: str) -> tuple[str, bytes]:
     """Result type and machine code, compiled and kept."""
-    unit = Unit(Writer, function.side_by_side)
-    _, result = unit.function(function, types, name=symbol)
-    made = result.name if result is not None else "void", llvm.optimize(unit.module(), function.thorough)
+    module = Module(Writer, function.side_by_side)
+    _, result = module.function(function, types, name=symbol)
+    made = result.name if result is not None else "void", llvm.optimize(module.assembly(), function.thorough)
     disk.write_code(key, *made)
     return made
 
@@ -77,9 +77,9 @@ def address(function: Any, signature: Pointer) -> int:
 
 def assembly(function: Any, types: tuple[Any, ...]) -> str:
     """The processor's assembly."""
-    unit = Unit(Writer, function.side_by_side)
-    unit.function(function, types, name=function.name)
-    return llvm.explain(unit.module(), function.thorough)
+    module = Module(Writer, function.side_by_side)
+    module.function(function, types, name=function.name)
+    return llvm.explain(module.assembly(), function.thorough)
 
 
 def _address_in(a: Any) -> int:

@@ -19,8 +19,8 @@ import numpy as np
 from minidyn.compiler import llvm
 from minidyn.compiler.backends import explicit
 from minidyn.compiler.calls import INTRINSIC, LIBM, SYNONYMS
+from minidyn.compiler.intrinsics import Known
 from minidyn.compiler.types import Pointer
-from minidyn.compiler.words import Known
 
 side_by_side = False
 _WORDS, _LEAST = 1 << 64, -(1 << 63)

@@ -16,7 +16,7 @@ from minidyn.common.status import Status
 from minidyn.compiler import compiled, jit
 from minidyn.flows.base import Flow, stay
 from minidyn.graph import Converter, Graph, Node, derivatives, walk
-from minidyn.kernels import Source, store
+from minidyn.kernels import Source, matrix, store
 from minidyn.kernels.linalg import solve
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
@@ -215,13 +215,8 @@ class SymbolicFlow(Flow):
         return None if self.own_clock or "lr" not in names else numbers[:, names.index("lr")]
 
     def _lines(self, stores: list[Node]) -> list[str]:
-        def read(array: str, address: str) -> str:
-            if array == "f":
-                i, r = divmod(int(address), self.columns)
-                return f"f[{i}, {r}]"
-            return array if array == "k" else f"d[0, {address}]" if array == "d" else f"{array}[{address}]"
-
-        return self.loss.emitter(stores, read=read).lines()
+        places = matrix("f", self.columns) | {"k": "k", "d": "d[0, {}]"}
+        return self.loss.emitter(stores, places=places).lines()
 
     @cached_property
     def source(self) -> Source:

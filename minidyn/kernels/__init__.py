@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from minidyn.common.errors import printable
 from minidyn.compiler import cache
 from minidyn.graph import Graph, Index, Node
-from minidyn.kernels.emit import Emitter, store
+from minidyn.kernels.emit import Emitter, Places, matrix, store
 from minidyn.kernels.pointers import pointer
 
-__all__ = ["Emitter", "Source", "cache", "mangle", "pointer", "store", "store_gradient"]
+__all__ = ["Emitter", "Places", "Source", "cache", "mangle", "matrix", "pointer", "store", "store_gradient"]
 
 _HEADER = '''"""{title}
 

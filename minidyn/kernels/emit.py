@@ -24,7 +24,7 @@ _INFIX = {
 _CALLS = {"abs": "abs", "min": "minimum", "max": "maximum", "floor": "np.floor", "ceil": "np.ceil"}
 _ATOM = 9
 _SAMPLES = "for b in range(n):"
-Reader = Callable[[str, str], str]
+Places = dict[str, str | Callable[[int], str]]
 
 
 def store(graph: Graph, value: Node, array: str, offset: int = 0,
@@ -34,6 +34,11 @@ def store(graph: Graph, value: Node, array: str, offset: int = 0,
     strides = tuple(sorted(strides))
     indices = value.indices | {i for i, _ in strides} | ({per} if per else set())
     return graph.make("store", (value,), (array, offset, strides, add), frozenset(indices))
+
+
+def matrix(name: str, columns: int) -> Places:
+    """How an array of two axes lies whose elements are numbered row by row."""
+    return {name: lambda place: f"{name}[{place // columns}, {place % columns}]"}
 
 
 @dataclass
@@ -60,12 +65,13 @@ def home(n: Node) -> frozenset[Index]:
 class Emitter:
     """Schedules the nodes behind some stores and writes them down.
 
-    `read(array, address)` gives the text of an element; `headers[index]` the lines that open a loop
-    (default `for var in range(size)`); `mutable` names arrays that are read and stored in place. A loop over
-    samples goes by blocks of samples side by side, unless `blocks` is false.
+    `places` says how arrays lie in memory: for each of them the text of an element, with `{}` for its place, or a
+    function of the place where that is a number known now; any other one lies as `array[place]`. `headers[index]` are
+    the lines that open a loop (default `for var in range(size)`); `mutable` names arrays that are read and stored in
+    place. A loop over samples goes by blocks of samples side by side, unless `blocks` is false.
     """
 
-    def __init__(self, stores: Sequence[Node], read: Reader | None = None,
+    def __init__(self, stores: Sequence[Node], places: Places | None = None,
                  headers: dict[Index, list[str]] | None = None, mutable: Iterable[str] = (),
                  names: dict[tuple[str, int], str] | None = None, sample_count: str = "n",
                  blocks: bool = True):  # fmt: skip
@@ -75,7 +81,7 @@ class Emitter:
             self.stores = side_by_side(self.stores)
             self.headers[BLOCK] = [f"for block in range((n + {SIDES - 1}) // {SIDES}):"]
         self.nodes = reachable(self.stores)
-        self.read = read or (lambda array, address: f"{array}[{address}]")
+        self.places = places or {}
         self.mutable = frozenset(mutable)
         self.names = names or {}
         self.sample_count = sample_count
@@ -221,7 +227,7 @@ class Emitter:
     def _statement(self, n: Node, block: _Block, bound: dict[int, str]) -> list[str]:
         if n.op == "store":
             array, offset, strides, add = n.data
-            target = self.read(array, self._position(offset, strides))
+            target = self._element(array, offset, strides)
             return [f"{target} {'+=' if add else '='} {self._text(n.args[0], bound)[0]}"]
         if n.op == "sum":
             where = f"s{n.id}"
@@ -331,8 +337,11 @@ class Emitter:
         return " + ".join(terms)
 
     def _address(self, n: Node) -> str:
-        array, offset, strides = n.data
-        return self.read(array, self._position(offset, strides))
+        return self._element(*n.data)
+
+    def _element(self, array: str, offset: int, strides: Sequence[tuple[Index, int]]) -> str:
+        lies, place = self.places.get(array, array + "[{}]"), self._position(offset, strides)
+        return lies.format(place) if isinstance(lies, str) else lies(int(place))
 
 
 def _length(text: str) -> int:

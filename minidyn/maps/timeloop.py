@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minidyn.graph import SAMPLE, Graph, Index, Node, reachable
-from minidyn.kernels import Emitter, Source, coordinate, store, store_gradient
+from minidyn.kernels import Emitter, Places, Source, coordinate, store, store_gradient
 from minidyn.kernels.rewrite import balanced, dependence, replaced, without_divisions
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise import BoundNoise, place
@@ -21,6 +21,8 @@ from minidyn.maps.rules import Rule
 
 FUSED = 24  # up to this many state components a step is one straight-line body
 _CHUNK = 256  # steps between two looks at memory, and rows of the table
+_TABLE: Places = {"table": lambda place: f"table[{place * _CHUNK} + t]"}
+_PATHS = "s[({})*64 + lane]"  # an element of a state that lies in memory
 _ARGS = "blocks, streams, alive, orders, first, last, paths, k0, steps, hp, c, d, nz"
 
 
@@ -57,12 +59,7 @@ def _add_table(src: Source, rule: Rule, entries: list[Node]) -> None:
         return
     stores = [store(n.graph, n, "table", j) for j, n in enumerate(entries)]
 
-    def read(array: str, address: str) -> str:
-        if array == "table":
-            return f"table[{int(address) * _CHUNK} + t]"
-        return "kk" if array == "kk" else f"{array}[{address}]"
-
-    body = Emitter(stores, read=read, names=_hyper_names(rule)).lines()
+    body = Emitter(stores, places=_TABLE | {"kk": "kk"}, names=_hyper_names(rule)).lines()
     lines = ["for t in side_by_side(count):", "    kk = float(k + 1 + t)", *["    " + line for line in body]]
     src.add("tabulate", "table, k, count, hp", lines, "what depends on the step alone", fma=True)
 
@@ -102,18 +99,11 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         p, a = divmod(q, 1 + states)
         stores.append(store(g, node, "aux" if a else "w", (a - 1) * size + p if a else p))
 
-    def read(array: str, address: str) -> str:
-        if array == "d":
-            return f"d[0, {address}]"
-        if array == "table":
-            return f"table[{int(address) * _CHUNK} + t]"
-        if array in ("w", "aux", "z", "label"):
-            shift = {"aux": size, "label": bound.first_label}.get(array, 0)
-            return f"{'s' if array in ('w', 'aux') else 'z'}_{int(address) + shift}"
-        return f"{array}[{address}]"
-
+    places = _TABLE | {
+        "w": "s_{}", "aux": lambda q: f"s_{q + size}", "z": "z_{}", "label": lambda q: f"z_{q + bound.first_label}",
+    }  # fmt: skip
     names = loss.names | _hyper_names(rule)
-    emitter = Emitter(stores, read=read, mutable=("w", "aux"), names=names)
+    emitter = loss.emitter(stores, places=places, mutable=("w", "aux"), names=names)
     kept = [f"s_{q}" for q in range(size * (1 + states))]
     draws = [line for law, row, count in bound.draws for line in law.alone(row, count)]
     words = [f"r_{i}" for i in range(4)] if draws else []
@@ -146,18 +136,9 @@ def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     before, stores = store_gradient(g, bound.gradient(g), "out", size)
     picked = ["    i = index[b*64 + lane]"] if bound.picks else ["    i = b"]
 
-    def read(array: str, address: str) -> str:
-        if array == "w":
-            return f"s[({address})*64 + lane]"
-        if array == "d":
-            return f"d[{'i' if loss.per_sample else '0'}, {address}]"
-        if array == "label":
-            return f"z[({first_label} + {'b' if loss.per_sample else '0'})*64 + lane]"
-        return f"{array}[{address}]"
-
-    emitter = loss.emitter(
-        stores, read=read, headers={SAMPLE: ["for b in range(n):", *picked]}, blocks=_by_blocks(bound)
-    )
+    places: Places = {"w": _PATHS, "label": f"z[({first_label} + {'b' if loss.per_sample else '0'})*64 + lane]"}
+    headers = {SAMPLE: ["for b in range(n):", *picked]}
+    emitter = loss.emitter(stores, places, headers=headers, blocks=_by_blocks(bound))
     src.add("noisy_grad", "s, c, d, nz, z, index, n, lane, out", [*before, *emitter.lines()], fma=True)
     gaussian = _gaussian_lines(loss, bound)
     if gaussian:
@@ -198,13 +179,8 @@ def _rule_lines(rule: Rule, outs: list[Node], size: int, p: Index) -> tuple[list
     g = new[0].graph
     stores = [store(g, n, "s", i * size, [(p, 1)]) for i, n in enumerate(new)]
 
-    def read(array: str, address: str) -> str:
-        if array == "table":
-            return f"table[{int(address) * _CHUNK} + t]"
-        shift = f"{size} + " if array == "aux" else ""
-        return f"s[({shift}{address})*64 + lane]" if array in ("s", "aux") else f"{array}[{address}]"
-
-    return Emitter(stores, read=read, mutable=("s", "aux"), names=_hyper_names(rule)).lines(), entries
+    places = _TABLE | {"s": _PATHS, "aux": f"s[({size} + {{}})*64 + lane]"}
+    return Emitter(stores, places=places, mutable=("s", "aux"), names=_hyper_names(rule)).lines(), entries
 
 
 def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
@@ -216,9 +192,4 @@ def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
         for position in bound.positions for sigma, z in bound.sigma_terms(g, position)
     ]  # fmt: skip
 
-    def read(array: str, address: str) -> str:
-        if array in ("z", "w"):
-            return f"{'s' if array == 'w' else 'z'}[({address})*64 + lane]"
-        return f"{array}[{address}]"
-
-    return loss.emitter(stores, read=read).lines()
+    return loss.emitter(stores, places={"w": _PATHS, "z": "z[({})*64 + lane]"}).lines()

@@ -54,9 +54,8 @@ def add_rule_kernels(src: Source, system: Map) -> None:
         for p in range(width):
             slope = found.get(p, graph.const(0.0))
             slopes.append(store(graph, slope, "J", a * width + p, [(i, (1 + states) * width)]))
-    read = lambda array, address: array if array == "k" else f"{array}[{address}]"  # noqa: E731
-    src.add("rule_step", "z, g, k, hp, out", Emitter(steps, read=read).lines(), "the rule, all coordinates")
-    src.add("rule_slopes", "z, g, k, hp, J", Emitter(slopes, read=read).lines(), "slopes of the rule")
+    src.add("rule_step", "z, g, k, hp, out", Emitter(steps, places={"k": "k"}).lines(), "the rule, all coordinates")
+    src.add("rule_slopes", "z, g, k, hp, J", Emitter(slopes, places={"k": "k"}).lines(), "slopes of the rule")
 
 
 @inner

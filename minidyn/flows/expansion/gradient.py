@@ -97,10 +97,7 @@ class GradientFlow(Flow):
         speed = g.load("hp", names.index(called["lr"]))
         if "momentum" in called:
             speed = speed / (1.0 - g.load("hp", names.index(called["momentum"])))
-        emitter = Emitter(
-            [store(g, speed, "result")],
-            read=lambda array, address: f"{array}[{address}]" if array == "hp" else array,
-        )
+        emitter = Emitter([store(g, speed, "result")], places={"result": "result"})
         return [*emitter.lines(), "return result"]
 
     def speeds(self, numbers: Floats) -> Floats:

@@ -12,7 +12,7 @@ import sympy as sp
 
 from minidyn.graph import Graph, Node
 from minidyn.graph.derivatives import reverse
-from minidyn.kernels import Source, store
+from minidyn.kernels import Places, Source, store
 from minidyn.maps.discrete import Map
 from minidyn.maps.letters import THETA, G
 from minidyn.maps.rules import Displacement
@@ -57,13 +57,8 @@ def add_written(src: Source, system: Map, moved: Displacement, order: int, squar
     places = list(factor)
     stores += [store(g, factor[at], "f", q) for q, at in enumerate(places)]
 
-    def read(array: str, address: str) -> str:
-        if array == "f":
-            row, column = places[int(address)]
-            return f"f[{row}, {column}]"
-        return array if array == "k" else f"d[0, {address}]" if array == "d" else f"{array}[{address}]"
-
-    lines = [*loss.emitter(stores, read=read).lines(), *_status(moved, drift, places)]
+    lie: Places = {"f": lambda q: f"f[{places[q][0]}, {places[q][1]}]", "k": "k"}
+    lines = [*loss.emitter(stores, places=lie).lines(), *_status(moved, drift, places)]
     src.add("written_field", "w, k, hp, c, d, nz, b, f", lines, "drift and noise factor per step", fma=True)
 
 

@@ -18,7 +18,7 @@ from minidyn.common.status import Status
 from minidyn.flows.slow.oscillation import SLACK
 from minidyn.flows.slow.reduction import ChartForm
 from minidyn.graph import Graph, Node
-from minidyn.kernels import Emitter, Source, store
+from minidyn.kernels import Emitter, Source, matrix, store
 from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, extreme_eigenvalues, inner, solve
 from minidyn.minima.charts import Chart
 
@@ -269,15 +269,11 @@ def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
     stores += [store(g, node, "b", i) for i, node in enumerate(b)]
     stores += [store(g, node, "f", i * width + r) for i, row in enumerate(f) for r, node in enumerate(row)]
 
-    def read(array: str, address: str) -> str:
-        if array == "f":
-            return f"f[{int(address) // width}, {int(address) % width}]"
-        return {"core": f"core_{address}", "kk": "k"}.get(array, f"{array}[{address}]")
-
+    places = matrix("f", width) | {"core": "core_{}", "kk": "k"}
     terms = [f"b[{i}]" for i in range(dim + count)] + [f"f[{i}, {r}]" for i in range(dim + count) for r in range(width)]
     terms += [f"core_{q}" for q in range(len(tests))]
     lines = [
-        *Emitter(stores, read=read).lines(), f"lost = {' + '.join(f'{t} * 0.0' for t in terms)}",
+        *Emitter(stores, places=places).lines(), f"lost = {' + '.join(f'{t} * 0.0' for t in terms)}",
         *_STABLE[form.core.rows], *([f"inside = inside and core_{len(form.core)} < 1.0"] if form.feedback.rows else []),
         f"lawful = inside and core_{len(tests) - 1} >= 0.0" if form.cloud else "lawful = inside",
         "away = 0.0 if lawful else np.nan",  # else the map leaves the minima

@@ -16,7 +16,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import finite, numbers, one_of, ordered, row_labels, table
 from minidyn.common.locks import cached_property
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, derivatives, walk
-from minidyn.kernels import Emitter, Source, mangle, store, store_gradient
+from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradient
 from minidyn.maps.loss import quoted
 from minidyn.maps.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
 
@@ -238,15 +238,10 @@ class Loss(ByValue):
         out |= {("c", k): mangle(str(s), "c") for k, s in enumerate(self.constants)}
         return out | {("d", o): mangle(str(s), "d") for s, (o, shape) in self._columns.items() if not shape}
 
-    def emitter(self, stores: Sequence[Node], **options: Any) -> Emitter:
+    def emitter(self, stores: Sequence[Node], places: Places | None = None, **options: Any) -> Emitter:
         """An emitter that knows how this loss's arrays are read."""
-        row = "i" if self.per_sample else "0"
-
-        def read(array: str, address: str) -> str:
-            return f"d[{row}, {address}]" if array == "d" else f"{array}[{address}]"
-
-        known: dict[str, Any] = {"read": read, "names": self.names}
-        return Emitter(stores, **(known | options))
+        data: Places = {"d": f"d[{'i' if self.per_sample else 0}, {{}}]"}
+        return Emitter(stores, data | (places or {}), **{"names": self.names} | options)
 
     # -- kernels --------------------------------------------------------------------------------
     @cached_property
@@ -312,10 +307,7 @@ class Loss(ByValue):
         return src.load()
 
     def _returning(self, graph: Graph, node: Node, **options: Any) -> list[str]:
-        emitter = self.emitter([store(graph, node, "result")], **options)
-        emitter.read = lambda array, address, read=emitter.read: (  # type: ignore[misc]
-            "result" if array == "result" else read(array, address)
-        )
+        emitter = self.emitter([store(graph, node, "result")], {"result": "result"}, **options)
         return [*emitter.lines(), "return result"]
 
     def add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],

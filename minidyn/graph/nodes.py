@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minidyn.common.errors import ExpressionError
+from minidyn.graph.branches import buried, is_partial, masked, same_mask, support
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +47,7 @@ class Node:
         self.indices = indices
         self.id = len(graph.nodes)
         self.finite = _finite(self)
-        self.partial = _partial(self)
+        self.partial = is_partial(self)
 
     def __add__(self, other: Node | float) -> Node:
         return self.graph.add(self, other)
@@ -103,7 +104,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.supports: dict[int, Support] = {}
+        self.supports: dict[int, Node | bool] = {}
         self._table: dict[tuple[Any, ...], Node] = {}
 
     def make(self, op: str, args: Sequence[Node] = (), data: Any = None,
@@ -161,7 +162,7 @@ class Graph:
             return self.sub(b, a.args[0])
         if a is b:
             return self.mul(2.0, a)
-        if _same_mask(a, b):
+        if same_mask(a, b):
             return self.select(a.args[0], a.args[1] + b.args[1], a.args[2] + b.args[2])
         return self.make("add", sorted((a, b), key=lambda n: n.id))
 
@@ -178,7 +179,7 @@ class Graph:
             return self.neg(b)
         if b.op == "neg":
             return self.add(a, b.args[0])
-        if _same_mask(a, b):
+        if same_mask(a, b):
             return self.select(a.args[0], a.args[1] - b.args[1], a.args[2] - b.args[2])
         return self.make("sub", (a, b))
 
@@ -209,7 +210,7 @@ class Graph:
                 return b
             if a.data == -1.0:
                 return self.neg(b)
-            if _masked(b) and not _buried(b):
+            if masked(b) and not buried(b):
                 return self.select(b.args[0], self.mul(a, b.args[1]), self.mul(a, b.args[2]))
             if b.op == "mul" and b.args[0].is_const and _exact_product(a.data, b.args[0].data):
                 return self.mul(a.data * b.args[0].data, b.args[1])
@@ -221,7 +222,7 @@ class Graph:
         if b.op == "neg":
             return self.neg(self.mul(a, b.args[0]))
         for x, y in ((a, b), (b, a)):  # zero outside its branch, also where the other factor is infinite
-            if _masked(x) and not _buried(x):
+            if masked(x) and not buried(x):
                 return self.select(x.args[0], self.mul(x.args[1], y), self.mul(x.args[2], y))
         for x, y in ((a, b), (b, a)):  # powers of two move outwards, where they meet and cancel
             if x.op == "mul" and x.args[0].is_const and _power_of_two(x.args[0].data):
@@ -303,7 +304,7 @@ class Graph:
             return self.mul(self.count(index), body)
         if body.op == "neg":
             return self.neg(self.sum(body.args[0], index))
-        if _masked(body) and index not in body.args[0].indices:
+        if masked(body) and index not in body.args[0].indices:
             return self.select(body.args[0], *(self.sum(arm, index) for arm in body.args[1:]))
         if body.op == "mul":  # what does not depend on the index leaves the loop
             a, b = body.args
@@ -314,28 +315,8 @@ class Graph:
         return self.make("sum", (body,), index, indices=body.indices - {index})
 
 
-def _masked(x: Node) -> bool:
-    """Whether a node is zero outside one branch of a condition."""
-    return x.op == "select" and any(_is_zero(arm) for arm in x.args[1:])
-
-
-def _buried(x: Node) -> bool:
-    """Whether a masked value lies under so many masks that a product is not carried inwards through all of them."""
-    for _ in range(_MOST_MASKS):
-        if not _masked(x):
-            return False
-        x = x.args[2] if _is_zero(x.args[1]) else x.args[1]
-    return True
-
-
-def _is_zero(x: Node) -> bool:
-    return x.op == "const" and x.data == 0.0
-
-
 _SINGULAR = frozenset("exp expm1 sinh cosh log log1p sqrt tan asin acos asin_slope pow pow_slope csch bose".split())
 _LARGEST_TAME_POWER = 8
-_MOST_MASKS = 4
-_ZERO_AT_ZERO = frozenset("neg sum div abs sqrt sin tan asin atan sinh tanh erf expm1 log1p sign".split())
 
 
 def _finite(n: Node) -> bool:
@@ -345,81 +326,6 @@ def _finite(n: Node) -> bool:
     if n.op in _SINGULAR or (n.op == "powi" and not 0 < n.data <= _LARGEST_TAME_POWER):
         return False
     return all(a.finite for a in n.args)
-
-
-def _partial(n: Node) -> bool:
-    """Whether a node may be exactly zero because of a branch; `support` says where it is not."""
-    if n.op in ("add", "sub"):
-        return all(a.partial for a in n.args)
-    if n.op == "select":
-        return any(a.partial or _is_zero(a) for a in n.args[1:])
-    if n.op in ("max", "min"):
-        return any(_is_zero(a) for a in n.args)
-    if n.op in _ZERO_AT_ZERO or (n.op == "powi" and n.data > 0):
-        return n.args[0].partial
-    return n.op == "heaviside" or (n.op == "mul" and any(a.partial for a in n.args))
-
-
-Support = Node | bool
-
-
-def support(node: Node) -> Support:
-    """The condition outside of which a node is zero, whatever stands in branches not taken; True if there is none.
-
-    Derivatives multiply by slopes, and a slope in a branch that is not taken may be infinite or NaN. The other
-    factor is then a zero *of the branches*: a sum of masked terms with different conditions is not zero where any
-    of the conditions holds, a sum over a loop where any turn has a term.
-    """
-    known = node.graph.supports
-    todo = [node]
-    while todo:
-        n = todo[-1]
-        missing = [a for a in n.args if n.partial and a.id not in known]
-        if missing:
-            todo.extend(missing)
-            continue
-        todo.pop()
-        known[n.id] = _support(n, [known[a.id] for a in n.args]) if n.partial else not _is_zero(n)
-    return known[node.id]
-
-
-def _support(n: Node, of: Sequence[Support]) -> Support:
-    """The support of a node from those of its arguments; conditions are such that NaN stays NaN."""
-    g, zero = n.graph, n.graph.const(0.0)
-    if n.op == "select":
-        return _either(_both(n.args[0], of[1]), _both(_opposite(n.args[0]), of[2]))
-    if n.op in ("max", "min"):
-        other = n.args[0] if _is_zero(n.args[1]) else n.args[1]
-        return _opposite(g.binary("le" if n.op == "max" else "ge", other, zero))
-    if n.op == "heaviside":
-        return _opposite(g.binary("lt", n.args[0], zero))
-    if n.op == "sum":
-        if isinstance(of[0], bool) or n.data not in of[0].indices:
-            return of[0]
-        return g.binary("gt", g.sum(g.select(of[0], 1.0, 0.0), n.data), zero)
-    if n.op in ("add", "sub"):
-        return _either(*of)
-    return _both(*of) if n.op == "mul" else of[0]
-
-
-def _opposite(a: Node) -> Node:
-    return a.args[0] if a.op == "not" else a.graph.unary("not", a)
-
-
-def _both(a: Support, b: Support) -> Support:
-    if isinstance(a, bool) or isinstance(b, bool):
-        return False if a is False or b is False else b if a is True else a
-    return a if a is b else False if _opposite(a) is b else a.graph.binary("and", a, b)
-
-
-def _either(a: Support, b: Support) -> Support:
-    if isinstance(a, bool) or isinstance(b, bool):
-        return True if a is True or b is True else b if a is False else a
-    return a if a is b else True if _opposite(a) is b else a.graph.binary("or", a, b)
-
-
-def _same_mask(a: Node, b: Node) -> bool:
-    return _masked(a) and _masked(b) and a.args[0] is b.args[0]
 
 
 def _power_of_two(x: float) -> bool:

@@ -23,7 +23,7 @@ import sympy as sp
 import minidyn as md
 from minidyn.common.status import Status
 from minidyn.compiler import Known, across, jit, lanes
-from minidyn.kernels import linalg, random
+from minidyn.kernels import linalg, nullspaces, random
 from minidyn.kernels.functions import asin_slope, heaviside, logcosh, logistic, logistic_slope, sign, softplus
 from minidyn.kernels.vectormath import (
     acos,
@@ -204,9 +204,9 @@ def linear_algebra():
         yield out
     a = np.diag([1.0, 0.5, -0.25]) + np.triu(rng.normal(size=(3, 3)), 1)
     p, right, left = np.zeros((3, 3)), np.zeros((3, 1)), np.zeros((1, 3))
-    yield linalg.spectral_projector(np.eye(3) - a, np.eye(3), p, right, left)
+    yield nullspaces.spectral_projector(np.eye(3) - a, np.eye(3), p, right, left)
     yield p
-    yield linalg.group_inverse(np.eye(3) - a, 3, right, left, p)
+    yield nullspaces.group_inverse(np.eye(3) - a, 3, right, left, p)
     yield p
 
 

@@ -109,7 +109,7 @@ def _thing(value: Any, names: tuple[str, ...], inside: tuple[Any, ...]) -> Any:
     if isinstance(value, (ModuleType, type)):
         asked = [n for n in names if n in vars(value)]
         rest = tuple(n for n in names if n not in asked)  # fewer each time: modules may know each other
-        return _hash(value.__name__, *(_thing(vars(value)[n], rest, inside) for n in asked))
+        return _hash(value.__name__, *(_thing(getattr(value, n), rest, inside) for n in asked))
     if hasattr(value, "function"):  # by its address
         return _thing(value.function, names, inside)
     return f"{type(value).__qualname__} {getattr(value, '__module__', '')} {getattr(value, '__name__', '')}"

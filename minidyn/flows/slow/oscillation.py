@@ -18,15 +18,14 @@ from minidyn.kernels.linalg import (
     discrete_lyapunov,
     discrete_lyapunov_of_one,
     extreme_eigenvalues,
-    group_inverse,
     identity_minus,
     inner,
     jit,
     multiply,
     multiply_transposed,
     orthogonal_part,
-    spectral_projector,
 )
+from minidyn.kernels.nullspaces import group_inverse, spectral_projector
 from minidyn.maps.kicks import add_tilts, noise_covariance
 from minidyn.maps.linearization import Fact, analyse, bend, noise_slopes, normal_step, rank, system_of
 

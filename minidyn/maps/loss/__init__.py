@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import finite, numbers, one_of, ordered, row_labels, table
 from minidyn.common.locks import cached_property
-from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, derivatives, walk
-from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradient
-from minidyn.maps.loss import quoted
+from minidyn.graph import Graph, walk
+from minidyn.maps.loss.compiled import ONE_SAMPLE, Compiled, Floats, differentiate, first_sample, mean
 from minidyn.maps.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
 
-__all__ = ["Block", "Loss", "mean", "vector"]
-
-Floats = NDArray[np.float64]
-ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
+__all__ = ["ONE_SAMPLE", "Block", "Loss", "differentiate", "first_sample", "mean", "vector"]
 
 
-class Loss(ByValue):
+class Loss(Compiled, ByValue):
     """`L(w)`, or the mean over samples `L(w) = (1/n) sum_i l(w; x_i)` where `data` is given.
 
     Parameters
@@ -186,144 +181,6 @@ class Loss(ByValue):
                     "it may use the parameters and the constants."
                 )
 
-    # -- the graph ------------------------------------------------------------------------------
-    @property
-    def per_sample(self) -> bool:
-        """Whether kernels loop over samples (one sample alone is read directly)."""
-        return self.n_samples is not None and self.n_samples > 1
-
-    def converter(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Converter:
-        """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`."""
-        symbols: dict[Any, Node] = {}
-        arrays: dict[str, Array] = {}
-        per = SAMPLE if self.per_sample else None
-        for k, s in enumerate(self.constants):
-            symbols[s] = graph.load("c", k)
-        for s, (offset, shape) in self._columns.items():
-            if shape:
-                arrays[str(label_of(s))] = Array("d", offset, shape, per)
-            else:
-                symbols[s] = graph.load("d", offset, per=per)
-        for block in self.blocks:
-            if block.shape:
-                arrays[block.name] = Array("w", block.offset, block.shape)
-            else:
-                symbols[block.symbol] = graph.load("w", block.offset)
-        symbols.update(replace or {})
-        return Converter(graph, symbols, arrays)
-
-    def sample_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
-        """One sample's loss (the loss itself where there is no data)."""
-        return self.converter(graph, replace)(self.expr)
-
-    def mean_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
-        """The loss: the mean of `sample_node` over samples."""
-        return mean(self.sample_node(graph, replace))
-
-    def model_node(self, graph: Graph) -> Node:
-        """The model `f(x; w)` of a regression loss at one sample."""
-        if self.model is None:
-            raise InputError("this loss has no model: build it with Loss.regression(model, params, inputs, target).")
-        return self.converter(graph)(self.model)
-
-    @property
-    def straight(self) -> bool:
-        """Whether its kernels have no loops: no data, and parameters one by one."""
-        return not self.per_sample and not any(b.shape for b in self.blocks)
-
-    @cached_property
-    def names(self) -> dict[tuple[str, int], str]:
-        """Readable names of scalar parameters, constants and data in generated code."""
-        out = {("w", b.offset): mangle(b.name, "p") for b in self.blocks if not b.shape}
-        out |= {("c", k): mangle(str(s), "c") for k, s in enumerate(self.constants)}
-        return out | {("d", o): mangle(str(s), "d") for s, (o, shape) in self._columns.items() if not shape}
-
-    def emitter(self, stores: Sequence[Node], places: Places | None = None, **options: Any) -> Emitter:
-        """An emitter that knows how this loss's arrays are read."""
-        data: Places = {"d": f"d[{'i' if self.per_sample else 0}, {{}}]"}
-        return Emitter(stores, data | (places or {}), **{"names": self.names} | options)
-
-    # -- kernels --------------------------------------------------------------------------------
-    @cached_property
-    def kernels(self) -> ModuleType:
-        """The compiled module: `value(w, c, d)`, `grad(w, c, d, out)`, `hvp`, `third`, `hessian`, ...
-
-        Its functions can be called from Python and from your own code under `numba.njit`, with
-        `c = loss.c` and `d = loss.rows`.
-        """
-        return self.source.load()
-
-    @cached_property
-    def source(self) -> Source:
-        """The generated text behind `kernels`."""
-        src = Source(self._titled("loss"))
-        count = ["n = d.shape[0]"] if self.per_sample else []
-
-        def add(name: str, args: str, lines: list[str], doc: str) -> None:
-            src.add(name, args, [*count, *lines], doc)
-
-        g = Graph()
-        loss = self.mean_node(g)
-        pairs = derivatives.reverse(loss, "w")
-        add("value", "w, c, d", self._returning(g, loss), "L(w)")
-        self.add_vector(add, "grad", "w, c, d, out", pairs, "gradient")
-        along = differentiate(pairs, "u")
-        self.add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
-        self.add_vector(add, "third", "w, u, v, c, d, out", differentiate(along, "v"), "T[u, v]")
-        one = self.sample_node(g)
-        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
-        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **options),
-                "one sample's loss")  # fmt: skip
-        self.add_vector(src.add, "sample_grad", "w, c, d, sample, out",
-                         derivatives.reverse(first_sample(one), "w"), "its gradient", **options)  # fmt: skip
-        if self.model is not None:
-            f = first_sample(self.model_node(g))
-            src.add("model_value", "w, c, d, sample", self._returning(g, f, **options), "f(x_i; w)")
-            self.add_vector(src.add, "model_grad", "w, c, d, sample, out",
-                             derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **options)  # fmt: skip
-        src.quote(quoted.hessian, quoted.third_trace)
-        src.quote(quoted.values, quoted.grads, quoted.hessians, quoted.hvps, quoted.thirds, quoted.sample_grads)
-        if self.model is not None:
-            src.quote(quoted.model_values, quoted.model_grads)
-        return src
-
-    @cached_property
-    def sample_kernels(self) -> ModuleType:
-        """Kernels of single samples that only stability and smoothness ask for: `sample_hvp`, and `input_grad`
-        (the model's gradient in the columns of the data) for regressions. A module of its own, so that
-        nobody else compiles them."""
-        src = Source(self._titled("samples of the loss"))
-        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
-        g = Graph()
-        pairs = derivatives.reverse(first_sample(self.sample_node(g)), "w")
-        self.add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",
-                         differentiate(pairs, "u"), "one sample's Hessian times u", **options)  # fmt: skip
-        src.quote(quoted.sample_hvps, quoted.square_hvp)
-        if self.model is not None:
-            pairs = derivatives.reverse(first_sample(self.model_node(Graph())), "d")
-            self.add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
-                             "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **options)  # fmt: skip
-            src.quote(quoted.input_grads)
-        return src.load()
-
-    def _returning(self, graph: Graph, node: Node, **options: Any) -> list[str]:
-        emitter = self.emitter([store(graph, node, "result")], {"result": "result"}, **options)
-        return [*emitter.lines(), "return result"]
-
-    def add_vector(self, add: Callable[..., None], name: str, args: str, pairs: list[tuple[Node, Node]],
-                    doc: str, size: int | None = None, **options: Any) -> None:  # fmt: skip
-        """Add a kernel that fills `out` with a gradient, given as pairs (element of an array, derivative).
-
-        add : takes the kernel, as `Source.add` does. size : entries of `out`, D if not given; those in no pair are 0,
-        those in several the sum. options : of the emitter.
-        """
-        size = size or self.dim
-        if not pairs:
-            add(name, args, [f"for q in range({size}):", "    out[q] = 0.0"], doc)
-            return
-        before, stores = store_gradient(pairs[0][0].graph, pairs, "out", size)
-        add(name, args, [*before, *self.emitter(stores, **options).lines()], doc)
-
     @cached_property
     def c(self) -> Floats:
         """The numbers of the constants, in order."""
@@ -444,10 +301,6 @@ class Loss(ByValue):
                 out.append(b.name)
         return out
 
-    def _titled(self, what: str) -> str:
-        text = str(self.expr) if walk.written(self.expr) else ""
-        return f"{what} {text}" if 0 < len(text) < 200 else what
-
     @cached_property
     def _printed(self) -> str:
         return walk.printed(self.expr, 70)
@@ -462,21 +315,6 @@ class Loss(ByValue):
         if self.n_samples is not None:
             body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{i}} {body}"
         return rf"$\displaystyle L = {body}$"
-
-
-def mean(sample: Node) -> Node:
-    """The mean over samples of a node."""
-    g = sample.graph
-    return g.sum(sample, SAMPLE) / g.count(SAMPLE) if SAMPLE in sample.indices else sample
-
-
-def first_sample(sample: Node) -> Node:
-    return sample.graph.sum(sample, SAMPLE) if SAMPLE in sample.indices else sample
-
-
-def differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple[Node, Node]]:
-    tangents = derivatives.forward([d for _, d in pairs], "w", direction)
-    return [(n, t) for (n, _), t in zip(pairs, tangents, strict=True)]
 
 
 def _unused(name: str, symbols: Sequence[Any]) -> sp.Symbol:

@@ -4,8 +4,9 @@
 `walk` visits and prints these, however deep they are.
 """
 
+from minidyn.graph.indexed import Array
 from minidyn.graph.nodes import LANE, NO_INDICES, SAMPLE, UNARY, Graph, Index, Node, reachable
-from minidyn.graph.reading import SUPPORTED, Array, Converter
+from minidyn.graph.reading import SUPPORTED, Converter
 
 __all__ = [
     "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "UNARY", "Array", "Converter", "Graph", "Index", "Node", "reachable",

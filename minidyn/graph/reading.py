@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NoReturn
 
 import sympy as sp
 from sympy.functions.elementary.piecewise import ExprCondPair
+from sympy.matrices.expressions.matexpr import MatrixElement
 
 from minidyn.common.errors import ExpressionError
 from minidyn.graph import poles
 from minidyn.graph.exponentials import Exponentials, Form
+from minidyn.graph.indexed import Array, element
 from minidyn.graph.nodes import Graph, Index, Node
 from minidyn.graph.walk import extent, postorder, printed
 
@@ -26,6 +27,7 @@ _RELATIONS = {
     sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
     sp.Equality: "eq", sp.Unequality: "ne",
 }  # fmt: skip
+_JOINED = {sp.Min: "min", sp.Max: "max", sp.And: "and", sp.Or: "or"}
 _DEEP = 50  # layers that recursion may take on
 _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
 _EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh, sp.sech, sp.csch, sp.coth)
@@ -34,21 +36,6 @@ SUPPORTED = (
     "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf erfc Abs sign floor ceiling "
     "Mod Min Max Piecewise Heaviside Sum"
 )
-
-
-@dataclass(frozen=True)
-class Array:
-    """Where an indexed symbol lives: `array[offset + strides . index]`."""
-
-    array: str
-    offset: int
-    shape: tuple[int, ...]
-    per: Index | None = None
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """By how many numbers each index moves, the last by one."""
-        return tuple(math.prod(self.shape[k + 1 :]) for k in range(len(self.shape)))
 
 
 class Converter:
@@ -117,77 +104,69 @@ class Converter:
         if e in self.symbols:
             return self.symbols[e]
         if isinstance(e, sp.Symbol):
-            known = ", ".join(sorted({str(s) for s in self.symbols} | set(self.arrays))) or "none"
-            if any(str(s) == str(e) for s in self.symbols):
-                raise ExpressionError(
-                    f"the expression uses another symbol {e} than the one declared: sympy tells symbols with different "
-                    "assumptions (real=True, ...) apart; use the same object in both places."
-                )
-            raise ExpressionError(
-                f"the symbol {e} is neither a parameter, a constant nor data (known: {known}); "
-                "declare it or give its number in constants=."
-            )
+            self._refuse(e)
         if isinstance(e, (sp.Integer, sp.Float, sp.Rational)) or (e.is_Number or e.is_NumberSymbol):
             return g.const(_double(e))
         if e is sp.I or (id(e) in self._numbers and e.is_real is False):
             raise ExpressionError(f"the subexpression {printed(e)} is not real; a loss must be a real expression.")
-        if isinstance(e, sp.Add):
-            return self._add(e, go)
-        if isinstance(e, sp.Mul):
-            return self._mul(e, go)
-        if isinstance(e, sp.Pow):
-            return self._pow(e, go)
-        if isinstance(e, sp.log):
-            return self._log(e, go)
-        if isinstance(e, (sp.sech, sp.coth)):
-            return self._reciprocal(e, go(e.args[0]))
+        for kind, build in self._KINDS.items():
+            if isinstance(e, kind):
+                return build(self, e, go)
         if type(e) in _FUNCTIONS:
             return g.unary(_FUNCTIONS[type(e)], go(e.args[0]))
-        if isinstance(e, (sp.Min, sp.Max)):
-            op = "min" if isinstance(e, sp.Min) else "max"
-            args = [go(a) for a in e.args]
-            out = args[0]
-            for a in args[1:]:
-                out = g.binary(op, out, a)
-            return out
-        if isinstance(e, sp.Mod):
-            x, period = (go(a) for a in e.args)
-            return x - period * g.unary("floor", x / period)
-        if isinstance(e, sp.Heaviside):
-            x, at_zero = go(e.args[0]), e.args[1]
-            step = g.unary("heaviside", x)
-            if at_zero == sp.S.Half:
-                return step
-            return g.select(g.binary("eq", x, g.const(0.0)), go(at_zero), step)
-        if isinstance(e, sp.Piecewise):
-            return self._piecewise(e, go)
         if type(e) in _RELATIONS:
             return g.binary(_RELATIONS[type(e)], go(e.args[0]), go(e.args[1]))
-        if isinstance(e, (sp.And, sp.Or)):
-            op = "and" if isinstance(e, sp.And) else "or"
-            out = go(e.args[0])
-            for a in e.args[1:]:
-                out = g.binary(op, out, go(a))
-            return out
-        if isinstance(e, sp.Not):
-            return g.unary("not", go(e.args[0]))
         if e in (sp.true, sp.false):
             return g.binary("eq" if e else "ne", g.const(0.0), g.const(0.0))
-        if isinstance(e, sp.ITE):  # sympy's reading of a Piecewise inside a condition
-            condition, yes, no = (go(a) for a in e.args)
-            return g.binary("or", g.binary("and", condition, yes), g.binary("and", g.unary("not", condition), no))
-        if isinstance(e, sp.Sum):
-            return self._sum(e)
-        if isinstance(e, sp.Indexed):
-            return self._element(str(e.base.label), e.indices, e)
-        if isinstance(e, sp.matrices.expressions.matexpr.MatrixElement):
-            return self._element(str(e.parent), e.indices, e)
         raise ExpressionError(
             f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; supported: {SUPPORTED}."
         )
 
-    def _reciprocal(self, e: sp.Basic, x: Node) -> Node:
+    def _refuse(self, e: sp.Symbol) -> NoReturn:
+        """Say what is wrong with a symbol that nothing is known of."""
+        known = ", ".join(sorted({str(s) for s in self.symbols} | set(self.arrays))) or "none"
+        if any(str(s) == str(e) for s in self.symbols):
+            raise ExpressionError(
+                f"the expression uses another symbol {e} than the one declared: sympy tells symbols with different "
+                "assumptions (real=True, ...) apart; use the same object in both places."
+            )
+        raise ExpressionError(
+            f"the symbol {e} is neither a parameter, a constant nor data (known: {known}); "
+            "declare it or give its number in constants=."
+        )
+
+    def _joined(self, e: sp.Basic, go: Any) -> Node:
+        """`Min`, `Max`, `And`, `Or`: two by two, in sympy's order."""
+        op = next(name for kind, name in _JOINED.items() if isinstance(e, kind))
+        out = go(e.args[0])
+        for a in e.args[1:]:
+            out = self.graph.binary(op, out, go(a))
+        return out
+
+    def _mod(self, e: sp.Basic, go: Any) -> Node:
+        x, period = (go(a) for a in e.args)
+        return x - period * self.graph.unary("floor", x / period)
+
+    def _heaviside(self, e: sp.Basic, go: Any) -> Node:
+        g, x, at_zero = self.graph, go(e.args[0]), e.args[1]
+        step = g.unary("heaviside", x)
+        return step if at_zero == sp.S.Half else g.select(g.binary("eq", x, g.const(0.0)), go(at_zero), step)
+
+    def _ite(self, e: sp.Basic, go: Any) -> Node:
+        """sympy's reading of a Piecewise inside a condition."""
+        g, (condition, yes, no) = self.graph, (go(a) for a in e.args)
+        return g.binary("or", g.binary("and", condition, yes), g.binary("and", g.unary("not", condition), no))
+
+    def _not(self, e: sp.Not, go: Any) -> Node:
+        return self.graph.unary("not", go(e.args[0]))
+
+    def _element(self, e: Any, go: Any) -> Node:
+        name = str(e.base.label if isinstance(e, sp.Indexed) else e.parent)
+        return element(self.graph, self.arrays, self._loops, name, e.indices, e)
+
+    def _reciprocal(self, e: sp.Basic, go: Any) -> Node:
         """1/cosh and 1/tanh."""
+        x = go(e.args[0])
         if isinstance(e, sp.coth):
             return 1.0 / self.graph.unary("tanh", x)
         form = self.exponentials.function("sech", x)
@@ -338,7 +317,7 @@ class Converter:
             out = self.graph.select(go(condition), go(value), out)
         return out
 
-    def _sum(self, e: sp.Sum) -> Node:
+    def _sum(self, e: sp.Sum, go: Any) -> Node:
         body, limits = e.args[0], e.args[1:]
         opened: list[tuple[sp.Basic, Index]] = []
         saved = dict(self._loops)
@@ -361,37 +340,11 @@ class Converter:
             node = self.graph.sum(node, index)
         return node
 
-    def _element(self, name: str, positions: Sequence[sp.Basic], e: sp.Basic) -> Node:
-        if name not in self.arrays:
-            known = ", ".join(sorted(self.arrays)) or "none"
-            raise ExpressionError(f"{e}: the indexed symbol {name} is neither a parameter nor data (known: {known}).")
-        home = self.arrays[name]
-        if len(home.shape) == 1 and len(positions) == 2 and positions[1] == 0:
-            positions = positions[:1]
-        if len(positions) != len(home.shape):
-            raise ExpressionError(f"{e}: {name} has {len(home.shape)} indices, not {len(positions)}.")
-        offset = home.offset
-        strides: dict[Index, int] = {}
-        for position, stride, length in zip(positions, home.strides, home.shape, strict=True):
-            const, reach = sp.sympify(position), []
-            for symbol in sorted(position.free_symbols, key=str):
-                if symbol not in self._loops:
-                    raise ExpressionError(f"{e}: the index {symbol} is not bound by a Sum.")
-                slope = sp.diff(position, symbol)
-                if not slope.is_Integer:
-                    raise ExpressionError(f"{e}: an index must be a whole-number combination of sum indices.")
-                index, low = self._loops[symbol]
-                strides[index] = strides.get(index, 0) + int(slope) * stride
-                const = const.subs(symbol, low)
-                reach.append(int(slope) * (index.size - 1))
-            if not const.is_Integer:
-                raise ExpressionError(f"{e}: the index {position} is not a whole number.")
-            least = int(const) + sum(min(r, 0) for r in reach)
-            most = int(const) + sum(max(r, 0) for r in reach)
-            if least < 0 or most >= length:
-                raise ExpressionError(f"{e}: the index runs from {least} to {most}, but {name} has {length} entries.")
-            offset += int(const) * stride
-        return self.graph.load(home.array, offset, [(i, s) for i, s in strides.items() if s], per=home.per)
+    _KINDS: ClassVar[dict[Any, Callable[..., Node]]] = {
+        sp.Add: _add, sp.Mul: _mul, sp.Pow: _pow, sp.log: _log, (sp.sech, sp.coth): _reciprocal,
+        tuple(_JOINED): _joined, sp.Mod: _mod, sp.Heaviside: _heaviside, sp.Piecewise: _piecewise, sp.ITE: _ite,
+        sp.Not: _not, sp.Sum: _sum, (sp.Indexed, MatrixElement): _element,
+    }  # fmt: skip
 
 
 def _plain(e: sp.Basic) -> bool:
@@ -413,4 +366,4 @@ def _double(e: sp.Basic) -> float:
 
 def _composed(e: sp.Basic) -> bool:
     """True for all that has arguments with nodes of their own."""
-    return bool(e.args) and not isinstance(e, (sp.Sum, sp.Indexed, sp.matrices.expressions.matexpr.MatrixElement))
+    return bool(e.args) and not isinstance(e, (sp.Sum, sp.Indexed, MatrixElement))

@@ -1,0 +1,64 @@
+"""Indexed symbols: where they live, and which entry an index in sums is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from minidyn.common.errors import ExpressionError
+from minidyn.graph.nodes import Graph, Index, Node
+
+Loops = Mapping[sp.Basic, tuple[Index, int]]  # the symbols that sums run over: their loops, and where they begin
+
+
+@dataclass(frozen=True)
+class Array:
+    """Where an indexed symbol lives: `array[offset + strides . index]`."""
+
+    array: str
+    offset: int
+    shape: tuple[int, ...]
+    per: Index | None = None
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how many numbers each index moves, the last by one."""
+        return tuple(math.prod(self.shape[k + 1 :]) for k in range(len(self.shape)))
+
+
+def element(graph: Graph, arrays: Mapping[str, Array], loops: Loops, name: str, positions: Sequence[sp.Basic],
+            e: sp.Basic) -> Node:  # fmt: skip
+    """The load of `e = name[positions]`; ExpressionError where it may lie outside of its array."""
+    if name not in arrays:
+        known = ", ".join(sorted(arrays)) or "none"
+        raise ExpressionError(f"{e}: the indexed symbol {name} is neither a parameter nor data (known: {known}).")
+    home = arrays[name]
+    if len(home.shape) == 1 and len(positions) == 2 and positions[1] == 0:
+        positions = positions[:1]
+    if len(positions) != len(home.shape):
+        raise ExpressionError(f"{e}: {name} has {len(home.shape)} indices, not {len(positions)}.")
+    offset = home.offset
+    strides: dict[Index, int] = {}
+    for position, stride, length in zip(positions, home.strides, home.shape, strict=True):
+        const, reach = sp.sympify(position), []
+        for symbol in sorted(position.free_symbols, key=str):
+            if symbol not in loops:
+                raise ExpressionError(f"{e}: the index {symbol} is not bound by a Sum.")
+            slope = sp.diff(position, symbol)
+            if not slope.is_Integer:
+                raise ExpressionError(f"{e}: an index must be a whole-number combination of sum indices.")
+            index, low = loops[symbol]
+            strides[index] = strides.get(index, 0) + int(slope) * stride
+            const = const.subs(symbol, low)
+            reach.append(int(slope) * (index.size - 1))
+        if not const.is_Integer:
+            raise ExpressionError(f"{e}: the index {position} is not a whole number.")
+        least = int(const) + sum(min(r, 0) for r in reach)
+        most = int(const) + sum(max(r, 0) for r in reach)
+        if least < 0 or most >= length:
+            raise ExpressionError(f"{e}: the index runs from {least} to {most}, but {name} has {length} entries.")
+        offset += int(const) * stride
+    return graph.load(home.array, offset, [(i, s) for i, s in strides.items() if s], per=home.per)

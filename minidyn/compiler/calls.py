@@ -10,7 +10,6 @@ import numpy as np
 
 from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.intrinsics import across, some
-from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.types import (
     B1,
     F8,
@@ -206,9 +205,7 @@ class Calls(Arrays):
         c = self.truth(condition)
         if c.type is B1:
             return c
-        name = f"llvm.vector.reduce.or.v{lane_count()}i1"
-        self.module.declare(name, f"declare i1 @{name}({VB.llvm})")
-        return Value(B1, (self.let(f"call i1 @{name}({VB.llvm} {c.one})"),))
+        return Value(B1, (self.reduced("or", VB, c.one),))
 
     def across(self, array: Value, at: Value) -> Value:
         """The sum of eight neighbours. As a vector from the start: LLVM would gather them for several sums at once."""

@@ -72,12 +72,9 @@ class Expressions(Checks):
         if isinstance(value, (bool, int, float, np.number, np.bool_)):
             return literal(value)
         if isinstance(value, np.ndarray):
-            return Value(*self._constant(value))
+            made: Value = self.module.constant(value)
+            return made
         return Value(Fixed(value))
-
-    def _constant(self, array: np.ndarray[Any, Any]) -> tuple[Any, tuple[str, ...]]:
-        made = self.module.constant(array)
-        return made.type, made.parts
 
     def builtin_named(self, name: str) -> Value:
         """`True`, `False`, or a builtin function by its name."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from minidyn.compiler.checks import Checks
-from minidyn.compiler.numbers import WIDE
 from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Array, Fixed, Number, Static, Tuple, Vector
 from minidyn.compiler.values import Value, arithmetic, everywhere, is_product, literal, together
 
@@ -337,14 +336,6 @@ class Expressions(Checks):
         self.lines += tail
         self.label(after)
         return self.fetch(both, slots)
-
-    def common(self, a: Value, b: Value) -> Any:
-        """The type of both sides together."""
-        kinds = {v.type.item if isinstance(v.type, Vector) else v.type for v in (a, b)}
-        if not kinds <= {F8, I8, U8, B1}:
-            self.fail("the two sides differ in type")
-        item = next(k for k in (F8, U8, I8, B1) if k in kinds)
-        return WIDE[item] if isinstance(a.type, Vector) or isinstance(b.type, Vector) else item
 
     def select(self, condition: Value, a: Value, b: Value) -> Value:
         """One of two values."""

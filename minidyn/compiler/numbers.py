@@ -62,13 +62,16 @@ class Numbers(Lines):
         """Both values as the smallest type that holds both."""
         if a.type == b.type and a.type is not LANE:
             return a, b
+        type_ = self.common(a, b)
+        return self.convert(a, type_), self.convert(b, type_)
+
+    def common(self, a: Value, b: Value) -> Any:
+        """The smallest type that holds both values."""
         kinds = [v.type.item if isinstance(v.type, Vector) else I8 if v.type is LANE else v.type for v in (a, b)]
         if not all(isinstance(k, Number) for k in kinds):
             self.fail("the two sides differ in type")
         item = next(k for k in (F8, U8, I8, B1) if k in kinds)
-        wide = any(isinstance(v.type, Vector) or v.type is LANE for v in (a, b))
-        type_ = WIDE[item] if wide else item
-        return self.convert(a, type_), self.convert(b, type_)
+        return WIDE[item] if any(isinstance(v.type, Vector) or v.type is LANE for v in (a, b)) else item
 
     def floats(self, args: list[Value]) -> tuple[Any, list[str]]:
         """All arguments as floats, side by side if one of them is."""

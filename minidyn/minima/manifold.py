@@ -305,11 +305,8 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
                         break
                 return 0 if length <= 1e-9 * (1.0 + scale) else Status.SOLVER_FAILED
         if slope == 0.0:  # nothing moves: a minimum, unless some direction curves downwards
-            return (
-                0
-                if newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step) < np.inf
-                else Status.SOLVER_FAILED
-            )
+            length = newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step)
+            return 0 if length < np.inf else Status.SOLVER_FAILED
         if h == 0.0:
             h = 1e-3 * (1e-3 + scale) / slope
         for _ in range(60):

@@ -83,9 +83,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     grad(theta, c, d, g)
     noise_q(theta, c, d, nz, q)
     for i in range(dim):
-        x[0] = theta[i]
-        x[1] = g[i]
-        x[2] = q[i]
+        x[0], x[1], x[2] = theta[i], g[i], q[i]
         for a in range(states):
             x[3 + a] = w[(1 + a) * dim + i]
         steps(x, hp, kk, R, J[i], gain[i], curve[i])

@@ -411,6 +411,12 @@ def with_else(n):
     return n
 
 
+@jit
+def three_for_two(x):
+    a, b = x, 2.0, 3.0
+    return a * b
+
+
 HALF_AGAIN = 0.5
 
 
@@ -421,6 +427,7 @@ HALF_AGAIN = 0.5
     (own_name, (1.0,), "HALF_AGAIN has no value here"),
     (two_meanings, (1.0,), "f is known while compiling, and stands for one thing only"),
     (known_changed, (Known(3), 1.0), "n is known while compiling"),
+    (three_for_two, (1.0,), r"three_for_two, line \d+: these values cannot be unpacked"),
     (with_else, (3,), "a for loop has one variable, and no else"),
     (changes_type, (3,), r"changes_type, line \d+: a f8 does not fit where a i8 is kept in x \(`x = x \+ 0.5`\)"),
     (branches, (np.zeros(64),), "a branch must go the same way in all lanes"),

@@ -146,11 +146,6 @@ class Writer(Calls):
 
     def do_Assign(self, s: ast.Assign) -> None:
         """`a = b = value`, computed once, and `a, b = x, y`, both values computed before either is stored."""
-        if len(s.targets) == 1 and isinstance(s.targets[0], ast.Tuple) and isinstance(s.value, ast.Tuple):
-            values = [self.expr(v) for v in s.value.elts]
-            for target, value in zip(s.targets[0].elts, values, strict=True):
-                self.store(target, value)
-            return
         value = self.expr(s.value)
         for target in s.targets:
             self.store(target, value)

@@ -17,7 +17,7 @@ from minidyn.compiler import compiled, jit
 from minidyn.flows.base import Flow, stay
 from minidyn.graph import Converter, Graph, Node, derivatives, walk
 from minidyn.kernels import Source, matrix, store
-from minidyn.kernels.linalg import solve
+from minidyn.kernels.elimination import solve
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.letters import K

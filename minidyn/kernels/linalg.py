@@ -41,43 +41,6 @@ def multiply_transposed(a, b, out):
 
 
 @inner
-def solve(a, b):
-    """Overwrite b (n, m) by a^-1 b, and a by its factors; False if a is singular."""
-    n, m = b.shape
-    for k in range(n):
-        pivot = k
-        for i in range(k + 1, n):
-            if abs(a[i, k]) > abs(a[pivot, k]):
-                pivot = i
-        if not abs(a[pivot, k]) > 0.0:
-            return False
-        if pivot != k:
-            for j in range(n):
-                x = a[k, j]
-                a[k, j] = a[pivot, j]
-                a[pivot, j] = x
-            for j in range(m):
-                x = b[k, j]
-                b[k, j] = b[pivot, j]
-                b[pivot, j] = x
-        for i in range(k + 1, n):
-            factor = a[i, k] / a[k, k]
-            a[i, k] = 0.0
-            if factor != 0.0:
-                for j in range(k + 1, n):
-                    a[i, j] -= factor * a[k, j]
-                for j in range(m):
-                    b[i, j] -= factor * b[k, j]
-    for k in range(n - 1, -1, -1):
-        for j in range(m):
-            total = b[k, j]
-            for i in range(k + 1, n):
-                total -= a[k, i] * b[i, j]
-            b[k, j] = total / a[k, k]
-    return True
-
-
-@inner
 def symmetric_eigen(a, values, vectors):
     """Eigenvalues and eigenvectors (columns) of a symmetric matrix, in no particular order.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidyn.kernels.linalg import inner, multiply, solve, transpose
+from minidyn.kernels.elimination import solve
+from minidyn.kernels.linalg import inner, multiply, transpose
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

@@ -74,7 +74,8 @@ def _rotl(x, k):
 
 
 @inline
-def _mix(z):
+def mix(z):
+    """A bijection of 64 bits that scatters them (splitmix64: Steele, Lea, Flood 2014)."""
     z = (z ^ (z >> _U(30))) * _U(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> _U(27))) * _U(0x94D049BB133111EB)
     return z ^ (z >> _U(31))
@@ -83,7 +84,7 @@ def _mix(z):
 @inline
 def _beside(word):
     """A word of a second stream, which branches off where the first one stands."""
-    return _mix(word + _U(0x9E3779B97F4A7C15))
+    return mix(word + _U(0x9E3779B97F4A7C15))
 
 
 @inline
@@ -165,7 +166,7 @@ def seed_lanes(key, first, r):
         path = _U(first + j)
         for word in range(4):
             z = key[0] + (_U(4) * path + _U(word + 1)) * _U(0x9E3779B97F4A7C15)
-            r[word * LANES + j] = _mix(_mix(z) ^ key[1])
+            r[word * LANES + j] = mix(mix(z) ^ key[1])
         if r.shape[0] > 4 * LANES:  # for a run whose first step has an even number
             kept, _, _, _, _, _ = next_pair(
                 _beside(r[j]), _beside(r[LANES + j]), _beside(r[2 * LANES + j]), _beside(r[3 * LANES + j])

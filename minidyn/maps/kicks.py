@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from minidyn.kernels.linalg import inner, multiply, solve, subtract
+from minidyn.kernels.elimination import solve
+from minidyn.kernels.linalg import inner, multiply, subtract
 from minidyn.maps.averaging import NODES
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

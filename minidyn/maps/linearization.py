@@ -15,7 +15,8 @@ from enum import IntEnum
 import numpy as np
 
 from minidyn.common.status import Status
-from minidyn.kernels.linalg import inner, jit, multiply, solve, symmetric_eigen
+from minidyn.kernels.elimination import solve
+from minidyn.kernels.linalg import inner, jit, multiply, symmetric_eigen
 from minidyn.maps.kicks import add_bends, add_remembered, lagging, noise_covariance
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

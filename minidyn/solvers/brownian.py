@@ -15,23 +15,14 @@ import math
 import numpy as np
 
 from minidyn.compiler import jit
+from minidyn.kernels.random import mix
 from minidyn.kernels.vectormath import cos, log, sin
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _U = np.uint64
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_M1 = np.uint64(0xBF58476D1CE4E5B9)
-_M2 = np.uint64(0x94D049BB133111EB)
 COIN = 1 << 40  # places beyond every tree: the coins of weak schemes
-
-
-@jit(inline=True)
-def mix(z):
-    """A bijection of 64 bits that scatters them."""
-    z = (z ^ (z >> _U(30))) * _M1
-    z = (z ^ (z >> _U(27))) * _M2
-    return z ^ (z >> _U(31))
 
 
 @jit

@@ -13,6 +13,7 @@ import numpy as np
 
 from minidyn.common.status import Status
 from minidyn.compiler import jit
+from minidyn.kernels.elimination import back_solve, factorize
 from minidyn.solvers.explicit import TINY, first_step, moved_back, norm, polynomial
 from minidyn.solvers.rows import (
     ATTEMPTS,
@@ -61,54 +62,6 @@ _NEWTON = 8
 _RATE = 0.05  # slower than this, the frozen Jacobian is given up
 _EASY = 20.0  # steps in a row that an explicit method would make as well
 NOT_STIFF = -2  # beside statuses: an explicit method would do
-
-
-@jit
-def factorize(a, order):
-    """a = L U in place with row exchanges `order`; False if it is singular."""
-    n = a.shape[0]
-    for k in range(n):
-        pivot = k
-        for i in range(k + 1, n):
-            if abs(a[i, k]) > abs(a[pivot, k]):
-                pivot = i
-        order[k] = pivot
-        if not abs(a[pivot, k]) > 0.0:
-            return False
-        if pivot != k:
-            for j in range(n):
-                x = a[k, j]
-                a[k, j] = a[pivot, j]
-                a[pivot, j] = x
-        for i in range(k + 1, n):
-            factor = a[i, k] / a[k, k]
-            a[i, k] = factor
-            if factor != 0.0:
-                for j in range(k + 1, n):
-                    a[i, j] -= factor * a[k, j]
-    return True
-
-
-@jit
-def back_solve(a, order, b):
-    """b = (L U)^-1 b"""
-    n = a.shape[0]
-    for k in range(n):
-        pivot = order[k]
-        if pivot != k:
-            x = b[k]
-            b[k] = b[pivot]
-            b[pivot] = x
-    for i in range(n):
-        total = b[i]
-        for j in range(i):
-            total -= a[i, j] * b[j]
-        b[i] = total
-    for i in range(n - 1, -1, -1):
-        total = b[i]
-        for j in range(i + 1, n):
-            total -= a[i, j] * b[j]
-        b[i] = total / a[i, i]
 
 
 @jit

@@ -13,7 +13,8 @@ from minidyn.common.status import Status
 from minidyn.graph import Graph, Node
 from minidyn.graph.derivatives import slopes_by_place
 from minidyn.kernels import Emitter, Source, store
-from minidyn.kernels.linalg import inner, solve
+from minidyn.kernels.elimination import solve
+from minidyn.kernels.linalg import inner
 from minidyn.maps.rules import Displacement
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

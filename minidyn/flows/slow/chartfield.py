@@ -19,7 +19,8 @@ from minidyn.flows.slow.oscillation import SLACK
 from minidyn.flows.slow.reduction import ChartForm
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, matrix, store
-from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, extreme_eigenvalues, inner, solve
+from minidyn.kernels.elimination import solve
+from minidyn.kernels.linalg import cholesky_semidefinite, discrete_lyapunov, extreme_eigenvalues, inner
 from minidyn.minima.charts import Chart
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

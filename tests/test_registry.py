@@ -8,6 +8,7 @@ from conformance import check_known_flow, check_known_model, check_known_observa
 
 import minidyn as md
 from minidyn import cli
+from minidyn.cli import who_wins
 from minidyn.flows import FLOWS
 from minidyn.flows.base import stay
 from minidyn.flows.look import Look
@@ -131,7 +132,7 @@ def test_the_command_line_knows_new_ones(declared, tmp_path, monkeypatch, capsys
     assert cli.call(["run", "ditch.toml"]) == cli.call(["derive", "ditch.toml"]) == 0
     said = capsys.readouterr().out
     assert "Leaky" in said and "gentle flow" in said and "dw/dt = -grad L\n" in said
-    assert "gentle" in cli.who_wins.theories()
+    assert "gentle" in who_wins.theories()
 
 
 @pytest.mark.parametrize("value, read", [("false", False), ("true", True)])

@@ -14,7 +14,6 @@ import typer
 from minidyn import __version__, load
 from minidyn.cli.outputs import check_writable, results_at, stem_of, write, write_text
 from minidyn.cli.shell import Said, stop_if_asked
-from minidyn.cli.who_wins import report as who_wins_report
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
 from minidyn.compare.comparison import Comparison
 from minidyn.files.models import Model, list_models, load_model, model_of_text
@@ -206,10 +205,12 @@ def who_wins(
     debug: _Debug = False,
 ) -> Said:
     """Compare every flow with the discrete run at the edge of stability; without MODEL also over rules and lr."""
+    from minidyn.cli.who_wins import report  # which other commands start without
+
     target = Path(out)
     check_writable(target)
     rows: list[str] = []
-    text = who_wins_report(models or (), say=rows.append)
+    text = report(models or (), say=rows.append)
     wrote, failure = write([target], lambda path: write_text(text, path))
     return Said("\n".join([*rows, wrote]), failure)
 

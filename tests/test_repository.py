@@ -134,13 +134,14 @@ def test_import_is_light():
 
 
 def test_numbers_of_kernels_have_names():
-    """Kernels of flows read their numbers `fp` at named places, and fail with a member of `Status`."""
-    rooms = (ROOT / "minidyn" / "flows").glob("[!s]*/*.py"), (ROOT / "minidyn" / "flows").glob("*.py")
-    for path in (p for room in rooms for p in room):
+    """Kernels of maps and flows read their numbers `fp` at named places, and fail with a member of `Status`."""
+    for path in (p for room in ("maps", "flows") for p in (ROOT / "minidyn" / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             where = f"{path.name}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "fp":
+            if isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("fp", "fns"):
                 assert not isinstance(node.slice, ast.Constant), f"{where}: {ast.unparse(node)}"
-            if isinstance(node, ast.FunctionDef) and "fp" in {a.arg for a in node.args.args}:
+            if isinstance(node, ast.FunctionDef) and {"fp", "system"} & {a.arg for a in node.args.args}:
                 ends = {ast.unparse(end) for end in ast.walk(node) if isinstance(end, ast.Return)}
-                assert not [e for e in ends if re.search(r"\b[1-9]\d*$", e)], f"{where}: {ends}"
+                assert not [e for e in ends if re.search(r"\b(return|else|,) \(?[1-9]\d*( if\b|\b\)?$)", e)], (
+                    f"{where}: {ends}"
+                )

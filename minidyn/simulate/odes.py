@@ -292,7 +292,7 @@ class ScipyEngine(FlowPaths):
         return out
 
     def slice(self, wanted: int) -> int:
-        """All of them: scipy's solvers step in Python, where Ctrl-C is heard."""
+        """All of them: scipy's solvers step in Python, where Ctrl-C is noticed."""
         return wanted
 
     def advance(self, done: int, count: int) -> None:

@@ -65,7 +65,7 @@ def parts(fp):
 
 def put_on_minima(fns, w, hp, c, d, nz, fp):
     """theta from its coordinates."""
-    place = fns[1]
+    _, place = fns
     dim = np.int64(fp[Size.THETA])
     out = np.empty(dim)
     place(w[dim:], c, nz, out)

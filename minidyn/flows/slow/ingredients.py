@@ -158,7 +158,7 @@ def jets(system: Map, accumulators: str) -> Jets:
         raise FlowError(f"{rule.rule.name} is averaged over the noise by quadrature: use the numerical flow.")
     if rule.remembers and accumulators == "self-consistent":
         raise FlowError(
-            f"{rule.rule.name} accumulates squares of what it remembers, and what it hears of the oscillation has no "
+            f"{rule.rule.name} accumulates squares of what it remembers, and what it sees of the oscillation has no "
             'closed form: use the numerical flow, or accumulators="full".'
         )
     states = rule.rule.letters

@@ -18,7 +18,7 @@ from minidyn.minima.stability.slopes import Slopes, rule_slopes
 
 Floats = NDArray[np.float64]
 _ROOM = 40_000_000  # numbers that the sample Hessians of a loss without interpolation may take
-_LAG = 1_000_000  # numbers that what is heard of the motion along the minima may take
+_LAG = 1_000_000  # numbers that what noise sees of the motion along the minima may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ class Minimum(ByValue):
     @cached_property
     def frame(self) -> tuple[Floats, Floats, int]:
         """Modes (D, r), their curvatures (r,), largest first, and how many of the last lie along the minima: none, or
-        all that noise may hear of (`Modes.along`)."""
+        all that noise may see of (`Modes.along`)."""
         root, J = self.scales[:, 0], self.jacobian
         if J is not None:
             if (root == 1).all():
@@ -174,7 +174,7 @@ class Minimum(ByValue):
         return basis, np.concatenate([values[:rank], np.zeros(along)]), along
 
     def _hears_along(self) -> bool:
-        """Whether noise may hear how far the optimizer lags behind its end along the minima: a rule with a memory, and
+        """Whether noise may see how far the optimizer lags behind its end along the minima: a rule with a memory, and
         noise that a displacement there changes."""
         few = (self.loss.n_samples or 1) * len(self.w) ** 2 <= _LAG
         if not (self.slopes.kept and few) or self.slopes.signs:

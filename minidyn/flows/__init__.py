@@ -7,6 +7,7 @@ from minidyn.flows.edge.subquadratic import SubquadraticFlow
 from minidyn.flows.expansion.gradient import GradientFlow
 from minidyn.flows.expansion.modified import ModifiedFlow
 from minidyn.flows.expansion.sme import StochasticModifiedFlow
+from minidyn.flows.slow import closed as _closed  # noqa: F401 - gives the quasistatic flow its closed forms
 from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.symbolic import SymbolicFlow
 

@@ -332,6 +332,9 @@ class ClosedFormFlow(QuasistaticFlow):
         return describe_closed_form(self, latex, self._here(w))
 
 
+QuasistaticFlow.in_chart = ClosedFormFlow
+
+
 def integrate_gradient(slope: sp.Matrix, x: list[sp.Symbol]) -> sp.Expr | None:
     """U with `grad U = slope`; in one coordinate an integral stands where it is not rational, else None."""
     value = sp.S.Zero

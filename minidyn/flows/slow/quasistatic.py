@@ -126,6 +126,7 @@ class QuasistaticFlow(Flow):
     needs: ClassVar[tuple[str, ...]] = NEEDS
     field: ClassVar[Any] = staticmethod(_field)
     retract: ClassVar[Any] = staticmethod(_retract)
+    in_chart: ClassVar[type[ClosedFormFlow]]  # the class of its closed forms, which `closed` sets
 
     def __init__(self, system: Map, manifold: Manifold | None = None, accumulators: str = "self-consistent"):
         super().__init__(system)
@@ -261,9 +262,7 @@ class QuasistaticFlow(Flow):
 
         Raises FlowError where the manifold has no chart or the rule no closed form.
         """
-        from minidyn.flows.slow.closed import ClosedFormFlow
-
-        return ClosedFormFlow(self.map, self.manifold, self.accumulators)
+        return self.in_chart(self.map, self.manifold, self.accumulators)
 
     def _in_the_chart(self, latex: bool) -> list[str]:
         """The closed form's description, or why there is none, where the manifold has a chart."""

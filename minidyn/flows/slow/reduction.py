@@ -382,14 +382,12 @@ class Reduction(Rows):
     @repeatable()
     def form(self) -> ChartForm:
         """Everything, written out where that is short enough."""
-        drift, noise = self.drift(), self._factor()
-        core = self.diagonal(0)
-        _ = self.reads
-        parts = [drift, self.covariance, core, self.metric, self.feedback, sp.Matrix(self.cloud), sp.Matrix(self.seen)]
-        parts += [noise] if noise is not None else []
-        expanded, letters = expand(parts, self.letters.meaning, self.roots)
-        drift, covariance, core, metric, feedback, cloud, seen = expanded[:7]
-        factor = expanded[7] if noise is not None else None
+        drift, noise, _ = self.drift(), self._factor(), self.reads
+        parts = [drift, self.covariance, self.diagonal(0), self.metric, self.feedback]
+        parts += [sp.Matrix(self.cloud), sp.Matrix(self.seen), *([noise] if noise is not None else [])]
+        parts, letters = expand(parts, self.letters.meaning, self.roots)
+        drift, covariance, core, metric, feedback, cloud, seen = parts[:7]
+        factor = parts[7] if noise is not None else None
         return ChartForm(drift, covariance, factor, core, metric, feedback, cloud, seen, letters, self.ing.values)
 
     def _factor(self) -> sp.Matrix | None:

@@ -91,14 +91,17 @@ def add_remembered(S, sign_gain, memory, gap, Q):
 
 
 @inner
-def bent_powers(bends, X, hp, k, outputs, C):
+def bent_powers(bent, outputs, C):
     """C[i, a, r] <- the answers of coordinate i to the Hermite polynomials of its noise (see `bends`); how many of them
-    matter, 0 where the noise is too wide for the quadrature."""
+    matter, 0 where the noise is too wide for the quadrature. C keeps behind them the variance that they are for."""
+    bends, X, hp, k, again = bent
     kk = np.empty(1)
     kk[0] = k
     count = 2
     for i in range(X.shape[0]):
-        bends(X[i], hp, kk, C[i])
+        if not again or C[i, outputs * NODES] != X[i, 2]:
+            bends(X[i], hp, kk, C[i])
+            C[i, outputs * NODES] = X[i, 2]
         for a in range(outputs):
             whole, tail = 0.0, 0.0
             for r in range(1, NODES):
@@ -115,14 +118,13 @@ def bent_powers(bends, X, hp, k, outputs, C):
 
 
 @inner
-def add_bends(bends, S, X, hp, k, first, pole, gap, Q):
+def add_bends(bent, S, first, pole, C, gap, Q):
     """Add to Q what outputs that are no straight lines in the noise have in common beside `B Sigma B^T`; False where
     the noise is too wide for the quadrature. What they remember has the correlation `r_l = first pole^(l-1)` with
     itself l steps later; every power of it is a geometric series, as in `add_remembered`."""
     dim = S.shape[0]
     size = Q.shape[0]
-    C = np.empty((dim, size // dim * NODES))
-    count = bent_powers(bends, X, hp, k, size // dim, C)
+    count = bent_powers(bent, size // dim, C)
     if count == 0:
         return False
     part = np.empty((size, size))

@@ -126,8 +126,9 @@ def hold(J, K, states, a):
 
 
 @inner
-def expand(system, w, q, X, R, J, K, gain, sign_gain):
-    """Fixed state X[:, 3:] and jets of every coordinate at a point of M; a status code.
+def expand(system, w, q, known, X, R, J, K, gain, sign_gain):
+    """Fixed state X[:, 3:] and jets of every coordinate at a point of M; a status code. Where they are `known` for the
+    variances X[:, 2], only coordinates of another q are looked at.
 
     R[:, 0] is then the weak force `p = theta' - theta` where the gradient is zero (theory 2.2c), its slopes taken out.
     Where a coordinate has no noise its accumulators stay at zero, and the rule must divide by something else (eps).
@@ -139,6 +140,8 @@ def expand(system, w, q, X, R, J, K, gain, sign_gain):
     kk = np.empty(1)
     kk[0] = k
     for i in range(dim):
+        if known and X[i, 2] == q[i]:
+            continue
         silent = (fp[Fact.ACCUMULATES] != 0.0 or fp[Fact.SIGNS] != 0.0) and not q[i] > 0.0
         lost = Status.SINGULAR if silent else Status.RESTLESS
         for b in range(width):
@@ -282,7 +285,7 @@ def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, gap):
     sign_gain = np.zeros((dim, width - 2))
     hessian(w, c, d, H)
     noise_slopes(system, w, q, dq)
-    code = expand(system, w, q, X, R, J, K, gain, sign_gain)
+    code = expand(system, w, q, False, X, R, J, K, gain, sign_gain)
     if code == Status.FINISHED:
         assemble(H, dq, J, gap)
     return code
@@ -308,13 +311,13 @@ def assemble(H, dq, J, gap):
 
 
 @inner
-def analyse(system, w, q, S, X, average, linear, extra):
+def analyse(system, w, q, S, again, X, average, linear, extra):
     """The averaged map at a point of M: `average = (H, dq, J, K, weak, gain)`, its slopes and curvatures J, K, weak
     force and gains from the Hessian H and the noise's slopes dq, and `linear = (gap, Q)`, I - dF/dz and the covariance
     of its noise; a status code.
 
-    q is what accumulators see by coordinate, S the covariance of the noise; X the inputs of the rule by coordinate,
-    with the states that it leaves in place; extra is that of `lagging`."""
+    q is what averages see by coordinate, S the covariance of the noise; X the inputs of the rule by coordinate, with
+    the states that it leaves in place; `again`: all this is known for other q; extra is that of `lagging`."""
     _, _, _, _, fp = system
     H, dq, J, K, weak, gain = average
     gap, Q = linear
@@ -322,19 +325,19 @@ def analyse(system, w, q, S, X, average, linear, extra):
     states = np.int64(fp[Fact.STATES])
     R = np.empty((dim, 1 + states))
     sign_gain = np.zeros((dim, 1 + states))
-    code = expand(system, w, q, X, R, J, K, gain, sign_gain)
+    signs, memory = fp[Fact.SIGNS] != 0.0, (fp[Fact.FRESH], fp[Fact.FIRST], fp[Fact.POLE])
+    for i in range(dim):
+        R[i, 0] = weak[i]
+    code = expand(system, w, q, again and not signs, X, R, J, K, gain, sign_gain)
     if code != Status.FINISHED:
         return code
     assemble(H, dq, J, gap)
     for i in range(dim):
         weak[i] = R[i, 0]
-    signs, memory = fp[Fact.SIGNS] != 0.0, (fp[Fact.FRESH], fp[Fact.FIRST], fp[Fact.POLE])
     noise_covariance(S, gain, sign_gain, signs, fp[Fact.FRESH], Q)
     for i in range(dim):
         for j in range(dim):
             extra[i, j] = 0.0
-    if fp[Fact.WIDE] != 0.0 and not bend(system, S, X, gap, Q):
-        return Status.UNRESOLVED
     place = np.int64(fp[Fact.PLACE])
     if place >= 0:
         if signs:
@@ -345,7 +348,7 @@ def analyse(system, w, q, S, X, average, linear, extra):
 
 
 @inner
-def bend(system, S, X, gap, Q):
+def bend(system, S, X, again, C, gap, Q):
     """Add to Q what curves make of the noise; False where it is too wide for the quadrature."""
     _, _, (_, bends, _), (k, hp, _, _, _), fp = system
-    return add_bends(bends, S, X, hp, k, fp[Fact.FIRST], fp[Fact.POLE], gap, Q)
+    return add_bends((bends, X, hp, k, again), S, fp[Fact.FIRST], fp[Fact.POLE], C, gap, Q)

@@ -26,6 +26,7 @@ from minidyn.kernels.linalg import (
     orthogonal_part,
 )
 from minidyn.kernels.nullspaces import group_inverse, spectral_projector
+from minidyn.maps.averaging import NODES
 from minidyn.maps.kicks import add_tilts, noise_covariance
 from minidyn.maps.linearization import Fact, analyse, bend, noise_slopes, normal_step, rank, system_of
 
@@ -251,21 +252,21 @@ def settle(system, w, noise, vectors, X, average, linear, projected, extra, W):
     H, _, _, _, _, _ = average
     gap, _ = linear
     _, P, right, left, _ = projected
-    dim = w.shape[0]
-    tangent = right.shape[1]
+    dim, tangent = w.shape[0], right.shape[1]
     multiplies, answers = fp[Fact.VARIES] != 0.0 and fp[Fact.SIGNS] == 0.0, fp[Fact.ANSWERS] != 0.0
-    whole = fp[Fact.RECALLS] != 0.0 or fp[Fact.WIDE] != 0.0
-    least = -1.0 if fp[Fact.RECALLS] != 0.0 else -fp[Fact.MISSED]
+    recalls, wide = fp[Fact.RECALLS] != 0.0, fp[Fact.WIDE] != 0.0
+    least = -1.0 if recalls else -fp[Fact.MISSED]
     line = np.zeros((3, dim))
     more, seen, total = line[0], line[1], line[2]
-    last = np.zeros(dim + 1)
+    last, top = np.zeros(dim + 1), np.empty((dim, dim))
     last[dim] = 1.0
-    top = np.empty((dim, dim))
+    C = np.empty((dim, gap.shape[0] // dim * NODES + 1 if wide else 0))
+    enough = 1e-11 if wide else 1e-14  # a quadrature costs more than the last digits are worth
     for turn in range(100):
         for i in range(dim):
             seen[i] = q[i] + more[i]
         copy(Sigma, S)
-        code = analyse(system, w, seen, S, X, average, linear, extra)
+        code = analyse(system, w, seen, S, turn > 0, X, average, linear, extra)
         if code == Status.FINISHED and not spectral_projector(gap, vectors, P, right, left):
             code = Status.UNFORGETTING
         if code == Status.FINISHED and answers and fp[Fact.SIGNS] != 0.0:
@@ -275,37 +276,37 @@ def settle(system, w, noise, vectors, X, average, linear, projected, extra, W):
                     top[i, j] = W[i, j]
         elif code == Status.FINISHED and (multiplies or answers):
             code = noise_met(system, w, multiplies, tangent, turn == 0, average, gap, P, S, top)
-        if code == Status.FINISHED and answers and whole:
-            code = answered(system, S, X, average, linear)
-            if code == Status.FINISHED:
-                code = oscillation(gap, dim, projected, W)
+        if code == Status.FINISHED and (wide or (answers and recalls)):
+            code = answered(system, S, X, turn > 0, C, average, linear)
+        if code == Status.FINISHED and answers and (wide or recalls):
+            code = oscillation(gap, dim, projected, W)
         if code != Status.FINISHED:
             return code
-        if answers and fp[Fact.RECALLS] != 0.0:
+        if answers and recalls:
             squared_memories(system, X, H, W, S, q, total)
         elif answers:
-            squared(H, W if whole else top, S, q, total)
+            squared(H, W if wide else top, S, q, total)
         for i in range(dim):
             total[i] -= fp[Fact.MISSED] * (q[i] + total[i])
-        if not answers or not next_seen(total, q, least, more, turn, last) > 1e-14:
+        if not answers or not next_seen(total, q, least, more, turn, last) > enough:
             break
     if multiplies:
         if not is_covariance(top, vectors, tangent):
             return Status.LAWLESS
         for i in range(dim if not answers else 0):
             X[i, 2] = S[i, i]
-        return answered(system, S, X, average, linear)
+        return answered(system, S, X, True, C, average, linear)
     return Status.FINISHED
 
 
 @inner
-def answered(system, S, X, average, linear):
-    """Q <- what the rule makes of noise of covariance S; a status code."""
+def answered(system, S, X, again, C, average, linear):
+    """Q <- what the rule makes of noise of covariance S, C its powers of `bent_powers`; a status code."""
     _, _, _, _, fp = system
     _, _, _, _, _, gain = average
     gap, Q = linear
     noise_covariance(S, gain, gain, False, 0.0, Q)
-    if fp[Fact.WIDE] != 0.0 and not bend(system, S, X, gap, Q):
+    if fp[Fact.WIDE] != 0.0 and not bend(system, S, X, again, C, gap, Q):
         return Status.UNRESOLVED
     return Status.FINISHED
 

@@ -505,6 +505,26 @@ def test_files_that_are_no_model_are_refused(tmp_path, content, part):
     assert part in str(caught.value) and "odd.toml" in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [10, 61, 500, 4000])
+@pytest.mark.parametrize(
+    "text", ["{0}", "{0}(c)", "{0}[0]", "sin({0}) + c", "log[0] + {0}(1, 2)", "Sum({0}[j], (j, 0, 1))"]
+)
+def test_sentences_do_not_grow_with_the_names_in_them(text, size, tmp_path):
+    """A name of any length, and known ones of any length beside it, leave a sentence that a person reads."""
+    long = ["n" * size + str(i) for i in range(3)]
+    for place in ("expr", "observe", "params"):
+        known = ", ".join(f'"{n}"' for n in long) if place == "params" else '"c"'
+        expr, observe = (text.format("m" * size) if place in (p, "params") else "c**2" for p in ("expr", "observe"))
+        path = tmp_path / "mine.toml"
+        path.write_text(
+            f'[loss]\nkind = "expression"\nparams = [{known}]\nexpr = "{expr}"\n[rule]\nname = "GD"\nlr = 0.1\n'
+            f'[experiment]\nsteps = 9\nw0 = [1]\nobserve = ["{observe}"]\n'
+        )
+        with pytest.raises(ModelFileError) as caught:
+            read_model(path)
+        assert len(str(caught.value)) < 800 + len(str(path))
+
+
 def test_an_unknown_name_lists_the_library():
     """A misspelt model gets the nearest name and the list; a missing path says that it is one."""
     with pytest.raises(ModelFileError, match=r"'valey'; did you mean `valley`\? The library has .*tanh_net"):

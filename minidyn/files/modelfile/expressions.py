@@ -98,29 +98,31 @@ class _Builder:
             return self.ranges[name][0]
         if name in self.symbols:
             if isinstance(self.symbols[name], sp.IndexedBase):
-                raise ExpressionError(f"`{name}` is indexed: write one of its entries, as in `{name}[0]`.")
+                raise ExpressionError(
+                    f"{shorten(name)} is indexed: write one of its entries, as in {shorten(name + '[0]')}."
+                )
             return self.symbols[name]
         if name in NUMBERS:
             return NUMBERS[name]
         if name in FUNCTIONS or name in SPECIAL_FORMS:
-            raise ExpressionError(f"`{name}` is a function and needs arguments in parentheses.")
+            raise ExpressionError(f"{shorten(name)} is a function and needs arguments in parentheses.")
         raise self.undeclared(name)
 
     def undeclared(self, name: str) -> ExpressionError:
         known = [*self.symbols, *self.ranges]
-        return ExpressionError(f"The name `{name}` is not declared{did_you_mean(name, known)}")
+        return ExpressionError(f"The name {shorten(name)} is not declared{did_you_mean(name, known)}")
 
     def call(self, name: str, arguments: list[tuple]) -> sp.Expr:
         if name in self.symbols or name in self.ranges:
-            raise ExpressionError(f"`{name}` is a declared symbol, not a function; a product is written *.")
+            raise ExpressionError(f"{shorten(name)} is a declared symbol, not a function; a product is written *.")
         if name not in FUNCTIONS:
             near = did_you_mean(name, [*FUNCTIONS, *SPECIAL_FORMS])
-            raise ExpressionError(f"`{name}` is not a function that expressions may call{near}")
+            raise ExpressionError(f"{shorten(name)} is not a function that expressions may call{near}")
         many = name in ANY_NUMBER and len(arguments) > 0
         if len(arguments) != (2 if name in TWO else 1) and not many:
             wanted = "two arguments" if name in TWO else "one argument"
             wanted = "at least one argument" if name in ANY_NUMBER else wanted
-            raise ExpressionError(f"`{name}` takes {wanted}, not {len(arguments)}.")
+            raise ExpressionError(f"{shorten(name)} takes {wanted}, not {len(arguments)}.")
         return apply(name, [self.expression(argument) for argument in arguments])
 
     def indexed(self, name: str, indices: list[tuple]) -> sp.Expr:
@@ -128,11 +130,11 @@ class _Builder:
         if base is None:
             raise self.undeclared(name)
         if not isinstance(base, sp.IndexedBase):
-            raise ExpressionError(f"`{name}` is a scalar and cannot be indexed.")
+            raise ExpressionError(f"{shorten(name)} is a scalar and cannot be indexed.")
         places = [self.expression(index) for index in indices]
         shape = base.shape if base.shape is not None else (None,) * max(1, len(places))
         if len(places) != len(shape):
-            raise ExpressionError(f"`{name}` takes {len(shape)} index(es), not {len(places)}.")
+            raise ExpressionError(f"{shorten(name)} takes {len(shape)} index(es), not {len(places)}.")
         for place, size in zip(places, shape, strict=True):
             self.check_index(name, place, size)
         return base[tuple(places)]
@@ -142,13 +144,13 @@ class _Builder:
         ranges = {symbol: (low, high) for symbol, low, high in self.ranges.values()}
         terms = place.as_coefficients_dict()
         if not all((t is sp.S.One or t in ranges) and c.is_Integer for t, c in terms.items()):
-            raise ExpressionError(f"The index {shorten(place)} of `{name}` is no integer or Sum index.")
+            raise ExpressionError(f"The index {shorten(place)} of {shorten(name)} is no integer or Sum index.")
         ends = [[int(c) * end for end in ranges.get(t, (1, 1))] for t, c in terms.items()]  # each on its own
         least, most = sum(map(min, ends)), sum(map(max, ends))
         if size is not None and not (least >= 0 and most < size):
             raise ExpressionError(
-                f"The index {shorten(place)} of `{name}` runs from {least} to {most}, "
-                f"but `{name}` has entries 0 to {size - 1} there."
+                f"The index {shorten(place)} of {shorten(name)} runs from {least} to {most}, "
+                f"but {shorten(name)} has entries 0 to {size - 1} there."
             )
 
     def sum(self, arguments: list[tuple]) -> sp.Expr:
@@ -198,7 +200,7 @@ def _limit(index: tuple, low: sp.Expr, high: sp.Expr) -> tuple[sp.Symbol, int, i
         raise ExpressionError("A range of `Sum` begins with the name of its index, as in (j, 0, 9).")
     if not (low.is_Integer and high.is_Integer and 0 <= high - low < MAX_RANGE):
         raise ExpressionError(
-            f"The range of the Sum index `{index[1]}`, {shorten(low)} to {shorten(high)}, must be two "
+            f"The range of the Sum index {shorten(index[1])}, {shorten(low)} to {shorten(high)}, must be two "
             f"integers in order, with at most {MAX_RANGE} terms."
         )
     return sp.Symbol(index[1], integer=True), int(low), int(high)

@@ -20,7 +20,7 @@ from minidyn.kernels import Source, matrix, store
 from minidyn.kernels.elimination import solve
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
-from minidyn.maps.letters import K
+from minidyn.maps.rule_symbols import K
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 

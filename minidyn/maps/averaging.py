@@ -21,9 +21,7 @@ import sympy as sp
 
 from minidyn.common.errors import FlowError
 from minidyn.graph import Graph, Node
-from minidyn.maps import letters
-from minidyn.maps.letters import NORMAL, THETA, G
-from minidyn.maps.letters import VARIANCE as _Q
+from minidyn.maps import rule_symbols
 from minidyn.maps.memories import (
     carried_states,
     memory_covariance,
@@ -32,6 +30,8 @@ from minidyn.maps.memories import (
     shares_of_square,
     steps_alike,
 )
+from minidyn.maps.rule_symbols import NORMAL, THETA, G
+from minidyn.maps.rule_symbols import VARIANCE as _Q
 from minidyn.maps.rules import Rule, displaced, settled
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     carried = carried_states(plain, names, squares)
     outputs = [_mean_square(rule, e, carried) if a and squares[a - 1] else e for a, e in enumerate(plain)]
     finish = {
-        marks[e]: letters.state(s) if accumulators == "frozen" else m
+        marks[e]: rule_symbols.state(s) if accumulators == "frozen" else m
         for e, m, s in zip(steps[1:], outputs[1:], rule.states, strict=True)
         if e in marks
     }

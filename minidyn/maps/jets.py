@@ -9,7 +9,7 @@ from minidyn.graph import Graph, Node
 from minidyn.graph.derivatives import slopes_by_place
 from minidyn.kernels import Emitter, Source, store
 from minidyn.maps.averaging import NODES, AveragedRule, nodes
-from minidyn.maps.letters import G
+from minidyn.maps.rule_symbols import G
 
 _JETS = "x, hp, kk, R, J, K, gain, sign_gain"
 

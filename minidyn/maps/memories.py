@@ -6,8 +6,8 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.errors import FlowError
-from minidyn.maps import letters
-from minidyn.maps.letters import THETA, G
+from minidyn.maps import rule_symbols
+from minidyn.maps.rule_symbols import THETA, G
 from minidyn.maps.rules import Rule
 
 
@@ -107,7 +107,7 @@ def noise_of_mean(
             "(SignGD) and of one running mean of it (Lion)."
         )
     used = inner.free_symbols | updates[place].free_symbols
-    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and letters.hyper(h) in used]
+    moving_hyper = [h for h, v in rule.hyper.items() if isinstance(v, sp.Expr) and rule_symbols.hyper(h) in used]
     if moving_hyper:
         what = f"the average of {rule.name} over its noise"
         raise FlowError(f"{what} needs a constant {moving_hyper[0]}, not a schedule.")
@@ -120,4 +120,4 @@ def noise_of_mean(
 def number(rule: Rule, e: sp.Expr) -> float:
     """An expression in the hyperparameters as a number; schedules stand at 1."""
     numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
-    return float(e.subs({letters.hyper(h): v for h, v in numbers.items()}))
+    return float(e.subs({rule_symbols.hyper(h): v for h, v in numbers.items()}))

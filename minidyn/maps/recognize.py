@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 
 from minidyn.common.errors import InputError
-from minidyn.maps import letters
+from minidyn.maps import rule_symbols
 from minidyn.maps.rules import BUILTIN, Rule
 
 
@@ -89,10 +89,10 @@ def _readings(rule: Rule, states: tuple[str, ...], hyper: list[str], step: tuple
     if len(rule.states) != len(states) or len(rule.hyper) != len(hyper):
         return
     for order in permutations(range(len(states))):
-        place = {s: letters.state(states[a]) for s, a in zip(rule.letters, order, strict=True)}
+        place = {s: rule_symbols.state(states[a]) for s, a in zip(rule.letters, order, strict=True)}
         wanted = [step[0], *(step[1 + a] for a in order)]
         for own in permutations(rule.hyper):
-            names = place | {letters.hyper(o): letters.hyper(h) for o, h in zip(own, hyper, strict=True)}
+            names = place | {rule_symbols.hyper(o): rule_symbols.hyper(h) for o, h in zip(own, hyper, strict=True)}
             if all(_alike(mine.xreplace(names), e) for mine, e in zip(rule.step, wanted, strict=True)):
                 yield dict(zip(hyper, own, strict=True))
 

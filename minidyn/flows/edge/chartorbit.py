@@ -30,9 +30,9 @@ import sympy as sp
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
 from minidyn.flows.edge.parity import parity
-from minidyn.maps import letters
+from minidyn.maps import rule_symbols
 from minidyn.maps.discrete import Map
-from minidyn.maps.letters import THETA, G, in_latex
+from minidyn.maps.rule_symbols import THETA, G, in_latex
 from minidyn.maps.rules import Rule, displacement
 from minidyn.minima.charts import Chart, repeatable, tidy
 from minidyn.minima.manifold import Manifold
@@ -124,7 +124,7 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
                 f"the {name} (by {str(chart.public(left[0]))[:80]}): the valley is not symmetric about it, and the "
                 "orbit has no closed equations in its coordinates; use the numerical flow."
             )
-    lr = letters.hyper("lr", system.rule.hyper["lr"]) if "lr" in system.rule.hyper else sp.S.One
+    lr = rule_symbols.hyper("lr", system.rule.hyper["lr"]) if "lr" in system.rule.hyper else sp.S.One
     gram = (n.T * n).applyfunc(tidy)
     metric = (slope.T * slope).applyfunc(tidy)
     held: list[sp.Symbol] = []
@@ -141,7 +141,7 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     public = partial(_public, chart, system.rule)
     values = {public(k): v for k, v in chart.values.items()}
     shown = system.rule.public(chart.taken)
-    values |= {shown[letters.hyper(h, v)]: float(v) for h, v in system.rule.hyper.items()}
+    values |= {shown[rule_symbols.hyper(h, v)]: float(v) for h, v in system.rule.hyper.items()}
     solved = _solve(equations, amplitudes)
     return OrbitForm(
         [*chart.names, *held], amplitudes, n.applyfunc(public), [public(e) for e in equations],
@@ -170,7 +170,7 @@ def _stepped(system: Map, n: sp.Matrix, slope: sp.Matrix, odd: sp.Matrix, even: 
     held: list[sp.Symbol] = []
     fed: list[sp.Expr] = []
     for i, name in enumerate(system.loss.param_names):
-        own = {letters.state(s): sp.Symbol(f"{s}_{name}", positive=True) for s in known.even}
+        own = {rule_symbols.state(s): sp.Symbol(f"{s}_{name}", positive=True) for s in known.even}
         at = own | {G: _parity(odd[i] if across[i] else even[i])}
         steps.append((known.alternating if across[i] else known.steady).xreplace(at))
         held += own.values()

@@ -18,8 +18,8 @@ from itertools import product
 import sympy as sp
 
 from minidyn.common.errors import FlowError
-from minidyn.maps import letters
-from minidyn.maps.letters import THETA, G
+from minidyn.maps import rule_symbols
+from minidyn.maps.rule_symbols import THETA, G
 from minidyn.maps.rules import Displacement, Rule, displacement
 
 
@@ -77,8 +77,8 @@ def _odd_states(rule: Rule, moved: Displacement) -> tuple[str, ...]:
 
 def _solve(rule: Rule, odd: tuple[str, ...], changes: list[sp.Expr], weight: int) -> dict[sp.Symbol, sp.Expr]:
     """The odd states whose change in a step is `-weight` times themselves."""
-    symbols = [letters.state(s) for s in odd]
-    equations = [e + weight * letters.state(s) for s, e in zip(rule.states, changes, strict=True) if s in odd]
+    symbols = [rule_symbols.state(s) for s in odd]
+    equations = [e + weight * rule_symbols.state(s) for s, e in zip(rule.states, changes, strict=True) if s in odd]
     found = sp.solve(equations, symbols, dict=True) if symbols else [{}]
     if len(found) != 1 or set(found[0]) != set(symbols):
         raise FlowError(f"the momenta of {rule.name} on its orbit could not be solved for: use the numerical flow.")

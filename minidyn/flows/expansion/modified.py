@@ -32,7 +32,7 @@ from minidyn.flows.expansion.steps import add_steps, all_at_rest, answer
 from minidyn.flows.look import OLIVE
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import inner, jit
-from minidyn.maps import letters
+from minidyn.maps import rule_symbols
 from minidyn.maps.discrete import Map
 from minidyn.maps.rules import displacement
 
@@ -242,7 +242,7 @@ class ModifiedFlow(Flow):
         That is so where theta's displacement is proportional to lr, and those of the states are free of it.
         """
         lr = sp.Dummy("lr")
-        rates = {letters.hyper("lr"): lr, letters.hyper("lr", self.map.rule.hyper.get("lr", 1.0)): lr}
+        rates = {rule_symbols.hyper("lr"): lr, rule_symbols.hyper("lr", self.map.rule.hyper.get("lr", 1.0)): lr}
         theta, *states = (e.xreplace(rates) for e in self.moved.moved)
         apart = not any(e.has(lr) for e in states) and sp.expand(theta - lr * sp.diff(theta, lr)) == 0
         own = [h for h, v in self.map.rule.hyper.items() if isinstance(v, sp.Expr)] == ["lr"] and not self.own_clock

@@ -37,7 +37,7 @@ from minidyn.flows.look import GREY
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import jit
 from minidyn.maps.discrete import Map
-from minidyn.maps.letters import G
+from minidyn.maps.rule_symbols import G
 from minidyn.maps.rules import displacement
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"

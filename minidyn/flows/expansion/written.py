@@ -14,7 +14,7 @@ from minidyn.graph import Graph, Node
 from minidyn.graph.derivatives import reverse
 from minidyn.kernels import Places, Source, store
 from minidyn.maps.discrete import Map
-from minidyn.maps.letters import THETA, G
+from minidyn.maps.rule_symbols import THETA, G
 from minidyn.maps.rules import Displacement
 
 SMALL = 16  # numbers in a state: beyond, the terms of the second order are too many to write out

@@ -39,7 +39,7 @@ from minidyn.flows.slow.wording import describe_closed_form
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.pointers import SIGNATURES
-from minidyn.maps import letters
+from minidyn.maps import rule_symbols
 from minidyn.maps.discrete import Map
 from minidyn.minima.charts import Chart, tidy
 from minidyn.minima.manifold import Manifold
@@ -115,7 +115,7 @@ class ClosedFormFlow(QuasistaticFlow):
     @property
     def _lr(self) -> sp.Expr:
         hyper = self.map.rule.hyper
-        return letters.hyper("lr", hyper["lr"]) if "lr" in hyper else sp.S.One
+        return rule_symbols.hyper("lr", hyper["lr"]) if "lr" in hyper else sp.S.One
 
     @property
     def coordinates(self) -> list[sp.Symbol]:

@@ -13,8 +13,8 @@ import sympy as sp
 from minidyn.common.errors import FlowError
 from minidyn.maps.averaging import AveragedRule, averaged
 from minidyn.maps.discrete import Map
-from minidyn.maps.letters import THETA, G
-from minidyn.maps.letters import VARIANCE as _Q
+from minidyn.maps.rule_symbols import THETA, G
+from minidyn.maps.rule_symbols import VARIANCE as _Q
 from minidyn.minima.charts import Chart, exact, slope, tidy
 
 Q_ROOT = sp.Symbol("r\x02", positive=True)  # sqrt(q) of one coordinate: with it the rules are rational

@@ -14,7 +14,7 @@ from minidyn.common.locks import cached_property
 from minidyn.flows.slow.algebra import Form, Letters, Row, add, scaled
 from minidyn.flows.slow.ingredients import Q_ROOT, Ingredients, Jets, ingredients, jets
 from minidyn.maps.discrete import Map
-from minidyn.maps.letters import THETA
+from minidyn.maps.rule_symbols import THETA
 from minidyn.minima.charts import Chart, tidy
 
 

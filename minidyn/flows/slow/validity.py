@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from minidyn.common.errors import FlowError
 from minidyn.flows.slow.oscillation import spread
-from minidyn.maps import letters
-from minidyn.maps.letters import THETA, G
+from minidyn.maps import rule_symbols
 from minidyn.maps.linearization import Fact
+from minidyn.maps.rule_symbols import THETA, G
 
 if TYPE_CHECKING:
     from minidyn.flows.slow.quasistatic import QuasistaticFlow
@@ -68,7 +68,7 @@ def bounds(flow: QuasistaticFlow) -> str:
 
 def _forgotten(flow: QuasistaticFlow) -> float:
     """How much of an accumulator one step replaces, at most: the share by which averages of 1/sqrt(v) are off."""
-    rule, numbers = flow.averaged.rule, dict(zip(map(letters.hyper, flow.map.rule.hyper), flow.map.hyper_at(
+    rule, numbers = flow.averaged.rule, dict(zip(map(rule_symbols.hyper, flow.map.rule.hyper), flow.map.hyper_at(
         flow.first_moving), strict=False))  # fmt: skip
     kept = [sp.diff(e, s).subs(numbers) for e, s, a in
             zip(rule.outputs[1:], flow.map.rule.letters, rule.accumulators, strict=True) if a]  # fmt: skip

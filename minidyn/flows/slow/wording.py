@@ -9,7 +9,7 @@ import sympy as sp
 from minidyn.common.status import Status
 from minidyn.flows.slow.validity import bounds, weak_force
 from minidyn.maps.averaging import NODES
-from minidyn.maps.letters import in_latex
+from minidyn.maps.rule_symbols import in_latex
 
 if TYPE_CHECKING:
     from minidyn.flows.slow.closed import ClosedFormFlow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from minidyn.graph import Graph, Node
-from minidyn.maps.letters import THETA, G
+from minidyn.maps.rule_symbols import THETA, G
 from minidyn.maps.rules.rule import Rule, settled
 
 

@@ -12,8 +12,8 @@ import sympy as sp
 
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
-from minidyn.maps import letters
-from minidyn.maps.letters import THETA, G, K
+from minidyn.maps import rule_symbols
+from minidyn.maps.rule_symbols import THETA, G, K
 from minidyn.maps.rules.rule import Rule, check_hyper
 
 
@@ -58,13 +58,13 @@ class RuleFunction:
         return self.known[key]
 
     def _made(self, structure: Mapping[str, Any]) -> tuple[sp.Expr, ...]:
-        hyper = {h: letters.hyper(h) for h in self.defaults if h not in structure}
+        hyper = {h: rule_symbols.hyper(h) for h in self.defaults if h not in structure}
         given = {**hyper, **structure, **({"k": K} if self.uses_step else {})}
-        places = [THETA, G, *map(letters.state, self.states)]
+        places = [THETA, G, *map(rule_symbols.state, self.states)]
         names = dict(zip(places, (*self.arguments, *self.states), strict=True)) | {s: h for h, s in hyper.items()}
         names |= {K: "k"} if self.uses_step else {}
         try:
-            with letters.unbranched(self.name, names):
+            with rule_symbols.unbranched(self.name, names):
                 out = self.call(*places, **given)
             out = tuple(out) if isinstance(out, (tuple, list)) else (out,)
             exprs = tuple(sp.sympify(e, strict=True) for e in out)
@@ -72,8 +72,8 @@ class RuleFunction:
                 raise TypeError(f"not {next(e for e in exprs if not isinstance(e, sp.Expr))}")
         except (TypeError, AttributeError, sp.SympifyError) as e:
             raise InputError(
-                f"the rule {self.name} does not give sympy expressions ({letters.spoken(str(e), names)}): a rule sees "
-                "one coordinate and one gradient, without norms, matrices or further gradients; write it "
+                f"the rule {self.name} does not give sympy expressions ({rule_symbols.spoken(str(e), names)}): a rule "
+                "sees one coordinate and one gradient, without norms, matrices or further gradients; write it "
                 "with sympy's functions (sp.sqrt, sp.sign, ...) and return the new values."
             ) from e
         if len(exprs) != 1 + len(self.states):
@@ -81,7 +81,7 @@ class RuleFunction:
                 f"the rule {self.name} has {len(self.states)} states but returns {len(exprs)} values: "
                 "return the new theta, then the new state in the order of the arguments."
             )
-        foreign = letters.foreign_symbols(exprs, names)
+        foreign = rule_symbols.foreign_symbols(exprs, names)
         if foreign:
             raise InputError(
                 f"the rule {self.name} uses the symbol {foreign[0]}, which is not one of its arguments: "

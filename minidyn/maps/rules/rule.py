@@ -17,8 +17,8 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import finite, shown
 from minidyn.common.intake import number as as_number
 from minidyn.graph import Converter, Graph, Node
-from minidyn.maps import letters
-from minidyn.maps.letters import NORMAL, THETA, VARIANCE, G, K
+from minidyn.maps import rule_symbols
+from minidyn.maps.rule_symbols import NORMAL, THETA, VARIANCE, G, K
 
 _CLOCK = sp.Dummy("clock")  # the step number of bias corrections, between steps too
 
@@ -29,7 +29,7 @@ class Rule(ByValue):
     or what `@md.rule` returns.
 
     hyper : each hyperparameter's number, or sympy expression in `k` (a schedule).
-    step : theta' and the new states, in the letters of the arguments (`maps.letters`); fixed when the rule is made.
+    step : theta' and the new states, in the letters of `maps.rule_symbols`; fixed when the rule is made.
     structure : arguments that are True, False, None or text: what they chose is in `step`.
     arguments : what the rule's function calls theta and the gradient.
 
@@ -49,7 +49,7 @@ class Rule(ByValue):
     @property
     def letters(self) -> list[sp.Symbol]:
         """The symbols of the states."""
-        return [letters.state(s) for s in self.states]
+        return [rule_symbols.state(s) for s in self.states]
 
     @property
     def called(self) -> list[str]:
@@ -59,18 +59,18 @@ class Rule(ByValue):
     @property
     def shown(self) -> dict[sp.Symbol, str]:
         """What each letter of `step` is called."""
-        named = {THETA: self.arguments[0], G: self.arguments[1]} | {letters.state(s): s for s in self.states}
-        return named | {letters.hyper(h): h for h in self.hyper}
+        named = {THETA: self.arguments[0], G: self.arguments[1]} | {rule_symbols.state(s): s for s in self.states}
+        return named | {rule_symbols.hyper(h): h for h in self.hyper}
 
     @property
     def known(self) -> dict[sp.Symbol, sp.Symbol]:
         """The letters of the hyperparameters with the signs of their numbers."""
-        return {letters.hyper(h): letters.hyper(h, v) for h, v in self.hyper.items()}
+        return {rule_symbols.hyper(h): rule_symbols.hyper(h, v) for h, v in self.hyper.items()}
 
     def public(self, taken: Iterable[Any] = ()) -> dict[sp.Symbol, sp.Symbol]:
         """Letters that know their signs -> the symbols by which formulas show them, `lr_rule` where `lr` is taken."""
         names = {h: f"{h}_rule" if h in map(str, taken) else h for h in self.hyper}
-        return {letters.hyper(h, v): letters.public(names[h], v) for h, v in self.hyper.items()}
+        return {rule_symbols.hyper(h, v): rule_symbols.public(names[h], v) for h, v in self.hyper.items()}
 
     def show(self, e: Any) -> sp.Expr:
         """An expression in letters with the names that the user gave."""
@@ -135,7 +135,7 @@ class Rule(ByValue):
     @property
     def rests(self) -> bool:
         """Whether a step whose learning rate is zero leaves theta where it is."""
-        return bool(self.step[0].subs(letters.hyper("lr"), 0) == THETA)
+        return bool(self.step[0].subs(rule_symbols.hyper("lr"), 0) == THETA)
 
     def converter(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node,
                   held: bool = False) -> Converter:  # fmt: skip
@@ -149,7 +149,7 @@ class Rule(ByValue):
         schedule = Converter(graph, {K: k})
         for i, (name, value) in enumerate(self.hyper.items()):
             node = schedule(value) if isinstance(value, sp.Expr) and not held else graph.load("hp", i)
-            symbols[letters.hyper(name)] = symbols[letters.hyper(name, value)] = node
+            symbols[rule_symbols.hyper(name)] = symbols[rule_symbols.hyper(name, value)] = node
         return Converter(graph, symbols | {_CLOCK: k} if held else symbols)
 
     def update(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node,
@@ -267,7 +267,7 @@ def settled(rule: Rule, e: sp.Expr) -> sp.Expr:
 
 
 def _dies_out(rule: Rule, power: sp.Pow) -> bool:
-    numbers = {letters.hyper(h): sp.Float(v) for h, v in rule.hyper.items() if not isinstance(v, sp.Expr)}
+    numbers = {rule_symbols.hyper(h): sp.Float(v) for h, v in rule.hyper.items() if not isinstance(v, sp.Expr)}
     base, exponent = power.base.xreplace(numbers), power.exp.xreplace(numbers).subs(K, 10**12)
     if not (base.is_number and exponent.is_number):
         return not power.free_symbols & {THETA, G, *rule.letters}

@@ -17,11 +17,11 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.common.errors import FlowError, InputError
-from minidyn.maps import letters
+from minidyn.maps import rule_symbols
 from minidyn.maps.averaging import AveragedRule, averaged, check_noise
-from minidyn.maps.letters import THETA, G, K
-from minidyn.maps.letters import VARIANCE as _Q
 from minidyn.maps.recognize import recognized
+from minidyn.maps.rule_symbols import THETA, G, K
+from minidyn.maps.rule_symbols import VARIANCE as _Q
 from minidyn.maps.rules import Rule
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _functions(rule: AveragedRule) -> Any:
     key = (tuple(rule.outputs), rule.rule.states, tuple(rule.rule.hyper))
     if key not in _known:
         names = rule.rule.letters
-        args = [THETA, G, _Q, names, [letters.hyper(h) for h in rule.rule.hyper], K]
+        args = [THETA, G, _Q, names, [rule_symbols.hyper(h) for h in rule.rule.hyper], K]
         smooth = rule.outputs
         symbols = {THETA, G, _Q, K, *names, *args[4]}
         foreign = set().union(*(e.free_symbols for e in smooth)) - symbols

@@ -70,17 +70,13 @@ def unbranched(name: str, shown: Mapping[sp.Symbol, str]) -> Iterator[None]:
             "give the choice as True, False or text, which reach the function as they are."
         )
 
-    same, differs = sp.Expr.__eq__, sp.Expr.__ne__
+    def comparison(compare: Any, sign: str) -> Any:
+        def compared(self: Any, other: Any) -> Any:
+            if foreign(self, other):
+                refuse(f"{self} {sign} {other}")
+            return compare(self, other)
 
-    def eq(self: Any, other: Any) -> Any:
-        if foreign(self, other):
-            refuse(f"{self} == {other}")
-        return same(self, other)
-
-    def ne(self: Any, other: Any) -> Any:
-        if foreign(self, other):
-            refuse(f"{self} != {other}")
-        return differs(self, other)
+        return compared
 
     def truth(self: Any) -> bool:
         if foreign(self):
@@ -89,8 +85,9 @@ def unbranched(name: str, shown: Mapping[sp.Symbol, str]) -> Iterator[None]:
 
     with _ONE_AT_A_TIME:
         before = {at: vars(sp.Expr).get(at) for at in ("__eq__", "__ne__", "__bool__")}
+        asked = comparison(sp.Expr.__eq__, "=="), comparison(sp.Expr.__ne__, "!="), truth
         try:
-            for at, function in zip(before, (eq, ne, truth), strict=True):
+            for at, function in zip(before, asked, strict=True):
                 setattr(sp.Expr, at, function)
             yield
         except TypeError as e:

@@ -172,7 +172,7 @@ def test_models_hold_out():
     [
         (lambda loss, w: md.flatness(loss, w, preconditioner=-w), "positive number per parameter"),
         (lambda loss, w: md.flatness(loss, w, method="guess"), "'exact' or 'matrix-free'"),
-        (lambda loss, w: md.flatness(loss, np.stack([w, w])), "one point of shape"),
+        (lambda loss, w: md.flatness(loss, np.stack([w, w])), "one point."),
         (lambda loss, w: md.smoothness(loss, w, "q"), "no parameter is called q"),
         (lambda loss, w: loss.hold_out({}, [1.0]), "lack the input x"),
         (lambda loss, w: md.simulate(md.Map(loss, md.GD(0.1)), w, 1, observe="test_error"), "needs held-out samples"),

@@ -182,9 +182,7 @@ class Map(ByValue):
     def _linearization(self, w: ArrayLike) -> tuple[Floats, Floats, Floats]:
         from minidyn.maps.averagedmap import AveragedMap
 
-        point = self.loss.check(w)
-        if point.ndim != 1:
-            raise InputError(f"one point of shape ({self.dim},) is expected here, not {point.shape}.")
+        point = self.loss.point(w)
         code, z, a, b = AveragedMap(self).linearize(point)
         if code:
             raise FlowError(

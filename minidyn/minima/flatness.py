@@ -76,9 +76,7 @@ def flatness(loss: Loss, w: ArrayLike, *, preconditioner: ArrayLike | None = Non
     """
     if not isinstance(loss, Loss):
         raise InputError(f"flatness is a property of a Loss at a point, not of {shown(loss)}.")
-    point = loss.check(w)
-    if point.ndim != 1:
-        raise InputError(f"one point of shape ({loss.dim},) is expected here, not {point.shape}.")
+    point = loss.point(w)
     if not np.isfinite(point).all():
         raise InputError("w contains NaN or Inf; give finite parameters.")
     P = np.ones(loss.dim) if preconditioner is None else loss.check(preconditioner, "preconditioner")

@@ -110,9 +110,7 @@ class Manifold(ByValue):
         return points.reshape(given.shape), codes.reshape(given.shape[:-1])
 
     def _spectrum(self, w: ArrayLike) -> tuple[Floats, Floats, int]:
-        point = self.loss.check(w)
-        if point.ndim != 1:
-            raise InputError(f"one point of shape ({self.loss.dim},) is expected here, not {point.shape}.")
+        point = self.loss.point(w)
         H = self.loss.hessian(point)
         if not np.isfinite(H).all() or not H.any():
             raise ManifoldError(f"the Hessian at {np.round(point, 6).tolist()} is zero or not finite: no normal space.")

@@ -17,7 +17,7 @@ from minidyn.common.status import Status
 from minidyn.compiler import jit
 from minidyn.solvers.explicit import explicit_steps, polynomial, state_inside
 from minidyn.solvers.radau import DENSE_RADAU, NOT_STIFF, implicit_steps
-from minidyn.solvers.rows import FRESH, IMPLICIT, LATEST, MODE, NOW, PAST, SPAN, STIFF
+from minidyn.solvers.rows import IMPLICIT, At
 from minidyn.solvers.system import put_back
 
 BESIDE = 16  # lanes that run side by side, at most
@@ -34,7 +34,7 @@ def settle(code, f, path, row, status, ended):
             code = Status.SOLVER_FAILED
     if code > 0:
         status[path] = code
-        ended[path] = np.int64(math.floor(row[NOW] - 0.5)) + 1
+        ended[path] = np.int64(math.floor(row[At.NOW] - 0.5)) + 1
 
 
 @jit
@@ -44,8 +44,8 @@ def still_going(todo, count, rows, status, ended, target):
     for j in range(count):
         path = todo[j]
         if status[path] != 0:
-            ended[path] = np.int64(math.floor(rows[path, NOW] - 0.5)) + 1
-        elif rows[path, NOW] < target and rows[path, MODE] == 0.0:
+            ended[path] = np.int64(math.floor(rows[path, At.NOW] - 0.5)) + 1
+        elif rows[path, At.NOW] < target and rows[path, At.MODE] == 0.0:
             todo[left] = path
             left += 1
     fill_lanes(todo, left)
@@ -90,9 +90,9 @@ def pass_stretches(flow, method, shape, own, todo, paths, stretches, attempts, c
         count = 0
         for j in range(own.shape[0]):
             path = own[j]
-            if rows[path, NOW] < targets[q]:
-                if q > 0 and rows[path, NOW] == ends[q - 1]:
-                    rows[path, FRESH] = 0.0
+            if rows[path, At.NOW] < targets[q]:
+                if q > 0 and rows[path, At.NOW] == ends[q - 1]:
+                    rows[path, At.FRESH] = 0.0
                 todo[count] = path
                 count += 1
         fill_lanes(todo, count)
@@ -103,7 +103,7 @@ def pass_stretches(flow, method, shape, own, todo, paths, stretches, attempts, c
             )  # fmt: skip
         for j in range(own.shape[0]):
             path = own[j]
-            if status[path] != 0 or rows[path, NOW] < targets[q]:
+            if status[path] != 0 or rows[path, At.NOW] < targets[q]:
                 return q
     return targets.shape[0]
 
@@ -122,17 +122,17 @@ def advance_implicit(system, jacobian, columns, paths, first, last, goal, back, 
     waiting = 0
     for path in range(first, last):
         row = rows[path]
-        if status[path] != 0 or row[NOW] >= target or row[MODE] == 0.0:
+        if status[path] != 0 or row[At.NOW] >= target or row[At.MODE] == 0.0:
             continue
         code = implicit_steps(
             system, jacobian, (points[path], starts[path], slopes[path], row), goal, back, tolerance, room
         )  # fmt: skip
         if code == NOT_STIFF:
-            row[MODE] = 0.0
-            row[STIFF] = 0.0
+            row[At.MODE] = 0.0
+            row[At.STIFF] = 0.0
             code = 0
         settle(code, f, path, row, status, ended)
-        if status[path] == 0 and row[NOW] < target:
+        if status[path] == 0 and row[At.NOW] < target:
             waiting += 1
     return waiting
 
@@ -149,8 +149,8 @@ def show(system, tableau, columns, paths, shown, first, last, target):
         out = shown[path]
         code = 0
         if status[path] == 0:
-            if row[LATEST] == IMPLICIT and row[NOW] != target:
-                polynomial(DENSE_RADAU, 3, starts[path], slopes[path], (target - row[PAST]) / row[SPAN], 1.0, out)
+            if row[At.LATEST] == IMPLICIT and row[At.NOW] != target:
+                polynomial(DENSE_RADAU, 3, starts[path], slopes[path], (target - row[At.PAST]) / row[At.SPAN], 1.0, out)
                 code = put_back(system, out)
             else:
                 code = state_inside(

@@ -19,7 +19,7 @@ from minidyn.kernels.by_pointer import evaluate
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.ode_loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
-from minidyn.solvers import rows as row
+from minidyn.solvers.rows import SIZE, At
 from minidyn.solvers.tableaus import TABLEAUS
 from minidyn.solvers.unrolled import unrolled
 
@@ -64,9 +64,9 @@ class OdeEngine(FlowPaths):
         n, size = self.points.shape
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
-        self.rows = np.zeros((n, row.SIZE))
-        self.rows[:, row.NOW] = self.clock.at(0)
-        self.rows[:, row.MODE] = float(method == "radau")
+        self.rows = np.zeros((n, SIZE))
+        self.rows[:, At.NOW] = self.clock.at(0)
+        self.rows[:, At.MODE] = float(method == "radau")
         self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
 
     def _choose(self, patience: float) -> None:
@@ -103,13 +103,13 @@ class OdeEngine(FlowPaths):
         """Carry on step by step; `watch` sees which points have moved and says which may go on."""
         go = watch(self, np.zeros(len(self.points), bool))
         for target, end in self._stretches(done, count):
-            while (go & (self.status == 0) & (self.rows[:, row.NOW] < target)).any():
-                before = self.rows[:, row.NOW].copy()
+            while (go & (self.status == 0) & (self.rows[:, At.NOW] < target)).any():
+                before = self.rows[:, At.NOW].copy()
                 with self._without(~go):
                     self._attempt(target, end, 1, 1)
-                go = watch(self, self.rows[:, row.NOW] > before)
+                go = watch(self, self.rows[:, At.NOW] > before)
         end = self.clock.at(done + count)
-        with self._without(~go & (self.rows[:, row.NOW] < end)):  # others have been here before they stopped
+        with self._without(~go & (self.rows[:, At.NOW] < end)):  # others have been here before they stopped
             self._show(end)
 
     @contextmanager
@@ -133,11 +133,11 @@ class OdeEngine(FlowPaths):
     def _begin(self) -> None:
         """Where the stretch under way begins the field becomes another one: the last slope is not that of the point."""
         start = self.clock.at(int(self.clock.ends[self.stretch - 1]))
-        self.rows[self.rows[:, row.NOW] == start, row.FRESH] = 0.0
+        self.rows[self.rows[:, At.NOW] == start, At.FRESH] = 0.0
 
     def last_step(self, path: int) -> tuple[float, float]:
         """Where on the clock the last step of a point began and ended."""
-        return float(self.rows[path, row.PAST]), float(self.rows[path, row.NOW])
+        return float(self.rows[path, At.PAST]), float(self.rows[path, At.NOW])
 
     def state_at(self, path: int, k: float) -> Floats:
         """The state of a point at a place on the clock inside its last step."""
@@ -150,7 +150,7 @@ class OdeEngine(FlowPaths):
         """Carry the points in one call through the stretches of the next `count` steps that all of them cross without
         trouble; the steps that are behind all of them then. What is left is for `_attempt`."""
         stretches = list(self.clock.stretches(done, done + count))
-        if len(stretches) < 2 or self.rows[:, row.MODE].any():
+        if len(stretches) < 2 or self.rows[:, At.MODE].any():
             return done
         self.stretch, *_, begins = stretches[0]
         if begins:
@@ -179,7 +179,7 @@ class OdeEngine(FlowPaths):
 
         def work(first: int, last: int) -> None:
             here = slice(first, last)
-            going = (self.status[here] == 0) & (self.rows[here, row.NOW] < target) & (self.rows[here, row.MODE] == 0.0)
+            going = (self.status[here] == 0) & (self.rows[here, At.NOW] < target) & (self.rows[here, At.MODE] == 0.0)
             paths = going.nonzero()[0]
             count = len(paths)
             if count:
@@ -187,7 +187,7 @@ class OdeEngine(FlowPaths):
                 todo[:count] = first + paths
                 system = *self.functions, self.arrays
                 count = self.loop(system, *self.given, todo, count, self.paths, (target, end, explicit), self.control)
-            if self.may_turn_stiff and self.rows[first:last, row.MODE].any():
+            if self.may_turn_stiff and self.rows[first:last, At.MODE].any():
                 count += advance_implicit(
                     (*self.flow.pointers, self.arrays), self.flow.jacobian_pointers, self.flow.columns, self.paths,
                     first, last, (target, end, implicit), int(self.method == "auto"), self._tolerance("radau"),
@@ -209,7 +209,7 @@ class OdeEngine(FlowPaths):
 
     def _show(self, target: float, only: int | None = None) -> None:
         t = self.tableau
-        if only is None and not self.status.any() and (self.rows[:, row.NOW] == target).all():
+        if only is None and not self.status.any() and (self.rows[:, At.NOW] == target).all():
             self.shown[...] = self.points  # the end: nothing lies inside a step
             return
 
@@ -244,13 +244,13 @@ class OdeEngine(FlowPaths):
 
         With "auto", `meta["method"]` says which methods the points are at.
         """
-        stiff = self.rows[:, row.MODE] != 0.0
+        stiff = self.rows[:, At.MODE] != 0.0
         if self.method == "auto":
             name = "radau" if stiff.all() else f"{self.tableau.name}, radau" if stiff.any() else self.tableau.name
             self.meta["method"] = f"auto ({name})"
         status, ended = super().ending(done)
         lost = status != 0
-        ended[lost] = [min(math.floor(self.clock.steps(k)) + 1, done) for k in self.rows[lost, row.NOW]]
+        ended[lost] = [min(math.floor(self.clock.steps(k)) + 1, done) for k in self.rows[lost, At.NOW]]
         return status[self.which], ended[self.which]
 
 

@@ -15,24 +15,7 @@ import numpy as np
 from minidyn.common.status import Status
 from minidyn.compiler import jit, lanes, some
 from minidyn.kernels.vectormath import exp, log
-from minidyn.solvers.rows import (
-    ATTEMPTS,
-    CRAWL,
-    DENSE,
-    EXPLICIT,
-    FASTEST,
-    FRESH,
-    LATEST,
-    MODE,
-    NOTHING,
-    NOW,
-    PAST,
-    SIZE,
-    SPAN,
-    STEADY,
-    STIFF,
-    H,
-)  # fmt: skip
+from minidyn.solvers.rows import EXPLICIT, NOTHING, SIZE, At
 from minidyn.solvers.system import field_at, inline, put_back, worse
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -113,16 +96,16 @@ def resume(system, row, code, here, slope, end, control, room):
     """Make ready to go on: the slope at the point, where none is kept, and a first step size; a status code."""
     power, _, _, _, tolerance = control
     _, near, f = room
-    stale = row[FRESH] == 0.0  # else the slope is the last stage's, as if the steps had not been interrupted
+    stale = row[At.FRESH] == 0.0  # else the slope is the last stage's, as if the steps had not been interrupted
     if some(stale):
-        code += field_at(system, here, row[NOW], near, f)
+        code += field_at(system, here, row[At.NOW], near, f)
     for i in range(here.shape[0]):
         slope[i] = near[i] if stale else slope[i]
     code = code if stale else 0
-    if some(not row[H] > 0.0):
-        fresh = first_step(system, here, slope, row[NOW], end, power, tolerance, room)
-        row[H] = row[H] if row[H] > 0.0 else fresh
-    row[FRESH] = 1.0
+    if some(not row[At.H] > 0.0):
+        fresh = first_step(system, here, slope, row[At.NOW], end, power, tolerance, room)
+        row[At.H] = row[At.H] if row[At.H] > 0.0 else fresh
+    row[At.FRESH] = 1.0
     return code
 
 
@@ -134,7 +117,7 @@ def attempted(system, method, shape, row, code, step, state, tolerance):
     _, size, _, columns = shape
     _, w0, K, trial, near, f = state
     rtol, atol = tolerance
-    fails = attempt(field, fns, size, w0, K, trial, near, f, row[NOW], step, hp, c, d, nz, fp) + 0 * code
+    fails = attempt(field, fns, size, w0, K, trial, near, f, row[At.NOW], step, hp, c, d, nz, fp) + 0 * code
     if columns > 0:  # noise, where there was none
         for i in range(size):
             fails = worse(fails, Status.SOLVER_FAILED if abs(f[i, 0]) > 0.0 else 0)
@@ -148,28 +131,28 @@ def judge(row, good, bad, step, end, error, rates, control):
     code other than zero where there is no going on."""
     power, limit, hold, patience, _ = control
     rate, seen = rates
-    now, h = row[NOW], row[H]
+    now, h = row[At.NOW], row[At.H]
     ends = now + h * (1.0 + 1e-10) >= end
-    row[ATTEMPTS] += good + bad
-    row[FASTEST] = max(seen, _FORGET * row[FASTEST]) if good > 0.0 else row[FASTEST]
+    row[At.ATTEMPTS] += good + bad
+    row[At.FASTEST] = max(seen, _FORGET * row[At.FASTEST]) if good > 0.0 else row[At.FASTEST]
     grow = factor(error, power)
-    longer = step * (min(1.0, grow) if row[STEADY] > 0.0 else min(5.0, max(0.2, grow)))
-    held = longer * row[FASTEST] > hold
-    longer = hold / row[FASTEST] if held else longer
+    longer = step * (min(1.0, grow) if row[At.STEADY] > 0.0 else min(5.0, max(0.2, grow)))
+    held = longer * row[At.FASTEST] > hold
+    longer = hold / row[At.FASTEST] if held else longer
     longer = max(h, step) if ends else longer
     shorter = step * max(0.2, grow)
     small = step < _SMALL * (1.0 + abs(now)) and not ends
-    row[CRAWL] = row[CRAWL] if good == 0.0 else (row[CRAWL] + 1.0 if small else 0.0)
-    signs = row[STIFF] + 1.0 if held or step * rate > limit else max(0.0, row[STIFF] - 0.25)
-    row[STIFF] = signs if good > 0.0 else row[STIFF]
-    row[PAST] = now if good > 0.0 else row[PAST]
-    row[SPAN] = step if good > 0.0 else row[SPAN]
-    row[LATEST] = EXPLICIT if good > 0.0 else (NOTHING if bad > 0.0 else row[LATEST])
-    row[STEADY] = 0.0 if good > 0.0 else (1.0 if bad > 0.0 else row[STEADY])
-    row[H] = longer if good > 0.0 else (shorter if bad > 0.0 else h)
-    row[MODE] = 1.0 if row[STIFF] >= patience else row[MODE]
-    row[NOW] = (end if ends else now + step) if good > 0.0 else now
-    lost = (bad > 0.0 and not row[H] > TINY * (1.0 + abs(now))) or row[CRAWL] > _LONG
+    row[At.CRAWL] = row[At.CRAWL] if good == 0.0 else (row[At.CRAWL] + 1.0 if small else 0.0)
+    signs = row[At.STIFF] + 1.0 if held or step * rate > limit else max(0.0, row[At.STIFF] - 0.25)
+    row[At.STIFF] = signs if good > 0.0 else row[At.STIFF]
+    row[At.PAST] = now if good > 0.0 else row[At.PAST]
+    row[At.SPAN] = step if good > 0.0 else row[At.SPAN]
+    row[At.LATEST] = EXPLICIT if good > 0.0 else (NOTHING if bad > 0.0 else row[At.LATEST])
+    row[At.STEADY] = 0.0 if good > 0.0 else (1.0 if bad > 0.0 else row[At.STEADY])
+    row[At.H] = longer if good > 0.0 else (shorter if bad > 0.0 else h)
+    row[At.MODE] = 1.0 if row[At.STIFF] >= patience else row[At.MODE]
+    row[At.NOW] = (end if ends else now + step) if good > 0.0 else now
+    lost = (bad > 0.0 and not row[At.H] > TINY * (1.0 + abs(now))) or row[At.CRAWL] > _LONG
     return Status.SOLVER_FAILED if lost else 0
 
 
@@ -182,10 +165,10 @@ def one_step(system, method, shape, row, code, goal, control, state):
     _, _, _, _, tolerance = control
     w, w0, K, trial, near, f = state
     here, slope = w[0:size], K[stages - 1][0:size]
-    going = 1.0 if row[NOW] < target and code == 0 and row[MODE] == 0.0 else 0.0
-    if moves and some(row[FRESH] == 0.0 and going > 0.0):
-        stale = row[FRESH] == 0.0 and going > 0.0
-        again = field_at(system, here, row[NOW], near[0:size], f)
+    going = 1.0 if row[At.NOW] < target and code == 0 and row[At.MODE] == 0.0 else 0.0
+    if moves and some(row[At.FRESH] == 0.0 and going > 0.0):
+        stale = row[At.FRESH] == 0.0 and going > 0.0
+        again = field_at(system, here, row[At.NOW], near[0:size], f)
         code = worse(code, again if stale else 0)
         for i in range(size):
             slope[i] = near[i] if stale else slope[i]
@@ -193,7 +176,7 @@ def one_step(system, method, shape, row, code, goal, control, state):
     for i in range(wide):
         w0[i] = w[i]
         K[0, i] = K[stages - 1, i]
-    step = end - row[NOW] if row[NOW] + row[H] * (1.0 + 1e-10) >= end else row[H]
+    step = end - row[At.NOW] if row[At.NOW] + row[At.H] * (1.0 + 1e-10) >= end else row[At.H]
     fails, error = attempted(system, method, shape, row, code, step, state, tolerance)
     good = 1.0 if going > 0.0 and error <= 1.0 else 0.0
     bad = going - good
@@ -206,7 +189,7 @@ def one_step(system, method, shape, row, code, goal, control, state):
     if moves:
         back, moved = moved_back(system, here, near[0:size], tolerance)
         code = worse(code, back if good > 0.0 else 0)
-        row[FRESH] = (0.0 if moved else 1.0) if good > 0.0 else (1.0 if bad > 0.0 else row[FRESH])
+        row[At.FRESH] = (0.0 if moved else 1.0) if good > 0.0 else (1.0 if bad > 0.0 else row[At.FRESH])
     return code, good
 
 
@@ -237,24 +220,24 @@ def explicit_steps(system, method, shape, todo, many, paths, goal, control):
             w[i] = points[path, i]
             w0[i], done0[i], slope[i] = w[i], w[i], slopes[path, stages - 1, i]
         code = resume(system, row, 0 * path, w[0:size], slope, end, control, (trial[0:size], near[0:size], f))
-        arrived = 0.0 * row[NOW]
-        row[MODE] = 0.0
+        arrived = 0.0 * row[At.NOW]
+        row[At.MODE] = 0.0
         turn = 0
-        while turn < attempts and some(row[NOW] < target and code == 0 and row[MODE] == 0.0):
+        while turn < attempts and some(row[At.NOW] < target and code == 0 and row[At.MODE] == 0.0):
             turn += 1
             code, good = one_step(
                 system, method, shape, row, code, goal, control, (w, w0, K, trial, near, f)
             )  # fmt: skip
-            there = 1.0 if good > 0.0 and row[NOW] >= target else 0.0
+            there = 1.0 if good > 0.0 and row[At.NOW] >= target else 0.0
             if some(there > 0.0):
                 for i in range(size):
                     done0[i] = w0[i] if there > 0.0 else done0[i]
                     for j in range(stages):
                         done[j, i] = K[j, i] if there > 0.0 else done[j, i]
                 arrived = max(arrived, there)
-        row[DENSE] = 0.0
-        row[FRESH] = row[FRESH] if row[MODE] == 0.0 else 0.0
-        row[STIFF] = 0.0 if row[MODE] > 0.0 else row[STIFF]
+        row[At.DENSE] = 0.0
+        row[At.FRESH] = row[At.FRESH] if row[At.MODE] == 0.0 else 0.0
+        row[At.STIFF] = 0.0 if row[At.MODE] > 0.0 else row[At.STIFF]
         status[path] = code
         for q in range(SIZE):
             rows[path, q] = row[q]
@@ -271,22 +254,22 @@ def state_inside(system, tableau, path, target, out, trial, f):
     A, C, P, stages = tableau
     w, w0, K, row = path
     size = w.shape[0]
-    if row[NOW] == target or row[LATEST] == NOTHING:
+    if row[At.NOW] == target or row[At.LATEST] == NOTHING:
         for i in range(size):
             out[i] = w[i]
         return 0
-    if row[DENSE] == 0.0:
+    if row[At.DENSE] == 0.0:
         for stage in range(stages, P.shape[0]):
             for i in range(size):
                 total = 0.0
                 for j in range(stage):
                     total += A[stage, j] * K[j, i]
-                trial[i] = w0[i] + row[SPAN] * total
-            code = field_at(system, trial, row[PAST] + C[stage] * row[SPAN], K[stage], f)
+                trial[i] = w0[i] + row[At.SPAN] * total
+            code = field_at(system, trial, row[At.PAST] + C[stage] * row[At.SPAN], K[stage], f)
             if code != 0:
                 return code
-        row[DENSE] = 1.0
-    polynomial(P, P.shape[0], w0, K, (target - row[PAST]) / row[SPAN], row[SPAN], out)
+        row[At.DENSE] = 1.0
+    polynomial(P, P.shape[0], w0, K, (target - row[At.PAST]) / row[At.SPAN], row[At.SPAN], out)
     return put_back(system, out)
 
 

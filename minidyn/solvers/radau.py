@@ -15,21 +15,7 @@ from minidyn.common.status import Status
 from minidyn.compiler import jit
 from minidyn.kernels.elimination import back_solve, factorize
 from minidyn.solvers.explicit import TINY, first_step, moved_back, norm, polynomial
-from minidyn.solvers.rows import (
-    ATTEMPTS,
-    DENSE,
-    ERROR,
-    ERROR_H,
-    IMPLICIT,
-    JACOBIANS,
-    LATEST,
-    NOW,
-    PAST,
-    SPAN,
-    STEADY,
-    STIFF,
-    H,
-)  # fmt: skip
+from minidyn.solvers.rows import IMPLICIT, At
 from minidyn.solvers.system import field_at
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -222,10 +208,10 @@ def full_newton(system, jacobian, w, k, h, stages, near, limit, tolerance, room)
 def guess(path, step, Z):
     """First guess of the stages: the last step's polynomial carried on, or no motion."""
     w, w0, K, row = path
-    known = row[LATEST] == IMPLICIT and row[STEADY] == 0.0
+    known = row[At.LATEST] == IMPLICIT and row[At.STEADY] == 0.0
     for a in range(3):
         if known:
-            theta = (row[NOW] + _NODES[a] * step - row[PAST]) / row[SPAN]
+            theta = (row[At.NOW] + _NODES[a] * step - row[At.PAST]) / row[At.SPAN]
             polynomial(DENSE_RADAU, 3, w0, K, theta, 1.0, Z[a])
         for i in range(w.shape[0]):
             Z[a, i] = Z[a, i] - w[i] if known else 0.0
@@ -238,10 +224,10 @@ def solved(system, jacobian, path, step, stages, factors, right, near, tolerance
     rtol, _ = tolerance
     limit = max(1e-14 / rtol, 1e-5)  # what Newton leaves is a force along a steep valley: far below the tolerance
     guess(path, step, stages[0])
-    turns = newton(system, w, row[NOW], step, stages, factors, right, limit, tolerance, room)
+    turns = newton(system, w, row[At.NOW], step, stages, factors, right, limit, tolerance, room)
     if turns == 0:
         guess(path, step, stages[0])
-        turns = full_newton(system, jacobian, w, row[NOW], step, stages, near, limit, tolerance, room)
+        turns = full_newton(system, jacobian, w, row[At.NOW], step, stages, near, limit, tolerance, room)
     return turns
 
 
@@ -258,10 +244,10 @@ def error_of(system, path, step, slope, Z, factors, right, tolerance, room):
         x[i] = slope[i] + near[i]
     back_solve(real, order, x)
     error = norm(x, w, trial, tolerance)
-    if error > 1.0 and row[STEADY] != 0.0:  # the filtered estimate is right for stiff components
+    if error > 1.0 and row[At.STEADY] != 0.0:  # the filtered estimate is right for stiff components
         for i in range(n):
             y[i] = w[i] + x[i]
-        if field_at(system, y[0:n], row[NOW], x, f) == 0:
+        if field_at(system, y[0:n], row[At.NOW], x, f) == 0:
             for i in range(n):
                 x[i] += near[i]
             back_solve(real, order, x)
@@ -279,11 +265,11 @@ def accept(path, Z, trial, step, error, factor, ends, end):
         w[i] = trial[i]
         for a in range(3):
             K[a, i] = Z[a, i]
-    row[ERROR], row[ERROR_H] = error, step
-    row[PAST], row[SPAN], row[LATEST], row[DENSE] = row[NOW], step, IMPLICIT, 1.0
-    row[NOW] = end if ends else row[NOW] + step
-    row[H] = step * (min(1.0, grow) if row[STEADY] != 0.0 else grow) if not ends else max(row[H], step)
-    row[STEADY] = 0.0
+    row[At.ERROR], row[At.ERROR_H] = error, step
+    row[At.PAST], row[At.SPAN], row[At.LATEST], row[At.DENSE] = row[At.NOW], step, IMPLICIT, 1.0
+    row[At.NOW] = end if ends else row[At.NOW] + step
+    row[At.H] = step * (min(1.0, grow) if row[At.STEADY] != 0.0 else grow) if not ends else max(row[At.H], step)
+    row[At.STEADY] = 0.0
 
 
 @jit
@@ -301,14 +287,14 @@ def largest_row(J):
 @jit
 def shorten(row, h):
     """Try again with a step of length h; a status code."""
-    row[STEADY] = 1.0
-    row[H] = h
-    return 0 if h > TINY * (1.0 + abs(row[NOW])) else Status.SOLVER_FAILED
+    row[At.STEADY] = 1.0
+    row[At.H] = h
+    return 0 if h > TINY * (1.0 + abs(row[At.NOW])) else Status.SOLVER_FAILED
 
 
 @jit
 def implicit_steps(system, jacobian, path, goal, back, tolerance, room):
-    """Step from row[NOW] until it passes `target` or `attempts` are made; never beyond `end`.
+    """Step from row[At.NOW] until it passes `target` or `attempts` are made; never beyond `end`.
 
     path : (w, w0, K, row); K[0:3] hold the stages of the last step.  goal : (target, end, attempts).
     jacobian : (function, its kernels, 0 where there is none).  `back`: return NOT_STIFF where an explicit method would
@@ -325,19 +311,19 @@ def implicit_steps(system, jacobian, path, goal, back, tolerance, room):
     beside = (trial, near, f)
     known, code = False, 0
     for _ in range(attempts):
-        if row[NOW] >= target or code != 0:
+        if row[At.NOW] >= target or code != 0:
             break
         if not known:
-            code = slopes_at(system, jacobian, w, row[NOW], slope, beside, J)
+            code = slopes_at(system, jacobian, w, row[At.NOW], slope, beside, J)
             if code != 0:
                 break
-            row[JACOBIANS] += 1.0
+            row[At.JACOBIANS] += 1.0
             known = True
-        if not row[H] > 0.0:
-            row[H] = first_step(system, w, slope, row[NOW], end, 0.25, tolerance, beside)
-        ends = row[NOW] + row[H] * (1.0 + 1e-10) >= end
-        step = end - row[NOW] if ends else row[H]
-        row[ATTEMPTS] += 1.0
+        if not row[At.H] > 0.0:
+            row[At.H] = first_step(system, w, slope, row[At.NOW], end, 0.25, tolerance, beside)
+        ends = row[At.NOW] + row[At.H] * (1.0 + 1e-10) >= end
+        step = end - row[At.NOW] if ends else row[At.H]
+        row[At.ATTEMPTS] += 1.0
         turns = 0
         if systems(J, step, factors):
             turns = solved(system, jacobian, path, step, stages, factors, right, last, tolerance, beside)
@@ -348,8 +334,8 @@ def implicit_steps(system, jacobian, path, goal, back, tolerance, room):
             trial[i] = w[i] + stages[0][2, i]
         error = error_of(system, path, step, slope, stages[0], factors, right, tolerance, beside)
         factor = error**-0.25
-        if row[ERROR] > 0.0:
-            factor = min(1.0, step / row[ERROR_H] * (row[ERROR] / error) ** 0.25) * factor
+        if row[At.ERROR] > 0.0:
+            factor = min(1.0, step / row[At.ERROR_H] * (row[At.ERROR] / error) ** 0.25) * factor
         factor *= 0.9 * (2.0 * _NEWTON + 1.0) / (2.0 * _NEWTON + turns)
         if error > 1.0:
             code = shorten(row, step * min(1.0, max(0.2, factor)))
@@ -357,7 +343,7 @@ def implicit_steps(system, jacobian, path, goal, back, tolerance, room):
         accept(path, stages[0], trial, step, error, factor, ends, end)
         known = False
         code, _ = moved_back(system, w, near, tolerance)
-        row[STIFF] = row[STIFF] + 1.0 if row[H] * largest_row(J) < 1.0 else 0.0
-        if code == 0 and back != 0 and row[STIFF] >= _EASY:
+        row[At.STIFF] = row[At.STIFF] + 1.0 if row[At.H] * largest_row(J) < 1.0 else 0.0
+        if code == 0 and back != 0 and row[At.STIFF] >= _EASY:
             code = NOT_STIFF
     return code

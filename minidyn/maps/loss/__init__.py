@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
-from minidyn.common.intake import finite, numbers, one_of, ordered, row_labels, table
+from minidyn.common.intake import finite, numbers, one_of, row_labels, table
 from minidyn.common.locks import cached_property
 from minidyn.graph import Graph, walk
 from minidyn.maps.loss.compiled import ONE_SAMPLE, Compiled, Floats, differentiate, first_sample, mean
@@ -47,13 +47,11 @@ class Loss(Compiled, ByValue):
 
     def __init__(self, expr: Any, params: Any, *, constants: Mapping[Any, float] | None = None,
                  data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip
-        if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)):
-            params = [params]
-        self.blocks = lay_out(ordered(params, "params"))
+        self.blocks = lay_out(as_list(params))
         self.params = [b.symbol for b in self.blocks]
         self.dim = sum(b.size for b in self.blocks)
         self.expr = walk.expression(expr, "the loss")
-        self.constants = {s: _finite_number(s, v) for s, v in table(constants, "constants").items()}
+        self.constants = {s: finite(v, f"the constant {s}") for s, v in table(constants, "constants").items()}
         self._read_data(table(data, "data"))
         self._refuse_clashes()
         self.mean_node(Graph())  # unknown symbols and unsupported functions are reported now
@@ -198,8 +196,8 @@ class Loss(Compiled, ByValue):
             )
         return array
 
-    def _point(self, w: ArrayLike, name: str) -> Floats:
-        """One point (D,), contiguous."""
+    def point(self, w: ArrayLike, name: str = "w") -> Floats:
+        """`w` as one point (D,), a fresh one, or an `InputError`."""
         point = self.check(w, name)
         if point.ndim != 1:
             raise InputError(f"{name} has shape {point.shape}, expected ({self.dim},): one point.")
@@ -256,7 +254,7 @@ class Loss(Compiled, ByValue):
     def sample_hvps(self, w: ArrayLike, us: ArrayLike) -> Floats:
         """Every sample's Hessian times every direction: `us` (r, D) gives (n, r, D) at one point w."""
         n = self._count("sample_hvps")
-        point, directions = self._point(w, "w"), np.ascontiguousarray(np.atleast_2d(self.check(us, "us")))
+        point, directions = self.point(w), np.ascontiguousarray(np.atleast_2d(self.check(us, "us")))
         out = np.empty((n, len(directions), self.dim))
         for s in range(n):
             self.sample_kernels.sample_hvps(point, directions, self.c, self.rows, s, out[s])
@@ -266,7 +264,7 @@ class Loss(Compiled, ByValue):
         """`(1/n) sum_i H_i^2 u` at one point, shape (D,); `H_i` is the Hessian of one sample's loss."""
         self._count("square_hvp")
         out = np.empty(self.dim)
-        self.sample_kernels.square_hvp(self._point(w, "w"), self._point(u, "u"), self.c, self.rows, out)
+        self.sample_kernels.square_hvp(self.point(w), self.point(u, "u"), self.c, self.rows, out)
         return out
 
     def input_grads(self, w: ArrayLike) -> Floats:
@@ -339,7 +337,3 @@ def _samples(symbol: Any, shape: tuple[int, ...], values: ArrayLike) -> Floats:
     if not np.isfinite(array).all():
         raise InputError(f"the data for {symbol} contains NaN or Inf; drop or fill those samples first.")
     return array
-
-
-def _finite_number(symbol: Any, value: Any) -> float:
-    return finite(value, f"the constant {symbol}")

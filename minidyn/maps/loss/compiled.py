@@ -18,7 +18,8 @@ from minidyn.maps.loss import quoted
 from minidyn.maps.loss.parameters import Block, label_of
 
 Floats = NDArray[np.float64]
-ONE_SAMPLE = {SAMPLE: ["if True:", "    i = sample"]}
+# of an emitter: a kernel of one sample, as the only turn of the loop over samples
+ONE_SAMPLE: dict[str, Any] = {"headers": {SAMPLE: ["if True:", "    i = sample"]}, "sample_count": "1"}
 
 
 class Compiled:
@@ -117,20 +118,25 @@ class Compiled:
         self.add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
         self.add_vector(add, "third", "w, u, v, c, d, out", differentiate(along, "v"), "T[u, v]")
         one = self.sample_node(g)
-        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
-        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **options),
+        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **ONE_SAMPLE),
                 "one sample's loss")  # fmt: skip
         self.add_vector(src.add, "sample_grad", "w, c, d, sample, out",
-                         derivatives.reverse(first_sample(one), "w"), "its gradient", **options)  # fmt: skip
+                         derivatives.reverse(first_sample(one), "w"), "its gradient", **ONE_SAMPLE)  # fmt: skip
         if self.model is not None:
             f = first_sample(self.model_node(g))
-            src.add("model_value", "w, c, d, sample", self._returning(g, f, **options), "f(x_i; w)")
+            src.add("model_value", "w, c, d, sample", self._returning(g, f, **ONE_SAMPLE), "f(x_i; w)")
             self.add_vector(src.add, "model_grad", "w, c, d, sample, out",
-                             derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **options)  # fmt: skip
+                             derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **ONE_SAMPLE)  # fmt: skip
         src.quote(quoted.hessian, quoted.third_trace)
-        src.quote(quoted.values, quoted.grads, quoted.hessians, quoted.hvps, quoted.thirds, quoted.sample_grads)
+        add_many(src, "value", "The loss")
+        add_many(src, "grad", "The gradient")
+        add_many(src, "hessian", "The Hessian")
+        add_many(src, "hvp", "The Hessian times u", "wu")
+        add_many(src, "third", "T[u, v]", "wuv")
+        add_many(src, "sample_grad", "The gradients of all samples' losses", samples=True)
         if self.model is not None:
-            src.quote(quoted.model_values, quoted.model_grads)
+            add_many(src, "model_value", "The model's outputs on all samples", samples=True)
+            add_many(src, "model_grad", "The gradients of the model's outputs on all samples", samples=True)
         return src
 
     @cached_property
@@ -139,17 +145,18 @@ class Compiled:
         (the model's gradient in the columns of the data) for regressions. A module of its own, so that
         nobody else compiles them."""
         src = Source(self._titled("samples of the loss"))
-        options: dict[str, Any] = {"headers": ONE_SAMPLE, "sample_count": "1"}
         g = Graph()
         pairs = derivatives.reverse(first_sample(self.sample_node(g)), "w")
         self.add_vector(src.add, "sample_hvp", "w, u, c, d, sample, out",
-                         differentiate(pairs, "u"), "one sample's Hessian times u", **options)  # fmt: skip
+                         differentiate(pairs, "u"), "one sample's Hessian times u", **ONE_SAMPLE)  # fmt: skip
         src.quote(quoted.sample_hvps, quoted.square_hvp)
         if self.model is not None:
             pairs = derivatives.reverse(first_sample(self.model_node(Graph())), "d")
             self.add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
-                             "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **options)  # fmt: skip
-            src.quote(quoted.input_grads)
+                             "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **ONE_SAMPLE)  # fmt: skip
+            add_many(
+                src, "input_grad", "The gradients of the model's outputs in the data, on all samples", samples=True
+            )
         return src.load()
 
     def _returning(self, graph: Graph, node: Node, **options: Any) -> list[str]:
@@ -173,6 +180,18 @@ class Compiled:
     def _titled(self, what: str) -> str:
         text = str(self.expr) if walk.written(self.expr) else ""
         return f"{what} {text}" if 0 < len(text) < 200 else what
+
+
+def add_many(src: Source, name: str, doc: str, args: str = "w", samples: bool = False) -> None:
+    """Add `{name}s`, the kernel `name` of one point `w`, or point and directions, at many, perhaps on all samples."""
+    given = [f"{a}s[b]" for a in args] + ["c, d"] + ["s"] * samples
+    place = "out[b, s]" if samples else "out[b]"
+    call = f"{name}({', '.join([*given, place])})"
+    if name.endswith("value"):
+        call = f"{place} = {name}({', '.join(given)})"
+    turns = ["for s in range(out.shape[1]):", "    " + call] if samples else [call]
+    lines = ["for b in range(ws.shape[0]):", *["    " + line for line in turns]]
+    src.add(f"{name}s", ", ".join([f"{a}s" for a in args] + ["c, d, out"]), lines, f"{doc} at many points.")
 
 
 def mean(sample: Node) -> Node:

@@ -38,57 +38,6 @@ def third_trace(w, cov, c, d, out):
             out[i] += part[i]
 
 
-def values(ws, c, d, out):
-    """The loss at many points."""
-    for b in range(ws.shape[0]):
-        out[b] = value(ws[b], c, d)
-
-
-def grads(ws, c, d, out):
-    """The gradient at many points."""
-    for b in range(ws.shape[0]):
-        grad(ws[b], c, d, out[b])
-
-
-def hessians(ws, c, d, out):
-    """The Hessian at many points."""
-    for b in range(ws.shape[0]):
-        hessian(ws[b], c, d, out[b])
-
-
-def hvps(ws, us, c, d, out):
-    """The Hessian times u at many points."""
-    for b in range(ws.shape[0]):
-        hvp(ws[b], us[b], c, d, out[b])
-
-
-def thirds(ws, us, vs, c, d, out):
-    """T[u, v] at many points."""
-    for b in range(ws.shape[0]):
-        third(ws[b], us[b], vs[b], c, d, out[b])
-
-
-def sample_grads(ws, c, d, out):
-    """The gradients of all samples' losses at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            sample_grad(ws[b], c, d, s, out[b, s])
-
-
-def model_values(ws, c, d, out):
-    """The model's outputs on all samples at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            out[b, s] = model_value(ws[b], c, d, s)
-
-
-def model_grads(ws, c, d, out):
-    """The gradients of the model's outputs on all samples at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            model_grad(ws[b], c, d, s, out[b, s])
-
-
 def sample_hvps(w, us, c, d, sample, out):
     """One sample's Hessian times many directions."""
     for b in range(us.shape[0]):
@@ -108,10 +57,3 @@ def square_hvp(w, u, c, d, out):
         sample_hvp(w, once, c, d, s, twice)
         for i in range(size):
             out[i] += twice[i] / n
-
-
-def input_grads(ws, c, d, out):
-    """The gradients of the model's outputs in the data, on all samples at many points."""
-    for b in range(ws.shape[0]):
-        for s in range(out.shape[1]):
-            input_grad(ws[b], c, d, s, out[b, s])

@@ -68,8 +68,7 @@ class OfSamples(Part):
         for kind in kinds:
             pairs = slopes if kind == "slope" else differentiate(slopes, "u")
             name = self.kernel.replace("grad", kind)
-            bound.loss.add_vector(src.add, name, "w, u, c, d, sample, out", pairs, f"{kind} along u",
-                                  headers=ONE_SAMPLE, sample_count="1")  # fmt: skip
+            bound.loss.add_vector(src.add, name, "w, u, c, d, sample, out", pairs, f"{kind} along u", **ONE_SAMPLE)
 
 
 class Sampling(OfSamples):

@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from sympy import Expr
 
+from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import finite, numbers, shown
@@ -26,7 +26,6 @@ from minidyn.minima.manifold import Manifold
 
 # mypy: disable-error-code="no-untyped-def"
 
-Floats = NDArray[np.float64]
 _WARMING = 100_000  # steps among which the first one with a learning rate is looked for
 WIDEST = 24  # numbers in a state that goes into lanes: beyond, its slopes do not stay near the processor
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import InputError, ManifoldError
 from minidyn.common.intake import one_of, ordered, shown
 from minidyn.common.locks import cached_property
@@ -24,7 +24,6 @@ from minidyn.maps.rule_symbols import K
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-Floats = NDArray[np.float64]
 _CONSTRAINTS = 0  # where their number stands in `fp`, alone
 SIGNATURES |= {
     "symbolic_field": "void(f8[:], f8, f8[:], f8[:], f8[:,:], f8[:], f8[:,:])",  # w, k, hp, c, d, b, f

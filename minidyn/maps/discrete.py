@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import flag, numbers, shown, whole
@@ -23,7 +23,6 @@ from minidyn.maps.loss import Loss
 from minidyn.maps.noise import BoundNoise, Noise
 from minidyn.maps.timeloop import add_advance
 
-Floats = NDArray[np.float64]
 _FEW = 4  # fewer paths run one by one: lanes side by side would wait for each other's divisions
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike, NDArray
 from sympy.core.random import rng
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError
 from minidyn.common.intake import numbers, ordered, shown, table
@@ -19,7 +19,6 @@ from minidyn.common.locks import cached_property
 from minidyn.graph import walk
 from minidyn.maps.loss import Loss
 
-Floats = NDArray[np.float64]
 _SAMPLES = 12  # points of the chart where ranks, and what sympy cannot prove, are checked
 _DEEPEST = 100  # layers of a loss that sympy differentiates
 _LARGEST = 20_000  # terms of a mean over samples that are still written out

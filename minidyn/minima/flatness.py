@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, SolverError
 from minidyn.common.intake import one_of, shown, whole
 from minidyn.kernels.random import generator
 from minidyn.maps.loss import Loss
 
-Floats = NDArray[np.float64]
 _DEFLATED = 8  # leading eigenvectors taken out of the probes
 _EXACT = 300  # up to so many parameters the Hessian is written out
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError
 from minidyn.common.intake import between, whole
@@ -21,7 +21,6 @@ from minidyn.minima.charts import Chart
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-Floats = NDArray[np.float64]
 _FEW = 256  # points that a thread of its own is not worth
 
 

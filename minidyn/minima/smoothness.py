@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
 from minidyn.maps.loss import Block, Loss
 
-Floats = NDArray[np.float64]
 _ROWS = 8  # samples that a candidate is tried on
 
 

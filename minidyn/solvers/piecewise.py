@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.kernels.tableau import NODES, TABLEAU
 
-Floats = NDArray[np.float64]
 Field = Callable[[Floats, float], Floats]
 Event = Callable[[Floats, float], float]
 

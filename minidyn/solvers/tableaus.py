@@ -11,11 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.kernels.tableau import NODES, TABLEAU
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

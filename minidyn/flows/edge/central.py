@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.errors import FlowError, SolverError
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
@@ -29,7 +29,6 @@ from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
 from minidyn.solvers.piecewise import FieldFailed, carry
 
-Floats = NDArray[np.float64]
 _ON = 1e-10  # how close to the threshold a curvature counts as critical, in units of the threshold
 
 

@@ -10,11 +10,9 @@ Source: Alizadeh, Haeberly, Overton, *Primal-dual interior-point methods for sem
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import SolverError
-
-Floats = NDArray[np.float64]
 
 
 def basis(m: int) -> Floats:

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.status import Status
 from minidyn.flows.edge.twostep import TwoStep
 from minidyn.maps.discrete import Map
 from minidyn.solvers.piecewise import FieldFailed
 
-Floats = NDArray[np.float64]
 _TINY, _SMALL, _BARELY = 1e-7, 0.02, 1e-8
 
 

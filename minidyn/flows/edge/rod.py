@@ -16,8 +16,8 @@ from enum import IntEnum
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.intake import one_of, whole
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
@@ -28,8 +28,6 @@ from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
 
 # mypy: disable-error-code="no-untyped-def"
-
-Floats = NDArray[np.float64]
 
 
 class At(IntEnum):

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import between, whole
 from minidyn.common.status import Status
@@ -24,8 +24,6 @@ from minidyn.flows.look import PINK
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
 from minidyn.solvers.piecewise import FieldFailed, carry
-
-Floats = NDArray[np.float64]
 
 
 class SubquadraticFlow(PairFlow):

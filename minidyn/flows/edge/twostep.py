@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
 from minidyn.common.locks import cached_property
@@ -26,7 +26,6 @@ from minidyn.maps.discrete import Map
 
 # mypy: disable-error-code="no-untyped-def"
 
-Floats = NDArray[np.float64]
 SIGNATURES |= {
     "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out
     "rule_slopes": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, J

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError
 from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled
@@ -21,7 +21,6 @@ from minidyn.minima.manifold import curvatures
 
 # mypy: disable-error-code="no-untyped-def"
 
-Floats = NDArray[np.float64]
 SIGNATURES["speed"] = "f8(f8[:])"  # hp
 
 

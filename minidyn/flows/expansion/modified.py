@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import finite, one_of
 from minidyn.common.locks import cached_property
@@ -37,8 +37,6 @@ from minidyn.maps.discrete import Map
 from minidyn.maps.rules import displacement
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
-Floats = NDArray[np.float64]
 
 
 class At(IntEnum):

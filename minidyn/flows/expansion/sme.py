@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
@@ -42,7 +42,6 @@ from minidyn.maps.rules import displacement
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-Floats = NDArray[np.float64]
 _SQUARED = " + (f_gg f_gg^T) o Sigma o Sigma / 2"
 _SKEWED = ("to M is added E xi^3 f_ggg/6; C = Cov(f_g xi + f_gg xi^2/2), with the third and fourth moments of xi",)
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import InputError
 from minidyn.common.locks import cached_property
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, derivatives, walk
@@ -17,7 +16,6 @@ from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradie
 from minidyn.maps.loss import quoted
 from minidyn.maps.loss.parameters import Block, label_of
 
-Floats = NDArray[np.float64]
 # of an emitter: a kernel of one sample, as the only turn of the loop over samples
 ONE_SAMPLE: dict[str, Any] = {"headers": {SAMPLE: ["if True:", "    i = sample"]}, "sample_count": "1"}
 

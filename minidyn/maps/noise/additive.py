@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import FlowError, InputError
 from minidyn.graph import Graph, Index, Node, derivatives
 from minidyn.kernels import Source, store
@@ -23,7 +23,6 @@ from minidyn.maps.noise.draws import NORMAL, Law
 if TYPE_CHECKING:
     from minidyn.maps.noise.bound import BoundNoise
 
-Floats = NDArray[np.float64]
 Term = tuple[Node, Node]
 _MOST = 200  # parameters whose slopes of a symbolic sigma are worked out
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
 from minidyn.common.locks import cached_property
@@ -32,7 +32,6 @@ from minidyn.maps.noise.minibatch import Minibatch
 from minidyn.maps.noise.moments import add_noise_moments
 from minidyn.maps.noise.sampling import Sampling
 
-Floats = NDArray[np.float64]
 Column = tuple[sp.Expr, sp.Matrix, bool]
 _FEW = 8  # coordinates that are written out one by one
 _NUMBERS = ("std", "label", "kappa")  # of labels and batches, in every `nz`; sigma's numbers come after

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, one_of
 from minidyn.graph import SAMPLE, Graph, Node
@@ -20,8 +20,6 @@ from minidyn.maps.noise.sampling import OfSamples
 
 if TYPE_CHECKING:
     from minidyn.maps.noise.bound import BoundNoise, Column
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import whole
 from minidyn.graph import SAMPLE, Graph, Node, derivatives
@@ -18,8 +17,6 @@ from minidyn.maps.noise.base import Option, Part
 
 if TYPE_CHECKING:
     from minidyn.maps.noise.bound import BoundNoise, Column
-
-Floats = NDArray[np.float64]
 
 
 class OfSamples(Part):

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, ordered, shown
 from minidyn.common.reports import Drawn
 from minidyn.maps.discrete import Map
 from minidyn.minima.stability.judge import stability
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

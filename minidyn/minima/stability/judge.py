@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, one_of, shown, whole
 from minidyn.maps.discrete import Map
@@ -12,8 +12,6 @@ from minidyn.minima.stability.operator import Modes
 from minidyn.minima.stability.report import Condition, Stability
 from minidyn.minima.stability.setup import Minimum
 from minidyn.minima.stability.slopes import closed_form_threshold, states_of
-
-Floats = NDArray[np.float64]
 
 
 def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, method: str = "krylov") -> Stability:

@@ -20,13 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import SolverError
 from minidyn.common.locks import cached_property
 
-Floats = NDArray[np.float64]
 _DENSE = 4  # up to so many modes the operator is written out
 _BASIS = 24  # vectors of a Krylov space
 _RESTARTS = 40

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.locks import cached_property
 from minidyn.maps.recognize import recognized
 from minidyn.minima.stability.setup import Minimum
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold
 
-Floats = NDArray[np.float64]
 _ROUNDS = 300
 
 

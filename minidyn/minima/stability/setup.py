@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError, ManifoldError
 from minidyn.common.locks import cached_property
@@ -16,7 +16,6 @@ from minidyn.maps.noise import LinearResponse
 from minidyn.minima.stability.operator import Curvatures, Modes
 from minidyn.minima.stability.slopes import Slopes, rule_slopes
 
-Floats = NDArray[np.float64]
 _ROOM = 40_000_000  # numbers that the sample Hessians of a loss without interpolation may take
 _LAG = 1_000_000  # numbers that what noise sees of the motion along the minima may take
 

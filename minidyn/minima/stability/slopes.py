@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import FlowError, InputError
 from minidyn.maps import rule_symbols
 from minidyn.maps.averaging import AveragedRule, averaged, check_noise
@@ -26,8 +26,6 @@ from minidyn.maps.rules import Rule
 
 if TYPE_CHECKING:
     from minidyn.maps.discrete import Map
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,6 @@ from minidyn.kernels.pointers import flow_signatures
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
 
-# mypy: disable-error-code="no-untyped-def"
-
 _WARMING = 100_000  # steps among which the first one with a learning rate is looked for
 WIDEST = 24  # numbers in a state that goes into lanes: beyond, its slopes do not stay near the processor
 

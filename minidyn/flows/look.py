@@ -1,7 +1,5 @@
 """How a flow is drawn, in plain data: the flow says so itself, so that it is the same one in every figure."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

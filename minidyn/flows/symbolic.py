@@ -1,7 +1,5 @@
 """A flow that the user wrote: drift and diffusion as sympy expressions in the parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -21,8 +19,6 @@ from minidyn.kernels.elimination import solve
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.rule_symbols import K
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _CONSTRAINTS = 0  # where their number stands in `fp`, alone
 SIGNATURES |= {

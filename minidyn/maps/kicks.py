@@ -4,8 +4,6 @@ accumulators make of the noise beside it.
 `gain[i, a]` is the answer of output a of coordinate i to the noise in its gradient; Q is ordered like the state.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -13,8 +11,6 @@ import numpy as np
 from minidyn.kernels.elimination import solve
 from minidyn.kernels.linalg import inner, multiply, subtract
 from minidyn.maps.averaging import NODES
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 @inner

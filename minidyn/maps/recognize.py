@@ -1,7 +1,5 @@
 """Which published rule a rule is, by the step that it makes: what it and its arguments are called says nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations

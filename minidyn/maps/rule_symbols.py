@@ -5,8 +5,6 @@ A letter is a Symbol whose name ends in a mark that nobody types, so that a stat
 terms stand in the order that the plain names would give them. Hyperparameters are real and of no known sign.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping

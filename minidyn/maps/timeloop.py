@@ -8,8 +8,6 @@ registers from step to step; a longer one stays in memory, and the gradient is a
 What depends on the step number alone (schedules, bias corrections) is tabulated ahead of the steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from minidyn.graph import SAMPLE, Graph, Index, Node, reachable

@@ -1,7 +1,5 @@
 """Charts: closed-form coordinates `theta = theta(s)` of a manifold of minima, checked before they are used."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """How flat a minimum is: sharpness, trace, norms and non-uniformity of the Hessian."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

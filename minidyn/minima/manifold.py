@@ -1,7 +1,5 @@
 """Geometry of the minima: projection along the gradient flow, tangent and normal spaces."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,8 +16,6 @@ from minidyn.kernels.linalg import inner, jit, symmetric_eigen
 from minidyn.kernels.tableau import TABLEAU
 from minidyn.maps.loss import Loss
 from minidyn.minima.charts import Chart
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _FEW = 256  # points that a thread of its own is not worth
 

@@ -1,7 +1,5 @@
 """Flat minima are smooth in the input: `|grad_x f(x)| <= |W|_2 |grad_W f| / |x|` (docs/theory.md, section 6)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

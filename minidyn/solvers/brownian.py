@@ -8,8 +8,6 @@ whatever thread, the same path answers.
 Source: Levy (1940), Foster, Lyons, Oberhauser (2020); the hash is that of splitmix64 (Steele, Lea, Flood 2014).
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -17,8 +15,6 @@ import numpy as np
 from minidyn.compiler import jit
 from minidyn.kernels.random import mix
 from minidyn.kernels.vectormath import cos, log, sin
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _U = np.uint64
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

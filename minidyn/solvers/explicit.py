@@ -6,8 +6,6 @@ step hold all that an integration needs to go on. Paths run in lanes where their
 what a lane does not depends on its neighbours. Source: Hairer, Norsett, Wanner, *Solving ODEs I* (1993), II.4-II.6.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -17,8 +15,6 @@ from minidyn.compiler import jit, lanes, some
 from minidyn.kernels.vectormath import exp, log
 from minidyn.solvers.rows import EXPLICIT, NOTHING, SIZE, At
 from minidyn.solvers.system import field_at, inline, put_back, worse
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 TINY = 1e-14  # of the clock: a step this small has failed
 _SMALL, _LONG = 1e-9, 2000.0  # and so many steps in a row this small: the flow chatters across a kink

@@ -5,8 +5,6 @@ oscillation dies out. A step that crosses such an event is repeated with the len
 Source: Dormand, Prince (1980); Hairer, Norsett, Wanner, *Solving ODEs I*, sections II.5 and II.6.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

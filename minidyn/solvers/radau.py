@@ -5,8 +5,6 @@ Jacobian is evaluated at every step. Its dense output is the collocation polynom
 Source: Hairer, Wanner, *Solving ODEs II* (1996), section IV.8.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -17,8 +15,6 @@ from minidyn.kernels.elimination import back_solve, factorize
 from minidyn.solvers.explicit import TINY, first_step, moved_back, norm, polynomial
 from minidyn.solvers.rows import IMPLICIT, At
 from minidyn.solvers.system import field_at
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _S = math.sqrt(6.0)
 _NODES = np.array([(4.0 - _S) / 10.0, (4.0 + _S) / 10.0, 1.0])

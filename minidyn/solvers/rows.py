@@ -1,7 +1,5 @@
 """Where each number of an integration under way stands in its row: one row per path, all floats."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 NOTHING, EXPLICIT, IMPLICIT = 0.0, 1.0, 2.0  # what made a step

@@ -1,7 +1,5 @@
 """What each scheme for flows with noise promises, and what it is not for."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from minidyn.common.errors import InputError

@@ -9,15 +9,11 @@ which is scratch for states, drifts and factors `(x, y, b, b1, f, f1, g)`. They 
 may differ from lane to lane: a step goes on where one fails.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 
 from minidyn.compiler import jit
 from minidyn.solvers.system import field_at, worse
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 scheme = partial(jit, inline=True, fma=True)
 

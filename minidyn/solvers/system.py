@@ -4,13 +4,9 @@
 `nz` those of the noise and `fp` the flow's own.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from minidyn.compiler import jit
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 inline = partial(jit, inline=True, fma=True)
 

@@ -6,8 +6,6 @@ second is zero where a method has one). `p[i, j]` is the coefficient of `theta^(
 `theta` in [0, 1]; `limit` is where `|h lambda|` says that stability, not accuracy, holds the steps back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Runge-Kutta steps written out: the stages and the error of one tableau, without what is multiplied by zero."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -9,8 +9,6 @@ where `S` is the covariance of the oscillation, on the span of the critical dire
 Source: Cohen, Damian, Talwalkar, Kolter, Lee, *Understanding optimization in deep learning with central flows* (2025).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -18,8 +18,6 @@ with the accumulators as further variables: RMSProp across, `lr g / (sqrt(beta2 
 Source: Ma, Kunin, Wu, Ying, *Beyond the quadratic approximation* (2022), section 4.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from typing import Any

@@ -7,8 +7,6 @@ Newton system densely is quickest.
 Source: Alizadeh, Haeberly, Overton, *Primal-dual interior-point methods for semidefinite programming* (1998).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.common.arrays import Floats

@@ -9,8 +9,6 @@ so the centre may move across the valley (an asymmetric valley pushes it) while 
 Source: Ma, Kunin, Wu, Ying (2022); flip bifurcations: Kuznetsov, *Elements of applied bifurcation theory* (1998), 5.4.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 

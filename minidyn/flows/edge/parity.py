@@ -10,8 +10,6 @@ so momenta can be solved for, and accumulators, which average over many steps, s
 Source: even and odd parts of the map, Ma, Kunin, Wu, Ying (2022); bias corrections are over.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
 

@@ -10,8 +10,6 @@ A pair goes to the next one by a step `G = (F_e - c, -F_o - d)`; to second order
 Source: theory of the period-two orbit, Ma, Kunin, Wu, Ying (2022); the flow, Regis, Chewi (2026).
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -26,8 +24,6 @@ from minidyn.flows.edge.twostep import PairFlow, TwoStep, add_rule_kernels, alon
 from minidyn.flows.look import SKY
 from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
-
-# mypy: disable-error-code="no-untyped-def"
 
 
 class At(IntEnum):

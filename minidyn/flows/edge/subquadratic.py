@@ -7,8 +7,6 @@ Per step, with the even part `F_e` of the map and the orbit's half-difference `d
 `d = 0` where the valley is stable. Source: Ma, Kunin, Wu, Ying, *Beyond the quadratic approximation* (2022).
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np

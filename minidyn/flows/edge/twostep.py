@@ -6,8 +6,6 @@ the amplitude `-F_o`. Everything here comes from the symbolic rule, one coordina
 gradient and Hessian, so it holds for any rule.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,6 @@ from minidyn.kernels import Emitter, Source, coordinate, store
 from minidyn.kernels.linalg import inner
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
-
-# mypy: disable-error-code="no-untyped-def"
 
 SIGNATURES |= {
     "rule_step": "void(f8[:], f8[:], f8, f8[:], f8[:])",  # z, g, k, hp, out

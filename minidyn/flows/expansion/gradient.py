@@ -1,7 +1,5 @@
 """Gradient flow `dw/dt = -grad L(w)`: every rule's limit for small learning rates."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,8 +16,6 @@ from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
 from minidyn.minima.manifold import curvatures
-
-# mypy: disable-error-code="no-untyped-def"
 
 SIGNATURES["speed"] = "f8(f8[:])"  # hp
 

@@ -14,8 +14,6 @@ Source: Hairer, Lubich, Wanner, *Geometric Numerical Integration* (2006), chapte
 Dherin (2021); Kovachki, Stuart (2021); Cattaneo, Klusowski, Shigida (2024).
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -35,8 +33,6 @@ from minidyn.kernels.linalg import inner, jit
 from minidyn.maps import rule_symbols
 from minidyn.maps.discrete import Map
 from minidyn.maps.rules import displacement
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 class At(IntEnum):

@@ -15,8 +15,6 @@ elsewhere: an accumulator `v` of squared gradients feels the noise, and the nois
 Source: Li, Tai, E (2017, 2019); for adaptive rules Malladi, Lyu, Panigrahi, Arora (2022).
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -39,8 +37,6 @@ from minidyn.kernels.linalg import jit
 from minidyn.maps.discrete import Map
 from minidyn.maps.rule_symbols import G
 from minidyn.maps.rules import displacement
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _SQUARED = " + (f_gg f_gg^T) o Sigma o Sigma / 2"
 _SKEWED = ("to M is added E xi^3 f_ggg/6; C = Cov(f_g xi + f_gg xi^2/2), with the third and fourth moments of xi",)

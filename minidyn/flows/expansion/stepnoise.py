@@ -3,13 +3,9 @@
 Row `a D + i` of f is output a of coordinate i; `gain` and `curve`, (D, outputs), are the step's answers `f_g`, `f_gg`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.kernels.linalg import cholesky_semidefinite, inner
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 @inner

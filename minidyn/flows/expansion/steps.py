@@ -5,8 +5,6 @@ and `q` the variance of its noise. The kernel `steps` gives, for one coordinate,
 `R_a = f_a + q f_a,gg / 2`, its slopes `J_ap`, and the step's answers to the noise, `f_a,g` and `f_a,gg`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.common.status import Status
@@ -16,8 +14,6 @@ from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.elimination import solve
 from minidyn.kernels.linalg import inner
 from minidyn.maps.rules import Displacement
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 def add_steps(src: Source, moved: Displacement) -> None:

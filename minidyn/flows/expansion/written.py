@@ -4,8 +4,6 @@ As `sme`, for Gaussian noise on losses without loops: every number is an express
 term `M' M / 2` from reverse differentiation, so that many paths run side by side without a call.
 """
 
-from __future__ import annotations
-
 import math
 
 import sympy as sp

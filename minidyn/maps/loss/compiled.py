@@ -1,7 +1,5 @@
 """What a loss becomes: nodes of a graph, and the compiled functions that are written from them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """The parameters of a loss: which symbols they are, and where each stands in the vector `w`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

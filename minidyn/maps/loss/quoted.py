@@ -1,7 +1,5 @@
 """Loops quoted into every loss module: they call its generated functions."""
 
-from __future__ import annotations
-
 import numpy as np
 
 # mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"

@@ -8,8 +8,6 @@
 with kappa = 1/B (with replacement) or (n-B)/(B(n-1)) (without), and B = n for full batches.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -4,8 +4,6 @@ The text exists in two forms: many rows for 64 paths side by side (`lines`), and
 lane whose generator is in registers (`alone`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 _WORDS = "r_0, r_1, r_2, r_3"

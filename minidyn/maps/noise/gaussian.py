@@ -1,7 +1,5 @@
 """Normal numbers in the gradient, whatever the samples: `g + sigma z`, `z ~ N(0, I)`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The mean of a fresh choice of samples per step, without or with replacement."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """A permutation of the samples each epoch, batch after batch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

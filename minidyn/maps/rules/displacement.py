@@ -1,7 +1,5 @@
 """One step of a rule as a displacement of theta and of its states (docs/theory.md, section 4)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import sympy as sp

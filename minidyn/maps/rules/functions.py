@@ -1,7 +1,5 @@
 """From a function on symbols, written for one coordinate, to a rule."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 from collections.abc import Callable, Mapping

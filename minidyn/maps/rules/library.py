@@ -1,7 +1,5 @@
 """The rules of docs/theory.md, section 1, as the papers write them; PyTorch's conventions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

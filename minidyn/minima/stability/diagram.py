@@ -1,7 +1,5 @@
 """Sharpness against non-uniformity of many minima, with the regions in which they are stable."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

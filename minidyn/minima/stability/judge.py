@@ -1,7 +1,5 @@
 """Whether an optimizer stays at a minimum: the verdict on its second moments."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike

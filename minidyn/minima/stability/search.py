@@ -1,7 +1,5 @@
 """Minima to judge: near given points, where every sample is fitted or where the gradient flow ends."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats

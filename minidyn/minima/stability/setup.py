@@ -1,7 +1,5 @@
 """From a map and a minimum to the modes of its linearization: curvatures, scales, slopes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -22,7 +22,7 @@ import sympy as sp
 
 import minidyn as md
 from minidyn.common.status import Status
-from minidyn.compiler import Known, across, jit, lanes
+from minidyn.compiler import Known, across, jit, lanes, polynomial
 from minidyn.kernels import elimination, linalg, nullspaces, random
 from minidyn.kernels.functions import asin_slope, heaviside, logcosh, logistic, logistic_slope, sign, softplus
 from minidyn.kernels.vectormath import (
@@ -133,6 +133,7 @@ def dialect(a, n, out, whole, words):
     local[1, 0] = 99.0
     row = copied[1]
     out[17] = row[0] + row[1] * row[2] + len(tail)
+    out[18] = z - x * polynomial(y, (0.1, -1 / 3, 7, -0.25))
 
 
 @jit
@@ -161,7 +162,7 @@ def the_language():
     for n in (0, 1, 7, 8):
         a = rng.normal(size=24)
         a[3] = math.nan
-        out, whole, words = np.zeros(18), np.zeros(2, np.int64), rng.integers(0, 2**64, 3, dtype=np.uint64)
+        out, whole, words = np.zeros(19), np.zeros(2, np.int64), rng.integers(0, 2**64, 3, dtype=np.uint64)
         words[1] = n
         dialect(a, n, out, whole, words)
         yield from (out, whole, words.view(np.int64))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minidyn as md
-from minidyn.compiler import Known, cache, jit, lanes, llvm, side_by_side, signature
+from minidyn.compiler import Known, cache, jit, lanes, llvm, polynomial, side_by_side, signature
 from minidyn.compiler.intrinsics import across
 from minidyn.compiler.types import F8, Array
 from minidyn.compiler.values import Unsupported
@@ -195,6 +195,54 @@ def test_arrays_made_in_a_loop_do_not_pile_up():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 
+@jit
+def namesake(x):
+    return x + 1.0
+
+
+FIRST = namesake
+
+
+@jit
+def namesake(x):
+    return 0.5 * FIRST(x)
+
+
+SECOND = namesake
+
+
+@jit
+def namesake(x):
+    return SECOND(x) - 3.0 * FIRST(x)
+
+
+def test_functions_of_one_name_are_three():
+    """A function may call others that have its own name, and the same arguments."""
+    assert namesake(2.0) == 0.5 * 3.0 - 9.0
+
+
+def chains(x, out):
+    for lane in lanes(64):
+        a = x[lane]
+        step = 0.1
+        step = step * a - 0.7
+        step = step * a + 3
+        step = step * a + 1 / 3
+        out[0, lane] = step - polynomial(a, (0.1, -0.7, 3, 1 / 3))
+        out[1, lane] = polynomial(a, (2.5,)) * a - polynomial(a, (0.1, -0.7, 3, 1 / 3)) * step
+
+
+@pytest.mark.parametrize("fma", [False, True])
+def test_a_polynomial_is_the_chain_of_its_steps(fma):
+    """`polynomial` rounds like the steps written out, with products fused or not, and in lanes as one by one."""
+    made, x = jit(chains, fma=fma), np.random.default_rng(3).normal(size=64)
+    found = [np.ones((2, 64)), np.ones((2, 64))]
+    made(x, found[0])
+    made.one_by_one(x, found[1])
+    BITS(found[0][0], 0.0)
+    BITS(*found)
+
+
 # -- lanes -------------------------------------------------------------------------------------------------
 
 
@@ -339,6 +387,11 @@ def branches(a):
 
 
 @jit
+def powers_of_a_sum(x):
+    return polynomial(x + 1.0, (1.0, 2.0))
+
+
+@jit
 def recursive(n):
     return recursive(n - 1)
 
@@ -432,6 +485,7 @@ HALF_AGAIN = 0.5
     (changes_type, (3,), r"changes_type, line \d+: a f8 does not fit where a i8 is kept in x \(`x = x \+ 0.5`\)"),
     (branches, (np.zeros(64),), "a branch must go the same way in all lanes"),
     (recursive, (3,), "recursive calls itself"),
+    (powers_of_a_sum, (3.0,), r"line \d+: a polynomial is of a variable, its coefficients in brackets"),
     (outside, (np.zeros(3),), r"sum is not known here \(`sum\(a\)`\)"),
     (two_kinds, (1.0,), "does not fit"),
 ])  # fmt: skip

@@ -108,6 +108,7 @@ def test_free_indices():
     assert entry.indices == {loop, inner}
     assert g.sum(g.unary("sin", entry), inner).indices == {loop}
     assert g.load("d", 0, per=SAMPLE).indices == {SAMPLE}
+    assert g.load("d", 0).indices == frozenset() and g.load("d", 0, per=SAMPLE) is g.load("d", 0, per=SAMPLE)
 
 
 def test_nested_loops_never_share_an_index():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.compiler.arrays import Arrays
-from minidyn.compiler.intrinsics import across, some
+from minidyn.compiler.intrinsics import across, polynomial, some
 from minidyn.compiler.types import (
     B1,
     F8,
@@ -28,7 +28,7 @@ from minidyn.compiler.types import (
     Tuple,
     Vector,
 )
-from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type
+from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type, written_out
 
 LIBM = {
     "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
@@ -51,24 +51,25 @@ class Calls(Arrays):
         """
         target = self.expr(e.func)
         type_ = target.type
-        making = isinstance(type_, Fixed) and type_.value in (np.empty, np.zeros)
-        if e.keywords and not making:
+        what = type_.value if isinstance(type_, Fixed) else None
+        if what in (np.empty, np.zeros):
+            return self.make_array(e, zero=what is np.zeros)
+        if e.keywords:
             self.fail("arguments are given by position")
-        if making:
-            return self.make_array(e, zero=type_.value is np.zeros)
-        if isinstance(type_, Fixed) and isinstance(type_.value, tuple):
-            return self.method(type_.value[0], type_.value[1], e)
-        whole = isinstance(type_, Fixed) and type_.value is np.uint64
-        args = [self.word(a) if whole else self.expr(a) for a in e.args]
+        if what is polynomial:
+            return self.expr(written_out(e) or self.fail("a polynomial is of a variable, its coefficients in brackets"))
+        if isinstance(what, tuple):
+            return self.method(what[0], what[1], e)
+        args = [self.word(a) if what is np.uint64 else self.expr(a) for a in e.args]
         if isinstance(type_, Static):
             known = (self.constants.get(a.id) if isinstance(a, ast.Name) else None for a in e.args)
             args = [v if c is None else Value(c) for v, c in zip(args, known, strict=True)]
             return self.call(type_.function, args)
         if isinstance(type_, Pointer):
             return self.call_pointer(target, args)
-        if not isinstance(type_, Fixed):
+        if what is None:
             self.fail("this cannot be called")
-        return self.builtin(type_.value, args) if isinstance(type_.value, str) else self.numeric(type_.value, args)
+        return self.builtin(what, args) if isinstance(what, str) else self.numeric(what, args)
 
     def word(self, e: ast.expr) -> Value:
         """What becomes an unsigned number: a constant may have all 64 bits."""

@@ -58,7 +58,7 @@ class Module:
             if function in self.busy:
                 raise Unsupported(f"{function.identity} calls itself.")
             self.busy.append(function)
-            symbol = name or f"{function.name}.{len(self.compiled)}"
+            symbol = name or f"{function.name}.{len(self.compiled) + len(self.busy)}"
             writer = self.writer(self, function, types, symbol, internal=name is None)
             self.text.append(writer.write())
             self.compiled[key] = (symbol, writer.result)

@@ -77,6 +77,16 @@ def is_product(e: ast.AST) -> bool:
     return isinstance(e, ast.BinOp) and isinstance(e.op, ast.Mult) and arithmetic(e) is None
 
 
+def written_out(e: ast.Call) -> ast.expr | None:
+    """`polynomial(x, (c_0, ..., c_n))` as `(c_0 * x + c_1) * x + ...`; None where it is not called so."""
+    match e.args:
+        case [ast.Name() as x, ast.Tuple(elts=[out, *rest])]:
+            for c in rest:
+                out = ast.BinOp(ast.BinOp(out, ast.Mult(), x), ast.Add(), c)
+            return out
+    return None
+
+
 def together(values: list[Value]) -> Value:
     """Several values as a tuple."""
     return Value(Tuple(tuple(v.type for v in values)), tuple(p for v in values for p in v.parts))

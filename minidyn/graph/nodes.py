@@ -113,7 +113,7 @@ class Graph:
 
         indices : the loops that the node depends on; None: those of its arguments.
         """
-        key = (op, tuple(a.id for a in args), data)
+        key = (op, tuple(a.id for a in args), data) if args else (op, data, indices or NO_INDICES)
         node = self._table.get(key)
         if node is None:
             if indices is None:

@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from minidyn.compiler.values import arithmetic, is_product
+from minidyn.compiler.values import arithmetic, is_product, written_out
 
 _POWERS = {1: "+", 2: "square_", 3: "cube_", 4: "fourth_"}
 
@@ -73,7 +73,10 @@ class Explicit(ast.NodeTransformer):
         return ast.copy_location(ast.BinOp(a, op, b), like)
 
     def visit_Call(self, e: ast.Call) -> ast.expr:
-        """`x.view(t)` as `view_`, `min` and `max` as calls for two, from left to right; other calls stay calls."""
+        """A polynomial, `x.view(t)`, `min` and `max` for two, from left to right; other calls stay calls."""
+        if isinstance(e.func, ast.Name) and e.func.id == "polynomial" and (text := written_out(e)):
+            made: ast.expr = self.visit(ast.copy_location(text, e))
+            return made
         self.generic_visit(e)
         if isinstance(e.func, ast.Attribute) and e.func.attr == "view" and len(e.args) == 1:
             return call("view_", e.func.value, e.args[0], like=e)

@@ -8,7 +8,7 @@ from typing import Any
 from minidyn.compiler.checks import UNWRITTEN
 from minidyn.compiler.expressions import Expressions
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.types import I8, LANE, VB, VI, Array, Constant, Number, Tuple, Vector
+from minidyn.compiler.types import F8, I8, VB, VI, Array, Constant, Number, Tuple, Vector
 from minidyn.compiler.values import Value, everywhere, literal
 from minidyn.compiler.violations import checked
 
@@ -85,46 +85,45 @@ class Arrays(Expressions):
         array, at = place
         if len(at) > array.type.ndim:
             self.fail("more indices than axes")
-        good, wide, base, where = self.find(array, at)
-        if where.type in (I8, LANE):
-            near = self.or_spare(good, self.let(f"{base}, i64 {where.one}"))
-            return self.was_written(Value(wide, (self.let(f"load {wide.llvm}, ptr {near}, align 8"),)))
-        pointers = self.or_spare(good, self.let(f"{base}, {VI.llvm} {where.one}"), f"<{lane_count()} x ptr>")
-        name = f"llvm.masked.gather.{_suffix(wide)}.v{lane_count()}p0"
-        mask = f"{VB.llvm} {everywhere('i1', 'true')}"
-        kinds = f"<{lane_count()} x ptr>"
-        self.module.declare(name, f"declare {wide.llvm} @{name}({kinds}, i32, {VB.llvm}, {wide.llvm})")
-        call = f"call {wide.llvm} @{name}({kinds} {pointers}, i32 8, {mask}, {wide.llvm} poison)"
-        return self.was_written(Value(wide, (self.let(call),)))
+        type_, kind, where = self.find(array, at)
+        if kind == "ptr":
+            return self.was_written(Value(type_, (self.let(f"load {type_.llvm}, ptr {where}, align 8"),)))
+        name, mask = self.masked("gather", type_)
+        self.module.declare(name, f"declare {type_.llvm} @{name}({kind}, i32, {VB.llvm}, {type_.llvm})")
+        call = f"call {type_.llvm} @{name}({kind} {where}, i32 8, {mask}, {type_.llvm} poison)"
+        return self.was_written(Value(type_, (self.let(call),)))
 
-    def find(self, array: Value, at: list[Value]) -> tuple[str | None, Any, str, Value]:
-        """Whether an item is in the array (in checked mode), its type, the text of its address, its offset."""
+    def find(self, array: Value, at: list[Value]) -> tuple[Any, str, str]:
+        """An item's type, and LLVM's type and name of its address, or of one address per lane; in checked mode that of
+        spare memory where it is not in the array."""
         good = self.within(array, at)
-        item, where = array.type.item, self.offset(array, at)
-        base = f"getelementptr inbounds {item.llvm}, ptr {array.one}"
-        if where.type is I8:
-            return good, item, base, where
-        if isinstance(item, Vector):
+        type_, where = array.type.item, self.offset(array, at)
+        if where.type is not I8 and isinstance(type_, Vector):
             self.fail("an array of one number per lane has the same index in all lanes")
-        return good, Vector(item), base, where if where.type is LANE else self.convert(where, VI)
+        apart = isinstance(where.type, Vector)
+        step = f"{VI.llvm} {self.convert(where, VI).one}" if apart else f"i64 {where.one}"
+        kind = f"<{lane_count()} x ptr>" if apart else "ptr"
+        pointer = self.let(f"getelementptr inbounds {type_.llvm}, ptr {array.one}, {step}")
+        return type_ if where.type is I8 else Vector(type_), kind, self.or_spare(good, pointer, kind)
+
+    def masked(self, what: str, type_: Vector) -> tuple[str, str]:
+        """The name of LLVM's gather or scatter, and a mask that lets all lanes through."""
+        suffix = f"v{lane_count()}{'f64' if type_.item is F8 else 'i64'}.v{lane_count()}p0"
+        return f"llvm.masked.{what}.{suffix}", f"{VB.llvm} {everywhere('i1', 'true')}"
 
     def write_item(self, place: tuple[Value, list[Value]], value: Value) -> None:
         """Store an item."""
         array, at = place
         if array.one.startswith("@"):
             self.fail("an array of the module is read only")
-        good, wide, base, where = self.find(array, at)
-        value = self.convert(value, wide)
-        if where.type in (I8, LANE):
-            near = self.or_spare(good, self.let(f"{base}, i64 {where.one}"))
-            self.put(f"store {wide.llvm} {value.one}, ptr {near}, align 8")
+        type_, kind, where = self.find(array, at)
+        value = self.convert(value, type_)
+        if kind == "ptr":
+            self.put(f"store {type_.llvm} {value.one}, ptr {where}, align 8")
             return
-        pointers = self.or_spare(good, self.let(f"{base}, {VI.llvm} {where.one}"), f"<{lane_count()} x ptr>")
-        name = f"llvm.masked.scatter.{_suffix(wide)}.v{lane_count()}p0"
-        kinds = f"<{lane_count()} x ptr>"
-        self.module.declare(name, f"declare void @{name}({wide.llvm}, {kinds}, i32, {VB.llvm})")
-        mask = f"{VB.llvm} {everywhere('i1', 'true')}"
-        self.put(f"call void @{name}({wide.llvm} {value.one}, {kinds} {pointers}, i32 8, {mask})")
+        name, mask = self.masked("scatter", type_)
+        self.module.declare(name, f"declare void @{name}({type_.llvm}, {kind}, i32, {VB.llvm})")
+        self.put(f"call void @{name}({type_.llvm} {value.one}, {kind} {where}, i32 8, {mask})")
 
     # -- room for new ones -------------------------------------------------------------------------
     def allocate(self, item: Number, sizes: list[str], zero: bool) -> Value:
@@ -192,7 +191,3 @@ class Arrays(Expressions):
         self.put(f"call void @llvm.memcpy.p0.p0.i64(ptr {new.one}, ptr {array.one}, i64 {bytes_}, i1 false)")
         self.module.declare("memcpy", "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)")
         return new
-
-
-def _suffix(wide: Vector) -> str:
-    return f"v{lane_count()}{'f64' if wide.item.llvm == 'double' else 'i64'}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.intrinsics import across, polynomial, some
+from minidyn.compiler.llvm import LIBM
 from minidyn.compiler.types import (
     B1,
     F8,
@@ -30,10 +31,6 @@ from minidyn.compiler.types import (
 )
 from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type, written_out
 
-LIBM = {
-    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
-    "log2", "sinh", "tan", "tanh", "pow", "exp", "log", "sin", "cos", "log10", "fmod", "cbrt", "hypot",
-}  # fmt: skip
 INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
 SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "absolute": "fabs",
              "arctan2": "atan2", "arcsinh": "asinh"}  # fmt: skip
@@ -64,7 +61,7 @@ class Calls(Arrays):
         if isinstance(type_, Static):
             known = (self.constants.get(a.id) if isinstance(a, ast.Name) else None for a in e.args)
             args = [v if c is None else Value(c) for v, c in zip(args, known, strict=True)]
-            return self.call(type_.function, args)
+            return self.call(what, args)
         if isinstance(type_, Pointer):
             return self.call_pointer(target, args)
         if what is None:
@@ -82,9 +79,8 @@ class Calls(Arrays):
         """A call of a compiled function, which is written into the module for these argument types if it is not there;
         an inlined one stays a call in a text that holds many of them."""
         symbol, result = self.module.function(function, tuple(a.type for a in args))
-        flat = [(t, p) for a in args for t, p in zip(a.type.parts, a.parts, strict=True)]
         apart = function.inline and self.inlined > (_MANY if self.loops else _FEW)
-        return self.invoke(f"@{quote(symbol)}", result, flat, " noinline" if apart else "")
+        return self.invoke(f"@{quote(symbol)}", result, args, " noinline" if apart else "")
 
     def count_inlined(self, tree: ast.AST) -> int:
         """How many calls of inlined functions a text holds; very many stay calls, or compiling takes long."""
@@ -96,16 +92,11 @@ class Calls(Arrays):
         kind: Pointer = target.type
         if len(args) != len(kind.args):
             self.fail(f"{len(kind.args)} arguments are expected")
-        given = [self.convert(a, t) for a, t in zip(args, kind.args, strict=True)]
-        flat = [(t, p) for a in given for t, p in zip(a.type.parts, a.parts, strict=True)]
-        return self.invoke(target.one, kind.result, flat)
+        return self.invoke(target.one, kind.result, [self.convert(a, t) for a, t in zip(args, kind.args, strict=True)])
 
-    def invoke(self, where: str, result: Any, flat: list[tuple[str, str]], how: str = "") -> Value:
-        """The line that calls `where` with components `flat`, pairs (LLVM type, name), and the result as a value.
-
-        how : attributes of the call, such as ` noinline`.
-        """
-        args = ", ".join(f"{t} {p}" for t, p in flat)
+    def invoke(self, where: str, result: Any, given: list[Value], how: str = "") -> Value:
+        """The line that calls `where`, and the result as a value.  how : attributes of the call, as ` noinline`."""
+        args = ", ".join(f"{t} {p}" for v in given for t, p in zip(v.type.parts, v.parts, strict=True))
         if result is None:
             self.put(f"call void {where}({args})")
             return Value(Fixed("nothing"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.numbers import Numbers
-from minidyn.compiler.types import I8, LANE, Number, Vector
+from minidyn.compiler.types import I8, LANE, VB, VI, Vector
 from minidyn.compiler.values import Value, everywhere
 from minidyn.compiler.violations import checked
 
@@ -121,7 +121,7 @@ class Checks(Numbers):
             return value
         kind, bits = value.type, value.one
         wide = isinstance(kind, Vector)
-        whole = f"<{lane_count()} x i64>" if wide else "i64"
+        whole = VI.llvm if wide else "i64"
         if kind.llvm != whole:
             bits = self.let(f"bitcast {kind.llvm} {bits} to {whole}")
         pattern = _number(_PATTERN, wide)
@@ -132,8 +132,8 @@ class Checks(Numbers):
         """Note what is wrong if a condition holds, in one lane at least."""
         where = self.where(what)
         if wide:
-            bad = self.reduced("or", Vector(Number("b1", "i1")), bad)
-        a, b = (*numbers, "0", "0")[:2] if not wide else ("0", "0")
+            bad = self.reduced("or", VB, bad)
+        a, b = ("0", "0") if wide else (*numbers, "0", "0")[:2]
         self.put(f"call void @never(i1 {bad}, i64 {a}, i64 {b}, ptr {where})")
 
     # -- whole numbers -------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Checks(Numbers):
         if not checked():
             return None
         wide = isinstance(a.type, Vector)
-        t, flag = a.type.llvm, f"<{lane_count()} x i1>" if wide else "i1"
+        t, flag = a.type.llvm, VB.llvm if wide else "i1"
         name = f"llvm.s{kind}.with.overflow.{f'v{lane_count()}' if wide else ''}i64"
         self.module.declare(name, f"declare {{{t}, {flag}}} @{name}({t}, {t})")
         both = self.let(f"call {{{t}, {flag}}} @{name}({t} {a.one}, {t} {b.one})")
@@ -155,7 +155,7 @@ class Checks(Numbers):
         if not checked():
             return b
         t, wide = b.type.llvm, isinstance(b.type, Vector)
-        flag = f"<{lane_count()} x i1>" if wide else "i1"
+        flag = VB.llvm if wide else "i1"
         one, zero, minus, least = (_number(n, wide) for n in (1, 0, -1, -(2**63)))
         bad = self.let(f"icmp eq {t} {b.one}, {zero}")
         if (b.type.item if wide else b.type) is I8:
@@ -171,7 +171,7 @@ class Checks(Numbers):
         t, wide = b.type.llvm, isinstance(b.type, Vector)
         bad = self.let(f"icmp uge {t} {b.one}, {_number(64, wide)}")
         self.refuse(bad, wide, "a word of 64 bits is shifted by #a", b.one)
-        flag = f"<{lane_count()} x i1>" if wide else "i1"
+        flag = VB.llvm if wide else "i1"
         return Value(b.type, (self.let(f"select {flag} {bad}, {t} zeroinitializer, {t} {b.one}"),))
 
 

@@ -17,6 +17,7 @@ An array made inside a function lives until the function returns, or until the l
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from typing import Any
 
 from minidyn.compiler.calls import Calls
@@ -93,14 +94,20 @@ class Writer(Calls):
         """Give a variable a value; the first one settles its type."""
         if name == "_":  # not wanted
             return
+        fixed = is_static(value.type)
         if isinstance(value.type, Constant):
             self.constants[name] = value.type
             value = literal(value.type.value)
-            return self.settle(name, value)
-        if is_static(value.type):
-            return self.settle(name, value)
-        if name in self.known:
+        kept = self.known.setdefault(name, value) if fixed else value
+        if name in (self.variables if fixed else self.known) or (kept.type, kept.parts) != (value.type, value.parts):
             self.fail(f"{name} is known while compiling, and stands for one thing only")
+        if not fixed:
+            self.put_away(name, value)
+        if self.given is not None:
+            self.given = self.given | {name}
+
+    def put_away(self, name: str, value: Value) -> None:
+        """Store what is found while running where the variable lives."""
         if name not in self.variables:
             alone = name in self.settled  # assigned once: it may stay the same in all lanes
             type_ = VF if self.in_lanes and value.type is F8 and not alone else value.type
@@ -109,16 +116,6 @@ class Writer(Calls):
             self.variables[name] = (type_, slots)
         type_, slots = self.variables[name]
         self.keep(self.convert(value, type_, name), slots)
-        if self.given is not None:
-            self.given = self.given | {name}
-
-    def settle(self, name: str, value: Value) -> None:
-        """Say what a name stands for while compiling: the same wherever it is used."""
-        kept = self.known.setdefault(name, value)
-        if name in self.variables or (kept.type, kept.parts) != (value.type, value.parts):
-            self.fail(f"{name} is known while compiling, and stands for one thing only")
-        if self.given is not None:
-            self.given = self.given | {name}
 
     # -- statements --------------------------------------------------------------------------------
     def statements(self, body: list[ast.stmt]) -> None:
@@ -270,10 +267,5 @@ class Writer(Calls):
 
 def _assigned_once(tree: ast.FunctionDef) -> set[str]:
     """The variables that are given a value in one place only."""
-    counts: dict[str, int] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            counts[node.id] = counts.get(node.id, 0) + (2 if node.id in counts else 1)
-    changed = {n.target.id for n in ast.walk(tree) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
-    given = {a.arg for a in tree.args.args}
-    return {name for name, count in counts.items() if count == 1} - changed - given
+    counts = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    return {name for name, count in counts.items() if count == 1} - {a.arg for a in tree.args.args}

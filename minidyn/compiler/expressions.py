@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 import struct
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 
 from minidyn.compiler.checks import Checks
 from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Array, Fixed, Number, Static, Tuple, Vector
-from minidyn.compiler.values import Value, arithmetic, everywhere, is_product, literal, together
+from minidyn.compiler.values import PYTHON, Value, arithmetic, everywhere, is_product, literal, together
 
 _FLOAT = {"Add": "fadd", "Sub": "fsub", "Mult": "fmul", "Div": "fdiv"}
+_SHIFTS = ((LANE, "Add", I8), (I8, "Add", LANE), (LANE, "Sub", I8))
 _ORDER = {"Lt": "lt", "LtE": "le", "Gt": "gt", "GtE": "ge", "Eq": "eq", "NotEq": "ne"}
+_CHEAP = (ast.Constant, ast.Name, ast.Attribute, ast.UnaryOp, ast.unaryop, ast.Load,
+          ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div)  # fmt: skip
 
 
 class Expressions(Checks):
@@ -21,11 +25,10 @@ class Expressions(Checks):
 
     def expr(self, e: ast.expr) -> Value:
         """The value of an expression; a whole number without names in it fits into 64 bits."""
-        outer, self.node = self.node, e
         number = arithmetic(e)
         if number is not None:
-            self.node = outer
             return self.fitting(literal(number))
+        outer, self.node = self.node, e
         method = getattr(self, "of_" + type(e).__name__, None)
         if method is None:
             self.fail(f"{type(e).__name__} is outside the subset")
@@ -58,7 +61,7 @@ class Expressions(Checks):
             return self.fetch(*self.variables[name])
         if name in self.globals:
             return self.of_module(self.globals[name])
-        return self.builtin_named(name)
+        return Value(Fixed(name))
 
     def of_Tuple(self, e: ast.Tuple) -> Value:
         """Several values together, computed from left to right."""
@@ -74,10 +77,6 @@ class Expressions(Checks):
             made: Value = self.module.constant(value)
             return made
         return Value(Fixed(value))
-
-    def builtin_named(self, name: str) -> Value:
-        """`True`, `False`, or a builtin function by its name."""
-        return literal(name == "True") if name in ("True", "False") else Value(Fixed(name))
 
     def of_Attribute(self, e: ast.Attribute) -> Value:
         """`a.shape` as a tuple, a method that waits for its call, or a thing of a module, as in `math.exp`."""
@@ -146,10 +145,8 @@ class Expressions(Checks):
     def binary(self, op: ast.operator, a: Value, b: Value) -> Value:
         """Arithmetic on two values."""
         kind = type(op).__name__
-        if LANE in (a.type, b.type) and kind in ("Add", "Sub"):
-            shifted = self.shift_lane(kind, a, b)
-            if shifted is not None:
-                return shifted
+        if (a.type, kind, b.type) in _SHIFTS:  # what is the same in all lanes moves a lane's number
+            return Value(LANE, (self.let(f"{kind.lower()} nsw i64 {a.one}, {b.one}"),))
         for v in (a, b):
             if not isinstance(v.type, (Number, Vector)) and v.type is not LANE:
                 self.fail(f"arithmetic needs numbers, not {v.type.name}")
@@ -165,18 +162,6 @@ class Expressions(Checks):
             return Value(a.type, (self.let(f"{_FLOAT[kind]} {a.type.llvm} {a.one}, {b.one}"),))
         return self.whole_binary(kind, a, b)
 
-    def shift_lane(self, kind: str, a: Value, b: Value) -> Value | None:
-        """A lane's number plus something that is the same in all lanes is again such a number."""
-        if b.type is I8 and a.type is LANE:
-            return Value(LANE, (self.binary_whole(kind, a.one, b.one),))
-        if a.type is I8 and b.type is LANE and kind == "Add":
-            return Value(LANE, (self.binary_whole(kind, a.one, b.one),))
-        return None
-
-    def binary_whole(self, kind: str, a: str, b: str) -> str:
-        """The name of `a + b` or `a - b` for two names of int64 numbers; it is trusted not to overflow."""
-        return self.let(f"{kind.lower()} nsw i64 {a}, {b}")
-
     def whole_binary(self, kind: str, a: Value, b: Value) -> Value:
         """Arithmetic on two whole numbers or bools of one type.
 
@@ -191,7 +176,7 @@ class Expressions(Checks):
             return Value(a.type, (self.let(f"{'and' if kind == 'BitAnd' else 'or'} {a.type.llvm} {a.one}, {b.one}"),))
         x, y = a.constant, b.constant
         if x is not None and y is not None and kind in ("Add", "Sub", "Mult"):
-            number = {"Add": x + y, "Sub": x - y, "Mult": x * y}[kind]
+            number = PYTHON[kind](x, y)
             return self.fitting(Value(a.type, (str(number % 2**64 if item is U8 else number),)))
         if kind in ("FloorDiv", "Mod") and item is I8:
             return self.floor_division(kind, a, b)
@@ -262,10 +247,7 @@ class Expressions(Checks):
         """`and`, `or`: the right side is computed only where needed, or always if the left one is one per lane."""
         name, stop = ("and", "false") if isinstance(e.op, ast.And) else ("or", "true")
         first = self.truth(self.expr(e.values[0]))
-        if len(e.values) > 2:
-            rest: ast.expr = ast.BoolOp(e.op, e.values[1:])
-        else:
-            rest = e.values[1]
+        rest = e.values[1] if len(e.values) == 2 else ast.BoolOp(e.op, e.values[1:])
         if first.type is VB:  # lanes do not branch: both sides are computed
             a, b = self.alike(first, self.truth(self.expr(rest)))
             return Value(VB, (self.let(f"{name} {VB.llvm} {a.one}, {b.one}"),))
@@ -299,9 +281,7 @@ class Expressions(Checks):
     def compare(self, kind: str, a: Value, b: Value) -> Value:
         """A comparison; false where one side is NaN, except for `!=`."""
         if a.constant is not None and b.constant is not None:
-            x, y = a.constant, b.constant
-            found = {"Lt": x < y, "LtE": x <= y, "Gt": x > y, "GtE": x >= y, "Eq": x == y, "NotEq": x != y}[kind]
-            return literal(found)
+            return literal(getattr(operator, _ORDER[kind])(a.constant, b.constant))
         a, b = self.alike(a, b)
         type_ = VB if isinstance(a.type, Vector) else B1
         item = a.type.item if isinstance(a.type, Vector) else a.type
@@ -353,12 +333,4 @@ class Expressions(Checks):
 
 def _is_cheap(e: ast.expr) -> bool:
     """Whether an expression costs so little that it is computed whether needed or not."""
-    if isinstance(e, (ast.Constant, ast.Name)):
-        return True
-    if isinstance(e, ast.Attribute):
-        return _is_cheap(e.value)
-    if isinstance(e, ast.UnaryOp):
-        return _is_cheap(e.operand)
-    if isinstance(e, ast.BinOp):
-        return isinstance(e.op, (ast.Add, ast.Sub, ast.Mult, ast.Div)) and _is_cheap(e.left) and _is_cheap(e.right)
-    return False
+    return all(isinstance(part, _CHEAP) for part in ast.walk(e))

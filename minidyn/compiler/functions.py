@@ -190,7 +190,7 @@ def _told(type_: Any) -> str:
     """The name of a type, of functions what they do."""
     if isinstance(type_, Tuple):
         return f"({' '.join(map(_told, type_.items))})"
-    return fingerprint.of_function(type_.function).hex() if isinstance(type_, Static) else str(type_.name)
+    return fingerprint.of_function(type_.value).hex() if isinstance(type_, Static) else str(type_.name)
 
 
 # -- sources ---------------------------------------------------------------------------------------------

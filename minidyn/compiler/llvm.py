@@ -28,7 +28,7 @@ def _ready() -> Any:
     _look_at_version()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    for function in _LIBRARY:
+    for function in (*LIBM, "fma", "rint", "floor", "ceil", "sqrt"):  # and what LLVM itself calls
         llvm.add_symbol(function, ctypes.cast(getattr(libm(), function), ctypes.c_void_p).value)
     llvm.add_symbol("minidyn_note", violations.NOTE)
     features = llvm.get_host_cpu_features().flatten()
@@ -63,11 +63,10 @@ def libm() -> ctypes.CDLL:
     return ctypes.CDLL(ctypes.util.find_library("m") if sys.platform != "win32" else "ucrtbase")
 
 
-_LIBRARY = (
-    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "erf", "erfc", "expm1", "lgamma", "log1p",
-    "log2", "sinh", "tan", "tanh", "pow", "exp", "log", "sin", "cos", "log10", "fmod", "cbrt", "hypot", "fma", "rint",
-    "floor", "ceil", "sqrt",
-)  # fmt: skip
+LIBM = frozenset(  # the functions of the C library that the language has
+    "acos acosh asin asinh atan atan2 atanh cosh erf erfc expm1 lgamma log1p log2 sinh tan tanh pow exp log sin cos "
+    "log10 fmod cbrt hypot".split()
+)
 
 
 @cache

@@ -6,30 +6,35 @@ a tuple what its members are, one after the other.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from minidyn.compiler.llvm import lane_count
 
 
+class _Scalar:
+    """What has one component."""
+
+    @property
+    def parts(self: Any) -> tuple[str, ...]:
+        """LLVM types of the components."""
+        return (self.llvm,)
+
+
 @dataclass(frozen=True)
-class Number:
+class Number(_Scalar):
     """A float64, an int64, a uint64 or a bool."""
 
     name: str
     llvm: str
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """LLVM types of the components."""
-        return (self.llvm,)
 
 
 F8, I8, U8, B1 = Number("f8", "double"), Number("i8", "i64"), Number("u8", "i64"), Number("b1", "i1")
 
 
 @dataclass(frozen=True)
-class Vector:
+class Vector(_Scalar):
     """One number for each of the lanes that run side by side."""
 
     item: Number
@@ -44,21 +49,15 @@ class Vector:
         """As in `<8 x double>`."""
         return f"<{lane_count()} x {self.item.llvm}>"
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """One LLVM vector."""
-        return (self.llvm,)
-
 
 VF, VI, VU, VB = Vector(F8), Vector(I8), Vector(U8), Vector(B1)
 
 
 @dataclass(frozen=True)
-class Lane:
+class Lane(_Scalar):
     """A whole number that grows by one from lane to lane: what addresses neighbours in memory."""
 
-    name = "lane"
-    parts = ("i64",)
+    name, llvm = "lane", "i64"
 
 
 LANE = Lane()
@@ -118,34 +117,8 @@ class Tuple:
 
 
 @dataclass(frozen=True)
-class Static:
-    """A function that is known while compiling: it has no components and is called directly."""
-
-    function: Any
-    parts = ()
-
-    @property
-    def name(self) -> str:
-        """Where the function was defined, and its name."""
-        return f"<{self.function.identity}>"
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A whole number that is known while compiling."""
-
-    value: int
-    parts = ()
-
-    @property
-    def name(self) -> str:
-        """The value."""
-        return f"={self.value}"
-
-
-@dataclass(frozen=True)
 class Fixed:
-    """Anything else of the surrounding module, known while compiling."""
+    """A thing that is known while compiling: it has no components."""
 
     value: Any
     parts = ()
@@ -156,11 +129,19 @@ class Fixed:
         return f"<{self.value!r}>"
 
 
+class Static(Fixed):
+    """A function that is known while compiling, and called directly."""
+
+
+class Constant(Fixed):
+    """A whole number that is known while compiling."""
+
+
 def is_static(type_: Any) -> bool:
     """Whether a value of this type is, or holds, something that exists only while compiling."""
     if isinstance(type_, Tuple):
         return any(map(is_static, type_.items))
-    return isinstance(type_, (Static, Constant, Fixed))
+    return isinstance(type_, Fixed)
 
 
 def varies(type_: Any) -> bool:
@@ -186,12 +167,5 @@ def parse(text: str) -> Any:
 
 def signature(text: str) -> Pointer:
     """A function's type from a line such as `i8(f8[:], f8[:,:], i8)`."""
-    result, args = text.rstrip(")").split("(", 1)
-    depth, start, parts = 0, 0, []
-    for at, char in enumerate(args + ","):
-        depth += (char == "[") - (char == "]")
-        if char == "," and depth == 0:
-            if args[start:at].strip():
-                parts.append(args[start:at])
-            start = at + 1
-    return Pointer(parse(result), tuple(parse(p) for p in parts))
+    result, args = text.split("(", 1)
+    return Pointer(parse(result), tuple(map(parse, re.findall(r"\w+(?:\[.*?\])?", args))))

@@ -46,7 +46,7 @@ class Value:
         return out
 
 
-_PYTHON: dict[str, Callable[..., Any]] = {
+PYTHON: dict[str, Callable[..., Any]] = {
     "Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv, "Pow": operator.pow,
     "FloorDiv": operator.floordiv, "Mod": operator.mod, "LShift": operator.lshift, "RShift": operator.rshift,
     "BitAnd": operator.and_, "BitOr": operator.or_, "BitXor": operator.xor,
@@ -66,7 +66,7 @@ def arithmetic(e: ast.expr) -> Any:
         if numbers[0] is None:
             return None
     try:
-        value = _PYTHON[type(e.op).__name__](*numbers)
+        value = PYTHON[type(e.op).__name__](*numbers)
     except (ArithmeticError, TypeError, ValueError, KeyError):
         return None
     return value if isinstance(value, (bool, int, float)) else None

@@ -25,7 +25,7 @@ from minidyn.compiler import cache as disk
 from minidyn.compiler import intrinsics
 from minidyn.compiler.backends import explicit
 from minidyn.compiler.functions import Function
-from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
+from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Fixed, Pointer, Tuple
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return, no-redef, misc, call-arg"
 # mypy: disable-error-code="call-overload, attr-defined"
@@ -216,7 +216,7 @@ def _taker(type_: Any) -> Callable[[Any], Any] | None:
         takers = [_taker(t) for t in type_.items]
         kept = [(i, take) for i, take in enumerate(takers) if take is not None]
         return (lambda a: tuple(take(a[i]) for i, take in kept)) if kept else None
-    return None if isinstance(type_, (Static, Constant)) else lambda a: a
+    return None if isinstance(type_, Fixed) else lambda a: a
 
 
 def entry_of(function: Any, types: tuple[Any, ...]) -> Any:
@@ -286,7 +286,7 @@ def _known(type_: Any) -> Any:
     """What stands for an argument that is known while compiling."""
     if isinstance(type_, Tuple):
         return tuple(map(_known, type_.items))
-    return type_.value if isinstance(type_, Constant) else type_.function
+    return type_.value
 
 
 def address(function: Any, signature: Pointer) -> None:

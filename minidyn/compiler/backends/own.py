@@ -13,7 +13,7 @@ from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
 from minidyn.compiler.codegen import Writer
 from minidyn.compiler.module import Module
-from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
+from minidyn.compiler.types import B1, F8, I8, U8, Array, Fixed, Pointer, Tuple
 from minidyn.compiler.violations import checked, raising
 
 side_by_side = True  # `lanes` are several turns at once
@@ -112,7 +112,7 @@ def _taker(type_: Any) -> Callable[[list[Any], Any], None]:
                 take(out, x)
 
         return take_tuple
-    if isinstance(type_, (Static, Constant)):
+    if isinstance(type_, Fixed):
         return lambda out, a: None
     if isinstance(type_, Pointer):
         return lambda out, a: out.append(a.address)

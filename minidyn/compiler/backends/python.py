@@ -18,7 +18,7 @@ import numpy as np
 
 from minidyn.compiler import llvm
 from minidyn.compiler.backends import explicit
-from minidyn.compiler.calls import INTRINSIC, LIBM, SYNONYMS
+from minidyn.compiler.calls import INTRINSIC, SYNONYMS
 from minidyn.compiler.intrinsics import Known
 from minidyn.compiler.types import Pointer
 
@@ -126,7 +126,7 @@ def _known(value: Any) -> Any:
     name = SYNONYMS.get(name, name)
     if home == "math" and name in ("floor", "ceil"):
         return _rounded(name)
-    if (home == "math" or isinstance(value, np.ufunc)) and name in LIBM | INTRINSIC:
+    if (home == "math" or isinstance(value, np.ufunc)) and name in llvm.LIBM | INTRINSIC:
         return library(name)
     return value
 

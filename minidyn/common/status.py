@@ -6,48 +6,30 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """How a path ended."""
+    """How a path ended; `label` says it in words."""
 
-    FINISHED = 0
-    DIVERGED = 1
-    LEFT_MANIFOLD = 2
-    RANK_CHANGE = 3
-    SOLVER_FAILED = 4
-    UNSTABLE = 5
-    SINGULAR = 6
-    INTERRUPTED = 7
-    DRIVEN = 9
-    RESTLESS = 10
-    UNFORGETTING = 11
-    LAWLESS = 18
-    UNRESOLVED = 19
-    NO_ORBIT = 20
-    PERIOD_FOUR = 21
-    CHAOTIC = 22
-    STOPPED = 8
+    label: str
 
-    @property
-    def label(self) -> str:
-        """The status in words."""
-        return _LABELS[self]
+    def __new__(cls, value: int, label: str = "") -> Status:
+        """A member from its number and its words."""
+        status = int.__new__(cls, value)
+        status._value_, status.label = value, label
+        return status
 
-
-_LABELS = {
-    Status.FINISHED: "finished",
-    Status.DIVERGED: "diverged",
-    Status.LEFT_MANIFOLD: "left the manifold",
-    Status.RANK_CHANGE: "rank change",
-    Status.SOLVER_FAILED: "solver failed",
-    Status.UNSTABLE: "left the stable minima",
-    Status.SINGULAR: "rule is singular",
-    Status.INTERRUPTED: "interrupted",
-    Status.DRIVEN: "left the minima that noise leaves stable",
-    Status.RESTLESS: "rule comes to no rest",
-    Status.UNFORGETTING: "rule rests at more than the minima",
-    Status.LAWLESS: "oscillation without a stationary law",
-    Status.UNRESOLVED: "noise too wide for the average",
-    Status.NO_ORBIT: "no period-two orbit",
-    Status.PERIOD_FOUR: "orbit of period four or longer",
-    Status.CHAOTIC: "chaotic",
-    Status.STOPPED: "stopped by its condition",
-}
+    FINISHED = 0, "finished"
+    DIVERGED = 1, "diverged"
+    LEFT_MANIFOLD = 2, "left the manifold"
+    RANK_CHANGE = 3, "rank change"
+    SOLVER_FAILED = 4, "solver failed"
+    UNSTABLE = 5, "left the stable minima"
+    SINGULAR = 6, "rule is singular"
+    INTERRUPTED = 7, "interrupted"
+    DRIVEN = 9, "left the minima that noise leaves stable"
+    RESTLESS = 10, "rule comes to no rest"
+    UNFORGETTING = 11, "rule rests at more than the minima"
+    LAWLESS = 18, "oscillation without a stationary law"
+    UNRESOLVED = 19, "noise too wide for the average"
+    NO_ORBIT = 20, "no period-two orbit"
+    PERIOD_FOUR = 21, "orbit of period four or longer"
+    CHAOTIC = 22, "chaotic"
+    STOPPED = 8, "stopped by its condition"

@@ -11,24 +11,7 @@ import numpy as np
 from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.intrinsics import across, polynomial, some
 from minidyn.compiler.llvm import LIBM
-from minidyn.compiler.types import (
-    B1,
-    F8,
-    I8,
-    LANE,
-    U8,
-    VB,
-    VF,
-    VI,
-    VU,
-    Array,
-    Fixed,
-    Number,
-    Pointer,
-    Static,
-    Tuple,
-    Vector,
-)
+from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, Array, Fixed, Number, Pointer, Static, Tuple, spread
 from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type, written_out
 
 INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
@@ -119,9 +102,9 @@ class Calls(Arrays):
         """`a.copy()` of an array, `x.view(np.uint64)` of a number."""
         if isinstance(base.type, Array) and name == "copy":
             return self.copy(base)
-        if isinstance(base.type, (Number, Vector)) and name == "view":
+        if isinstance(base.item, Number) and name == "view":
             item = _dtype(self.expr(e.args[0]))
-            type_: Any = Vector(item) if isinstance(base.type, Vector) else item
+            type_ = spread(item, base.type)
             return Value(type_, (self.let(f"bitcast {base.type.llvm} {base.one} to {type_.llvm}"),))
         self.fail(f"no method {name} here")
 
@@ -130,7 +113,7 @@ class Calls(Arrays):
         """`abs min max float int bool len pow round`; of numbers equal or not ordered min and max keep the first."""
         if name == "abs":
             (a,) = args
-            if a.type in (F8, VF):
+            if a.item is F8:
                 return self.intrinsic("fabs", args)
             return self.select(self.compare("Lt", a, literal(0)), self.negative(a), a)
         if name in ("min", "max"):
@@ -140,11 +123,11 @@ class Calls(Arrays):
                 out = self.select(self.compare("Lt" if name == "min" else "Gt", b, a), b, a)
             return out
         if name == "float":
-            return self.convert(args[0], VF if isinstance(args[0].type, Vector) or args[0].type is LANE else F8)
+            return self.convert(args[0], spread(F8, args[0].type))
         if name == "int":
             return self.whole(args[0])
         if name == "bool":
-            return args[0] if args[0].type in (B1, VB) else self.compare("NotEq", args[0], literal(0))
+            return args[0] if args[0].item is B1 else self.compare("NotEq", args[0], literal(0))
         if name == "len" and isinstance(args[0].type, Array):
             return Value(I8, (args[0].parts[1],))
         if name == "pow":
@@ -155,19 +138,16 @@ class Calls(Arrays):
 
     def whole(self, a: Value) -> Value:
         """A number as an int64, rounded towards zero."""
-        if a.type in (F8, VF):
-            type_ = I8 if a.type is F8 else VI
+        type_ = spread(I8, a.type)
+        if a.item is F8:
             return Value(type_, (self.let(f"fptosi {a.type.llvm} {a.one} to {type_.llvm}"),))
-        if a.type in (B1, VB):
-            return self.convert(a, I8 if a.type is B1 else VI)
-        return self.convert(a, VI) if a.type is LANE else a
+        return self.convert(a, type_) if a.item in (B1, LANE) else a
 
     def numeric(self, what: Any, args: list[Value]) -> Value:
         """A function of math or numpy, or a change of type."""
         if what in (np.int64, np.uint64):
             a = self.whole(args[0])
-            wide = isinstance(a.type, Vector)
-            return Value((VU if wide else U8) if what is np.uint64 else (VI if wide else I8), a.parts)
+            return Value(spread(U8 if what is np.uint64 else I8, a.type), a.parts)
         if what is np.float64:
             return self.builtin("float", args)
         if what is some:
@@ -233,7 +213,7 @@ class Calls(Arrays):
         other = a
         if bound is not None:
             a, other = self.intrinsic("fabs", [a]), self.convert(literal(bound), a.type)
-        return Value(B1 if a.type is F8 else VB, (self.let(f"{op} {a.type.llvm} {a.one}, {other.one}"),))
+        return Value(spread(B1, a.type), (self.let(f"{op} {a.type.llvm} {a.one}, {other.one}"),))
 
 
 def _dtype(value: Value) -> Number:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.compiler.checks import Checks
-from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Array, Fixed, Number, Static, Tuple, Vector
+from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, Array, Fixed, Number, Static, Tuple, spread
 from minidyn.compiler.values import PYTHON, Value, arithmetic, everywhere, is_product, literal, together
 
 _FLOAT = {"Add": "fadd", "Sub": "fsub", "Mult": "fmul", "Div": "fdiv"}
@@ -83,7 +83,7 @@ class Expressions(Checks):
         base = self.expr(e.value)
         if isinstance(base.type, Array) and e.attr == "shape":
             return Value(Tuple((I8,) * base.type.ndim), base.parts[1:])
-        if isinstance(base.type, (Array, Number, Vector)):
+        if isinstance(base.item, (Array, Number)):
             return Value(Fixed((base, e.attr)))
         if isinstance(base.type, Fixed) and not isinstance(base.type.value, str):
             return self.of_module(getattr(base.type.value, e.attr))
@@ -106,7 +106,7 @@ class Expressions(Checks):
 
     def negative(self, value: Value) -> Value:
         """Minus a value."""
-        if value.type in (F8, VF):
+        if value.item is F8:
             if value.one.startswith("0x"):
                 return literal(-struct.unpack("<d", struct.pack("<Q", int(value.one, 16)))[0])
             return Value(value.type, (self.let(f"fneg {value.type.llvm} {value.one}"),))
@@ -131,15 +131,15 @@ class Expressions(Checks):
         """`a b + c`, `a b - c` or `c - a b` in one rounding; the text alone decides what is fused."""
         assert isinstance(product, ast.BinOp)
         a, b = self.expr(product.left), self.expr(product.right)
-        kinds = [v.type.item if isinstance(v.type, Vector) else v.type for v in (a, b, other)]
+        kinds = [v.item for v in (a, b, other)]
         if F8 not in kinds[:2] or not all(k in (F8, I8) for k in kinds):
             op = ast.Sub() if minus_sum or minus_product else ast.Add()
             done = self.binary(product.op, a, b)
             return self.binary(op, other, done) if minus_product else self.binary(op, done, other)
         if minus_sum:
-            other = self.negative(self.convert(other, VF if isinstance(other.type, Vector) else F8))
+            other = self.negative(self.convert(other, spread(F8, other.type)))
         if minus_product:
-            a = self.negative(self.convert(a, VF if isinstance(a.type, Vector) else F8))
+            a = self.negative(self.convert(a, spread(F8, a.type)))
         return self.intrinsic("fma", [a, b, other])
 
     def binary(self, op: ast.operator, a: Value, b: Value) -> Value:
@@ -148,15 +148,14 @@ class Expressions(Checks):
         if (a.type, kind, b.type) in _SHIFTS:  # what is the same in all lanes moves a lane's number
             return Value(LANE, (self.let(f"{kind.lower()} nsw i64 {a.one}, {b.one}"),))
         for v in (a, b):
-            if not isinstance(v.type, (Number, Vector)) and v.type is not LANE:
+            if not isinstance(v.item, Number) and v.type is not LANE:
                 self.fail(f"arithmetic needs numbers, not {v.type.name}")
         if kind == "Pow":
             return self.power(a, b)
         a, b = self.alike(a, b)
-        if kind == "Div" and a.type not in (F8, VF):
-            wide = VF if isinstance(a.type, Vector) else F8
-            a, b = self.convert(a, wide), self.convert(b, wide)
-        if a.type in (F8, VF):
+        if kind == "Div" and a.item is not F8:
+            a, b = (self.convert(v, spread(F8, a.type)) for v in (a, b))
+        if a.item is F8:
             if kind not in _FLOAT:
                 self.fail("this operation is for whole numbers")
             return Value(a.type, (self.let(f"{_FLOAT[kind]} {a.type.llvm} {a.one}, {b.one}"),))
@@ -168,11 +167,10 @@ class Expressions(Checks):
         Constants are added and multiplied while compiling. uint64 wraps around; int64 is trusted not to overflow, which
         checked mode notes. `&` and `|` of bools are bools, anything else of them is int64.
         """
-        item = a.type.item if isinstance(a.type, Vector) else a.type
+        item = a.item
         if item is B1:
             if kind not in ("BitAnd", "BitOr"):
-                wide = VI if isinstance(a.type, Vector) else I8
-                return self.whole_binary(kind, self.convert(a, wide), self.convert(b, wide))
+                return self.whole_binary(kind, *(self.convert(v, spread(I8, a.type)) for v in (a, b)))
             return Value(a.type, (self.let(f"{'and' if kind == 'BitAnd' else 'or'} {a.type.llvm} {a.one}, {b.one}"),))
         x, y = a.constant, b.constant
         if x is not None and y is not None and kind in ("Add", "Sub", "Mult"):
@@ -202,7 +200,7 @@ class Expressions(Checks):
         """Division that rounds downwards, and what is left, as in Python."""
         b = self.divisor(a, b)
         t = a.type.llvm
-        flag = "i1" if a.type is I8 else VB.llvm
+        flag = spread(B1, a.type).llvm
         q, r = self.let(f"sdiv {t} {a.one}, {b.one}"), self.let(f"srem {t} {a.one}, {b.one}")
         zero = self.convert(literal(0), a.type).one
         apart = self.let(f"icmp slt {t} {self.let(f'xor {t} {r}, {b.one}')}, {zero}")
@@ -214,9 +212,9 @@ class Expressions(Checks):
 
     def power(self, a: Value, b: Value) -> Value:
         """Small whole powers by multiplication, others by the library."""
-        if b.constant is not None and a.type not in (F8, VF) and not 0 <= b.constant <= 4:
+        if b.constant is not None and a.item is not F8 and not 0 <= b.constant <= 4:
             self.fail("a whole number has powers from 0 to 4 here")
-        if b.constant == 0 and a.type not in (F8, VF):
+        if b.constant == 0 and a.item is not F8:
             return self.convert(literal(1), a.type)
         if b.constant is not None and 1 <= b.constant <= 4:
             out = a
@@ -232,7 +230,7 @@ class Expressions(Checks):
             return value
         if value.constant is not None:
             return literal(bool(value.constant))
-        if value.type in (I8, U8, VI, VU, F8, VF):
+        if value.item in (I8, U8, F8):
             return self.compare("NotEq", value, literal(0))
         self.fail("a condition must be true or false")
 
@@ -283,14 +281,12 @@ class Expressions(Checks):
         if a.constant is not None and b.constant is not None:
             return literal(getattr(operator, _ORDER[kind])(a.constant, b.constant))
         a, b = self.alike(a, b)
-        type_ = VB if isinstance(a.type, Vector) else B1
-        item = a.type.item if isinstance(a.type, Vector) else a.type
         name = _ORDER[kind]
-        if item is F8:
+        if a.item is F8:
             op = "fcmp une" if name == "ne" else f"fcmp o{name}"
         else:
-            op = f"icmp {name}" if name in ("eq", "ne") else f"icmp {'u' if item is U8 else 's'}{name}"
-        return Value(type_, (self.let(f"{op} {a.type.llvm} {a.one}, {b.one}"),))
+            op = f"icmp {name}" if name in ("eq", "ne") else f"icmp {'u' if a.item is U8 else 's'}{name}"
+        return Value(spread(B1, a.type), (self.let(f"{op} {a.type.llvm} {a.one}, {b.one}"),))
 
     def of_IfExp(self, e: ast.IfExp) -> Value:
         """`a if condition else b`; both are computed where they cost little or the condition is one per lane."""
@@ -321,7 +317,7 @@ class Expressions(Checks):
         """One of two values."""
         if a.type != b.type or a.type is LANE:
             a, b = self.alike(a, b)
-        if condition.type is VB and not isinstance(a.type, Vector):
+        if condition.type is VB and a.item is a.type:
             a, b = self.broadcast(a), self.broadcast(b)
         flag = condition.type.llvm
         parts = [

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from minidyn.compiler.lines import Lines
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, VI, VU, Number, Tuple, Vector
+from minidyn.compiler.types import B1, F8, I8, LANE, U8, VF, VI, Number, Tuple, Vector, spread
 from minidyn.compiler.values import Value, everywhere, together
-
-WIDE = {F8: VF, I8: VI, U8: VU, B1: VB}
 
 
 class Numbers(Lines):
@@ -23,21 +21,23 @@ class Numbers(Lines):
         if isinstance(type_, Tuple) and isinstance(have, Tuple) and len(type_.items) == len(have.items):
             return together([self.convert(v, t) for v, t in zip(value.members(), type_.items, strict=True)])
         if have is LANE and isinstance(type_, Vector):
-            spread = self.broadcast(Value(I8, value.parts))
+            first = self.broadcast(Value(I8, value.parts))
             steps = ", ".join(f"i64 {i}" for i in range(lane_count()))
-            return self.convert(Value(VI, (self.let(f"add nsw {VI.llvm} {spread.one}, <{steps}>"),)), type_)
+            return self.convert(Value(VI, (self.let(f"add nsw {VI.llvm} {first.one}, <{steps}>"),)), type_)
         if isinstance(type_, Vector) and isinstance(have, Number):
             return self.broadcast(self.convert(value, type_.item, name))
-        if isinstance(type_, Vector) and isinstance(have, Vector):
-            return self.number(value, type_, have.item, type_.item, name)
-        if isinstance(type_, Number) and isinstance(have, Number):
-            return self.number(value, type_, have, type_, name)
-        self.fail(f"a {have.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
+        if type(type_) is type(have) and isinstance(type_, (Number, Vector)):
+            return self.number(value, type_, name)
+        self.unfit(value, type_, name)
 
-    def number(self, value: Value, type_: Any, have: Number, want: Number, name: str) -> Value:
+    def unfit(self, value: Value, type_: Any, name: str) -> NoReturn:
+        """Say that a value is of another type than what is wanted."""
+        self.fail(f"a {value.type.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
+
+    def number(self, value: Value, type_: Any, name: str) -> Value:
         """A number, or one per lane, of another kind: any as a float, a bool as a whole one, a constant as a uint64;
         anything else does not fit (`name` is the variable that it would be kept in)."""
-        source, target = value.type.llvm, type_.llvm
+        have, want, source, target = value.item, Value(type_).item, value.type.llvm, type_.llvm
         if want is F8 and have is not F8:
             op = {"i8": "sitofp", "u8": "uitofp", "b1": "uitofp"}[have.name]
             return Value(type_, (self.let(f"{op} {source} {value.one} to {target}"),))
@@ -47,11 +47,11 @@ class Numbers(Lines):
             if value.constant < 0:
                 self.fail(f"{value.constant} is no unsigned number")
             return Value(U8, value.parts)
-        self.fail(f"a {value.type.name} does not fit where a {type_.name} is{' kept in ' + name if name else ''}")
+        self.unfit(value, type_, name)
 
     def broadcast(self, value: Value) -> Value:
         """One number in all lanes."""
-        wide = WIDE[value.type]
+        wide = spread(value.type, LANE)
         if not value.one.startswith("%"):
             return Value(wide, (everywhere(value.type.llvm, value.one),))
         first = self.let(f"insertelement {wide.llvm} poison, {value.type.llvm} {value.one}, i64 0")
@@ -67,16 +67,15 @@ class Numbers(Lines):
 
     def common(self, a: Value, b: Value) -> Any:
         """The smallest type that holds both values."""
-        kinds = [v.type.item if isinstance(v.type, Vector) else I8 if v.type is LANE else v.type for v in (a, b)]
+        kinds = [I8 if v.type is LANE else v.item for v in (a, b)]
         if not all(isinstance(k, Number) for k in kinds):
             self.fail("the two sides differ in type")
         item = next(k for k in (F8, U8, I8, B1) if k in kinds)
-        return WIDE[item] if any(isinstance(v.type, Vector) or v.type is LANE for v in (a, b)) else item
+        return spread(item, a.type, b.type)
 
     def floats(self, args: list[Value]) -> tuple[Any, list[str]]:
         """All arguments as floats, side by side if one of them is."""
-        wide = any(isinstance(a.type, Vector) or a.type is LANE for a in args)
-        type_ = VF if wide else F8
+        type_ = spread(F8, *(a.type for a in args))
         return type_, [self.convert(a, type_).one for a in args]
 
     def intrinsic(self, name: str, args: list[Value]) -> Value:

@@ -51,6 +51,7 @@ class Vector(_Scalar):
 
 
 VF, VI, VU, VB = Vector(F8), Vector(I8), Vector(U8), Vector(B1)
+_WIDE = {F8: VF, I8: VI, U8: VU, B1: VB}
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,11 @@ def is_static(type_: Any) -> bool:
     if isinstance(type_, Tuple):
         return any(map(is_static, type_.items))
     return isinstance(type_, Fixed)
+
+
+def spread(item: Number, *types: Any) -> Any:
+    """The number, or one for each lane if one of these types differs from lane to lane."""
+    return _WIDE[item] if any(isinstance(t, (Vector, Lane)) for t in types) else item
 
 
 def varies(type_: Any) -> bool:

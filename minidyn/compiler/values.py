@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.types import B1, F8, I8, U8, Tuple
+from minidyn.compiler.types import B1, F8, I8, U8, Tuple, Vector
 
 
 class Unsupported(TypeError):
@@ -30,6 +30,11 @@ class Value:
     def one(self) -> str:
         """The only component."""
         return self.parts[0]
+
+    @property
+    def item(self) -> Any:
+        """The type of one lane's number."""
+        return self.type.item if isinstance(self.type, Vector) else self.type
 
     @property
     def constant(self) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +93,9 @@ UNARY = frozenset(
     "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf erfc abs sign floor ceil heaviside "
     "logistic softplus logcosh tanh_slope log1p expm1 asin_slope logistic_slope csch bose not".split()
 )
-_FOLD: dict[str, Callable[[float], float]] = {
-    "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos,
-    "tan": math.tan, "tanh": math.tanh, "atan": math.atan, "cosh": math.cosh, "sinh": math.sinh,
-    "erf": math.erf, "erfc": math.erfc, "abs": abs, "floor": math.floor, "ceil": math.ceil,
-}  # fmt: skip
+_FOLD: dict[str, Callable[[float], float]] = {"abs": abs} | {
+    name: getattr(math, name) for name in "exp log sqrt sin cos tan tanh atan cosh sinh erf erfc floor ceil".split()
+}
 
 
 class Graph:
@@ -279,10 +278,8 @@ class Graph:
     def unary(self, op: str, a: Node) -> Node:
         """A function of `UNARY`; of a number its value, where Python knows the function and the value is finite."""
         if a.is_const and op in _FOLD:
-            try:
+            with suppress(ValueError, OverflowError):
                 return self.const(_FOLD[op](a.data))
-            except (ValueError, OverflowError):
-                pass
         return self.make(op, (a,))
 
     def binary(self, op: str, a: Node, b: Node) -> Node:

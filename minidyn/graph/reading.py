@@ -17,12 +17,10 @@ from minidyn.graph.indexed import Array, element
 from minidyn.graph.nodes import Graph, Index, Node
 from minidyn.graph.walk import extent, postorder, printed
 
-_FUNCTIONS = {
-    sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin",
-    sp.acos: "acos", sp.atan: "atan", sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh",
-    sp.csch: "csch", sp.erf: "erf", sp.erfc: "erfc",
-    sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil",
-}  # fmt: skip
+_FUNCTIONS = {sp.Abs: "abs", sp.ceiling: "ceil"} | {
+    getattr(sp, name): name
+    for name in "exp log sin cos tan asin acos atan sinh cosh tanh csch erf erfc sign floor".split()
+}
 _RELATIONS = {
     sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
     sp.Equality: "eq", sp.Unequality: "ne",

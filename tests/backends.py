@@ -22,7 +22,7 @@ import sympy as sp
 
 import minidyn as md
 from minidyn.common.status import Status
-from minidyn.compiler import Known, across, jit, lanes, polynomial
+from minidyn.compiler import Known, across, horner, jit, lanes
 from minidyn.kernels import elimination, linalg, nullspaces, random
 from minidyn.kernels.functions import asin_slope, heaviside, logcosh, logistic, logistic_slope, sign, softplus
 from minidyn.kernels.vectormath import (
@@ -133,7 +133,7 @@ def dialect(a, n, out, whole, words):
     local[1, 0] = 99.0
     row = copied[1]
     out[17] = row[0] + row[1] * row[2] + len(tail)
-    out[18] = z - x * polynomial(y, (0.1, -1 / 3, 7, -0.25))
+    out[18] = z - x * horner(y, (0.1, -1 / 3, 7, -0.25))
 
 
 @jit

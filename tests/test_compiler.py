@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minidyn as md
-from minidyn.compiler import Known, cache, jit, lanes, llvm, polynomial, side_by_side, signature
+from minidyn.compiler import Known, cache, horner, jit, lanes, llvm, side_by_side, signature
 from minidyn.compiler.intrinsics import across
 from minidyn.compiler.types import F8, Array
 from minidyn.compiler.values import Unsupported
@@ -228,13 +228,13 @@ def chains(x, out):
         step = step * a - 0.7
         step = step * a + 3
         step = step * a + 1 / 3
-        out[0, lane] = step - polynomial(a, (0.1, -0.7, 3, 1 / 3))
-        out[1, lane] = polynomial(a, (2.5,)) * a - polynomial(a, (0.1, -0.7, 3, 1 / 3)) * step
+        out[0, lane] = step - horner(a, (0.1, -0.7, 3, 1 / 3))
+        out[1, lane] = horner(a, (2.5,)) * a - horner(a, (0.1, -0.7, 3, 1 / 3)) * step
 
 
 @pytest.mark.parametrize("fma", [False, True])
 def test_a_polynomial_is_the_chain_of_its_steps(fma):
-    """`polynomial` rounds like the steps written out, with products fused or not, and in lanes as one by one."""
+    """`horner` rounds like the steps written out, with products fused or not, and in lanes as one by one."""
     made, x = jit(chains, fma=fma), np.random.default_rng(3).normal(size=64)
     found = [np.ones((2, 64)), np.ones((2, 64))]
     made(x, found[0])
@@ -388,7 +388,7 @@ def branches(a):
 
 @jit
 def powers_of_a_sum(x):
-    return polynomial(x + 1.0, (1.0, 2.0))
+    return horner(x + 1.0, (1.0, 2.0))
 
 
 @jit

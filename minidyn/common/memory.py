@@ -33,6 +33,4 @@ def need(size: float, what: str, advice: str) -> None:
 
 
 def _shown(size: float) -> str:
-    if size < 1e15:
-        return f"{size / 1e9:.3g} GB"
-    return f"{size / 1e9:.1e} GB"
+    return f"{size / 1e9:{'.3g' if size < 1e15 else '.1e'}} GB"

@@ -5,10 +5,10 @@ unification of types); without it the same loops compile some twenty times faste
 """
 
 from minidyn.compiler.functions import Function, FunctionPointer, compiled, jit
-from minidyn.compiler.intrinsics import Known, across, lanes, polynomial, side_by_side, some
+from minidyn.compiler.intrinsics import Known, across, horner, lanes, side_by_side, some
 from minidyn.compiler.types import signature
 
 __all__ = [
-    "Function", "FunctionPointer", "Known", "across", "compiled", "jit", "lanes", "polynomial", "side_by_side",
+    "Function", "FunctionPointer", "Known", "across", "compiled", "horner", "jit", "lanes", "side_by_side",
     "signature", "some",
 ]  # fmt: skip

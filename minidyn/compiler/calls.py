@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.compiler.arrays import Arrays
-from minidyn.compiler.intrinsics import across, polynomial, some
+from minidyn.compiler.intrinsics import across, horner, some
 from minidyn.compiler.llvm import LIBM
 from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, Array, Fixed, Number, Pointer, Static, Tuple, spread
 from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type, written_out
@@ -36,7 +36,7 @@ class Calls(Arrays):
             return self.make_array(e, zero=what is np.zeros)
         if e.keywords:
             self.fail("arguments are given by position")
-        if what is polynomial:
+        if what is horner:
             return self.expr(written_out(e) or self.fail("a polynomial is of a variable, its coefficients in brackets"))
         if isinstance(what, tuple):
             return self.method(what[0], what[1], e)

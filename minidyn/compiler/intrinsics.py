@@ -19,7 +19,7 @@ def across(s: Any, at: int) -> Any:
     return low + ((s[at + 1] + s[at + 5]) + (s[at + 3] + s[at + 7]))
 
 
-def polynomial(x: Any, coefficients: tuple[float, ...]) -> Any:
+def horner(x: Any, coefficients: tuple[float, ...]) -> Any:
     """`(((c_0 x + c_1) x + ...) x + c_n`: a macro, for a variable x and numbers that stand in brackets there."""
     out, *rest = coefficients
     for c in rest:

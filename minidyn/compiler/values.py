@@ -83,7 +83,7 @@ def is_product(e: ast.AST) -> bool:
 
 
 def written_out(e: ast.Call) -> ast.expr | None:
-    """`polynomial(x, (c_0, ..., c_n))` as `(c_0 * x + c_1) * x + ...`; None where it is not called so."""
+    """`horner(x, (c_0, ..., c_n))` as `(c_0 * x + c_1) * x + ...`; None where it is not called so."""
     match e.args:
         case [ast.Name() as x, ast.Tuple(elts=[out, *rest])]:
             for c in rest:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from minidyn.graph.nodes import Graph, Node
+from minidyn.graph.poles import over
 
 Exponent = tuple[tuple[int, float], ...]  # (node id, factor), sorted; the constant under -1
 Sum = tuple[tuple[Exponent, float], ...]  # (exponent, coefficient) of each term, the one with exponent 0 first
 _KNOWN = frozenset("logistic logistic_slope tanh tanh_slope cosh sinh csch expm1 bose".split())
 _DEEP, _MOST_TERMS = 12, 12
-_SERIES = [Fraction(1)]  # of x/(e^x - 1); its product with that of (e^x - 1)/x is 1
-for _n in range(1, 25):
-    _SERIES.append(-sum((c / math.factorial(_n + 1 - k) for k, c in enumerate(_SERIES)), Fraction(0)))
+_SERIES = over(  # x/(e^x - 1)
+    [Fraction(k == 0) for k in range(25)], [Fraction(1, math.factorial(k + 1)) for k in range(25)]
+)
 
 
 @dataclass(frozen=True)

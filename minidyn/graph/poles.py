@@ -34,7 +34,7 @@ class Zero:
     coefficients: tuple[float, ...]
 
 
-def _over(top: list[Fraction], bottom: list[Fraction]) -> list[Fraction]:
+def over(top: list[Fraction], bottom: list[Fraction]) -> list[Fraction]:
     """The quotient of two series."""
     out: list[Fraction] = []
     for k, t in enumerate(top):
@@ -51,7 +51,7 @@ def zero(name: str) -> Zero:
     circle = {s: tuple([Fraction(s**k, n) for k, n in enumerate(w)] for w in (odd, even)) for s in (1, -1)}
     series, order, step, radius = {
         "sin": (circle[-1][0], 1, 2, 1.0), "sinh": (circle[1][0], 1, 2, 1.0),
-        "tan": (_over(*circle[-1]), 1, 2, 0.5), "tanh": (_over(*circle[1]), 1, 2, 0.5),
+        "tan": (over(*circle[-1]), 1, 2, 0.5), "tanh": (over(*circle[1]), 1, 2, 0.5),
         "versine": ([-c for c in circle[-1][1][1:]], 2, 2, 1.0), "coshm1": (circle[1][1][1:], 2, 2, 1.0),
         "asin": ([Fraction(whole(2 * k), 4**k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
         "atan": ([Fraction((-1) ** k, 2 * k + 1) for k in many], 1, 2, 0.5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from typing import Any, ClassVar, NoReturn
 
 import sympy as sp
@@ -17,7 +18,7 @@ from minidyn.graph.indexed import Array, element
 from minidyn.graph.nodes import Graph, Index, Node
 from minidyn.graph.walk import extent, postorder, printed
 
-_FUNCTIONS = {sp.Abs: "abs", sp.ceiling: "ceil"} | {
+_FUNCTIONS = {sp.Abs: "abs", sp.ceiling: "ceil", sp.Not: "not"} | {
     getattr(sp, name): name
     for name in "exp log sin cos tan asin acos atan sinh cosh tanh csch erf erfc sign floor".split()
 }
@@ -135,11 +136,7 @@ class Converter:
 
     def _joined(self, e: sp.Basic, go: Any) -> Node:
         """`Min`, `Max`, `And`, `Or`: two by two, in sympy's order."""
-        op = next(name for kind, name in _JOINED.items() if isinstance(e, kind))
-        out = go(e.args[0])
-        for a in e.args[1:]:
-            out = self.graph.binary(op, out, go(a))
-        return out
+        return reduce(partial(self.graph.binary, _JOINED[type(e)]), map(go, e.args))
 
     def _mod(self, e: sp.Basic, go: Any) -> Node:
         x, period = (go(a) for a in e.args)
@@ -154,9 +151,6 @@ class Converter:
         """sympy's reading of a Piecewise inside a condition."""
         g, (condition, yes, no) = self.graph, (go(a) for a in e.args)
         return g.binary("or", g.binary("and", condition, yes), g.binary("and", g.unary("not", condition), no))
-
-    def _not(self, e: sp.Not, go: Any) -> Node:
-        return self.graph.unary("not", go(e.args[0]))
 
     def _element(self, e: Any, go: Any) -> Node:
         name = str(e.base.label if isinstance(e, sp.Indexed) else e.parent)
@@ -341,7 +335,7 @@ class Converter:
     _KINDS: ClassVar[dict[Any, Callable[..., Node]]] = {
         sp.Add: _add, sp.Mul: _mul, sp.Pow: _pow, sp.log: _log, (sp.sech, sp.coth): _reciprocal,
         tuple(_JOINED): _joined, sp.Mod: _mod, sp.Heaviside: _heaviside, sp.Piecewise: _piecewise, sp.ITE: _ite,
-        sp.Not: _not, sp.Sum: _sum, (sp.Indexed, MatrixElement): _element,
+        sp.Sum: _sum, (sp.Indexed, MatrixElement): _element,
     }  # fmt: skip
 
 

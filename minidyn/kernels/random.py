@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
-from minidyn.compiler import jit, lanes, polynomial
+from minidyn.compiler import horner, jit, lanes
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -95,24 +95,24 @@ def _minus_two_log(u):
     m = (bits - ((bits - _U(0x3FE6A09E667F3BCD)) & _EXPONENT)).view(np.float64)
     s = (m - 1.0) / (m + 1.0)
     z = s * s
-    p = polynomial(z, (-0.29232899370086812, -0.30663443201112084, -0.36365778250523446, -0.4444442226958956,
-                       -0.57142857251950772, -0.7999999999979901, -1.333333333333334, -4.0))  # fmt: skip
+    p = horner(z, (-0.29232899370086812, -0.30663443201112084, -0.36365778250523446, -0.4444442226958956,
+                   -0.57142857251950772, -0.7999999999979901, -1.333333333333334, -4.0))  # fmt: skip
     return e * -1.3862943611198906 + s * p
 
 
 @inline
 def _sin(t, z):
     """sin(t pi/2) for |t| <= 1/2 and z = t^2 (error 5e-18)."""
-    p = polynomial(z, (5.633933781537854e-08, -3.59864335298231e-06, 0.0001604411507421909, -0.004681754132340976,
-                       0.07969262624604301, -0.6459640975062443, 1.5707963267948966))  # fmt: skip
+    p = horner(z, (5.633933781537854e-08, -3.59864335298231e-06, 0.0001604411507421909, -0.004681754132340976,
+                   0.07969262624604301, -0.6459640975062443, 1.5707963267948966))  # fmt: skip
     return t * p
 
 
 @inline
 def _cos(z):
     """cos(t pi/2) for |t| <= 1/2 and z = t^2 (error 5e-17)."""
-    return polynomial(z, (4.6552961874867623e-07, -2.520013526428479e-05, 0.000919259950041661, -0.02086348073494657,
-                          0.25366950789986475, -1.2337005501361513, 1.0))  # fmt: skip
+    return horner(z, (4.6552961874867623e-07, -2.520013526428479e-05, 0.000919259950041661, -0.02086348073494657,
+                      0.25366950789986475, -1.2337005501361513, 1.0))  # fmt: skip
 
 
 @inline

@@ -73,8 +73,8 @@ class Explicit(ast.NodeTransformer):
         return ast.copy_location(ast.BinOp(a, op, b), like)
 
     def visit_Call(self, e: ast.Call) -> ast.expr:
-        """A polynomial, `x.view(t)`, `min` and `max` for two, from left to right; other calls stay calls."""
-        if isinstance(e.func, ast.Name) and e.func.id == "polynomial" and (text := written_out(e)):
+        """`horner`, `x.view(t)`, `min` and `max` for two, from left to right; other calls stay calls."""
+        if isinstance(e.func, ast.Name) and e.func.id == "horner" and (text := written_out(e)):
             made: ast.expr = self.visit(ast.copy_location(text, e))
             return made
         self.generic_visit(e)

@@ -45,32 +45,30 @@ def _fma(context, a, b, c):
     return nbt.float64(nbt.float64, nbt.float64, nbt.float64), code
 
 
-@intrinsic
-def _word_of(context, x):
-    def code(target, builder, signature, args):
-        return builder.bitcast(args[0], target.get_value_type(nbt.uint64))
+def _cast(have, want):
+    @intrinsic
+    def cast(context, x):
+        def code(target, builder, signature, args):
+            return builder.bitcast(args[0], target.get_value_type(want))
 
-    return nbt.uint64(nbt.float64), code
+        return want(have), code
+
+    return cast
 
 
-@intrinsic
-def _number_of(context, x):
-    def code(target, builder, signature, args):
-        return builder.bitcast(args[0], target.get_value_type(nbt.float64))
-
-    return nbt.float64(nbt.uint64), code
+_CASTS = {pair: _cast(*pair) for pair in ((nbt.float64, nbt.uint64), (nbt.uint64, nbt.float64))}
 
 
 def _muladd(a, b, c):
-    """a*b + c"""
+    return a * b + c
 
 
 def _mulsub(a, b, c):
-    """a*b - c"""
+    return a * b - c
 
 
 def _submul(c, a, b):
-    """c - a*b"""
+    return c - a * b
 
 
 def _view(x, t):
@@ -86,23 +84,17 @@ def _fuses(a, b, c):
 
 @overload(_muladd)
 def _(a, b, c):
-    if _fuses(a, b, c):
-        return lambda a, b, c: _fma(float(a), float(b), float(c))
-    return lambda a, b, c: a * b + c
+    return (lambda a, b, c: _fma(float(a), float(b), float(c))) if _fuses(a, b, c) else _muladd
 
 
 @overload(_mulsub)
 def _(a, b, c):
-    if _fuses(a, b, c):
-        return lambda a, b, c: _fma(float(a), float(b), -float(c))
-    return lambda a, b, c: a * b - c
+    return (lambda a, b, c: _fma(float(a), float(b), -float(c))) if _fuses(a, b, c) else _mulsub
 
 
 @overload(_submul)
 def _(c, a, b):
-    if _fuses(a, b, c):
-        return lambda c, a, b: _fma(-float(a), float(b), float(c))
-    return lambda c, a, b: c - a * b
+    return (lambda c, a, b: _fma(-float(a), float(b), float(c))) if _fuses(a, b, c) else _submul
 
 
 @overload(_view)
@@ -110,13 +102,10 @@ def _(x, t):
     if not isinstance(t, nbt.NumberClass):
         return None
     want, have = t.instance_type, nbt.unliteral(x)
+    cast = _CASTS.get((have, want))
     if want == have:
         return lambda x, t: x
-    if want == nbt.uint64 and have == nbt.float64:
-        return lambda x, t: _word_of(x)
-    if want == nbt.float64 and have == nbt.uint64:
-        return lambda x, t: _number_of(x)
-    return None
+    return (lambda x, t: cast(x)) if cast else None
 
 
 @overload(intrinsics.some)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import sympy as sp
 from numpy.typing import NDArray
 
-from minidyn.compiler import polynomial
+from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import WHOLE, inline
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, operator"
@@ -29,16 +30,7 @@ _SMALLER, _TINY = 2.0**-512, 1e-8
 def _digits() -> NDArray[np.float64]:
     """Row 0: 2/pi as four doubles. Row q > 0, for x = m 2^e with whole m: `2^e 2/pi` modulo 4, divided by 2^e."""
     unit = 1 << 1400
-
-    def arctan_of_inverse(n: int) -> int:
-        total, term, k = 0, unit // n, 0
-        while term:
-            total += (-term if k % 2 else term) // (2 * k + 1)
-            term, k = term // (n * n), k + 1
-        return total
-
-    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
-    digits = 2 * unit * unit // pi
+    digits = int(2 * unit / sp.pi.evalf(450))
     table = np.empty((126, 4))
     for row in range(126):
         e = 8 * row - 29 if row else 0
@@ -94,16 +86,16 @@ def two_sum(a, b):
 @inline
 def sin_tail(r, z, low):
     """sin(r + low) - r, `z = r^2`."""
-    p = polynomial(z, (-7.586455940017973e-13, 1.605852751943773e-10, -2.5052106206531682e-08, 2.755731921926441e-06,
-                       -0.00019841269841264968, 0.008333333333333331, -0.16666666666666666))  # fmt: skip
+    p = horner(z, (-7.586455940017973e-13, 1.605852751943773e-10, -2.5052106206531682e-08, 2.755731921926441e-06,
+                   -0.00019841269841264968, 0.008333333333333331, -0.16666666666666666))  # fmt: skip
     return (r * z) * p + low * (1.0 - 0.5 * z)
 
 
 @inline
 def cos_parts(r, z, low):
     """(w, tail): cos(r + low) = w + tail, `z = r^2`."""
-    p = polynomial(z, (-1.1382280957702634e-11, 2.0876141380294955e-09, -2.7557317248229367e-07, 2.480158729872029e-05,
-                       -0.0013888888888887367, 0.041666666666666664))  # fmt: skip
+    p = horner(z, (-1.1382280957702634e-11, 2.0876141380294955e-09, -2.7557317248229367e-07, 2.480158729872029e-05,
+                   -0.0013888888888887367, 0.041666666666666664))  # fmt: skip
     half = 0.5 * z
     w = 1.0 - half
     return w, ((1.0 - w) - half) + ((z * z) * p - r * low)
@@ -173,10 +165,10 @@ def atan(x):
     low = _Q2 if large else low
     t = top / bottom
     z = t * t
-    p = polynomial(z, (0.007613918359757009, -0.021615749366764993, 0.033940271917102555, -0.0418148266227214,
-                       0.047294724525530595, -0.05258634791542414, 0.058819032619705565, -0.06666635265281469,
-                       0.07692306195645549, -0.09090909044503676, 0.1111111111024639, -0.14285714285705856,
-                       0.19999999999999968, -0.3333333333333333))  # fmt: skip
+    p = horner(z, (0.007613918359757009, -0.021615749366764993, 0.033940271917102555, -0.0418148266227214,
+                   0.047294724525530595, -0.05258634791542414, 0.058819032619705565, -0.06666635265281469,
+                   0.07692306195645549, -0.09090909044503676, 0.1111111111024639, -0.14285714285705856,
+                   0.19999999999999968, -0.3333333333333333))  # fmt: skip
     return math.copysign(base + (t + ((t * z) * p + low)), x)
 
 
@@ -191,10 +183,10 @@ def asin_parts(a):
     s = a if inside else root
     lost = (above - root * root) / (2.0 * root + 1e-300)
     lost = 0.0 if inside else lost
-    p = polynomial(z, (0.02963502626354855, -0.019277545928584557, 0.019579201619744684, 0.0030350071727267623,
-                       0.009322101501082774, 0.00962140274734483, 0.011566511821890942, 0.013963775787848137,
-                       0.017352816768546473, 0.022372157435623815, 0.030381944475693704, 0.04464285714255019,
-                       0.07500000000000119, 0.16666666666666666))  # fmt: skip
+    p = horner(z, (0.02963502626354855, -0.019277545928584557, 0.019579201619744684, 0.0030350071727267623,
+                   0.009322101501082774, 0.00962140274734483, 0.011566511821890942, 0.013963775787848137,
+                   0.017352816768546473, 0.022372157435623815, 0.030381944475693704, 0.04464285714255019,
+                   0.07500000000000119, 0.16666666666666666))  # fmt: skip
     return s, (s * z) * p + lost
 
 

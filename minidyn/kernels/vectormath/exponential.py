@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from minidyn.compiler import jit, polynomial
+from minidyn.compiler import horner, jit
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -32,10 +32,10 @@ _CAP, _GONE = 708.0, 354.0  # up to there exp is finite
 def expm1_series(r, low):
     """exp(r + low) - 1 for |r| <= log(2)/2; odd and even powers apart, so that they do not wait for each other."""
     z = r * r
-    even = polynomial(z, (2.0911367871348534e-09, 2.7557282693108636e-07, 2.4801587317322748e-05, 0.0013888888888886517,
-                          0.041666666666666664, 0.5))  # fmt: skip
-    odd = polynomial(z, (2.5100569275813683e-08, 2.75572680728901e-06, 0.00019841269863303223, 0.008333333333330011,
-                         0.16666666666666669))  # fmt: skip
+    even = horner(z, (2.0911367871348534e-09, 2.7557282693108636e-07, 2.4801587317322748e-05, 0.0013888888888886517,
+                      0.041666666666666664, 0.5))  # fmt: skip
+    odd = horner(z, (2.5100569275813683e-08, 2.75572680728901e-06, 0.00019841269863303223, 0.008333333333330011,
+                     0.16666666666666669))  # fmt: skip
     return r + (z * (odd * r + even) + (low * r + low))
 
 
@@ -97,10 +97,10 @@ def cosh(x):
 def rise_series(r):
     """(p, p_low): exp(r) - 1 for -log(2)/4 <= r <= 3/4 log(2), and what p lost by its last rounding."""
     z = r * r
-    even = polynomial(z, (2.486228889024917e-08, 2.755737539112921e-06, 0.00019841269849170436, 0.00833333333333104,
-                          0.16666666666666666))  # fmt: skip
-    odd = polynomial(z, (2.390752391041752e-09, 2.7561183936960253e-07, 2.4801584476347785e-05, 0.0013888888889410829,
-                         0.0416666666666664))  # fmt: skip
+    even = horner(z, (2.486228889024917e-08, 2.755737539112921e-06, 0.00019841269849170436, 0.00833333333333104,
+                      0.16666666666666666))  # fmt: skip
+    odd = horner(z, (2.390752391041752e-09, 2.7561183936960253e-07, 2.4801584476347785e-05, 0.0013888888889410829,
+                     0.0416666666666664))  # fmt: skip
     tail = even * r + (odd * z + 0.5)
     p = z * tail + r
     return p, z * tail - (p - r)

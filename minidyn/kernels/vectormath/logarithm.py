@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from minidyn.compiler import polynomial
+from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import LOG2_HIGH, LOG2_LOW, expm1_series, inline, power_of_two
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -43,8 +43,8 @@ def combine(e, f, low):
     s = f / (2.0 + f)
     z = s * s
     w = z * z
-    even = polynomial(w, (0.13268638369266825, 0.18181795547521137, 0.28571428570799784, 0.6666666666666666))
-    odd = polynomial(w, (0.13088034850927555, 0.15386244737621665, 0.22222222392581045, 0.40000000000000885))
+    even = horner(w, (0.13268638369266825, 0.18181795547521137, 0.28571428570799784, 0.6666666666666666))
+    odd = horner(w, (0.13088034850927555, 0.15386244737621665, 0.22222222392581045, 0.40000000000000885))
     series = z * (odd * z + even)
     half = 0.5 * f * f
     return e * LOG2_HIGH + (f - (half - (s * (half + series) + (e * LOG2_LOW + low))))
@@ -89,8 +89,8 @@ def pow(x, y):
     z = s * s
     z_low = (s * s - z) + 2.0 * s * s_low
     w = z * z
-    even = polynomial(w, (0.11706126464563398, 0.1538459488700718, 0.22222222221652765, 0.4))
-    odd = polynomial(w, (0.11724327060846747, 0.1333480879881234, 0.18181818336099848, 0.2857142857142937))
+    even = horner(w, (0.11706126464563398, 0.1538459488700718, 0.22222222221652765, 0.4))
+    odd = horner(w, (0.11724327060846747, 0.1333480879881234, 0.18181818336099848, 0.2857142857142937))
     rest = (0.5 * w) * (odd * z + even)
     third = z * _THIRD
     third_low = (z * _THIRD - third) + (z * _THIRD_LOW + z_low * _THIRD)

@@ -22,11 +22,8 @@ Labels = Callable[[], Sequence[str]]
 _PLAIN = (float, int, bool, np.float64, np.int64, np.bool_)
 _LARGEST = 2**53  # whole numbers beyond are not exact in the clocks of kernels
 _OWN = (np.ndarray, np.matrix, np.memmap)
-_REFUSED = {
+_REFUSED = dict.fromkeys("UST", "text, and numbers are expected; convert it first") | {
     "c": "complex numbers, and real ones are expected; give .real if that is meant",
-    "U": "text, and numbers are expected; convert it first",
-    "S": "text, and numbers are expected; convert it first",
-    "T": "text, and numbers are expected; convert it first",
     "M": "dates, and numbers are expected; give the time since one of them, in a unit of your choice",
     "m": "spans of time, and numbers are expected; divide by a unit such as np.timedelta64(1, 's')",
     "V": "records, and numbers are expected; give one of their fields",

@@ -56,10 +56,8 @@ class Function:
         """The same function with `lanes` taken one after the other; it gives the same bits."""
         if not backends.chosen().side_by_side:
             return self
-        return Function(
-            self.py_func, inline=self.inline, noalias=self.noalias, fma=self.fma, thorough=self.thorough,
-            side_by_side=False,
-        )  # fmt: skip
+        given = {option: getattr(self, option) for option in ("inline", "noalias", "fma", "thorough")}
+        return Function(self.py_func, side_by_side=False, **given)
 
     @property
     def options(self) -> tuple[bool, ...]:
@@ -72,11 +70,11 @@ class Function:
         return f"{self.py_func.__module__}.{self.py_func.__qualname__}"
 
     @property
-    def tree(self) -> ast.FunctionDef:
+    def tree(self) -> Any:
         """The syntax tree of the definition."""
         code = self.py_func.__code__
         found = _definitions(code.co_filename).get((self.name, code.co_firstlineno))
-        return found or _tree_of(self.py_func)
+        return found or ast.parse(textwrap.dedent(inspect.getsource(self.py_func))).body[0]
 
     def __call__(self, *args: Any) -> Any:
         """Run the function; its code for arguments of these types is made, or loaded, at the first call with them.
@@ -209,9 +207,3 @@ def _definitions(filename: str) -> dict[tuple[str, int], ast.FunctionDef]:
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             out[node.name, first] = node
     return out
-
-
-def _tree_of(function: Callable[..., Any]) -> ast.FunctionDef:
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
-    assert isinstance(tree, ast.FunctionDef)
-    return tree

@@ -5,9 +5,10 @@
 """
 
 from minidyn.graph.indexed import Array
-from minidyn.graph.nodes import LANE, NO_INDICES, SAMPLE, UNARY, Graph, Index, Node, reachable
+from minidyn.graph.nodes import LANE, NO_INDICES, SAMPLE, UNARY, Graph, Index, Node, reachable, users
 from minidyn.graph.reading import SUPPORTED, Converter
 
 __all__ = [
     "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "UNARY", "Array", "Converter", "Graph", "Index", "Node", "reachable",
+    "users",
 ]  # fmt: skip

@@ -335,6 +335,15 @@ def _exact_product(a: float, b: float) -> bool:
     return whole or _power_of_two(a) or _power_of_two(b)
 
 
+def users(nodes: Iterable[Node]) -> dict[int, list[Node]]:
+    """Who takes each node (by id) as an argument, once for each time."""
+    found: dict[int, list[Node]] = {}
+    for n in nodes:
+        for a in n.args:
+            found.setdefault(a.id, []).append(n)
+    return found
+
+
 def reachable(outputs: Iterable[Node]) -> list[Node]:
     """All nodes that the outputs need, in evaluation order."""
     seen: dict[int, Node] = {}

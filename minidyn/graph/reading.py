@@ -92,11 +92,7 @@ class Converter:
         return node
 
     def _build(self, e: sp.Basic, key: Any) -> Node:
-        g = self.graph
-
-        def go(x: sp.Basic) -> Node:
-            return self._convert(x, key)
-
+        g, go = self.graph, partial(self._convert, key=key)
         if e in self._loops:
             index, low = self._loops[e]
             return g.make("index", data=index, indices=frozenset([index])) + float(low)

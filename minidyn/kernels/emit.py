@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from minidyn.graph import SAMPLE, Graph, Index, Node, reachable
+from minidyn.graph import SAMPLE, Graph, Index, Node, reachable, users
 from minidyn.kernels.samples import BLOCK, SIDE, SIDES, fits, side_by_side
 
 _LEAVES = frozenset(("const", "load", "count", "index"))
@@ -50,11 +50,7 @@ class _Block:
     items: list[Node | _Block] = field(default_factory=list)
 
     def encloses(self, other: _Block | None) -> bool:
-        while other is not None:
-            if other is self:
-                return True
-            other = other.parent
-        return False
+        return other is self or (other is not None and self.encloses(other.parent))
 
 
 def home(n: Node) -> frozenset[Index]:
@@ -85,10 +81,7 @@ class Emitter:
         self.mutable = frozenset(mutable)
         self.names = names or {}
         self.sample_count = sample_count
-        self.uses: dict[int, list[Node]] = {}
-        for n in self.nodes:
-            for a in n.args:
-                self.uses.setdefault(a.id, []).append(n)
+        self.uses = users(self.nodes)
         self.place: dict[int, _Block] = {}
         self.place_result: dict[int, _Block] = {}
         self._inline: dict[int, int] = {}
@@ -140,8 +133,6 @@ class Emitter:
             closed = context | {index}
             for n in remaining:
                 outer = home(n) - context
-                if n.op == "store" and not outer:
-                    continue
                 if not outer or min(outer) != index:
                     continue
                 if all(
@@ -195,7 +186,7 @@ class Emitter:
                 block.encloses(self.place[u.id]) for u in users
             ):
                 bound[n.id] = self._name(self.names[n.data[:2]] if named else f"r{n.id}")
-                out.append(f"{bound[n.id]} = {self._address(n)}")
+                out.append(f"{bound[n.id]} = {self._element(*n.data)}")
         for n in self.nodes:  # accumulators that live in this block
             if n.op == "sum" and self.place_result[n.id] is block:
                 if n.id in self.arrays:
@@ -269,7 +260,7 @@ class Emitter:
         if known is not None:
             return (known[1:], self._inline[n.id]) if known[0] == "\0" else (known, _ATOM)
         if n.op == "load":
-            return self._address(n), _ATOM
+            return self._element(*n.data), _ATOM
         if n.id in self.arrays:
             prefix = "s" if n.op == "sum" else "t"
             return f"{prefix}{n.id}[{self._slot(self.arrays[n.id])}]", _ATOM
@@ -335,9 +326,6 @@ class Emitter:
         if offset or not terms:
             terms.insert(0, str(offset))
         return " + ".join(terms)
-
-    def _address(self, n: Node) -> str:
-        return self._element(*n.data)
 
     def _element(self, array: str, offset: int, strides: Sequence[tuple[Index, int]]) -> str:
         lies, place = self.places.get(array, array + "[{}]"), self._position(offset, strides)

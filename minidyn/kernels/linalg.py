@@ -134,6 +134,16 @@ def double(gap, stable, square):
 
 
 @inner
+def squares(a):
+    """The sum of the squares of the entries."""
+    total = 0.0
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            total += a[i, j] * a[i, j]
+    return total
+
+
+@inner
 def discrete_lyapunov(gap, stable, q, w):
     """w = a w a^T + q on the range of the projector `stable`, for a = stable - gap, by doubling (Smith 1968); False if
     a has an eigenvalue on or outside the unit circle, whether q excites it or not: a power of a must have a norm
@@ -144,25 +154,17 @@ def discrete_lyapunov(gap, stable, q, w):
     n = gap.shape[0]
     room = np.empty((3, n, n))
     power, square, left = room[0], room[1], room[2]
-    for i in range(n):
-        for j in range(n):
-            w[i, j] = q[i, j]
+    copy(q, w)
     for _ in range(64):
         subtract(stable, gap, power)
         multiply(power, w, left)
         multiply_transposed(left, power, square)
-        change, size = 0.0, 0.0
         for i in range(n):
             for j in range(n):
-                change += square[i, j] * square[i, j]
                 w[i, j] += square[i, j]
-                size += w[i, j] * w[i, j]
+        change, size, norm = squares(square), squares(w), squares(power)
         if not size < 1e200:
             return False
-        norm = 0.0
-        for i in range(n):
-            for j in range(n):
-                norm += power[i, j] * power[i, j]
         if change <= 1e-34 * size and norm < 1.0:
             return True
         if not norm < 1e200:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 
-from minidyn.graph import Graph, Node, reachable
+from minidyn.graph import Graph, Node, reachable, users
 
 Change = Callable[[Graph, Node, list[Node]], Node | None]
 _LATENCY = {"div": 13, "sqrt": 20, "neg": 1, "abs": 1, "select": 1, "load": 0, "const": 0}  # in cycles, roughly
@@ -55,15 +55,11 @@ def without_divisions(outputs: Sequence[Node], kinds: Mapping[int, str]) -> list
 def balanced(outputs: Sequence[Node], early: Sequence[str]) -> list[Node]:
     """Products in the order in which their factors become known; what is read from `early` arrays comes first."""
     nodes = reachable(outputs)
-    users: dict[int, list[Node]] = {}
-    for n in nodes:
-        for a in n.args:
-            users.setdefault(a.id, []).append(n)
-    asked = {n.id for n in outputs}
+    uses, asked = users(nodes), {n.id for n in outputs}
 
     def inner(n: Node) -> bool:
         """Whether a product is only a factor of another one."""
-        used = users.get(n.id, [])
+        used = uses.get(n.id, [])
         return n.op == "mul" and n.id not in asked and len(used) == 1 and used[0].op == "mul"
 
     def factors(n: Node) -> list[Node]:

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from typing import Any
 
 from minidyn.compiler.calls import Calls
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.module import Module
 from minidyn.compiler.types import F8, I8, LANE, VF, Array, Constant, Tuple, is_static
 from minidyn.compiler.values import Unsupported, Value, clean, literal, quote, result_type
 
@@ -32,16 +30,13 @@ _LOOPS = ("range", "lanes", "side_by_side")
 class Writer(Calls):
     """Writes one function for one tuple of argument types."""
 
-    def __init__(self, module: Module, function: Any, types: tuple[Any, ...], symbol: str, internal: bool):
-        super().__init__(module, function, types, symbol, internal)
-        self.inlined = 0 if function.inline else self.count_inlined(function.tree)
-
     # -- the function -----------------------------------------------------------------------------
     def write(self) -> str:
         """The function's text."""
         tree = self.function.tree
-        self.settled: set[str] = set()
-        self.own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        self.inlined = 0 if self.function.inline else self.count_inlined(tree)
+        stores = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        self.own = set(stores)
         names = [a.arg for a in tree.args.args]
         if len(names) != len(self.types):
             raise Unsupported(f"{self.function.identity} takes {len(names)} arguments, got {len(self.types)}.")
@@ -52,7 +47,7 @@ class Writer(Calls):
             for kind, part in zip(type_.parts, parts, strict=True):
                 params.append(f"{kind}{apart if kind == 'ptr' else ''} {part}")
             self.assign(name, Value(type_, parts))
-        self.settled = _assigned_once(tree)
+        self.settled = {name for name, count in stores.items() if count == 1} - set(names)
         self.statements(tree.body)
         if self.given is None:
             self.put("unreachable")
@@ -263,9 +258,3 @@ class Writer(Calls):
     def do_Continue(self, s: ast.Continue) -> None:
         """Go on with the next turn of the innermost loop."""
         self.jump(self.loops[-1][0])
-
-
-def _assigned_once(tree: ast.FunctionDef) -> set[str]:
-    """The variables that are given a value in one place only."""
-    counts = Counter(n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-    return {name for name, count in counts.items() if count == 1} - {a.arg for a in tree.args.args}

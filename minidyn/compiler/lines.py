@@ -23,6 +23,7 @@ class Lines:
         self.variables: dict[str, tuple[Any, tuple[str, ...]]] = {}
         self.known: dict[str, Value] = {}
         self.own: set[str] = set()  # what the function gives a value to somewhere
+        self.settled: set[str] = set()  # and in one place only
         self.given: set[str] | None = set()  # the names that surely have a value here; None where nothing arrives
         self.arrivals: dict[str, set[str]] = {}
         self.constants: dict[str, Constant] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidyn.compiler import jit
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 
 @jit

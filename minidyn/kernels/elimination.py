@@ -6,7 +6,7 @@ import numpy as np
 
 from minidyn.compiler import jit
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 
 @jit

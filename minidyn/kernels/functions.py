@@ -16,7 +16,7 @@ __all__ = [
     "minimum", "pow_slope", "sign", "softplus",
 ]  # fmt: skip
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 inline = partial(jit, inline=True)
 _LOG2 = math.log(2.0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidyn.compiler import jit
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 inner = jit  # for functions that only other compiled functions call
 

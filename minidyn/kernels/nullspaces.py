@@ -7,7 +7,7 @@ import numpy as np
 from minidyn.kernels.elimination import solve
 from minidyn.kernels.linalg import inner, multiply, transpose
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 
 @inner

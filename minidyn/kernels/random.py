@@ -21,7 +21,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
 from minidyn.compiler import horner, jit, lanes
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 LANES = 64
 WORDS = 5  # a path's stream: the generator's four words and a normal that is kept

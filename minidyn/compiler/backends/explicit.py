@@ -21,7 +21,7 @@ from typing import Any
 
 from minidyn.compiler.values import arithmetic, is_product, written_out
 
-_POWERS = {1: "+", 2: "square_", 3: "cube_", 4: "fourth_"}
+_POWERS = {2: "square_", 3: "cube_", 4: "fourth_"}
 
 
 def call(name: str, *args: ast.expr, like: ast.AST) -> ast.expr:
@@ -65,11 +65,10 @@ class Explicit(ast.NodeTransformer):
         if isinstance(op, ast.Div):
             return call("divide_", a, b, like=like)
         if isinstance(op, ast.Pow):
-            whole_power = isinstance(b, ast.Constant) and isinstance(b.value, int) and b.value in _POWERS
-            name = _POWERS[b.value] if whole_power else "power_"
-            if name == "+":
+            power = b.value if isinstance(b, ast.Constant) and isinstance(b.value, int) else None
+            if power == 1:
                 return a
-            return call(name, a, like=like) if whole_power else call(name, a, b, like=like)
+            return call(_POWERS[power], a, like=like) if power in _POWERS else call("power_", a, b, like=like)
         return ast.copy_location(ast.BinOp(a, op, b), like)
 
     def visit_Call(self, e: ast.Call) -> ast.expr:

@@ -27,8 +27,7 @@ from minidyn.compiler.backends import explicit
 from minidyn.compiler.functions import Function
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Fixed, Pointer, Tuple
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return, no-redef, misc, call-arg"
-# mypy: disable-error-code="call-overload, attr-defined"
+# mypy: disable-error-code="no-untyped-def"
 
 side_by_side = False
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
@@ -37,12 +36,14 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 # -- what operations mean -----------------------------------------------------------------------------------
 
 
-@intrinsic
-def _fma(context, a, b, c):
+def _one_rounding(context, a, b, c):
     def code(target, builder, signature, args):
         return builder.fma(*args)
 
     return nbt.float64(nbt.float64, nbt.float64, nbt.float64), code
+
+
+_fma: Any = intrinsic(_one_rounding)
 
 
 def _cast(have, want):
@@ -77,8 +78,8 @@ def _view(x, t):
 
 def _fuses(a, b, c):
     """Whether `a*b + c` is a number with a point."""
-    kinds = [nbt.unliteral(t) for t in (a, b, c)]
-    signed = all(k == nbt.float64 or (isinstance(k, nbt.Integer) and k.signed) for k in kinds)
+    kinds: list[Any] = [nbt.unliteral(t) for t in (a, b, c)]
+    signed = all(k == nbt.float64 or getattr(k, "signed", False) for k in kinds)
     return signed and nbt.float64 in kinds[:2]
 
 
@@ -114,8 +115,8 @@ def _(condition):
 
 
 # what numba does not know of `math`
-_fmod = nbt.ExternalFunction("fmod", nbt.float64(nbt.float64, nbt.float64))
-_cbrt = nbt.ExternalFunction("cbrt", nbt.float64(nbt.float64))
+_fmod: Any = nbt.ExternalFunction("fmod", nbt.float64(nbt.float64, nbt.float64))
+_cbrt: Any = nbt.ExternalFunction("cbrt", nbt.float64(nbt.float64))
 
 
 @overload(math.fmod)
@@ -188,13 +189,12 @@ def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
     """A callable for arguments of these types."""
     made = entry_of(function, types)
     arrays = [i for i, t in enumerate(types) if isinstance(t, Array)]
-    takers = [_taker(t) for t in types]
-    kept = [i for i, take in enumerate(takers) if take is not None]
+    kept = [(i, take) for i, take in enumerate(map(_taker, types)) if take is not None]
 
     def entry(*args: Any) -> Any:
         for i in arrays:
             explicit.check(args[i])
-        return made(*(takers[i](args[i]) for i in kept))
+        return made(*(take(args[i]) for i, take in kept))
 
     return entry
 

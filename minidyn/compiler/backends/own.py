@@ -13,7 +13,7 @@ from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
 from minidyn.compiler.codegen import Writer
 from minidyn.compiler.module import Module
-from minidyn.compiler.types import B1, F8, I8, U8, Array, Fixed, Pointer, Tuple
+from minidyn.compiler.types import B1, F8, I8, Array, Fixed, Pointer, Tuple, parse
 from minidyn.compiler.violations import checked, raising
 
 side_by_side = True  # `lanes` are several turns at once
@@ -30,7 +30,7 @@ def compile(function: Any, types: tuple[Any, ...]) -> tuple[int, Any]:
             key = function.hash(types)
             symbol = f"{function.name}_{key[:16]}"
             kind, code = disk.read_code(key) or _made(function, types, symbol, key)
-            function.addresses[types] = llvm.load(code, symbol), _result(kind)
+            function.addresses[types] = llvm.load(code, symbol), Tuple(()) if "(" in kind else parse(kind)
         address, result = function.addresses[types]
         return address, result
 
@@ -119,7 +119,3 @@ def _taker(type_: Any) -> Callable[[list[Any], Any], None]:
     if type_ is F8:
         return lambda out, a: out.append(float(a))
     return lambda out, a: out.append(int(a))
-
-
-def _result(kind: str) -> Any:
-    return {"f8": F8, "i8": I8, "u8": U8, "b1": B1, "void": None}.get(kind, Tuple(()))

@@ -8,6 +8,7 @@ double x: `2 x/pi` is taken with as many binary digits of 2/pi as the exponent o
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import WHOLE, inline
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, operator"
+# mypy: disable-error-code="no-untyped-def"
 
-_U, _I = np.uint64, np.int64
+_U: Any = np.uint64
+_I: Any = np.int64
 _Q1, _Q2 = 1.5707963267948966, 6.123233995736766e-17  # pi/2
 _TURN = _U(62)
 _EXPONENT = _U(0x7FF)

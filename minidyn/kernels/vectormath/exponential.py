@@ -14,7 +14,7 @@ import numpy as np
 
 from minidyn.compiler import horner, jit
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 inline = partial(jit, inline=True, fma=True)
 _U = np.uint64

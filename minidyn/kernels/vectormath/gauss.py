@@ -7,7 +7,7 @@ import math
 from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import exp, inline
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 
 @inline

@@ -13,7 +13,7 @@ import numpy as np
 from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import LOG2_HIGH, LOG2_LOW, expm1_series, inline, power_of_two
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def"
 
 _U = np.uint64
 _INF, _NAN = math.inf, math.nan

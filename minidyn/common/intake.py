@@ -185,11 +185,6 @@ def _texts(labels: Any) -> list[str]:
     return [str(label) for label in labels]
 
 
-def _counts(labels: Sequence[str]) -> bool:
-    """Whether labels say no more than the position."""
-    return all(label == str(i) for i, label in enumerate(labels))
-
-
 def _in_order(array: NDArray[Any], axes: list[list[str] | None], name: str, labels: Labels | None) -> NDArray[Any]:
     """The entries along the axis whose labels are the wanted ones, which becomes the last."""
     names = None if labels is None else list(labels())
@@ -199,7 +194,7 @@ def _in_order(array: NDArray[Any], axes: list[list[str] | None], name: str, labe
             if given is not None and len(given) == len(set(given)) and set(given) == set(names):
                 return np.moveaxis(np.take(array, [given.index(n) for n in names], axis), axis, -1)
     last = axes[-1] if axes else None
-    if last is None or _counts(last) or (names is None and array.ndim == 1):
+    if last is None or last == _texts(range(len(last))) or (names is None and array.ndim == 1):
         return array
     few = ", ".join(last[:4]) + (", ..." if len(last) > 4 else "")
     wanted = ", ".join(names[:4]) + ", ..." * (len(names) > 4) if names else "0, 1, 2, ..."

@@ -151,7 +151,8 @@ class Calls(Arrays):
         if what is np.float64:
             return self.builtin("float", args)
         if what is some:
-            return self.any_lane(args[0])
+            c = self.truth(args[0])
+            return c if c.type is B1 else Value(B1, (self.reduced("or", VB, c.one),))
         if what is across:
             return self.across(*args)
         name = getattr(what, "__name__", "")
@@ -171,13 +172,6 @@ class Calls(Arrays):
         if name in LIBM:
             return self.libm(name, args)
         self.fail(f"{name} is not known here")
-
-    def any_lane(self, condition: Value) -> Value:
-        """Whether a condition holds in one lane at least."""
-        c = self.truth(condition)
-        if c.type is B1:
-            return c
-        return Value(B1, (self.reduced("or", VB, c.one),))
 
     def across(self, array: Value, at: Value) -> Value:
         """The sum of eight neighbours. As a vector from the start: LLVM would gather them for several sums at once."""

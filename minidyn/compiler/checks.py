@@ -7,6 +7,8 @@ goes on unharmed to its end. Without checked mode none of this is written.
 
 from __future__ import annotations
 
+from functools import reduce
+
 from minidyn.compiler.llvm import lane_count
 from minidyn.compiler.numbers import Numbers
 from minidyn.compiler.types import I8, LANE, VB, VI, Vector
@@ -56,7 +58,7 @@ class Checks(Numbers):
             size = array.parts[1 + axis]
             where = self.where(f"the index #a is outside of axis {axis}, which has #b entries")
             conditions += [self.let(f"call i1 @inside(i64 {i}, i64 {size}, ptr {where})") for i in self.extremes(index)]
-        return self.all_of(conditions)
+        return reduce(lambda a, b: self.let(f"and i1 {a}, {b}"), conditions)
 
     def extremes(self, index: Value) -> list[str]:
         """The numbers among the lanes' that tell whether all lie in a range that begins at zero."""
@@ -65,13 +67,6 @@ class Checks(Numbers):
         if isinstance(index.type, Vector):
             return [self.reduced("umax", index.type, index.one)]
         return [self.convert(index, I8).one]
-
-    def all_of(self, conditions: list[str]) -> str:
-        """The conditions, one at least, joined by `and`."""
-        out, *rest = conditions
-        for c in rest:
-            out = self.let(f"and i1 {out}, {c}")
-        return out
 
     def reduced(self, kind: str, type_: Vector, value: str) -> str:
         """One number of all lanes: their greatest as unsigned ones, or whether one is true."""

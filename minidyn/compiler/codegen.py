@@ -1,17 +1,6 @@
 """A subset of Python -> LLVM's assembly, one function at a time.
 
-The subset is what numerical loops are written in: numbers, C-contiguous arrays, `for` over `range`,
-`while`, `if`, arithmetic, the functions of `math`, calls of other compiled functions. A variable keeps the
-type of its first assignment, and has a value on every way to where it is read. Indices count from the beginning,
-integers do not wrap around, and neither is looked at: a kernel is trusted, as in C, except in checked mode (`checks`).
-
-    for lane in lanes(64):
-
-runs its body for several lanes at once, one LLVM vector per number: the body may branch only on what is the
-same in all lanes, such as `some(condition)`. In plain Python `lanes` is `range`, and the body means the same; a
-function's `one_by_one` form compiles it so. `side_by_side` is `lanes` in that form too.
-
-An array made inside a function lives until the function returns, or until the line that made it runs again.
+LANGUAGE.md says what may be written, and what it means. A kernel is trusted, as in C, but in checked mode (`checks`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,5 @@
 """Compiled functions: called from Python with arrays and numbers, from compiled code directly.
 
-    @jit
-    def total(a):
-        s = 0.0
-        for i in range(a.shape[0]):
-            s += a[i]
-        return s
-
 A function is compiled at its first call with arguments of some types, together with all that it calls,
 and its machine code is kept on disk: a later process loads it without looking at the source.
 """

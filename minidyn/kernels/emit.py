@@ -235,7 +235,7 @@ class Emitter:
             name = self._name(f"e{n.id}")
             bound[n.id] = name
             return [f"{name} = {text}", f"t{n.id}[{self._slot(self.arrays[n.id])}] = {name}"]
-        if len(users) == 1 and self.place[users[0].id] is block and _length(text) < 60:
+        if len(users) == 1 and self.place[users[0].id] is block and len(re.sub(r"\d", "", text)) < 60:  # whatever sizes
             bound[n.id] = "\0" + text  # used once, here: written inline
             self._inline[n.id] = self._precedence(n)
             return []
@@ -330,11 +330,6 @@ class Emitter:
     def _element(self, array: str, offset: int, strides: Sequence[tuple[Index, int]]) -> str:
         lies, place = self.places.get(array, array + "[{}]"), self._position(offset, strides)
         return lies.format(place) if isinstance(lies, str) else lies(int(place))
-
-
-def _length(text: str) -> int:
-    """Of a text without its digits: sizes and strides do not decide where it is broken."""
-    return len(re.sub(r"\d", "", text))
 
 
 def _power(x: str, n: int) -> str:

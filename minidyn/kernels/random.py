@@ -101,21 +101,6 @@ def _minus_two_log(u):
 
 
 @inline
-def _sin(t, z):
-    """sin(t pi/2) for |t| <= 1/2 and z = t^2 (error 5e-18)."""
-    p = horner(z, (5.633933781537854e-08, -3.59864335298231e-06, 0.0001604411507421909, -0.004681754132340976,
-                   0.07969262624604301, -0.6459640975062443, 1.5707963267948966))  # fmt: skip
-    return t * p
-
-
-@inline
-def _cos(z):
-    """cos(t pi/2) for |t| <= 1/2 and z = t^2 (error 5e-17)."""
-    return horner(z, (4.6552961874867623e-07, -2.520013526428479e-05, 0.000919259950041661, -0.02086348073494657,
-                      0.25366950789986475, -1.2337005501361513, 1.0))  # fmt: skip
-
-
-@inline
 def next_word(s0, s1, s2, s3):
     """One word of 64 bits and the generator's next state (xoshiro256++)."""
     word = _rotl(s0 + s3, 23) + s0
@@ -137,8 +122,13 @@ def next_pair(s0, s1, s2, s3):
     turn = ((v & _MANTISSA) | _ONE).view(np.float64) - 1.5
     radius = math.sqrt(_minus_two_log(uniform))
     square = turn * turn
-    sine = _sin(turn, square) * radius
-    cosine = _cos(square) * radius
+    # sine and cosine of turn pi/2 for |turn| <= 1/2 (errors 5e-18, 5e-17)
+    sine = horner(square, (5.633933781537854e-08, -3.59864335298231e-06, 0.0001604411507421909, -0.004681754132340976,
+                           0.07969262624604301, -0.6459640975062443, 1.5707963267948966))  # fmt: skip
+    sine = turn * sine * radius
+    cosine = horner(square, (4.6552961874867623e-07, -2.520013526428479e-05, 0.000919259950041661, -0.02086348073494657,
+                             0.25366950789986475, -1.2337005501361513, 1.0))  # fmt: skip
+    cosine = cosine * radius
     swap = (v & _THIRD) != _U(0)  # the quarter of the turn: three bits above the mantissa
     p = ((v & _SIGN) ^ (cosine if swap else sine).view(np.uint64)).view(np.float64)
     w = (((v << _U(1)) & _SIGN) ^ (sine if swap else cosine).view(np.uint64)).view(np.float64)

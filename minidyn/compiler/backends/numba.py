@@ -187,7 +187,8 @@ typeof_impl.register(Function)(lambda function, context: type_of(function))
 
 def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
     """A callable for arguments of these types."""
-    made = entry_of(function, types)
+    made = nb.njit(_entry_text(function, types), **_OPTIONS)
+    made._cache = _Kept(function.hash(types))
     arrays = [i for i, t in enumerate(types) if isinstance(t, Array)]
     kept = [(i, take) for i, take in enumerate(map(_taker, types)) if take is not None]
 
@@ -206,13 +207,6 @@ def _taker(type_: Any) -> Callable[[Any], Any] | None:
         kept = [(i, take) for i, take in enumerate(takers) if take is not None]
         return (lambda a: tuple(take(a[i]) for i, take in kept)) if kept else None
     return None if isinstance(type_, Fixed) else lambda a: a
-
-
-def entry_of(function: Any, types: tuple[Any, ...]) -> Any:
-    """numba's function for a call with these types, kept in its cache."""
-    made = nb.njit(_entry_text(function, types), **_OPTIONS)
-    made._cache = _Kept(function.hash(types))
-    return made
 
 
 class _Kept(NullCache):

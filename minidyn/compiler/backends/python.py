@@ -109,10 +109,6 @@ class _Module:
         return value
 
 
-def _rounded(name: str) -> Callable[[float], int]:
-    return lambda x: whole(library(name)(x))
-
-
 @cache
 def _known(value: Any) -> Any:
     """A function of math or numpy."""
@@ -125,7 +121,7 @@ def _known(value: Any) -> Any:
     home, name = getattr(value, "__module__", None), getattr(value, "__name__", "")
     name = SYNONYMS.get(name, name)
     if home == "math" and name in ("floor", "ceil"):
-        return _rounded(name)
+        return lambda x: whole(library(name)(x))
     if (home == "math" or isinstance(value, np.ufunc)) and name in llvm.LIBM | INTRINSIC:
         return library(name)
     return value

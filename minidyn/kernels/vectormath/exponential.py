@@ -67,21 +67,15 @@ def exp(x):
 
 
 @inline
-def expm1_parts(x):
-    """(m, s) with `exp(x) - 1 = m s`, s a power of two; what r lost by rounding is added to first order."""
-    x = _LIMIT if x > _LIMIT else x
-    x = -_LIMIT if x < -_LIMIT else x
-    k, s, t = power_of_two(x)
-    high = x - k * LOG2_HIGH
+def expm1(x):
+    """`exp(x) - 1`; what r lost by rounding is added to first order."""
+    a = _LIMIT if x > _LIMIT else x
+    a = -_LIMIT if a < -_LIMIT else a
+    k, s, t = power_of_two(a)
+    high = a - k * LOG2_HIGH
     r = high - k * LOG2_LOW
     lost = (high - r) - k * LOG2_LOW
-    return expm1_series(r, lost) * t + (t - _U(TWO_ONES - np.float64(s).view(_U)).view(np.float64)), s
-
-
-@inline
-def expm1(x):
-    """`exp(x) - 1`."""
-    m, s = expm1_parts(x)
+    m = expm1_series(r, lost) * t + (t - _U(TWO_ONES - np.float64(s).view(_U)).view(np.float64))
     return math.copysign(m * s, x)
 
 
@@ -104,34 +98,6 @@ def rise_series(r):
     tail = even * r + (odd * z + 0.5)
     p = z * tail + r
     return p, z * tail - (p - r)
-
-
-@inline
-def hyperbolic_parts(x):
-    """(p, v, q, s, t) with `exp|x| = (1 + p)/(s t)`, s and t powers of two, `v = (1 + p)^2 - 1`, `q = (s t)^2`.
-
-    `tanh|x| = (v + 1 - q)/(v + 1 + q)`. Here k starts later, so that p keeps its digits up to |x| = 1/2.
-    """
-    a = abs(x)
-    a = _LIMIT if a > _LIMIT else a
-    shifted = (a * PER_LOG2 - 0.25) + WHOLE
-    k = shifted - WHOLE
-    h = np.float64(k * 0.5 + WHOLE).view(_U)
-    s = _U(ONE - (h << _U(52))).view(np.float64)
-    t = _U(ONE - ((np.float64(shifted).view(_U) - h) << _U(52))).view(np.float64)
-    p, low = rise_series((a - k * LOG2_HIGH) - k * LOG2_LOW)
-    g = s * t
-    return p, (p + p) + (p * p + (low + low)), g * g, s, t
-
-
-@inline
-def quotient(top, v, c):
-    """`top/(v + c)` as if it were rounded once; c is near one, with few digits."""
-    d = v + c
-    lost = v - (d - c)
-    inverse = 1.0 / d
-    y = top * inverse
-    return ((top - y * d) - y * lost) * inverse + y
 
 
 @inline
@@ -168,9 +134,24 @@ def tanh_slope(x):
 
 @inline
 def sinh(x):
-    """The hyperbolic sine."""
-    p, v, q, s, t = hyperbolic_parts(x)
-    y = quotient(v + (1.0 - q), p, 1.0)
-    a = _U(TWO_ONES - np.float64(s).view(_U)).view(np.float64)
-    b = _U(TWO_ONES - np.float64(t).view(_U)).view(np.float64)
-    return math.copysign((y * b) * (0.5 * a), x)
+    """The hyperbolic sine, `((1 + p)^2 - (s t)^2)/(2 s t (1 + p))` with `exp|x| = (1 + p)/(s t)`, s, t powers of two.
+
+    k starts late, so that p keeps its digits up to |x| = 1/2; the quotient is corrected by its remainder.
+    """
+    a = abs(x)
+    a = _LIMIT if a > _LIMIT else a
+    shifted = (a * PER_LOG2 - 0.25) + WHOLE
+    k = shifted - WHOLE
+    h = np.float64(k * 0.5 + WHOLE).view(_U)
+    s = _U(ONE - (h << _U(52))).view(np.float64)
+    t = _U(ONE - ((np.float64(shifted).view(_U) - h) << _U(52))).view(np.float64)
+    p, low = rise_series((a - k * LOG2_HIGH) - k * LOG2_LOW)
+    g = s * t
+    top = (p + p) + (p * p + (low + low)) + (1.0 - g * g)
+    d = p + 1.0
+    inverse = 1.0 / d
+    y = top * inverse
+    y = ((top - y * d) - y * (p - (d - 1.0))) * inverse + y
+    s = _U(TWO_ONES - np.float64(s).view(_U)).view(np.float64)
+    t = _U(TWO_ONES - np.float64(t).view(_U)).view(np.float64)
+    return math.copysign((y * t) * (0.5 * s), x)

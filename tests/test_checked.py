@@ -258,9 +258,28 @@ def high_power(n):
 TABLE = np.arange(3.0)
 
 
+SQUARE = np.eye(3)
+
+
 @jit
 def into_the_module(x):
     TABLE[1] = x
+
+
+@jit
+def into_its_row(x):
+    row = SQUARE[1]
+    row[0] += x
+
+
+@jit
+def first_of(a, x):
+    a[0] = x
+
+
+@jit
+def handed_on(x):
+    first_of(SQUARE[1][1:], x)
 
 
 @pytest.mark.parametrize("function, args, sentence", [
@@ -271,6 +290,8 @@ def into_the_module(x):
     (negative_word, (np.uint64(1),), "-1 is no unsigned number"),
     (high_power, (2,), "a whole number has powers from 0 to 4 here"),
     (into_the_module, (2.0,), "an array of the module is read only"),
+    (into_its_row, (2.0,), "into_its_row, .* an array of the module is read only"),
+    (handed_on, (2.0,), "first_of, .* an array of the module is read only"),
 ])  # fmt: skip
 def test_refused_in_every_mode(function, args, sentence):
     """Negative indices, constants beyond 64 bits, writes into the module's constants."""

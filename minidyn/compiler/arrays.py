@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from typing import Any
 
 from minidyn.compiler.checks import UNWRITTEN
 from minidyn.compiler.expressions import Expressions
 from minidyn.compiler.llvm import lane_count
-from minidyn.compiler.types import F8, I8, VB, VI, Array, Constant, Number, Tuple, Vector
+from minidyn.compiler.types import F8, I8, VB, VI, Array, Constant, Number, Table, Tuple, Vector
 from minidyn.compiler.values import Value, everywhere, literal
 from minidyn.compiler.violations import checked
 
@@ -36,7 +37,8 @@ class Arrays(Expressions):
         if rest > 0:
             good = self.within(array, at)
             where = self.address(array, [self.convert(i, I8) for i in at])
-            return Value(Array(array.type.item, rest), (where, *self.or_nothing(good, array.parts[1 + len(at) :])))
+            type_ = replace(array.type, ndim=rest)
+            return Value(type_, (where, *self.or_nothing(good, array.parts[1 + len(at) :])))
         return self.read_item((array, at))
 
     def part(self, array: Value, piece: ast.Slice) -> Value:
@@ -114,7 +116,7 @@ class Arrays(Expressions):
     def write_item(self, place: tuple[Value, list[Value]], value: Value) -> None:
         """Store an item."""
         array, at = place
-        if array.one.startswith("@"):
+        if isinstance(array.type, Table):
             self.fail("an array of the module is read only")
         type_, kind, where = self.find(array, at)
         value = self.convert(value, type_)

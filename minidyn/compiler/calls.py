@@ -11,7 +11,23 @@ import numpy as np
 from minidyn.compiler.arrays import Arrays
 from minidyn.compiler.intrinsics import across, horner, some
 from minidyn.compiler.llvm import LIBM
-from minidyn.compiler.types import B1, F8, I8, LANE, U8, VB, VF, Array, Fixed, Number, Pointer, Static, Tuple, spread
+from minidyn.compiler.types import (
+    B1,
+    F8,
+    I8,
+    LANE,
+    U8,
+    VB,
+    VF,
+    Array,
+    Fixed,
+    Number,
+    Pointer,
+    Static,
+    Table,
+    Tuple,
+    spread,
+)
 from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type, written_out
 
 INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
@@ -178,7 +194,7 @@ class Calls(Arrays):
         if array.type == Array(VF, 1):  # eight numbers per lane: each lane adds its own, in the same order
             places = [self.binary(ast.Add(), at, literal(i)) for i in range(8)]
             return self.pairwise([self.read_item((array, [p])) for p in places])
-        if array.type != Array(F8, 1):
+        if array.type not in (Array(F8, 1), Table(F8, 1)):
             self.fail("eight numbers of an array of floats are added")
         ends = [self.within(array, [self.binary(ast.Add(), at, literal(i))]) for i in (0, 7)]
         where = self.address(array, [self.convert(at, I8)])

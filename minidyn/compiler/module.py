@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minidyn.compiler.types import F8, I8, U8, Array
+from minidyn.compiler.types import F8, I8, U8, Table
 from minidyn.compiler.values import Unsupported, Value, number
 
 
@@ -40,7 +40,7 @@ class Module:
             kind = f"[{array.size} x {item.llvm}]"
             self.text.append(f"{name} = private unnamed_addr constant {kind} [{body}], align 64\n")
             self.constants[id(array)] = (name, array)
-        return Value(Array(item, array.ndim), (self.constants[id(array)][0], *map(str, array.shape)))
+        return Value(Table(item, array.ndim), (self.constants[id(array)][0], *map(str, array.shape)))
 
     def phrase(self, text: str) -> str:
         """The address of a text in the module."""

@@ -82,6 +82,10 @@ class Array:
         return ("ptr", *["i64"] * self.ndim)
 
 
+class Table(Array):
+    """An array of the surrounding module, a row or a part of it: read only."""
+
+
 @dataclass(frozen=True)
 class Pointer:
     """The address of a compiled function with these arguments and this result."""

@@ -44,8 +44,7 @@ class Converter:
     `MatrixSymbol` to the `Array` where it lives.
     """
 
-    def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node],
-                 arrays: Mapping[str, Array] | None = None):  # fmt: skip
+    def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node], arrays: Mapping[str, Array] | None = None):
         self.graph, self.symbols, self.arrays = graph, symbols, dict(arrays or {})
         self._loops: dict[sp.Basic, tuple[Index, int]] = {}
         self._memo: dict[Any, Node] = {}

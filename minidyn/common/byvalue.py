@@ -4,8 +4,6 @@ What was computed from it, cached properties with their compiled kernels and add
 where it is needed, to the same bits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any

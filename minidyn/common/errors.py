@@ -4,8 +4,6 @@ Every error that minidyn raises on purpose is a `MinidynError` whose text is one
 person: what was given, what was expected, what to try.
 """
 
-from __future__ import annotations
-
 import errno
 
 

@@ -6,8 +6,6 @@ each of them silently. Labels are read: those of pandas, xarray and dictionaries
 them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What threads share: properties that are made once, without a lock, and locks that a fork waits for."""
 
-from __future__ import annotations
-
 import functools
 import os
 import threading

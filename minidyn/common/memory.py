@@ -1,7 +1,5 @@
 """How much memory there is: what would not fit is refused before it is taken, with its size."""
 
-from __future__ import annotations
-
 import math
 import os
 from contextlib import suppress

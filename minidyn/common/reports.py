@@ -1,7 +1,5 @@
 """Reports: lines and tables, as text and as HTML, so that whatever one shows the other shows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape

@@ -4,8 +4,6 @@ A process that dies leaves its unfinished file, `.minidyn-*.tmp`; who writes int
 one is unfinished is told by its lock, which the system lifts when a process ends.
 """
 
-from __future__ import annotations
-
 import os
 import uuid
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Arrays: items, rows, slices, and room for new ones."""
 
-from __future__ import annotations
-
 import ast
 from dataclasses import replace
 from typing import Any

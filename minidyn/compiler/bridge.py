@@ -5,8 +5,6 @@ imported where numba is not used. The call goes to the machine code's address; n
 in its cache on disk.
 """
 
-from __future__ import annotations
-
 import ctypes
 from typing import Any
 

@@ -9,8 +9,6 @@ start at once; what is damaged, cut, unreadable, somebody else's or of another v
 the folder grows beyond `MINIDYN_CACHE_MB` (512 if not set).
 """
 
-from __future__ import annotations
-
 import hashlib
 import linecache
 import math

@@ -1,7 +1,5 @@
 """Calls: of other compiled functions, of builtins, of the functions of math and numpy."""
 
-from __future__ import annotations
-
 import ast
 import math
 from typing import Any

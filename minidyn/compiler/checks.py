@@ -5,8 +5,6 @@ are divided by zero. Where a check fails that is noted, and the access goes to s
 goes on unharmed to its end. Without checked mode none of this is written.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 
 from minidyn.compiler.llvm import lane_count

@@ -3,8 +3,6 @@
 LANGUAGE.md says what may be written, and what it means. A kernel is trusted, as in C, but in checked mode (`checks`).
 """
 
-from __future__ import annotations
-
 import ast
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Expressions: arithmetic, comparisons, conditions, changes of type."""
 
-from __future__ import annotations
-
 import ast
 import operator
 import struct

@@ -5,8 +5,6 @@ is compiled again where it could become another one, and only there. Arithmetic 
 (`values.arithmetic`), as it is in bytecode, where only its result remains.
 """
 
-from __future__ import annotations
-
 import dis
 import hashlib
 import pkgutil

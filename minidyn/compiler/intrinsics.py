@@ -1,7 +1,5 @@
 """Words that compiled code reads in its own way; in plain Python they mean nearly nothing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The lines of a function that is being written, and what is known about it so far."""
 
-from __future__ import annotations
-
 import ast
 from typing import Any, NoReturn
 

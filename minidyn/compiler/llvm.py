@@ -3,8 +3,6 @@
 Machine code belongs to one processor model and one version of LLVM: `machine()` names both.
 """
 
-from __future__ import annotations
-
 import ctypes
 import ctypes.util
 import platform

@@ -1,7 +1,5 @@
 """One LLVM module: an entry, everything that it calls, the constants that they read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Numbers: changes of type, and what LLVM and the C library know of them."""
 
-from __future__ import annotations
-
 from typing import Any, NoReturn
 
 from minidyn.compiler.lines import Lines

@@ -1,7 +1,5 @@
 """What environment variables say about how kernels are compiled; read once, when first asked for."""
 
-from __future__ import annotations
-
 import os
 from functools import cache
 

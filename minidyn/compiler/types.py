@@ -4,8 +4,6 @@ Every type says which LLVM components its values have, in order: an array is its
 a tuple what its members are, one after the other.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Checked mode: with `MINIDYN_CHECKED=1` kernels note what they must not do, and the call from Python raises it."""
 
-from __future__ import annotations
-
 import ctypes
 import threading
 from collections.abc import Callable

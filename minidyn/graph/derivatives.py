@@ -7,8 +7,6 @@ multiple of the level below, at any size, because the graph shares its subexpres
 Source: Griewank, Walther, *Evaluating Derivatives* (2008), chapters 3-5.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Indexed symbols: where they live, and which entry an index in sums is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A function with a zero of order n at u = 0 is `u^n s(u)`. Near 0 the series of s
 all derivatives, whose terms would cancel otherwise; powers of u are then counted and not divided.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """sympy expression -> nodes of a graph."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from functools import partial, reduce

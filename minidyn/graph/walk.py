@@ -4,8 +4,6 @@ What sympy prints, or asks of an expression, takes the time of the expression wr
 with every layer of `h = sin(h) + cos(h)`, and as many frames of the stack as there are layers.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import sympy as sp

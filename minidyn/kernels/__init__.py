@@ -4,8 +4,6 @@ A `Source` collects the functions of one kernel module: those written from a gra
 are ordinary functions of this package, quoted verbatim so that they call the generated ones.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import re

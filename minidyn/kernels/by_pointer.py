@@ -1,10 +1,6 @@
 """Calls of kernels by pointer from Python."""
 
-from __future__ import annotations
-
 from minidyn.compiler import jit
-
-# mypy: disable-error-code="no-untyped-def"
 
 
 @jit

@@ -1,12 +1,8 @@
 """Linear systems by Gaussian elimination with row exchanges."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.compiler import jit
-
-# mypy: disable-error-code="no-untyped-def"
 
 
 @jit

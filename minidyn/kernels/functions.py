@@ -3,8 +3,6 @@
 Each is free of branches and keeps its relative accuracy over the whole range of doubles.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 
@@ -15,8 +13,6 @@ __all__ = [
     "asin_slope", "bose", "csch", "heaviside", "logaddexp", "logcosh", "logistic", "logistic_slope", "maximum",
     "minimum", "pow_slope", "sign", "softplus",
 ]  # fmt: skip
-
-# mypy: disable-error-code="no-untyped-def"
 
 inline = partial(jit, inline=True)
 _LOG2 = math.log(2.0)

@@ -1,14 +1,10 @@
 """Small dense linear algebra for compiled flows: deterministic, no threads, no allocation surprises."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
 from minidyn.compiler import jit
-
-# mypy: disable-error-code="no-untyped-def"
 
 inner = jit  # for functions that only other compiled functions call
 

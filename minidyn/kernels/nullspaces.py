@@ -1,13 +1,9 @@
 """Null spaces: frames of them, projectors onto them, and inverses beside them; as `linalg`."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.kernels.elimination import solve
 from minidyn.kernels.linalg import inner, multiply, transpose
-
-# mypy: disable-error-code="no-untyped-def"
 
 
 @inner

@@ -4,8 +4,6 @@ A loop that takes `field` as an argument of one of these types is compiled once 
 per model, and the generated kernel is compiled once, not again inside every loop.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 
 from minidyn.compiler import FunctionPointer, signature

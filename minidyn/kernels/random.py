@@ -8,8 +8,6 @@ They come from the Box-Muller transform with polynomials for the logarithm and t
 LLVM works on many lanes at once.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any
@@ -20,8 +18,6 @@ from numpy.typing import NDArray
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
 from minidyn.compiler import horner, jit, lanes
-
-# mypy: disable-error-code="no-untyped-def"
 
 LANES = 64
 WORDS = 5  # a path's stream: the generator's four words and a normal that is kept

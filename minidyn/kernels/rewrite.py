@@ -1,7 +1,5 @@
 """Graphs rewritten for speed: the same numbers up to rounding, with fewer operations that wait for each other."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 

@@ -6,8 +6,6 @@ the result does not depend on the width of the machine's vectors. The last block
 sample, which does not count there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from minidyn.graph import SAMPLE, Graph, Index, Node, reachable

@@ -4,8 +4,6 @@ Source: Dormand, Prince, *A family of embedded Runge-Kutta formulae* (1980), met
 `TABLEAU` weighs the slopes for stage s; the last row, those of order 5 minus those of order 4, the error.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 TABLEAU = np.array([

@@ -14,8 +14,6 @@ A back end is a module with
     assembly(function, types)    what the function becomes, to read
 """
 
-from __future__ import annotations
-
 import importlib
 from functools import cache
 from typing import Any

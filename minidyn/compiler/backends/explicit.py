@@ -10,8 +10,6 @@ A back end that is not minidyn's own gives these names a meaning, and one to wha
 Lines keep their numbers, so that a debugger shows the text itself.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import copy

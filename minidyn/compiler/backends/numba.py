@@ -4,8 +4,6 @@ What runs is an *entry*, a module that calls the function with everything in pla
 machine code is kept in minidyn's cache. All that it calls is compiled into it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import pickle
@@ -26,8 +24,6 @@ from minidyn.compiler import intrinsics
 from minidyn.compiler.backends import explicit
 from minidyn.compiler.functions import Function
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Fixed, Pointer, Tuple
-
-# mypy: disable-error-code="no-untyped-def"
 
 side_by_side = False
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}

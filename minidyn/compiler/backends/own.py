@@ -1,7 +1,5 @@
 """minidyn's own compiler behind a call: arguments are taken apart and handed to machine code."""
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable
 from typing import Any

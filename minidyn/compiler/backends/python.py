@@ -4,8 +4,6 @@ Results have the bits of compiled code: arithmetic never raises, the functions o
 product is rounded once, words of 64 bits wrap around. Some thousand times slower.
 """
 
-from __future__ import annotations
-
 import ast
 import ctypes
 import math

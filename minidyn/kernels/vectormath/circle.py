@@ -5,19 +5,14 @@ double x: `2 x/pi` is taken with as many binary digits of 2/pi as the exponent o
 (Payne and Hanek 1983). The digits are looked up, so that the largest arguments take the same way as the others.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import WHOLE, inline
-
-# mypy: disable-error-code="no-untyped-def"
 
 _U: Any = np.uint64
 _I: Any = np.int64
@@ -32,7 +27,16 @@ _SMALLER, _TINY = 2.0**-512, 1e-8
 def _digits() -> NDArray[np.float64]:
     """Row 0: 2/pi as four doubles. Row q > 0, for x = m 2^e with whole m: `2^e 2/pi` modulo 4, divided by 2^e."""
     unit = 1 << 1400
-    digits = int(2 * unit / sp.pi.evalf(450))
+
+    def arctan_of_inverse(n: int) -> int:
+        total, term, k = 0, unit // n, 0
+        while term:
+            total += (-term if k % 2 else term) // (2 * k + 1)
+            term, k = term // (n * n), k + 1
+        return total
+
+    pi = 4 * (4 * arctan_of_inverse(5) - arctan_of_inverse(239))
+    digits = 2 * unit * unit // pi
     table = np.empty((126, 4))
     for row in range(126):
         e = 8 * row - 29 if row else 0

@@ -5,16 +5,12 @@ The power of two is applied as two factors `s t`, so that results may be subnorm
 overflow too early. tanh and its slope share nearly all: where a kernel needs both, LLVM computes it once.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 
 import numpy as np
 
 from minidyn.compiler import horner, jit
-
-# mypy: disable-error-code="no-untyped-def"
 
 inline = partial(jit, inline=True, fma=True)
 _U = np.uint64

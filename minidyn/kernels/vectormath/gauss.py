@@ -1,13 +1,9 @@
 """The error function and its complement."""
 
-from __future__ import annotations
-
 import math
 
 from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import exp, inline
-
-# mypy: disable-error-code="no-untyped-def"
 
 
 @inline

@@ -4,16 +4,12 @@
 polynomial. A power needs the logarithm to 66 bits: its first two terms are sums of two doubles.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 
 from minidyn.compiler import horner
 from minidyn.kernels.vectormath.exponential import LOG2_HIGH, LOG2_LOW, expm1_series, inline, power_of_two
-
-# mypy: disable-error-code="no-untyped-def"
 
 _U = np.uint64
 _INF, _NAN = math.inf, math.nan

@@ -31,6 +31,7 @@ from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quo
 INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
 SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "absolute": "fabs",
              "arctan2": "atan2", "arcsinh": "asinh"}  # fmt: skip
+_TESTS = {"isnan": ("fcmp uno", None), "isfinite": ("fcmp olt", math.inf), "isinf": ("fcmp oeq", math.inf)}
 _FEW, _MANY = 8, 48  # calls of inlined functions in a row, and in loops, from which on they stay calls
 _DTYPES = {np.float64: F8, np.int64: I8, np.uint64: U8}
 
@@ -174,10 +175,8 @@ class Calls(Arrays):
         home = getattr(what, "__module__", None)
         if home != "math" and not isinstance(what, np.ufunc):
             self.fail("only compiled functions can be called")
-        if name == "isnan":
-            return self.builtin_test("fcmp uno", args[0], None)
-        if name in ("isfinite", "isinf"):
-            return self.builtin_test("fcmp olt" if name == "isfinite" else "fcmp oeq", args[0], math.inf)
+        if name in _TESTS:
+            return self.builtin_test(*_TESTS[name], args[0])
         if name in ("minimum", "maximum"):
             return self.builtin(name[:3], args)
         if name in INTRINSIC:
@@ -215,7 +214,7 @@ class Calls(Arrays):
             numbers = [self.binary(ast.Add(), a, b) for a, b in zip(numbers[:half], numbers[half:], strict=True)]
         return numbers[0]
 
-    def builtin_test(self, op: str, a: Value, bound: float | None) -> Value:
+    def builtin_test(self, op: str, bound: float | None, a: Value) -> Value:
         """`a op a` of a value as a float, or `|a| op bound` where there is a bound: a condition, or one per lane."""
         a = self.builtin("float", [a])
         other = a

@@ -9,11 +9,6 @@ from functools import partial
 from minidyn.compiler import jit
 from minidyn.kernels.vectormath import exp, expm1, log, log1p, pow
 
-__all__ = [
-    "asin_slope", "bose", "csch", "heaviside", "logaddexp", "logcosh", "logistic", "logistic_slope", "maximum",
-    "minimum", "pow_slope", "sign", "softplus",
-]  # fmt: skip
-
 inline = partial(jit, inline=True)
 _LOG2 = math.log(2.0)
 

@@ -35,7 +35,8 @@ from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
 from minidyn.compare.regime import Regime, regime
 from minidyn.compare.scaling import scaling_study
 from minidyn.compare.side_by_side import compare
-from minidyn.files.models import Model, list_models, load_model
+from minidyn.files.modelfile import list_models
+from minidyn.files.models import Model, load_model
 from minidyn.flows import (
     CentralFlow,
     Flow,

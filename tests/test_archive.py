@@ -14,6 +14,7 @@ import xarray as xr
 
 from minidyn.common.errors import ArchiveError, InputError
 from minidyn.common.status import Status
+from minidyn.common.wholefiles import write_sealed
 from minidyn.compare.comparison import Comparison, ErrorRow
 from minidyn.files import results
 from minidyn.simulate.run import QUANTILES, Run
@@ -333,11 +334,11 @@ def test_whole_files_of_another_layout(tmp_path):
     """A sealed file of a kind, or with parts, that this minidyn does not know is refused."""
     tree = results.layout.run_tree(make_run())
     tree.attrs["minidyn_kind"] = "zoo"
-    results.file.write_sealed(lambda file: file.write(results.file.image_of(tree)), tmp_path / "a.h5")
+    write_sealed(tmp_path / "a.h5", lambda file: file.write(results.file.image_of(tree)))
     assert "zoo" in error_of(results.load, tmp_path / "a.h5")
     tree = results.layout.comparison_tree(make_comparison())
     del tree.groups["errors"].variables["sigmas"]
-    results.file.write_sealed(lambda file: file.write(results.file.image_of(tree)), tmp_path / "b.h5")
+    write_sealed(tmp_path / "b.h5", lambda file: file.write(results.file.image_of(tree)))
     assert "laid out differently" in error_of(results.load, tmp_path / "b.h5")
 
 

@@ -239,7 +239,7 @@ def test_fork_while_another_thread_compiles(empty_cache):
 # -- what dead processes leave -------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not wholefiles._LOCKS, reason="this system has no file locks")
+@pytest.mark.skipif(not wholefiles.LOCKS, reason="this system has no file locks")
 def test_what_a_dead_process_was_writing_is_removed(tmp_path):
     """A process killed while it writes leaves a file that the next writer removes; what is being written stays."""
     child = os.fork()

@@ -8,7 +8,6 @@ from scipy.optimize import least_squares, minimize
 
 import minidyn as md
 from minidyn.flows.edge import complementarity
-from minidyn.kernels.random import seed_key
 from minidyn.simulate.choose import make_engine
 
 x, y, a, z = sp.symbols("x y a z")
@@ -124,11 +123,11 @@ def test_rmsprop_follows_its_accumulators_along_the_edge():
     run = md.simulate(flow, [1.0, 0.3], 400, save_every=1, rtol=1e-7)
     w = md.simulate(system, [1.0, 0.3], 401, save_every=1).w[0]
     assert run.finished.all()
-    engine = make_engine(flow, flow.start([[1.0, 0.3]]), 1, seed_key(0)[1], None, 1e-7, None, None, 400, 1, 1)
+    engine = make_engine(flow, flow.start([[1.0, 0.3]]), 400, rtol=1e-7)
     top = []
     for k in range(0, 400, 10):
         engine.advance(k, 10)
-        top.append(flow.spectrum(engine.state()["points"][0])[1][0])  # over its threshold, accumulators included
+        top.append(flow.spectrum(engine.shown[0])[1][0])  # over its threshold, accumulators included
     assert top[0] < 0.5 and np.abs(np.array(top[3:]) - 1).max() < 1e-9
     assert np.abs(run.w[0] - (w[1:] + w[:-1]) / 2)[:, 0].max() < 0.05 < 1 < np.ptp(w[:, 0])
 

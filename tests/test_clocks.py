@@ -180,7 +180,7 @@ def test_the_way_does_not_depend_on_chunks(name, make):
     key = seed_key(3)[1]
 
     def made():
-        return make_engine(flow, start, 3, key, None, None, None, 4 if noise else None, 60, 1, 4)
+        return make_engine(flow, start, 60, key, substeps=4 if noise else None, first_step=4)
 
     whole, parts, other = made(), made(), made()
     whole.advance(0, 60)

@@ -43,7 +43,7 @@ def engine(flow, paths, method, substeps, monkeypatch=None, start=0.3) -> SdeEng
         first = np.concatenate([first, np.full(flow.dim, start)])
     w0 = np.repeat(flow.start(first)[None], paths, axis=0)
     key = np.array([5, 6], np.uint64)
-    return make_engine(flow, w0, paths, key, method, None, None, substeps, 1000, 1, 1)
+    return make_engine(flow, w0, 1000, key, method=method, substeps=substeps)
 
 
 def carried(e: SdeEngine, saves) -> np.ndarray:
@@ -112,7 +112,7 @@ def test_closed_forms_side_by_side_are_those_one_by_one(name, monkeypatch):
     starts[:, : flow.dim] = flow.chart.point(starts[:, flow.dim :])
 
     def run(count):
-        made = make_engine(flow, starts[:count], count, np.array([5, 6], np.uint64), None, None, None, None, 400, 1, 1)
+        made = make_engine(flow, starts[:count], 400, np.array([5, 6], np.uint64))
         return carried(made, (10, 400))
 
     lanes, one = run(66), run(1)
@@ -132,7 +132,7 @@ def test_a_closed_form_ends_where_the_map_leaves_the_minima(rule, monkeypatch):
     starts = flow.start(np.array([[x, 0.0] for x in np.linspace(0.9, 0.999, 70) * edge]))
 
     def run():
-        e = make_engine(flow, starts, 70, np.array([5, 6], np.uint64), None, None, None, 1, 40, 1, 1)
+        e = make_engine(flow, starts, 40, np.array([5, 6], np.uint64), substeps=1)
         return carried(e, (40,)), e.ending(40)
 
     a, (status, ended) = run()

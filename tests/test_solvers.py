@@ -169,7 +169,7 @@ def test_a_run_resumes_in_the_middle_of_a_step():
                                    (GEOMETRIC, "milstein", "adaptive")):  # fmt: skip
 
         def made(flow=flow, method=method, substeps=substeps):
-            return make_engine(flow, start, 1, key, method, None, None, substeps, 100, 1, 1)
+            return make_engine(flow, start, 100, key, method=method, substeps=substeps)
 
         whole, first, second = made(), made(), made()
         whole.advance(0, 100)

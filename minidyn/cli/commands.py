@@ -16,7 +16,8 @@ from minidyn.cli.outputs import check_writable, results_at, stem_of, write, writ
 from minidyn.cli.shell import Said, stop_if_asked
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
 from minidyn.compare.comparison import Comparison
-from minidyn.files.models import Model, list_models, load_model, model_of_text
+from minidyn.files.modelfile import list_models
+from minidyn.files.models import Model, load_model, model_of_text
 from minidyn.flows.base import Flow
 from minidyn.kernels import cache as kernels
 from minidyn.minima.stability import stability as verdict

@@ -18,6 +18,16 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
+def clipped(text: object, longest: int = 60, end: int = 0) -> str:
+    """`text` on one line, cut to what a person reads in a sentence; of a longer one the last `end` characters stay.
+
+    >>> clipped("results/2026/a-long-name.h5", 20, 6)
+    'results/202...ame.h5'
+    """
+    line = " ".join(str(text).split())
+    return line if len(line) <= longest else f"{line[: longest - 3 - end]}...{line[len(line) - end :]}"
+
+
 class MinidynError(Exception):
     """Base class: catch this to catch everything that minidyn raises on purpose.
 

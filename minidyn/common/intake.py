@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, clipped
 
 Floats = NDArray[np.float64]
 Labels = Callable[[], Sequence[str]]
@@ -153,10 +153,9 @@ def row_labels(value: Any) -> list[str] | None:
 def shown(value: Any) -> str:
     """What was given, short enough for a sentence."""
     try:
-        text = " ".join(repr(value).split())
+        return clipped(repr(value))
     except Exception:  # a repr that fails, or a number with more digits than Python prints
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
+        return clipped(f"a {type(value).__name__}")
 
 
 def _unlabelled(value: Any) -> tuple[Any, list[list[str] | None] | None]:

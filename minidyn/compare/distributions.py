@@ -12,15 +12,13 @@ smaller differences are seen. By the triangle inequality a true distance of at l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats, Integers
 from minidyn.common.byvalue import ByValue
 
-Floats = NDArray[np.float64]
 DISTANCES = ("Wasserstein-1", "KS", "energy")
 _LEVEL = 0.05
 _AT_ONCE = 2_000_000  # numbers in one batch of resamples
@@ -72,8 +70,10 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     gaps = np.diff(everything[order])
     weights = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
     seen = _norms(weights[None], order, gaps)[0]
+    each = max(1, _AT_ONCE // len(weights))
+    sizes = [min(each, resamples - first) for first in range(0, resamples, each)]
     noise, again = (
-        np.concatenate([_norms(w, order, gaps) for w in draw(weights, len(a), paired, resamples, rng)])
+        np.concatenate([_norms(draw(weights, len(a), paired, size, rng), order, gaps) for size in sizes])
         for draw in (_null, _bootstrap)
     )
     p = (1 + (noise >= seen).sum(axis=0)) / (1 + resamples)
@@ -82,7 +82,7 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     return dict(zip(DISTANCES, rows, strict=True))
 
 
-def _norms(weights: Floats, order: NDArray[np.int64], gaps: Floats) -> Floats:
+def _norms(weights: Floats, order: Integers, gaps: Floats) -> Floats:
     """The three norms of the step functions with these jumps, taken in this order: (resamples, n) -> (resamples, 3)."""
     norms = np.empty((len(weights), 3))
     tied = np.flatnonzero(gaps == 0)  # between equal values there is no step
@@ -98,25 +98,16 @@ def _norms(weights: Floats, order: NDArray[np.int64], gaps: Floats) -> Floats:
     return norms
 
 
-def _null(weights: Floats, count: int, paired: bool, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Jumps as they could have been if the laws were equal."""
-    for size in _batches(resamples, len(weights)):
-        if paired:
-            yield weights * np.tile(rng.integers(0, 2, (size, count)) * 2.0 - 1.0, 2)
-        else:
-            yield rng.permuted(np.tile(weights, (size, 1)), axis=1)
+def _null(weights: Floats, count: int, paired: bool, size: int, rng: np.random.Generator) -> Floats:
+    """Jumps (size, n) as they could have been if the laws were equal."""
+    if paired:
+        return weights * np.tile(rng.integers(0, 2, (size, count)) * 2.0 - 1.0, 2)
+    return rng.permuted(np.tile(weights, (size, 1)), axis=1)
 
 
-def _bootstrap(weights: Floats, count: int, paired: bool, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Jumps of samples drawn again: random weights of mean one (Rubin 1981)."""
-    for size in _batches(resamples, len(weights)):
-        parts = [count] if paired else [count, len(weights) - count]
-        drawn = [rng.standard_exponential((size, n)) for n in parts]
-        scaled = [e / e.mean(axis=1, keepdims=True) for e in drawn]
-        yield weights * np.concatenate(scaled * 2 if paired else scaled, axis=1)
-
-
-def _batches(resamples: int, length: int) -> Iterator[int]:
-    each = max(1, _AT_ONCE // length)
-    for first in range(0, resamples, each):
-        yield min(each, resamples - first)
+def _bootstrap(weights: Floats, count: int, paired: bool, size: int, rng: np.random.Generator) -> Floats:
+    """Jumps (size, n) of samples drawn again: random weights of mean one (Rubin 1981)."""
+    parts = [count] if paired else [count, len(weights) - count]
+    drawn = [rng.standard_exponential((size, n)) for n in parts]
+    scaled = [e / e.mean(axis=1, keepdims=True) for e in drawn]
+    return weights * np.concatenate(scaled * 2 if paired else scaled, axis=1)

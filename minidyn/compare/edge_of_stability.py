@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown, whole
@@ -17,11 +17,8 @@ from minidyn.compare.regime import Regime, regime
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.flows.edge.twostep import TwoStep
-from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
 from minidyn.simulate.choose import make_engine
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +36,7 @@ class EdgeRun(ByValue):
     ends : label -> how a flow ended before the last step, if it did.
     """
 
-    steps: NDArray[np.int64]
+    steps: Integers
     sharpness: Floats
     threshold: float
     amplitude: dict[str, Floats]
@@ -102,7 +99,10 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     two = TwoStep(system)
     z = one_start(system, w0)
     labels = labels_of(system, flows)
-    engines = [_engine(flow, w0, steps, first_step, rtol, atol) for flow in flows]
+    engines: list[Any] = [
+        make_engine(f, np.atleast_2d(f.start(w0)), steps, rtol=rtol, atol=atol, first_step=f.first_step)
+        for f in (flow.beginning(first_step) for flow in flows)
+    ]
     found = np.full((2, len(saves)), np.nan)
     place, at = 0, 0
     while place < len(saves) and np.isfinite(z).all():
@@ -131,19 +131,13 @@ def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]
     return float(np.linalg.eigvalsh(relative)[-1]), float(0.5 * np.linalg.norm((after - z)[: two.dim]))
 
 
-def _engine(flow: Flow, w0: ArrayLike, steps: int, first_step: int, rtol: float, atol: float) -> Any:
-    flow = flow.beginning(first_step)
-    start = np.atleast_2d(flow.start(w0))
-    return make_engine(flow, start, 1, seed_key(0)[1], None, rtol, atol, None, steps, 1, flow.first_step)
-
-
-def _predicted(flow: Any, engine: Any, saves: NDArray[np.int64]) -> Floats:
+def _predicted(flow: Any, engine: Any, saves: Integers) -> Floats:
     out, done = np.full(len(saves), np.nan), 0
     for i, save in enumerate(saves):
         if save > done:
             engine.advance(done, int(save) - done)
             done = int(save)
-        state = engine.states()[0]
+        state = engine.shown[0]
         if np.isfinite(state).all():
             out[i] = flow.amplitude(state)
     return out

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, whole
@@ -17,7 +17,6 @@ from minidyn.minima.manifold import Manifold
 from minidyn.minima.stability import Stability, stability
 from minidyn.simulate import simulate
 
-Floats = NDArray[np.float64]
 _GROUPS = 50  # of paths, for standard errors
 _FOLLOWED = 2000  # paths whose end is followed to a minimum
 
@@ -38,7 +37,7 @@ class Escape(ByValue):
     predicted: float
     measured: float
     standard_error: float
-    steps: NDArray[np.int64]
+    steps: Integers
     second_moment: Floats
     destinations: Floats
     fractions: Floats
@@ -100,9 +99,9 @@ def escape(system: Map, w: ArrayLike, *, radius: float = 1e-6, steps: int = 1000
     if growth_steps > steps:
         raise InputError(f"growth_steps must lie between 1 and steps = {steps}, not {growth_steps}.")
     report = stability(system, w, k=k) if report is None else report
-    if report is not None and len(report.place.w) != system.dim:
+    if len(report.place.w) != system.dim:
         raise InputError(f"the report is that of another map, of {len(report.place.w)} parameters; leave it out.")
-    seed, run_seed = np.random.SeedSequence(_entropy(rng)).spawn(2)
+    seed, run_seed = np.random.SeedSequence(seed_key(rng)[1].tolist()).spawn(2)
     with np.errstate(over="ignore", invalid="ignore"):
         start = _beside(report, radius, paths, np.random.default_rng(seed))
         if not np.isfinite(((start[:, : system.dim] - report.place.w) ** 2).sum()):
@@ -124,10 +123,6 @@ def escape(system: Map, w: ArrayLike, *, radius: float = 1e-6, steps: int = 1000
         report.growth, measured, error, kept, size.mean(axis=0) if moments is None else moments, destinations,
         fractions, left, lost, report, ends,
     )  # fmt: skip
-
-
-def _entropy(rng: Any) -> Any:
-    return [int(v) for v in np.atleast_1d(seed_key(rng)[1])]
 
 
 def _beside(report: Stability, radius: float, paths: int, rng: np.random.Generator) -> Floats:

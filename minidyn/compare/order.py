@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.reports import Report, Reported, Table
 from minidyn.compare.comparison import gain
 
-Floats = NDArray[np.float64]
 _RESOLVED = 9.0  # chi^2 by which a power law must beat "no difference" before paths are planned for it
 _ORDERS = (-4.0, 12.0)
 _ROUNDING = 1e-14  # a difference below this part of the means is none
+Fit = tuple[float, float, float, float, float, bool]
+_UNSEEN: Fit = (np.nan, np.nan, np.nan, np.nan, np.nan, False)
 _EXACT = 1e-12  # a standard error below this part of the difference is none
 
 
@@ -122,13 +123,11 @@ def fits_of(rows: list[ScalingRow]) -> list[OrderFit]:
     for (quantity, flow), g in groups.items():
         differences = [0.0 if is_exact(r) else r.difference for r in g]
         fitted = fit_order([r.lr for r in g], differences, [r.standard_error for r in g])
-        order, low, high, constant, chi2, resolved = fitted
-        fits.append(OrderFit(quantity, flow, order, low, high, constant, chi2, resolved))
+        fits.append(OrderFit(quantity, flow, *fitted))
     return fits
 
 
-def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: float = 0.95,
-              ) -> tuple[float, float, float, float, float, bool]:  # fmt: skip
+def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: float = 0.95) -> Fit:
     """Fit `difference = C lr^p` with standard errors; order, low, high, |C|, chi^2 per degree of freedom, resolved.
 
     >>> [round(v, 6) for v in fit_order([0.1, 0.05, 0.025], [3e-2, 7.5e-3, 1.875e-3], [0, 0, 0])[:4]]
@@ -137,22 +136,21 @@ def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: 
     lr, d, s = (np.asarray(v, float) for v in (lrs, differences, errors))
     good = np.isfinite(lr) & np.isfinite(d) & (np.isfinite(s) | (s != s))
     lr, d, s = lr[good], d[good], np.nan_to_num(s[good])
-    nothing = (np.nan, np.nan, np.nan, np.nan, np.nan, False)
     if len(d) < 2 or not np.abs(d).max() > 0:
-        return nothing
+        return _UNSEEN
     if (s <= _EXACT * np.abs(d)).all():
         return _fit_exact(lr, np.abs(d), level)
-    return _fit_noisy(lr, d, np.maximum(s, _EXACT * np.abs(d).max()), level) or nothing
+    return _fit_noisy(lr, d, np.maximum(s, _EXACT * np.abs(d).max()), level)
 
 
-def _fit_exact(lr: Floats, d: Floats, level: float) -> tuple[float, float, float, float, float, bool]:
+def _fit_exact(lr: Floats, d: Floats, level: float) -> Fit:
     """A line through logarithms; its scatter gives the interval (none for two points)."""
     from scipy import special
 
     lr, d = lr[d > 0], d[d > 0]
     free = len(d) - 2
     if free < 0:
-        return np.nan, np.nan, np.nan, np.nan, np.nan, False
+        return _UNSEEN
     u = np.log(lr) - np.log(lr).mean()
     order = float(u @ np.log(d) / (u @ u))
     rest = np.log(d) - np.log(d).mean() - order * u
@@ -161,8 +159,8 @@ def _fit_exact(lr: Floats, d: Floats, level: float) -> tuple[float, float, float
     return order, order - half, order + half, constant, np.nan, True
 
 
-def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> tuple[float, float, float, float, float, bool] | None:
-    """The minimum of chi^2 over p, and where its profile has risen by as much as the level allows; None if unseen."""
+def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> Fit:
+    """The minimum of chi^2 over p, and where its profile has risen by as much as the level allows."""
     from scipy import optimize, special
 
     middle = float(np.exp(np.log(lr).mean()))
@@ -180,7 +178,7 @@ def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> tuple[float, f
                                            options={"xatol": 1e-10}).x)  # fmt: skip
     least, best = map(float, model(order))
     if float((d / s) @ (d / s)) - least < _RESOLVED:
-        return None
+        return _UNSEEN
     free = len(d) - 2
     misfit = free > 0 and special.chdtrc(free, least) < 1 - level  # more than the error bars explain
     scale = least / free if misfit else 1.0

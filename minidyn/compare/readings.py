@@ -7,17 +7,15 @@ A flow of iterates predicts `theta_k`, a flow of centres `(theta_k + theta_{k+1}
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, clipped
 from minidyn.common.intake import shown
 from minidyn.flows.base import Flow
-from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map, apart
 from minidyn.minima.manifold import Manifold
 from minidyn.simulate import simulate
@@ -44,8 +42,7 @@ def check_flows(system: Map, flows: Sequence[Any]) -> None:
 
 def _shown(system: Map, what: str) -> str:
     part = {"the loss": system.loss, "the rule": system.rule}.get(what, system.noise or "no noise")
-    text = " ".join(str(part).split())
-    return text if len(text) <= 100 else text[:97] + "..."
+    return clipped(part, 100)
 
 
 def check_options(given: Iterable[str], who: str) -> None:
@@ -57,12 +54,6 @@ def check_options(given: Iterable[str], who: str) -> None:
             near = [meant] if meant else difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}=?" if near else f"flows take {', '.join(OPTIONS)}."
             raise InputError(f"{who} has no option {name}=: {hint}")
-
-
-def check_folder(checkpoint: Any) -> None:
-    """Refuse what is no path of a folder."""
-    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
-        raise InputError(f"checkpoint is the path of a folder, not {shown(checkpoint)}.")
 
 
 def labels_of(system: Map, flows: Sequence[Flow]) -> list[str]:
@@ -91,8 +82,7 @@ def paths_of(flow: Flow, w0: Floats, steps: int, paths: int, first_step: int, op
     flow = flow.beginning(first_step)
     states = np.atleast_2d(flow.start(w0))
     noisy = flow.stochastic(states)
-    method, rtol, atol, substeps = (options.get(name) for name in OPTIONS)
-    make_engine(flow, states[:1], 1, seed_key(0)[1], method, rtol, atol, substeps, steps, 1, first_step)
+    make_engine(flow, states[:1], steps, first_step=first_step, **options)
     return paths if noisy or len(w0) > 1 else 1
 
 

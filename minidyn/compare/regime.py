@@ -17,19 +17,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import whole
 from minidyn.compare.readings import one_start
 from minidyn.flows.edge.twostep import TwoStep
-from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map, unpack
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import MapEngine
 
-Floats = NDArray[np.float64]
 _TAIL, _LEAST, _LONGEST = 1024, 256, 32  # steps that are looked at, at most and at least, and the longest period
 _SMALL = 0.05  # D_p below this is a repetition
 _REST = 1e-9  # steps below this, relative to theta, are rounding
@@ -104,7 +102,7 @@ def regime(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1) -> Re
     z = one_start(system, w0)
     tail = min(steps, _TAIL, max(steps // 2, _LEAST))
     if steps > tail:
-        engine = make_engine(system, z[None], 1, seed_key(0)[1], None, None, None, None, steps, 1, first_step)
+        engine = make_engine(system, z[None], steps, first_step=first_step)
         assert isinstance(engine, MapEngine)
         engine.advance(0, steps - tail)
         z = unpack(engine.blocks, 1)[0].copy()

@@ -8,26 +8,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, numbers, shown, whole
-from minidyn.compare.comparison import Comparison, ErrorRow
+from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingRow, ScalingStudy, fits_of, is_exact
-from minidyn.compare.readings import check_flows, check_folder, check_options, labels_of
+from minidyn.compare.readings import check_flows, check_options, labels_of
 from minidyn.compare.side_by_side import compare
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
 from minidyn.simulate import seed_key, starts_of
+from minidyn.simulate.checkpoint import folder_of
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import provenance
 from minidyn.simulate.threads import thread_count
 
-Floats = NDArray[np.float64]
 log = logging.getLogger("minidyn")
 
 
@@ -74,7 +73,8 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     sequence = rng if isinstance(rng, np.random.SeedSequence) else np.random.SeedSequence(entropy)
     maps = [system.with_lr(rate) for rate in rates]
     lengths = [_steps(span, rate, kind) for rate in rates]
-    study = _Study(maps, lengths, flows, w0, observe, sequence, threads, progress, checkpoint, flow_options)
+    given = {"observe": observe, "threads": threads, "progress": progress, **flow_options}
+    study = _Study(maps, lengths, flows, w0, sequence, checkpoint, given)
     paths = 1 if system.noise is None else paths
     if paths is None:
         counts, planned = study.plan(precision, pilot, max_paths)
@@ -99,8 +99,7 @@ def _check(system: Any, flows: tuple[Any, ...], flow_options: dict[str, Any], ch
         raise InputError(f"{system.rule} has a schedule: a scaling study needs one learning rate at a time.")
     check_options(flow_options, "scaling_study")
     check_flows(system, [flow for flow in flows if isinstance(flow, Flow)])
-    check_folder(checkpoint)
-    if checkpoint is not None and rng is None:
+    if folder_of(checkpoint) is not None and rng is None:
         raise InputError("a study with a checkpoint needs a seed: give rng=0 or another number.")
 
 
@@ -112,12 +111,9 @@ class _Study:
     lengths: list[int]
     flows: tuple[Any, ...]
     w0: Any
-    observe: Any
     sequence: np.random.SeedSequence
-    threads: int | None
-    progress: bool | None
     checkpoint: Any
-    flow_options: dict[str, Any]
+    given: dict[str, Any]  # to every comparison
     remarks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -128,7 +124,8 @@ class _Study:
         self.keys = {name: f.key for name, f in zip(labels_of(m, flows)[1:], flows, strict=True)}
         self.starts = [self.w0(m) if callable(self.w0) else self.w0 for m in self.maps]
         for m, start in zip(self.maps, self.starts, strict=True):
-            starts_of(m, start, np.shape(start)[0] if _depth(start) == 2 else 1)
+            points = np.atleast_2d(m.state(start, "w0"))
+            starts_of(m, points, len(points))
 
     def equal(self, paths: int) -> list[list[int]]:
         """As many paths at every learning rate for every flow."""
@@ -148,7 +145,7 @@ class _Study:
         self.remarks.clear()
         total = float(sum(sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)))
         done, rows = 0.0, []
-        with Bar(total, 0, self.progress, f"scaling study, {stage}", "path-steps") as bar:
+        with Bar(total, 0, self.given["progress"], f"scaling study, {stage}", "path-steps") as bar:
             for place, (m, steps, paths) in enumerate(zip(self.maps, self.lengths, counts, strict=True)):
                 bar.update(done, note=f"lr {m.lr():.4g}, {place + 1} of {len(self.maps)}")
                 rows += self._rung(steps, paths, stage, place)
@@ -164,14 +161,19 @@ class _Study:
         rows: list[ScalingRow] = []
         for paths in dict.fromkeys(counts):
             group = [i for i, n in enumerate(counts) if n == paths]
-            folder = None if self.checkpoint is None else Path(self.checkpoint) / f"{stage}-{place}-{group[0]}"
+            folder = folder_of(self.checkpoint)
+            folder = folder and folder / f"{stage}-{place}-{group[0]}"
             result: Comparison = compare(
-                m, *(flows[i] for i in group), w0=self.starts[place], steps=steps, paths=paths, observe=self.observe,
-                rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key), checkpoint=folder,
-                save_every=steps, rows=1, threads=self.threads, progress=self.progress, **self.flow_options,
+                m, *(flows[i] for i in group), w0=self.starts[place], steps=steps, save_every=steps, paths=paths,
+                rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key), rows=1, checkpoint=folder,
+                **self.given,
             )  # fmt: skip
             called = dict(zip(list(result.runs)[1:], (names[i] for i in group), strict=True))
-            rows += [_row(m.lr(), r, called[r.flow]) for r in result.errors]
+            rows += [
+                ScalingRow(r.quantity, called[r.flow], m.lr(), r.step, r.time, r.paths, r.map_mean, r.flow_mean,
+                           r.difference, r.standard_error, r.variance_ratio)
+                for r in result.errors
+            ]  # fmt: skip
             self._note(m.lr(), result, called)
         return sorted(rows, key=lambda r: names.index(r.flow))
 
@@ -183,19 +185,6 @@ class _Study:
         ]  # fmt: skip
         remark = result.meta["remark"]
         self.remarks += [*ended, *([f"at the end of lr {lr:.6g} {remark}"] if remark else [])]
-
-
-def _row(lr: float, r: ErrorRow, flow: str) -> ScalingRow:
-    return ScalingRow(r.quantity, flow, lr, r.step, r.time, r.paths, r.map_mean, r.flow_mean, r.difference,
-                      r.standard_error, r.variance_ratio)  # fmt: skip
-
-
-def _depth(start: Any) -> int:
-    """Dimensions of an array, 0 for what is none."""
-    try:
-        return int(np.ndim(start))
-    except ValueError:
-        return 0
 
 
 def _flow_of(flow: Any, system: Map) -> Flow:

@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.errors import FlowError, InputError, ManifoldError
 from minidyn.common.intake import flag, one_of, whole
 from minidyn.common.status import Status
 from minidyn.compare.comparison import Comparison, ErrorRow, read_label, row_of
-from minidyn.compare.readings import check_flows, check_folder, check_options, labels_of, one_later, paths_of, read_map
+from minidyn.compare.readings import check_flows, check_options, labels_of, one_later, paths_of, read_map
 from minidyn.compare.regime import regime
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
 from minidyn.simulate import observables, seed_key, simulate, starts_of
-from minidyn.simulate.checkpoint import stored_seed
+from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
 from minidyn.simulate.threads import thread_count
 
-Floats = NDArray[np.float64]
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
 _ALONE, _MANY = 201, 21  # saves at which one path is compared, and many: a fine picture of one costs little
 _ZERO = 1e-12  # a parameter that stays below this on the manifold is zero to rounding
@@ -99,14 +98,13 @@ class _Experiment:
     def result(self) -> Comparison:
         """Everything is checked before anything runs; then the map, its flows, and what is said of them."""
         self.check()
-        stored = self.rng is None and self.checkpoint is not None
-        entropy, _ = seed_key(stored_seed(self.folder(0)) if stored else self.rng)
+        entropy, _ = seed_key(stored_seed(self.folder(0)) if self.rng is None else self.rng)
         given = isinstance(self.rng, np.random.SeedSequence)
         sequence = self.rng if given else np.random.SeedSequence(entropy)
         counts, absent = self.existing()
         runs = self.runs(sequence, counts)
-        beside = {label: flow for label, flow in zip(self.labels[1:], self.flows, strict=True) if label in runs}
-        first = runs[self.labels[0]]
+        beside = {label: flow for label, flow in self.asked.items() if label in runs}
+        first = runs[self.name]
         times = _pick(len(first.steps), max(_ALONE if self.paths == 1 else _MANY, self.rows + 1))
         ahead, remark = self.ahead(beside)
         quantities, zero = _quantities(self.system, runs, beside, times, self.watchers, self.observe is not None, ahead,
@@ -131,14 +129,15 @@ class _Experiment:
             raise InputError("compare needs at least one flow, for example md.QuasistaticFlow(map).")
         check_options(self.flow_options, "compare")
         check_flows(self.system, self.flows)
-        check_folder(self.checkpoint)
+        self.folder(0)  # refuses what is none
         one_of(self.missing, "missing", ("raise", "remark"))
         flag(self.coupled, "coupled")
         for name in ("steps", "rows", "first_step", *(["save_every"] if self.save_every is not None else [])):
             whole(name, getattr(self, name), 1)
         thread_count(self.threads)
         starts_of(self.system, self.w0, whole("paths", self.paths, 1))
-        self.labels = labels_of(self.system, self.flows)
+        self.name, *labels = labels_of(self.system, self.flows)
+        self.asked = dict(zip(labels, self.flows, strict=True))
         self.start = np.atleast_2d(self.system.state(self.w0, "w0"))
         many = self.observe is None and self.system.dim > _FEW
         self.watchers = observables.resolve(self.system.loss, ["loss", "sharpness", "trace"] if many else self.observe)
@@ -148,7 +147,7 @@ class _Experiment:
     def existing(self) -> tuple[dict[str, int], dict[str, str]]:
         """How many paths each flow has, and which ones do not exist, and why."""
         counts, absent = {}, {}
-        for label, flow in zip(self.labels[1:], self.flows, strict=True):
+        for label, flow in self.asked.items():
             try:
                 counts[label] = paths_of(flow, self.start, self.steps, self.paths, self.first_step, self.flow_options)
             except (FlowError, ManifoldError) as e:
@@ -162,10 +161,10 @@ class _Experiment:
         own = sequence
         if not self.coupled:
             own = np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
-        with Bar(len(self.labels), 0, self.progress, "compare", "runs") as bar:
-            runs = {self.labels[0]: self.run(self.system, self.w0, self.paths, sequence, 0)}
-            _stop_if_interrupted(runs[self.labels[0]])
-            for number, (label, flow) in enumerate(zip(self.labels[1:], self.flows, strict=True), 1):
+        with Bar(1 + len(self.flows), 0, self.progress, "compare", "runs") as bar:
+            runs = {self.name: self.run(self.system, self.w0, self.paths, sequence, 0)}
+            _stop_if_interrupted(runs[self.name])
+            for number, (label, flow) in enumerate(self.asked.items(), 1):
                 bar.update(number)
                 if label in counts:
                     runs[label] = self.run(flow, self.start, counts[label], own, number, **self.flow_options)
@@ -186,7 +185,8 @@ class _Experiment:
 
     def folder(self, number: int) -> Path | None:
         """The folder of one run's checkpoint."""
-        return None if self.checkpoint is None else Path(self.checkpoint) / str(number)
+        folder = folder_of(self.checkpoint)
+        return None if folder is None else folder / str(number)
 
     def ahead(self, beside: dict[str, Flow]) -> tuple[Run | None, str]:
         """Beside flows of centres, the map one step later, and what such flows do not describe about its end, if
@@ -207,12 +207,12 @@ def _stop_if_interrupted(run: Run) -> None:
         raise KeyboardInterrupt
 
 
-def _pick(count: int, wanted: int) -> NDArray[np.int64]:
+def _pick(count: int, wanted: int) -> Integers:
     """Up to `wanted` places in 0 .. count-1, first and last included."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64))
 
 
-def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], times: NDArray[np.int64],
+def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], times: Integers,
                 watchers: dict[str, observables.Observable], asked: bool, ahead: Run | None, threads: int,
                 ) -> tuple[dict[str, dict[str, Floats]], dict[str, list[str]]]:  # fmt: skip
     """name -> label -> values (paths, T); and label -> parameters that are zero on the manifold, which say nothing.
@@ -223,8 +223,11 @@ def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], time
     readings = list(dict.fromkeys(flow.reads for flow in beside.values()))
     keys = {r: map_label if len(readings) == 1 else read_label(map_label, r) for r in readings}
     read = {r: _values(system, read_map(system, r, first, ahead, times, threads), watchers) for r in readings}
-    raw = _sizes(system, first, times, watchers if asked and "projected" in readings else {})
+    raw: dict[str, float] = {}  # the largest value along the map of what was asked for: its projections are small to it
     if "projected" in read:
+        if asked and first.w is not None:
+            along = first.w[:, times].reshape(-1, system.dim)
+            raw = {name: _top(watch(along)) for name, watch in watchers.items()}
         read["projected"] = _settled(read["projected"], raw)
     out: dict[str, dict[str, Floats]] = {name: {} for name in next(iter(read.values()), {})}
     zero: dict[str, list[str]] = {}
@@ -255,13 +258,6 @@ def _values(system: Map, w: Floats, watchers: dict[str, observables.Observable])
     out = {name: w[:, :, p] for p, name in enumerate(system.loss.param_names)} if few else {}
     flat = w.reshape(-1, system.dim)
     return out | {name: watch(flat).reshape(w.shape[:2]) for name, watch in watchers.items()}
-
-
-def _sizes(system: Map, run: Run, times: NDArray[np.int64], watchers: dict[str, observables.Observable],
-           ) -> dict[str, float]:  # fmt: skip
-    """The largest value along the map of all that was asked for: what its projections are small against."""
-    assert run.w is not None
-    return {name: _top(watch(run.w[:, times].reshape(-1, system.dim))) for name, watch in watchers.items()}
 
 
 def _settled(values: dict[str, Floats], raw: dict[str, float]) -> dict[str, Floats]:

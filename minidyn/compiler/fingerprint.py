@@ -66,7 +66,7 @@ def of_code(code: CodeType) -> bytes:
             steps.pop()
         steps.append(f"{op} {_constant(code.co_consts[arg]) if op in _CONSTANTS else arg}")
     kinds = code.co_argcount, code.co_kwonlyargcount, code.co_nlocals, code.co_flags & 0xFF
-    return _hash(kinds, code.co_names, code.co_exceptiontable, " ".join(steps))
+    return hash_of(kinds, code.co_names, code.co_exceptiontable, " ".join(steps))
 
 
 def _constant(value: Any) -> str:
@@ -89,7 +89,7 @@ def of_function(function: Any, inside: tuple[Any, ...] = ()) -> bytes:
         code, found = function.py_func.__code__, function.py_func.__globals__
         named = [_thing(found[n], code.co_names, (*inside, function)) for n in code.co_names if n in found]
         place = (function.identity, code.co_firstlineno, _text(code.co_filename)) if checked() else ()  # in its notes
-        function.meaning = _hash(of_code(code), function.options, *named, *place)
+        function.meaning = hash_of(of_code(code), function.options, *named, *place)
     made: bytes = function.meaning
     return made
 
@@ -101,13 +101,13 @@ def _thing(value: Any, names: tuple[str, ...], inside: tuple[Any, ...]) -> Any:
     if isinstance(value, (bool, int, float)):
         return repr(bool(value) if isinstance(value, bool) else int(value) if isinstance(value, int) else float(value))
     if isinstance(value, (np.ndarray, np.generic)):
-        return _hash(value.dtype.str, value.shape, value.tobytes())
+        return hash_of(value.dtype.str, value.shape, value.tobytes())
     if isinstance(value, tuple):
-        return _hash(*(_thing(v, names, inside) for v in value))
+        return hash_of(*(_thing(v, names, inside) for v in value))
     if isinstance(value, (ModuleType, type)):
         asked = [n for n in names if n in vars(value)]
         rest = tuple(n for n in names if n not in asked)  # fewer each time: modules may know each other
-        return _hash(value.__name__, *(_thing(getattr(value, n), rest, inside) for n in asked))
+        return hash_of(value.__name__, *(_thing(getattr(value, n), rest, inside) for n in asked))
     if hasattr(value, "function"):  # by its address
         return _thing(value.function, names, inside)
     return f"{type(value).__qualname__} {getattr(value, '__module__', '')} {getattr(value, '__name__', '')}"
@@ -119,7 +119,7 @@ def _text(filename: str) -> bytes:
     return known.encode() if known else Path(filename).read_bytes()
 
 
-def _hash(*parts: Any) -> bytes:
+def hash_of(*parts: Any) -> bytes:
     """The hash of hashes and texts, each with its length."""
     digest = hashlib.sha256()
     for part in parts:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError, ModelFileError
 from minidyn.common.intake import finite, whole
@@ -17,13 +15,15 @@ from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
 from minidyn.compare.scaling import scaling_study
 from minidyn.compare.side_by_side import compare
-from minidyn.files import modelfile
+from minidyn.files.modelfile import read_model, read_model_text
+from minidyn.files.modelfile.spec import LossSpec, ModelSpec
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import generator
-from minidyn.maps import noise, rules
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
+from minidyn.maps.noise import NOISES, total
+from minidyn.maps.rules import LIBRARY
 from minidyn.minima.manifold import Manifold
 from minidyn.minima.stability.search import find_minima
 
@@ -36,7 +36,7 @@ class Model(ByValue):
     w0 : starting parameters (D,).  steps, paths, save_every, observe, seed : the default experiment.
     """
 
-    spec: modelfile.ModelSpec
+    spec: ModelSpec
     loss: Loss
     map: Map
     steps: int
@@ -81,12 +81,12 @@ class Model(ByValue):
             raise ModelFileError(f"{self.spec.path or self.name}: [manifold]: {error}") from error
 
     @cached_property
-    def w0(self) -> NDArray[np.float64]:
+    def w0(self) -> Floats:
         """Where the experiment starts; projected on the minima if the file says so."""
         w0 = self.spec.experiment.w0
         return Manifold(self.loss).project(w0) if self.spec.experiment.start == "manifold" else w0
 
-    def minima(self, starts: int = 24, *, spread: float = 1.0, seed: int = 0) -> NDArray[np.float64]:
+    def minima(self, starts: int = 24, *, spread: float = 1.0, seed: int = 0) -> Floats:
         """Different minima (M, D) near the model's start and `starts - 1` normal points around it.
 
         The one near the start itself comes first; starts that lead to no minimum are left out.
@@ -117,10 +117,11 @@ class Model(ByValue):
         """The same model with another learning rate or another size of experiment."""
         changes: dict[str, Any] = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
         given: dict[str, Any] = {k: whole(k, v, int(k != "seed")) for k, v in changes.items() if v is not None}
-        new = replace(self, **given)
-        if steps is not None and save_every is None:
-            new = replace(new, save_every=None)
-        return new if lr is None else replace(new, map=self.map.with_lr(lr))
+        if steps is not None:
+            given.setdefault("save_every", None)
+        if lr is not None:
+            given["map"] = self.map.with_lr(lr)
+        return replace(self, **given)
 
     def run(self, **options: Any) -> Comparison:
         """`compare` the map with its flows as the model file says; keyword arguments override.
@@ -160,16 +161,6 @@ class Model(ByValue):
         return f"**{self.name}**: {self.title}\n\n{self.map._repr_markdown_()}"
 
 
-def list_models() -> list[str]:
-    """Names of the models that come with minidyn.
-
-    >>> import minidyn as md
-    >>> "valley" in md.list_models()
-    True
-    """
-    return modelfile.list_models()
-
-
 def load_model(name: Any) -> Model:
     """A model by name or by path of a TOML file.
 
@@ -179,40 +170,32 @@ def load_model(name: Any) -> Model:
     >>> md.load_model("valley").loss.dim
     2
     """
-    return _built(modelfile.read_model(name))
+    return _built(read_model(name))
 
 
 def model_of_text(text: str, name: str) -> Model:
     """A model by the text of its file, as results carry it; data files named in it are those of the library."""
-    return _built(modelfile.read_model_text(text, name))
+    return _built(read_model_text(text, name))
 
 
-def _built(spec: modelfile.ModelSpec) -> Model:
+def _built(spec: ModelSpec) -> Model:
     try:
         loss = _loss(spec.loss)
-        system = Map(loss, _rule(spec.rule), _noise(spec.noise))
+        rule = LIBRARY[spec.rule.name](**spec.rule.hyperparameters)
+        system = Map(loss, rule, total(NOISES[n.kind].from_options(**n.options) for n in spec.noise))
     except InputError as error:
         raise ModelFileError(f"{spec.path or spec.name}: {error}") from error
     e = spec.experiment
     return Model(spec, loss, system, e.steps, e.paths, e.save_every, e.rng)
 
 
-def _loss(spec: modelfile.LossSpec) -> Loss:
+def _loss(spec: LossSpec) -> Loss:
     params = [p.symbol for p in spec.params]
     constants = {spec.symbols[n]: v for n, v in spec.constants.items()}
     inputs = {spec.symbols[n]: v for n, v in spec.inputs.items()}
-    if spec.kind == "regression":
-        assert spec.target is not None and spec.criterion is not None
-        loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
-        if spec.test is None:
-            return loss
-        return loss.hold_out({spec.symbols[n]: v for n, v in spec.test.inputs.items()}, spec.test.target)
-    return Loss(spec.expr, params, constants=constants, data=inputs)
-
-
-def _rule(spec: modelfile.RuleSpec) -> rules.Rule:
-    return rules.LIBRARY[spec.name](**spec.hyperparameters)
-
-
-def _noise(specs: tuple[modelfile.NoiseSpec, ...]) -> noise.Noise | None:
-    return noise.total(noise.NOISES[s.kind].from_options(**s.options) for s in specs)
+    if spec.target is None or spec.criterion is None:
+        return Loss(spec.expr, params, constants=constants, data=inputs)
+    loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+    if spec.test is None:
+        return loss
+    return loss.hold_out({spec.symbols[n]: v for n, v in spec.test.inputs.items()}, spec.test.target)

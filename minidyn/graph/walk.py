@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy as sp
 
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, clipped
 from minidyn.common.intake import shown
 
 _WRITTEN, _DEEPEST = 3000, 60  # sympy prints what has at most so many parts and layers
@@ -66,8 +66,7 @@ def free_symbols(e: sp.Basic) -> set[Any]:
 
 def printed(e: Any, longest: int = 80) -> str:
     """An expression in at most `longest` characters; of one too large for sympy, its outermost layers."""
-    text = named(e)
-    return text if len(text) <= longest else text[: longest - 3] + "..."
+    return clipped(named(e), longest)
 
 
 def named(e: Any) -> str:

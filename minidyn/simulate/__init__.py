@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import InputError
 from minidyn.common.intake import number, one_of, whole
 from minidyn.common.memory import need
@@ -32,7 +32,6 @@ from minidyn.simulate.threads import thread_count
 
 __all__ = ["seed_key", "simulate", "starts_of"]
 
-Floats = NDArray[np.float64]
 _SAVE = 50  # bytes that a save takes beside its values
 log = logging.getLogger("minidyn")
 
@@ -47,13 +46,13 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     Parameters
     ----------
     system : a `Map`, or a flow of one; a flow's time is `t = lr k`.
-    w0 : starting parameters, (D,) for all paths or (paths, D). Flows on a manifold start at the
-        gradient-flow limit of `w0`. For a map it may be the whole state `z` (theta, then the rule's states),
-        for example `map.fixed_point(w)`; without it the states start at zero.
+    w0 : starting parameters, (D,) for all paths or (paths, D); flows on a manifold start at its gradient-flow limit.
+        For a map it may be the whole state `z` (theta, then the rule's states, which else start at zero), for example
+        `map.fixed_point(w)`.
     steps : number of steps k.  paths : number of independent paths.
     save_every : steps between saves; by default about 200 saves.
-    observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy
-        expressions, functions of w (paths, D), a list of these, or `{name: any of these}`.
+    observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy expressions, functions of
+        w (paths, D), a list of these, or `{name: any of these}`.
     rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
     method : without noise "auto" (the default: explicit, implicit where the flow turns stiff), "tsit5", "dop853",
         "dopri5", "radau", or scipy's "scipy:Radau", "scipy:LSODA", ...; with noise "euler-maruyama" (the default),
@@ -63,26 +62,24 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     substeps : steps k that one step of a scheme with noise covers; below 1, as 1/4, a step k is refined on the same
         Brownian path; "adaptive" chooses for each path. By default the largest power of two up to 32 and up to a
         hundredth of the run. Where the run is saved changes nothing.
-    first_step : the number k of the first step, of a map and of the flows beside it: schedules go on from there, and
-        a large one finds bias corrections over, as `w0=map.fixed_point(w)` wants it for Adam. A flow has the numbers of
-        the step that its time lies in, constant while that step lasts; `Run.time` is 0 before it and grows by the
-        learning rates of the steps that are run.
+    first_step : the number k of the first step, of a map and of the flows beside it: schedules go on from there, and a
+        large one finds bias corrections over, as `w0=map.fixed_point(w)` wants it for Adam. A flow has the numbers of
+        the step that its time lies in; `Run.time` is 0 before the first and grows by the learning rates.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
     threads : at most this many, and never more than this process may use, which is the default.
-    progress : show a progress bar; by default on a terminal, for runs longer than a second or two. The logger
-        `minidyn` gets the same every ten seconds (level INFO).
-    checkpoint : a folder for this run alone. Its state is written there every few seconds, its saves as they are
-        made, so that memory does not grow with them (`Run.w` is then mapped from disk, and read-only). The same
-        call goes on where a killed one was, and ends with the same bits (`Run.digest`); once finished it returns
-        the run at once. Delete the folder to start anew.
-    stop : a condition, or a list of them, that ends a path with the status `stopped` where it is true (at the start
-        too) or becomes true: a comparison such as `x > 2`, or several, `(x > 2) & (y < 0)`; a function of w that
-        returns True and False. A sympy expression or another function of w ends it where it is zero or changes its
-        sign, `{"sharpness": 40.0}` where an observable reaches a number from either side, "edge" where the sharpness
-        reaches the rule's limit of stability. For a flow without noise the instant is found between saves
-        (`meta["stopped_at"]`, in steps, and `meta["located"]`). Maps, flows with noise, scipy's methods and flows that
-        carry themselves are looked at where they are saved, and nowhere between: what is met and left again between
-        two saves is not seen, and `ended` is the first save at which it holds; `save_every=1` looks at every step.
+    progress : show a bar; by default on a terminal, once a second has passed. The logger `minidyn` gets the same every
+        ten seconds (level INFO).
+    checkpoint : a folder for this run alone, where its state is written every few seconds, and its saves as they are
+        made: memory does not grow with them (`Run.w` is then mapped from disk, and read-only). The same call goes on
+        where a killed one was, to the same bits (`Run.digest`), or returns a finished run; to start anew, delete it.
+    stop : a condition, or a list of them, that ends a path with the status `stopped` where it is or becomes true: a
+        comparison such as `x > 2`, or several, `(x > 2) & (y < 0)`; a function of w that returns True and False. A
+        sympy expression or another function of w ends it where it is zero or changes its sign, `{"sharpness": 40.0}`
+        where an observable reaches a number from either side, "edge" where the sharpness reaches the rule's limit of
+        stability. For a flow without noise the instant is found between saves (`meta["stopped_at"]`, in steps, and
+        `meta["located"]`). Maps, flows with noise, scipy's methods and flows that carry themselves are looked at where
+        they are saved: what is met and left again between two saves is not seen, and `ended` is the first save at which
+        it holds; `save_every=1` looks at every step.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
@@ -94,31 +91,38 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     >>> run.w[0, :, 0]
     array([1.    , 0.5   , 0.25  , 0.125 , 0.0625])
     """
+    ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
+    return _simulated(system, w0, steps, paths, save_every, observe, rng, ways, keep, first_step, threads, progress,
+                      checkpoint, stop)  # fmt: skip
+
+
+def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: int | None, observe: Any, rng: Any,
+               ways: dict[str, Any], keep: str, first_step: int, threads: int | None, progress: bool | None,
+               checkpoint: Any, stop: Any) -> Run:  # fmt: skip
+    """`simulate`: everything is checked, then the engine is carried from save to save."""
     if not isinstance(system, (Map, Flow)):
         raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
     steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
     save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
     keep = one_of(keep, "keep", ("paths", "moments"))
     first_step = whole("first_step", first_step, 1)
-    system = system if isinstance(system, Map) else system.beginning(first_step)
-    first_step = first_step if isinstance(system, Map) else system.first_step
+    if isinstance(system, Flow):
+        system = system.beginning(first_step)
+        first_step = system.first_step
     start = starts_of(system, w0, paths)
     _check_room(system, steps, paths, save_every, keep, checkpoint)
-    entropy, key = seed_key(stored_seed(checkpoint) if rng is None and checkpoint is not None else rng)
+    entropy, key = seed_key(stored_seed(checkpoint) if rng is None else rng)
     began = time.perf_counter()
     asked = observables.asked(system.loss, observe)
     watchers = observables.resolve(system.loss, asked)
-    workers = thread_count(threads)
-    engine = make_engine(system, start, paths, key, method, rtol, atol, substeps, steps, workers, first_step)
-    conditions = None if stop is None else Conditions(system, stop)
-    engine = engine if conditions is None else StoppingEngine(engine, conditions, paths)
+    engine = make_engine(system, start, steps, key, threads=thread_count(threads), first_step=first_step, **ways)
+    if stop is not None:
+        engine = StoppingEngine(engine, Conditions(system, stop))
     saves = [*range(0, steps, save_every), steps]
     what = {} if checkpoint is None else _identity(system, start, asked, stop, {
-        "steps": steps, "paths": paths, "save_every": save_every, "keep": keep,
-        "seed": json.dumps(entropy, default=int), "stream": key.tobytes().hex(), "first_step": first_step,
-        "method": method,
-        **{name: v if v is None or isinstance(v, str) else number(v, name)
-           for name, v in {"rtol": rtol, "atol": atol, "substeps": substeps}.items()},
+        "steps": steps, "paths": paths, "save_every": save_every, "keep": keep, "first_step": first_step,
+        "seed": json.dumps(entropy, default=int), "stream": key.tobytes().hex(),
+        **{name: v if v is None or isinstance(v, str) else number(v, name) for name, v in ways.items()},
     })  # fmt: skip
     with keeper(checkpoint, what, saves) as kept:
         recorder = Recorder(system.loss.param_names, watchers, keep, kept.rows, paths)
@@ -189,7 +193,9 @@ def _identity(system: Map | Flow, start: Floats, asked: dict[str, Any], stop: An
               options: dict[str, Any]) -> dict[str, str]:  # fmt: skip
     """Everything that reaches the numbers of a run, as texts: no other run is taken for it."""
     owner = system if isinstance(system, Map) else system.map
-    kernels = "".join(sorted({owner.source.text, owner.loss.source.text, _text(system)}))
+    by_itself = isinstance(system, Flow) and system.python_stepped  # has no kernels of its own
+    own = type(system).__qualname__ if by_itself else system.source.text
+    kernels = "".join(sorted({owner.source.text, owner.loss.source.text, own}))
     watched = {f"observable {name}": f"{_called(what)} {identity(what, f'the observable {name}')}"
                for name, what in asked.items()}  # fmt: skip
     return {
@@ -204,14 +210,6 @@ def _identity(system: Map | Flow, start: Floats, asked: dict[str, Any], stop: An
 def _called(what: Any) -> str:
     """What was asked for, in a few words."""
     return printed(getattr(what, "__name__", what), 40)
-
-
-def _text(system: Map | Flow) -> str:
-    """The kernels of a system; a flow that moves by itself has none of its own."""
-    try:
-        return system.source.text
-    except NotImplementedError:
-        return type(system).__qualname__
 
 
 def starts_of(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:

@@ -8,7 +8,6 @@ with the same bits, when the run goes on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -19,39 +18,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from minidyn.common.errors import ArchiveError, InputError, advice
+from minidyn.common.arrays import Arrays, Floats
+from minidyn.common.errors import ArchiveError, InputError, advice, clipped
 from minidyn.common.intake import shown
-from minidyn.common.wholefiles import PREFIX, SUFFIX, write_whole
-from minidyn.simulate.recording import MemoryRows, Recorder, Rows
+from minidyn.common.wholefiles import PREFIX, SEAL_SIZE, SUFFIX, lock, sealed_end, write_sealed
+from minidyn.simulate.engines import Engine
+from minidyn.simulate.recording import Recorder, Rows
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: two runs on one checkpoint go unnoticed there
-    fcntl = None  # type: ignore[assignment]
-
-Floats = NDArray[np.float64]
 SECONDS = 5.0  # between two states,
 SPARE = 20.0  # and so many times what writing one takes
-_FORMAT = 2
+_FORMAT = 3
 _MAGIC = b"minidyn checkpoint\n"
-_SEAL = 16  # bytes
 _SUFFIX = ".rows"
 _BLOCK = 2**24
-
-
-class Stateful(Protocol):
-    """What a checkpoint asks of an engine: its arrays, and to go on from them."""
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """What changes as it advances, by name: arrays of fixed type and shape, or texts (uint8) of any length."""
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from such arrays, of an engine that was made alike."""
 
 
 class Keeper:
@@ -61,21 +44,22 @@ class Keeper:
         self.rows = rows
         self.seconds = 0.0  # that earlier attempts took
 
-    def resume(self, engine: Stateful, recorder: Recorder) -> int:
+    def resume(self, engine: Engine, recorder: Recorder) -> int:
         """Put engine and recorder where the last attempt left them; the steps done."""
         return 0
 
-    def note(self, done: int, engine: Stateful, recorder: Recorder, last: bool = False) -> None:
+    def note(self, done: int, engine: Engine, recorder: Recorder, last: bool = False) -> None:
         """Write the state, if it is time to."""
 
 
 @contextmanager
 def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int]) -> Iterator[Keeper]:
     """The keeper of a run that saves at these steps: a `Checkpoint` where a path is given, memory otherwise."""
-    if path is None:
-        yield Keeper(MemoryRows(len(saves)))
+    folder = folder_of(path)
+    if folder is None:
+        yield Keeper(Rows(len(saves)))
         return
-    checkpoint = Checkpoint(_folder(path), identity, saves)
+    checkpoint = Checkpoint(folder, identity, saves)
     try:
         checkpoint.open()
         yield checkpoint
@@ -85,8 +69,9 @@ def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int]) -> Iter
 
 def stored_seed(path: Any) -> Any:
     """The seed of the run in a checkpoint, None where there is none: a run without a seed resumes with its own."""
-    file = _folder(path) / "state"
-    if not os.path.isfile(file):
+    folder = folder_of(path)
+    file = None if folder is None else folder / "state"
+    if file is None or not os.path.isfile(file):
         return None
     with _reading(file), file.open("rb") as source:
         return json.loads(_header(source)["identity"]["seed"])
@@ -116,8 +101,7 @@ class Checkpoint(Keeper):
                 )
             self._lock = (self.folder / "lock").open("ab")
             try:
-                if fcntl is not None:
-                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(self._lock)
             except OSError:
                 raise InputError(
                     f"another run is writing the checkpoint {self.folder}; wait for it or give another folder."
@@ -129,7 +113,7 @@ class Checkpoint(Keeper):
         if self._lock is not None:
             self._lock.close()
 
-    def resume(self, engine: Stateful, recorder: Recorder) -> int:
+    def resume(self, engine: Engine, recorder: Recorder) -> int:
         """Go on from the state in the folder, if there is one; the steps done.
 
         Raises InputError for the state of another run or version, ArchiveError where it or a file of saves is damaged.
@@ -152,16 +136,16 @@ class Checkpoint(Keeper):
 
     def _check(self, theirs: Mapping[str, str]) -> None:
         """Refuse the state of another run, or of another version: it could not go on with the same bits."""
-        for name in [*self.identity, *(n for n in theirs if n not in self.identity)]:
+        for name in {**self.identity, **theirs}:
             there, here = theirs.get(name, "not given"), self.identity.get(name, "not given")
             if there != here:
                 raise InputError(
-                    f"the checkpoint {self.folder} belongs to another run: {_short(name)} is {_short(there)} there and "
-                    f"{_short(here)} here; give another path, or delete it to start anew."
+                    f"the checkpoint {self.folder} belongs to another run: {clipped(name)} is {clipped(there)} there "
+                    f"and {clipped(here)} here; give another path, or delete it to start anew."
                 )
 
     # -- writing ---------------------------------------------------------------------------------
-    def note(self, done: int, engine: Stateful, recorder: Recorder, last: bool = False) -> None:
+    def note(self, done: int, engine: Engine, recorder: Recorder, last: bool = False) -> None:
         """Put the saves on disk, then the state in place of the last one; ArchiveError where that fails.
 
         It is time once the longer of `SECONDS` and `SPARE` times the last writing has passed; with `last` it always is.
@@ -175,7 +159,7 @@ class Checkpoint(Keeper):
             "seconds": self.seconds + now - self._began, "rows": self.rows.lengths(),
         }  # fmt: skip
         with self._guarded():
-            write_whole(self.folder / "state", lambda file: _write_state(file, header, engine.state()))
+            write_sealed(self.folder / "state", lambda file: _write_state(file, header, engine.state()))
         self.safe = done
         after = time.perf_counter()
         self._due = after + max(SECONDS, SPARE * (after - now))
@@ -192,7 +176,7 @@ class Checkpoint(Keeper):
             raise ArchiveError(f"Cannot write the checkpoint {self.folder}: {why}{rest}.") from error
 
 
-class FileRows:
+class FileRows(Rows):
     """Rows in files that only grow: (T, paths, ...) on disk, mapped into memory as (paths, T, ...)."""
 
     def __init__(self, folder: Path, guarded: Callable[[], Any]):
@@ -283,27 +267,18 @@ class FileRows:
 # -- the state file ------------------------------------------------------------------------------
 
 
-def _write_state(file: BinaryIO, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """What a run is and how far, its arrays, and a seal over both."""
-    contents: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-    header["arrays"] = [[name, a.dtype.str, list(a.shape)] for name, a in contents.items()]
-    digest = hashlib.blake2b(digest_size=_SEAL)
-    parts: list[Any] = [_MAGIC, json.dumps(header).encode() + b"\n"]
-    for part in parts + [a.data for a in contents.values() if a.size]:
-        digest.update(part)
-        file.write(part)
-    file.write(digest.digest())
+def _write_state(file: BinaryIO, header: dict[str, Any], arrays: Arrays) -> None:
+    """What a run is and how far, and its arrays."""
+    header["arrays"] = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
+    file.write(_MAGIC + json.dumps(header).encode() + b"\n")
+    for a in arrays.values():
+        if a.size:
+            file.write(np.ascontiguousarray(a).data)
 
 
 def _header(source: BinaryIO) -> dict[str, Any]:
     """What a state says before its arrays; nothing of it is read before its seal fits."""
-    digest, left = hashlib.blake2b(digest_size=_SEAL), source.seek(0, os.SEEK_END) - _SEAL
-    source.seek(0)
-    while left > 0 and (block := source.read(min(left, _BLOCK))):
-        digest.update(block)
-        left -= len(block)
-    if left or source.read() != digest.digest():
-        raise ValueError("damaged")
+    sealed_end(source)
     source.seek(0)
     if source.readline(len(_MAGIC)) != _MAGIC:
         raise ValueError("no checkpoint")
@@ -316,11 +291,11 @@ def _header(source: BinaryIO) -> dict[str, Any]:
     return header
 
 
-def _arrays(source: BinaryIO, said: Any, own: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _arrays(source: BinaryIO, said: Any, own: Arrays) -> Arrays:
     """The arrays of a state where the header ends: those that the engine has, of its own types and shapes."""
     wanted: list[list[Any]] = [[name, a.dtype.str, list(a.shape)] for name, a in own.items()]
     free = [name for name, a in own.items() if a.dtype == np.uint8]  # texts, of any length
-    left = os.fstat(source.fileno()).st_size - source.tell() - _SEAL
+    left = os.fstat(source.fileno()).st_size - source.tell() - SEAL_SIZE
     for want, (name, dtype, shape) in zip(wanted, said, strict=True):
         if want[0] in free and len(shape) == 1 and _whole(shape[0]) <= left:
             want[2] = shape
@@ -359,17 +334,13 @@ def _damaged(path: Path) -> ArchiveError:
 def _is_own(path: Path) -> bool:
     """Whether a run may have made it; nothing that leads elsewhere is."""
     name = path.name
-    unfinished = name.startswith(PREFIX) and name.endswith(SUFFIX)
-    own = name in ("state", "lock") or name.endswith(_SUFFIX) or unfinished
+    own = name in ("state", "lock") or name.endswith(_SUFFIX) or (name.startswith(PREFIX) and name.endswith(SUFFIX))
     return own and path.is_file() and not path.is_symlink()
 
 
-def _folder(path: Any) -> Path:
+def folder_of(path: Any) -> Path | None:
+    """What was given as `checkpoint`, as a path, or an InputError; None for none."""
     try:
-        return Path(os.fsdecode(path)).expanduser()
+        return None if path is None else Path(os.fsdecode(path)).expanduser()
     except TypeError:
         raise InputError(f"checkpoint must be the path of a folder, not {shown(path)}.") from None
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"

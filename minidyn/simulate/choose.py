@@ -5,28 +5,26 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from minidyn.common.arrays import Floats, Words
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, number, shown, whole
 from minidyn.flows.base import Flow
+from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
-from minidyn.simulate.carried import CarriedEngine
-from minidyn.simulate.engines import Engine, MapEngine
+from minidyn.simulate.engines import CarriedEngine, Engine, MapEngine
 from minidyn.simulate.odes import COMPILED, SCIPY, OdeEngine, ScipyEngine
 from minidyn.simulate.sdes import SdeEngine
-from minidyn.solvers.schemes import SCHEMES, fitting
+from minidyn.solvers.schemes import SCHEMES, Scheme, fitting
 
-Floats = NDArray[np.float64]
 _LONGEST = 32  # steps of the map that a step of a scheme covers by default, at most
 _FINEST = 12
 
 
-def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.uint64], method: str | None,
-                rtol: float | None, atol: float | None, substeps: Any, steps: int, threads: int,
-                first_step: int) -> Engine:  # fmt: skip
+def make_engine(system: Map | Flow, start: Floats, steps: int, key: Words | None = None, *, method: str | None = None,
+                rtol: float | None = None, atol: float | None = None, substeps: Any = None, threads: int = 1,
+                first_step: int = 1) -> Engine:  # fmt: skip
     """The engine that carries this system from these starts (paths, size) for so many steps."""
+    key = seed_key(0)[1] if key is None else key
     if method is not None and not isinstance(method, str):
         raise InputError(f"method is the name of a scheme, such as 'auto' or 'heun', not {shown(method)}.")
     if isinstance(system, Map):
@@ -38,9 +36,10 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
         return MapEngine(system, start, key, threads, first_step)
     system = system.beginning(first_step)
     noisy = system.stochastic(start)
+    rtol = (1e-3 if noisy else 1e-9) if rtol is None else between(rtol, "rtol", 0, 1)
+    atol = (1e-6 if noisy else 1e-12) if atol is None else between(atol, "atol", 0, 1)
     if noisy:
-        return _noisy_engine(system, start, key, method, rtol, atol, substeps, steps, threads)
-    rtol, atol = _tolerance("rtol", rtol, 1e-9), _tolerance("atol", atol, 1e-12)
+        return SdeEngine(system, start, key, *_steps_of(system, method, substeps, steps), rtol, atol, steps, threads)
     if system.python_stepped:
         if method is not None:
             raise InputError(f"the {system.name} brings its own way to move, from event to event: leave method= out.")
@@ -58,20 +57,18 @@ def make_engine(system: Map | Flow, start: Floats, paths: int, key: NDArray[np.u
     )
 
 
-def _noisy_engine(flow: Flow, start: Floats, key: NDArray[np.uint64], method: str | None, rtol: float | None,
-                  atol: float | None, substeps: Any, steps: int, threads: int) -> SdeEngine:  # fmt: skip
+def _steps_of(flow: Flow, method: str | None, substeps: Any, steps: int) -> tuple[Scheme, int, int]:
+    """The scheme of a flow with noise, and what one step of it covers: see `SdeEngine`."""
     method = method or ("heun" if flow.reading == "stratonovich" else "euler-maruyama")
     if method in COMPILED or method.startswith("scipy:"):
         raise InputError(f"this flow has noise and {method!r} is for flows without: use one of {', '.join(SCHEMES)}.")
     if method not in SCHEMES:
         raise InputError(f"the method of a flow with noise is {', '.join(map(repr, SCHEMES))}, not {shown(method)}.")
     adaptive = isinstance(substeps, str) and substeps == "adaptive"
-    square = flow.size == flow.columns
-    scheme = fitting(method, flow.reading, flow.noise_kind, flow.name, square, adaptive)
-    coarse = min(default_span(steps), flow.reach)
-    span, level = (0, 0) if adaptive else (coarse, 0) if substeps is None else _substeps(substeps)
-    rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    return SdeEngine(flow, start, key, scheme, span, level, rtol, atol, steps, threads)
+    scheme = fitting(method, flow.reading, flow.noise_kind, flow.name, flow.size == flow.columns, adaptive)
+    if substeps is None:
+        return scheme, min(default_span(steps), flow.reach), 0
+    return scheme, *((0, 0) if adaptive else _substeps(substeps))
 
 
 def default_span(steps: int) -> int:
@@ -93,7 +90,3 @@ def _substeps(value: Any) -> tuple[int, int]:
             )
         return 1, round(level)
     return whole("substeps", value, 1), 0
-
-
-def _tolerance(name: str, value: Any, default: float) -> float:
-    return default if value is None else between(value, name, 0, 1)

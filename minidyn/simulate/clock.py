@@ -16,11 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.flows.base import Flow
 
-Floats = NDArray[np.float64]
 _NEAR = 1.02  # rates that differ less are joined; what the mean leaves out is then some 1e-5 of the drift
 
 
@@ -38,15 +37,15 @@ class Clock:
         rule, first = flow.map.rule, flow.first_step + flow.ahead
         self.rates, self.rate = np.zeros(0), -1
         self._places: Floats | None = None  # where steps 1, 2, ... end on the clock, if not all are equally long
+        self.ends, self.moves = np.array([steps]), np.ones(1, bool)
         if not rule.scheduled and not flow.own_clock:
-            self.ends, self.hyper = np.array([steps]), flow.map.hyper_at(first)[None]
-            self.moves = np.ones(1, bool)
+            self.hyper = flow.map.hyper_at(first)[None]
             return
         rows = rule.table(first, steps)
         speeds = None if by_steps else flow.speeds(rows)
         if speeds is not None:
             fastest = int(np.argmax(speeds))
-            self.ends, self.hyper, self.moves = np.array([steps]), rows[fastest : fastest + 1], np.ones(1, bool)
+            self.hyper = rows[fastest : fastest + 1]
             self._place(speeds / speeds[fastest] if speeds[fastest] > 0.0 else np.zeros(steps))
             return
         told = rows if flow.own_clock else rows[:, :-1]

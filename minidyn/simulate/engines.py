@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Arrays, Codes, Floats, Integers, NDArray, Truths, Words
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
@@ -18,7 +19,6 @@ from minidyn.simulate.clock import Clock
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-Floats = NDArray[np.float64]
 _SLICE = 0.2  # seconds of work between two looks at Ctrl-C and the progress bar
 
 
@@ -26,9 +26,11 @@ class Engine(Protocol):
     """What `simulate` asks of a system under way."""
 
     meta: dict[str, Any]
+    kept: ClassVar[tuple[str, ...]] = ()  # the arrays that change as it advances, of fixed shapes
 
     def slice(self, wanted: int) -> int:
         """How many of the `wanted` steps the next `advance` should make: the progress bar waits for its end."""
+        return wanted
 
     def advance(self, done: int, count: int) -> None:
         """Carry all paths from step `done` of the run to step `done + count`."""
@@ -38,30 +40,49 @@ class Engine(Protocol):
 
     def columns(self) -> Iterator[Floats]:
         """The same by parameters: the values (paths,) of each in turn, in memory of their own."""
-
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        """Status and last step (paths,) of each path; `FINISHED` and `done` where it goes on."""
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """What changes as the engine advances, by name: what a checkpoint keeps."""
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from the state of an engine that was made alike."""
-
-
-class ByColumn:
-    """What engines without a better way do where parameters are wanted one after the other."""
-
-    def parameters(self) -> Floats:
-        """The parameters (paths, D) where the run stands; NaN where a path has ended."""
-        raise NotImplementedError
-
-    def columns(self) -> Iterator[Floats]:
-        """Each parameter's values (paths,) in turn, in memory of their own."""
         return map(np.copy, self.parameters().T)
 
+    def ending(self, done: int) -> tuple[Codes, Integers]:
+        """Status and last step (paths,) of each path; `FINISHED` and `done` where it goes on."""
 
-class _Threaded(ByColumn):
+    def state(self) -> Arrays:
+        """What changes as the engine advances, by name; beside arrays of fixed shape texts (uint8) of any length."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from the state of an engine that was made alike."""
+        for name in self.kept:
+            getattr(self, name)[...] = state[name]
+
+
+def distinct(start: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """The different rows of the starting points, and which of them each one is."""
+    points, which = np.unique(start, axis=0, return_inverse=True)
+    return np.ascontiguousarray(points), which.ravel()
+
+
+class FlowEngine(Engine):
+    """A flow and its states `shown` (N, size) where the run stands, `status` and `ended` (N,) of each, and `which` of
+    them is that of a path (paths,): equal starting points are carried once."""
+
+    flow: Flow
+    which: Any
+    shown: Floats
+    status: NDArray[Any]
+    ended: Integers
+
+    def parameters(self) -> Floats:
+        """Theta (paths, D), of each path that of its point; NaN where it has ended."""
+        return self.shown[self.which, : self.flow.dim]
+
+    def ending(self, done: int) -> tuple[Codes, Integers]:
+        """Status and last step (paths,) as noted of each path's point; `done` where it goes on."""
+        codes = self.status[self.which]
+        status = np.where(codes == Status.SINGULAR, self.flow.meaning(Status.SINGULAR), codes).astype(np.int8)
+        return status, np.where(status == 0, done, self.ended[self.which])
+
+
+class _Threaded(Engine):
     """Splits items over threads; learns how many steps fit into a slice of time."""
 
     def __init__(self, threads: int, items: int):
@@ -81,29 +102,21 @@ class _Threaded(ByColumn):
         if self.pool is None:
             work(0, self.bounds[-1])
         else:
-            futures = [self.pool.submit(work, a, b) for a, b in zip(self.bounds, self.bounds[1:], strict=False)]
-            for f in futures:
-                f.result()
+            list(self.pool.map(work, self.bounds[:-1], self.bounds[1:]))
         taken = max(time.perf_counter() - began, 1e-9)
         if self._first:  # compilation falls into the first call
             self._first = False
         else:
             self._rate = count / taken
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """The very arrays that change as the engine advances: what a checkpoint keeps."""
-        raise NotImplementedError
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from the state of an engine that was made alike."""
-        for name, array in self.state().items():
-            array[...] = state[name]
-
 
 class MapEngine(_Threaded):
-    """A map on blocks of 64 paths side by side."""
+    """A map on blocks of 64 paths side by side: states, random streams, how many steps of each lane were finite, and
+    orders of samples."""
 
-    def __init__(self, system: Map, start: Floats, key: NDArray[np.uint64], threads: int, first: int):
+    kept = ("blocks", "streams", "alive", "orders")
+
+    def __init__(self, system: Map, start: Floats, key: Words, threads: int, first: int):
         self.system, self.paths, self.before = system, len(start), first - 1
         self.blocks = pack(start, system.components)
         super().__init__(threads, len(self.blocks))
@@ -116,19 +129,14 @@ class MapEngine(_Threaded):
     def advance(self, done: int, count: int) -> None:
         """Carry the blocks through `count` steps, on all threads; step n of the run is the map's `first + n - 1`."""
         m = self.system
-        arrays = (m.hyper, m.loss.c, m.loss.rows, m.bound.numbers)
 
         def work(first: int, last: int) -> None:
             self.loop(
-                self.blocks, self.streams, self.alive, self.orders, first, last, self.paths,
-                self.before + done, count, *arrays,
+                *self.state().values(), first, last, self.paths, self.before + done, count, m.hyper, m.loss.c,
+                m.loss.rows, m.bound.numbers,
             )  # fmt: skip
 
         self.spread(count, work)
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """States, random streams, how many steps of each lane were finite, and orders of samples; block by block."""
-        return {"blocks": self.blocks, "streams": self.streams, "alive": self.alive, "orders": self.orders}
 
     def parameters(self) -> Floats:
         """Theta (paths, D), a copy; all of it NaN where any of it is not finite."""
@@ -140,34 +148,72 @@ class MapEngine(_Threaded):
     def columns(self) -> Iterator[Floats]:
         """Each parameter's values in turn: a million paths are copied one parameter at a time."""
         gone = self._gone()
-
-        def column(i: int) -> Floats:
+        for i in range(self.system.dim):
             values = unpack(self.blocks, self.paths, i, i + 1)[:, 0]
             values[gone] = np.nan
-            return values
+            yield values
 
-        return map(column, range(self.system.dim))
-
-    def _gone(self) -> NDArray[np.bool_]:
+    def _gone(self) -> Truths:
         """Which paths (paths,) are no longer finite."""
         theta = self.blocks.reshape(len(self.blocks), -1, 64)[:, : self.system.dim]
         return ~np.isfinite(theta).all(axis=1).ravel()[: self.paths]
 
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    def ending(self, done: int) -> tuple[Codes, Integers]:
         """Status and end (paths,): `DIVERGED` at the first step that was not finite, else `FINISHED` at `done`."""
         alive = self.alive.ravel()[: self.paths]
-        diverged = alive < done
-        status, ended = np.full(self.paths, Status.FINISHED, np.int8), np.full(self.paths, done, np.int64)
-        status[diverged], ended[diverged] = Status.DIVERGED, alive[diverged] + 1
-        return status, ended
+        status = np.where(alive < done, Status.DIVERGED, Status.FINISHED).astype(np.int8)
+        return status, np.where(alive < done, alive + 1, done).astype(np.int64)
 
 
-def meant(flow: Flow, codes: NDArray[Any]) -> NDArray[np.int8]:
-    """What a flow's field noted of each path, as a status."""
-    return np.where(codes == Status.SINGULAR, flow.meaning(Status.SINGULAR), codes).astype(np.int8)
+class CarriedEngine(FlowEngine):
+    """A flow that carries itself from event to event, in Python."""
+
+    kept = ("shown", "status", "ended")
+
+    def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float):
+        self.flow, self.rtol, self.atol = flow, rtol, atol
+        self.shown, self.which = distinct(start)
+        self.memory: list[dict[str, Any]] = [{} for _ in self.shown]
+        self.status, self.ended = np.zeros(len(self.shown), np.int8), np.zeros(len(self.shown), np.int64)
+        self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
+
+    def slice(self, wanted: int) -> int:
+        """At most 16 steps: they are made in Python, one start after the other."""
+        return min(wanted, 16)
+
+    def advance(self, done: int, count: int) -> None:
+        """Carry each distinct start, with a memory of its own, from `done + 1/2` to `done + count + 1/2` on the clock.
+
+        One that fails or is no longer finite is NaN from then on, and has ended with the last step of the slice.
+        """
+        for path, (w, memory) in enumerate(zip(self.shown, self.memory, strict=True)):
+            if self.status[path]:
+                continue
+            # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
+            with np.errstate(over="ignore", invalid="ignore"):  # a status says it
+                code = self.flow.advance(w, memory, done + 0.5, done + count + 0.5, self.rtol, self.atol)
+            code = code or (0 if np.isfinite(w).all() else int(Status.DIVERGED))
+            if code:
+                self.status[path], self.ended[path] = code, done + count
+                self.meta.setdefault("reason", memory.get("reason", ""))
+                w[:] = np.nan
+
+    def state(self) -> Arrays:
+        """States, statuses and ends of the distinct starts; their memories and `meta` as JSON in bytes."""
+        text = json.dumps([self.memory, self.meta], default=lambda array: {"array": array.tolist()})
+        return super().state() | {"memory": np.frombuffer(text.encode(), np.uint8)}
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from such a state; what was an array in a memory is one of floats again."""
+
+        def revive(found: dict[str, Any]) -> Any:
+            return np.array(found["array"], dtype=float) if list(found) == ["array"] else found
+
+        super().restore(state)
+        self.memory, self.meta = json.loads(state["memory"].tobytes(), object_hook=revive)
 
 
-class FlowPaths(_Threaded):
+class FlowPaths(FlowEngine, _Threaded):
     """What all kinds of flow keep: starts (N, size), statuses, a clock, numbers for the kernels."""
 
     def __init__(self, flow: Flow, start: Floats, blocks: int, threads: int, clock: Clock):
@@ -183,7 +229,3 @@ class FlowPaths(_Threaded):
     def arrays(self) -> tuple[Floats, ...]:
         """What kernels read: the numbers of the stretch under way, and those of the model."""
         return self.clock.hyper[self.stretch], *self.model
-
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        """Status and end as the kernels noted them, of each start; `done` where it goes on."""
-        return meant(self.flow, self.status), np.where(self.status == 0, done, self.ended)

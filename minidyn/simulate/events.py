@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sympy import And, Equality, Expr, GreaterThan, LessThan, Not, Or, StrictLessThan, Unequality
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean, BooleanAtom
 
+from minidyn.common.arrays import Arrays, Codes, Floats, Integers, Truths
 from minidyn.common.errors import InputError
 from minidyn.common.intake import number, shown
 from minidyn.common.status import Status
@@ -21,10 +21,9 @@ from minidyn.graph import walk
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
 from minidyn.simulate import observables
-from minidyn.simulate.engines import ByColumn, Engine
+from minidyn.simulate.engines import Engine
 from minidyn.simulate.odes import OdeEngine
 
-Floats = NDArray[np.float64]
 _LOOKS = np.array([0.02, 0.25, 0.5, 0.75, 0.98])  # at a step of a solver, beside its ends
 _BORDER = 5e-324
 _KINDS = (
@@ -42,7 +41,7 @@ class Condition:
     value: Callable[[Floats], Floats]
     crosses: bool = False
 
-    def met(self, before: Any, after: Any) -> NDArray[np.bool_]:
+    def met(self, before: Any, after: Any) -> Truths:
         """Whether it is met at values `after`, the last ones seen having been `before` (NaN: none)."""
         if self.crosses:
             return np.asarray((before * after < 0.0) | (after == 0.0))
@@ -59,45 +58,42 @@ class Conditions:
         if not self.all:
             raise InputError(f"stop={stop!r} holds no condition; {_KINDS}.")
 
-    @property
-    def name(self) -> str:
-        """What a run says of them."""
-        return ", ".join(c.name for c in self.all)
-
     def __call__(self, w: Floats) -> Floats:
         """Values (paths, conditions)."""
         return np.stack([c.value(w) for c in self.all], axis=1)
 
-    def met(self, before: Floats, after: Floats) -> NDArray[np.bool_]:
+    def met(self, before: Floats, after: Floats) -> Truths:
         """Which conditions are met (paths, conditions)."""
         return np.stack([c.met(before[:, i], after[:, i]) for i, c in enumerate(self.all)], axis=1)
 
 
-class StoppingEngine(ByColumn):
+class StoppingEngine(Engine):
     """An engine whose paths end where a condition is or becomes true.
 
     For the compiled methods without noise the instant is found on the dense output; otherwise the condition is looked
     at where the run is saved.
     """
 
-    def __init__(self, inner: Engine, conditions: Conditions, paths: int):
-        self.inner, self.conditions = inner, conditions
-        self.at = np.zeros(1, np.int64)
-        exact = isinstance(inner, OdeEngine)
-        self.which = inner.which if isinstance(inner, OdeEngine) else np.arange(paths)
-        count = len(inner.points) if isinstance(inner, OdeEngine) else paths
-        self.when = np.full(count, np.inf)  # how many steps are over when a path ends
-        self.before = np.full((count, len(conditions.all)), np.nan)
-        first = inner.points[:, : inner.flow.dim] if isinstance(inner, OdeEngine) else inner.parameters()
-        self._look(np.arange(count), first, 0.0)
-        self.meta: dict[str, Any] = {**inner.meta, "stop": conditions.name, "located": exact}
+    kept = ("stop_at", "stop_when", "stop_before")
 
-    def _look(self, which: NDArray[np.intp], w: Floats, step: float) -> None:
-        """Look at these paths where they are, w (N, D); those that meet a condition end after `step` steps."""
+    def __init__(self, inner: Engine, conditions: Conditions):
+        self.inner, self.conditions = inner, conditions
+        self.watched = inner if isinstance(inner, OdeEngine) else None
+        self.which = slice(None) if self.watched is None else self.watched.which
+        first = inner.parameters() if self.watched is None else self.watched.points[:, : self.watched.flow.dim]
+        self.stop_at = np.zeros(1, np.int64)
+        self.stop_when = np.full(len(first), np.inf)  # how many steps are over when a path ends
+        self.stop_before = np.full((len(first), len(conditions.all)), np.nan)
+        self._look(first, 0.0)
+        name = ", ".join(c.name for c in conditions.all)
+        self.meta: dict[str, Any] = {**inner.meta, "stop": name, "located": self.watched is not None}
+
+    def _look(self, w: Floats, step: float) -> None:
+        """Look at all paths where they are, w (N, D); those that meet a condition end after `step` steps."""
         value = self.conditions(w)
-        hit = self.conditions.met(self.before[which], value).any(axis=1) & ~np.isfinite(self.when[which])
-        self.when[which[hit]] = step
-        self.before[which] = np.where(np.isfinite(value), value, self.before[which])
+        hit = self.conditions.met(self.stop_before, value).any(axis=1) & ~np.isfinite(self.stop_when)
+        self.stop_when[hit] = step
+        self.stop_before[...] = np.where(np.isfinite(value), value, self.stop_before)
 
     def slice(self, wanted: int) -> int:
         """As of the inner engine."""
@@ -108,25 +104,25 @@ class StoppingEngine(ByColumn):
 
         Others are looked at in `parameters`, where the run is saved.
         """
-        self.at[0] = done + count
-        if isinstance(self.inner, OdeEngine):
-            self.inner.advance_watched(done, count, self._watch)
-        else:
+        self.stop_at[0] = done + count
+        if self.watched is None:
             self.inner.advance(done, count)
+        else:
+            self.watched.advance_watched(done, count, self._watch)
 
-    def _watch(self, engine: OdeEngine, moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _watch(self, engine: OdeEngine, moved: Truths) -> Truths:
         """Look at the points that have made a step; True where a point may go on."""
-        for path in map(int, np.flatnonzero(moved & ~np.isfinite(self.when) & (engine.status == 0))):
+        for path in map(int, np.flatnonzero(moved & ~np.isfinite(self.stop_when) & (engine.status == 0))):
             first, last = engine.last_step(path)
             places = first + (last - first) * _LOOKS
             inside = np.array([engine.state_at(path, k) for k in places])
             w = np.concatenate([inside, engine.points[path][None]])[:, : engine.flow.dim]
-            values = np.concatenate([self.before[path][None], self.conditions(w)])
+            values = np.concatenate([self.stop_before[path][None], self.conditions(w)])
             places = np.concatenate([[first], places, [last]])
             met = [self._first(engine, path, c, places, values[:, i]) for i, c in enumerate(self.conditions.all)]
-            self.when[path] = engine.clock.steps(min(met))
-            self.before[path] = values[-1]
-        return ~np.isfinite(self.when)
+            self.stop_when[path] = engine.clock.steps(min(met))
+            self.stop_before[path] = values[-1]
+        return ~np.isfinite(self.stop_when)
 
     def _first(self, engine: OdeEngine, path: int, c: Condition, places: Floats, values: Floats) -> float:
         """Where on the clock, within the last step of a point, a condition is first met; infinity where it is not.
@@ -168,39 +164,35 @@ class StoppingEngine(ByColumn):
 
         Engines that are not watched step by step are looked at here.
         """
-        w, at = self.inner.parameters(), int(self.at[0])
-        if not isinstance(self.inner, OdeEngine):
-            self._look(np.arange(len(w)), w, float(at))
+        w, at = self.inner.parameters(), int(self.stop_at[0])
+        if self.watched is None:
+            self._look(w, float(at))
         if at:  # a path that stops where it starts shows its start
-            w[(self.when <= at)[self.which]] = np.nan
+            w[(self.stop_when <= at)[self.which]] = np.nan
         return w
 
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    def ending(self, done: int) -> tuple[Codes, Integers]:
         """The inner engine's, and `STOPPED` with the step in which it did where a path has.
 
         `meta["stopped_at"]` has the instants, in steps, where no more than 20 paths have.
         """
         status, ended = self.inner.ending(done)
         self.meta |= self.inner.meta
-        over = (self.when <= done)[self.which]  # what the inner engine did later is not seen
+        over = (self.stop_when <= done)[self.which]  # what the inner engine did later is not seen
         status[over] = Status.STOPPED
-        ended[over] = np.ceil(self.when[self.which][over]).astype(np.int64)
+        ended[over] = np.ceil(self.stop_when[self.which][over]).astype(np.int64)
         if over.any() and over.sum() <= 20:  # where exactly, in steps k
-            self.meta["stopped_at"] = [float(k) for k in self.when[self.which][over].round(12)]
+            self.meta["stopped_at"] = [float(k) for k in self.stop_when[self.which][over].round(12)]
         return status, ended
 
-    def _own(self) -> dict[str, NDArray[Any]]:
-        return {"stop_at": self.at, "stop_when": self.when, "stop_before": self.before}
-
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Arrays:
         """The inner engine's state, and which paths have ended."""
-        return {**self.inner.state(), **self._own()}
+        return self.inner.state() | super().state()
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def restore(self, state: Arrays) -> None:
         """Go on from the state of an engine that was made alike."""
         self.inner.restore(state)
-        for name, array in self._own().items():
-            array[...] = state[name]
+        super().restore(state)
 
 
 def _conditions(owner: Map, one: Any) -> list[Condition]:
@@ -218,13 +210,11 @@ def _conditions(owner: Map, one: Any) -> list[Condition]:
     if isinstance(one, Boolean) and not isinstance(one, Expr):  # to sympy a symbol is both
         return [Condition(walk.named(one), _margin(owner, one))]
     name = walk.named(getattr(one, "__name__", one))
-    if isinstance(one, Expr) or not callable(one):
-        return [Condition(f"{name} = 0", _value(owner, one, f"{name} = 0"), crosses=True)]
-    point = np.zeros((1, owner.dim))
-    with np.errstate(all="ignore"):
-        says = np.asarray(one(point)).dtype == bool
-    if says:  # what is true or false is met where it is true
-        return [Condition(name, _value(owner, lambda w: np.where(one(w), 1.0, -1.0), name))]
+    if callable(one) and not isinstance(one, Expr):
+        with np.errstate(all="ignore"):
+            says = np.asarray(one(np.zeros((1, owner.dim)))).dtype == bool
+        if says:  # what is true or false is met where it is true
+            return [Condition(name, _value(owner, lambda w: np.where(one(w), 1.0, -1.0), name))]
     return [Condition(f"{name} = 0", _value(owner, one, f"{name} = 0"), crosses=True)]
 
 

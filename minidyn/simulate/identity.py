@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import dis
-import hashlib
 import importlib
 import platform
 import random
@@ -28,6 +27,7 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
 from minidyn.compiler.cache import code_version
+from minidyn.compiler.fingerprint import hash_of
 from minidyn.compiler.llvm import instruction_set
 from minidyn.graph import walk
 
@@ -46,7 +46,7 @@ def identity(value: Any, name: str) -> str:
     True
     """
     try:
-        return _Reader().of(value).hex()
+        return _Reader().of(value).hex()[:32]
     except _Unknown as error:
         what = str(error)
     except RecursionError:
@@ -79,7 +79,7 @@ class _Reader:
         if key in self.done:
             return self.done[key][1]
         if key in self.under_way:
-            return _hash("again", self.under_way[key])
+            return hash_of("again", self.under_way[key])
         self.under_way[key] = len(self.under_way)
         out = self._read(value)
         del self.under_way[key]
@@ -89,42 +89,45 @@ class _Reader:
     def _read(self, value: Any) -> bytes:
         kind = type(value)
         if value is None or kind in _PLAIN:
-            return _hash(kind.__name__, repr(value))
+            return hash_of(kind.__name__, repr(value))
         if kind is int:
-            return _hash("int", format(value, "x"))
+            return hash_of("int", format(value, "x"))
         if kind in (list, tuple):
-            return _hash(kind.__name__, *map(self.of, value))
+            return hash_of(kind.__name__, *map(self.of, value))
         if kind in (set, frozenset):
-            return _hash(kind.__name__, *sorted(map(self.of, value)))
+            return hash_of(kind.__name__, *sorted(map(self.of, value)))
         if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, np.ma.MaskedArray):
             return self._array(np.asarray(value))
         if isinstance(value, (sp.Basic, sp.MatrixBase)) and not isinstance(value, type):
             return _expression(value if isinstance(value, sp.Basic) else sp.ImmutableDenseMatrix(value))
         if isinstance(value, Mapping):
-            return _hash("mapping", *(self.of(part) for item in value.items() for part in item))
+            return hash_of("mapping", *(self.of(part) for item in value.items() for part in item))
         if isinstance(value, ByValue):
-            return _hash("made of", self.of(kind), self.of(value._ingredients()))
+            return hash_of("made of", self.of(kind), self.of(value._ingredients()))
         return self._code(value) if callable(value) or isinstance(value, ModuleType | property) else self._object(value)
 
     def _array(self, array: np.ndarray) -> bytes:
         if array.dtype == object:
-            return _hash("objects", array.shape, *map(self.of, array.ravel()))
-        return _hash("array", np.dtype(array.dtype).descr, array.shape, array.tobytes())
+            return hash_of("objects", array.shape, *map(self.of, array.ravel()))
+        return hash_of("array", np.dtype(array.dtype).descr, array.shape, array.tobytes())
 
     def _object(self, value: Any) -> bytes:
         """An object by its class, and by what it would be copied from."""
         if hasattr(value, "__next__") or isinstance(value, _NEVER):
             raise _Unknown(shown(value))
         if isinstance(value, CodeType):
-            return _hash("code", *map(repr, _layout(value)), *map(self.of, value.co_consts))
+            return hash_of("code", *map(repr, _layout(value)), *map(self.of, value.co_consts))
         try:
             parts = value.__reduce_ex__(4)
         except Exception:  # files, locks, generators
             raise _Unknown(shown(value)) from None
         if isinstance(parts, str):
-            return self._named(value, parts)
+            known = _installed(str(getattr(value, "__module__", None) or "builtins"), parts)
+            if known is None:
+                raise _Unknown(shown(value))
+            return known
         rest = [None if part is None else list(part) for part in parts[3:5]]
-        return _hash("object", *map(self.of, parts[:3]), *map(self.of, rest))
+        return hash_of("object", *map(self.of, parts[:3]), *map(self.of, rest))
 
     # -- code -------------------------------------------------------------------------------------
     def _code(self, value: Any) -> bytes:
@@ -134,32 +137,24 @@ class _Reader:
         if isinstance(value, FunctionType):
             return self._function(value)
         if isinstance(value, MethodType):
-            return _hash("method", self.of(value.__func__), self.of(value.__self__))
+            return hash_of("method", self.of(value.__func__), self.of(value.__self__))
         if isinstance(value, BuiltinMethodType) and not isinstance(value.__self__, ModuleType | None):
-            return _hash("method", value.__name__, self.of(value.__self__))
+            return hash_of("method", value.__name__, self.of(value.__self__))
         if isinstance(value, property):
-            return _hash("property", self.of(value.fget), self.of(value.fset))
+            return hash_of("property", self.of(value.fget), self.of(value.fset))
         if isinstance(value, type):
             return self._class(value)
         inner = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
         if inner is not None:  # compiled or remembered, staticmethod, classmethod
-            return _hash("around", type(value).__qualname__, self.of(inner))
+            return hash_of("around", type(value).__qualname__, self.of(inner))
         return self._object(value)
-
-    def _named(self, value: Any, name: str) -> bytes:
-        """What an installed package has under a name."""
-        package = _package(str(getattr(value, "__module__", None) or "builtins"))
-        if package is None:
-            raise _Unknown(shown(value))
-        return _hash("named", package, str(getattr(value, "__module__", "")), name)
 
     def _function(self, f: FunctionType) -> bytes:
         code = f.__code__
-        home = str(f.__globals__.get("__name__", ""))
-        if _package(home) is not None and "<" not in code.co_qualname:
-            return _hash("named", _package(home), home, code.co_qualname)
+        if known := _installed(str(f.__globals__.get("__name__", "")), code.co_qualname):
+            return known
         cells = [self._cell(cell, code) for cell in f.__closure__ or ()]
-        return _hash(
+        return hash_of(
             "function", self.of(code), self.of(f.__defaults__), self.of(f.__kwdefaults__), *cells,
             self.of({k: v for k, v in vars(f).items() if k != "__wrapped__"}), *self._globals(f),
         )  # fmt: skip
@@ -193,29 +188,20 @@ class _Reader:
     def _module(self, module: ModuleType, names: tuple[str, ...]) -> bytes:
         package = _package(module.__name__)
         if package is not None:
-            return _hash("module", package, module.__name__)
+            return hash_of("module", package, module.__name__)
         found = {n: vars(module)[n] for n in sorted(set(names)) if n in vars(module)}
         # names shrink from module to module, so that modules that know each other come to an end
         rest = tuple(n for n in names if n not in found)
         parts = [self._module(v, rest) if isinstance(v, ModuleType) else self.of(v) for v in found.values()]
-        return _hash("module", module.__name__, *found, *parts)
+        return hash_of("module", module.__name__, *found, *parts)
 
     def _class(self, cls: type) -> bytes:
-        if _package(cls.__module__) is not None and "<" not in cls.__qualname__:
-            return _hash("named", _package(cls.__module__), cls.__module__, cls.__qualname__)
+        if known := _installed(cls.__module__, cls.__qualname__):
+            return known
         own = {n: v for n, v in vars(cls).items() if callable(v) or not (n.startswith("__") or n == "_abc_impl")}
         own = {n: getattr(v, "func", v) if hasattr(v, "attrname") else v for n, v in own.items()}  # cached properties
         slots = {n: None if type(v).__name__ == "member_descriptor" else v for n, v in own.items()}
-        return _hash("class", cls.__qualname__, *map(self.of, cls.__bases__), self.of(slots))
-
-
-def _hash(*parts: Any) -> bytes:
-    """The hash of hashes and texts, each with its length."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode(errors="surrogatepass")
-        digest.update(f"{len(data)}:".encode() + data)
-    return digest.digest()
+        return hash_of("class", cls.__qualname__, *map(self.of, cls.__bases__), self.of(slots))
 
 
 def _expression(e: sp.Basic) -> bytes:
@@ -229,7 +215,7 @@ def _expression(e: sp.Basic) -> bytes:
         else:
             name = sp.srepr(part) if not part.args else getattr(part.func, "__qualname__", "") + part.func.__name__
         inner = sorted(inner) if isinstance(part, LatticeOp) else inner  # Max, Min, And, Or: their order is chance
-        found[id(part)] = _hash("expression", name, *inner)
+        found[id(part)] = hash_of("expression", name, *inner)
     return found[id(e)]
 
 
@@ -244,6 +230,12 @@ def _layout(code: CodeType) -> tuple[Any, ...]:
 def _all_code(code: CodeType) -> list[CodeType]:
     """A piece of bytecode and those inside it."""
     return [code, *(one for c in code.co_consts if isinstance(c, CodeType) for one in _all_code(c))]
+
+
+def _installed(module: str, name: str) -> bytes | None:
+    """The hash of what an installed package has under a name; None for what a user wrote, or what has no name there."""
+    package = _package(module)
+    return None if package is None or "<" in name else hash_of("named", package, module, name)
 
 
 @cache

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, shown
 from minidyn.graph import walk
@@ -20,45 +20,17 @@ from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold, curvatures
 from minidyn.minima.smoothness import Smoothness, first_layer, smoothness
 
-Floats = NDArray[np.float64]
 Observable = Callable[[Floats], Floats]
 
 _TAKEN = {"w", "status", "ended", "step", "time", "path", "parameter", "quantile"}  # names in Run.to_xarray
-NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
-    "loss": ("the loss", lambda loss: loss.value),
-    "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
-    "sharpness": (
-        "largest eigenvalue of the Hessian",
-        lambda loss: lambda w: curvatures(loss, w)[..., -1],
-    ),
-    "trace": (
-        "trace of the Hessian",
-        lambda loss: lambda w: np.trace(loss.hessian(w), axis1=-2, axis2=-1),
-    ),
-    "distance": ("distance to the manifold of minima", lambda loss: Manifold(loss).distance),
-    "test_error": (
-        "mean squared error, or fraction misclassified, on held-out samples (Loss.hold_out)",
-        lambda loss: _test_error(loss),
-    ),
-    "input_gradient": (
-        "mean over samples of the model's squared gradient in the input",
-        lambda loss: lambda w: (loss.input_grads(w) ** 2).sum(axis=-1).mean(axis=-1),
-    ),
-    "input_gradient_bound": (
-        "what flatness allows for input_gradient (smoothness)",
-        lambda loss: _smooth(loss, lambda s: s.mean_bound),
-    ),
-    "smoothness_ratio": (
-        "largest ratio, over the samples, of the gradient in the input to its bound; at most 1",
-        lambda loss: _smooth(loss, lambda s: s.ratio.max(axis=-1)),
-    ),
-    "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
-}
 
 
-def _smooth(loss: Loss, part: Callable[[Smoothness], Any]) -> Callable[[Floats], Any]:
-    layer = first_layer(loss)  # found once, not at every save
-    return lambda w: part(smoothness(loss, w, layer))
+def _smooth(part: Callable[[Smoothness], Any]) -> Callable[[Loss], Callable[[Floats], Any]]:
+    def of(loss: Loss) -> Callable[[Floats], Any]:
+        layer = first_layer(loss)  # found once, not at every save
+        return lambda w: part(smoothness(loss, w, layer))
+
+    return of
 
 
 def _test_error(loss: Loss) -> Callable[[Floats], Any]:
@@ -70,6 +42,26 @@ def _test_error(loss: Loss) -> Callable[[Floats], Any]:
     return lambda w: (test.model_values(w) * test.data[test.target] <= 0).mean(axis=-1)
 
 
+NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
+    "loss": ("the loss", lambda loss: loss.value),
+    "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
+    "sharpness": ("largest eigenvalue of the Hessian", lambda loss: lambda w: curvatures(loss, w)[..., -1]),
+    "trace": ("trace of the Hessian", lambda loss: lambda w: np.trace(loss.hessian(w), axis1=-2, axis2=-1)),
+    "distance": ("distance to the manifold of minima", lambda loss: Manifold(loss).distance),
+    "test_error": ("mean squared error, or fraction misclassified, on held-out samples (Loss.hold_out)", _test_error),
+    "input_gradient": (
+        "mean over samples of the model's squared gradient in the input",
+        lambda loss: lambda w: (loss.input_grads(w) ** 2).sum(axis=-1).mean(axis=-1),
+    ),
+    "input_gradient_bound": ("what flatness allows for input_gradient (smoothness)", _smooth(lambda s: s.mean_bound)),
+    "smoothness_ratio": (
+        "largest ratio, over the samples, of the gradient in the input to its bound; at most 1",
+        _smooth(lambda s: s.ratio.max(axis=-1)),
+    ),
+    "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
+}
+
+
 def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
     """`{name: function of w (paths, D)}` for what the user asked to observe."""
     return {name: _guarded(loss, name, what) for name, what in asked(loss, observe).items()}
@@ -79,14 +71,12 @@ def asked(loss: Loss, observe: Any) -> dict[str, Any]:
     """`{name: name of an observable, expression or function}` for what the user asked to observe."""
     if observe is None:
         return {}
-    if isinstance(observe, (str, sp.Expr)) or callable(observe):
+    if isinstance(observe, (str, sp.Expr)) or callable(observe) or not isinstance(observe, Iterable):
         observe = [observe]
     if isinstance(observe, Mapping):
         items: list[tuple[str, Any]] = [(str(k), v) for k, v in observe.items()]
-    elif isinstance(observe, Iterable):
-        items = [(_name_of(o), o) for o in observe]
     else:
-        raise InputError(f"{shown(observe)} cannot be observed: use a name, a sympy expression or a function of w.")
+        items = [(o if isinstance(o, str) else walk.named(getattr(o, "__name__", o)), o) for o in observe]
     names = [name for name, _ in items]
     for name in names:
         if name in loss.param_names:
@@ -96,10 +86,6 @@ def asked(loss: Loss, observe: Any) -> dict[str, Any]:
                 f"the name {name} is taken in the run; give another one with observe={{name: expression or function}}."
             )
     return dict(items)
-
-
-def _name_of(what: Any) -> str:
-    return what if isinstance(what, str) else walk.named(getattr(what, "__name__", what))
 
 
 def _guarded(loss: Loss, name: str, what: Any) -> Observable:

@@ -2,14 +2,12 @@
 
 What the loops are given comes in a few tuples, those of the steps in `solvers.explicit` and `solvers.radau`:
 
-    paths = (points, starts, slopes, rows, status, ended)   where all paths stand: their points, the last steps' starts
-                                                            and slopes, their rows of numbers
-    goal  = (target, end, attempts)                         where to on the clock, what not to pass, how many attempts
+    paths = (points, starts, slopes, rows, status)   where all paths stand: their points, the last steps' starts and
+                                                     slopes, their rows of numbers
+    goal  = (target, end, attempts)                  where to on the clock, what not to pass, how many attempts
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -27,25 +25,22 @@ ROUND = 16  # attempts
 
 
 @jit
-def settle(code, f, path, row, status, ended):
+def settle(code, f, path, status):
     """Note how a path ended, if it did."""
     for i in range(f.shape[0]):
         if code == 0 and f.shape[1] > 0 and abs(f[i, 0]) > 0.0:
             code = Status.SOLVER_FAILED
     if code > 0:
         status[path] = code
-        ended[path] = np.int64(math.floor(row[At.NOW] - 0.5)) + 1
 
 
 @jit
-def still_going(todo, count, rows, status, ended, target):
-    """Note the ends of the paths todo[:count]; keep those that go on explicitly towards `target`, and how many."""
+def still_going(todo, count, rows, status, target):
+    """Keep those of the paths todo[:count] that go on explicitly towards `target`; how many."""
     left = 0
     for j in range(count):
         path = todo[j]
-        if status[path] != 0:
-            ended[path] = np.int64(math.floor(rows[path, At.NOW] - 0.5)) + 1
-        elif rows[path, At.NOW] < target and rows[path, At.MODE] == 0.0:
+        if status[path] == 0 and rows[path, At.NOW] < target and rows[path, At.MODE] == 0.0:
             todo[left] = path
             left += 1
     fill_lanes(todo, left)
@@ -65,15 +60,13 @@ def advance_explicit(system, method, shape, todo, count, paths, goal, control):
 
     The list has room for `BESIDE` more. After every few attempts it closes ranks, so that no lane waits for long.
     """
-    points, starts, slopes, rows, status, ended = paths
+    _, _, _, rows, status = paths
     target, end, attempts = goal
     spent = 0
     while count > 0 and spent < attempts:
         now = min(ROUND, attempts - spent)
-        explicit_steps(
-            system, method, shape, todo, count, (points, starts, slopes, rows, status), (target, end, now), control
-        )  # fmt: skip
-        count = still_going(todo, count, rows, status, ended, target)
+        explicit_steps(system, method, shape, todo, count, paths, (target, end, now), control)
+        count = still_going(todo, count, rows, status, target)
         spent += now
     return count
 
@@ -85,7 +78,7 @@ def pass_stretches(flow, method, shape, own, todo, paths, stretches, attempts, c
     field, retract, fns = flow
     targets, ends, hypers = stretches
     c, d, nz, fp = rest
-    _, _, _, rows, status, _ = paths
+    _, _, _, rows, status = paths
     for q in range(targets.shape[0]):
         count = 0
         for j in range(own.shape[0]):
@@ -111,7 +104,7 @@ def pass_stretches(flow, method, shape, own, todo, paths, stretches, attempts, c
 @jit
 def advance_implicit(system, jacobian, columns, paths, first, last, goal, back, tolerance):
     """Carry the stiff points among first .. last-1 past the clock `target`; how many are not there yet."""
-    points, starts, slopes, rows, status, ended = paths
+    points, starts, slopes, rows, status = paths
     target, _, _ = goal
     size = points.shape[1]
     f = np.zeros((size, columns))
@@ -131,7 +124,7 @@ def advance_implicit(system, jacobian, columns, paths, first, last, goal, back, 
             row[At.MODE] = 0.0
             row[At.STIFF] = 0.0
             code = 0
-        settle(code, f, path, row, status, ended)
+        settle(code, f, path, status)
         if status[path] == 0 and row[At.NOW] < target:
             waiting += 1
     return waiting
@@ -140,7 +133,7 @@ def advance_implicit(system, jacobian, columns, paths, first, last, goal, back, 
 @jit
 def show(system, tableau, columns, paths, shown, first, last, target):
     """The states of the points first .. last-1 at the clock `target`, from the steps that cover it; NaN once ended."""
-    points, starts, slopes, rows, status, ended = paths
+    points, starts, slopes, rows, status = paths
     size = points.shape[1]
     trial = np.empty(size)
     f = np.zeros((size, columns))
@@ -157,7 +150,7 @@ def show(system, tableau, columns, paths, shown, first, last, target):
                     system, tableau, (points[path], starts[path], slopes[path], row), target, out, trial, f
                 )  # fmt: skip
             if code != 0:
-                settle(code, f, path, row, status, ended)
+                settle(code, f, path, status)
         if status[path] != 0:
             for i in range(size):
                 out[i] = np.nan

@@ -6,18 +6,19 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Arrays, Codes, Floats, Integers, NDArray, Truths
 from minidyn.common.errors import InputError
 from minidyn.common.status import Status
 from minidyn.compiler import Known, compiled
 from minidyn.flows.base import Flow, stay
 from minidyn.kernels.by_pointer import evaluate
 from minidyn.simulate.clock import Clock
-from minidyn.simulate.engines import FlowPaths
+from minidyn.simulate.engines import Engine, FlowPaths, distinct
 from minidyn.simulate.ode_loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
 from minidyn.solvers.rows import SIZE, At
 from minidyn.solvers.tableaus import TABLEAUS
@@ -25,7 +26,6 @@ from minidyn.solvers.unrolled import unrolled
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-Floats = NDArray[np.float64]
 COMPILED = ("auto", *TABLEAUS, "radau")
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 _FEW = 2  # points from which on they run side by side
@@ -39,19 +39,13 @@ _SMALL = 100  # numbers in a state: beyond, linear systems of three times the si
 _ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
 
 
-def distinct(start: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """The different rows of the starting points, and which of them each one is."""
-    if len(start) == 1:
-        return start.copy(), np.zeros(1, np.intp)
-    points, which = np.unique(start, axis=0, return_inverse=True)
-    return np.ascontiguousarray(points), which.ravel()
-
-
-Watch = Callable[["OdeEngine", NDArray[np.bool_]], NDArray[np.bool_]]
+Watch = Callable[["OdeEngine", Truths], Truths]
 
 
 class OdeEngine(FlowPaths):
     """A flow without noise; equal starting points are integrated once."""
+
+    kept = ("points", "starts", "slopes", "rows", "shown", "status")
 
     def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int, threads: int):
         self.points, self.which = distinct(start)
@@ -76,20 +70,16 @@ class OdeEngine(FlowPaths):
         hold = _HOLD * t.limit if flow.symmetric else np.inf
         self.control = 1.0 / (t.estimate + 1.0), t.limit, hold, patience, (rtol, atol)
         self.functions = flow.inlined or flow.pointers
-        self.given: tuple[Any, ...] = ((*unrolled(t.name), Known(t.stages)),)
-        self.loop, self.through = advance_explicit, pass_stretches
-        if flow.inlined is None or not flow.in_lanes or len(self.points) < _FEW:
-            self.loop, self.through = advance_explicit.one_by_one, pass_stretches.one_by_one
-        if flow.inlined is None:
-            self.given += ((Known(1), flow.size, flow.size, flow.columns),)
-        else:
+        lanes = flow.inlined is not None and flow.in_lanes and len(self.points) >= _FEW
+        self.loop, self.through = (f if lanes else f.one_by_one for f in (advance_explicit, pass_stretches))
+        shape: tuple[Any, ...] = (Known(1), flow.size, flow.size, flow.columns)
+        if flow.inlined is not None:
             wide = flow.size if flow.in_lanes else 8 * -(-flow.size // 8)
             moves = int(flow.inlined[1] is not compiled(stay))
-            self.given += (tuple(map(Known, (moves, flow.size, wide, flow.columns))),)
+            shape = tuple(map(Known, (moves, flow.size, wide, flow.columns)))
+        self.given = (*unrolled(t.name), Known(t.stages)), shape
 
-    def slice(self, wanted: int) -> int:
-        """All of them: an `advance` comes back to Python now and then by itself."""
-        return wanted
+    slice = Engine.slice  # an `advance` comes back to Python now and then by itself
 
     def advance(self, done: int, count: int) -> None:
         """Carry every point at least to step `done + count`; `shown` holds its state at that step."""
@@ -113,7 +103,7 @@ class OdeEngine(FlowPaths):
             self._show(end)
 
     @contextmanager
-    def _without(self, which: NDArray[np.bool_]) -> Iterator[None]:
+    def _without(self, which: Truths) -> Iterator[None]:
         """Some points stay where they are, and are shown as NaN."""
         held = np.flatnonzero(which & (self.status == 0))
         self.status[held] = Status.STOPPED
@@ -200,7 +190,7 @@ class OdeEngine(FlowPaths):
     @property
     def paths(self) -> tuple[NDArray[Any], ...]:
         """Where all points stand, as the loops want it."""
-        return self.points, self.starts, self.slopes, self.rows, self.status, self.ended
+        return self.points, self.starts, self.slopes, self.rows, self.status
 
     def _tolerance(self, method: str) -> tuple[float, float]:
         """The tolerances that a method's local errors are held to."""
@@ -224,22 +214,7 @@ class OdeEngine(FlowPaths):
         else:
             work(only, only + 1)
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """All that changes while it runs."""
-        return {
-            "points": self.points, "starts": self.starts, "slopes": self.slopes, "rows": self.rows,
-            "shown": self.shown, "status": self.status, "ended": self.ended,
-        }  # fmt: skip
-
-    def states(self) -> Floats:
-        """The flow's whole state at every distinct start, where the run stands."""
-        return self.shown
-
-    def parameters(self) -> Floats:
-        """Theta (paths, D), of each path that of its point; NaN where it has ended."""
-        return self.shown[self.which, : self.flow.dim]
-
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    def ending(self, done: int) -> tuple[Codes, Integers]:
         """Status and last step (paths,) of each path; a point fails in the step of the map that its clock is in.
 
         With "auto", `meta["method"]` says which methods the points are at.
@@ -248,10 +223,9 @@ class OdeEngine(FlowPaths):
         if self.method == "auto":
             name = "radau" if stiff.all() else f"{self.tableau.name}, radau" if stiff.any() else self.tableau.name
             self.meta["method"] = f"auto ({name})"
-        status, ended = super().ending(done)
-        lost = status != 0
-        ended[lost] = [min(math.floor(self.clock.steps(k)) + 1, done) for k in self.rows[lost, At.NOW]]
-        return status[self.which], ended[self.which]
+        lost = self.status != 0
+        self.ended[lost] = [min(math.floor(self.clock.steps(k)) + 1, done) for k in self.rows[lost, At.NOW]]
+        return super().ending(done)
 
 
 class ScipyEngine(FlowPaths):
@@ -260,10 +234,9 @@ class ScipyEngine(FlowPaths):
     def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int):
         from scipy import integrate  # slow to import, and few runs need it
 
-        self.points, self.which = distinct(start)
-        points = self.points
+        points, self.which = distinct(start)
         super().__init__(flow, points, len(points), 1, Clock(flow, steps))
-        self.shown = points.copy()
+        self.shown = points
         self.retract, self.fns = flow.pointers[1:]
         options: dict[str, Any] = {"rtol": max(rtol, 100 * np.finfo(float).eps), "atol": atol}
         if method in ("Radau", "BDF", "LSODA") and flow.jacobian is not None:
@@ -273,17 +246,12 @@ class ScipyEngine(FlowPaths):
         self.solvers: list[Any] = []
         self.meta: dict[str, Any] = {"method": f"scipy:{method}", "rtol": rtol, "atol": atol, "noise": "none"}
 
-    def _field(self, path: int) -> Any:
-        f = np.zeros((self.flow.size, self.flow.columns))
-
-        def field(k: float, w: Floats) -> Floats:
-            b = np.empty(self.flow.size)
-            formula, _, fns = self.flow.pointers
-            points, code = np.ascontiguousarray(w)[None], self.codes[path : path + 1]
-            evaluate(formula, fns, points, float(k), self.arrays, b[None], f[None], code)
-            return b if not self.codes[path] else np.full(self.flow.size, np.nan)
-
-        return field
+    def _field(self, path: int, k: float, w: Floats) -> Floats:
+        flow, code = self.flow, self.codes[path : path + 1]
+        b, f = np.empty((1, flow.size)), np.zeros((1, flow.size, flow.columns))
+        field, _, fns = flow.pointers
+        evaluate(field, fns, np.ascontiguousarray(w)[None], float(k), self.arrays, b, f, code)
+        return b[0] if not code[0] else np.full(flow.size, np.nan)
 
     def _jacobian(self, k: float, w: Floats) -> Floats:
         jacobian, jfns, _ = self.flow.jacobian_pointers
@@ -291,9 +259,7 @@ class ScipyEngine(FlowPaths):
         jacobian(jfns, np.ascontiguousarray(w), float(k), *self.arrays, out)
         return out
 
-    def slice(self, wanted: int) -> int:
-        """All of them: scipy's solvers step in Python, where Ctrl-C is noticed."""
-        return wanted
+    slice = Engine.slice  # scipy's solvers step in Python, where Ctrl-C is noticed
 
     def advance(self, done: int, count: int) -> None:
         """Carry every point at least to step `done + count`; `shown` holds its state at that step.
@@ -318,15 +284,14 @@ class ScipyEngine(FlowPaths):
     def _begin(self, end: float) -> None:
         """A new solver for each point, from where it is to the end of the stretch: what scipy remembers of the field
         is no longer true."""
-        befores = self.solvers or [None] * len(self.points)
+        befores = self.solvers or [None] * len(self.shown)
         self.solvers = []
         for path, before in enumerate(befores):
-            w, now = (self.points[path].copy(), self.clock.at(0)) if before is None else (before.y, before.t)
-            field, options = self._field(path), self.options
+            w, now = (self.shown[path].copy(), self.clock.at(0)) if before is None else (before.y, before.t)
+            field, options = partial(self._field, path), self.options
             if self.status[path] == 0 and not np.isfinite(field(now, w)).all():
                 # scipy's first step would be NaN, and it would try for ever
-                self.status[path] = self.codes[path] or Status.SOLVER_FAILED
-                self.ended[path] = math.floor(self.clock.steps(now)) + 1
+                self._fail(path, now)
             if before is not None and before.step_size:
                 options = {**options, "first_step": min(before.step_size, end - now)}
             self.solvers.append(self.make(field, now, w, end, **options))
@@ -340,18 +305,12 @@ class ScipyEngine(FlowPaths):
                 except (ValueError, np.linalg.LinAlgError):  # NaN in a matrix
                     solver.status = "failed"
                 if solver.status == "failed" or not np.isfinite(solver.y).all():
-                    self.status[path] = self.codes[path] or Status.SOLVER_FAILED
-                    self.ended[path] = math.floor(self.clock.steps(solver.t)) + 1
+                    self._fail(path, solver.t)
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def _fail(self, path: int, k: float) -> None:
+        self.status[path] = self.codes[path] or Status.SOLVER_FAILED
+        self.ended[path] = math.floor(self.clock.steps(k)) + 1
+
+    def state(self) -> Arrays:
         """Scipy's solvers keep their state to themselves."""
         raise InputError("scipy's solvers cannot be stopped and resumed: use method='auto' with a checkpoint.")
-
-    def parameters(self) -> Floats:
-        """Theta (paths, D), of each path that of its point; NaN where it has ended."""
-        return self.shown[self.which, : self.flow.dim]
-
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        """Status and last step (paths,) of each path, those of its point; `done` where it goes on."""
-        status, ended = super().ending(done)
-        return status[self.which], ended[self.which]

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats, Truths
 from minidyn.maps.discrete import Map
 from minidyn.simulate.engines import MapEngine
 
-Floats = NDArray[np.float64]
 _PERIODS = (2, 3, 4)
 _SEEN, _SAVES = 0.01, 2  # of what the run moves by, at so many saves: less is not seen in a picture
 _REST = 1e-9  # relative to theta: rounding
@@ -33,7 +32,7 @@ class Phases:
         self.periods = hidden if isinstance(system, Map) and system.noise is None else []
         self.saves, self.save_every = saves, save_every
         self.found: list[tuple[float, int, int]] = []  # size, period, step
-        self.low = self.high = np.zeros(0)
+        self.low, self.high = np.full(system.dim, np.inf), np.full(system.dim, -np.inf)  # where the paths were
 
     def look(self, engine: Any, turn: int) -> None:
         """Look ahead of save number `turn`, where the engine stands."""
@@ -42,9 +41,8 @@ class Phases:
             return
         path = self._ahead(engine, self.saves[turn])
         here = path[0][np.isfinite(path).all(axis=(0, 2))]
-        if len(here):
-            self.low = np.minimum(self.low, here.min(axis=0)) if len(self.low) else here.min(axis=0)
-            self.high = np.maximum(self.high, here.max(axis=0)) if len(self.high) else here.max(axis=0)
+        self.low = np.minimum(self.low, here.min(axis=0, initial=np.inf))
+        self.high = np.maximum(self.high, here.max(axis=0, initial=-np.inf))
         away = np.linalg.norm(path - path[0], axis=2)  # (steps, paths)
         for p in self.periods:
             out = away[1:p].max(axis=0)
@@ -57,12 +55,11 @@ class Phases:
     def _ahead(self, engine: MapEngine, done: int) -> Floats:
         """theta at this save and after each of a few steps, (steps + 1, paths, D), of the first block."""
         m, count = engine.system, min(engine.paths, 64)
-        blocks, alive, orders = engine.blocks[:1].copy(), engine.alive[:1].copy(), engine.orders[:1].copy()
-        streams, loop = engine.streams[:1].copy(), m.advance(count)
+        first, loop = [getattr(engine, name)[:1].copy() for name in engine.kept], m.advance(count)
+        blocks = first[0]
         out = [blocks.reshape(-1, 64)[: m.dim, :count].T.copy()]
         for j in range(max(3, *self.periods)):
-            loop(blocks, streams, alive, orders, 0, 1, count, engine.before + done + j, 1, m.hyper, m.loss.c,
-                 m.loss.rows, m.bound.numbers)  # fmt: skip
+            loop(*first, 0, 1, count, engine.before + done + j, 1, m.hyper, m.loss.c, m.loss.rows, m.bound.numbers)
             out.append(blocks.reshape(-1, 64)[: m.dim, :count].T.copy())
         with np.errstate(invalid="ignore", over="ignore"):
             return np.where(np.abs(out) < 1e150, out, np.nan)
@@ -81,10 +78,10 @@ class Phases:
         )
 
 
-def _opposed(s: Floats) -> NDArray[np.bool_]:
+def _opposed(s: Floats) -> Truths:
     """Whether successive steps (J, paths, D) are opposed, all of them, (paths,)."""
     with np.errstate(invalid="ignore", over="ignore"):
         size = np.linalg.norm(s, axis=2)
         inner = np.einsum("jpd,jpd->jp", s[1:], s[:-1])
-        opposed: NDArray[np.bool_] = (inner < -0.8 * size[1:] * size[:-1]).all(axis=0)
+        opposed: Truths = (inner < -0.8 * size[1:] * size[:-1]).all(axis=0)
         return opposed

@@ -4,45 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats, Integers
 from minidyn.simulate import observables
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.run import QUANTILES, Run
 
-Floats = NDArray[np.float64]
 _STATS = ("mean", "variance", "count")  # of each quantity, before its quantiles
 _PIECE = 2**16
 
 
-class Rows(Protocol):
-    """A place for arrays of which each save brings one more of the same shape."""
-
-    def put(self, name: str, turn: int, row: Floats) -> None:
-        """Keep `row` as number `turn` (0, 1, ...) of the array `name`."""
-
-    def column(self, name: str, count: int) -> Floats:
-        """The first `count` rows of an array, counted along its second axis: (N, count, ...) of rows (N, ...)."""
-
-
-class MemoryRows:
-    """Rows in memory, laid out as a run wants them: (paths, T, ...) for rows of shape (paths, ...)."""
+class Rows:
+    """A place for arrays of which each save brings one more row: memory, laid out as a run wants it."""
 
     def __init__(self, saves: int):
         self.saves = saves
         self.arrays: dict[str, Floats] = {}
 
     def put(self, name: str, turn: int, row: Floats) -> None:
-        """Copy the row into its place; the first one makes room for all saves."""
+        """Keep `row` as number `turn` (0, 1, ...) of the array `name`; the first one makes room for all saves."""
         if name not in self.arrays:
             self.arrays[name] = np.empty((len(row), self.saves, *row.shape[1:]))
         self.arrays[name][:, turn] = row
 
     def column(self, name: str, count: int) -> Floats:
-        """The first `count` rows, (paths, count, ...)."""
+        """The first `count` rows of an array, counted along its second axis: (N, count, ...) of rows (N, ...)."""
         return self.arrays[name][:, :count]
 
 
@@ -70,17 +59,15 @@ class Recorder:
             for number, watch in enumerate(self.watchers.values()):
                 self.rows.put(f"observed-{number}", self.count, watch(w))
         else:
-            watched = self._watched(engine.parameters()) if self.watchers else []
             table = [*map(_moments, engine.columns())]  # one after the other: a million paths are 8 MB each
-            self.rows.put("moments", self.count, np.array(table + watched))
+            if self.watchers:
+                w = engine.parameters()
+                table += [_moments(np.array(watch(w))) for watch in self.watchers.values()]
+            self.rows.put("moments", self.count, np.array(table))
         self.also(engine, self.count)
         self.count += 1
 
-    def _watched(self, w: Floats) -> list[list[float]]:
-        """The moments of what is observed."""
-        return [*map(_moments, (np.array(watch(w)) for watch in self.watchers.values()))]
-
-    def run(self, steps: NDArray[np.int64], times: Floats, status: Any, ended: Any, meta: dict[str, Any]) -> Run:
+    def run(self, steps: Integers, times: Floats, status: Any, ended: Any, meta: dict[str, Any]) -> Run:
         """The saves as a `Run`: `steps` and `times` (T,) are theirs, `status` and `ended` (paths,) those of paths."""
         w, seen, moments = None, {}, {}
         if self.keep == "paths":

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Codes, Floats, Integers, Truths
 from minidyn.common.errors import InputError, printable
 from minidyn.common.intake import shown
 from minidyn.common.reports import Result
@@ -25,7 +25,6 @@ from minidyn.compiler import backends
 if TYPE_CHECKING:
     import xarray as xr
 
-Floats = NDArray[np.float64]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -44,12 +43,12 @@ class Run(Result):
     names : the D parameter names.  meta : what made the run (system, seed, versions, wall time).
     """
 
-    steps: NDArray[np.int64]
+    steps: Integers
     time: Floats
     w: Floats | None
     observables: dict[str, Floats]
-    status: NDArray[np.int8]
-    ended: NDArray[np.int64]
+    status: Codes
+    ended: Integers
     names: list[str]
     meta: dict[str, Any] = field(compare=False)
     moments: dict[str, dict[str, Floats]] = field(default_factory=dict)
@@ -65,7 +64,7 @@ class Run(Result):
         return len(self.status)
 
     @property
-    def finished(self) -> NDArray[np.bool_]:
+    def finished(self) -> Truths:
         """Which paths reached the last step; statistics rest on these."""
         return self.status == Status.FINISHED
 
@@ -130,17 +129,14 @@ class Run(Result):
             for stat, v in stats.items():
                 dims = ("quantile", "step") if stat == "quantiles" else ("step",)
                 values[f"{name}_{stat}"] = (dims, v)
-        values["status"] = (("path",), self.status)
-        values["ended"] = (("path",), self.ended)
+        values |= {"status": ("path", self.status), "ended": ("path", self.ended)}
         coords: dict[str, Any] = {
-            "step": self.steps, "time": ("step", self.time), "parameter": self.names, "path": np.arange(self.paths),
+            "step": ("step", self.steps, {"long_name": "step number k"}),
+            "time": ("step", self.time, {"long_name": "flow time t"}),
+            "parameter": self.names, "path": np.arange(self.paths),
         }  # fmt: skip
-        if self.moments:
-            coords["quantile"] = list(QUANTILES)
-        data = xr.Dataset(values, coords, attrs={k: str(v) for k, v in self.meta.items()})
-        data["step"].attrs["long_name"] = "step number k"
-        data["time"].attrs["long_name"] = "flow time t"
-        return data
+        coords |= {"quantile": list(QUANTILES)} if self.moments else {}
+        return xr.Dataset(values, coords, attrs={k: str(v) for k, v in self.meta.items()})
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [

@@ -74,9 +74,7 @@ def between(brownian, q, at, length):
 def read_path(brownian, at, length, W, I):
     """`between` for all columns."""
     for q in range(W.shape[0]):
-        a, e = between(brownian, q, at, length)
-        W[q] = a
-        I[q] = e
+        W[q], I[q] = between(brownian, q, at, length)
 
 
 @jit
@@ -251,11 +249,8 @@ def advance_adaptive(equations, normals, shape, paths, chosen, bounds, tolerance
     windows, _, _, _ = chosen
     plain, beside_from, beside, _ = normals
     size, columns = shape
-    z, r, words = (
-        np.zeros(plain + beside_from + beside + 1),
-        np.empty(WORDS, np.uint64),
-        np.empty(WORDS * 64, np.uint64),
-    )
+    z = np.zeros(plain + beside_from + beside + 1)
+    r, words = np.empty(WORDS, np.uint64), np.empty(WORDS * 64, np.uint64)
     increments, areas = np.zeros((WINDOW, columns * 64)), np.zeros((WINDOW, columns * 64))
     w, V = np.empty(size), np.zeros((columns, columns))
     room = (

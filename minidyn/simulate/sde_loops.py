@@ -17,22 +17,19 @@ field stay in registers. What the loops are given comes in a few tuples:
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from minidyn.common.status import Status
 from minidyn.compiler import jit, lanes, some
 from minidyn.kernels.random import WORDS, path_beside, path_normals
 from minidyn.solvers.brownian import coin, levy_area, pieces
-from minidyn.solvers.system import put_back, worse
+from minidyn.solvers.system import inline, put_back, worse
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 PLAN = 5  # numbers in a row of a plan: see `advance_stretches`
 NO_PATH = 99  # what stands as the status of a lane that only fills up the last block
 _UNCHECKED = 16  # steps between two looks at whether a state is finite
-inline = partial(jit, inline=True, fma=True)
 
 
 @inline
@@ -77,14 +74,10 @@ def increments(normals, rates, areas, stream, k, span, z, W, I):
     Where the steps have rates of their own, the noise of each counts as its rate does beside that of all."""
     key, path, r = stream
     each, rate, mean = rates
-    draw(r, z, normals, k + 1)
-    share = each[k] / mean if rate >= 0 else 1.0
     for q in range(W.shape[0]):
-        W[q] = share * z[q]
-    if areas:
-        for q in range(W.shape[0]):
-            I[q] = share * (0.5 * z[q] + levy_area(key, path, k, q))
-    for turn in range(1, span):
+        W[q] = 0.0
+        I[q] = 0.0
+    for turn in range(span):
         draw(r, z, normals, k + turn + 1)
         share = each[k + turn] / mean if rate >= 0 else 1.0
         for q in range(W.shape[0]):

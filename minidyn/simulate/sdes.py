@@ -6,21 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Codes, Floats, Integers, Words
 from minidyn.compiler import Known
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps.discrete import pack, unpack
 from minidyn.simulate.clock import Clock
-from minidyn.simulate.engines import FlowPaths, meant
+from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.sde_adaptive import UNIT, advance_adaptive
 from minidyn.simulate.sde_loops import NO_PATH, PLAN, advance_sde, advance_stretches
 from minidyn.solvers.schemes import Scheme
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-Floats = NDArray[np.float64]
 _NEVER = 1 << 40  # steps: the last stretch has no end that a step could cross
 _FEW = 4  # paths: fewer go faster one by one
 
@@ -31,7 +30,9 @@ class SdeEngine(FlowPaths):
     `span` steps of the map are one step of the scheme, or a step of the map is 2^level of them; `span` 0 is adaptive.
     """
 
-    def __init__(self, flow: Flow, start: Floats, key: NDArray[np.uint64], scheme: Scheme, span: int, level: int,
+    kept = ("blocks", "shown", "streams", "status", "ended", "at", "windows", "places", "sizes", "counts")
+
+    def __init__(self, flow: Flow, start: Floats, key: Words, scheme: Scheme, span: int, level: int,
                  rtol: float, atol: float, steps: int, threads: int):  # fmt: skip
         self.blocks = pack(start)
         super().__init__(flow, start, len(self.blocks), threads, Clock(flow, steps, True, span))
@@ -45,6 +46,7 @@ class SdeEngine(FlowPaths):
         lanes = len(self.blocks) * 64
         self.status = np.full(lanes, NO_PATH, np.int64)
         self.status[: self.paths] = 0
+        self.which = slice(self.paths)
         self.ended = np.zeros(lanes, np.int64)
         self.shown = self.blocks.copy()
         self.at = np.zeros(1, np.int64)  # the step of the main chain
@@ -53,34 +55,25 @@ class SdeEngine(FlowPaths):
         choosing = 0 if span else lanes  # paths that choose their own steps
         self.places, self.sizes = np.zeros(choosing, np.int64), np.full(choosing, UNIT, np.int64)
         self.counts = np.zeros(choosing, np.int64)
+        substeps = span / 2**level if level else span or "adaptive"
         self.meta: dict[str, Any] = {
-            "method": scheme.name, "substeps": "adaptive" if not span else span / 2**level,
-            "coupled": flow.couples, "noise": flow.noise_kind, "threads": self.workers,
+            "method": scheme.name, "substeps": substeps, "coupled": flow.couples, "noise": flow.noise_kind,
+            "threads": self.workers, **({} if span else {"rtol": rtol, "atol": atol}),
         }  # fmt: skip
-        if not span:
-            self.meta |= {"rtol": rtol, "atol": atol}
-        elif not level:
-            self.meta["substeps"] = span
 
     def _choose(self) -> None:
         """The loop that carries the paths, and what of the flow and the scheme it is given."""
         flow, scheme = self.flow, self.scheme
         number: Any = int if flow.inlined is None else Known  # what is known while compiling stays in registers
-        kind = (
-            Known(int(flow.inlined is None)),
-            Known(int(scheme.areas)),
-            Known(int(scheme.coins)),
-            number(2**self.level),
-        )
+        kind = *(Known(int(v)) for v in (flow.inlined is None, scheme.areas, scheme.coins)), number(2**self.level)
         self.functions = flow.inlined or flow.pointers
         self.normals = (*map(number, flow.draws), number(self.shift))
         self.given = (
             (scheme.step, *kind), self.normals, (number(flow.size), number(flow.columns)),
             (self.clock.rates, self.clock.rate),
         )  # fmt: skip
-        self.loop, self.loops = advance_sde, advance_stretches
-        if flow.inlined is None or self.paths < _FEW:
-            self.loop, self.loops = advance_sde.one_by_one, advance_stretches.one_by_one
+        lanes = flow.inlined is not None and self.paths >= _FEW
+        self.loop, self.loops = (f if lanes else f.one_by_one for f in (advance_sde, advance_stretches))
 
     def slice(self, wanted: int) -> int:
         """Up to the end of a step of the scheme: one in which a slice ends is made again by the next slice."""
@@ -121,7 +114,7 @@ class SdeEngine(FlowPaths):
             (first, last, target), (self.rtol, self.atol),
         )  # fmt: skip
 
-    def _plan(self, at: int, target: int) -> tuple[NDArray[np.int64], Floats]:
+    def _plan(self, at: int, target: int) -> tuple[Integers, Floats]:
         """The stretches between the main chain's last step and `target`, in rows for `advance_stretches`, and their
         numbers.
 
@@ -141,14 +134,6 @@ class SdeEngine(FlowPaths):
             at = until
         return np.array(rows, np.int64), numbers
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """All that changes while it runs."""
-        return {
-            "blocks": self.blocks, "shown": self.shown, "streams": self.streams, "status": self.status,
-            "ended": self.ended, "at": self.at, "windows": self.windows, "places": self.places, "sizes": self.sizes,
-            "counts": self.counts,
-        }  # fmt: skip
-
     def parameters(self) -> Floats:
         """Theta (paths, D) as shown, a copy; NaN where a path has ended."""
         return unpack(self.shown, self.paths, 0, self.flow.dim)
@@ -157,9 +142,8 @@ class SdeEngine(FlowPaths):
         """Each parameter's values in turn: a million paths are copied one parameter at a time."""
         return (unpack(self.shown, self.paths, i, i + 1)[:, 0] for i in range(self.flow.dim))
 
-    def ending(self, done: int) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    def ending(self, done: int) -> tuple[Codes, Integers]:
         """Status and end (paths,) as the kernels noted them; adaptive: `meta["steps_made"]`, the sum over paths."""
         if not self.span:
             self.meta["steps_made"] = int(self.counts[: self.paths].sum())
-        status = meant(self.flow, self.status[: self.paths])
-        return status, np.where(status == 0, done, self.ended[: self.paths])
+        return super().ending(done)

@@ -39,16 +39,6 @@ def number(text: str) -> sp.Number:
     return sp.Float(value)  # 53 bits: exactly the float64
 
 
-def add(terms: Sequence[sp.Expr]) -> sp.Expr:
-    """The sum of all terms."""
-    return finite(sp.Add(*terms))
-
-
-def multiply(factors: Sequence[sp.Expr]) -> sp.Expr:
-    """The product of all factors."""
-    return finite(sp.Mul(*factors))
-
-
 def power(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
     """`base**exponent`, after making sure that it is real and cheap to compute."""
     exponent = constant(exponent)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import math
-from collections.abc import Mapping, Sequence
-from importlib.resources.abc import Traversable
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
 from minidyn.common.intake import shown
 from minidyn.common.memory import need
-from minidyn.files.modelfile.place import library
+from minidyn.files.modelfile.place import first_file, library
 from minidyn.files.modelfile.table import Table, describe
 from minidyn.files.modelfile.wording import nearest
 
@@ -27,7 +25,6 @@ class Samples:
     def __init__(self, loss: Table, folder: Path | None) -> None:
         self.columns: Mapping[str, list[str]] = {}
         self.moments: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # mean and deviation of what was standardized
-        self.loss, self.folder = loss, folder
         self.standardize: tuple[str, ...] = ()
         self.name = "no file"
         if "data" not in loss:
@@ -35,47 +32,47 @@ class Samples:
         table = loss.table("data", ("file", "rows", "standardize"))
         self.standardize = _standardize(table)
         if "file" in table:
-            header, rows = _read_csv(table, folder)
-            self.chosen = _select(table, len(rows))
-            self.columns, self.name = _columns(header, rows, self.chosen), table.get("file", str)
+            self.name = table.get("file", str)
+            self.header, self.rows = _read_csv(table, folder)
+            self.choose(_select(table, len(self.rows)))
         elif "rows" in table:
             table.fail("rows", "no rows without a file")
+
+    def choose(self, rows: list[int]) -> None:
+        """Read columns in these rows from now on."""
+        self.chosen = rows
+        self.columns = {name: [self.rows[k][i] for k in rows] for i, name in enumerate(self.header)}
 
     def numbers(self, loss: Table, key: str, value: object) -> np.ndarray:
         """The samples that `value` names: `(n,)` for a column or a list, `(n, d)` for columns or rows."""
         if isinstance(value, str):
-            found = self.column(loss, key, value)
-        elif isinstance(value, list) and value and all(isinstance(name, str) for name in value):
-            found = np.stack([self.column(loss, key, name) for name in value], axis=-1)
-        else:
-            found = loss.array(key, value)
-        return found
+            return self.column(loss, key, value)
+        if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+            return np.stack([self.column(loss, key, name) for name in value], axis=-1)
+        return loss.array(key, value)
 
     def standardized(self, loss: Table, key: str, role: str, values: np.ndarray) -> np.ndarray:
         """`values` with mean 0 and standard deviation 1 over the samples, where the file asks for it."""
-        if role not in self.standardize:
-            return values
-        spread = values.std(axis=0)
-        if not np.all(spread > 0):
-            loss.fail(key, "samples that are not all equal, for `standardize`")
-        self.moments[key] = values.mean(axis=0), spread
-        return (values - values.mean(axis=0)) / spread
+        if role in self.standardize:
+            self.moments[key] = values.mean(axis=0), values.std(axis=0)
+            if not np.all(self.moments[key][1] > 0):
+                loss.fail(key, "samples that are not all equal, for `standardize`")
+        return self.standardized_alike(key, values)
 
     def hold_out(self, test: Table) -> None:
         """Read on in the rows that `test` asks for: a selection as in `loss.data`, or "rest", all others."""
         if not self.columns:
             test.refuse("rows", "needs a file in `loss.data`")
-        header, rows = _read_csv(self.loss.table("data"), self.folder)
         if test.content["rows"] == "rest":
-            chosen = sorted(set(range(len(rows))) - set(self.chosen))
+            chosen = sorted(set(range(len(self.rows))) - set(self.chosen))
             if not chosen:
                 test.refuse("rows", "finds no row that `loss.data` leaves out")
         else:
-            chosen = _select(test, len(rows))
+            chosen = _select(test, len(self.rows))
         both = sorted(set(chosen) & set(self.chosen))
         if both:
             test.refuse("rows", f"holds out row {both[0]}, which `loss.data` trains on")
-        self.columns = _columns(header, rows, chosen)
+        self.choose(chosen)
 
     def standardized_alike(self, key: str, values: np.ndarray) -> np.ndarray:
         """Held-out `values` in the units of the samples that are trained on."""
@@ -111,7 +108,7 @@ def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[s
     name = table.get("file", str)
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in name.replace("\\", "/").split("/"):
         table.fail("file", "the path of a CSV file below the model file's folder")
-    path = _found([*([] if folder is None else [folder]), library()], name)
+    path = first_file([*([] if folder is None else [folder]), library()], name)
     if path is None:
         table.fail("file", "a CSV file beside the model file or among minidyn's own")
     size = path.stat().st_size if isinstance(path, Path) else 0
@@ -126,21 +123,6 @@ def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[s
     if any(len(row) != len(header) for row in rows):
         table.fail("file", "a CSV file with as many fields in every row as in its header")
     return header, rows
-
-
-def _found(folders: Sequence[Path | Traversable], name: str) -> Path | Traversable | None:
-    """The first file of this name."""
-    for folder in folders:
-        place = folder.joinpath(name)
-        with contextlib.suppress(OSError, ValueError):  # a null byte, a name too long
-            if place.is_file():
-                return place
-    return None
-
-
-def _columns(header: list[str], rows: list[list[str]], chosen: list[int]) -> Mapping[str, list[str]]:
-    """Columns by name, of the chosen rows."""
-    return {column: [rows[k][i] for k in chosen] for i, column in enumerate(header)}
 
 
 def _select(table: Table, count: int) -> list[int]:

@@ -16,18 +16,8 @@ from typing import Any
 import sympy as sp
 
 from minidyn.common.errors import ExpressionError
-from minidyn.files.modelfile.algebra import (
-    ANY_NUMBER,
-    FUNCTIONS,
-    TWO,
-    add,
-    apply,
-    constant,
-    finite,
-    multiply,
-    number,
-    power,
-)
+from minidyn.files.modelfile import algebra
+from minidyn.files.modelfile.algebra import ANY_NUMBER, FUNCTIONS, TWO, constant, finite, power
 from minidyn.files.modelfile.grammar import read_tree
 from minidyn.files.modelfile.wording import did_you_mean, shorten
 
@@ -68,15 +58,15 @@ class _Builder:
     def expression(self, tree: tuple) -> sp.Expr:
         match tree:
             case ("number", text):
-                return number(text)
+                return algebra.number(text)
             case ("name", name):
                 return self.name(name)
             case ("+", terms):
-                return add([self.expression(t) for t in terms])
+                return finite(sp.Add(*map(self.expression, terms)))
             case ("*", factors):
-                return multiply([self.expression(f) for f in factors])
+                return finite(sp.Mul(*map(self.expression, factors)))
             case ("-", operand):
-                return multiply([sp.Integer(-1), self.expression(operand)])
+                return finite(sp.Mul(-1, self.expression(operand)))
             case ("/", operand):
                 return power(self.expression(operand), sp.Integer(-1))
             case ("**", base, exponent):
@@ -123,7 +113,7 @@ class _Builder:
             wanted = "two arguments" if name in TWO else "one argument"
             wanted = "at least one argument" if name in ANY_NUMBER else wanted
             raise ExpressionError(f"{shorten(name)} takes {wanted}, not {len(arguments)}.")
-        return apply(name, [self.expression(argument) for argument in arguments])
+        return algebra.apply(name, [self.expression(argument) for argument in arguments])
 
     def indexed(self, name: str, indices: list[tuple]) -> sp.Expr:
         base = self.symbols.get(name)

@@ -11,7 +11,7 @@ from typing import Any
 from minidyn.common.errors import ModelFileError
 from minidyn.common.intake import shown
 from minidyn.files.modelfile import sections
-from minidyn.files.modelfile.place import library
+from minidyn.files.modelfile.place import first_file, library
 from minidyn.files.modelfile.spec import ModelSpec
 from minidyn.files.modelfile.table import Table
 from minidyn.files.modelfile.wording import did_you_mean
@@ -21,7 +21,12 @@ _KEYS = ("title", "description", "reference", "loss", "rule", "noise", "manifold
 
 
 def list_models() -> list[str]:
-    """Names of the models that ship with minidyn, sorted."""
+    """Names of the models that come with minidyn, sorted.
+
+    >>> import minidyn as md
+    >>> "valley" in md.list_models()
+    True
+    """
     return sorted(Path(found.name).stem for found in library().iterdir() if found.name.endswith(".toml"))
 
 
@@ -35,11 +40,8 @@ def find_model(name_or_path: str | Path) -> Path | Traversable:
     name, path = str(name_or_path), Path(name_or_path)
     if name in list_models():
         return library().joinpath(f"{name}.toml")
-    try:
-        if path.is_file():
-            return path
-    except (OSError, ValueError):  # a null byte, a name too long
-        pass
+    if found := first_file([Path()], name):
+        return found
     if path.suffix or len(path.parts) != 1:
         raise ModelFileError(f"There is no model file {shown(name)}; give a TOML file or a name of the library.")
     names = list_models()

@@ -7,7 +7,7 @@ comparisons and tuples. Nothing else exists. Length, size and depth are limited 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from minidyn.common.errors import ExpressionError
@@ -100,21 +100,20 @@ class _Grammar:
 
     def sum(self) -> tuple:
         self.enter()
-        terms = [self.product()]
-        while self.peek() in ("+", "-"):
-            negative = self.take().text == "-"
-            term = self.product()
-            terms.append(("-", term) if negative else term)
+        tree = self.chain(self.product, "+", "-")
         self.depth -= 1
-        return terms[0] if len(terms) == 1 else ("+", terms)
+        return tree
 
     def product(self) -> tuple:
-        factors = [self.signed()]
-        while self.peek() in ("*", "/"):
-            inverse = self.take().text == "/"
-            factor = self.signed()
-            factors.append(("/", factor) if inverse else factor)
-        return factors[0] if len(factors) == 1 else ("*", factors)
+        return self.chain(self.signed, "*", "/")
+
+    def chain(self, part: Callable[[], tuple], joins: str, inverts: str) -> tuple:
+        """Parts with one of two operators between them; a part behind the one that inverts is a node of its own."""
+        parts = [part()]
+        while self.peek() in (joins, inverts):
+            inverted = self.take().text == inverts
+            parts.append((inverts, part()) if inverted else part())
+        return parts[0] if len(parts) == 1 else (joins, parts)
 
     def signed(self) -> tuple:
         self.enter()

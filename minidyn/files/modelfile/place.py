@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -14,3 +16,13 @@ def library() -> Traversable:
     except ModuleNotFoundError:
         package = resources.files("minidyn")
         return (package.parent if isinstance(package, Path) else package).joinpath("models")
+
+
+def first_file(folders: Sequence[Path | Traversable], name: str) -> Path | Traversable | None:
+    """The first file of this name."""
+    for folder in folders:
+        place = folder.joinpath(name)
+        with suppress(OSError, ValueError):  # a null byte, a name too long
+            if place.is_file():
+                return place
+    return None

@@ -109,9 +109,7 @@ def read_inputs(table: Table, samples: Samples, symbols: dict[str, Any]) -> dict
 
 def read_target(table: Table, samples: Samples) -> np.ndarray:
     """`target`: one number per sample."""
-    if "target" not in table:
-        table.fail("target", "a column or a list of numbers")
-    values = samples.numbers(table, "target", table.content["target"])
+    values = samples.numbers(table, "target", table.value("target", "a column or a list of numbers"))
     if values.ndim != 1:
         table.fail("target", "one number per sample")
     return samples.standardized(table, "target", "target", values)
@@ -133,15 +131,13 @@ def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray]) -> 
         source, keys = test, test.table("inputs", tuple(inputs), default={})
     found = {}
     for name, trained in inputs.items():
-        if name not in keys:
-            keys.fail(name, "the held-out samples of this input")
-        values = samples.standardized_alike(name, samples.numbers(keys, name, keys.content[name]))
+        value = keys.value(name, "the held-out samples of this input")
+        values = samples.standardized_alike(name, samples.numbers(keys, name, value))
         if values.shape[1:] != trained.shape[1:]:
             keys.fail(name, f"samples of the shape that is trained on, {trained.shape[1:]}")
         found[name] = values
-    if "target" not in source:
-        source.fail("target", "a column or a list of numbers")
-    target = samples.standardized_alike("target", samples.numbers(source, "target", source.content["target"]))
+    value = source.value("target", "a column or a list of numbers")
+    target = samples.standardized_alike("target", samples.numbers(source, "target", value))
     if target.ndim != 1 or any(len(values) != len(target) for values in found.values()):
         source.fail("target", "one number for each held-out sample")
     return spec.TestSpec(found, target)
@@ -203,14 +199,14 @@ def _option(table: Table, key: str, option: Option, loss: spec.LossSpec) -> Any:
 
 def _expressions(table: Table, key: str, loss: spec.LossSpec) -> Any:
     """A number, an expression in the parameters, `D` of them, or `D` rows of them."""
-    value = table.content.get(key)
+    value = table.value(key, "a number or an expression")
     known = {n: s for n, s in loss.symbols.items() if n not in loss.inputs}
 
     def entry(item: object) -> float | sp.Expr:
         return float(item) if is_number(item) else table.expression(key, item, known)  # type: ignore[arg-type]
 
     if not isinstance(value, list):
-        return entry(table.fail(key, "a number or an expression") if value is None else value)
+        return entry(value)
     rows = [item if isinstance(item, list) else [item] for item in value]
     if len(rows) != loss.dimension or len({len(row) for row in rows}) != 1:
         table.fail(key, f"a number, an expression, or a list of {loss.dimension} of them or of rows")
@@ -232,11 +228,8 @@ def read_manifold(root: Table, loss: spec.LossSpec) -> spec.ChartSpec | None:
     if len(scalars) != len(loss.params):
         table.refuse("chart", "needs a loss whose parameters are all scalars")
     chart = table.table("chart", tuple(scalars))
-    for name in scalars:
-        if name not in chart:
-            chart.fail(name, "an expression in the coordinates")
-    place = {symbol: chart.expression(name, chart.content[name], known) for name, symbol in scalars.items()}
-    return spec.ChartSpec(coordinates, place)
+    given = {name: chart.value(name, "an expression in the coordinates") for name in scalars}
+    return spec.ChartSpec(coordinates, {scalars[name]: chart.expression(name, e, known) for name, e in given.items()})
 
 
 def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:

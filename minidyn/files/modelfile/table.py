@@ -49,6 +49,10 @@ class Table:
         """Whether the file says anything about `key`."""
         return key in self.content
 
+    def value(self, key: str, expected: str) -> Any:
+        """The value of `key`, of whatever type."""
+        return self.content[key] if key in self.content else self.fail(key, expected)
+
     def get(self, key: str, kind: type, default: Any = _REQUIRED) -> Any:
         """The value of `key`, of type `kind`; an integer will do where a number is expected."""
         if key not in self.content:

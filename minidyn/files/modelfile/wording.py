@@ -5,21 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from minidyn.common.errors import clipped
+
 
 def shorten(text: object) -> str:
     """`text` in backquotes on one line, cut to what a person reads in an error."""
-    return f"`{_short(text)}`"
-
-
-def _short(text: object) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= 60 else f"{line[:57]}..."
+    return f"`{clipped(text)}`"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error sentence: the nearest known name, else all of them when few, else a full stop."""
     names = [str(n) for n in known]
-    listed = f"; known: {', '.join(map(_short, names))}." if 0 < len(names) <= 30 else "."
+    listed = f"; known: {', '.join(map(clipped, names))}." if 0 < len(names) <= 30 else "."
     return nearest(name, names) or listed
 
 

@@ -8,34 +8,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minidyn.common.errors import ArchiveError, InputError
+from minidyn.common.errors import ArchiveError, InputError, advice
+from minidyn.common.wholefiles import write_sealed
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
-from minidyn.files.results.file import BROKEN, image_of, is_large, read_tree, source_of, stream, target_of, write_sealed
-from minidyn.files.results.layout import (
-    OWN,
-    Group,
-    comparison_of,
-    comparison_tree,
-    run_of,
-    run_tree,
-    shown,
-    study_of,
-    study_tree,
-)
+from minidyn.files.results import index
+from minidyn.files.results.file import BROKEN, image_of, read_tree, source_of, stream, target_of
+from minidyn.files.results.layout import KINDS, OWN, shown
 from minidyn.simulate.run import Run
 
 __all__ = ["load", "save"]
-
-_KINDS: dict[str, tuple[type, Callable[[Any], Group], Callable[[Group], Any]]] = {  # what a file says it is
-    "run": (Run, run_tree, run_of),
-    "comparison": (Comparison, comparison_tree, comparison_of),
-    "scaling": (ScalingStudy, study_tree, study_of),
-}
 
 
 def save(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -46,18 +31,18 @@ def save(result: Any, path: str | os.PathLike[str]) -> Path:
     `result` is not a result (a `Run`, a `Comparison` or a `ScalingStudy`).
     """
     target = target_of(path)
-    tree_of = next((tree for kind, tree, _ in _KINDS.values() if isinstance(result, kind)), None)
+    tree_of = next((tree for kind, tree, _ in KINDS.values() if isinstance(result, kind)), None)
     if tree_of is None:
         raise InputError(f"Cannot save {type(result).__name__}: give a Run, a Comparison or a ScalingStudy.")
     tree = tree_of(result)
-    if is_large(tree):
-        write_sealed(lambda file: stream(tree, file), target)
-        return target
     try:
-        image = image_of(tree)
+        image = b"" if tree.nbytes > index.MAPPED else image_of(tree)
     except BROKEN as error:
         raise ArchiveError(f"Cannot save {shown(target)}: HDF5 cannot hold it ({shown(error)}).") from error
-    write_sealed(lambda file: file.write(image), target)
+    try:
+        write_sealed(target, lambda file: file.write(image) if image else stream(tree, file))
+    except OSError as error:
+        raise ArchiveError(f"Cannot save {shown(target)}: {advice(error)}.") from error
     return target
 
 
@@ -71,10 +56,10 @@ def load(path: str | os.PathLike[str]) -> Run | Comparison | ScalingStudy:
     file = source_of(path)
     tree = read_tree(file)
     kind = tree.attrs.get(OWN + "kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ArchiveError(f"{shown(file)} holds {shown(kind)}, not a run or a comparison; upgrade minidyn.")
     try:
-        result: Run | Comparison | ScalingStudy = _KINDS[kind][2](tree)
+        result: Run | Comparison | ScalingStudy = KINDS[kind][2](tree)
         return result
     except BROKEN as error:
         raise ArchiveError(

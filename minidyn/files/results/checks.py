@@ -26,10 +26,6 @@ _META: dict[str, str] = {  # what is said of a result, where it is said; the ite
 }  # fmt: skip
 
 
-class Unfit(ValueError):
-    """A part is not what a result has there."""
-
-
 def check_run(run: Run) -> Run:
     """The run, if its arrays have the shapes and kinds of one."""
     paths, saves, size = len(run.status), len(run.steps), len(run.names)
@@ -80,7 +76,7 @@ def check_study(study: ScalingStudy) -> ScalingStudy:
 
 def _require(holds: Any) -> None:
     if not holds:
-        raise Unfit("a part that no result has")
+        raise ValueError("a part that no result has")
 
 
 def _texts(names: Iterable[Any]) -> None:

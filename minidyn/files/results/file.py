@@ -1,24 +1,22 @@
 """The file: a tree written as HDF5 that is also netCDF-4, sealed, whole or not at all, and read back.
 
-Every dimension is a dimension scale, so `xarray.open_dataset(path, engine="h5netcdf", group=...)` labels all of
-it. After the last byte of HDF5 come an index, by which minidyn reads the numbers itself, and a seal, a hash of all
-before it; readers of HDF5 ignore both. The seal gives away a damaged or edited file: the HDF5 library returns flipped
-bits without a word, never returns from some zeroed blocks, and crashes on others, so it reads no file that is loaded.
+Every dimension is a dimension scale, so `xarray.open_dataset(path, engine="h5netcdf", group=...)` labels all of it.
+After the last byte of HDF5 come the index and a seal, a hash of all before it, which gives away a damaged or edited
+file; readers of HDF5 ignore both.
 
-The file is made in memory, because the HDF5 library crashes when a disk fills up under it; the bytes then go
-to a temporary name in the target's folder and are renamed, so an older result stays until then. A result that is
-larger than `index.MAPPED` is written piece by piece into room that was reserved on the disk before, and its large
-arrays are mapped from the file when it is loaded, so neither way needs memory for them.
+The file is made in memory, because the HDF5 library crashes when a disk fills up under it, and then moved into place.
+A result larger than `index.MAPPED` is written piece by piece into room that was reserved on the disk before, and its
+large arrays are mapped from the file when it is loaded: neither way needs memory for them.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,13 +24,12 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from minidyn.common.errors import ArchiveError, InputError, advice
-from minidyn.common.wholefiles import write_whole
+from minidyn.common.errors import ArchiveError, MinidynError
+from minidyn.common.wholefiles import sealed_end
 from minidyn.files.results import index
-from minidyn.files.results.index import Reader, append, has_index, index_of
+from minidyn.files.results.index import Reader, append, index_of
 from minidyn.files.results.layout import OWN, Group, Variable, check_format, is_native, shown
 
-_SEAL = b"\nminidyn seal "  # then 32 hexadecimal digits; every later format ends so too
 _PIECE = 2**24
 _LOST = "truncated or damaged, was edited after `save`, or is not a minidyn result; copy or compute it again"
 # What h5py, numpy, zlib and json raise on bytes that are not what they were.
@@ -41,11 +38,6 @@ BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeEr
 
 
 # ---------------------------------------------------------------- writing HDF5
-
-
-def is_large(tree: Group) -> bool:
-    """Whether a tree is written piece by piece, not held in memory as a file."""
-    return tree.nbytes > index.MAPPED
 
 
 def image_of(tree: Group) -> bytes:
@@ -123,17 +115,11 @@ class _Reserved:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems reserve nothing
                 raise
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
     def seek(self, offset: int, whence: int = 0) -> int:
         return self.file.seek(self.size + offset if whence == 2 else offset, 1 if whence == 1 else 0)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        return self.file.readinto(buffer)  # type: ignore[attr-defined]
-
-    def read(self, count: int = -1) -> bytes:
-        return self.file.read(count)
 
     def write(self, data: Any) -> int:
         written = self.file.write(data)
@@ -143,9 +129,6 @@ class _Reserved:
     def truncate(self, size: int | None = None) -> int:
         self.size = self.tell() if size is None else size
         return self.size
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 def stream(tree: Group, file: BinaryIO) -> None:
@@ -167,59 +150,16 @@ def read_tree(path: Path) -> Group:
     """The tree that a file holds, if it is byte for byte what `save` wrote."""
     try:
         with path.open("rb") as file:
-            end = _sealed_end(file, path)
-            tree = Reader(path, file, end).tree()
+            tree = Reader(path, file, sealed_end(file)).tree()
         check_format(tree.attrs.get(OWN + "format"), path)
         return tree
     except BROKEN as error:
-        if isinstance(error, InputError):
+        if isinstance(error, MinidynError):
             raise
         raise ArchiveError(f"{shown(path)} is {_LOST}.") from error
 
 
-# ---------------------------------------------------------------- the seal
-
-
-def _seal(digest: hashlib.blake2b) -> bytes:
-    return _SEAL + digest.hexdigest().encode()
-
-
-def _sealed_end(file: BinaryIO, path: Path) -> int:
-    """Where the seal of a file begins, which is byte for byte what `save` wrote; ArchiveError otherwise."""
-    digest, tail = _hash(), b""
-    left = end = os.fstat(file.fileno()).st_size - len(_seal(digest))
-    while left > 0 and (block := file.read(min(left, 2**20))):
-        digest.update(block)
-        left, tail = left - len(block), (tail + block)[-64:]
-    if file.read() != _seal(digest):
-        raise ArchiveError(f"{shown(path)} is {_LOST}.")
-    if not has_index(tail):
-        raise ArchiveError(f"{shown(path)} has another layout; load it with the minidyn that wrote it.")
-    return end
-
-
-def _hash(start: bytes = b"") -> hashlib.blake2b:
-    return hashlib.blake2b(start, digest_size=16)
-
-
-# ---------------------------------------------------------------- bytes and paths
-
-
-def write_sealed(fill: Callable[[BinaryIO], Any], target: Path) -> None:
-    """Fill a file, seal it and put it at `target` in one move: whoever looks sees the older file or the new one."""
-
-    def filled(file: BinaryIO) -> None:
-        fill(file)
-        file.seek(0)
-        digest = _hash()
-        while block := file.read(_PIECE):
-            digest.update(block)
-        file.write(_seal(digest))
-
-    try:
-        write_whole(target, filled)
-    except OSError as error:
-        raise ArchiveError(f"Cannot save {shown(target)}: {advice(error)}.") from error
+# ---------------------------------------------------------------- paths
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:
@@ -251,12 +191,9 @@ def source_of(path: str | os.PathLike[str]) -> Path:
 
 
 def _path(path: str | os.PathLike[str]) -> Path:
-    try:
-        os.fsencode(path).index(0)
-    except ValueError:  # no zero byte, as it must be
-        return Path(os.fsdecode(path)).expanduser()
-    except TypeError:
-        pass
+    with suppress(TypeError):
+        if "\0" not in (name := os.fsdecode(path)):
+            return Path(name).expanduser()
     raise ArchiveError(f"{shown(path)} is not a path; give one such as `results/run.h5`.")
 
 

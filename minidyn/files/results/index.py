@@ -2,9 +2,9 @@
 
     HDF5 | index | its length | seal
 
-Readers of HDF5 ignore it; minidyn reads nothing else, so that nothing which the HDF5 library can be told to do (follow
-links to other files or in circles, unpack what is larger than any memory, run filters, never return) reaches a user. A
-seal says that a file is whole, not who made it: sizes are checked against the file's own before anything is taken.
+Readers of HDF5 ignore it; minidyn reads nothing else. The HDF5 library returns flipped bits without a word, follows
+links to other files or in circles, never returns from some zeroed blocks and crashes on others: it reads no file that
+is loaded. A seal says that a file is whole, not who made it: sizes are checked before anything is taken.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from minidyn.common.errors import ArchiveError
 from minidyn.common.memory import need
 from minidyn.files.results.layout import Group, Variable, shown
 
@@ -57,18 +58,15 @@ def append(index: dict[str, Any], file: BinaryIO) -> None:
     file.write(text + _LENGTH + f"{len(text):016x}".encode())
 
 
-def has_index(end: bytes) -> bool:
-    """Whether what stands before a seal is the end of an index."""
-    return end[-16 - len(_LENGTH) : -16] == _LENGTH
-
-
 class Reader:
     """Reads a tree by the index of a file whose bytes end, but for the seal, at `end`."""
 
     def __init__(self, path: Path, file: BinaryIO, end: int):
         self.path, self.file, self.taken = path, file, 0
         file.seek(end - 16 - len(_LENGTH))
-        length = int(file.read(16 + len(_LENGTH))[-16:], 16)
+        if file.read(len(_LENGTH)) != _LENGTH:
+            raise ArchiveError(f"{shown(path)} has another layout; load it with the minidyn that wrote it.")
+        length = int(file.read(16), 16)
         self.end = end - 16 - len(_LENGTH) - length  # of HDF5
         if self.end < 0:
             raise ValueError("an index longer than the file")

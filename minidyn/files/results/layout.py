@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.common.errors import ArchiveError, printable
+from minidyn.common.errors import ArchiveError, clipped, printable
 from minidyn.common.status import Status
 from minidyn.compare.comparison import Comparison, ErrorRow
 from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
@@ -122,21 +122,15 @@ def run_tree(run: Run) -> Group:
 
 def run_of(group: Group) -> Run:
     """The run that a group holds."""
-    variables = group.variables
+    arrays = {name: variable.values for name, variable in group.variables.items()}
     moments: dict[str, dict[str, Any]] = {}
     for variable in group.having("moment").values():
         for name, values in zip(group.items(variable.dims[0]), variable.values, strict=True):
             moments.setdefault(name, {})[variable.attrs["statistic"]] = values
+    seen = {v.attrs["quantity"]: v.values for v in group.having("observable").values()}
     return check_run(Run(
-        steps=variables["step"].values,
-        time=variables["time"].values,
-        w=variables["w"].values if "w" in variables else None,
-        observables={v.attrs["quantity"]: v.values for v in group.having("observable").values()},
-        status=variables["status"].values,
-        ended=variables["ended"].values,
-        names=group.items("parameter"),
-        meta=_meta(group.attrs),
-        moments=moments,
+        steps=arrays["step"], time=arrays["time"], w=arrays.get("w"), observables=seen, status=arrays["status"],
+        ended=arrays["ended"], names=group.items("parameter"), meta=_meta(group.attrs), moments=moments,
     ))  # fmt: skip
 
 
@@ -189,14 +183,10 @@ def comparison_of(group: Group) -> Comparison:
     quantities: dict[str, dict[str, Any]] = {}
     for variable in table.having("quantity").values():
         quantities.setdefault(variable.attrs["quantity"], {})[variable.attrs["label"]] = variable.values
-    return check_comparison(Comparison(
-        runs={run.attrs[OWN + "label"]: run_of(run) for run in group.groups["runs"].groups.values()},
-        quantities=quantities,
-        steps=table.variables["step"].values,
-        time=table.variables["time"].values,
-        errors=[ErrorRow(**row) for row in _rows(group.groups["errors"])],
-        meta=_meta(group.attrs),
-    ))  # fmt: skip
+    runs = {run.attrs[OWN + "label"]: run_of(run) for run in group.groups["runs"].groups.values()}
+    errors = [ErrorRow(**row) for row in _rows(group.groups["errors"])]
+    clock = table.variables["step"].values, table.variables["time"].values
+    return check_comparison(Comparison(runs, quantities, *clock, errors, _meta(group.attrs)))
 
 
 def study_tree(study: ScalingStudy) -> Group:
@@ -210,6 +200,13 @@ def study_of(group: Group) -> ScalingStudy:
     rows, fits = (_rows(group.groups[part]) for part in ("rows", "fits"))
     study = ScalingStudy([ScalingRow(**r) for r in rows], [OrderFit(**f) for f in fits], _meta(group.attrs))
     return check_study(study)
+
+
+KINDS: dict[str, tuple[type, Callable[[Any], Group], Callable[[Group], Any]]] = {  # what a file says it is
+    "run": (Run, run_tree, run_of),
+    "comparison": (Comparison, comparison_tree, comparison_of),
+    "scaling": (ScalingStudy, study_tree, study_of),
+}
 
 
 def _records(items: Sequence[Any]) -> Group:
@@ -310,5 +307,4 @@ def is_native(value: object) -> bool:
 
 def shown(value: object) -> str:
     """`value` on one line, cut to what a person reads in an error."""
-    line = printable(" ".join(str(value).split()))
-    return f"`{line}`" if len(line) <= 200 else f"`{line[:97]}...{line[-97:]}`"
+    return f"`{printable(clipped(value, 200, end=97))}`"

@@ -10,8 +10,6 @@ smaller differences are seen. By the triangle inequality a true distance of at l
 80 % point of the noise) is found at the 5 % level with probability 80 % or more.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

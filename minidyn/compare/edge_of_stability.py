@@ -1,7 +1,5 @@
 """What happens at the edge of stability: sharpness in the rule's own metric, its threshold, the oscillation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Escape experiments: paths that start beside a minimum, how fast they leave it and where they go."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

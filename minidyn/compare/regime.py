@@ -11,8 +11,6 @@ merely irregular.
 Source: Strogatz, *Nonlinear dynamics and chaos* (1994), chapter 10.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

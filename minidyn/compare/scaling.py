@@ -3,8 +3,6 @@
 E[map] - E[flow] = C lr^p      at fixed t = lr k, or at fixed slow time lr^2 k
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

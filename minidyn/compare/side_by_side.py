@@ -1,7 +1,5 @@
 """A map and its flows side by side, on one clock, with error bars on the difference."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

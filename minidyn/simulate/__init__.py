@@ -1,7 +1,5 @@
 """The only time loops: maps and flows, many paths, saving, progress, statuses, checkpoints."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

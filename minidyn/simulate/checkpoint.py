@@ -6,8 +6,6 @@ saves has one row per save. What stands behind the rows that `state` counts was 
 with the same bits, when the run goes on.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Which engine carries a system, and by which method."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

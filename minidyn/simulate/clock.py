@@ -11,8 +11,6 @@ p-th power of which is the mean of the p-th powers, with p as in `Flow.rate_powe
 exact to leading order, and so is the noise, where each step's counts as its rate does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

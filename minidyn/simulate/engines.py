@@ -1,7 +1,5 @@
 """Engines: a system, its paths, and how to move them."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +14,6 @@ from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps.discrete import Map, pack, unpack
 from minidyn.simulate.clock import Clock
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _SLICE = 0.2  # seconds of work between two looks at Ctrl-C and the progress bar
 

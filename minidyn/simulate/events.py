@@ -1,7 +1,5 @@
 """Conditions that end a path: a comparison becomes true, an expression crosses zero, a quantity reaches a level."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ bytecode and constants, defaults, what they close over, and the globals and modu
 wrote them; packages are their names and versions.
 """
 
-from __future__ import annotations
-
 import builtins
 import dis
 import importlib

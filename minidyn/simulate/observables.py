@@ -4,8 +4,6 @@ An observable is a name from `NAMES`, a sympy expression in the parameters, or a
 parameters `w` of shape (paths, D) that returns (paths,).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

@@ -7,8 +7,6 @@ What the loops are given comes in a few tuples, those of the steps in `solvers.e
     goal  = (target, end, attempts)                  where to on the clock, what not to pass, how many attempts
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.common.status import Status
@@ -20,8 +18,6 @@ from minidyn.solvers.system import put_back
 
 BESIDE = 16  # lanes that run side by side, at most
 ROUND = 16  # attempts
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 
 @jit

@@ -1,7 +1,5 @@
 """Engines of flows without noise: compiled methods with dense output, and scipy's."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,8 +21,6 @@ from minidyn.simulate.ode_loops import BESIDE, advance_explicit, advance_implici
 from minidyn.solvers.rows import SIZE, At
 from minidyn.solvers.tableaus import TABLEAUS
 from minidyn.solvers.unrolled import unrolled
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 COMPILED = ("auto", *TABLEAUS, "radau")
 SCIPY = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")

@@ -8,8 +8,6 @@ alternates with period two where successive ones are opposed, and with period p 
 Where the steps between saves are a multiple of p, all saves show the same phase.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

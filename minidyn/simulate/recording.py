@@ -1,7 +1,5 @@
 """What is kept at every save, in memory or in the files of a checkpoint."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

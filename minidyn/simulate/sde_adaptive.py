@@ -15,8 +15,6 @@ tuples `normals` and `paths` are those of `sde_loops`; beside them
     brownian  = (increments, areas, key, path, lane, start)   a path in the window that begins after step `start`
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -27,8 +25,6 @@ from minidyn.kernels.random import WORDS
 from minidyn.simulate.sde_loops import draw, lost_now, step_on
 from minidyn.solvers.brownian import levy_area, piece
 from minidyn.solvers.system import worse
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 LEVELS = 20  # steps are at least 2^-20 of a map's step
 UNIT = 1 << LEVELS

@@ -15,8 +15,6 @@ field stay in registers. What the loops are given comes in a few tuples:
     paths   = (blocks, shown, streams, key, status, ended)
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minidyn.common.status import Status
@@ -24,8 +22,6 @@ from minidyn.compiler import jit, lanes, some
 from minidyn.kernels.random import WORDS, path_beside, path_normals
 from minidyn.solvers.brownian import coin, levy_area, pieces
 from minidyn.solvers.system import inline, put_back, worse
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 PLAN = 5  # numbers in a row of a plan: see `advance_stretches`
 NO_PATH = 99  # what stands as the status of a lane that only fills up the last block

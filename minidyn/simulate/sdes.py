@@ -1,7 +1,5 @@
 """The engine of flows with noise."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +15,6 @@ from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.sde_adaptive import UNIT, advance_adaptive
 from minidyn.simulate.sde_loops import NO_PATH, PLAN, advance_sde, advance_stretches
 from minidyn.solvers.schemes import Scheme
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 _NEVER = 1 << 40  # steps: the last stretch has no end that a step could cross
 _FEW = 4  # paths: fewer go faster one by one

@@ -1,7 +1,5 @@
 """How many threads a run may use: never more than the machine, or the control group that this process is in, gives."""
 
-from __future__ import annotations
-
 import math
 import os
 from functools import cache

@@ -6,8 +6,6 @@ checked before they are computed, functions and powers of sums stay as they are 
 that are not rational become floats before anything is computed from them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The samples of a model: columns of a CSV file, or numbers in the model file itself."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Mapping

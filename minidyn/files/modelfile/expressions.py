@@ -7,8 +7,6 @@ conditions of `Piecewise((expr, condition), ..., (expr, True))`. Nothing else ex
 happen; `algebra` keeps each step small.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import prod
 from typing import Any

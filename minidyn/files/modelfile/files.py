@@ -1,7 +1,5 @@
 """Model files: where they are, and the road from one to a `ModelSpec`."""
 
-from __future__ import annotations
-
 import os
 import tomllib
 from importlib.resources.abc import Traversable

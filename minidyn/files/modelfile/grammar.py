@@ -4,8 +4,6 @@
 comparisons and tuples. Nothing else exists. Length, size and depth are limited while reading.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Where the models that come with minidyn lie, and their data beside them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import resources

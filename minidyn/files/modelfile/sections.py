@@ -1,7 +1,5 @@
 """The sections of a model file, one function each: a checked table in, a part of the `ModelSpec` out."""
 
-from __future__ import annotations
-
 import re
 from inspect import signature
 from math import prod

@@ -1,7 +1,5 @@
 """What a model file says, typed and checked: plain data, before any loss, rule or map is built."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod

@@ -5,8 +5,6 @@
 `tree` does the first step, `file` the second.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 A sealed file may have been written by another program, or changed and sealed again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any

@@ -9,8 +9,6 @@ A result larger than `index.MAPPED` is written piece by piece into room that was
 large arrays are mapped from the file when it is loaded: neither way needs memory for them.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

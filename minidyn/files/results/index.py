@@ -7,8 +7,6 @@ links to other files or in circles, never returns from some zeroed blocks and cr
 is loaded. A seal says that a file is whole, not who made it: sizes are checked before anything is taken.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 import minidyn as md
 from minidyn.compiler import jit
 from minidyn.solvers.brownian import levy_area, piece, pieces
+from minidyn.solvers.piecewise import carry
 from minidyn.solvers.tableaus import TABLEAUS
 
 BITS = np.testing.assert_array_equal
@@ -434,3 +435,48 @@ def test_a_condition_is_met_where_it_becomes_defined():
         run = md.simulate(flow, [0.0], 60, stop=stop, rtol=1e-11, atol=1e-12)
         assert run.status == md.Status.STOPPED
         assert run.meta["stopped_at"] == pytest.approx([np.log(3 / (3 - place)) / 0.05], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_gradient_flow_ends_where_scipys_ends(seed):
+    """From anywhere beside a curved valley `project` ends where scipy's DOP853 ends at a tolerance of 1e-12."""
+    rng = np.random.default_rng(seed)
+    size = 2 + seed
+    x, *ys = symbols = sp.symbols(f"q:{size}")
+    floor = [float(rng.normal()) * sp.sin(x + i) for i in range(size - 1)]
+    loss = md.Loss(
+        sp.Add(*[float(rng.uniform(0.5, 3)) * (y - f) ** 2 for y, f in zip(ys, floor, strict=True)]), symbols
+    )
+    starts = rng.normal(size=(3, size))
+    ends = [
+        solve_ivp(lambda _, w: -loss.grad(w), (0, 60), w, method="DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
+        for w in starts
+    ]
+    np.testing.assert_allclose(md.Manifold(loss).project(starts), ends, rtol=0, atol=3e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_carry_meets_its_tolerance_and_its_event(seed):
+    """A smooth field in Python goes where scipy's DOP853 goes, to its tolerance, and stops where the event is."""
+    rng = np.random.default_rng(seed)
+    size = 1 + 3 * seed
+    A, w0 = rng.normal(size=(size, size)) - 2 * np.eye(size), rng.normal(size=size)
+
+    def field(w, k):
+        return A @ w + np.sin(k + np.arange(size)) / (1 + w**2)
+
+    def there(end):
+        found = solve_ivp(lambda k, w: field(w, k), (0.0, end), w0, method="DOP853", rtol=1e-12, atol=1e-13)
+        return found.y[:, -1]
+
+    def stays(w, k):
+        return w
+
+    w, k, _, stopped = carry(field, lambda w, k: -1.0, w0, 0.0, 3.0, 0.1, 1e-9, 1e-9, stays)
+    assert (k, stopped) == (3.0, False)
+    np.testing.assert_allclose(w, there(3.0), rtol=0, atol=1e-6)
+    height = float(there(1.5)[0])
+    side = np.sign(height - w0[0])
+    w, k, _, stopped = carry(field, lambda w, k: side * (w[0] - height), w0, 0.0, 3.0, 0.1, 1e-10, 1e-10, stays)
+    assert stopped and k <= 1.5 + 1e-6 and abs(w[0] - height) < 1e-12
+    np.testing.assert_allclose(w, there(k), rtol=0, atol=1e-6)

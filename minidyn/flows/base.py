@@ -64,7 +64,7 @@ class Flow(ByValue):
     charted: ClassVar[bool] = False  # takes `manifold=`, and has equations in the coordinates of a chart
     needs: ClassVar[tuple[str, ...]] = ()
     field: ClassVar[Any]
-    retract: ClassVar[Any]
+    retract: ClassVar[Any] = staticmethod(stay)
     jacobian: ClassVar[Any] = None
     jacobian_needs: ClassVar[tuple[str, ...]] = ()
     noise_kind: str = "general"
@@ -160,7 +160,7 @@ class Flow(ByValue):
         """The compiled module."""
         return self.source.load()
 
-    # -- the clock ------------------------------------------------------------------------------
+    # -- the clock --
     @property
     def own_clock(self) -> bool:
         """Whether the number of the step stands in the equations, other than in schedules and bias corrections."""
@@ -371,8 +371,10 @@ class Flow(ByValue):
         """How the line on validity ends in a description at `w`."""
         if w is None:
             return ""
-        place = ", ".join(f"{v:.4g}" for v in self._point(w)[: min(self.dim, 6)])
-        return f"; at theta = [{place}{', ...' if self.dim > 6 else ''}] it is {self.validity(w):.3g}"
+        return f"; at theta = {self._place(self._point(w))} it is {self.validity(w):.3g}"
+
+    def _place(self, w: Floats) -> str:
+        return f"[{', '.join(f'{v:.4g}' for v in w[: min(self.dim, 6)])}{', ...' if self.dim > 6 else ''}]"
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference, as text or

@@ -19,6 +19,7 @@ from minidyn.kernels.elimination import solve
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.rule_symbols import K
+from minidyn.solvers.schemes import READINGS
 
 _CONSTRAINTS = 0  # where their number stands in `fp`, alone
 SIGNATURES |= {
@@ -135,7 +136,7 @@ class SymbolicFlow(Flow):
     def __init__(self, system: Map, drift: Any = (), diffusion: Any = None, *, reading: str = "ito",
                  constraint: Sequence[Any] = (), reads: str = "iterates"):  # fmt: skip
         super().__init__(system)
-        self.reading = one_of(reading, "reading", ("ito", "stratonovich"))
+        self.reading = one_of(reading, "reading", tuple(READINGS))
         self.reads = one_of(reads, "reads", ("iterates", "midpoints", "projected"))
         self.expressions = [self._own(e) for e in _vector("drift", drift, self.dim)]
         self.factor = _matrix(diffusion, self.dim).applyfunc(self._own)
@@ -186,7 +187,7 @@ class SymbolicFlow(Flow):
                         return "general"
         return "commutative"
 
-    # -- kernels ----------------------------------------------------------------------------------
+    # -- kernels --
     def _converter(self, graph: Graph) -> tuple[Converter, Node]:
         """sympy -> nodes, and the learning rate of the step."""
         names = list(self.map.rule.hyper)
@@ -232,10 +233,8 @@ class SymbolicFlow(Flow):
         convert, _ = self._converter(g)
         values = [convert(e) for e in self.constraint]
         slopes = [convert(sp.diff(e, q)) for e in self.constraint for q in self.coordinates]
-        stores = [store(g, v, "values", i) for i, v in enumerate(values)]
-        src.add("constraint", "w, c, d, values, gradients", self._lines(
-            stores + [store(g, s, "gradients", i) for i, s in enumerate(slopes)]
-        ))  # fmt: skip
+        stores = _stores(g, values, "values") + _stores(g, slopes, "gradients")
+        src.add("constraint", "w, c, d, values, gradients", self._lines(stores))
         return src
 
     @cached_property
@@ -245,7 +244,7 @@ class SymbolicFlow(Flow):
             return None
         return compiled(_field), compiled(stay), (self.kernels.symbolic_field, self.kernels.constraint)
 
-    # -- starting points --------------------------------------------------------------------------
+    # -- starting points --
     def stochastic(self, w0: Floats) -> bool:
         """Whether there is a diffusion at all."""
         return not self.factor.is_zero_matrix
@@ -279,7 +278,7 @@ class SymbolicFlow(Flow):
         def show(e: Any) -> str:
             return str(sp.latex(walk.shortened(e))) if latex else walk.named(e)
 
-        noise = f"{self.noise_kind} noise, {_NAMES[self.reading]}" if self.stochastic(np.zeros(0)) else "no noise"
+        noise = f"{self.noise_kind} noise, {READINGS[self.reading]}" if self.stochastic(np.zeros(0)) else "no noise"
         lines = []
         for i, name in enumerate(self.coordinates):
             parts = [f"({show(self.expressions[i])}) dt"]
@@ -293,9 +292,6 @@ class SymbolicFlow(Flow):
             "valid: an equation of your own, of which nothing is assumed",
             f"reference: {self.reference}",
         ])  # fmt: skip
-
-
-_NAMES = {"ito": "Ito", "stratonovich": "Stratonovich"}
 
 
 def _stores(graph: Graph, nodes: Sequence[Node], array: str) -> list[Node]:

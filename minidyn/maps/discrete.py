@@ -72,7 +72,7 @@ class Map(ByValue):
         """The same map at another learning rate."""
         return Map(self.loss, self.rule.with_hyper(lr=lr), self.noise)
 
-    # -- kernels --------------------------------------------------------------------------------
+    # -- kernels --
     @cached_property
     def source(self) -> Source:
         """The generated text of `advance` (see `timeloop`)."""
@@ -90,7 +90,7 @@ class Map(ByValue):
         loop: Function = self.kernels.advance
         return loop if paths >= _FEW else loop.one_by_one
 
-    # -- in Python ------------------------------------------------------------------------------
+    # -- in Python --
     @property
     def hyper(self) -> Floats:
         """The hyperparameters' numbers as kernels read them."""

@@ -37,7 +37,7 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         _add_called(src, loss, rule, bound)
 
 
-# -- what depends on the step alone ------------------------------------------------------------------------
+# -- what depends on the step alone --
 
 
 def _tabulate(outputs: Sequence[Node]) -> tuple[list[Node], list[Node]]:
@@ -77,7 +77,7 @@ def _chunked(entries: list[Node], block: list[str], before: list[str]) -> list[s
     ]  # fmt: skip
 
 
-# -- a few numbers: the whole step in registers -----------------------------------------------------------
+# -- a few numbers: the whole step in registers --
 
 
 def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
@@ -124,7 +124,7 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     src.add("advance", _ARGS, _chunked(entries, lines, []), "many paths, many steps", fma=True)
 
 
-# -- many numbers, or loops over samples and units ---------------------------------------------------------
+# -- many numbers, or loops over samples and units --
 
 
 def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:

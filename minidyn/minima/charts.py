@@ -94,7 +94,7 @@ class Chart(ByValue):
                     f"{', '.join(map(str, self.names))}{apart} and the constants of the loss."
                 )
 
-    # -- the loss in symbols ------------------------------------------------------------------------
+    # -- the loss in symbols --
     @property
     def dimension(self) -> int:
         """Number of coordinates d."""
@@ -143,7 +143,7 @@ class Chart(ByValue):
         """An expression in the parameters at `theta(s)`."""
         return expr.xreplace(dict(zip(self.params, self.place, strict=True)))
 
-    # -- checks -------------------------------------------------------------------------------------
+    # -- checks --
     @repeatable()
     def _check_minima(self) -> None:
         rests = [tidy(self.restrict(g)) for g in self.gradient]
@@ -191,7 +191,7 @@ class Chart(ByValue):
     def _where(self, s: Floats) -> str:
         return ", ".join(f"{c} = {v:.4g}" for c, v in zip(self.names, s, strict=True))
 
-    # -- numbers --------------------------------------------------------------------------------------
+    # -- numbers --
     @cached_property
     def _functions(self) -> tuple[Any, Any]:
         place = [e.xreplace({c: exact(v) for c, v in self.values.items()}) for e in self.place]
@@ -283,7 +283,7 @@ class Chart(ByValue):
                 return s
         return s
 
-    # -- in words ---------------------------------------------------------------------------------------
+    # -- in words --
     def public(self, expr: Any) -> Any:
         """An expression with the user's own symbols in place of the real ones."""
         back = dict(zip(self.coordinates, self.names, strict=True)) | {v: k for k, v in self.constants.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,7 @@ def _exact(loss: Loss, w: Floats, P: Floats) -> Flatness:
 
 
 def _matrix_free(loss: Loss, w: Floats, P: Floats, probes: int, rng: np.random.Generator) -> Flatness:
-    def product(v: Floats) -> Floats:
-        return loss.hvp(w, v)
-
+    product = partial(loss.hvp, w)
     start = product(rng.standard_normal(loss.dim))
     _refuse_infinite(start)
     values, vectors = _largest(product, start, _DEFLATED)  # exact where most of the trace is, probes for the rest

@@ -13,11 +13,13 @@ from minidyn.common.intake import between, whole
 from minidyn.common.status import Status
 from minidyn.kernels import pointer
 from minidyn.kernels.linalg import inner, jit, symmetric_eigen
-from minidyn.kernels.tableau import TABLEAU
 from minidyn.maps.loss import Loss
 from minidyn.minima.charts import Chart
+from minidyn.solvers.explicit import combined, norm, rescaled
+from minidyn.solvers.tableaus import DOPRI5
 
 _FEW = 256  # points that a thread of its own is not worth
+_A, _E = DOPRI5.a, DOPRI5.e[0].copy()
 
 
 def curvatures(loss: Loss, w: ArrayLike) -> Floats:
@@ -232,7 +234,7 @@ class Manifold(ByValue):
         return f"Manifold of the minima of {self.loss}"
 
 
-# -- compiled loops ----------------------------------------------------------------------------------
+# -- compiled loops --
 
 
 @inner
@@ -277,6 +279,8 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
     step = np.empty(size)
     slopes = np.empty((7, size))
     y = np.empty(size)
+    wrong = np.empty(size)
+    zero = np.zeros(size)
     h = 0.0
     grad(w, c, d, slopes[0])
     for turn in range(max_steps):
@@ -304,27 +308,17 @@ def descend(grad, hessian, w, c, d, rtol, max_steps, gap):
             h = 1e-3 * (1e-3 + scale) / slope
         for _ in range(60):
             for stage in range(1, 7):
-                for i in range(size):
-                    total = 0.0
-                    for s in range(stage):
-                        total += TABLEAU[stage, s] * slopes[s, i]
-                    y[i] = w[i] - h * total
+                combined(_A[stage], stage, slopes, w, -h, y)
                 grad(y, c, d, slopes[stage])
-            error = 0.0
-            for i in range(size):
-                total = 0.0
-                for s in range(7):
-                    total += TABLEAU[7, s] * slopes[s, i]
-                e = h * total / (rtol * (1.0 + max(abs(w[i]), abs(y[i]))))
-                error += e * e
-            error = np.sqrt(error / size)
+            combined(_E, 7, slopes, zero, h, wrong)
+            error = norm(wrong, w, y, (rtol, rtol))
             if error <= 1.0:
                 break
-            h *= max(0.2, 0.9 * error**-0.2) if error < np.inf else 0.2
+            h *= rescaled(error, 0.2)
         for i in range(size):
             w[i] = y[i]
             slopes[0, i] = slopes[6, i]
-        h *= min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
+        h *= rescaled(error, 0.2)
     return Status.SOLVER_FAILED
 
 

@@ -53,19 +53,26 @@ def levy_area(key, path, step, column):
 
 
 @jit
+def halves(key, path, step, column, node, length, w, h):
+    """Increments and areas (H) of the two halves of an interval that has w and h: the first's, then the second's."""
+    first, second = two_normals(key, path, step, column, node)
+    root = math.sqrt(length)
+    apart = 3.0 * h + 0.5 * root * first  # difference of the halves' increments
+    both = 2.0 * h - 0.5 * apart  # sum of their areas
+    gap = 0.28867513459481287 * root * second
+    return 0.5 * (w + apart), 0.5 * (both + gap), 0.5 * (w - apart), 0.5 * (both - gap)
+
+
+@jit
 def piece(key, path, step, column, level, place, w, h):
     """(W, I) of piece `place` of 2^level equal ones of a step that has increment w and area h."""
     length = 1.0
     for depth in range(level):
         right = (place >> np.int64(level - 1 - depth)) & np.int64(1)
         node = (np.int64(1) << depth) + (place >> np.int64(level - depth))
-        first, second = two_normals(key, path, step, column, node)
-        root = math.sqrt(length)
-        apart = 3.0 * h + 0.5 * root * first  # difference of the halves' increments
-        both = 2.0 * h - 0.5 * apart  # sum of their areas
-        gap = 0.28867513459481287 * root * second
-        w = 0.5 * (w - apart) if right != 0 else 0.5 * (w + apart)
-        h = 0.5 * (both - gap) if right != 0 else 0.5 * (both + gap)
+        w_left, h_left, w_right, h_right = halves(key, path, step, column, node, length, w, h)
+        w = w_right if right != 0 else w_left
+        h = h_right if right != 0 else h_left
         length *= 0.5
     return w, length * (0.5 * w + h)
 
@@ -77,15 +84,9 @@ def pieces(key, path, step, column, level, w, h, W, H):
     H[0] = h
     length = 1.0
     for depth in range(level):
-        root = math.sqrt(length)
         for place in range((1 << depth) - 1, -1, -1):
-            first, second = two_normals(key, path, step, column, (1 << depth) + place)
-            w = W[place]
-            apart = 3.0 * H[place] + 0.5 * root * first
-            both = 2.0 * H[place] - 0.5 * apart
-            gap = 0.28867513459481287 * root * second
-            W[2 * place] = 0.5 * (w + apart)
-            W[2 * place + 1] = 0.5 * (w - apart)
-            H[2 * place] = 0.5 * (both + gap)
-            H[2 * place + 1] = 0.5 * (both - gap)
+            node, left, right = (1 << depth) + place, 2 * place, 2 * place + 1
+            W[left], H[left], W[right], H[right] = halves(
+                key, path, step, column, node, length, W[place], H[place]
+            )  # fmt: skip
         length *= 0.5

@@ -82,9 +82,9 @@ def quickest(last, before, near, v):
 
 
 @inline
-def factor(error, power):
-    """How much longer or shorter the next step is to be: 0.9 error^-power."""
-    return 0.9 * exp(-power * log(error + 1e-30))
+def rescaled(error, power):
+    """How much longer or shorter the next step is to be: 0.9 error^-power, from a fifth to five times."""
+    return min(5.0, max(0.2, 0.9 * exp(-power * log(error + 1e-30))))
 
 
 @inline
@@ -131,12 +131,12 @@ def judge(row, good, bad, step, end, error, rates, control):
     ends = now + h * (1.0 + 1e-10) >= end
     row[At.ATTEMPTS] += good + bad
     row[At.FASTEST] = max(seen, _FORGET * row[At.FASTEST]) if good > 0.0 else row[At.FASTEST]
-    grow = factor(error, power)
-    longer = step * (min(1.0, grow) if row[At.STEADY] > 0.0 else min(5.0, max(0.2, grow)))
+    grow = rescaled(error, power)
+    longer = step * (min(1.0, grow) if row[At.STEADY] > 0.0 else grow)
     held = longer * row[At.FASTEST] > hold
     longer = hold / row[At.FASTEST] if held else longer
     longer = max(h, step) if ends else longer
-    shorter = step * max(0.2, grow)
+    shorter = step * grow
     small = step < _SMALL * (1.0 + abs(now)) and not ends
     row[At.CRAWL] = row[At.CRAWL] if good == 0.0 else (row[At.CRAWL] + 1.0 if small else 0.0)
     signs = row[At.STIFF] + 1.0 if held or step * rate > limit else max(0.0, row[At.STIFF] - 0.25)
@@ -244,6 +244,16 @@ def explicit_steps(system, method, shape, todo, many, paths, goal, control):
                 slopes[path, j, i] = done[j, i] if arrived > 0.0 else K[j, i]
 
 
+@jit(inline=True)
+def combined(weights, count, K, w, step, out):
+    """out = w + step sum_j weights_j K_j over the first `count` slopes"""
+    for i in range(w.shape[0]):
+        total = 0.0
+        for j in range(count):
+            total += weights[j] * K[j, i]
+        out[i] = w[i] + step * total
+
+
 @jit
 def state_inside(system, tableau, path, target, out, trial, f):
     """The state at `target`, inside the last step, from its polynomial; extra stages are made when first needed."""
@@ -256,11 +266,7 @@ def state_inside(system, tableau, path, target, out, trial, f):
         return 0
     if row[At.DENSE] == 0.0:
         for stage in range(stages, P.shape[0]):
-            for i in range(size):
-                total = 0.0
-                for j in range(stage):
-                    total += A[stage, j] * K[j, i]
-                trial[i] = w0[i] + row[At.SPAN] * total
+            combined(A[stage], stage, K, w0, row[At.SPAN], trial)
             code = field_at(system, trial, row[At.PAST] + C[stage] * row[At.SPAN], K[stage], f)
             if code != 0:
                 return code

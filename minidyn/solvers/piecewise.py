@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from minidyn.common.arrays import Floats
-from minidyn.kernels.tableau import NODES, TABLEAU
+from minidyn.solvers.explicit import norm, rescaled
+from minidyn.solvers.tableaus import DOPRI5
 
 Field = Callable[[Floats, float], Floats]
 Event = Callable[[Floats, float], float]
@@ -26,13 +27,13 @@ class FieldFailed(Exception):
 
 def trial(field: Field, w: Floats, first: Floats, k: float, step: float) -> tuple[Floats, Floats]:
     """One step of order 5 from w, whose slope is `first`: the new point, and the error estimate of order 4."""
-    slopes = np.empty((7, len(w)))
+    slopes = np.empty((DOPRI5.stages, len(w)))
     slopes[0] = first
     y = w
-    for stage in range(1, 7):
-        y = w + step * (TABLEAU[stage, :stage] @ slopes[:stage])
-        slopes[stage] = field(y, k + NODES[stage] * step)
-    return y, step * (TABLEAU[7] @ slopes)
+    for stage in range(1, DOPRI5.stages):
+        y = w + step * (DOPRI5.a[stage, :stage] @ slopes[:stage])
+        slopes[stage] = field(y, k + DOPRI5.c[stage] * step)
+    return y, step * (DOPRI5.e[0] @ slopes)
 
 
 def carry(field: Field, event: Event, w: Floats, k: float, end: float, step: float, rtol: float, atol: float,
@@ -48,18 +49,17 @@ def carry(field: Field, event: Event, w: Floats, k: float, end: float, step: flo
         while True:
             try:
                 y, wrong = trial(field, w, first, k, length)
-                scale = atol + rtol * np.maximum(abs(w), abs(y))
-                error = float(np.sqrt(np.mean((wrong / scale) ** 2)))
+                error = norm(wrong, w, y, (rtol, atol))
                 y = settle(y, k + length) if error <= 1.0 else y
                 failed = None
             except FieldFailed as e:
                 error, failed = np.inf, e
             if error <= 1.0:
                 break
-            length *= max(0.2, 0.9 * error**-0.2) if error < np.inf else 0.2
+            length *= rescaled(error, 0.2)
             if not length > 1e-10 * (1.0 + abs(k)):
                 raise failed or FieldFailed(4, "the step size vanishes")
-        grown = length * min(5.0, max(0.2, 0.9 * (error + 1e-30) ** -0.2))
+        grown = length * rescaled(error, 0.2)
         if event(y, k + length) > 0.0:
             y, length = _onto(field, event, w, first, k, length, settle)
             return y, k + length, max(length, 0.1 * step), True

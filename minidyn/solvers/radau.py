@@ -88,9 +88,7 @@ def systems(J, h, factors):
         pair[n + i, n + i] += _REAL_PART / h
         pair[i, n + i] = -_IMAGINARY / h
         pair[n + i, i] = _IMAGINARY / h
-    if not factorize(real, order):
-        return False
-    return factorize(pair, orders)
+    return factorize(real, order) and factorize(pair, orders)
 
 
 @jit

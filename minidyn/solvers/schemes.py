@@ -7,6 +7,7 @@ from minidyn.compiler import Function
 from minidyn.solvers import sde
 
 KINDS = ("additive", "diagonal", "commutative", "general")
+READINGS = {"ito": "Ito", "stratonovich": "Stratonovich"}
 _KIND = {
     "additive": "additive noise (a noise factor that does not depend on the state)",
     "diagonal": "diagonal noise (the noise of a coordinate is its own and depends on that coordinate alone)",
@@ -70,8 +71,8 @@ def fitting(name: str, reading: str, noise: str, flow: str, square: bool, adapti
     hint = f"use {' or '.join(repr(o) for o in others)}"
     if scheme.reading != reading and noise != "additive":
         raise InputError(
-            f"{name!r} reads an equation as {_READING[scheme.reading]} and the {flow} is meant as "
-            f"{_READING[reading]}: it would converge to another limit; {hint}."
+            f"{name!r} reads an equation as {READINGS[scheme.reading]} and the {flow} is meant as "
+            f"{READINGS[reading]}: it would converge to another limit; {hint}."
         )
     if noise not in scheme.strong or (scheme.square and not square):
         raise InputError(
@@ -85,6 +86,3 @@ def fitting(name: str, reading: str, noise: str, flow: str, square: bool, adapti
             f"noise; {'use ' + ' or '.join(map(repr, able)) if able else 'no scheme has it: use fixed substeps'}."
         )
     return scheme
-
-
-_READING = {"ito": "Ito", "stratonovich": "Stratonovich"}

@@ -10,15 +10,11 @@ may differ from lane to lane: a step goes on where one fails.
 """
 
 import math
-from functools import partial
 
-from minidyn.compiler import jit
-from minidyn.solvers.system import field_at, worse
-
-scheme = partial(jit, inline=True, fma=True)
+from minidyn.solvers.system import field_at, inline, worse
 
 
-@scheme
+@inline
 def predicted(w, h, b, f, W, x):
     """x = w + b h + f W"""
     for i in range(w.shape[0]):
@@ -28,7 +24,7 @@ def predicted(w, h, b, f, W, x):
         x[i] = w[i] + total
 
 
-@scheme
+@inline
 def euler(system, w, k, h, noise, room):
     """w += b h + f W, both taken in the middle of the clock's interval.
 
@@ -45,7 +41,7 @@ def euler(system, w, k, h, noise, room):
     return code
 
 
-@scheme
+@inline
 def milstein(system, w, k, h, noise, room):
     """w += b h + f W + 1/2 sum_jr (f_r(w + b h + f_j sqrt h) - f_r(w)) (W_j W_r - h [j = r]) / sqrt h.
 
@@ -70,7 +66,7 @@ def milstein(system, w, k, h, noise, room):
     return code
 
 
-@scheme
+@inline
 def diagonal(system, w, k, h, noise, room):
     """w_i += b_i h + f_ii W_i + (f_ii(w + b h + diag f sqrt h) - f_ii(w)) (W_i^2 - h) / (2 sqrt h).
 
@@ -89,7 +85,7 @@ def diagonal(system, w, k, h, noise, room):
     return code
 
 
-@scheme
+@inline
 def heun(system, w, k, h, noise, room):
     """x = w + b h + f W, w += (b(w) + b(x)) h / 2 + (f(w) + f(x)) W / 2: the Stratonovich reading.
 
@@ -109,7 +105,7 @@ def heun(system, w, k, h, noise, room):
     return code
 
 
-@scheme
+@inline
 def additive(system, w, k, h, noise, room):
     """x = w + 3/4 b h + 3/2 f I / h, w += h (b(w) + 2 b(x)) / 3 + f(k + h) W + (f(k) - f(k + h)) I / h.
 
@@ -134,7 +130,7 @@ def additive(system, w, k, h, noise, room):
     return code
 
 
-@scheme
+@inline
 def weak(system, w, k, h, noise, room):
     """Platen's explicit scheme of weak order 2 for any number of noises that need not commute.
 

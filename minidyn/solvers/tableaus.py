@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidyn.common.arrays import Floats
-from minidyn.kernels.tableau import NODES, TABLEAU
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,18 @@ def _padded(rows: Sequence[Sequence[float]], width: int) -> Floats:
 
 
 DOPRI5 = Tableau(
-    "dopri5", 5, 4, 7, 3.0, TABLEAU[:7].copy(), NODES, np.stack([TABLEAU[7], np.zeros(7)]),
+    "dopri5", 5, 4, 7, 3.0,
+    _padded([
+        [],
+        [1 / 5],
+        [3 / 40, 9 / 40],
+        [44 / 45, -56 / 15, 32 / 9],
+        [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729],
+        [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656],
+        [35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84],
+    ], 7),
+    np.array([0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0]),
+    _padded([[71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40], []], 7),
     np.array([
         [1.0, -8048581381 / 2820520608, 8663915743 / 2820520608, -12715105075 / 11282082432],
         [0.0, 0.0, 0.0, 0.0],

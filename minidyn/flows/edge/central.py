@@ -132,7 +132,7 @@ class CentralFlow(Flow):
         step = lr * g / (np.sqrt(v) + self.hyper["eps"])
         return np.concatenate([theta - 0.5 * step, v], axis=-1)
 
-    # -- the field ------------------------------------------------------------------------------
+    # -- the field --
     def _scale(self, w: Floats) -> Floats:
         """`P` (D,): half the curvature that is critical along each coordinate."""
         if not len(self.owner):
@@ -233,7 +233,7 @@ class CentralFlow(Flow):
         b[:] = self._velocity(e, X)
         return 0
 
-    # -- the path -------------------------------------------------------------------------------
+    # -- the path --
     def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
         """Carry a state from step k to `end` in place; a status code."""
         step = memory.get("step", 0.5)
@@ -303,9 +303,9 @@ class CentralFlow(Flow):
         out = np.sqrt([max(float(np.trace(self.oscillation(p))), 0.0) for p in flat]).reshape(points.shape[:-1])
         return float(out) if out.ndim == 0 else out
 
-    # -- in words -------------------------------------------------------------------------------
+    # -- in words --
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.
+        """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")

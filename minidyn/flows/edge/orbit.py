@@ -131,7 +131,7 @@ class Orbits(TwoStep):
 
         return (4 * once(h) - once(2 * h)) / 3
 
-    # -- the orbit ------------------------------------------------------------------------------
+    # -- the orbit --
     def find(self, c: Floats, amplitude: Floats, k: float = 1.0, shift: Floats | None = None) -> Orbit:
         """The orbit at `c` that continues `amplitude`; of amplitude zero where the valley is stable.
 
@@ -239,7 +239,7 @@ class Orbits(TwoStep):
             a, d, before = a + step[:count], d + step[count:], size
         return None
 
-    # -- what the map does where there is no stable orbit ------------------------------------------
+    # -- what the map does where there is no stable orbit --
     def instead(self, c: Floats, amplitude: Floats, k: float, failed: FieldFailed) -> FieldFailed:
         """Where `find` failed: the map iterated with its slow directions held, and what it settles to."""
         if failed.code != Status.NO_ORBIT:

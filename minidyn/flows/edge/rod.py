@@ -19,7 +19,6 @@ from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.intake import one_of, whole
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
-from minidyn.flows.base import stay
 from minidyn.flows.edge.twostep import PairFlow, TwoStep, add_rule_kernels, along_slopes
 from minidyn.flows.look import SKY
 from minidyn.kernels import Source
@@ -104,7 +103,6 @@ class RodFlow(PairFlow):
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022); Regis, Chewi (2026)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "rule_step", "rule_slopes")
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(stay)
     reasons: ClassVar[dict[int, str]] = {
         Status.SINGULAR: (
             "the rule cannot be evaluated at an end of the rod (an accumulator falls below zero); use eps > 0."
@@ -140,7 +138,7 @@ class RodFlow(PairFlow):
         return np.concatenate(self.steps.first_pair(w0, self.first_step), axis=-1)
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.
+        """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")

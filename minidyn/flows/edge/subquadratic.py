@@ -91,10 +91,6 @@ class SubquadraticFlow(PairFlow):
             reason = self.steps.instead(c, d, float(self.first_step), error).reason
             raise FlowError(f"{self.name} at theta = {self._place(c)}: {reason}.") from error
 
-    def _place(self, c: Floats) -> str:
-        shown = ", ".join(f"{v:.4g}" for v in c[: min(self.dim, 6)])
-        return f"[{shown}{', ...' if self.dim > 6 else ''}]"
-
     def orbit(self, z: ArrayLike) -> Orbit:
         """The stable period-two orbit at a centre: theta (D,) or the map's whole state.
 
@@ -115,7 +111,7 @@ class SubquadraticFlow(PairFlow):
         point = self._point(z)
         return self.map.initial_state(point) if len(point) == self.dim else point[: self.steps.size]
 
-    # -- the field ------------------------------------------------------------------------------
+    # -- the field --
     def _drift(self, c: Floats, guess: Floats, shift: Floats | None, k: float) -> tuple[Floats, Orbit]:
         step = k + self.first_step  # of the two steps of a pair, the mean
         orbit = self.steps.find(c, guess, step, shift)
@@ -182,9 +178,9 @@ class SubquadraticFlow(PairFlow):
         except FlowError as error:
             return ["", f"no closed form on the chart: {error}"]
 
-    # -- in words -------------------------------------------------------------------------------
+    # -- in words --
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (its value at a state `w` if given) and reference.
+        """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")

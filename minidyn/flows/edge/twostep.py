@@ -163,7 +163,7 @@ class TwoStep(ByValue):
         after = np.array([self.step(z, k) for z in flat]).reshape(whole.shape)
         return 0.5 * (whole + after), 0.5 * (after - whole)
 
-    # -- the edge -------------------------------------------------------------------------------
+    # -- the edge --
     def thresholds(self, z: Floats, k: float = 1.0) -> Floats:
         """`D_i` (dim,): what the curvature along coordinate i must exceed for the rule to flip sign and grow.
 

@@ -54,7 +54,6 @@ class GradientFlow(Flow):
     reference: ClassVar[str] = "Cauchy (1847)"
     needs: ClassVar[tuple[str, ...]] = ("grad", "speed")
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(stay)
     jacobian: ClassVar[Any] = staticmethod(_jacobian)
     jacobian_needs: ClassVar[tuple[str, ...]] = ("hessian", "speed")
     symmetric: ClassVar[bool] = True
@@ -115,7 +114,7 @@ class GradientFlow(Flow):
         return float(0.5 * speed * sharpness)
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference."""
+        """See `Flow.describe`."""
         small = "lr times the sharpness over 2"
         equation = r"$\dot w = -\nabla L(w)$" if latex else "dw/dt = -grad L(w)"
         if self.map.rule.states:

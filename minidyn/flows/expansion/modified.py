@@ -25,7 +25,7 @@ from minidyn.common.errors import FlowError
 from minidyn.common.intake import finite, one_of
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
-from minidyn.flows.base import Flow, stay
+from minidyn.flows.base import Flow
 from minidyn.flows.expansion.steps import add_steps, all_at_rest, answer
 from minidyn.flows.look import OLIVE
 from minidyn.kernels import Source
@@ -196,7 +196,6 @@ class ModifiedFlow(Flow):
     )
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "third", "steps")
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(stay)
 
     def __init__(self, system: Map, order: int = 2):
         super().__init__(system)
@@ -275,7 +274,7 @@ class ModifiedFlow(Flow):
                 raise self._refused(point, code)
         return out.reshape(*points.shape[:-1], self.map.components)
 
-    # -- the modified loss ----------------------------------------------------------------------
+    # -- the modified loss --
     @cached_property
     def _coefficients(self) -> tuple[float, float] | None:
         """`(c0, c1)` of `c0 L + lr c1 |grad L|^2`, for rules that are linear in the gradient; None for others."""
@@ -320,7 +319,7 @@ class ModifiedFlow(Flow):
         values = c0 * self.loss.value(w) + c1 * np.sum(g * g, axis=-1)
         return float(values) if np.ndim(values) == 0 else values
 
-    # -- in words -------------------------------------------------------------------------------
+    # -- in words --
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a point w (D,): the norm of the last correction over that of the whole velocity."""
         point, k = self._point(w)[: self.dim], self.first_moving
@@ -329,7 +328,7 @@ class ModifiedFlow(Flow):
         return float(np.linalg.norm(here - other)) / size if size > 0.0 else 0.0
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference."""
+        """See `Flow.describe`."""
         small = f"lr = {self.map.rule.hyper.get('lr', 1)} against 1/sharpness"
         if self.map.rule.states:
             small += " times the memory of the auxiliary state"

@@ -177,7 +177,6 @@ class StochasticModifiedFlow(Flow):
     needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps",
                                         "noise_moments", "steps_skew")  # fmt: skip
     field: ClassVar[Any] = staticmethod(_field)
-    retract: ClassVar[Any] = staticmethod(stay)
     reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
     reasons: ClassVar[dict[int, str]] = {
         Status.SINGULAR: (
@@ -296,7 +295,7 @@ class StochasticModifiedFlow(Flow):
                 raise self._refused(point, code)
         return out.reshape(*points.shape[:-1], self.size)
 
-    # -- in words -------------------------------------------------------------------------------
+    # -- in words --
     def validity(self, w: ArrayLike) -> float:
         """What must be small at a state (or point) w: the norm of `M' M / 2` over that of `M`, both per step."""
         z = self._started(w)
@@ -307,7 +306,7 @@ class StochasticModifiedFlow(Flow):
         return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference.
+        """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
         >>> x = sp.Symbol("x")

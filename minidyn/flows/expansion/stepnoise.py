@@ -31,9 +31,7 @@ def add_gaussian(sigma, noise_factor, here, drawn, squared, gain, curve, f):
         flat = np.empty(dim * normals)
         noise_factor(theta, c, d, nz, flat)
         for i in range(dim):
-            for a in range(gain.shape[1]):
-                for r in range(normals):
-                    f[a * dim + i, r] = gain[i, a] * flat[i * normals + r]
+            _answer(flat[i * normals : (i + 1) * normals], gain[i], i, dim, 0, f)
     else:
         cholesky_semidefinite(S, root)
         for i in range(dim):

@@ -184,7 +184,7 @@ class Loss(Compiled, ByValue):
         """The numbers of the constants, in order."""
         return np.array(list(self.constants.values()) or [0.0], dtype=float)
 
-    # -- evaluation -----------------------------------------------------------------------------
+    # -- evaluation --
     def check(self, w: ArrayLike, name: str = "w", copy: bool = True) -> Floats:
         """`w` as a float64 array of shape `(..., D)`, or an `InputError`; a fresh one, unless `copy` is false and
         nothing will be changed in it."""
@@ -287,7 +287,7 @@ class Loss(Compiled, ByValue):
             raise InputError(f"{what} needs samples: this loss has no data.")
         return self.n_samples
 
-    # -- at the keyboard ------------------------------------------------------------------------
+    # -- at the keyboard --
     @property
     def param_names(self) -> list[str]:
         """One name per entry of `w`: `x`, `a[0]`, `W[1,2]`."""

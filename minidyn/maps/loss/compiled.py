@@ -86,7 +86,7 @@ class Compiled:
         data: Places = {"d": f"d[{'i' if self.per_sample else 0}, {{}}]"}
         return Emitter(stores, data | (places or {}), **{"names": self.names} | options)
 
-    # -- kernels --------------------------------------------------------------------------------
+    # -- kernels --
     @cached_property
     def kernels(self) -> ModuleType:
         """The compiled module: `value(w, c, d)`, `grad(w, c, d, out)`, `hvp`, `third`, `hessian`, ...

@@ -60,7 +60,7 @@ class BoundNoise(ByValue):
         for part in sorted(self.noise.parts, key=lambda part: isinstance(part, Labels)):
             part.check(self)
 
-    # -- its parts --------------------------------------------------------------------------------
+    # -- its parts --
     @cached_property
     def additive(self) -> tuple[Sigma, ...]:
         """What is added to the gradient, matrix by matrix, side by side; normal ones first."""
@@ -105,7 +105,7 @@ class BoundNoise(ByValue):
         parts = rest if batch is None else [*rest, replace(self.sampling, batch=batch)]  # type: ignore[type-var]
         return total(parts)
 
-    # -- what is drawn --------------------------------------------------------------------------
+    # -- what is drawn --
     @property
     def width(self) -> int:
         """Columns of sigma, and numbers that it is multiplied with per step."""
@@ -164,7 +164,7 @@ class BoundNoise(ByValue):
             ]  # fmt: skip
         return [*lines, "return size"]
 
-    # -- the gradient that the map sees -----------------------------------------------------------
+    # -- the gradient that the map sees --
     def gradient(self, graph: Graph) -> list[tuple[Node, Node]]:
         """(element, derivative) pairs of the loss as the step sees it, without what is added to its gradient."""
         swap = dict([(self.loss.target, part.target(graph, self)) for part in self.labels])
@@ -180,7 +180,7 @@ class BoundNoise(ByValue):
         written = any(sigma.entries.ndim and sigma.varies for sigma in self.additive)
         return [*range(self.loss.dim)] if written or self.loss.dim <= _FEW else [coordinate(self.loss.dim)]
 
-    # -- its numbers ------------------------------------------------------------------------------
+    # -- its numbers --
     @cached_property
     def kappa(self) -> float:
         """The weight of batches: the covariance of a mean over one, per that of a sample."""
@@ -213,7 +213,7 @@ class BoundNoise(ByValue):
         """The same on a graph."""
         return graph.load("nz", _NUMBERS.index(name))
 
-    # -- what it is like --------------------------------------------------------------------------
+    # -- what it is like --
     @property
     def couples(self) -> bool:
         """Whether a flow can be driven by the same normals: all noise is Gaussian."""
@@ -258,7 +258,7 @@ class BoundNoise(ByValue):
         bent = self.loss.sample_hvps(w, np.ascontiguousarray(tangent.T)) @ tangent
         return bool(np.abs(bent).max() > 1e-7 * curvature)
 
-    # -- what linear stability is told ------------------------------------------------------------
+    # -- what linear stability is told --
     def linear_response(self, w: Floats) -> LinearResponse:
         """How the covariance answers to a displacement from w; FlowError where steps depend on each other."""
         self.refuse("no_response")
@@ -275,7 +275,7 @@ class BoundNoise(ByValue):
             out += part.variance(self, w)
         return out
 
-    # -- the covariance that a flow sees ----------------------------------------------------------
+    # -- the covariance that a flow sees --
     def add_covariance(self, src: Source) -> None:
         """Add `sigma(w, c, d, nz, out)` (D, D), its diagonal `noise_q`, that diagonal's first and second directional
         derivatives `noise_dq(w, u, ...)`, `noise_ddq(w, u, v, ...)`, and `noise_bend` to a module."""
@@ -349,6 +349,3 @@ class BoundNoise(ByValue):
 
 def _even(count: int) -> int:
     return count + count % 2
-
-
-__all__ = ["BoundNoise", "Column", "LinearResponse"]

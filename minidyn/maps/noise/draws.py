@@ -15,16 +15,13 @@ class Law:
 
     value : the number in a kernel's words, made of 64 random bits, `word`.
     excess : its fourth moment beyond a normal's, `E z^4 - 3`.  filler : the kernel that draws rows of it, if there is.
+    normal : whether this is the normal law, by whose numbers flows can be driven.
     """
 
     value: str
     excess: float
     filler: str = ""
-
-    @property
-    def normal(self) -> bool:
-        """Whether this is the normal law, by whose numbers flows can be driven."""
-        return False
+    normal: bool = False
 
     def lines(self, row: int, count: int | None) -> list[str]:
         """Draw rows from `row` on, `count` of them or, for None, one for each of `size` samples."""
@@ -49,10 +46,6 @@ class Law:
 class _Normal(Law):
     """Normals come in pairs; of an odd number per step the last shares its pair with the next step's."""
 
-    @property
-    def normal(self) -> bool:
-        return True
-
     def lines(self, row: int, count: int | None) -> list[str]:
         if count is None:
             return [f"normals(r, z, {row}, (size + 1) // 2)"]
@@ -72,6 +65,6 @@ class _Normal(Law):
         return lines
 
 
-NORMAL = _Normal("", 0.0)
+NORMAL = _Normal("", 0.0, normal=True)
 SIGNS = Law("1.0 if (word >> np.uint64(63)) != np.uint64(0) else -1.0", -2.0, "signs")
 LAWS = {"normal": NORMAL, "rademacher": SIGNS}

@@ -92,7 +92,7 @@ class Sampling(OfSamples):
         if self.batch > n and self.size_for(0.0, n) <= n:
             raise InputError(f"the batch of {self.batch} is larger than the {n} samples; choose at most {n}.")
 
-    # -- what a family member says of itself -----------------------------------------------------------
+    # -- what a family member says of itself --
     def lines(self) -> list[str]:
         """What sets `size` and `index[b*64 + lane]` at step k, with `n` samples and a permutation `order`."""
         raise NotImplementedError
@@ -123,7 +123,7 @@ class Sampling(OfSamples):
         """Whether a mean over a batch has a third moment where the samples have one: not if the rest is as large."""
         return n != 2 * self.batch
 
-    # -- what follows -----------------------------------------------------------------------------------
+    # -- what follows --
     def columns(self, chart: Any, bound: BoundNoise) -> Iterator[Column]:
         """Every sample's gradient about the mean."""
         n = bound.loss.n_samples or 1

@@ -84,10 +84,6 @@ class Rule(ByValue):
         powers = [p for e in self.step for p in e.atoms(sp.Pow) if p.free_symbols & vary]
         return any(not (p.exp.is_integer and p.exp.is_nonnegative) for p in powers)
 
-    def symbolic(self) -> tuple[sp.Expr, list[sp.Expr]]:
-        """`theta'` and the new states, in letters."""
-        return self.step[0], list(self.step[1:])
-
     @property
     def hyper_values(self) -> list[float]:
         """The numbers of the hyperparameters, in order; schedules stand as 0 and are compiled."""

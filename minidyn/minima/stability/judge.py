@@ -130,9 +130,7 @@ def _critical_batch(place: Minimum) -> float | None:
     from scipy.optimize import brentq
 
     n, modes, bound = place.loss.n_samples, place.modes, place.map.bound
-    if n is None or place.slopes.signs:
-        return None
-    if modes.deterministic > 1 + 1e-12:
+    if n is None or place.slopes.signs or modes.deterministic > 1 + 1e-12:
         return None
     if n == 1:
         return 0.0

@@ -152,7 +152,7 @@ class Modes(ByValue):
         out = np.einsum("aij,ajbk,blk->aibl", self.blocks, W, self.blocks, optimize=True)
         return out + np.einsum("ai,ab,bl->aibl", self.drives, self.noise(W[:, 0, :, 0]), self.drives)
 
-    # -- the radius ---------------------------------------------------------------------------------
+    # -- the radius --
     def responses(self, rate: float) -> Floats:
         """`(rate - A_a . A_b^T)^-1 b b^T` for all pairs of modes, (r, p, r, p)."""
         r, p = len(self.lam), len(self.b)
@@ -229,7 +229,7 @@ class Modes(ByValue):
             W[mode, :, mode, :] = (v[:, None] * v.conj()).real
         return W / np.trace(W[:, 0, :, 0])
 
-    # -- the verdict ----------------------------------------------------------------------------------
+    # -- the verdict --
     @property
     def margin(self) -> float:
         """Above 1 exactly if unstable: the feedback of the noise at rate 1, infinite where A itself is unstable."""

@@ -79,19 +79,14 @@ class Minimum(ByValue):
 
     def slopes_at(self, lr: float | None) -> Slopes:
         """The rule's slopes, at another learning rate if one is given."""
-        return rule_slopes(self.map, self.w, self.noise_variance, self.given, self.k, lr)
-
-    @cached_property
-    def noise_variance(self) -> Floats:
-        """Diagonal of the covariance of the gradient noise, (D,)."""
-        return self.map.bound.variance(self.w)
+        return rule_slopes(self.map, self.w, self.map.bound.variance(self.w), self.given, self.k, lr)
 
     @cached_property
     def response(self) -> LinearResponse:
         """What a displacement makes of the noise; nothing under signs, which are averaged over it."""
         return LinearResponse(0.0, 0.0, None) if self.slopes.signs else self.map.bound.linear_response(self.w)
 
-    # -- modes ----------------------------------------------------------------------------------------
+    # -- modes --
     @cached_property
     def preconditioner(self) -> Floats:
         """`P` (D,): 1 for rules that treat all coordinates alike; `lr P` is the lasting answer to a gradient."""
@@ -161,7 +156,8 @@ class Minimum(ByValue):
         if values[-1] < -self.gap * top:
             raise ManifoldError(f"the point is a saddle: the Hessian has the eigenvalue {values[-1]:.3g}.")
         rank = int((values > self.gap * top).sum())
-        if J is None and self._leaves(basis[:, rank:] * root[:, None]):
+        tangent = basis[:, rank:] * root[:, None]
+        if J is None and self.map.bound.leaves(self.w, tangent, float(self.plain_spectrum[0])):
             return basis, values, 0
         along = len(self.w) - rank
         if not (along and self._hears_along()):
@@ -178,9 +174,6 @@ class Minimum(ByValue):
             return False
         r = self.response
         return r.slopes is not None or r.label > 0 or (r.kappa > 0 and self.jacobian is None)
-
-    def _leaves(self, tangent: Floats) -> bool:
-        return self.map.bound.leaves(self.w, tangent, float(self.plain_spectrum[0]))
 
     def _project(self, left: Floats, right: Floats) -> Floats:
         """`left^T H_i right` of every sample, (n, l, r)."""

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.locks import cached_property
 from minidyn.common.reports import Report, Reported, Table
 from minidyn.compare.distributions import DISTANCES, LawRow, distances
 from minidyn.simulate.run import Run
 
-Floats = NDArray[np.float64]
 _NEAR_ZERO = 1e-14
 READ = {"iterates": "{}", "midpoints": "the mid-points of {}", "projected": "{} on the manifold"}
 _WHERE = {

@@ -4,15 +4,13 @@ A flow of iterates predicts `theta_k`, a flow of centres `(theta_k + theta_{k+1}
 `Phi(theta_k)`, the limit of the gradient flow. Each says so in `Flow.reads`, and is held against that alone.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.errors import InputError, clipped
 from minidyn.common.intake import shown
 from minidyn.flows.base import Flow
@@ -22,7 +20,6 @@ from minidyn.simulate import simulate
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.run import Run
 
-Floats = NDArray[np.float64]
 OPTIONS = ("method", "rtol", "atol", "substeps")  # what a flow may be given on its way to `simulate`
 
 
@@ -86,7 +83,7 @@ def paths_of(flow: Flow, w0: Floats, steps: int, paths: int, first_step: int, op
     return paths if noisy or len(w0) > 1 else 1
 
 
-def read_map(system: Map, reading: str, run: Run, ahead: Run | None, times: NDArray[np.int64], threads: int) -> Floats:
+def read_map(system: Map, reading: str, run: Run, ahead: Run | None, times: Integers, threads: int) -> Floats:
     """The map's values (paths, T, D) at some of its saves, as a flow of this reading wants them."""
     assert run.w is not None
     w = np.ascontiguousarray(run.w[:, times])

@@ -1,7 +1,5 @@
 """Models by name: from what a model file says to a loss, a map and its flows, ready to run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -113,7 +111,7 @@ class Model(ByValue):
         return out
 
     def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,
-                       save_every: int | None = None, seed: int | None = None) -> Model:  # fmt: skip
+                       save_every: int | None = None, seed: int | None = None) -> "Model":  # fmt: skip
         """The same model with another learning rate or another size of experiment."""
         changes: dict[str, Any] = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
         given: dict[str, Any] = {k: whole(k, v, int(k != "seed")) for k, v in changes.items() if v is not None}

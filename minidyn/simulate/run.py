@@ -1,7 +1,5 @@
 """A run: times, states, observables, how each path ended, and what made it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform
@@ -110,7 +108,7 @@ class Run(Result):
             parts.append(f"{count} {Status(code).label}{where}")
         return ", ".join(parts)
 
-    def to_xarray(self) -> xr.Dataset:
+    def to_xarray(self) -> "xr.Dataset":
         """The run as an `xarray.Dataset` with dimensions `path`, `step`, `parameter`.
 
         >>> import sympy as sp, minidyn as md

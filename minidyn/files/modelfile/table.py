@@ -1,7 +1,5 @@
 """A TOML table that knows where it stands, so that every complaint names the file and the key."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -66,7 +64,7 @@ class Table:
             self.fail(key, _TYPES[kind])
         return value
 
-    def table(self, key: str, known: Sequence[str] | None = None, default: Any = _REQUIRED) -> Table:
+    def table(self, key: str, known: Sequence[str] | None = None, default: Any = _REQUIRED) -> "Table":
         """The sub-table `key`."""
         return Table(self.source, self.dotted(key), self.get(key, dict, default), known)
 

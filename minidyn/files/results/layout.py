@@ -5,8 +5,6 @@ dimension has a coordinate of its name. Names that netCDF cannot hold are rewrit
 attributes.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata
@@ -45,7 +43,7 @@ class Group:
 
     attrs: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, Variable] = field(default_factory=dict)
-    groups: dict[str, Group] = field(default_factory=dict)
+    groups: dict[str, "Group"] = field(default_factory=dict)
 
     def add(self, name: str, dims: tuple[str, ...], values: Any, **attrs: Any) -> None:
         """Add a variable whose shape must agree with the coordinates that are there already."""

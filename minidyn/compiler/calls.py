@@ -29,8 +29,8 @@ from minidyn.compiler.types import (
 from minidyn.compiler.values import Unsupported, Value, arithmetic, literal, quote, result_type, written_out
 
 INTRINSIC = {"sqrt", "fabs", "floor", "ceil", "copysign", "rint"}
-SYNONYMS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "power": "pow", "abs": "fabs", "absolute": "fabs",
-             "arctan2": "atan2", "arcsinh": "asinh"}  # fmt: skip
+SYNONYMS = {f"arc{f}": f"a{f}" for f in "sin cos tan tan2 sinh".split()}
+SYNONYMS |= {"power": "pow", "abs": "fabs", "absolute": "fabs"}
 _TESTS = {"isnan": ("fcmp uno", None), "isfinite": ("fcmp olt", math.inf), "isinf": ("fcmp oeq", math.inf)}
 _FEW, _MANY = 8, 48  # calls of inlined functions in a row, and in loops, from which on they stay calls
 _DTYPES = {np.float64: F8, np.int64: I8, np.uint64: U8}

@@ -38,10 +38,8 @@ class Form:
         powers = dict(self.powers)
         for s, k in other.powers.items():
             powers[s] = powers.get(s, 0.0) + power * k
-        return Form(
-            self.coefficient * other.coefficient**power, _plus(self.exponent, other.exponent, power),
-            {s: k for s, k in powers.items() if k},
-        )  # fmt: skip
+        coefficient, exponent = self.coefficient * other.coefficient**power, _plus(self.exponent, other.exponent, power)
+        return Form(coefficient, exponent, {s: k for s, k in powers.items() if k})
 
     @property
     def quotient(self) -> bool:

@@ -1,8 +1,9 @@
 """Indexed symbols: where they live, and which entry an index in sums is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sympy as sp
 
@@ -27,9 +28,9 @@ class Array:
         return tuple(math.prod(self.shape[k + 1 :]) for k in range(len(self.shape)))
 
 
-def element(graph: Graph, arrays: Mapping[str, Array], loops: Loops, name: str, positions: Sequence[sp.Basic],
-            e: sp.Basic) -> Node:  # fmt: skip
-    """The load of `e = name[positions]`; ExpressionError where it may lie outside of its array."""
+def element(graph: Graph, arrays: Mapping[str, Array], loops: Loops, e: Any) -> Node:
+    """The load of an entry of a vector or matrix; ExpressionError where it may lie outside of its array."""
+    name, positions = str(e.base.label if isinstance(e, sp.Indexed) else e.parent), e.indices
     if name not in arrays:
         known = ", ".join(sorted(arrays)) or "none"
         raise ExpressionError(f"{e}: the indexed symbol {name} is neither a parameter nor data (known: {known}).")

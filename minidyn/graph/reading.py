@@ -20,10 +20,7 @@ _FUNCTIONS = {sp.Abs: "abs", sp.ceiling: "ceil", sp.Not: "not"} | {
     getattr(sp, name): name
     for name in "exp log sin cos tan asin acos atan sinh cosh tanh csch erf erfc sign floor".split()
 }
-_RELATIONS = {
-    sp.StrictLessThan: "lt", sp.LessThan: "le", sp.StrictGreaterThan: "gt", sp.GreaterThan: "ge",
-    sp.Equality: "eq", sp.Unequality: "ne",
-}  # fmt: skip
+_RELATIONS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 _JOINED = {sp.Min: "min", sp.Max: "max", sp.And: "and", sp.Or: "or"}
 _DEEP = 50  # layers that recursion may take on
 _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
@@ -106,8 +103,8 @@ class Converter:
                 return build(self, e, go)
         if type(e) in _FUNCTIONS:
             return g.unary(_FUNCTIONS[type(e)], go(e.args[0]))
-        if type(e) in _RELATIONS:
-            return g.binary(_RELATIONS[type(e)], go(e.args[0]), go(e.args[1]))
+        if isinstance(e, sp.Rel):
+            return g.binary(_RELATIONS[e.rel_op], go(e.args[0]), go(e.args[1]))
         if e in (sp.true, sp.false):
             return g.binary("eq" if e else "ne", g.const(0.0), g.const(0.0))
         raise ExpressionError(
@@ -146,8 +143,7 @@ class Converter:
         return g.binary("or", g.binary("and", condition, yes), g.binary("and", g.unary("not", condition), no))
 
     def _element(self, e: Any, go: Any) -> Node:
-        name = str(e.base.label if isinstance(e, sp.Indexed) else e.parent)
-        return element(self.graph, self.arrays, self._loops, name, e.indices, e)
+        return element(self.graph, self.arrays, self._loops, e)
 
     def _reciprocal(self, e: sp.Basic, go: Any) -> Node:
         """1/cosh and 1/tanh."""

@@ -45,6 +45,7 @@ from minidyn.kernels.vectormath import (
 '''
 
 
+Pairs = Sequence[tuple[Node, Node]]
 _LONGEST = 100  # letters of a user's name in generated code
 
 
@@ -91,8 +92,7 @@ class Source:
         return self._module
 
 
-def store_gradient(graph: Graph, pairs: Sequence[tuple[Node, Node]], array: str, size: int,
-                   ) -> tuple[list[str], list[Node]]:  # fmt: skip
+def store_gradient(graph: Graph, pairs: Pairs, array: str, size: int) -> tuple[list[str], list[Node]]:
     """Stores for (element, derivative) pairs into `array`, and the lines that must run before them."""
     simple = apart(pairs) and sum(entries(n).size for n, _ in pairs) == size
     stores = [store(graph, d, array, n.data[1], n.data[2], add=not simple) for n, d in pairs]
@@ -109,7 +109,7 @@ def entries(element: Node) -> NDArray[np.int64]:
     return places
 
 
-def apart(pairs: Sequence[tuple[Node, Node]]) -> bool:
+def apart(pairs: Pairs) -> bool:
     """Whether the elements of (element, derivative) pairs touch different entries."""
     touched = np.concatenate([entries(element) for element, _ in pairs])
     return len(np.unique(touched)) == len(touched)

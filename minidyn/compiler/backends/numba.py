@@ -129,9 +129,7 @@ _plain = nb.njit(**_OPTIONS)
 _HELPERS = {
     "muladd_": _muladd, "mulsub_": _mulsub, "submul_": _submul, "view_": _view,
     "divide_": _plain(lambda a, b: a / b), "power_": _plain(lambda a, b: math.pow(a, b)),
-    "square_": _plain(lambda a: a * a), "cube_": _plain(lambda a: a * a * a),
-    "fourth_": _plain(lambda a: a * a * a * a),
-    "min_": _plain(lambda a, b: b if b < a else a), "max_": _plain(lambda a, b: b if b > a else a),
+    **{name: _plain(meaning) for name, meaning in explicit.PLAIN.items()},
 }  # fmt: skip
 _across = _plain(intrinsics.across)
 

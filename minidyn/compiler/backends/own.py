@@ -15,9 +15,7 @@ from minidyn.compiler.types import B1, F8, I8, Array, Fixed, Pointer, Tuple, par
 from minidyn.compiler.violations import checked, raising
 
 side_by_side = True  # `lanes` are several turns at once
-C_TYPES: dict[str, Any] = {
-    "double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p,
-}  # fmt: skip
+C_TYPES: Any = {"double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p}
 _compiling = fork_safe_lock()
 
 

@@ -85,9 +85,7 @@ def _view(x: Any, t: Any) -> Any:
 
 _HELPERS = {
     "muladd_": _muladd, "mulsub_": _mulsub, "submul_": _submul, "view_": _view,
-    "divide_": lambda a, b: np.float64(a) / b, "power_": library("pow"),
-    "square_": lambda a: a * a, "cube_": lambda a: a * a * a, "fourth_": lambda a: a * a * a * a,
-    "min_": lambda a, b: b if b < a else a, "max_": lambda a, b: b if b > a else a,
+    "divide_": lambda a, b: np.float64(a) / b, "power_": library("pow"), **explicit.PLAIN,
     "int": whole, "round": lambda x: whole(library("rint")(x)),
 }  # fmt: skip
 

@@ -6,8 +6,6 @@ or a full disk behind stdout costs no result.
 Exit codes: 0 done, 1 a run failed, 2 wrong usage or input, 130 interrupted. An error is one sentence on stderr.
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The commands: each computes, writes its files, and returns what it has to say."""
 
-from __future__ import annotations
-
 import importlib
 import shlex
 import threading

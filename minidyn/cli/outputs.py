@@ -1,7 +1,5 @@
 """The files that a command writes: where they go, whether they can be written, and how each is."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A command run from a shell: what it prints, its exit code, Ctrl-C, and errors of one sentence."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -5,8 +5,6 @@ map at the same step as the flow reads it (`Flow.reads`): flows of the iterates 
 centres beside the mid-points `(theta_k + theta_{k+1})/2`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Algebra with short formulas: letters for intermediate results, linear forms, small symbolic matrices."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any

@@ -5,8 +5,6 @@ The latter is for Gaussian noise of the map's own or one coordinate, and one or 
 minima (a parameter, and its momentum).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any

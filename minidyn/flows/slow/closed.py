@@ -6,8 +6,6 @@ derived by `reduction` for the map's own rule and noise. The state is theta, the
 Source: as the quasistatic flow; Ito, *On stochastic differential equations on a differentiable manifold* (1950).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -6,8 +6,6 @@ spectral radius below 1 exactly where `S = I + N(L S)` has a positive solution (
 eigenvalue of at most 0; Krein, Rutman 1948). So existence is tested on all directions, excited or not.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

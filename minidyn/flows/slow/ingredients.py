@@ -4,8 +4,6 @@ The loss's second and third derivatives, the covariance of the noise with its di
 averaged rule's slopes and curvatures at its fixed state: the symbolic twin of `linearization`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import sympy as sp

@@ -1,7 +1,5 @@
 """Kinks of a loss that lie on its minima: there neither side's curvature is the answer, nor the mean of the two."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

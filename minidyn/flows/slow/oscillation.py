@@ -3,8 +3,6 @@
 `W_SS = A W_SS A^T + Pi_S Q Pi_S^T` and `W_SN = (I - A)_S^-1 Pi_S Q Pi^T`, in the notation of `quasistatic`.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -9,8 +9,6 @@ the coordinates off a displacement. The formula of `quasistatic` becomes, per st
 states of each coordinate, block by block. Intermediate results get letters (see `algebra`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

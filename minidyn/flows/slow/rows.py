@@ -5,8 +5,6 @@ Across the minima `H = N^T K N` with `N theta' = 0`, so `y = N dtheta` closes up
 rule's states.
 """
 
-from __future__ import annotations
-
 import sympy as sp
 
 from minidyn.common.errors import FlowError, ManifoldError

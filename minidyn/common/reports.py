@@ -1,8 +1,6 @@
 """Reports: lines and tables, as text and as HTML, so that whatever one shows the other shows."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from minidyn.common.byvalue import ByValue
@@ -11,10 +9,15 @@ from minidyn.common.errors import printable
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, the first one its head; `left` columns stand to the left, the others to the right."""
+    """Rows of cells; `left` columns stand to the left, the others to the right.
+
+    The first row is the head; without one (`head=False`) a row's first cell names the others.  title : a line above.
+    """
 
     rows: list[list[str]]
     left: int = 1
+    title: str = ""
+    head: bool = True
 
 
 Report = list[str | Table]
@@ -60,6 +63,8 @@ class Reported(Result):
         return self.summary()
 
     def _repr_html_(self) -> str:
+        from minidyn.common.html import as_html
+
         return as_html(self._report())
 
 
@@ -78,22 +83,3 @@ def as_text(report: Report) -> str:
     """The report as lines."""
     parts = [align(part.rows, part.left) if isinstance(part, Table) else [part] for part in report]
     return printable("\n".join(line for lines in parts for line in lines), keep="\n")
-
-
-def as_html(report: Report) -> str:
-    """The report as paragraphs and tables."""
-    return "".join(_table(part) if isinstance(part, Table) else _paragraph(part) for part in report)
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{'<br>'.join(escape(line.strip()) for line in text.splitlines())}</p>" if text.strip() else ""
-
-
-def _table(table: Table) -> str:
-    head, *body = table.rows
-    rows = [_cells("th", head), *(_cells("td", row) for row in body)]
-    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
-
-
-def _cells(tag: str, row: Iterable[str]) -> str:
-    return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)

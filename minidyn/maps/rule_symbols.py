@@ -112,7 +112,31 @@ def foreign_symbols(exprs: Iterable[sp.Expr], known: Iterable[sp.Symbol]) -> lis
     return sorted(str(s) for s in set().union(*(e.free_symbols for e in exprs)) - set(known))
 
 
+def in_papers(names: Iterable[str]) -> dict[str, str]:
+    """Names in LaTeX, hyperparameters by the letters of papers where no other of these names has that letter."""
+    own = {n: _own_latex(n) for n in names}
+    paper = {n: _LATEX[n] for n in own if n in _LATEX and _LATEX[n] not in own.values()}
+    return own | {n: tex for n, tex in paper.items() if list(paper.values()).count(tex) == 1}
+
+
+def _own_latex(name: str) -> str:
+    """A letter as it is, Greek by its name, `beta1` with an index; a word upright."""
+    head = name.split("_")[0]
+    tex = str(sp.latex(sp.Symbol(name)))
+    if name.isascii() and len(head) > 1 and tex.startswith(head):
+        return rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}"
+    return tex
+
+
 def in_latex(e: Any) -> str:
     """An expression in LaTeX, with the letters that papers use for hyperparameters."""
-    names = {s: _LATEX[s.name] for s in sp.sympify(e).free_symbols if s.name in _LATEX}
-    return str(sp.latex(e, symbol_names=names))
+    named = in_papers(s.name for s in sp.sympify(e).free_symbols)
+    return str(sp.latex(e, symbol_names={s: named[s.name] for s in sp.sympify(e).free_symbols if s.name in _LATEX}))
+
+
+def number_in_latex(value: float) -> str:
+    """A number with powers of ten: `1e-08` is `10^{-8}`."""
+    digits, _, power = f"{value:.10g}".partition("e")
+    if not power:
+        return digits
+    return f"{'' if digits == '1' else digits + chr(92) + 'cdot '}10^{{{int(power)}}}"

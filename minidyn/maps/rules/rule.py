@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
-from minidyn.common.intake import finite, shown
+from minidyn.common.html import formulas
+from minidyn.common.intake import finite, flag, shown
 from minidyn.common.intake import number as as_number
 from minidyn.graph import Converter, Graph, Node
 from minidyn.maps import rule_symbols
 from minidyn.maps.rule_symbols import NORMAL, THETA, VARIANCE, G, K
+from minidyn.maps.rules.writing import updates
 
 _CLOCK = sp.Dummy("clock")  # the step number of bias corrections, between steps too
 
@@ -180,11 +182,26 @@ class Rule(ByValue):
         given = [f"{h}={v}" for h, v in self.hyper.items()] + [f"{h}={v!r}" for h, v in self.structure.items()]
         return f"{self.name}({', '.join(given)})"
 
+    def describe(self, latex: bool = False) -> str:
+        """The equations of one step, from k to k + 1, with the numbers and schedules of the hyperparameters; as text or
+        as lines of LaTeX in the letters of papers.
+
+        >>> import minidyn as md
+        >>> print(md.SGD(0.1, momentum=0.9).describe())
+        SGD(lr=0.1, momentum=0.9)
+          m' = momentum*m + g
+          theta' = theta - lr*m'
+        """
+        latex = flag(latex, "describe: latex")
+        rows = [f"${a} = {b}$" if latex else f"  {a} = {b}" for a, b in updates(self, latex)]
+        return "\n".join([repr(self), *rows])
+
     def _repr_latex_(self) -> str:
-        rows = [rf"{sp.latex(sp.Symbol(n))}' &= {sp.latex(self.show(e))}"
-                for n, e in zip(self.called, self.step, strict=True)]  # fmt: skip
-        rows = [*rows[1:], rows[0]]
+        rows = [f"{a} &= {b}" for a, b in updates(self, latex=True)]
         return r"$\displaystyle \begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}$"
+
+    def _repr_html_(self) -> str:
+        return formulas(repr(self), [self._repr_latex_()], self.describe())
 
 
 @cache

@@ -137,7 +137,7 @@ def check_map(system: md.Map, w) -> None:
     clock = [0, system.lr(1), sum(system.lr(k) for k in (1, 2, 3))]
     np.testing.assert_allclose(system.time([0, 1, 3]), clock, rtol=1e-15)
     assert repr(system.rule) in repr(system) and str(system.noise or "no noise") in repr(system)
-    assert system._repr_markdown_().count("$") >= 4
+    assert system._repr_html_().count("$") >= 4
     for wrong in (np.zeros(system.components + 1), 0.0):
         with pytest.raises(md.InputError, match="expected"):
             system.step(wrong)
@@ -189,7 +189,7 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
     valid = next(line for line in flow.describe(w=w).splitlines() if line.startswith("valid: "))
     assert np.isnan(flow.validity(w)) or valid.endswith(f" it is {flow.validity(w):.3g}")
     assert repr(flow) == f"{type(flow).__name__}({flow.map!r})"
-    assert flow._repr_markdown_()
+    assert flow._repr_html_()
 
     # errors
     with pytest.raises(md.InputError, match="expected"):

@@ -7,6 +7,7 @@ from typing import Any
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError, ModelFileError
+from minidyn.common.html import as_html
 from minidyn.common.intake import finite, whole
 from minidyn.common.locks import cached_property
 from minidyn.compare.comparison import Comparison
@@ -155,8 +156,9 @@ class Model(ByValue):
     def __repr__(self) -> str:
         return f"Model {self.name}: {self.title}\n  {self.map!r}\n  {self.steps:,} steps, {self.paths:,} paths"
 
-    def _repr_markdown_(self) -> str:
-        return f"**{self.name}**: {self.title}\n\n{self.map._repr_markdown_()}"
+    def _repr_html_(self) -> str:
+        head, _, sizes = repr(self).splitlines()
+        return as_html([head, self.description, sizes]) + self.map._repr_html_()
 
 
 def load_model(name: Any) -> Model:

@@ -13,7 +13,8 @@ from sympy import Expr
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
-from minidyn.common.intake import finite, numbers, shown
+from minidyn.common.html import formulas
+from minidyn.common.intake import finite, flag, numbers, shown
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.compiler import compiled
@@ -378,11 +379,17 @@ class Flow(ByValue):
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference, as text or
-        LaTeX."""
+        LaTeX; what a subclass says in `_describe`."""
+        return self._describe(flag(latex, "describe: latex"), w)
+
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.map!r})"
 
-    def _repr_markdown_(self) -> str:
-        return self.describe(latex=True).replace("\n", "\n\n")
+    def _repr_html_(self) -> str | None:
+        try:
+            return formulas(repr(self), self.describe(latex=True).splitlines(), self.describe())
+        except NotImplementedError:  # a flow of one's own, without words
+            return None

@@ -270,7 +270,7 @@ class SymbolicFlow(Flow):
                 )
         return flat.reshape(points.shape)
 
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """Equations, state, clock and reference; nothing is known of its validity, at `w` or elsewhere."""
         if w is not None:
             self._point(w)

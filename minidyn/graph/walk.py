@@ -74,6 +74,11 @@ def named(e: Any) -> str:
     return str(shortened(e))
 
 
+def indexed(tex: str, index: str) -> str:
+    """A letter in LaTeX with one more index: `x_{1}` and i make `x_{1,i}`."""
+    return f"{tex[:-1]},{index}}}" if tex.endswith("}") and "_{" in tex else f"{tex}_{{{index}}}"
+
+
 def shortened(e: Any) -> Any:
     """The expression itself, or its outermost layers with dots below where it is too large to be written."""
     return e if not isinstance(e, sp.Basic) or written(e) else _outermost(e, _SHOWN_LAYERS)

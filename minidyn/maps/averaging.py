@@ -120,11 +120,15 @@ class AveragedRule:
         return self.rule.nodes(graph, exprs)
 
     def shown(self) -> list[sp.Expr]:
-        """The averaged outputs for people: `q` the variance, `E(...)` the mean over a standard normal `x`."""
+        """The averaged outputs for people, by the names that the user gave."""
+        return [self.rule.show(e) for e in self.in_letters()]
+
+    def in_letters(self) -> list[sp.Expr]:
+        """The averaged outputs: `q` the variance, `E(...)` the mean over a standard normal `x`."""
         shown = [m if e is None else sp.Function("E")(e.xreplace(self.noisy))
                  for e, m in zip(self.curved, self.outputs, strict=True)]  # fmt: skip
         named = {_Q: sp.Symbol("q", positive=True), NORMAL: sp.Symbol("x")}
-        return [self.rule.show(e.xreplace(named)) for e in shown]
+        return [e.xreplace(named) for e in shown]
 
     @property
     def noisy(self) -> dict[sp.Symbol, sp.Expr]:

@@ -13,6 +13,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
+from minidyn.common.html import formulas
 from minidyn.common.intake import flag, numbers, shown, whole
 from minidyn.common.locks import cached_property
 from minidyn.compiler import Function
@@ -193,8 +194,10 @@ class Map(ByValue):
     def __repr__(self) -> str:
         return f"Map({self.loss}, {self.rule}, {self.noise or 'no noise'})"
 
-    def _repr_markdown_(self) -> str:
-        return f"{self.loss._repr_latex_()}\n\n{self.rule._repr_latex_()}\n\n{self.noise or 'no noise'}"
+    def _repr_html_(self) -> str:
+        lines = [*self.loss._in_words(), self.rule._repr_latex_()]
+        noise = f"noise in the gradient: {self.noise}" if self.noise else "no noise"
+        return formulas(f"Map of {self.rule}", [*lines, noise], f"{self!r}\n{self.rule.describe()}")
 
 
 def apart(a: Map, b: Map) -> str:

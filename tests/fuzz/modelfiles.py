@@ -96,7 +96,7 @@ def failures(seed: int, count: int, folder: Path) -> int:
             warnings.simplefilter("error")
             try:
                 model = models.load_model(victim)
-                text_of = (repr(model), model._repr_markdown_(), model.observe)
+                text_of = (repr(model), model._repr_html_(), model.observe)
                 read += bool(text_of)
             except md.MinidynError as error:
                 what = "" if str(error).isprintable() and len(str(error)) < 3000 else f"no sentence: {error!r}"

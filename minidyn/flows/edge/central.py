@@ -304,7 +304,7 @@ class CentralFlow(Flow):
         return float(out) if out.ndim == 0 else out
 
     # -- in words --
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
@@ -316,10 +316,10 @@ class CentralFlow(Flow):
         metric, state = ("sqrt(v) + eps", "(theta, v)") if len(self.owner) else ("1", "theta")
         if latex:
             equations = [
-                r"$\dot\theta = -P^{-1}[\nabla L + \tfrac12\nabla\langle H, \hat\Sigma\rangle]"
-                + (r",\quad P = \sqrt v + \epsilon$" if len(self.owner) else r",\quad P = 1$"),
-                r"$\hat\Sigma \succeq 0,\quad H \preceq \tfrac2\eta P,\quad"
-                r" \langle\hat\Sigma, \tfrac2\eta P - H\rangle = 0$",
+                r"$\dot\theta = -P^{-1}[\nabla L + \frac{1}{2}\nabla\langle H, \hat\Sigma\rangle]"
+                + (r",\quad P = \sqrt{v} + \epsilon$" if len(self.owner) else r",\quad P = 1$"),
+                r"$\hat\Sigma \succeq 0,\quad H \preceq \frac{2}{\eta} P,\quad"
+                r" \langle\hat\Sigma, \frac{2}{\eta} P - H\rangle = 0$",
             ]
             if len(self.owner):
                 equations.insert(1, r"$\dot v = \frac{1-\beta_2}{\eta\beta_2}[g^2 + \mathrm{diag}(H\hat\Sigma H) - v]$")

@@ -27,6 +27,7 @@ import sympy as sp
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
+from minidyn.common.intake import flag
 from minidyn.flows.edge.parity import parity
 from minidyn.maps import rule_symbols
 from minidyn.maps.discrete import Map
@@ -77,7 +78,7 @@ class OrbitForm(ByValue):
 
     def describe(self, latex: bool = False) -> str:
         """The equations as text or LaTeX, the amplitude solved for or implicit."""
-        show = in_latex if latex else str
+        show = in_latex if flag(latex, "describe: latex") else str
         wrap = (lambda t: f"${t}$") if latex else (lambda t: "  " + t)
         if self.solved is None:
             lines = ["the amplitude is given implicitly by", *(wrap(f"{show(_shorter(e))} = 0") for e in self.odd)]

@@ -137,7 +137,7 @@ class RodFlow(PairFlow):
         self.theta(w0)
         return np.concatenate(self.steps.first_pair(w0, self.first_step), axis=-1)
 
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
@@ -147,11 +147,17 @@ class RodFlow(PairFlow):
         valid: |1 + mu| small, mu the eigenvalue of dF/dz nearest to a flip; at theta = [4, 0] it is 0.3
         """
         rule, second = self.map.rule, self.order == 2
+        c, d = ("$c$", r"$\delta$") if latex else ("c", "d")
         if latex:
             equations = [
-                r"$\dot c = \tfrac1\eta[F_e(c,\delta) - c],\quad \dot\delta = \tfrac1\eta[-F_o(c,\delta) - \delta]$",
-                r"$F_{e,o}(c,\delta) = \tfrac12[F(c+\delta) \pm F(c-\delta)]$",
-                *([r"of which, as $\tfrac1\eta G$, the flow is $\tfrac1\eta(G - \tfrac12 G' G)$"] if second else []),
+                r"$\dot c = \frac{1}{\eta}[F_e(c,\delta) - c],\quad"
+                r" \dot\delta = \frac{1}{\eta}[-F_o(c,\delta) - \delta]$",
+                r"$F_{e,o}(c,\delta) = \frac{1}{2}[F(c+\delta) \pm F(c-\delta)]$",
+                *(
+                    [r"of which, as $\frac{1}{\eta} G$, the flow is $\frac{1}{\eta}(G - \frac{1}{2} G' G)$"]
+                    if second
+                    else []
+                ),
             ]
         else:
             equations = [
@@ -162,7 +168,7 @@ class RodFlow(PairFlow):
         title = "Rod flow of order 2" if second else "Rod flow"
         return "\n".join([
             f"{title} of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
-            "state: centre c and half-difference d of two successive iterates; clock: t = lr k; noise: left out",
+            f"state: centre {c} and half-difference {d} of two successive iterates; clock: t = lr k; noise: left out",
             "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the loss",
             "order: " + ("" if second else "one step of length one is the map's own pair exactly; ")
             + f"O({'lr^2' if second else 'lr'}) at fixed t while pairs change slowly",

@@ -179,7 +179,7 @@ class SubquadraticFlow(PairFlow):
             return ["", f"no closed form on the chart: {error}"]
 
     # -- in words --
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
@@ -189,10 +189,11 @@ class SubquadraticFlow(PairFlow):
         at theta = [4.998, -0.02957] it is 0.423
         """
         rule = self.map.rule
+        c, d = ("$c$", r"$\delta$") if latex else ("c", "d")
         if latex:
             equations = [
-                r"$\dot c = \tfrac1\eta[F_e(c,\delta(c)) - c],\quad -F_o(c,\delta) = \delta$",
-                r"$F_{e,o}(c,\delta) = \tfrac12[F(c+\delta) \pm F(c-\delta)]$",
+                r"$\dot c = \frac{1}{\eta}[F_e(c,\delta(c)) - c],\quad -F_o(c,\delta) = \delta$",
+                r"$F_{e,o}(c,\delta) = \frac{1}{2}[F(c+\delta) \pm F(c-\delta)]$",
             ]
         else:
             equations = [
@@ -201,7 +202,7 @@ class SubquadraticFlow(PairFlow):
             ]
         return "\n".join([
             f"Subquadratic flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
-            "state: centre c of the period-two orbit and its half-difference d; clock: t = lr k; noise: left out",
+            f"state: centre {c} of the period-two orbit and its half-difference {d}; clock: t = lr k; noise: left out",
             "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and a "
             "centre that drifts slowly",
             "order: leading order in the drift over the relaxation of d, which is slow near the threshold",

@@ -15,6 +15,7 @@ from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
+from minidyn.maps.rule_symbols import in_papers
 from minidyn.minima.manifold import curvatures
 
 SIGNATURES["speed"] = "f8(f8[:])"  # hp
@@ -113,14 +114,15 @@ class GradientFlow(Flow):
         (speed,) = self.speeds(self.map.hyper_at(self.first_moving)[None])
         return float(0.5 * speed * sharpness)
 
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """See `Flow.describe`."""
         small = "lr times the sharpness over 2"
         equation = r"$\dot w = -\nabla L(w)$" if latex else "dw/dt = -grad L(w)"
         if self.map.rule.states:
             momentum = self.known.called["momentum"]
             small = f"lr/(1 - {momentum}) times the sharpness over 2"
-            equation = r"$\dot w = -\nabla L(w)/(1-\beta)$" if latex else f"dw/dt = -grad L(w) / (1 - {momentum})"
+            beta = in_papers(self.map.rule.hyper)[momentum]
+            equation = rf"$\dot w = -\nabla L(w)/(1-{beta})$" if latex else f"dw/dt = -grad L(w) / (1 - {momentum})"
         return "\n".join([
             f"Gradient flow of {self.map.rule}", equation,
             "state: w; clock: t = lr k; noise: ignored",

@@ -327,7 +327,7 @@ class ModifiedFlow(Flow):
         size = float(np.linalg.norm(here))
         return float(np.linalg.norm(here - other)) / size if size > 0.0 else 0.0
 
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """See `Flow.describe`."""
         small = f"lr = {self.map.rule.hyper.get('lr', 1)} against 1/sharpness"
         if self.map.rule.states:
@@ -364,16 +364,21 @@ class ModifiedFlow(Flow):
         return ["one step:", *step, *lines]
 
     def _latex(self) -> list[str]:
+        step = ["one step:", *self.moved.in_latex]
         if self.order == 1:
             lines = [r"$\dot w = a_1 = G(S_0, w),\quad S_0 = U(S_0, w)$"]
         elif self.order == 2:
-            lines = [r"$\dot w = a_1 + \eta\,(\partial_s G\, S_1 - \tfrac12 a_1' a_1)$",
+            lines = [r"$\dot w = a_1 + \eta\,(\partial_s G\, S_1 - \frac{1}{2} a_1' a_1)$",
                      r"$a_1 = G(S_0, w),\quad S_1 = (\partial_s U - I)^{-1} DS_0\, a_1$"]  # fmt: skip
         else:
-            top = r"-\eta^3\left(\tfrac1{12}(T[g,Hg] + H T[g,g]) + \tfrac14 H^3 g\right)" if self.order == 4 else ""
-            lines = [rf"$\dot w = -g - \tfrac\eta2 H g - \eta^2\left(\tfrac1{{12}}T[g,g] + \tfrac13 H^2 g\right){top}$"]
+            top = r"-\eta^3\left(\frac{1}{12}(T[g,Hg] + H T[g,g]) + \frac{1}{4} H^3 g\right)" if self.order == 4 else ""
+            lines = [
+                r"$\dot w = -g - \frac{\eta}{2} H g - \eta^2\left(\frac{1}{12}T[g,g] + \frac{1}{3} H^2 g\right)"
+                + top
+                + "$"
+            ]
         if self._coefficients is not None and not self.map.rule.scheduled:
             c0, c1 = self._coefficients
             more = rf" + {c1:.6g}\,\eta\,|\nabla L|^2" if self.order > 1 else ""
             lines.append(rf"$\tilde L = {c0:.6g}\, L{more}$")
-        return lines
+        return [*step, *lines]

@@ -305,7 +305,7 @@ class StochasticModifiedFlow(Flow):
         size = float(np.linalg.norm(first))
         return float(np.linalg.norm(second - first)) / size if size > 0.0 else 0.0
 
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """See `Flow.describe`.
 
         >>> import sympy as sp, minidyn as md
@@ -342,15 +342,19 @@ class StochasticModifiedFlow(Flow):
         ]  # fmt: skip
 
     def _latex(self) -> list[str]:
-        drift = "M" if self.order == 1 else r"(M - \tfrac12 M' M)"
+        drift = "M" if self.order == 1 else r"(M - \frac{1}{2} M' M)"
+        step = ["one step, f the change of z in it, per coordinate:", *self.moved.in_latex]
         if self.skewed:
             return [
-                r"$\mathrm{d}z = (M - \tfrac12 M' M)\,\mathrm{d}k + C^{1/2}\,\mathrm{d}W,\quad"
-                r" M = f + \tfrac12 q f_{gg} + \tfrac16 \mathrm{E}\xi^3 f_{ggg}$",
-                r"$C = \mathrm{Cov}(f_g \xi + \tfrac12 f_{gg} \xi^2)$",
+                *step,
+                r"$\mathrm{d}z = (M - \frac{1}{2} M' M)\,\mathrm{d}k + C^{1/2}\,\mathrm{d}W,\quad"
+                r" M = f + \frac{1}{2} q f_{gg} + \frac{1}{6} \mathrm{E}\xi^3 f_{ggg}$",
+                r"$C = \mathrm{Cov}(f_g \xi + \frac{1}{2} f_{gg} \xi^2)$",
             ]
-        more = r" + \tfrac12 (f_{gg} f_{gg}^\top) \circ \Sigma \circ \Sigma" if self.squares else ""
+        more = r" + \frac{1}{2} (f_{gg} f_{gg}^\top) \circ \Sigma \circ \Sigma" if self.squares else ""
         return [
-            rf"$\mathrm{{d}}z = {drift}\,\mathrm{{d}}k + C^{{1/2}}\,\mathrm{{d}}W,\quad M = f + \tfrac12 q f_{{gg}}$",
+            *step,
+            rf"$\mathrm{{d}}z = {drift}\,\mathrm{{d}}k + C^{{1/2}}\,\mathrm{{d}}W,\quad"
+            r" M = f + \frac{1}{2} q f_{gg}$",
             rf"$C = (f_g f_g^\top) \circ \Sigma{more}$",
         ]

@@ -325,7 +325,7 @@ class ClosedFormFlow(QuasistaticFlow):
         numerical = QuasistaticFlow(self.map, self.manifold, self.accumulators)
         return numerical.validity(self._point(w)[: self.dim])
 
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """Equations in the chart, state, clock, assumptions, order, validity (its value at `w` if given), reference."""
         return describe_closed_form(self, latex, self._here(w))
 

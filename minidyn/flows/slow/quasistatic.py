@@ -296,7 +296,7 @@ class QuasistaticFlow(Flow):
         """
         return validity(self, np.ascontiguousarray(self.start(self._point(w))))
 
-    def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
+    def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference.
 
         >>> import sympy as sp, minidyn as md

@@ -9,7 +9,8 @@ import sympy as sp
 from minidyn.common.status import Status
 from minidyn.flows.slow.validity import bounds, weak_force
 from minidyn.maps.averaging import NODES
-from minidyn.maps.rule_symbols import in_latex
+from minidyn.maps.rule_symbols import in_latex, number_in_latex
+from minidyn.maps.rules.writing import Notation, folded
 
 if TYPE_CHECKING:
     from minidyn.flows.slow.closed import ClosedFormFlow
@@ -69,7 +70,7 @@ def definitions(flow: ClosedFormFlow, latex: bool) -> list[str]:
     seen = [f"{in_latex(e) if latex else e}" for e in flow.accumulated]
     solved = (
         [f"where {', '.join(f'e_{i + 1}' for i in range(len(seen)))} solve, together,"]
-        + [f"${{e_{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(seen)]
+        + [f"$e_{{{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(seen)]
         if seen
         else []
     )
@@ -88,7 +89,9 @@ def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = 
         for p, e in zip(chart.loss.params, chart.place, strict=True)
     )
     numbers = ", ".join(
-        f"{'$' + in_latex(s) + '$' if latex else s} = {v:g}" for s, v in flow.values.items() if s in _symbols(flow)
+        f"${in_latex(s)} = {number_in_latex(v)}$" if latex else f"{s} = {v:g}"
+        for s, v in flow.values.items()
+        if s in _symbols(flow)
     )
     reading = f", {flow.accumulators} accumulators" if any(flow.averaged.rule.accumulators) else ""
     return "\n".join([
@@ -113,19 +116,17 @@ def _symbols(flow: ClosedFormFlow) -> set[Any]:
 def describe_quasistatic(flow: QuasistaticFlow, latex: bool, here: str) -> str:
     """Everything about the numerical flow: equations, assumptions, order, validity (`here` ends it), reference."""
     rule = flow.averaged.rule
-    names = flow.map.rule.called
-    shown = rule.shown()
     if latex:
-        bars = [rf"\bar{{{sp.latex(sp.Symbol(n))}}}'" for n in names]
-        updates = [rf"${bar} = {sp.latex(e)}$" for bar, e in zip(bars, shown, strict=True)]
+        show = Notation(flow.map.rule, latex, bar=r"\bar{%s}")
+        updates = [f"${show(n)} = {show(e)}$" for n, e in folded(flow.map.rule, rule.in_letters())]
         equations = [
-            r"$Q = B\,[\Sigma + \tfrac12 D^2\Sigma[W_{SS}]]\,B^\top$",
+            r"$Q = B\,[\Sigma + \frac{1}{2} D^2\Sigma[W_{SS}]]\,B^\top$",
             r"$W_{SS} = A W_{SS} A^\top + \Pi_S Q \Pi_S^\top,\quad W_{SN} = (I-A)_S^{-1}\Pi_S Q \Pi^\top$",
-            r"$\mathrm{d}z = \{\tfrac12 \Pi F_2[W_{SS}+W_{SN}+W_{SN}^\top]"
-            r" + \tfrac12 (I-A)_S^{-1}\Pi_S F_2[\Pi Q\Pi^\top]\}\,\mathrm{d}k + (\Pi Q \Pi^\top)^{1/2}\mathrm{d}W$",
+            r"$\mathrm{d}z = \{\frac{1}{2} \Pi F_2[W_{SS}+W_{SN}+W_{SN}^\top]"
+            r" + \frac{1}{2} (I-A)_S^{-1}\Pi_S F_2[\Pi Q\Pi^\top]\}\,\mathrm{d}k + (\Pi Q \Pi^\top)^{1/2}\mathrm{d}W$",
         ]
     else:
-        updates = [f"  {n}' = {e}" for n, e in zip(names, shown, strict=True)]
+        updates = [f"  {n}' = {e}" for n, e in zip(flow.map.rule.called, rule.shown(), strict=True)]
         equations = [
             "  Q = B [Sigma + D^2 Sigma[W_SS]/2] B^T",
             "  W_SS = A W_SS A^T + Pi_S Q Pi_S^T,  W_SN = (I-A)_S^-1 Pi_S Q Pi^T",

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
+from minidyn.common.html import formulas
 from minidyn.common.intake import finite, numbers, one_of, row_labels, table
 from minidyn.common.locks import cached_property
 from minidyn.graph import Graph, walk
@@ -305,14 +306,38 @@ class Loss(Compiled, ByValue):
 
     def __repr__(self) -> str:
         where = f"; mean over {self.n_samples} samples" if self.per_sample else ""
-        shown = ", ".join(b.name if not b.shape else f"{b.name}{list(b.shape)}" for b in self.blocks[:8])
-        return f"Loss({self._printed}; {shown}{', ...' if len(self.blocks) > 8 else ''}{where})"
+        return f"Loss({self._printed}; {self._listed(8)}{where})"
+
+    def _listed(self, most: int) -> str:
+        """The first parameters, with their shapes."""
+        names = [b.name if not b.shape else f"{b.name}{list(b.shape)}" for b in self.blocks[:most]]
+        return ", ".join(names) + (", ..." if len(self.blocks) > most else "")
 
     def _repr_latex_(self) -> str:
-        body = sp.latex(walk.shortened(self.expr))
-        if self.n_samples is not None:
-            body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{i}} {body}"
+        if self.n_samples in (None, 1):
+            return rf"$\displaystyle L = {sp.latex(walk.shortened(self.expr))}$"
+        taken = {str(s) for s, _ in walk.postorder(self.expr) if isinstance(s, sp.Symbol)}
+        i = next(i for i in (*"inms", "sample") if i not in taken)  # a sum of the loss's own may run over i
+        sample = {label_of(s): walk.indexed(sp.latex(label_of(s)), i) for s in self.data}
+        body = sp.latex(walk.shortened(self.expr), symbol_names=sample)
+        body = rf"\left({body}\right)" if self.expr.is_Add else body
+        body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{{i}}} {body}"
         return rf"$\displaystyle L = {body}$"
+
+    def _in_words(self) -> list[str]:
+        """The loss in LaTeX, then its parameters, constants and samples."""
+        lines = [self._repr_latex_(), f"parameters: {self._listed(12)} ({self.dim:,} in all)"]
+        if self.constants:
+            lines.append("constants: " + ", ".join(f"{label_of(s)} = {v:g}" for s, v in self.constants.items()))
+        if self.n_samples is not None:
+            held = f"; {self.test.n_samples:,} more held out" if self.test is not None else ""
+            lines.append(f"samples: {self.n_samples:,} of {_names(self.data)}{held}")
+        if self.model is not None:
+            lines.append(rf"model: $f = {sp.latex(walk.shortened(self.model))}$, {self.criterion} criterion")
+        return lines
+
+    def _repr_html_(self) -> str:
+        return formulas("Loss", self._in_words(), repr(self))
 
 
 def _unused(name: str, symbols: Sequence[Any]) -> sp.Symbol:

@@ -7,6 +7,7 @@ import sympy as sp
 from minidyn.graph import Graph, Node
 from minidyn.maps.rule_symbols import THETA, G
 from minidyn.maps.rules.rule import Rule, settled
+from minidyn.maps.rules.writing import updates
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,12 @@ class Displacement:
     def nodes(self, graph: Graph) -> list[Node]:
         """The displacements as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
         return self.rule.nodes(graph, self.moved)
+
+    @property
+    def in_latex(self) -> list[str]:
+        """The step as equations in LaTeX, line by line."""
+        rows = updates(self.rule, True, [settled(self.rule, e) for e in self.rule.step])
+        return [f"${left} = {right}$" for left, right in rows]
 
     @property
     def smooth(self) -> bool:

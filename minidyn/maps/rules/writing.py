@@ -14,6 +14,7 @@ from sympy.printing.latex import LatexPrinter
 from sympy.printing.str import StrPrinter
 
 from minidyn.graph import walk
+from minidyn.graph.walk import indexed
 from minidyn.maps import rule_symbols
 from minidyn.maps.rule_symbols import THETA, G, K
 
@@ -108,11 +109,11 @@ class _Ordered:
         return self.names.get(symbol.name) or super()._print_Symbol(symbol)  # type: ignore[misc]
 
 
-class _Text(_Ordered, StrPrinter):  # type: ignore[misc]
+class _Text(_Ordered, StrPrinter):
     pass
 
 
-class _Latex(_Ordered, LatexPrinter):  # type: ignore[misc]
+class _Latex(_Ordered, LatexPrinter):
     def _print_Piecewise(self, expr: sp.Piecewise) -> str:
         """On one line: `{0.1 for k < 100, 0.01 otherwise}`, which matplotlib can draw too."""
         cases = [
@@ -132,15 +133,15 @@ class Notation:
         greek = rule_symbols.in_papers([*rule.hyper, *rule.called])
         called = [greek[name] for name in rule.called]
         gradient = rule.arguments[1] if len(rule.arguments[1]) == 1 else "g"
-        self.gradient = _indexed(r"\mathrm{grad}" if gradient in (*rule.called, *rule.hyper) else gradient, "k")
-        self.slope = rf"\nabla L({_indexed(called[0], 'k')})"
+        self.gradient = indexed(r"\mathrm{grad}" if gradient in (*rule.called, *rule.hyper) else gradient, "k")
+        self.slope = rf"\nabla L({indexed(called[0], 'k')})"
         moving = [
             *(
-                (s, n, _indexed(t, "k"), "1")
+                (s, n, indexed(t, "k"), "1")
                 for s, n, t in zip((THETA, *rule.letters), rule.called, called, strict=True)
             ),
-            *((s, s.name, _indexed(bar % t, "k+1"), "2") for s, t in zip(new(rule), called, strict=True)),
-            *((s, s.name, _indexed(rf"\hat{{{t}}}", "k+1"), "2") for s, t in zip(_hats(rule), called, strict=True)),
+            *((s, s.name, indexed(bar % t, "k+1"), "2") for s, t in zip(new(rule), called, strict=True)),
+            *((s, s.name, indexed(rf"\hat{{{t}}}", "k+1"), "2") for s, t in zip(_hats(rule), called, strict=True)),
             (G, rule.arguments[1], self.slope if inline else self.gradient, "3"),
         ]
         printer = _Latex({"mul_symbol": r" \, "}) if latex else _Text()
@@ -148,7 +149,7 @@ class Notation:
         for i, (h, v) in enumerate(rule.hyper.items()):
             mark = sp.Symbol(f"0{i:03d}", **rule_symbols.hyper(h).assumptions0)
             self.symbols |= {rule_symbols.hyper(h): mark, rule_symbols.hyper(h, v): mark}
-            printer.names[mark.name] = _indexed(greek[h], "k+1", isinstance(v, sp.Expr)) if latex else h
+            printer.names[mark.name] = _rate(greek[h], v) if latex else h
         for i, (letter, name, tex, rank) in enumerate(moving):
             self.symbols[letter] = sp.Symbol(f"{rank}{i:03d}")
             printer.names[self.symbols[letter].name] = tex if latex else name
@@ -157,6 +158,8 @@ class Notation:
     def __call__(self, e: Any) -> str:
         """An expression as text or LaTeX."""
         marked = walk.shortened(sp.sympify(e)).xreplace(self.symbols)
+        halves = {p: _without_halves(p) for p, _ in walk.postorder(marked) if p.is_Mul and p.args[0].is_Rational}
+        marked = marked.xreplace(halves)
         products = [p for p, _ in walk.postorder(marked) if p.is_Mul]
         weights = dict.fromkeys(a for p in products for a in p.args if a.is_Add and _is_number(a))
         for i, weight in enumerate(weights):  # `(1 - beta) g`, for sympy writes sums behind symbols
@@ -164,20 +167,27 @@ class Notation:
         return str(self._printer.doprint(marked.xreplace({w: sp.Symbol(f"0~{i}") for i, w in enumerate(weights)})))
 
 
+def _without_halves(product: sp.Expr) -> sp.Expr:
+    """`(2 - 2 beta) q / 2` as `(1 - beta) q`."""
+    weight = next((a for a in product.args if a.is_Add and _is_number(a)), None)
+    if weight is None or product.args[0].is_Integer:
+        return product
+    rest = [a for a in product.args[1:] if a is not weight]
+    return sp.Mul(sp.expand(product.args[0] * weight), *rest)
+
+
 def _is_number(e: sp.Expr) -> bool:
     return all(s == K or s.name[0] == "0" for s in e.free_symbols)
 
 
-def _indexed(tex: str, index: str, wanted: bool = True) -> str:
-    """A letter with one more index."""
-    if not wanted:
-        return tex
-    return f"{tex[:-1]},{index}}}" if tex.endswith("}") and "_{" in tex else f"{tex}_{{{index}}}"
+def _rate(tex: str, value: Any) -> str:
+    """A hyperparameter of step k + 1."""
+    return indexed(tex, "k+1") if isinstance(value, sp.Expr) else tex
 
 
-def updates(rule: Rule, latex: bool) -> list[tuple[str, str]]:
-    """The equations (left, right) of one step; in LaTeX also what the gradient is, the schedules and the numbers."""
-    rows = folded(rule, rule.step)
+def updates(rule: Rule, latex: bool, step: Sequence[sp.Expr] = ()) -> list[tuple[str, str]]:
+    """The equations (left, right) of one step, or of another `step`, in LaTeX with gradient, schedules and numbers."""
+    rows = folded(rule, step or rule.step)
     if not latex:
         show = Notation(rule)
         return [(show(name), show(e)) for name, e in rows]
@@ -192,7 +202,7 @@ def _numbers(rule: Rule) -> list[tuple[str, str]]:
     greek = rule_symbols.in_papers([*rule.hyper, *rule.called])
     moving = {h: v for h, v in rule.hyper.items() if isinstance(v, sp.Expr)}
     fixed = [f"{greek[h]} = {rule_symbols.number_in_latex(v)}" for h, v in rule.hyper.items() if h not in moving]
-    schedules = [(_indexed(greek[h], "k"), _Latex().doprint(walk.shortened(v))) for h, v in moving.items()]
+    schedules = [(indexed(greek[h], "k"), _Latex().doprint(walk.shortened(v))) for h, v in moving.items()]
     if not fixed:
         return schedules
     left, right = r",\quad ".join(fixed).split(" = ", 1)

@@ -54,3 +54,9 @@ def _row(table: Table, row: list[str], tags: list[str]) -> str:
         for c, (tag, cell) in enumerate(zip(tags, row, strict=True))
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def progress(bars: list[tuple[float, str]]) -> str:
+    """Bars, each with how much of it is done and its line."""
+    rows = [f'<div><progress value="{part:.4f}" max="1"></progress> {escape(text)}</div>' for part, text in bars]
+    return _page("".join(rows), _PLAIN)

@@ -142,12 +142,13 @@ class _Study:
         """The rows of all learning rates, each with its own randomness; `counts` are paths by rate and flow."""
         self.remarks.clear()
         total = float(sum(sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)))
-        done, rows = 0.0, []
-        with Bar(total, 0, self.given["progress"], f"scaling study, {stage}", "path-steps") as bar:
+        done, rows, label = 0.0, [], "scaling study" + ", pilot" * (stage == "pilot")
+        with Bar(total, 0, self.given["progress"], label, "path-steps") as bar:
             for place, (m, steps, paths) in enumerate(zip(self.maps, self.lengths, counts, strict=True)):
                 bar.update(done, note=f"lr {m.lr():.4g}, {place + 1} of {len(self.maps)}")
                 rows += self._rung(steps, paths, stage, place)
                 done += sum(set(paths)) * steps
+            bar.update(total)
         order = {(r.flow, r.quantity): i for i, r in reversed(list(enumerate(rows)))}
         return sorted(rows, key=lambda r: order[r.flow, r.quantity])
 

@@ -168,6 +168,8 @@ class _Experiment:
                     runs[label] = self.run(flow, self.start, counts[label], own, number, **self.flow_options)
                     if (runs[label].status == Status.INTERRUPTED).any():
                         break
+            else:
+                bar.update(len(self.labels))
         return runs
 
     def run(self, system: Map | Flow, w0: Any, paths: int, rng: np.random.SeedSequence, number: int,

@@ -1,4 +1,4 @@
-"""Progress of runs and studies: bars on a terminal, lines through `logging`."""
+"""Progress of runs and studies: bars on a terminal, a line in a notebook's cell, lines through `logging`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+from minidyn.common.html import progress
 from minidyn.common.intake import flag
 from minidyn.common.locks import cached_property
 
 log = logging.getLogger("minidyn")
 _PATIENCE = 1.0  # seconds before a bar appears
 _LOGGED = 10.0  # seconds between two lines of the log
+_REDRAWN = 0.2  # seconds between two pictures in a notebook
+_WIDE, _BAR, _SHORT_BAR, _TIME = 100, 40, 10, 8  # columns: of a wide terminal, bars, and the time left
 _open: list[Bar] = []  # the bars under way; a study's bar has its runs' bars below it
 
 
 class Bar:
-    """A bar on stderr once something has taken a second: how far it is, how fast, and the time left.
+    """A bar on stderr, or in a notebook's cell, once something has taken a second: how far it is, how fast, and the
+    time left.
 
     total, unit : what is counted.  paths : how many paths go along, 0 where none do.
-    wanted : None shows it on a terminal only. Every ten seconds the same goes to the log as INFO.
+    wanted : None shows it on a terminal and in a notebook only. Every ten seconds the same goes to the log as INFO.
     """
 
     def __init__(self, total: float, paths: int, wanted: bool | None, label: str, unit: str = "steps"):
@@ -54,27 +59,38 @@ class Bar:
         parts = [note] * bool(note)
         if self.paths:
             count = f"{alive():,} of {self.paths:,}" if alive else f"{self.paths:,}"
-            parts += [f"{speed:.3g} {self.unit}/s", f"{speed * self.paths:.2g} path-{self.unit}/s", f"{count} paths"]
-        text = ", ".join(parts)
+            rates = f"{_number(speed)} {self.unit}/s", f"{_number(speed * self.paths)} path-{self.unit}/s"
+            parts += [*rates, f"{count} paths"]
+        left = f"{(self.total - done) / speed:.0f} s left" if speed > 0 else ""
         if self.task is not None:
-            self.screen.update(self.task, completed=done, text=text)
+            self.screen.update(self.task, completed=done, text=self._fitted(parts), left=left)
         if write:
             self.logged = now
-            left = f"{(self.total - done) / speed:.0f} s left" if speed > 0 else "time left unknown"
-            what = ", ".join([text] * bool(text) + [left])
+            what = ", ".join([*parts, left or "time left unknown"])
             log.info("%s: %.10g of %.10g %s, %s", self.label, done, self.total, self.unit, what)
+
+    def _fitted(self, parts: list[str]) -> str:
+        """As much as the line has room for: rates go first, those of paths before those of steps."""
+        seen = [bar for bar in _open if bar.task is not None]
+        taken = max(len(bar.label) for bar in seen) + max(2 * len(f"{bar.total:.0f}") + 1 for bar in seen)
+        room = self.screen.console.width - taken - _bar_width(self.screen.console.width) - _TIME - 4
+        kept = list(parts)
+        for part in sorted(parts, key=lambda part: (f"path-{self.unit}" not in part, f"{self.unit}/s" not in part)):
+            if len(", ".join(kept)) > room:
+                kept.remove(part)
+        return ", ".join(kept)
 
     @cached_property
     def on(self) -> bool:
-        """Whether a bar is to be seen: where it was not said, on a terminal."""
-        return sys.stderr.isatty() if self.wanted is None else self.wanted
+        """Whether a bar is to be seen: where it was not said, on a terminal and in a notebook."""
+        return sys.stderr.isatty() or in_notebook() if self.wanted is None else self.wanted
 
     def show(self) -> None:
         """Put the bar on the screen, below the one that it belongs to."""
         if self.outer is not None and self.outer.task is None:
             self.outer.show()
-        self.screen = self.outer.screen if self.outer is not None else _screen()
-        self.task = self.screen.add_task(self.label, total=self.total, text="")
+        self.screen = self.outer.screen if self.outer is not None else Cell() if in_notebook() else _screen()
+        self.task = self.screen.add_task(self.label, total=self.total, unit=self.unit, text="")
 
     def __exit__(self, *_: object) -> None:
         _open.remove(self)
@@ -86,13 +102,80 @@ class Bar:
             self.screen.remove_task(self.task)
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
+
+
+def _bar_width(columns: int) -> int:
+    return _BAR if columns >= _WIDE else _SHORT_BAR
+
+
 def _screen() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True, force_jupyter=False)
     screen = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        TextColumn("{task.description}"), BarColumn(_bar_width(console.width)), MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=console, transient=True,
     )  # fmt: skip
     screen.start()
     return screen
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose cells show what is displayed."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
+
+
+class Cell:
+    """Bars in a notebook's cell, one below the other, drawn anew in their place; at the end a line says what was done.
+
+    It answers as `rich.progress.Progress` does, without the widgets that this one needs there.
+    """
+
+    width = 1_000  # no line is too long
+
+    def __init__(self) -> None:
+        self.began, self.drawn = time.perf_counter(), 0.0
+        self.handle: Any = None
+        self.console, self.tasks = self, dict[int, dict[str, Any]]()
+
+    def add_task(self, label: str, **fields: Any) -> int:
+        """One more bar, with its `total`, its `unit` and what its line ends with, `text`."""
+        number = max(self.tasks, default=0) + 1
+        self.tasks[number] = {"label": label, "completed": 0.0, **fields}
+        return number
+
+    def update(self, task: int, **fields: Any) -> None:
+        """Another `completed` and `text`, seen if the last picture is old enough."""
+        self.tasks[task] |= fields
+        now = time.perf_counter()
+        if self.handle is None or now - self.drawn > _REDRAWN:
+            self.drawn = now
+            lines = [self._line(t) for t in self.tasks.values()]
+            self._show("\n".join(lines), progress([(t["completed"] / t["total"], line) for t, line in zip(
+                self.tasks.values(), lines, strict=True)]))  # fmt: skip
+
+    def remove_task(self, task: int) -> None:
+        """A bar is over; the one that it belongs to goes on."""
+        del self.tasks[task]
+
+    def stop(self) -> None:
+        """One line in place of the bars."""
+        first = next(iter(self.tasks.values()))
+        partly = "" if first["completed"] >= first["total"] else f"{_number(first['completed'])} of "
+        took = time.perf_counter() - self.began
+        self._show(f"{first['label']}: {partly}{_number(first['total'])} {first['unit']} in {took:.3g} s")
+
+    def _line(self, task: dict[str, Any]) -> str:
+        done = f"{_number(task['completed'])} of {_number(task['total'])} {task['unit']}"
+        return ", ".join([f"{task['label']}: {done}", *filter(None, [task["text"], task.get("left")])])
+
+    def _show(self, text: str, html: str = "") -> None:
+        shown = {"text/plain": text} | ({"text/html": html} if html else {})
+        if self.handle is None:
+            self.handle = import_module("IPython.display").display(shown, raw=True, display_id=True)
+        else:
+            self.handle.update(shown, raw=True)

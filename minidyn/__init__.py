@@ -12,9 +12,10 @@
 Every public name is listed below, with its equation in `help(name)`.
 """
 
-import logging
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+import logging as _logging
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
+from importlib.metadata import version as _version
+from typing import Any as _Any
 
 from minidyn.common.errors import (
     ArchiveError,
@@ -60,15 +61,15 @@ from minidyn.minima.stability import Condition, Stability, StabilityDiagram, sta
 from minidyn.simulate import simulate
 from minidyn.simulate.run import Run
 
-logging.getLogger("minidyn").addHandler(logging.NullHandler())  # quiet unless the user asks
+_logging.getLogger("minidyn").addHandler(_logging.NullHandler())  # quiet unless the user asks
 
 try:
-    __version__ = version("minidyn")
-except PackageNotFoundError:  # a source tree that was not installed
+    __version__ = _version("minidyn")
+except _PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
 
 
-def load(path: Any) -> Any:
+def load(path: _Any) -> _Any:
     """Read back what `Run.save` or `Comparison.save` wrote.
 
     Arrays from 256 MB on stay in the file and are read where they are looked at: a file in use must not be cut or

@@ -4,7 +4,7 @@ What was computed from it, cached properties with their compiled kernels and add
 where it is needed, to the same bits.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -13,19 +13,40 @@ import numpy as np
 from minidyn.common.locks import cached_property
 
 
-class ByValue:
+class Named(type):
+    """Classes that offer at the keyboard (`dir`, tab completion, `help`) what they name in `_offers`, for themselves
+    and for those derived from them; all that they have where no class names any, and a derived one's own names."""
+
+    def __dir__(cls) -> list[str]:
+        return cls._offered(super().__dir__())
+
+    def _offered(cls, names: Iterable[str], own: Iterable[str] = ()) -> list[str]:
+        """Those of the names that are public; `own` are an object's."""
+        order = cls.__mro__
+        naming = [place for place, c in enumerate(order) if "_offers" in vars(c)]
+        if not naming:
+            return list(names)
+        public = {name for place in naming for name in vars(order[place])["_offers"].split()}
+        public |= {name for c in order[: naming[0]] for name in (*vars(c), *own)}
+        return [name for name in names if name.startswith("_") or name in public]
+
+
+class ByValue(metaclass=Named):
     """Equal where type and ingredients are, whatever was computed since; pickled and copied without what was computed.
 
-    `leaves_behind` names further attributes that are made again when they are missing.
+    `_leaves_behind` names further attributes that are made again when they are missing.
     """
 
-    leaves_behind: tuple[str, ...] = ()
+    _leaves_behind: tuple[str, ...] = ()
+
+    def __dir__(self) -> list[str]:
+        return type(self)._offered(super().__dir__(), vars(self))
 
     def __getstate__(self) -> dict[str, Any]:
         cls = type(self)
         return {
             name: value for name, value in vars(self).items()
-            if name not in cls.leaves_behind and not isinstance(getattr(cls, name, None), cached_property)
+            if name not in cls._leaves_behind and not isinstance(getattr(cls, name, None), cached_property)
         }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -52,6 +52,11 @@ class CacheInfo:
 
 
 @memoize
+def __dir__() -> list[str]:
+    """What `md.cache.` offers at the keyboard."""
+    return ["clear", "folder", "info"]
+
+
 def folder() -> Path | None:
     """The cache folder, made if it does not exist; None where there is none that can be used."""
     _limit()

@@ -35,6 +35,10 @@ class Model(ByValue):
     w0 : starting parameters (D,).  steps, paths, save_every, observe, seed : the default experiment.
     """
 
+    _offers = (
+        "name title description reference text map loss manifold minima flows w0 steps paths save_every "
+        "seed observe run scale with_overrides"
+    )
     spec: ModelSpec
     loss: Loss
     map: Map

@@ -57,6 +57,10 @@ class Flow(ByValue):
     "commutative" or "general") and `reading` ("ito" or "stratonovich") decide which schemes fit.
     """
 
+    _offers = (
+        "map loss dim size name label reference reads reading noise_kind first_step start drift "
+        "diffusion validity describe stochastic of beginning"
+    )
     key: ClassVar[str] = ""  # what model files call it, by which it stands in FLOWS; none for one that they cannot name
     orders: ClassVar[tuple[int, ...]] = ()  # which `order=` may stand behind the key
     slow: ClassVar[bool] = False  # its own time is lr^2 k

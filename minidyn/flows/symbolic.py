@@ -120,6 +120,7 @@ class SymbolicFlow(Flow):
     ('additive', array([-2.]))
     """
 
+    _offers = "coordinates expressions factor constraint"
     name: ClassVar[str] = "symbolic flow"
     reference: ClassVar[str] = "your own"
     needs: ClassVar[tuple[str, ...]] = ("symbolic_field", "constraint")

@@ -37,6 +37,8 @@ class Map(ByValue):
     array([1.9 , 0.75])
     """
 
+    _offers = "loss rule noise dim components lr time with_lr initial_state whole_state step fixed_point linearize"
+
     def __init__(self, loss: Loss, rule: rules.Rule, noise: Noise | None = None):
         if not isinstance(loss, Loss):
             raise InputError(f"a Map needs a Loss first, not {type(loss).__name__}.")

@@ -50,6 +50,8 @@ class Manifold(ByValue):
     is proved by sympy or checked numerically; `ManifoldError` says where it does not.
     """
 
+    _offers = "loss chart dimension gap find project tangent normal sharpness distance limits"
+
     def __init__(self, loss: Loss, *, chart: Mapping[Any, Any] | None = None, coordinates: Sequence[Any] | None = None,
                  gap: float = 1e-7):  # fmt: skip
         if not isinstance(loss, Loss):

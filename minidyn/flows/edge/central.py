@@ -77,6 +77,7 @@ class CentralFlow(Flow):
     [[1.0, 0.0], [0.0, 0.0]]
     """
 
+    _offers = "accumulators amplitude oscillation critical"
     key = "central"
     look = GREEN
     name: ClassVar[str] = "central flow"

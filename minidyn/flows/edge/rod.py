@@ -97,6 +97,7 @@ class RodFlow(PairFlow):
     array([-1.2011,  0.    ,  0.    ,  2.015 ])
     """
 
+    _offers = "order amplitude"
     key = "rod"
     look = SKY
     orders = (1, 2)

@@ -52,6 +52,7 @@ class SubquadraticFlow(PairFlow):
     (array([0.    , 0.9777]), True, 'subquadratic')
     """
 
+    _offers = "manifold amplitude orbit growth closed_form"
     key = "subquadratic"
     look = PINK
     charted = True

@@ -187,6 +187,7 @@ class ModifiedFlow(Flow):
     [-1.0, -1.05, -1.053333, -1.053583]
     """
 
+    _offers = "order slow_state modified_loss"
     key = "modified"
     look = OLIVE
     orders = (1, 2, 3, 4)

@@ -170,6 +170,7 @@ class StochasticModifiedFlow(Flow):
     (array([-1.05]), array([[0.9]]))
     """
 
+    _offers = "order"
     key, driven = "sme", True
     look = GREY
     orders = (1, 2)

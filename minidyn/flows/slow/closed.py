@@ -83,6 +83,7 @@ class ClosedFormFlow(QuasistaticFlow):
     array([-0.00022727,  0.        , -0.00022727])
     """
 
+    _offers = "coordinates chart drift_formula covariance_formula leading_drift potential letters values"
     name: ClassVar[str] = "quasistatic flow in closed form"
     needs: ClassVar[tuple[str, ...]] = ("chart_form", "chart_place")
     field: ClassVar[Any] = staticmethod(chart_field)

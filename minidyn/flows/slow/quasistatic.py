@@ -113,6 +113,7 @@ class QuasistaticFlow(Flow):
     array([-0.00022727,  0.        ])
     """
 
+    _offers = "manifold accumulators closed_form"
     key, driven = "quasistatic", True
     look = ORANGE
     slow = True

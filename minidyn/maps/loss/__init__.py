@@ -41,6 +41,11 @@ class Loss(Compiled, ByValue):
     array([2., 5.])
     """
 
+    _offers = (
+        "expr params param_names dim constants data n_samples model criterion target test regression "
+        "hold_out with_constants with_data value grad hessian hvp third sample_grads sample_hvps "
+        "square_hvp model_values jacobian input_grads"
+    )
     model: sp.Expr | None = None
     criterion: str | None = None
     target: Any = None  # the symbol that stands for the targets among the data

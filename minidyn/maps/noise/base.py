@@ -25,6 +25,7 @@ class Noise(ByValue):
     sigma, batch, sampling, label_std, label_kind : what its parts were given; see there.
     """
 
+    _offers = "parts"
     parts: tuple[Part, ...] = ()
 
     def __init__(self, *noises: Noise):

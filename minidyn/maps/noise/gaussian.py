@@ -24,6 +24,7 @@ class GaussianNoise(Additive):
     GaussianNoise(0.3)
     """
 
+    _offers = "sigma"
     sigma: Any
 
     key: ClassVar[str] = "gaussian"

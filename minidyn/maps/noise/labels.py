@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Labels(OfSamples):
     """Fresh numbers of a law times `label_std` on the targets of every sample that a step looks at."""
 
+    _offers = "label_std label_kind"
     label_std: float
     label_kind: str = "normal"
 

@@ -21,6 +21,7 @@ class Minibatch(Sampling):
     Minibatch(4)
     """
 
+    _offers = "batch replace sampling"
     batch: int
     replace: bool = False
 

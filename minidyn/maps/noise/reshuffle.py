@@ -15,6 +15,7 @@ class Reshuffle(Sampling):
     Reshuffle(4)
     """
 
+    _offers = "batch sampling"
     batch: int
 
     key: ClassVar[str] = "reshuffle"

@@ -38,6 +38,7 @@ class Rule(ByValue):
     Rules are equal where name, states, step, structure and numbers are.
     """
 
+    _offers = "name states hyper structure arguments doc scheduled lr with_hyper describe"
     name: str
     states: tuple[str, ...]
     hyper: Mapping[str, Any]

@@ -76,6 +76,12 @@ def load(path: _Any) -> _Any:
     written to (moving and deleting it does no harm).
 
     Raises ArchiveError for a missing, truncated, foreign or newer file.
+
+    >>> import tempfile, minidyn as md
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     md.load_model("valley").run(steps=20, paths=8).save(f"{folder}/valley.h5")
+    ...     md.load(f"{folder}/valley.h5").map_label
+    'SGD'
     """
     from minidyn.files import results
 

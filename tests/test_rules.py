@@ -169,7 +169,7 @@ def test_own_rule_with_two_states_and_k():
 def test_own_rule_is_a_rule():
     """What `@md.rule` returns has a name, a docstring, states, hyperparameters by position or name, and a repr."""
     rule = damped(0.3, 0.5, power=2)
-    assert damped.__name__ == "damped" and "Momentum divided" in damped.__doc__ == rule.doc
+    assert damped.__name__ == "damped" and "Momentum divided" in rule.doc and rule.doc in damped.__doc__
     assert rule.states == ("m", "s") and rule.uses_step and not rule.scheduled
     assert dict(rule.hyper) == {"lr": 0.3, "beta": 0.5, "power": 2.0}
     assert repr(rule) == "damped(lr=0.3, beta=0.5, power=2.0)"

@@ -13,6 +13,7 @@ from minidyn.common.intake import shown
 from minidyn.maps import rule_symbols
 from minidyn.maps.rule_symbols import THETA, G, K
 from minidyn.maps.rules.rule import Rule, check_hyper
+from minidyn.maps.rules.writing import updates
 
 
 def _is_structure(value: Any) -> bool:
@@ -46,7 +47,26 @@ class RuleFunction:
         """How the rule is made: one argument for each hyperparameter."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         named = [inspect.Parameter(h, kind, default=v) for h, v in self.defaults.items()]
-        return inspect.Signature(sorted(named, key=lambda p: p.default is not p.empty))
+        order = sorted(named, key=lambda p: p.default is not p.empty)
+        return inspect.Signature(order, return_annotation=Rule)
+
+    @property
+    def doc(self) -> str:
+        """What `help` shows: the function's own words, the update of a rule that is not minidyn's, the arguments."""
+        own = inspect.getdoc(self.call) or ""
+        chosen = {h: v for h, v in self.defaults.items() if _is_structure(v)}
+        rows = []
+        if not self.builtin:
+            with contextlib.suppress(Exception):  # what is wrong with it is said when it is called
+                numbers = dict.fromkeys((h for h in self.defaults if h not in chosen), 1.0)
+                rule = Rule(self.name, self.states, numbers, self.step(chosen), self.uses_step, chosen, self.arguments)
+                rows = [f"    {a} = {b}" for a, b in updates(rule, latex=False)]
+        update = "\n".join(["One step, for each coordinate:", "", *rows]) if rows else ""
+        arguments = (
+            "Each argument is a number, or a sympy expression in the step number k = 1, 2, ... (a schedule);\n"
+            "InputError where it is neither, or out of its range."
+        )
+        return "\n\n".join(part for part in (own, update, arguments * bool(self.defaults)) if part)
 
     def step(self, structure: Mapping[str, Any]) -> tuple[sp.Expr, ...]:
         """The expressions, made at the first time that they are asked for."""
@@ -144,7 +164,7 @@ def maker(made: RuleFunction) -> Callable[..., Rule]:
         return Rule(made.name, made.states, hyper, made.step(structure), made.uses_step, structure, made.arguments,
                     inspect.getdoc(function) or "", made.builtin)  # fmt: skip
 
-    make.__name__, make.__doc__ = made.name, function.__doc__
+    make.__name__, make.__doc__ = made.name, made.doc
     make.__qualname__ = getattr(function, "__qualname__", made.name)
     make.__module__ = getattr(function, "__module__", __name__)
     make.__signature__ = made.signature  # type: ignore[attr-defined]

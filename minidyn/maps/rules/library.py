@@ -45,7 +45,7 @@ _HEAVY_BALL, _NESTEROV = _named("SGD", _heavy_ball), _named("Nesterov", _nestero
 
 
 def GD(lr: Any) -> Rule:
-    """Gradient descent, `theta' = theta - lr g`.
+    """Gradient descent, `theta' = theta - lr g`; `lr` a number, or an expression in the step number `k` (a schedule).
 
     >>> import minidyn as md
     >>> md.GD(0.1)
@@ -57,7 +57,8 @@ def GD(lr: Any) -> Rule:
 def SGD(lr: Any, momentum: Any = 0, nesterov: bool = False) -> Rule:
     """`m' = momentum m + g`, `theta' = theta - lr m'`; Nesterov: `theta' = theta - lr (g + momentum m')`.
 
-    Without momentum it is the gradient step. PyTorch's `SGD` (dampening 0).
+    Without momentum it is the gradient step. PyTorch's `SGD` (dampening 0). `lr` and `momentum` are numbers, or
+    expressions in the step number `k` (schedules); InputError where they are neither, or out of their ranges.
 
     >>> import minidyn as md
     >>> md.SGD(lr=0.1, momentum=0.9, nesterov=True)

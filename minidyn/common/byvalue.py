@@ -14,20 +14,19 @@ from minidyn.common.locks import cached_property
 
 
 class Named(type):
-    """Classes that offer at the keyboard (`dir`, tab completion, `help`) what they name in `_offers`, for themselves
-    and for those derived from them; all that they have where no class names any, and a derived one's own names."""
+    """Classes that offer at the keyboard (`dir`, tab completion, `help`) what they and their bases name in `_offers`,
+    and what classes of the user's own add; all that they have where nothing is named."""
 
     def __dir__(cls) -> list[str]:
         return cls._offered(super().__dir__())
 
     def _offered(cls, names: Iterable[str], own: Iterable[str] = ()) -> list[str]:
         """Those of the names that are public; `own` are an object's."""
-        order = cls.__mro__
-        naming = [place for place, c in enumerate(order) if "_offers" in vars(c)]
-        if not naming:
+        named = [vars(c)["_offers"] for c in cls.__mro__ if "_offers" in vars(c)]
+        if not named:
             return list(names)
-        public = {name for place in naming for name in vars(order[place])["_offers"].split()}
-        public |= {name for c in order[: naming[0]] for name in (*vars(c), *own)}
+        foreign = [c for c in cls.__mro__ if c is not object and c.__module__.split(".")[0] != __name__.split(".")[0]]
+        public = {*" ".join(named).split(), *(name for c in foreign for name in (*vars(c), *own))}
         return [name for name in names if name.startswith("_") or name in public]
 
 

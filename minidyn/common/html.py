@@ -19,12 +19,18 @@ def as_html(report: Report) -> str:
 
 def formulas(name: str, lines: list[str], text: str) -> str:
     """Mathematics: a name, lines with `$...$` that a notebook typesets, and `text`, which says the same without."""
-    body = "".join(f'<div style="{_WIDE}">{escape(line)}</div>' for line in lines if line.strip())
+    body = "".join(f'<div style="{_WIDE}">{escape(_displayed(line))}</div>' for line in lines if line.strip())
     style = f"{_WIDE}; margin: 0; background: transparent; color: inherit"
     fallback = (
         f'<details class="{_PLAIN}"><summary>as text</summary><pre style="{style}">{escape(text)}</pre></details>'
     )
     return _page(f'<p class="{_PLAIN}"><code>{escape(name)}</code></p>{body}{fallback}')
+
+
+def _displayed(line: str) -> str:
+    """A line that is one formula, at its full size."""
+    alone = line.startswith("$") and line.find("$", 1) == len(line) - 1 and "displaystyle" not in line
+    return rf"$\displaystyle {line[1:]}" if alone else line
 
 
 def _page(body: str, kind: str = "") -> str:
@@ -37,22 +43,16 @@ def _paragraph(text: str) -> str:
 
 
 def _table(table: Table) -> str:
-    rows = [
-        _row(
-            table,
-            row,
-            ["th" if (table.head and not i) or (not table.head and not c) else "td" for c in range(len(row))],
-        )
-        for i, row in enumerate(table.rows)
-    ]
+    rows = [_row(table, row, is_head=table.head and not place) for place, row in enumerate(table.rows)]
     return f'{_paragraph(table.title)}<div style="{_WIDE}"><table>{"".join(rows)}</table></div>'
 
 
-def _row(table: Table, row: list[str], tags: list[str]) -> str:
-    cells = [
-        f'<{tag} style="{_CELL}{"left" if c < table.left else "right"}">{escape(cell)}</{tag}>'
-        for c, (tag, cell) in enumerate(zip(tags, row, strict=True))
-    ]
+def _row(table: Table, row: list[str], is_head: bool) -> str:
+    names = len(row) if is_head else 0 if table.head else 1
+    cells = []
+    for place, cell in enumerate(row):
+        tag, side = "th" if place < names else "td", "left" if place < table.left else "right"
+        cells.append(f'<{tag} style="{_CELL}{side}">{escape(cell)}</{tag}>')
     return f"<tr>{''.join(cells)}</tr>"
 
 

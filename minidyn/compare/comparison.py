@@ -233,6 +233,7 @@ def read_label(label: str, reading: str) -> str:
     return f"{label}, {reading}"
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of paths that leave every bound
 def row_of(name: str, label: str, a: Floats, b: Floats, step: int, time: float, paired: bool) -> ErrorRow:
     """The row of the samples a (map) and b (flow), NaN where a path has ended; paired ones belong together."""
     good_a, good_b = np.isfinite(a), np.isfinite(b)

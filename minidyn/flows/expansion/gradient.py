@@ -49,7 +49,6 @@ class GradientFlow(Flow):
     array([-2.])
     """
 
-    _offers = ""
     key = "gradient"
     look = VIOLET
     name: ClassVar[str] = "gradient flow"

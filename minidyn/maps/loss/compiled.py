@@ -7,6 +7,7 @@ from typing import Any
 import sympy as sp
 
 from minidyn.common.arrays import Floats
+from minidyn.common.byvalue import Named
 from minidyn.common.errors import InputError
 from minidyn.common.locks import cached_property
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, derivatives, walk
@@ -18,9 +19,10 @@ from minidyn.maps.loss.parameters import Block, label_of
 ONE_SAMPLE: dict[str, Any] = {"headers": {SAMPLE: ["if True:", "    i = sample"]}, "sample_count": "1"}
 
 
-class Compiled:
+class Compiled(metaclass=Named):
     """The part of a `Loss` that knows its kernels."""
 
+    _offers = ""
     expr: sp.Expr
     model: sp.Expr | None
     blocks: list[Block]

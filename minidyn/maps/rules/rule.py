@@ -199,7 +199,7 @@ class Rule(ByValue):
 
     def _repr_latex_(self) -> str:
         rows = [f"{a} &= {b}" for a, b in updates(self, latex=True)]
-        return r"$\displaystyle \begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}$"
+        return r"$\displaystyle \begin{aligned} " + r" \\[0.3em] ".join(rows) + r" \end{aligned}$"
 
     def _repr_html_(self) -> str:
         return formulas(repr(self), [self._repr_latex_()], self.describe())

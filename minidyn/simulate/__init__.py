@@ -126,7 +126,7 @@ def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: 
         recorder = Recorder(system.loss.param_names, watchers, keep, kept.rows, paths)
         phases = Phases(system, save_every, saves)
         recorder.also = phases.look
-        what_runs = system.label if isinstance(system, Flow) else "Map"
+        what_runs = system.name if isinstance(system, Flow) else "Map"
         done, interrupted = _carry(engine, recorder, kept, saves, Bar(steps, paths, progress, what_runs))
         status, ended = engine.ending(done)
         if interrupted:

@@ -17,7 +17,8 @@ log = logging.getLogger("minidyn")
 _PATIENCE = 1.0  # seconds before a bar appears
 _LOGGED = 10.0  # seconds between two lines of the log
 _REDRAWN = 0.2  # seconds between two pictures in a notebook
-_WIDE, _BAR, _SHORT_BAR, _TIME = 100, 40, 10, 8  # columns: of a wide terminal, bars, and the time left
+_WIDE, _BAR, _SHORT_BAR, _TIME = 100, 40, 8, 8  # columns: of a wide terminal, bars, and the time left
+_LABEL, _COUNTED = 28, 10_000  # columns of a long label; from so many on, per cent in place of a count
 _open: list[Bar] = []  # the bars under way; a study's bar has its runs' bars below it
 
 
@@ -63,7 +64,8 @@ class Bar:
             parts += [*rates, f"{count} paths"]
         left = f"{(self.total - done) / speed:.0f} s left" if speed > 0 else ""
         if self.task is not None:
-            self.screen.update(self.task, completed=done, text=self._fitted(parts), left=left)
+            self.screen.update(self.task, completed=done, text=self._fitted(parts), left=left,
+                               count=_count(done, self.total))  # fmt: skip
         if write:
             self.logged = now
             what = ", ".join([*parts, left or "time left unknown"])
@@ -72,7 +74,8 @@ class Bar:
     def _fitted(self, parts: list[str]) -> str:
         """As much as the line has room for: rates go first, those of paths before those of steps."""
         seen = [bar for bar in _open if bar.task is not None]
-        taken = max(len(bar.label) for bar in seen) + max(2 * len(f"{bar.total:.0f}") + 1 for bar in seen)
+        label = max(_LABEL * (not self.paths), *(len(bar.label) for bar in seen))  # what runs below has long ones
+        taken = label + max(len(_count(bar.total, bar.total)) for bar in seen)
         room = self.screen.console.width - taken - _bar_width(self.screen.console.width) - _TIME - 4
         kept = list(parts)
         for part in sorted(parts, key=lambda part: (f"path-{self.unit}" not in part, f"{self.unit}/s" not in part)):
@@ -90,7 +93,7 @@ class Bar:
         if self.outer is not None and self.outer.task is None:
             self.outer.show()
         self.screen = self.outer.screen if self.outer is not None else Cell() if in_notebook() else _screen()
-        self.task = self.screen.add_task(self.label, total=self.total, unit=self.unit, text="")
+        self.task = self.screen.add_task(self.label, total=self.total, unit=self.unit, text="", count="")
 
     def __exit__(self, *_: object) -> None:
         _open.remove(self)
@@ -106,17 +109,21 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
 
 
+def _count(done: float, total: float) -> str:
+    return f"{done:,.0f}/{total:,.0f}" if total < _COUNTED else f"{100 * done / total:.0f} %"
+
+
 def _bar_width(columns: int) -> int:
     return _BAR if columns >= _WIDE else _SHORT_BAR
 
 
 def _screen() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, force_jupyter=False)
     screen = Progress(
-        TextColumn("{task.description}"), BarColumn(_bar_width(console.width)), MofNCompleteColumn(),
+        TextColumn("{task.description}"), BarColumn(_bar_width(console.width)), TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=console, transient=True,
     )  # fmt: skip
     screen.start()

@@ -1,7 +1,5 @@
 """Reports and mathematics as HTML for notebooks: in the colours of the page, light or dark; what is wide scrolls."""
 
-from __future__ import annotations
-
 from html import escape
 
 from minidyn.common.errors import printable

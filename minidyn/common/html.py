@@ -1,9 +1,14 @@
 """Reports and mathematics as HTML for notebooks: in the colours of the page, light or dark; what is wide scrolls."""
 
+from __future__ import annotations
+
 from html import escape
+from typing import TYPE_CHECKING
 
 from minidyn.common.errors import printable
-from minidyn.common.reports import Report, Table
+
+if TYPE_CHECKING:  # what is shown opens this room, not the other way round
+    from minidyn.common.reports import Report, Table
 
 _PLAIN = "tex2jax_ignore mathjax_ignore"  # classes in which `$` is a dollar
 _WIDE = "overflow-x: auto; padding: 0.2em 0"
@@ -12,7 +17,7 @@ _CELL = "padding: 0.15em 0.8em; white-space: pre; text-align: "
 
 def as_html(report: Report) -> str:
     """The report as paragraphs and tables."""
-    return _page("".join(_table(part) if isinstance(part, Table) else _paragraph(part) for part in report), _PLAIN)
+    return _page("".join(_paragraph(part) if isinstance(part, str) else _table(part) for part in report), _PLAIN)
 
 
 def formulas(name: str, lines: list[str], text: str) -> str:

@@ -169,7 +169,7 @@ class _Experiment:
                     if (runs[label].status == Status.INTERRUPTED).any():
                         break
             else:
-                bar.update(len(self.labels))
+                bar.update(1 + len(self.flows))
         return runs
 
     def run(self, system: Map | Flow, w0: Any, paths: int, rng: np.random.SeedSequence, number: int,

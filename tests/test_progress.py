@@ -67,6 +67,10 @@ def test_a_study_shows_its_runs_below(slow, terminal, monkeypatch, capfd):
 def test_bars_fit_a_terminal_of_80_columns(slow, terminal, monkeypatch, capfd):
     """Of a run within a study, with many paths and steps, nothing is cut, and each bar is one line of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
+    update = rich.progress.Progress.update
+    monkeypatch.setattr(
+        rich.progress.Progress, "update", lambda self, task, **fields: [update(self, task, **fields), self.refresh()]
+    )
     md.scaling_study(
         NOISY, md.StochasticModifiedFlow, lrs=[0.1, 0.05], w0=[1.0], time=100.0, paths=1025, rng=0, progress=True
     )

@@ -340,7 +340,8 @@ def test_completers_offer_the_same(results, jedi):
     """IPython's completer, with jedi and without, and Python's own offer what `dir` has."""
     shell = InteractiveShell.instance()
     try:
-        things = {"md": md, "run": results["stopped"].runs["GD"], "flow": md.ModifiedFlow(MAP), "loss": VALLEY, "map": MAP,
+        run = results["stopped"].runs["GD"]
+        things = {"md": md, "run": run, "flow": md.ModifiedFlow(MAP), "loss": VALLEY, "map": MAP,
                   "rule": md.Adam(0.1), "noise": MAP.noise, "cache": md.cache}  # fmt: skip
         completer = shell.Completer
         assert isinstance(completer, Completer)

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, NDArray
 from minidyn.common.errors import MinidynError
 from minidyn.compare.regime import regime
 from minidyn.files.models import load_model

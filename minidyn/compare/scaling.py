@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from minidyn.common.arrays import ArrayLike
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, numbers, shown, whole
 from minidyn.compare.comparison import Comparison

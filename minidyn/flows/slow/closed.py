@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike, NDArray
 from sympy.integrals.rationaltools import ratint
 
+from minidyn.common.arrays import ArrayLike, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.intake import numbers

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from minidyn.common.arrays import ArrayLike, NDArray
 from minidyn.common.errors import FlowError, InputError, ManifoldError
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property

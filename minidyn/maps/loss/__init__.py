@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from numpy.typing import ArrayLike
 
+from minidyn.common.arrays import ArrayLike
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.html import formulas

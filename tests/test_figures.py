@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -234,6 +235,45 @@ def test_map_and_flows_differ_in_grey():
     assert all(abs(lightness(look) - lightness(style.MAP)) > 0.25 for look in PALETTE)
     for part in ("colour", "dash", "marker"):  # as many as there are flows in a model file
         assert len({getattr(look, part) for look in PALETTE}) == len(PALETTE) == 7
+
+
+def linear(colour):
+    c = np.array(to_rgb(colour))
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def cielab(rgb):
+    """CIELAB (D65) of linear rgb."""
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = np.array(to_xyz) @ np.clip(rgb, 0, 1) / [0.95047, 1.0, 1.08883]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+SEEN_BY = {  # Machado, Oliveira, Fernandes (2009), full severity, on linear rgb
+    "all": np.eye(3),
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def test_lines_stand_out_from_white():
+    """Every colour in which a line is drawn has a contrast of 3:1 or more to white (WCAG 2.1, 1.4.11)."""
+    colours = [look.colour for look in (*PALETTE, *style.READINGS)] + [style.MINIMA, style.GREY]
+    assert min(1.05 / (np.dot(linear(c), [0.2126, 0.7152, 0.0722]) + 0.05) for c in colours) >= 3
+
+
+@pytest.mark.parametrize("eyes", SEEN_BY)
+def test_colours_are_told_apart(eyes):
+    """Whoever looks: the map and the flows of the library's models lie 13 or more apart in CIELAB, all that there are 5
+    or more, and whatever is closer than 20 has another dash and another marker."""
+    seen = {look: cielab(SEEN_BY[eyes] @ linear(look.colour)) for look in (style.MAP, *PALETTE)}
+    shipped = {style.MAP, *(FLOWS[key].look for key in ("gradient", "central", "subquadratic", "rod", "quasistatic"))}
+    for a, b in combinations(seen, 2):
+        apart = np.linalg.norm(seen[a] - seen[b])
+        assert apart > (13 if {a, b} <= shipped else 5)
+        assert apart > 20 or (a.dash != b.dash and a.marker != b.marker)
 
 
 @pytest.mark.parametrize("seed", range(20))

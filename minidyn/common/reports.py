@@ -26,17 +26,42 @@ Report = list[str | Table]
 class Drawn(ByValue):
     """What has a picture. The rooms that draw and keep results stand above: they are opened here, when asked for."""
 
-    def plot(self, path: Any = None, **options: Any) -> Any:
-        """The picture, a matplotlib figure; written to `path` where one is given (the extension names the format).
+    def plot(self, path: Any = None, *, panels: Any = None, size: Any = None, ax: Any = None, **options: Any) -> Any:
+        """The picture, a matplotlib figure: `plot().show()` opens a window, Jupyter shows it, `path` writes it.
 
-        Of a run: parameters (up to six) and observables over the steps, or those in `quantities`. Of a comparison:
-        every quantity over the steps with bands, and for two parameters the landscape and the minima (of `loss`). Of a
-        scaling study: differences over lr on logarithmic axes, with error bars and fits. Of a stability diagram: a
-        panel for each setting.
+        path : a file to write; its extension names the format (png, pdf, svg; png where there is none).
+        panels : what to draw, a name or several, instead of the first six. Of a run: parameters and observables. Of a
+            comparison: those, and "landscape". Of a scaling study: quantities. Of a stability diagram: settings, such
+            as "lr 0.1, batch 4". Of `edge`: "sharpness", "amplitude". Of `escape`: "distance", "destinations". Of a
+            loss: the parameter or the two parameters that vary.
+        size : width and height in inches, such as (8, 5).
+        ax : matplotlib axes into which one panel is drawn, with its legend, instead of a figure of its own.
+        options : of a comparison `loss`, whose level sets and minima are drawn (its own by default); of a loss `at`,
+            the point through which a slice goes, and `window`, how far the picture goes to each side of it.
+
+        Of a run: parameters and observables over the steps. Of a comparison: every quantity over the steps with bands,
+        the differences below, and for two parameters the landscape and the minima. Of a scaling study: differences over
+        lr on logarithmic axes, with error bars and fits. Of a stability diagram: a panel for each setting. Of `edge`:
+        sharpness and oscillation over the steps. Of `escape`: the distance from the minimum, and where paths went. Of a
+        loss: a curve, or level sets and minima.
         """
         from minidyn import figures
 
-        return figures.plot(self, path=path, **options)
+        return figures.plot(self, path=path, panels=panels, size=size, ax=ax, **options)
+
+
+class Moving(Drawn):
+    """What moves over the steps, and can be shown as a film."""
+
+    def animate(self: Any, path: Any, *, seconds: float = 8.0, size: Any = None, loss: Any = None) -> Any:
+        """Write a film, `.gif` or (where ffmpeg is installed) `.mp4`, of so many seconds; returns the file.
+
+        Two parameters: paths move on the landscape, of `loss` or of the loss that a comparison carries. Otherwise the
+        quantities, means over the paths, grow over the steps. `size` is width and height in inches.
+        """
+        from minidyn import figures
+
+        return figures.animate(self, path, seconds=seconds, size=size, loss=loss)
 
 
 class Result(Drawn):

@@ -10,7 +10,7 @@ import numpy as np
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.locks import cached_property
-from minidyn.common.reports import Report, Reported, Table
+from minidyn.common.reports import Moving, Report, Reported, Table
 from minidyn.compare.distributions import DISTANCES, LawRow, distances
 from minidyn.simulate.run import Run
 
@@ -65,7 +65,7 @@ class ErrorRow(ByValue):
 
 
 @dataclass(eq=False, repr=False)
-class Comparison(Reported):
+class Comparison(Reported, Moving):
     """What `compare` returns.
 
     runs : label -> `Run`; the map's comes first.

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, Integers
-from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown, whole
+from minidyn.common.reports import Drawn
 from minidyn.common.status import Status
 from minidyn.compare.readings import check_flows, labels_of, one_start
 from minidyn.compare.regime import Regime, regime
@@ -20,7 +20,7 @@ from minidyn.simulate.choose import make_engine
 
 
 @dataclass(frozen=True, eq=False)
-class EdgeRun(ByValue):
+class EdgeRun(Drawn):
     """What `edge` returns; arrays of shape (T,), one number per save, NaN after an end.
 
     steps : step numbers.
@@ -92,7 +92,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
             raise InputError(f"{shown(flow)} predicts no oscillation: use {', '.join(able[:-1])} or {able[-1]}.")
     check_flows(system, flows)
     steps, first_step = whole("steps", steps, 1), whole("first_step", first_step, 1)
-    save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
+    save_every = max(1, steps // 200) | 1 if save_every is None else whole("save_every", save_every, 1)
     saves = np.array([*range(0, steps, save_every), steps])
     two = TwoStep(system)
     z = one_start(system, w0)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, Integers
-from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, whole
+from minidyn.common.reports import Drawn
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
@@ -20,7 +20,7 @@ _FOLLOWED = 2000  # paths whose end is followed to a minimum
 
 
 @dataclass(frozen=True, eq=False)
-class Escape(ByValue):
+class Escape(Drawn):
     """What `escape` returns.
 
     predicted : growth of second moments per step, the spectral radius of the second-moment operator.

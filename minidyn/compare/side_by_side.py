@@ -15,14 +15,14 @@ from minidyn.compare.readings import check_flows, check_options, labels_of, one_
 from minidyn.compare.regime import regime
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
-from minidyn.simulate import observables, seed_key, simulate, starts_of
+from minidyn.simulate import observables, seed_key, simulate, starts_of, stride
 from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
 from minidyn.simulate.threads import thread_count
 
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
-_ALONE, _MANY = 201, 21  # saves at which one path is compared, and many: a fine picture of one costs little
+_ALONE, _MANY = 601, 21  # saves at which one path is compared, and many: a fine picture of one costs little
 _ZERO = 1e-12  # a parameter that stays below this on the manifold is zero to rounding
 _ROUNDING = 1e-9  # and what is observed, below this part of what it is along the map
 
@@ -47,7 +47,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     checkpoint : a folder in which every run keeps its own checkpoint (see `simulate`).
     missing : what happens where a flow does not exist: "raise", or "remark", where the other flows are compared and
         the summary says why this one is not (`meta["missing"]`).
-    rows : steps shown in the table; quantities are kept at up to 21 saves, 201 for one path, or more where `rows` is
+    rows : steps shown in the table; quantities are kept at up to 21 saves, 601 for one path, or more where `rows` is
         larger.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
     The map is read as each flow says (`Flow.reads`): as it is, at mid-points of successive iterates beside flows of
@@ -103,7 +103,8 @@ class _Experiment:
         runs = self.runs(sequence, counts)
         beside = {label: flow for label, flow in self.asked.items() if label in runs}
         first = runs[self.name]
-        times = _pick(len(first.steps), max(_ALONE if self.paths == 1 else _MANY, self.rows + 1))
+        wanted = max(_ALONE if self.paths == 1 else _MANY, self.rows + 1)
+        times = _pick(len(first.steps), wanted, self.system.noise is None)
         ahead, remark = self.ahead(beside)
         quantities, zero = _quantities(self.system, runs, beside, times, self.watchers, self.observe is not None, ahead,
                                        thread_count(self.threads))  # fmt: skip
@@ -181,7 +182,8 @@ class _Experiment:
     @property
     def common(self) -> dict[str, Any]:
         """What all runs are given."""
-        return {"save_every": self.save_every, "threads": self.threads, "progress": self.progress}
+        every = self.save_every or stride(self.system, self.steps)
+        return {"save_every": every, "threads": self.threads, "progress": self.progress}
 
     def folder(self, number: int) -> Path | None:
         """The folder of one run's checkpoint."""
@@ -207,8 +209,11 @@ def _stop_if_interrupted(run: Run) -> None:
         raise KeyboardInterrupt
 
 
-def _pick(count: int, wanted: int) -> Integers:
-    """Up to `wanted` places in 0 .. count-1, first and last included."""
+def _pick(count: int, wanted: int, odd: bool = False) -> Integers:
+    """Up to `wanted` places in 0 .. count-1, first and last included; an odd number apart so that both phases of an
+    oscillation of period two are seen."""
+    if odd:
+        return np.unique([*range(0, count - 1, -(-(count - 1) // max(wanted - 1, 1)) | 1), count - 1]).astype(np.int64)
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64))
 
 

@@ -1,7 +1,8 @@
-"""Making a figure and writing it, whole or not at all."""
+"""Making a figure, showing it, and writing it, whole or not at all."""
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,47 @@ from minidyn.common.wholefiles import write_whole
 
 
 class Picture(Figure):
-    """A matplotlib figure that Jupyter shows whether or not pyplot was imported."""
+    """A matplotlib figure that Jupyter shows whether or not pyplot was imported, and `show()` in a window."""
 
     def _repr_png_(self) -> bytes:
-        return _rendered(self, "png", 110)
+        return rendered(self, "png", 110)
+
+    def show(self, warn: bool = True) -> None:
+        """Show the picture: below the cell in Jupyter, elsewhere in a window, until that is closed. Where no window can
+        be opened, say so and how to save the picture (not with `warn=False`)."""
+        if "IPython" in sys.modules:
+            from IPython import get_ipython
+            from IPython.display import display
+
+            if getattr(get_ipython(), "kernel", None) is not None:
+                display(self)
+                return
+        from matplotlib import pyplot
+        from matplotlib.backend_bases import FigureManagerBase
+
+        canvas = pyplot.figure().canvas  # of the backend that pyplot finds for this machine
+        pyplot.close(canvas.figure)
+        if canvas.manager_class is FigureManagerBase:
+            if warn:
+                print(
+                    f'no window can be opened here ({pyplot.get_backend()}); save the picture: plot("name.png")',
+                    file=sys.stderr,
+                )
+            return
+        type(canvas).new_manager(self, 1)
+        canvas.manager_class.pyplot_show(block=True)
 
 
 def new_figure(width: float, height: float) -> Picture:
     """An empty figure of this size in inches, without pyplot."""
-    fig = Picture(figsize=(width, height), layout="constrained")
+    fig = Picture(figsize=(width, height))
     FigureCanvasAgg(fig)
     return fig
 
 
-def _rendered(fig: Figure, kind: str, dpi: float | None = None) -> bytes:
-    image, engine = BytesIO(), fig.get_layout_engine()
-    if engine is not None:  # the layout is found once; left in place, the engine would find it again for every draw
-        engine.execute(fig)
-        fig.set_layout_engine("none")
+def rendered(fig: Figure, kind: str, dpi: float | None = None) -> bytes:
+    """The bytes of a file of this kind."""
+    image = BytesIO()
     if kind == "png" and isinstance(fig.canvas, FigureCanvasAgg):
         before = fig.dpi
         fig.set_dpi(dpi or before)
@@ -39,22 +63,30 @@ def _rendered(fig: Figure, kind: str, dpi: float | None = None) -> bytes:
         fig.set_dpi(before)
     else:
         fig.savefig(image, format=kind, dpi=dpi or "figure")
-    fig.set_layout_engine(engine)
     return image.getvalue()
 
 
-def write_picture(fig: Figure, path: Any) -> None:
-    """Write the figure whole or not at all."""
-    if path is None:
-        return
+def target_of(path: Any, known: Any, what: str, default: str) -> tuple[Path, str]:
+    """The file and its kind, by the extension of its name."""
     target = Path(path).expanduser()
-    target = target if target.suffix[1:2].isalpha() else target.with_name(target.name + ".png")
-    kind, known = target.suffix[1:].lower(), FigureCanvasAgg.get_supported_filetypes()
+    target = target if target.suffix[1:2].isalpha() else target.with_name(f"{target.name}.{default}")
+    kind = target.suffix[1:].lower()
     if kind not in known:
-        raise InputError(f"a figure cannot be written as .{kind}; use one of {', '.join(sorted(known))}.")
-    image = _rendered(fig, kind, 160)
+        raise InputError(f"{what} cannot be written as .{kind}; use one of {', '.join(sorted(known))}.")
+    return target, kind
+
+
+def write_bytes(target: Path, image: bytes, path: Any) -> None:
+    """Write a file whole or not at all."""
     try:
         write_whole(target, lambda file: file.write(image), sync=False)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ArchiveError(f"Cannot save `{path}`: {reason}; choose another path.") from error
+
+
+def write_picture(fig: Figure, path: Any) -> None:
+    """Write the figure whole or not at all."""
+    if path is not None:
+        target, kind = target_of(path, FigureCanvasAgg.get_supported_filetypes(), "a figure", "png")
+        write_bytes(target, rendered(fig, kind, 160), path)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from minidyn.common.errors import InputError
-from minidyn.figures.canvas import new_figure, write_picture
-from minidyn.figures.style import FAINT, GREY, MAP, MINIMA, STYLE, draw_head, draw_legend
+from minidyn.figures.scales import grid, tidy
+from minidyn.figures.sheet import Panel, compose
+from minidyn.figures.style import GREY, MAP, MINIMA, parts_of
 from minidyn.maps.recognize import recognized
 from minidyn.minima.stability import StabilityDiagram
 
-PANELS = 12
+MOST = 12
 _INSIDE = "#dbe9e4"
 
 
-def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
+def plot_stability(diagram: StabilityDiagram, *, path: Any = None, panels: Any = None, size: Any = None, ax: Any = None,
+                   ) -> Figure:  # fmt: skip
     """One panel for each learning rate and batch: where a minimum is stable, and where the minima are.
 
     Shaded: stable if the loss had one parameter. Dashed: the necessary box. The verdicts on the minima are exact.
@@ -34,29 +33,25 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None) -> Figure:
     >>> [ax.get_title(loc="left") for ax in d.plot().axes]
     ['lr 0.7, batch 1']
     """
-    count = len(diagram.settings)
-    if count > PANELS:
-        raise InputError(f"{count} pairs of learning rate and batch are too many panels; take at most {PANELS}.")
-    columns = min(count, 3 if count != 4 else 2)
-    rows = -(-count // columns)
-    with rc_context(STYLE):
-        fig = new_figure(max(3.7 * columns, 6.4), 3.0 * rows + 1.2)
-        grid = fig.add_gridspec(rows, columns)
-        right, top = _window(diagram)
-        for number in range(count):
-            _draw(fig.add_subplot(grid[divmod(number, columns)]), diagram, number, right, top)
-        known = recognized(diagram.map.rule)
-        adaptive = "" if known is not None and known.plain else "in the metric of the preconditioner"
-        details = [str(diagram.map.rule), f"{len(diagram.minima)} minima", adaptive]
-        draw_head(fig, "Which minima the optimizer can stay in", [part for part in details if part])
-        draw_legend(fig, [
-            *([Patch(color=_INSIDE, lw=0, label="stable (one parameter)")] if _has_region(diagram) else []),
-            Line2D([], [], color=GREY, ls="--", lw=1, label="necessary box"),
-            Line2D([], [], color=MAP.colour, marker="o", ls="", ms=6, label="stable minimum"),
-            Line2D([], [], color=MINIMA, marker="X", ls="", ms=7, label="unstable minimum"),
-        ])  # fmt: skip
-        write_picture(fig, path)
-    return fig
+    names = [f"lr {lr:g}, {'full batch' if batch is None else f'batch {batch}'}" for lr, batch in diagram.settings]
+    if panels is None and len(names) > MOST:
+        raise InputError(f"{len(names)} pairs of learning rate and batch are too many panels; name some in panels=, "
+                         f"{MOST} at most.")  # fmt: skip
+    right, top = _window(diagram)
+    top = top if diagram.kappas.any() or diagram.nonuniformity.max() > 1e-9 * right else 0.0
+    given: dict[str, Any] = {"diagram": diagram, "right": right, "top": top}
+    there = [Panel(name, partial(_draw, number=number, title=name, **given), (2.4 if top else 0.7,))
+             for number, name in enumerate(names)]  # fmt: skip
+    known = recognized(diagram.map.rule)
+    metric = "" if known is not None and known.plain else "sharpness in the metric of the preconditioner"
+    count = len(diagram.minima)
+    loss, rule = parts_of(repr(diagram.map))
+    flat = "" if diagram.kappas.any() or top else "no minibatch noise: sharpness alone decides"
+    details = [loss, rule, f"{count} {'minimum' if count == 1 else 'minima'}", metric, flat]
+    title = f"Which minima {diagram.map.rule.name} can stay in"
+    return compose(
+        there, title, [part for part in details if part], path=path, only=panels, size=size, ax=ax, most=MOST
+    )
 
 
 def _has_region(diagram: StabilityDiagram) -> bool:
@@ -74,20 +69,35 @@ def _window(diagram: StabilityDiagram) -> tuple[float, float]:
     return 1.12 * right, 1.12 * top
 
 
-def _draw(ax: Axes, diagram: StabilityDiagram, number: int, right: float, top: float) -> None:
-    lr, batch = diagram.settings[number]
+def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: float, top: float) -> None:
     wide, high = diagram.box(number)
+    flat = not top
+    top = top or 1.0
     if _has_region(diagram):
         a, s = diagram.boundary(number)
-        ax.fill_between(a, 0, np.minimum(s, 10 * top), color=_INSIDE, lw=0, zorder=0)
+        ax.fill_between(
+            a, -top * flat, np.minimum(s, 10 * top), color=_INSIDE, lw=0, zorder=0, label="stable (one parameter)"
+        )
     high = min(high, 10 * top)
-    ax.plot([wide, wide, 0], [0, high, high], color=GREY, ls="--", lw=1, zorder=1)
+    if wide < right or high < top:
+        ax.plot([wide, wide, 0], [0, high, high], color=GREY, ls="--", lw=1, zorder=1, label="necessary box")
     stable = diagram.stable[:, number]
-    for chosen, colour, marker, size in ((stable, MAP.colour, "o", 34), (~stable, MINIMA, "X", 48)):
+    for chosen, label, colour, marker, size in (
+        (stable, "stable minimum", MAP.colour, "o", 34), (~stable, "unstable minimum", MINIMA, "X", 48),
+    ):  # fmt: skip
         x, y = diagram.sharpness[chosen], diagram.nonuniformity[chosen]
-        ax.scatter(x, y, size, color=colour, marker=marker, edgecolors="white", linewidths=0.5, zorder=5, clip_on=False)
-    ax.set(xlim=(0, right), ylim=(0, top), xlabel="sharpness $a$", ylabel="non-uniformity $s$")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.grid(True, color=FAINT, lw=0.4, alpha=0.7)
-    ax.set_axisbelow(True)
-    ax.set_title(f"lr {lr:g}, {'full batch' if batch is None else f'batch {batch}'}", loc="left")
+        ax.scatter(x, y, size, color=colour, marker=marker, edgecolors="white", linewidths=0.5, zorder=5, clip_on=False,
+                   label=label if chosen.any() else "_")  # fmt: skip
+    ax.set(xlim=(0, right), ylim=(-top * flat, top))
+    for axis, put, name in (
+        (ax.xaxis, ax.set_xlabel, "sharpness $a$"),
+        (ax.yaxis, ax.set_ylabel, "non-uniformity $s$"),
+    ):
+        words = [name]
+        tidy(axis, words.append)
+        put("".join(words))
+    grid(ax)
+    if flat:
+        ax.set_yticks([])
+        ax.set_ylabel("")
+    ax.set_title(title, loc="left")

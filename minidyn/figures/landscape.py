@@ -2,65 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.ticker import FuncFormatter, LogLocator
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import ManifoldError
-from minidyn.compare.comparison import Comparison
-from minidyn.figures.style import HUGE, MINIMA, THIN, Look, Numbers, power_of_ten, pretty
+from minidyn.figures.panels import alternates
+from minidyn.figures.scales import say_gone, spread, tidy
+from minidyn.figures.style import HUGE, MAP, MINIMA, THIN, Look, power_of_ten, pretty
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold
+from minidyn.simulate.run import Run
 
-Floats = NDArray[np.float64]
-
+_LONG = 100  # saves of a path whose zigzag would fill the picture
 _POINTS = 400  # of an ensemble drawn on the landscape
 _LAND = LinearSegmentedColormap.from_list("land", ["#ffffff", "#eef2f5", "#d5dee6", "#b4c3d0", "#93a8ba"])
 
 
-def draw_landscape(ax: Axes, result: Comparison, loss: Loss | None, looks: dict[str, Look]) -> None:
+def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: Mapping[str, Look]) -> None:
     """Level sets, minima, the ensembles at the last step, a few paths."""
-    low, high = _window([run.w for run in result.runs.values() if run.w is not None])
-    first = next(iter(result.runs.values()))
-    if loss is not None and loss.dim == 2:
-        _draw_levels(ax, loss, low, high)
-        for curve in minima_of(loss, low, high):
-            ax.plot(*curve.T, color=MINIMA, lw=1.3, zorder=3, marker="*" if len(curve) == 1 else "")
-    for order, (label, look) in enumerate(looks.items()):
-        w = result.runs[label].w
+    first = next(iter(runs.values()))
+    low, high, gone = window({label: run.w for label, run in runs.items()}, ratio_of(ax))
+    plane = loss if loss is not None and loss.dim == 2 else None
+    draw_ground(ax, plane.value if plane else None, plane, low, high, first.names)
+    for order, (label, run) in enumerate(runs.items()):
+        look, w = looks[label], run.w
         assert w is not None
-        for path in w[:THIN]:
-            ax.plot(*path.T, color=look.colour, ls=look.dash, lw=0.4, alpha=0.4, zorder=4 + order)
+        for path in _apart(first.steps, w[0]) if len(w) == 1 else w[:THIN]:
+            solid = {"ls": look.dash, "lw": 0.5, "alpha": 0.45} if len(w) > 1 or look == MAP else {"ls": "-", "lw": 1.1}
+            ax.plot(*path.T, color=look.colour, zorder=4 + order, **solid)
         size = (8 if order else 14) if len(w) > 1 else 40
-        x, y = w[:_POINTS, -1].T
         style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "alpha": 0.6 if len(w) > 1 else 1.0}
-        ax.scatter(x, y, size, color=look.colour, marker=look.marker, zorder=10 + order, **style)
+        if np.isfinite(w[:_POINTS, -1]).any():
+            style["label"] = label
+        ends = w[:_POINTS, -1]
+        ax.scatter(ends[:, 0], ends[:, 1], size, color=look.colour, marker=look.marker, zorder=10 + order, **style)
     start = first.w[:, 0] if first.w is not None else np.empty((0, 2))
-    ax.plot(*np.unique(start, axis=0)[:_POINTS].T, ls="", marker="X", ms=6.5, mfc="white", mec="black", zorder=30)
+    ax.plot(*np.unique(start, axis=0)[:_POINTS].T, ls="", marker="X", ms=6.5, mfc="white", mec="black", zorder=30,
+            label="start" if np.isfinite(start).any() else "_")  # fmt: skip
+    some = f"{_POINTS:,} of {first.paths:,} points at step" if first.paths > _POINTS else "points at step"
+    some = "paths up to step" if first.paths == 1 else some
+    ax.set_title(f"{some} {int(first.steps[-1]):,}", loc="left")
+    if gone:
+        say_gone(ax, gone)
+
+
+def draw_ground(ax: Axes, value: Callable[[Floats], Any] | None, loss: Loss | None, low: Floats, high: Floats,
+                names: list[str]) -> None:  # fmt: skip
+    """Level sets of `value`, minima of a loss of two parameters in a window, and its axes."""
+    if value is not None:
+        _draw_levels(ax, value, low, high)
+    if loss is not None:
+        curves = [c for c in minima_of(loss, low, high) if ((c >= low) & (c <= high)).all(axis=1).any()]
+        for number, curve in enumerate(curves):
+            single = {"marker": "*", "ls": "", "ms": 8} if len(curve) == 1 else {"lw": 1.3}
+            ax.plot(*curve.T, color=MINIMA, zorder=3, label="_" if number else "minima", **single)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    if np.isclose(*(high - low)):
-        ax.set_aspect("equal", adjustable="box")
     for spine in ax.spines.values():
         spine.set_visible(True)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(Numbers())
-    ax.set_xlabel(pretty(first.names[0]))
-    ax.set_ylabel(pretty(first.names[1]))
-    thin = f"{min(THIN, first.paths)} path{'s' * (first.paths > 1)}"
-    some = f", {_POINTS:,} of {first.paths:,} points" if first.paths > _POINTS else ""
-    ax.set_title(f"ensembles at step {int(first.steps[-1]):,}{some}; thin: {thin}", loc="left")
+    for axis, name, put in ((ax.xaxis, names[0], ax.set_xlabel), (ax.yaxis, names[1], ax.set_ylabel)):
+        words = [pretty(name)]
+        tidy(axis, words.append)
+        put("".join(words))
 
 
-def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:
+def _draw_levels(ax: Axes, value: Callable[[Floats], Any], low: Floats, high: Floats) -> None:
     """Filled level sets of the loss, or of what it is above its minimum, log-spaced over four decades."""
     x, y = (np.linspace(a, b, 161) for a, b in zip(low, high, strict=True))
     with np.errstate(all="ignore"):
-        z = np.asarray(loss.value(np.stack(np.meshgrid(x, y), axis=-1)))
+        z = np.asarray(value(np.stack(np.meshgrid(x, y), axis=-1)))
     finite = z[np.isfinite(z)]
     if not finite.size or not np.ptp(finite) > 0:
         return
@@ -73,25 +88,46 @@ def _draw_levels(ax: Axes, loss: Loss, low: Floats, high: Floats) -> None:
     filled = ax.contourf(x, y, np.maximum(z, levels[0] / 10), levels, zorder=0, **shades)
     ax.contour(x, y, z, levels, colors="white", linewidths=0.5, alpha=0.8, zorder=1)
     powers = FuncFormatter(lambda v, _: power_of_ten(round(np.log10(v))))
-    bar = ax.figure.colorbar(filled, ax=ax, shrink=0.7, aspect=30, pad=0.01, ticks=LogLocator(10), format=powers)
-    bar.ax.minorticks_off()
+    place = ax.inset_axes((1.03, 0.12, 0.03, 0.7))
+    bar = ax.figure.colorbar(filled, cax=place, ticks=LogLocator(10), format=powers)
+    place.minorticks_off()
     bar.outline.set_visible(False)
-    bar.ax.text(0.5, 1.06, "loss − min" if shifted else "loss", transform=bar.ax.transAxes, ha="center")
+    place.text(0.0, 1.05, "loss − min" if shifted else "loss", transform=place.transAxes, fontsize=8)
 
 
-def _window(clouds: Iterable[Floats]) -> tuple[Floats, Floats]:
-    """Corners of the part of the plane that almost all points visit."""
-    points = np.concatenate([w.reshape(-1, 2) for w in clouds])
-    points = points[(np.abs(points) < HUGE).all(axis=1)]
-    if not len(points):
-        return np.array([-1.0, -1.0]), np.array([1.0, 1.0])
-    low, high = np.quantile(points, [0.001, 0.999], axis=0)
-    low, high = np.minimum(low, points[0]), np.maximum(high, points[0])
+def _apart(steps: Any, path: Floats) -> list[Floats]:
+    """A path; a long one that alternates as two, through its even and its odd steps."""
+    if len(path) > _LONG and any(alternates(steps[: len(path)], values) for values in path.T):
+        return [path[steps[: len(path)] % 2 == side] for side in (0, 1)]
+    return [path]
+
+
+def ratio_of(ax: Axes) -> float:
+    """Height over width of axes."""
+    box = ax.get_window_extent()
+    return float(box.height / box.width)
+
+
+def window(clouds: Mapping[str, Floats | None], ratio: float) -> tuple[Floats, Floats, list[str]]:
+    """Corners of the part of the plane that almost all points of the first cloud visit, and others that stay near it;
+    true to scale in axes of this height over width, where both sides are comparable; and the clouds that leave it."""
+    boxes = {}
+    for label, w in clouds.items():
+        points = np.empty((0, 2)) if w is None else w.reshape(-1, 2)
+        points = points[(np.abs(points) < HUGE).all(axis=1)]
+        if len(points):
+            low, high = np.quantile(points, [0.001, 0.999], axis=0)
+            boxes[label] = np.array([np.minimum(low, points[0]), np.maximum(high, points[0])])
+    if not boxes:
+        return np.array([-1.0, -1.0]), np.array([1.0, 1.0]), []
+    first = next(iter(boxes))
+    (low, high), gone = spread(boxes.pop(first), boxes)
     size = np.maximum(high - low, [1e-9, 1e-9])
-    if size.min() > 0.3 * size.max():  # comparable: a square, so that the picture is true to scale
-        size = np.full(2, size.max())
+    if size.min() > 0.3 * size.max():
+        wide = max(size[0], size[1] / ratio)
+        size = np.array([wide, ratio * wide])
     middle = (low + high) / 2
-    return middle - 0.6 * size, middle + 0.6 * size
+    return middle - 0.6 * size, middle + 0.6 * size, gone
 
 
 def minima_of(loss: Loss, low: Floats, high: Floats) -> list[Floats]:

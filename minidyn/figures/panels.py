@@ -1,138 +1,181 @@
-"""Panels: quantities over the steps, with bands and differences; differences over the learning rate."""
+"""Quantities over the steps: of a run, and of a map and its flows with their differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.compare.comparison import Comparison
-from minidyn.compare.order import ScalingRow, ScalingStudy
-from minidyn.figures.style import FAINT, GREY, HUGE, PANELS, THIN, Look, Numbers, map_looks, pretty
+from minidyn.figures.scales import Clock, is_log, say_gone, set_limits, tidy
+from minidyn.figures.style import GREY, HUGE, MAP, THIN, Look, map_looks, pretty, reading_label
 from minidyn.simulate.run import QUANTILES, Run
 
-Floats = NDArray[np.float64]
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)
 
-_LOWEST = 1e-18  # part of the largest value at which a logarithmic scale ends
+_APART, _SPANS = 30.0, 100.0  # typical differences of two flows, and of one: beyond, they are drawn logarithmically
+_SEEN = 0.02  # of what the map moves by: jumps below are not seen
+_ROUNDING = 1e-13  # of the values: a difference below is none
 
 
 # -- drawing -------------------------------------------------------------------------------------------
 
 
-def draw_quantity(upper: Axes, lower: Axes, result: Comparison, name: str, looks: dict[str, Look]) -> None:
+def draw_curve(ax: Axes, k: Floats, values: Floats, look: Look, label: str, order: int = 0, width: float = 1.0,
+               least: float = 0.0) -> None:  # fmt: skip
+    """A line; of values that alternate between even and odd steps, by more than `least`, two lines and the area
+    between."""
+    style: dict[str, Any] = {"color": look.colour, "ls": look.dash, "zorder": 10 + order}
+    seen = np.isfinite(values)
+    if not alternates(k, values, least):
+        style |= {"label": label} if seen.any() else {}
+        if look != MAP and seen.sum() > 1:
+            style |= {"marker": look.marker, "ms": 3.6, "markevery": (0.06 + 0.045 * (order % 6), 0.31)}
+        ax.plot(k, values, lw=look.width * width, **style)
+        return
+    sides = [k % 2 == side for side in (0, 1)]
+    for side, name in zip(sides, (label, "_"), strict=True):
+        ax.plot(k[side], values[side], lw=min(look.width, 1.1) * width, **(style | {"label": name}))
+    even, odd = (np.interp(k, k[side & seen], values[side & seen]) for side in sides)
+    between: dict[str, Any] = {"color": look.colour, "alpha": 0.13, "lw": 0, "zorder": 2}
+    ax.fill_between(k, even, odd, label=f"{label} between even and odd steps" if label[0] != "_" else "_", **between)
+
+
+def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison, name: str, looks: Mapping[str, Look],
+                  clock: Clock) -> None:  # fmt: skip
     """Means and bands above, differences below, of the same paths: those that `Comparison.pair` says."""
-    k, maps, shown = result.steps, map_looks(result), [*result.runs][1:]
-    curves: list[Curve] = []
+    k, maps = clock.steps, map_looks(result)
     sides: list[Floats] = []
-    lower.axhline(0.0, color=GREY, lw=0.7)
-
-    def curve(values: Floats, look: Look, order: int, filled: bool) -> None:
-        mean, low, high = _curve(values)
-        curves.append((mean, low, high))
-        if filled:
-            upper.fill_between(k, low, high, color=look.colour, alpha=0.17, lw=0)
-        for edge in (low, high) if len(values) > 1 else ():
-            upper.plot(k, edge, color=look.colour, ls=look.dash, lw=0.8, alpha=0.85, zorder=3 + order)
-        upper.plot(k, mean, color=look.colour, ls=look.dash, lw=look.width, zorder=10 + order)
-
-    for order, label in enumerate(shown, 1):
+    size = range_of([v for key, v in result.quantities[name].items() if key not in looks or key == result.map_label])
+    anchor: list[Floats] = []
+    curves: dict[str, Curve] = {}
+    gaps: dict[str, tuple[Floats, Floats]] = {}
+    for order, label in enumerate([*result.runs][1:], 1):
         if label not in result.quantities[name]:
             continue
-        look, (a, b) = looks[label], result.pair(name, label)
+        reading, (a, b) = result.reading(label), result.pair(name, label)
         if not any(np.array_equal(a, side, equal_nan=True) for side in sides):  # another reading, or other paths
+            first = not sides
             sides.append(a)
-            curve(a, maps[result.reading(label)], 0, len(sides) == 1)
-        gap, error = difference_of(a, b, result.paired(label))
-        lower.fill_between(k, gap - 2 * error, gap + 2 * error, color=look.colour, alpha=0.27, lw=0)
-        lower.plot(k, gap, color=look.colour, ls=look.dash if len(shown) > 1 else "-", lw=1.3)
-        curve(b, look, order, False)
-    _name_and_scale(upper, name, curves)
-    lower.set_ylabel("flow − map", fontsize=8)
-    lower.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=3))
-    lower.yaxis.set_major_formatter(Numbers())
+            anchor += _draw_spread(upper, k, a, maps[reading], reading_label(result.map_label, reading), 0, first, size)
+        curves[label] = _draw_spread(upper, k, b, looks[label], label, order, False, size)
+        gaps[label] = difference_of(a, b, result.paired(label))
+    gone = _finish(upper, name, anchor, curves)
+    if lower is not None:
+        _draw_gaps(lower, k, gaps, looks, gone, max((np.nanmax(np.abs(c), initial=0) for c in anchor), default=0.0))
+    clock.put(upper, *([lower] if lower is not None else []))
 
 
-def draw_spread(ax: Axes, run: Run, name: str, look: Look) -> None:
+def _draw_spread(ax: Axes, k: Floats, values: Floats, look: Look, label: str, order: int, filled: bool,
+                 size: float) -> Curve:  # fmt: skip
+    """Mean and band of (paths, T)."""
+    mean, low, high = _curve(values)
+    if (high > low).any():
+        if filled:
+            ax.fill_between(k, low, high, color=look.colour, alpha=0.17, lw=0, label="5–95 % of paths")
+        for edge in (low, high):
+            ax.plot(k, edge, color=look.colour, ls=look.dash, lw=0.8, alpha=0.85, zorder=3 + order)
+    draw_curve(ax, k, mean, look, label, order, least=_SEEN * size)
+    return mean, low, high
+
+
+def _draw_gaps(ax: Axes, k: Floats, gaps: Mapping[str, tuple[Floats, Floats]], looks: Mapping[str, Look],
+               gone: Sequence[str], size: float) -> None:  # fmt: skip
+    """Differences with two standard errors to each side; without errors, and over decades, their sizes on a logarithmic
+    scale."""
+    exact = all(not np.nanmax(error, initial=0) > 0 for _, error in gaps.values())
+    sizes = {label: np.where(np.abs(gap) > _ROUNDING * size, np.abs(gap), np.nan) for label, (gap, _) in gaps.items()}
+    log = exact and _over_decades(list(sizes.values()))
+    for order, (label, (gap, error)) in enumerate(gaps.items(), 1):
+        look = looks[label]
+        if np.nanmax(error, initial=0) > 0:
+            band: dict[str, Any] = {"color": look.colour, "alpha": 0.27, "lw": 0}
+            said = "_" if order > 1 else "± 2 standard errors of the difference"
+            ax.fill_between(k, gap - 2 * error, gap + 2 * error, label=said, **band)
+        draw_curve(ax, k, sizes[label] if log else gap, look, "_", order, 0.75)
+    if log:
+        set_limits(ax, list(sizes.values()), {}, True)
+    else:
+        ax.axhline(0.0, color=GREY, lw=0.7)
+        near = [end for label, (gap, error) in gaps.items() if label not in gone
+                for end in (gap - 2 * error, gap + 2 * error)]  # fmt: skip
+        set_limits(ax, [np.zeros(1), *near], {}, False)
+    words = ["|flow − map|" if log else "flow − map"]
+    tidy(ax.yaxis, words.append)
+    ax.set_ylabel("\n".join(word.strip() for word in words), fontsize=8)
+
+
+def _over_decades(sizes: Sequence[Floats]) -> bool:
+    """Whether sizes of differences span decades, of several flows or of one."""
+    seen = [s[np.isfinite(s)] for s in sizes]
+    seen = [s for s in seen if len(s) > 3]
+    if len(seen) > 1:
+        typical = [float(np.median(s)) for s in seen]
+        return max(typical) > _APART * min(typical)
+    return len(seen) == 1 and float(np.quantile(seen[0], 0.9)) > _SPANS * float(np.quantile(seen[0], 0.1))
+
+
+def draw_run(ax: Axes, run: Run, name: str, look: Look, label: str, clock: Clock) -> None:
     """One quantity of one run: a line, or a mean with bands and a few paths."""
+    mean, edges, values = spread_of(run, name)
+    if (edges[0.95] > edges[0.05]).any():
+        for low, high, alpha in ((0.05, 0.95, 0.17), (0.25, 0.75, 0.3)):
+            words = f"{100 * low:.0f}–{100 * high:.0f} % of paths"
+            ax.fill_between(run.steps, edges[low], edges[high], color=look.colour, alpha=alpha, lw=0, label=words)
+        if values is not None:
+            few = ax.plot(run.steps, values[:THIN].T, color=look.colour, lw=0.5, alpha=0.55)
+            few[0].set_label(f"{len(few)} of the paths" if run.paths > len(few) else "the paths")
+    draw_curve(ax, clock.steps, mean, look, f"mean, {label}" if (edges[0.95] > edges[0.05]).any() else label)
+    _finish(ax, name, [mean, edges[0.05], edges[0.95]], {})
+    clock.put(ax)
+
+
+def spread_of(run: Run, name: str) -> tuple[Floats, dict[float, Floats], Floats | None]:
+    """Mean and quantiles of one quantity of a run over its steps, and its paths where they are kept."""
     if name in run.moments:
         stats = run.moments[name]
-        edges = dict(zip(QUANTILES, stats["quantiles"], strict=True))
-        mean, values = stats["mean"], None
-    else:
-        values = run.quantity(name)
-        edges = {q: _over_paths(values, partial(np.quantile, q=q)) for q in QUANTILES}
-        mean = _over_paths(values, np.mean)
-    if run.paths > 1:
-        for low, high in ((0.05, 0.95), (0.25, 0.75)):
-            ax.fill_between(run.steps, edges[low], edges[high], color=look.colour, alpha=0.17, lw=0)
-        if values is not None:
-            ax.plot(run.steps, values[:THIN].T, color=look.colour, lw=0.5, alpha=0.55)
-    ax.plot(run.steps, mean, color=look.colour, lw=1.9)
-    _name_and_scale(ax, name, [(mean, edges[0.05], edges[0.95])])
+        return stats["mean"], dict(zip(QUANTILES, stats["quantiles"], strict=True)), None
+    values = run.quantity(name)
+    edges = {q: _over_paths(values, partial(np.quantile, q=q)) for q in QUANTILES}
+    return _over_paths(values, np.mean), edges, values
 
 
-def draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Look) -> None:
-    """The differences of one flow in one quantity, and the power that fits them."""
-    if not rows:
-        return
-    lr, gap, error = (np.array([getattr(r, n) for r in rows]) for n in ("lr", "difference", "standard_error"))
-    gap, error = np.abs(gap), np.nan_to_num(error)
-    seen = gap > 2 * error
-    fit = study.fit(rows[0].flow, rows[0].quantity)
-    label = "no order seen"
-    if fit.resolved:
-        label = f"order {fit.order:.2f} ({fit.low:.2f} to {fit.high:.2f})"
-        line = np.geomspace(lr.min(), lr.max(), 50)
-        ax.plot(line, fit.constant * line**fit.order, color=look.colour, ls=look.dash, lw=look.width, label=label)
-    below = np.minimum(2 * error, 0.999 * gap)[seen]
-    bars: dict[str, Any] = {"color": look.colour, "ls": "", "marker": look.marker, "ms": 4.5, "capsize": 2, "lw": 1.0}
-    ax.errorbar(lr[seen], gap[seen], [below, 2 * error[seen]], **bars, label=None if fit.resolved else label)
-    limits = (gap + 2 * error)[~seen & (error > 0)]
-    ax.plot(lr[~seen & (error > 0)], limits, color=look.colour, ls="", marker="v", mfc="white", ms=5.5)
-
-
-def _name_and_scale(ax: Axes, name: str, curves: list[Curve]) -> None:
-    """The quantity's name; a logarithmic scale where all is positive and the means span a factor above thirty."""
-    ax.set_title(pretty(name), loc="left")
-    ax.yaxis.set_major_formatter(Numbers())
-    everything = np.concatenate([np.concatenate(c) for c in curves])
-    means = np.concatenate([c[0] for c in curves])
-    everything, means = everything[np.isfinite(everything)], means[np.isfinite(means)]
-    if means.size and everything.min() > 0 and means.max() > 30 * means.min():
-        ax.set_yscale("log")
-        if everything.min() < _LOWEST * everything.max():
-            ax.set_ylim(_LOWEST * everything.max(), 3 * everything.max())
-
-
-def share_clock(upper: Axes, lower: Axes, steps: NDArray[Any], time: Floats, top: bool, bottom: bool) -> None:
-    """Steps k below the lowest panels; the time t beside them, or above where it is not a multiple of k."""
-    k, t = np.asarray(steps, dtype=float), np.asarray(time, dtype=float)
-    for ax in (upper, lower):
-        ax.grid(True, color=FAINT, lw=0.4, alpha=0.7)
-        ax.set_axisbelow(True)
-    if k[-1] > k[0]:
-        lower.set_xlim(k[0], k[-1])
-    lower.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    lower.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    if upper is not lower:
-        upper.tick_params(labelbottom=False)
-    lr = t[-1] / k[-1] if k[-1] else np.nan
-    uniform = np.allclose(t, lr * k)
-    if bottom:
-        lower.set_xlabel(f"step $k$   ($t = {lr:.6g}\\,k$)" if uniform else "step $k$")
-    if top and not uniform and (np.diff(t) > 0).all():
-        both = (lambda x: np.interp(x, k, t), lambda x: np.interp(x, t, k))
-        above = upper.secondary_xaxis("top", functions=both)
-        above.set_xlabel("time $t$")
+def _finish(ax: Axes, name: str, anchor: Sequence[Floats], curves: Mapping[str, Curve]) -> list[str]:
+    """The quantity's name and its scale; which flows leave the picture."""
+    log = is_log([*anchor, *(c for curve in curves.values() for c in curve)])
+    gone = set_limits(ax, anchor, curves, log)
+    words = [pretty(name)]
+    tidy(ax.yaxis, words.append)
+    ax.set_title("".join(words), loc="left")
+    if gone:
+        say_gone(ax, gone)
+    return [label for label in curves if any(words.startswith(f"{label} (to ") for words in gone)]
 
 
 # -- numbers -------------------------------------------------------------------------------------------
+
+
+def alternates(k: Floats, values: Floats, least: float = 0.0) -> bool:
+    """Whether values jump between even and odd steps, by more than `least`: along each they vary by less than half of
+    what they do along all."""
+    good = np.isfinite(values)
+    even, odd = (values[good & (k % 2 == side)] for side in (0, 1))
+    if min(len(even), len(odd)) < 4:
+        return False
+    jumps = np.abs(np.diff(values[good]))
+    along = float(np.abs(np.diff(even)).sum() + np.abs(np.diff(odd)).sum())
+    return along < 0.5 * float(jumps.sum()) and float(jumps.max()) > least
+
+
+def range_of(arrays: Sequence[Floats]) -> float:
+    """The largest minus the smallest value."""
+    v = np.concatenate([a.ravel() for a in arrays] or [np.empty(0)])
+    v = v[np.abs(v) < HUGE]
+    return float(np.ptp(v)) if len(v) else 0.0
 
 
 def _over_paths(values: Floats, statistic: Callable[[Floats], Any]) -> Floats:
@@ -143,8 +186,16 @@ def _over_paths(values: Floats, statistic: Callable[[Floats], Any]) -> Floats:
 
 def _curve(values: Floats) -> Curve:
     """Mean and 5-95 % band of (paths, T)."""
+    if len(values) == 1:
+        mean = np.where(np.abs(values[0]) < HUGE, values[0], np.nan)
+        return mean, mean, mean
     low, high = (_over_paths(values, partial(np.quantile, q=q)) for q in (0.05, 0.95))
     return _over_paths(values, np.mean), low, high
+
+
+def mean_of(values: Floats) -> Floats:
+    """The mean over the paths at each time."""
+    return _over_paths(values, np.mean)
 
 
 def difference_of(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
@@ -160,16 +211,3 @@ def difference_of(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
         _over_paths(b, np.mean) - _over_paths(a, np.mean),
         np.sqrt(_over_paths(a, variance) + _over_paths(b, variance)),
     )
-
-
-def names_shown(result: Comparison) -> list[str]:
-    """The first six quantities."""
-    return list(result.quantities)[:PANELS]
-
-
-def names_in(run: Run) -> list[str]:
-    """What a run shows: its observables, and before them as many parameters as find room."""
-    named = set(run.names)
-    observables = [n for n in (run.moments or run.observables) if n not in named]
-    parameters = run.names if run.w is not None or not named.isdisjoint(run.moments) else []
-    return [*parameters[: max(PANELS - len(observables), 0)], *observables][:PANELS]

@@ -6,7 +6,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Look:
-    """How a system is drawn: apart in colour, in grey and in line style.
+    """How a system is drawn: apart in colour (for the colour-blind too), in grey, in line style and marker; 3:1 or more
+    against white.
 
     colour : as in HTML.  dash : "-", or where a dashed line begins and how long its parts are.  width : of the line.
     marker : a letter of matplotlib's.
@@ -18,11 +19,11 @@ class Look:
     marker: str
 
 
-ORANGE = Look("#f08c00", (0, (4, 1.6)), 1.7, "D")
-GREEN = Look("#0fae84", (0, (1.2, 1.2)), 1.9, "^")
-PINK = Look("#d36ba6", (0, (6, 1.5, 1.2, 1.5)), 1.7, "s")
-SKY = Look("#62bdea", (0, (8, 2)), 1.7, "v")
-VIOLET = Look("#9d7bea", (0, (3, 1, 1, 1, 1, 1)), 1.7, "P")
-OLIVE = Look("#b5a300", (0, (2.5, 1)), 1.7, "X")
-GREY = Look("#8a8f98", (0, (10, 3)), 1.7, "<")
+ORANGE = Look("#f25c05", (0, (4, 1.6)), 1.7, "D")
+GREEN = Look("#16a757", (0, (1.2, 1.2)), 1.9, "^")
+PINK = Look("#c24aa2", (0, (6, 1.5, 1.2, 1.5)), 1.7, "s")
+SKY = Look("#3b94d9", (0, (8, 2)), 1.7, "v")
+VIOLET = Look("#8155ff", (0, (3, 1, 1, 1, 1, 1)), 1.7, "P")
+OLIVE = Look("#7c9a12", (0, (2.5, 1)), 1.7, "X")
+GREY = Look("#757985", (0, (10, 3)), 1.7, "<")
 PALETTE = (ORANGE, GREEN, PINK, SKY, VIOLET, OLIVE, GREY)  # a flow that says nothing takes the first that is free

@@ -48,7 +48,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         For a map it may be the whole state `z` (theta, then the rule's states, which else start at zero), for example
         `map.fixed_point(w)`.
     steps : number of steps k.  paths : number of independent paths.
-    save_every : steps between saves; by default about 200 saves.
+    save_every : steps between saves; by default about 200 saves, an odd number of steps apart for a map without noise:
+        even and odd steps of an oscillation are seen.
     observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy expressions, functions of
         w (paths, D), a list of these, or `{name: any of these}`.
     rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
@@ -101,7 +102,7 @@ def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: 
     if not isinstance(system, (Map, Flow)):
         raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
     steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
-    save_every = max(1, steps // 200) if save_every is None else whole("save_every", save_every, 1)
+    save_every = stride(system, steps) if save_every is None else whole("save_every", save_every, 1)
     keep = one_of(keep, "keep", ("paths", "moments"))
     first_step = whole("first_step", first_step, 1)
     if isinstance(system, Flow):
@@ -142,6 +143,12 @@ def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: 
         meta |= {"flow": system.key} if isinstance(system, Flow) else {}
         meta |= {"between_saves": phases.sentence} if phases.sentence else {}
         return recorder.run(steps_kept, clock.time(steps_kept, first_step), status, ended, meta)
+
+
+def stride(system: Map | Flow, steps: int) -> int:
+    """Steps between saves, about 200 of them; an odd number for a map without noise, whose oscillation shows so."""
+    every = max(1, steps // 200)
+    return every | 1 if isinstance(system, Map) and system.noise is None else every
 
 
 def _check_room(system: Map | Flow, steps: int, paths: int, save_every: int, keep: str, checkpoint: Any) -> None:

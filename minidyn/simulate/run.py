@@ -16,7 +16,7 @@ import numpy as np
 from minidyn.common.arrays import Codes, Floats, Integers, Truths
 from minidyn.common.errors import InputError, printable
 from minidyn.common.intake import shown
-from minidyn.common.reports import Result
+from minidyn.common.reports import Moving, Result
 from minidyn.common.status import Status
 from minidyn.compiler import backends
 
@@ -27,7 +27,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(eq=False)
-class Run(Result):
+class Run(Result, Moving):
     """What `simulate` returns.
 
     steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.

@@ -10,11 +10,11 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.arrays import ArrayLike
-from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, numbers, one_of, row_labels, table
 from minidyn.common.locks import cached_property
+from minidyn.common.reports import Drawn
 from minidyn.graph import Graph, walk
 from minidyn.maps.loss.compiled import ONE_SAMPLE, Compiled, Floats, differentiate, first_sample, mean
 from minidyn.maps.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
@@ -22,7 +22,7 @@ from minidyn.maps.loss.parameters import Block, as_list, label_of, lay_out, shap
 __all__ = ["ONE_SAMPLE", "Block", "Loss", "differentiate", "first_sample", "mean", "vector"]
 
 
-class Loss(Compiled, ByValue):
+class Loss(Compiled, Drawn):
     """`L(w)`, or the mean over samples `L(w) = (1/n) sum_i l(w; x_i)` where `data` is given.
 
     Parameters

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import sympy as sp
 
 import minidyn as md
 from benchmarks import peers, problems, references
@@ -96,8 +97,14 @@ def _marginal(ours: Any, flow: Any, repeats: int) -> Iterator[Row]:
     yield from rows("W4 L2, one solve inside a call", "us", seconds, 1000, {"C++ DOP853": 1.1}, note)
 
 
+@md.rule
+def softsign(theta: Any, g: Any, *, lr: Any) -> Any:
+    """A step that bends at gradients of 1."""
+    return theta - lr * g / sp.sqrt(1 + g**2)
+
+
 def quasistatic(quick: bool) -> Iterator[Row]:
-    """The quasistatic drift at one point: SGD with D = 2 and D = 10, Adam with D = 10."""
+    """The quasistatic drift at one point: SGD and a curve of the gradient with D = 2, SGD and Adam with D = 10."""
     rng = np.random.default_rng(2)
     valley, ten = problems.valley(), problems.ten_parameters()
     points = {
@@ -106,6 +113,7 @@ def quasistatic(quick: bool) -> Iterator[Row]:
     }
     given = {
         "quasistatic drift, SGD, D = 2": (valley, md.SGD(0.05), 2.0),
+        "quasistatic drift, softsign, D = 2": (valley, softsign(0.05), 4.5),
         "quasistatic drift, SGD, D = 10": (ten, md.SGD(0.05), 20.0),
         "quasistatic drift, Adam, D = 10": (ten, md.Adam(0.01), 300.0),
     }

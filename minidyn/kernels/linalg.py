@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from minidyn.compiler import jit
+from minidyn.kernels.elimination import solve
 
 inner = jit  # for functions that only other compiled functions call
 
@@ -179,6 +180,35 @@ def discrete_lyapunov_of_one(gap, q, w):
         for j in range(gap.shape[0]):
             w[i, j] = q[i, j] / (t * (2.0 - t))
     return True
+
+
+@inner
+def lyapunov_of_few(gap, q, w):
+    """w = a w a^T + q for a = I - gap, as equations for the entries of w; False if a has an eigenvalue on or outside
+    the unit circle: the solution for q = I is then not positive."""
+    n = gap.shape[0]
+    count = n * (n + 1) // 2
+    equations, right, positive = np.zeros((count, count)), np.zeros((count, 2)), np.empty((2, n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            row = i * (i + 1) // 2 + j
+            right[row, 0] = q[i, j]
+            right[row, 1] = 1.0 if i == j else 0.0
+            for k in range(n):
+                for m in range(n):
+                    each = (gap[i, k] if j == m else 0.0) + (gap[j, m] if i == k else 0.0) - gap[i, k] * gap[j, m]
+                    equations[row, k * (k + 1) // 2 + m if k > m else m * (m + 1) // 2 + k] += each
+    if not solve(equations, right):
+        return False
+    for i in range(n):
+        for j in range(i + 1):
+            w[i, j] = w[j, i] = right[i * (i + 1) // 2 + j, 0]
+            positive[0, i, j] = positive[0, j, i] = right[i * (i + 1) // 2 + j, 1]
+    cholesky_semidefinite(positive[0], positive[1])
+    found = True
+    for i in range(n):
+        found = found and positive[1, i, i] > 0.0
+    return found
 
 
 @inner

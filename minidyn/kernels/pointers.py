@@ -24,7 +24,8 @@ SIGNATURES = {  # kernels of losses, rules and noises; a flow adds those that it
     "noise_ddq": "void(f8[:], f8[:], f8[:], f8[:], f8[:,:], f8[:], f8[:])",  # w, u, v, c, d, nz, out
     # w, u, share, c, d, nz, first, second, labels
     "noise_bend": "void(f8[:], f8[:], f8, f8[:], f8[:,:], f8[:], f8[:,:], f8[:,:], f8[:,:])",
-    "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, K, gain, sign_gain
+    "jets": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, sign_gain
+    "curvatures": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, K
     "bends": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, C
     "tilts": "void(f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, T
     "steps": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # x, hp, kk, R, J, gain, curve

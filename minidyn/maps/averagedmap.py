@@ -73,9 +73,9 @@ def facts(system: Map, accumulators: str, coupled: bool, tangent: int, gap: floa
     out = np.zeros(Fact.EACH + 2 * states)
     out[Fact.TANGENT], out[Fact.GAP], out[Fact.STATES], out[Fact.COUPLED] = tangent, gap, states, coupled
     out[Fact.VARIES], out[Fact.SIGNS] = system.bound.varies, rule.sign_gain is not None
-    out[Fact.ACCUMULATES], out[Fact.WIDE], out[Fact.RECALLS] = any(rule.accumulators), rule.wide, bool(rule.shares)
+    out[Fact.ACCUMULATES], out[Fact.POWERS], out[Fact.RECALLS] = any(rule.accumulators), rule.powers, bool(rule.shares)
     out[Fact.FRESH : Fact.PLACE + 1] = rule.memory
-    out[Fact.ANSWERS] = accumulators == "self-consistent" and rule.answers
+    out[Fact.ANSWERS] = accumulators == "self-consistent" and (2 if rule.odd else rule.answers)
     out[Fact.SKEWED] = feels_skew(system, accumulators)
     out[Fact.EACH :] = [accumulators == "frozen" and a for a in rule.accumulators] + list(rule.accumulators)
     return out

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
 import sympy as sp
 
 from minidyn.common.errors import FlowError
@@ -30,15 +29,16 @@ from minidyn.maps.memories import (
     shares_of_square,
     steps_alike,
 )
-from minidyn.maps.rule_symbols import NORMAL, THETA, G
+from minidyn.maps.quadrature import nodes
+from minidyn.maps.rule_symbols import NODES, NORMAL, THETA, G
 from minidyn.maps.rule_symbols import VARIANCE as _Q
 from minidyn.maps.rules import Rule, displaced, settled
 
 if TYPE_CHECKING:
     from minidyn.maps.noise import BoundNoise
 
-NODES = 32
 _SIGN = sp.Symbol("_sign\x02")
+_POWERS = 8  # polynomials of a lower degree are averaged term by term
 _KINKS = (sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside)
 
 
@@ -92,6 +92,21 @@ class AveragedRule:
     def wide(self) -> bool:
         """Whether an average was taken over Gaussian noise by quadrature."""
         return any(e is not None for e in self.curved)
+
+    @property
+    def summed(self) -> bool:
+        """Whether that was a sum over nodes, as for all but polynomials."""
+        return any(e is not None and not _of_few_terms(e) for e in self.curved)
+
+    @property
+    def powers(self) -> int:
+        """To how many powers of the noise curves are known to answer, the constant included."""
+        return (NODES if self.summed else _POWERS) if self.wide else 0
+
+    def answer(self, e: sp.Expr, k: int) -> sp.Expr:
+        """How a curve that is a polynomial answers to the k-th Hermite polynomial of the noise."""
+        wide = self.breadth * sp.sqrt(_Q)
+        return _quadrature(sp.diff(e, G, k), wide**2) * wide**k / sp.sqrt(sp.factorial(k))
 
     def known(self) -> AveragedRule:
         """The same with letters that know the signs of the hyperparameters' numbers."""
@@ -274,21 +289,18 @@ def _breadth(rule: Rule, curves: list[sp.Expr], carried: dict[sp.Symbol, list], 
 
 def _quadrature(e: sp.Expr, q: sp.Expr = _Q) -> sp.Expr:
     """`E e(g + sqrt(q) x)`, x standard normal, by Gauss and Hermite; a polynomial in g keeps its few terms."""
-    if e.is_polynomial(G) and sp.degree(e, G) < 8:
-        return sp.Add(*(sp.diff(e, G, 2 * r) * q**r / (2**r * sp.factorial(r)) for r in range(4)))
+    if _of_few_terms(e):
+        return sp.Add(*(sp.diff(e, G, 2 * r) * q**r / (2**r * sp.factorial(r)) for r in range(_POWERS // 2)))
     x, w = nodes()
     return sp.Add(*(sp.Float(a) * e.xreplace({G: G + sp.sqrt(q) * sp.Float(b)}) for a, b in zip(w, x, strict=True)))
 
 
+def _of_few_terms(e: sp.Expr) -> bool:
+    return e.is_polynomial(G) and sp.degree(e, G) < _POWERS
+
+
 def _by_nodes(e: sp.Expr) -> bool:
     return e.has(sp.sqrt(_Q)) or sp.degree(e, _Q) > 1 if e.has(_Q) else False
-
-
-def nodes() -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Hermite nodes and weights for a standard normal, exactly symmetric."""
-    x, w = np.polynomial.hermite_e.hermegauss(NODES)
-    w = w / w.sum()
-    return (x - x[::-1]) / 2, (w + w[::-1]) / 2
 
 
 def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set, squares: tuple[bool, ...],

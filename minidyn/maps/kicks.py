@@ -10,7 +10,8 @@ import numpy as np
 
 from minidyn.kernels.elimination import solve
 from minidyn.kernels.linalg import inner, multiply, subtract
-from minidyn.maps.averaging import NODES
+from minidyn.maps.quadrature import overlap
+from minidyn.maps.rule_symbols import NODES
 
 
 @inner
@@ -90,62 +91,90 @@ def add_remembered(S, sign_gain, memory, gap, Q):
 def bent_powers(bent, outputs, C):
     """C[i, a, r] <- the answers of coordinate i to the Hermite polynomials of its noise (see `bends`); how many of them
     matter, 0 where the noise is too wide for the quadrature. C keeps behind them the variance that they are for."""
-    bends, X, hp, k, again = bent
+    bends, X, hp, k, powers, again = bent
     kk = np.empty(1)
     kk[0] = k
     count = 2
     for i in range(X.shape[0]):
-        if not again or C[i, outputs * NODES] != X[i, 2]:
+        if not again or C[i, outputs * powers] != X[i, 2]:
             bends(X[i], hp, kk, C[i])
-            C[i, outputs * NODES] = X[i, 2]
+            C[i, outputs * powers] = X[i, 2]
         for a in range(outputs):
-            whole, tail = 0.0, 0.0
-            for r in range(1, NODES):
-                part = C[i, a * NODES + r]
-                whole += part * part
-            for r in range(NODES - 1, 1, -1):
-                part = C[i, a * NODES + r]
-                tail += part * part
-                if 4 * r >= 3 * NODES and tail > 2e-5 * whole:
-                    return 0
+            at, tail = a * powers, 0.0
+            whole = overlap(C[i], at, C[i], at, 0, powers)
+            if powers == NODES and overlap(C[i], at, C[i], at, 3 * NODES // 4, NODES) > 2e-5 * whole:
+                return 0
+            for r in range(powers - 1, count - 1, -1):
+                tail += C[i, at + r] * C[i, at + r]
                 if tail > 1e-18 * whole:
-                    count = max(count, r + 1)
+                    count = r + 1
+                    break
     return count
 
 
 @inner
 def add_bends(bent, S, first, pole, C, gap, Q):
     """Add to Q what outputs that are no straight lines in the noise have in common beside `B Sigma B^T`; False where
-    the noise is too wide for the quadrature. What they remember has the correlation `r_l = first pole^(l-1)` with
-    itself l steps later; every power of it is a geometric series, as in `add_remembered`."""
+    the noise is too wide for the quadrature."""
     dim = S.shape[0]
-    size = Q.shape[0]
-    count = bent_powers(bent, size // dim, C)
+    outputs, powers = Q.shape[0] // dim, bent[4]
+    count = bent_powers(bent, outputs, C)
     if count == 0:
         return False
-    part = np.empty((size, size))
-    later = np.empty((size, size))
+    for i in range(dim):
+        for j in range(dim):
+            if S[i, j] != 0.0:
+                rho = 1.0 if i == j else correlation(S, i, j)
+                for a in range(outputs):
+                    for b in range(outputs):
+                        at, to, total = a * powers, b * powers, 0.0
+                        if i == j:
+                            total = overlap(C[i], at, C[j], to, 0, powers) - C[i, at + 1] * C[j, to + 1]
+                        else:
+                            for r in range(count - 1, 1, -1):
+                                total = (total + C[i, at + r] * C[j, to + r]) * rho
+                        Q[a * dim + i, b * dim + j] += total * rho
+    return first == 0.0 or add_recalled(S, first, pole, C, powers, count, gap, Q)
+
+
+@inner
+def add_recalled(S, first, pole, C, powers, count, gap, Q):
+    """Add to Q what bent outputs remember: what they are taken of has the correlation `r_l = first pole^(l-1)` with
+    itself l steps later; every power of it is a geometric series, as in `add_remembered`."""
+    dim, size = S.shape[0], Q.shape[0]
+    bends, width, enough = np.empty(size // dim, np.int64), 0, 0.0
+    for a in range(size // dim):
+        whole = 0.0
+        for i in range(dim):
+            whole += overlap(C[i], a * powers, C[i], a * powers, 0, powers)
+            enough = max(enough, 1e-15 * abs(Q[a * dim + i, a * dim + i]))
+        if whole > 0.0:
+            bends[width] = a
+            width += 1
+    part, later = np.empty((size, width * dim)), np.empty((size, width * dim))
+    share, decay = first, pole
     for r in range(2, count):
+        share *= first
+        decay *= pole
         largest = 0.0
-        for p in range(size):
-            for q in range(size):
-                i, j = p % dim, q % dim
-                both = C[i, p // dim * NODES + r] * C[j, q // dim * NODES + r]
-                part[p, q] = both if i == j or both == 0.0 else both * correlation(S, i, j) ** r
-                Q[p, q] += part[p, q]
-                largest = max(largest, abs(part[p, q]))
-        share = first**r
-        if abs(share) * largest > 0.0:
-            for p in range(size):
-                for q in range(size):
-                    part[p, q] *= share
-            if not resolvent(gap, pole**r, part):
+        for i in range(dim):
+            for j in range(dim):
+                rho = share if i == j else 0.0 if S[i, j] == 0.0 else share * correlation(S, i, j) ** r
+                for b in range(width):
+                    other = C[j, bends[b] * powers + r] * rho
+                    for a in range(size // dim):
+                        part[a * dim + i, b * dim + j] = C[i, a * powers + r] * other
+                        largest = max(largest, abs(part[a * dim + i, b * dim + j]))
+        if largest > enough:
+            if not resolvent(gap, decay, part):
                 return False
             multiply(gap, part, later)
-            subtract(part, later, later)
-            for p in range(size):
-                for q in range(size):
-                    Q[p, q] += later[p, q] + later[q, p]
+            for b in range(width):
+                for j in range(dim):
+                    q, place = b * dim + j, bends[b] * dim + j
+                    for p in range(size):
+                        Q[p, place] += part[p, q] - later[p, q]
+                        Q[place, p] += part[p, q] - later[p, q]
     return True
 
 
@@ -153,7 +182,7 @@ def add_bends(bent, S, first, pole, C, gap, Q):
 def add_tilts(system, w, X, gain, weak, Q):
     """What accumulators make of skewed noise: they share `E xi_i xi_j^2` with everything that answers to the noise,
     which is added to Q, and with the step itself, whose mean is a weak force."""
-    _, (_, _, _, _, _, _, noise_moments), (_, _, tilts), (k, hp, c, d, nz), _ = system
+    _, (_, _, _, _, _, _, noise_moments), (_, _, _, tilts), (k, hp, c, d, nz), _ = system
     dim, outputs = gain.shape
     moments = np.empty((2, dim, dim))
     third = moments[0]

@@ -23,7 +23,7 @@ from minidyn.maps.kicks import add_bends, add_remembered, lagging, noise_covaria
 
 _SILENT, _INFINITE = 1e-200, 1e60  # a variance that stands for none, and slopes that only such a variance makes
 NEEDS = ("grad", "hessian", "third_trace", "sigma", "noise_factor", "noise_q", "noise_dq", "noise_ddq", "noise_bend",
-         "noise_moments", "jets", "bends", "tilts")  # fmt: skip
+         "noise_moments", "jets", "curvatures", "bends", "tilts")  # fmt: skip
 
 
 class Fact(IntEnum):
@@ -40,8 +40,8 @@ class Fact(IntEnum):
     FIRST = 8
     POLE = 9
     PLACE = 10
-    ANSWERS = 11  # whether averages see the oscillation too
-    WIDE = 12  # whether the rule bends over the width of the noise
+    ANSWERS = 11  # whether averages see the oscillation too, 2 where odd curves do
+    POWERS = 12  # how many powers of the noise a rule that bends over its width answers to, 0 where none does
     SKEWED = 13  # whether accumulators feel the skewness of the noise
     RECALLS = 14  # whether what is averaged over is remembered
     MISSED = 15  # what share of all that they see accumulators miss
@@ -52,9 +52,9 @@ class Fact(IntEnum):
 def system_of(fns, k, hp, c, d, nz, fp):
     """What every function here takes as `system`: the kernels of `NEEDS` for the loss, its noise and the rule; the
     step, hyperparameters, constants, data and the noise's numbers; the numbers of `Fact`."""
-    grad, hessian, third, sigma, factor, q, dq, ddq, bend, moments, jets, bends, tilts = fns
+    grad, hessian, third, sigma, factor, q, dq, ddq, bend, moments, jets, curvatures, bends, tilts = fns
     noise = (sigma, factor, q, dq, ddq, bend, moments)
-    return (grad, hessian, third), noise, (jets, bends, tilts), (k, hp, c, d, nz), fp
+    return (grad, hessian, third), noise, (jets, curvatures, bends, tilts), (k, hp, c, d, nz), fp
 
 
 @inner
@@ -81,15 +81,15 @@ def noise_slopes(system, w, q, dq):
 @inner
 def fixed_state(jets, states, x, hp, kk, out):
     """Newton's method for the states that the averaged rule leaves in place; False if it fails."""
-    R, J, K, gain, sign_gain = out
+    R, J, gain, sign_gain = out
     if states == 0:
-        jets(x, hp, kk, R, J, K, gain, sign_gain)
+        jets(x, hp, kk, R, J, gain, sign_gain)
         return True
     width = 3 + states
     block = np.empty((states, states))
     step = np.empty((states, 1))
     for _ in range(50):
-        jets(x, hp, kk, R, J, K, gain, sign_gain)
+        jets(x, hp, kk, R, J, gain, sign_gain)
         largest = 0.0
         for a in range(states):
             step[a, 0] = R[1 + a]
@@ -102,38 +102,24 @@ def fixed_state(jets, states, x, hp, kk, out):
                 return False
             largest = max(largest, abs(step[a, 0]) / (1e-300 + abs(x[3 + a]) + abs(step[a, 0])))
             x[3 + a] += step[a, 0]
-        if largest < 1e-15:
-            jets(x, hp, kk, R, J, K, gain, sign_gain)
+        if largest == 0.0:
             return True
-    jets(x, hp, kk, R, J, K, gain, sign_gain)
+        if largest < 1e-15:
+            jets(x, hp, kk, R, J, gain, sign_gain)
+            return True
+    jets(x, hp, kk, R, J, gain, sign_gain)
     return largest < 1e-10
 
 
 @inner
-def hold(J, K, states, a):
-    """State a of one coordinate neither moves nor is listened to."""
-    width = 3 + states
-    for b in range(width):
-        J[(1 + a) * width + b] = 0.0
-        for e in range(width):
-            K[((1 + a) * width + b) * width + e] = 0.0
-    for out in range(1 + states):
-        J[out * width + 3 + a] = 0.0
-        for b in range(width):
-            K[(out * width + 3 + a) * width + b] = 0.0
-            K[(out * width + b) * width + 3 + a] = 0.0
-    J[(1 + a) * width + 3 + a] = -1.0
-
-
-@inner
-def expand(system, w, q, known, X, R, J, K, gain, sign_gain):
-    """Fixed state X[:, 3:] and jets of every coordinate at a point of M; a status code. Where they are `known` for the
-    variances X[:, 2], only coordinates of another q are looked at.
+def expand(system, w, q, known, X, R, J, gain, sign_gain):
+    """Fixed state X[:, 3:] and slopes of every coordinate at a point of M; a status code. Where they are `known` for
+    the variances X[:, 2], only coordinates of another q are looked at.
 
     R[:, 0] is then the weak force `p = theta' - theta` where the gradient is zero (theory 2.2c), its slopes taken out.
     Where a coordinate has no noise its accumulators stay at zero, and the rule must divide by something else (eps).
     """
-    _, _, (jets, _, _), (k, hp, _, _, _), fp = system
+    _, _, (jets, _, _, _), (k, hp, _, _, _), fp = system
     dim = w.shape[0]
     states = np.int64(fp[Fact.STATES])
     width = 3 + states
@@ -148,17 +134,49 @@ def expand(system, w, q, known, X, R, J, K, gain, sign_gain):
             X[i, b] = 0.0
         X[i, 0] = w[i]
         X[i, 2] = _SILENT if silent else q[i]
-        if not fixed_state(jets, states, X[i], hp, kk, (R[i], J[i], K[i], gain[i], sign_gain[i])):
+        if not fixed_state(jets, states, X[i], hp, kk, (R[i], J[i], gain[i], sign_gain[i])):
             return lost
         J[i, 0] = 0.0
-        K[i, 0] = 0.0
         for a in range(states):
-            if fp[Fact.EACH + a] != 0.0 or (silent and fp[Fact.EACH + states + a] != 0.0):
-                hold(J[i], K[i], states, a)
+            if held(fp, X[i], a):  # it neither moves nor is listened to
+                for b in range(width):
+                    J[i, (1 + a) * width + b] = 0.0
+                for out in range(1 + states):
+                    J[i, out * width + 3 + a] = 0.0
+                J[i, (1 + a) * width + 3 + a] = -1.0
         for b in range((1 + states) * width):
             if not abs(J[i, b]) < _INFINITE:
                 return lost
     return Status.FINISHED
+
+
+@inner
+def held(fp, x, a):
+    """Whether state a of a coordinate stays where it is: frozen, or an accumulator without noise."""
+    states = np.int64(fp[Fact.STATES])
+    return fp[Fact.EACH + a] != 0.0 or (x[2] == _SILENT and fp[Fact.EACH + states + a] != 0.0)
+
+
+@inner
+def bent(system, X, K):
+    """K <- second derivatives of every coordinate at its inputs X, those of `expand`."""
+    _, _, (_, curvatures, _, _), (k, hp, _, _, _), fp = system
+    states = np.int64(fp[Fact.STATES])
+    width = 3 + states
+    kk = np.empty(1)
+    kk[0] = k
+    for i in range(X.shape[0]):
+        curvatures(X[i], hp, kk, K[i])
+        K[i, 0] = 0.0
+        for a in range(states):
+            if held(fp, X[i], a):
+                for p in range((1 + states) * width):
+                    K[i, p * width + 3 + a] = 0.0
+                for r in range(width):
+                    for b in range(width):
+                        K[i, ((1 + a) * width + b) * width + r] = 0.0
+                    for out in range(1 + states):
+                        K[i, (out * width + 3 + a) * width + r] = 0.0
 
 
 @inner
@@ -280,12 +298,11 @@ def linear_part(fns, w, k, hp, c, d, nz, fp, X, gain, gap):
     H, dq = room[0], room[1]
     q = np.empty(dim)
     J = np.empty((dim, (width - 2) * width))
-    K = np.empty((dim, (width - 2) * width * width))
     R = np.empty((dim, width - 2))
     sign_gain = np.zeros((dim, width - 2))
     hessian(w, c, d, H)
     noise_slopes(system, w, q, dq)
-    code = expand(system, w, q, False, X, R, J, K, gain, sign_gain)
+    code = expand(system, w, q, False, X, R, J, gain, sign_gain)
     if code == Status.FINISHED:
         assemble(H, dq, J, gap)
     return code
@@ -312,14 +329,14 @@ def assemble(H, dq, J, gap):
 
 @inner
 def analyse(system, w, q, S, again, X, average, linear, extra):
-    """The averaged map at a point of M: `average = (H, dq, J, K, weak, gain)`, its slopes and curvatures J, K, weak
-    force and gains from the Hessian H and the noise's slopes dq, and `linear = (gap, Q)`, I - dF/dz and the covariance
-    of its noise; a status code.
+    """The averaged map at a point of M: `average = (H, dq, J, weak, gain)`, its slopes J, weak force and gains from
+    the Hessian H and the noise's slopes dq, and `linear = (gap, Q)`, I - dF/dz and the covariance of its noise; a
+    status code.
 
     q is what averages see by coordinate, S the covariance of the noise; X the inputs of the rule by coordinate, with
     the states that it leaves in place; `again`: all this is known for other q; extra is that of `lagging`."""
     _, _, _, _, fp = system
-    H, dq, J, K, weak, gain = average
+    H, dq, J, weak, gain = average
     gap, Q = linear
     dim = w.shape[0]
     states = np.int64(fp[Fact.STATES])
@@ -328,7 +345,7 @@ def analyse(system, w, q, S, again, X, average, linear, extra):
     signs, memory = fp[Fact.SIGNS] != 0.0, (fp[Fact.FRESH], fp[Fact.FIRST], fp[Fact.POLE])
     for i in range(dim):
         R[i, 0] = weak[i]
-    code = expand(system, w, q, again and not signs, X, R, J, K, gain, sign_gain)
+    code = expand(system, w, q, again and not signs, X, R, J, gain, sign_gain)
     if code != Status.FINISHED:
         return code
     assemble(H, dq, J, gap)
@@ -350,5 +367,5 @@ def analyse(system, w, q, S, again, X, average, linear, extra):
 @inner
 def bend(system, S, X, again, C, gap, Q):
     """Add to Q what curves make of the noise; False where it is too wide for the quadrature."""
-    _, _, (_, bends, _), (k, hp, _, _, _), fp = system
-    return add_bends((bends, X, hp, k, again), S, fp[Fact.FIRST], fp[Fact.POLE], C, gap, Q)
+    _, _, (_, _, bends, _), (k, hp, _, _, _), fp = system
+    return add_bends((bends, X, hp, k, np.int64(fp[Fact.POWERS]), again), S, fp[Fact.FIRST], fp[Fact.POLE], C, gap, Q)

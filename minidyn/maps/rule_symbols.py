@@ -20,6 +20,7 @@ _ARGUMENT, _NAMED = "\x02", "\x01"
 K = sp.Symbol("k")  # the step number, in rules and in schedules
 THETA, G = sp.Symbol("theta" + _ARGUMENT), sp.Symbol("g" + _ARGUMENT)
 NORMAL = sp.Symbol("x\x02")  # a standard normal: the noise in units of its spread
+NODES = 32  # of the quadrature over it
 VARIANCE = sp.Symbol("_q\x02", positive=True)  # of the noise in one coordinate of the gradient
 _LATEX = {"lr": r"\eta", "momentum": r"\beta", "eps": r"\epsilon", "std": r"\sigma_y", "weight_decay": r"\lambda"}
 _ONE_AT_A_TIME = fork_safe_lock()

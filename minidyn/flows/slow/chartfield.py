@@ -13,8 +13,8 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.status import Status
-from minidyn.flows.slow.oscillation import SLACK
 from minidyn.flows.slow.reduction import ChartForm
+from minidyn.flows.slow.settle import SLACK
 from minidyn.graph import Graph, Node
 from minidyn.kernels import Emitter, Source, matrix, store
 from minidyn.kernels.elimination import solve

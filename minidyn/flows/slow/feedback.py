@@ -245,7 +245,7 @@ def noise_met(system, w, multiplies, tangent, new, average, gap, P, S, top):
     `UNSTABLE` where the linear map is, `DRIVEN` where its noise drives second moments up (only asked where the place is
     `new`), `LAWLESS` where its curves leave them no place to rest. States that move nothing else, such as Adam's v, are
     left out."""
-    _, _, J, _, _, gain = average
+    _, _, J, _, gain = average
     dim = w.shape[0]
     size = gap.shape[0]
     places = np.empty(size, np.int64)

@@ -37,7 +37,7 @@ from minidyn.kernels import Source
 from minidyn.kernels.linalg import identity_minus, multiply, multiply_transposed
 from minidyn.maps.averagedmap import AveragedMap, facts
 from minidyn.maps.discrete import Map
-from minidyn.maps.linearization import NEEDS, Fact, second_derivative, system_of
+from minidyn.maps.linearization import NEEDS, Fact, bent, second_derivative, system_of
 from minidyn.minima.manifold import Manifold
 
 if TYPE_CHECKING:
@@ -70,13 +70,15 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     size, width = (1 + states) * dim, 3 + states
     point = w.copy()
     room, wide = np.empty((2, dim, dim)), np.empty((6, size, size))
-    J, K = np.empty((dim, (1 + states) * width)), np.empty((dim, (1 + states) * width * width))
+    X, J = np.empty((dim, width)), np.empty((dim, (1 + states) * width))
+    K = np.empty((dim, (1 + states) * width * width))
     weak, gain = np.zeros(size), np.zeros((dim, 1 + states))
     right, left = np.empty((size, tangent)), np.empty((tangent, size))
     jets, Q, P, inverse, W, half, noise = (room[0], room[1], J, K), wide[0], wide[1], wide[2], wide[3], wide[4], wide[5]
-    code = stationary(system, point, (room[0], room[1], J, K, weak, gain), (Q, P, right, left, inverse), W)
+    code = stationary(system, point, X, (room[0], room[1], J, weak, gain), (Q, P, right, left, inverse), W)
     if code != Status.FINISHED:
         return code
+    bent(system, X, K)
     bend, curve = np.empty(size), np.empty(size)
     second_derivative(system, point, jets, W, bend)
     multiply(P, Q, half)

@@ -8,8 +8,7 @@ import sympy as sp
 
 from minidyn.common.status import Status
 from minidyn.flows.slow.validity import bounds, weak_force
-from minidyn.maps.averaging import NODES
-from minidyn.maps.rule_symbols import in_latex, number_in_latex
+from minidyn.maps.rule_symbols import NODES, in_latex, number_in_latex
 from minidyn.maps.rules.writing import Notation, folded
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, flag, shown
 from minidyn.common.intake import number as as_number
-from minidyn.graph import Converter, Graph, Node
+from minidyn.graph import SAMPLE, Converter, Graph, Node
 from minidyn.maps import rule_symbols
 from minidyn.maps.rule_symbols import NORMAL, THETA, VARIANCE, G, K
 from minidyn.maps.rules.writing import updates
@@ -163,10 +163,10 @@ class Rule(ByValue):
 
     def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
         """Expressions in letters, `VARIANCE` and `NORMAL`, of the loads `x = (theta, g, q, states...)`, `hp`,
-        `kk[0] = k` and `node[0]`."""
+        `kk[0] = k` and `POINTS`, the quadrature's nodes."""
         x = [graph.load("x", i) for i in range(3 + len(self.states))]
         convert = self.converter(graph, x[0], x[1], x[3:], graph.load("kk", 0), held=True)
-        convert.symbols = {**convert.symbols, VARIANCE: x[2], NORMAL: graph.load("node", 0)}
+        convert.symbols = {**convert.symbols, VARIANCE: x[2], NORMAL: graph.load("POINTS", per=SAMPLE)}
         return [convert(e) for e in exprs]
 
     def with_hyper(self, **changes: Any) -> Rule:

@@ -269,6 +269,19 @@ def test_flows_in_latex_can_be_drawn():
             drawn(thing.describe(latex=True).splitlines())
 
 
+def test_a_letter_of_the_chart_is_no_hyperparameter():
+    """On a chart whose coordinate is called beta the momentum is not: each letter means one thing in all lines."""
+    beta = sp.Symbol("beta")
+    chart = {"chart": {x: beta, y: 0}, "coordinates": [beta]}
+    rule = md.SGD(0.05, momentum=0.5)
+    slow = md.QuasistaticFlow(md.Map(VALLEY, rule, md.GaussianNoise(0.3)), manifold=md.Manifold(VALLEY, **chart))
+    orbit = md.SubquadraticFlow(md.Map(LOGCOSH, rule), manifold=md.Manifold(LOGCOSH, **chart))
+    for form in (slow.closed_form(), orbit.closed_form()):
+        text = form.describe(latex=True)
+        assert r"\left(\mathrm{momentum} + 1\right)" in text and r"\beta = 0.5" not in text
+        assert r"\beta - 1" not in text and r"\mathrm{d}\beta/\mathrm{d}t" in text
+
+
 def test_losses_in_latex():
     """Data bear the index of the sum over samples, whatever letters the loss itself sums over."""
     i, X, w = sp.Symbol("i", integer=True), md.vector("X", 2), md.vector("w", 2)

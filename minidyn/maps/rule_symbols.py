@@ -129,10 +129,11 @@ def _own_latex(name: str) -> str:
     return tex
 
 
-def in_latex(e: Any) -> str:
-    """An expression in LaTeX, with the letters that papers use for hyperparameters."""
-    named = in_papers(s.name for s in sp.sympify(e).free_symbols)
-    return str(sp.latex(e, symbol_names={s: named[s.name] for s in sp.sympify(e).free_symbols if s.name in _LATEX}))
+def in_latex(e: Any, beside: Iterable[str] = ()) -> str:
+    """An expression in LaTeX, with the letters that papers use for hyperparameters where nothing `beside` has them."""
+    symbols = sp.sympify(e).free_symbols
+    named = in_papers({*beside, *(s.name for s in symbols)})
+    return str(sp.latex(e, symbol_names={s: named[s.name] for s in symbols if s.name in _LATEX}))
 
 
 def number_in_latex(value: float) -> str:

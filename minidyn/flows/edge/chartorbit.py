@@ -78,7 +78,8 @@ class OrbitForm(ByValue):
 
     def describe(self, latex: bool = False) -> str:
         """The equations as text or LaTeX, the amplitude solved for or implicit."""
-        show = in_latex if flag(latex, "describe: latex") else str
+        names = [str(s) for s in (*self.coordinates, *self.amplitudes)]
+        show = partial(in_latex, beside=names) if flag(latex, "describe: latex") else str
         wrap = (lambda t: f"${t}$") if latex else (lambda t: "  " + t)
         if self.solved is None:
             lines = ["the amplitude is given implicitly by", *(wrap(f"{show(_shorter(e))} = 0") for e in self.odd)]

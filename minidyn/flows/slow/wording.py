@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
@@ -21,7 +23,7 @@ _LONG = 160  # operations up to which a formula at finite lr is printed beside i
 def equations(flow: ClosedFormFlow, latex: bool) -> list[str]:
     """`ds = a dt + ...`, line by line: the drift of every coordinate, then the covariance."""
     drift, cov, names = flow.drift_formula, flow.covariance_formula, flow.coordinates
-    show = in_latex if latex else str
+    show = _shown(flow, latex)
     lines = []
     for a, s in enumerate(names):
         left = rf"\mathrm{{d}}{show(s)}/\mathrm{{d}}t" if latex else f"drift of {s} per t"
@@ -32,11 +34,19 @@ def equations(flow: ClosedFormFlow, latex: bool) -> list[str]:
                 left = (rf"\mathrm{{d}}\langle {show(s)}, {show(names[b])}\rangle/\mathrm{{d}}t" if latex
                         else f"covariance of {s}, {names[b]} per t")  # fmt: skip
                 lines.append((left, cov[a, b]))
-    return [_equation(left, right, latex) for left, right in lines]
+    return [_equation(left, right, show) for left, right in lines]
 
 
-def _equation(left: str, right: Any, latex: bool) -> str:
-    return f"${left} = {in_latex(right)}$" if latex else f"  {left} = {right}"
+def _shown(flow: ClosedFormFlow, latex: bool) -> Callable[[Any], str]:
+    """How an expression is written; no hyperparameter by a letter that the loss or the chart have."""
+    loss = flow.map.loss
+    return (
+        partial(in_latex, beside=[str(s) for s in (*flow.coordinates, *loss.params, *loss.constants)]) if latex else str
+    )
+
+
+def _equation(left: str, right: Any, show: Callable[[Any], str]) -> str:
+    return f"  {left} = {right}" if show is str else f"${left} = {show(right)}$"
 
 
 def leading(flow: ClosedFormFlow, latex: bool) -> list[str]:
@@ -44,10 +54,10 @@ def leading(flow: ClosedFormFlow, latex: bool) -> list[str]:
     first = flow.leading_drift
     if first is None or sp.count_ops(first) >= sp.count_ops(flow.drift_formula):
         return []
-    show = in_latex if latex else str
+    show = _shown(flow, latex)
     left = r"\mathrm{d}%s/\mathrm{d}t" if latex else "drift of %s per t"
     return ["to leading order in lr:"] + [
-        _equation(left % show(s), first[a], latex) for a, s in enumerate(flow.coordinates)
+        _equation(left % show(s), first[a], show) for a, s in enumerate(flow.coordinates)
     ]
 
 
@@ -56,17 +66,19 @@ def potential(flow: ClosedFormFlow, latex: bool) -> list[str]:
     known = flow.potential
     if known is None:
         return []
+    show = _shown(flow, latex)
     if known.flat:
         say = "effective potential U, leading drift = -grad U in the coordinates:"
     else:
-        metric = in_latex(known.metric) if latex else str(known.metric.tolist())
+        metric = show(known.metric) if latex else str(known.metric.tolist())
         say = f"effective potential U, leading drift = -G^-1 grad U with G = {'$' + metric + '$' if latex else metric}:"
-    return [say, _equation("U", known.value, latex)]
+    return [say, _equation("U", known.value, show)]
 
 
 def definitions(flow: ClosedFormFlow, latex: bool) -> list[str]:
     """What the letters in the formulas stand for."""
-    seen = [f"{in_latex(e) if latex else e}" for e in flow.accumulated]
+    show = _shown(flow, latex)
+    seen = [show(e) for e in flow.accumulated]
     solved = (
         [f"where {', '.join(f'e_{i + 1}' for i in range(len(seen)))} solve, together,"]
         + [f"$e_{{{i + 1}}} = {e}$" if latex else f"  e_{i + 1} = {e}" for i, e in enumerate(seen)]
@@ -75,20 +87,19 @@ def definitions(flow: ClosedFormFlow, latex: bool) -> list[str]:
     )
     if not flow.letters:
         return solved
-    lines = [_equation(in_latex(s) if latex else str(s), e, latex) for s, e in flow.letters.items()]
+    lines = [_equation(show(s), e, show) for s, e in flow.letters.items()]
     head = f"where, in this order ({len(lines)} definitions: written out the formula would be too long),"
     return [head, *lines, *solved]
 
 
 def describe_closed_form(flow: ClosedFormFlow, latex: bool = False, here: str = "") -> str:
     """Everything about a closed form: equations, meanings, assumptions, order, validity (`here` ends it), reference."""
-    chart = flow.chart
+    chart, show = flow.chart, _shown(flow, latex)
     place = ", ".join(
-        f"{in_latex(p) if latex else p} = {in_latex(chart.public(e)) if latex else chart.public(e)}"
-        for p, e in zip(chart.loss.params, chart.place, strict=True)
+        f"{show(p)} = {show(chart.public(e))}" for p, e in zip(chart.loss.params, chart.place, strict=True)
     )
     numbers = ", ".join(
-        f"${in_latex(s)} = {number_in_latex(v)}$" if latex else f"{s} = {v:g}"
+        f"${show(s)} = {number_in_latex(v)}$" if latex else f"{s} = {v:g}"
         for s, v in flow.values.items()
         if s in _symbols(flow)
     )

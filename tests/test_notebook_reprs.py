@@ -327,7 +327,7 @@ def test_dir_has_public_names_only(results):
             found = inspect.getattr_static(type(thing), name)
             assert not inspect.isroutine(found) or inspect.getdoc(found), (type(thing), name)
     assert {"drift", "diffusion", "describe", "amplitude", "order"} <= set(offered(md.RodFlow(EDGE)))
-    assert {"grad", "hessian", "regression"} <= set(offered(VALLEY)) and "regression" in dir(md.Loss)
+    assert {"grad", "hessian", "plot", "regression"} <= set(offered(VALLEY)) and "regression" in dir(md.Loss)
     for noise in NOISES.values():
         assert not set(offered(noise)) & {"key", "options", "rank", "sets", "needs"}, noise
 

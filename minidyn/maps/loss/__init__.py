@@ -44,7 +44,7 @@ class Loss(Compiled, Drawn):
     _offers = (
         "expr params param_names dim constants data n_samples model criterion target test regression "
         "hold_out with_constants with_data value grad hessian hvp third sample_grads sample_hvps "
-        "square_hvp model_values jacobian input_grads"
+        "square_hvp model_values jacobian input_grads plot"
     )
     model: sp.Expr | None = None
     criterion: str | None = None

@@ -143,7 +143,7 @@ def test_study_in_words_and_files(study, tmp_path):
     import xarray as xr
 
     text = study.summary()
-    for piece in ("95 % interval", "gradient flow", "fixed t = 1", "from a pilot of 400", "0.025"):
+    for piece in ("95 % interval", "gradient flow", "fixed t = lr k = 1", "from a pilot of 400", "0.025"):
         assert piece in text
     assert max(map(len, text.splitlines())) < 130 and "<table>" in study._repr_html_()
     study.save(tmp_path / "s.h5")

@@ -154,7 +154,17 @@ def test_run_starts_at_w0():
     assert md.simulate(GD, [2, 1], 3).w[0, 0].tolist() == [2.0, 1.0]
     starts = np.arange(6.0).reshape(3, 2)
     BITS(md.simulate(GD, starts, 3, paths=3).w[:, 0], starts)
-    BITS(md.simulate(GD, [[2.0, 1.0]], 3, paths=3).w[:, 0], [[2.0, 1.0]] * 3)
+    BITS(md.simulate(SGD, [[2.0, 1.0]], 3, paths=3).w[:, 0], [[2.0, 1.0]] * 3)
+
+
+def test_where_all_paths_would_be_alike_one_is_run():
+    """A map or a flow without noise, from one start: one path, which the run says; from several starts all of them."""
+    for system in (GD, md.GradientFlow(GD), md.GradientFlow(SGD)):
+        run = md.simulate(system, [2.0, 1.0], 3, paths=1000)
+        assert run.paths == 1 and "all 1,000 paths are alike: one was run" in " ".join(repr(run).split())
+        assert run.digest() == md.simulate(system, [2.0, 1.0], 3).digest()
+        assert md.simulate(system, [[2.0, 1.0], [1.0, 2.0]], 3, paths=2).paths == 2
+    assert md.simulate(SGD, [2.0, 1.0], 3, paths=5).paths == 5
 
 
 def test_run_of_a_whole_state_goes_on():

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from minidyn import __version__, load
-from minidyn.cli.outputs import check_writable, results_at, stem_of, write, write_text
+from minidyn.cli.outputs import check_writable, picture_at, results_at, write, write_text
 from minidyn.cli.shell import Said, stop_if_asked
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
+from minidyn.common.reports import Table, as_text, fold
 from minidyn.compare.comparison import Comparison
 from minidyn.files.modelfile import list_models
 from minidyn.files.models import Model, load_model, model_of_text
+from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.kernels import cache as kernels
 from minidyn.minima.stability import stability as verdict
@@ -50,7 +52,13 @@ _File = Annotated[Path, typer.Argument(metavar="FILE.h5", help="A result that `m
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read in `shell.run`
 _Seed = Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="At most so many threads; by default all.")]
-_Out = Annotated[str, typer.Option(help="Where results go: a folder, or the start of the file names.", metavar="PATH")]
+_Out = Annotated[
+    str,
+    typer.Option(
+        help="Where results go: a folder, or the start of the file names; with .pdf or .svg pictures are such.",
+        metavar="PATH",
+    ),
+]
 _NoFigure = Annotated[bool, typer.Option("--no-figure", help="Write no picture.")]
 _Checkpoint = Annotated[
     str,
@@ -73,19 +81,12 @@ def _start(
 @app.command()
 def models(debug: _Debug = False) -> Said:
     """List the models of the library."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table("name", "title", "parameters", "rule", "noise", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.columns[2].justify = "right"
-    table.columns[0].no_wrap = True
+    table = [["model", "title; parameters, rule, noise"]]
     for name in list_models():
         model = load_model(name)
-        table.add_row(name, model.title, str(model.loss.dim), str(model.map.rule), str(model.map.noise or "none"))
-    console = _console(wide=True)
-    with console.capture() as shown:
-        console.print(table)
-    return Said(shown.get().rstrip("\n"))
+        count = f"{model.loss.dim} parameter{'s' * (model.loss.dim > 1)}"
+        table += [[name, model.title], ["", f"  {count}, {model.map.rule}, {model.map.noise or 'no noise'}"]]
+    return Said(as_text([Table(table, 2)]))
 
 
 @app.command()
@@ -103,10 +104,13 @@ def run(
     no_figure: _NoFigure = False,
     debug: _Debug = False,
 ) -> Said:
-    """Run a model's map and its flows, compare them, and write the figure and the data."""
+    """Run a model's map beside its flows and say which is right.
+
+    Writes the data (.h5) and a picture.
+    """
     changes = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
     chosen = load_model(model).with_overrides(lr=lr, **changes)
-    outputs = results_at(stem_of(out, chosen.name), no_figure)
+    outputs = results_at(out, chosen.name, no_figure)
     began = time.perf_counter()
     head, alone = _introduction(chosen), not chosen.spec.experiment.flows
     stop_if_asked()
@@ -157,7 +161,7 @@ def scale(
     """
     chosen = load_model(model).with_overrides(seed=seed)
     rates = _rates(lrs) if lrs else [chosen.map.lr() / 2**n for n in range(4)]
-    outputs = results_at(stem_of(out, f"{chosen.name}-scaling"), no_figure)
+    outputs = results_at(out, f"{chosen.name}-scaling", no_figure)
     if time is None and slow_time is None:
         slow = any(flow.slow for flow in chosen.flows(charted=False))
         span = chosen.map.lr() ** (2 if slow else 1) * chosen.steps
@@ -182,9 +186,18 @@ def derive(
     latex: Annotated[bool, typer.Option("--latex", help="Equations in LaTeX.")] = False,
     debug: _Debug = False,
 ) -> Said:
-    """Print the equations of a model's flows, with their assumptions, their validity at its start, and sources."""
+    """Print the equations of a model's flows.
+
+    With their assumptions, their order, their validity at the model's start, and sources.
+    """
     chosen = load_model(model)
-    return Said("\n\n".join(_described(flow, chosen.w0, latex) for flow in chosen.flows()))
+    flows = chosen.flows()
+    if not flows:
+        known = ", ".join(FLOWS)
+        return Said("\n".join(fold(f"{chosen.name} has no flows to derive: its file names none. Give it some, such as "
+                                   f'flows = ["gradient"] below [experiment]; there are {known}.')))  # fmt: skip
+    text = "\n\n".join(_described(flow, chosen.w0, latex) for flow in flows)
+    return Said("\n".join(folded for line in text.split("\n") for folded in fold(line)))
 
 
 def _described(flow: Flow, w0: Any, latex: bool) -> str:
@@ -203,11 +216,13 @@ def who_wins(
     out: Annotated[str, typer.Option(help="The report, a Markdown file.", metavar="PATH")] = "who_wins.md",
     debug: _Debug = False,
 ) -> Said:
-    """Compare every flow with the discrete run at the edge of stability; without MODEL also over rules and lr."""
+    """Compare every flow with the map at the edge of stability.
+
+    Without MODEL also over rules and learning rates.
+    """
     from minidyn.cli.who_wins import report  # which other commands start without
 
-    target = Path(out)
-    check_writable(target)
+    target = _report_at(out)
     rows: list[str] = []
     text = report(models or (), say=rows.append)
     wrote, failure = write([target], lambda path: write_text(text, path))
@@ -224,16 +239,13 @@ def stability(
     starts: Annotated[int, typer.Option(min=1, help="Points from which minima are searched.")] = 24,
     spread: Annotated[float, typer.Option(min=0, help="Spread of those points around the model's start.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of those points.")] = 0,
-    out: Annotated[str, typer.Option(help="The picture, or a folder for it.", metavar="PATH")] = "",
+    out: Annotated[str, typer.Option(help="The picture: .png, .pdf or .svg, or a folder for it.", metavar="PATH")] = "",
     no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
     debug: _Debug = False,
 ) -> Said:
-    """Report which minima of a model its optimizer can stay in, and draw them."""
+    """Report which minima of a model its rule can stay in."""
     known = load_model(model)
-    stem = stem_of(out, f"{known.name}_stability")
-    target = stem if stem.suffix in (".pdf", ".svg") else stem.with_name(stem.name + ".png")
-    if not no_figure:
-        check_writable(target)
+    targets = [] if no_figure else [picture_at(out, f"{known.name}_stability")]
     minima = known.minima(starts, spread=spread, seed=seed)
     if not len(minima):
         raise ManifoldError(f"no minimum of {known.name} was found; try more --starts or another --spread.")
@@ -241,11 +253,11 @@ def stability(
     report = verdict(system, minima[0])
     sizes = None if not batch else [b or None for b in batch]
     diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)
-    wrote, failure = write([] if no_figure else [target], diagram.plot)
+    wrote, failure = write(targets, diagram.plot)
+    count = f"{len(minima)} minim{'um' if len(minima) == 1 else 'a'} from {starts} start{'s' * (starts > 1)}"
     lines = [
-        f"{known.name}: {known.title}\n\nminimum 0, near the model's start", report.summary() + "\n",
-        f"{len(minima)} minima from {starts} starts: verdict, and growth of second moments per step",
-        diagram.summary(), *filter(None, [wrote]),
+        f"{known.name}: {known.title}\n\nminimum 0, near the model's start:", report.summary() + "\n",
+        f"{count}:", diagram.summary(), *filter(None, ["\n" + wrote if wrote else ""]),
     ]  # fmt: skip
     return Said("\n".join(lines), failure)
 
@@ -258,9 +270,8 @@ def show(file: _File, debug: _Debug = False) -> Said:
     runs = list(result.runs.values()) if hasattr(result, "runs") else [result]
     meta = runs[0].meta | result.meta
     makers = ("minidyn", "python", "numpy", "llvmlite", "scipy", "sympy")
-    lines.append("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
-    if "command" in meta:
-        lines.append(f"made by {meta['command']}")
+    lines += fold("made with " + ", ".join(f"{name} {meta[name]}" for name in makers if name in meta))
+    lines += fold(f"made by {meta['command']}") if "command" in meta else []
     return Said(printable("\n".join(lines), keep="\n"))
 
 
@@ -268,16 +279,16 @@ def show(file: _File, debug: _Debug = False) -> Said:
 def plot(
     file: _File,
     out: Annotated[
-        str, typer.Option(help="The picture: .png, .pdf or .svg; FILE.png by default.", metavar="PATH")
+        str,
+        typer.Option(help="The picture: .png, .pdf or .svg, or a folder for it; FILE.png by default.", metavar="PATH"),
     ] = "",
     debug: _Debug = False,
 ) -> Said:
     """Draw a result file."""
-    target = Path(out) if out else file.with_suffix(".png")
+    target = picture_at(out or str(file.with_suffix(".png")), file.stem)
     result = load(file)
     if target.exists() and target.samefile(file):
         raise ArchiveError(f"the picture would replace the result {file} itself; give another --out.")
-    check_writable(target)
     known = {"loss": loss_of(result)} if hasattr(result, "runs") else {}
     return Said(*write([target], lambda path: result.plot(path=path, **known)))
 
@@ -301,11 +312,22 @@ def _load_meanwhile(*modules: str) -> None:
 
 
 def _introduction(model: Model) -> str:
-    """What is about to run, in two lines."""
-    flows = " and ".join(flow.name for flow in model.flows(charted=False))
+    """What is about to run, in two lines or three."""
+    names = [flow.name for flow in model.flows(charted=False)]
+    flows = ", ".join(names[:-1]) + " and " * (len(names) > 1) + "".join(names[-1:])
     beside = f" beside its {flows}" if flows else ""
-    count = f"{model.paths:,} path{'s' * (model.paths != 1)}, {model.steps:,} steps"
-    return f"{model.name}: {model.title}\nrunning {model.map.rule}{beside}: {count}"
+    alone = model.map.noise is None
+    count = "one path, for it has no noise" if alone else f"{model.paths:,} path{'s' * (model.paths != 1)}"
+    said = [f"{model.name}: {model.title}", f"running {model.map.rule}{beside}: {count}, {model.steps:,} steps"]
+    return "\n".join(folded for line in said for folded in fold(line))
+
+
+def _report_at(out: str) -> Path:
+    """Where a report goes, known to be writable: the file itself, or its own name in a folder."""
+    target = Path(out).expanduser()
+    target = target / "who_wins.md" if target.is_dir() or out.endswith("/") else target
+    check_writable(target)
+    return target
 
 
 def loss_of(result: Comparison) -> Any:
@@ -323,11 +345,3 @@ def _nothing_finished(result: Comparison | Run) -> Exception | None:
               for whose, run in runs.items() if not run.finished.any()]  # fmt: skip
     failed += [f"the {label} does not exist here" for label in result.meta.get("missing", ())]
     return SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.") if failed else None
-
-
-def _console(wide: bool = False) -> Any:
-    """A rich console on stdout; a pipe gets long lines instead of broken ones."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal or not wide else Console(highlight=False, width=180)

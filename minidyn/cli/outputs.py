@@ -5,24 +5,46 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minidyn.common.errors import ArchiveError
+from minidyn.common.errors import ArchiveError, InputError
+from minidyn.common.reports import WIDTH
 from minidyn.common.wholefiles import write_whole
 
+PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpeg", ".jpg", ".ps", ".svgz", ".tif", ".tiff", ".webp")
 
-def stem_of(out: str, name: str) -> Path:
-    """Where results go, without an extension: `out` is a folder, or the start of a file name."""
+
+def place_of(out: str, name: str) -> tuple[Path, str]:
+    """Where results go, without an extension, and the extension of the picture.
+
+    `out` is a folder, or the start of a file name; an extension that pictures have is that of the picture.
+    """
     path = Path(out).expanduser()
     if not out or out.endswith(("/", "\\")) or path.is_dir():
-        return path / name
-    return path.with_suffix("") if path.suffix in (".h5", ".png") else path
+        return path / name, ".png"
+    kind = path.suffix.lower()
+    if kind in PICTURES:
+        return path.with_suffix(""), path.suffix
+    return path.with_suffix("") if kind == ".h5" else path, ".png"
 
 
-def results_at(stem: Path, no_figure: bool) -> list[Path]:
-    """The files that will be written, known to be writable."""
-    outputs = [stem.with_name(stem.name + end) for end in ([".h5"] if no_figure else [".h5", ".png"])]
+def results_at(out: str, name: str, no_figure: bool) -> list[Path]:
+    """The data file and the picture that will be written, known to be writable."""
+    stem, picture = place_of(out, name)
+    outputs = [stem.with_name(stem.name + end) for end in ([".h5"] if no_figure else [".h5", picture])]
     for output in outputs:
         check_writable(output)
     return outputs
+
+
+def picture_at(out: str, name: str) -> Path:
+    """The picture that will be written where there is nothing else to write, known to be writable."""
+    stem, picture = place_of(out, name)
+    kind = stem.suffix
+    if out and stem == Path(out).expanduser() and kind[1:].isalpha():
+        known = ", ".join(end[1:] for end in PICTURES)
+        raise InputError(f"a figure cannot be written as {kind}; use one of {known}.")
+    target = stem.with_name(stem.name + picture)
+    check_writable(target)
+    return target
 
 
 def write(outputs: list[Path], *writers: Callable[[Path], Any]) -> tuple[str, Exception | None]:
@@ -34,7 +56,10 @@ def write(outputs: list[Path], *writers: Callable[[Path], Any]) -> tuple[str, Ex
             wrote.append(str(output))
         except Exception as error:
             failures.append(error)
-    return "wrote " * bool(wrote) + " and ".join(wrote), failures[0] if failures else None
+    said = "wrote " * bool(wrote) + " and ".join(wrote)
+    if len(said) > WIDTH:
+        said = "\n  ".join(["wrote", *wrote])
+    return said, failures[0] if failures else None
 
 
 def check_writable(target: Path) -> None:

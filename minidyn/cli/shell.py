@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import typer
 
+from minidyn.cli.wording import in_the_shell
 from minidyn.common.errors import FlowError, ManifoldError, MinidynError, SolverError, advice
 
 
@@ -39,7 +40,7 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
             return _say("interrupted; nothing more was written.", 130)
         if "--debug" in arguments:
             traceback.print_exc()
-        return _explain(error)
+        return _explain(error, _options(app, arguments))
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -92,16 +93,25 @@ def stop_if_asked() -> None:
         raise _Interrupted
 
 
-def _explain(error: Exception) -> int:
+def _options(app: typer.Typer, arguments: list[str]) -> list[str]:
+    """The options of the command that was typed."""
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    command = next((commands[word] for word in arguments if word in commands), None)
+    return [opt for param in command.params for opt in param.opts] if command else []
+
+
+def _explain(error: Exception, options: list[str]) -> int:
     """One sentence for an error, and its exit code."""
     if hasattr(error, "format_message"):  # wrong usage, found by typer
         context = getattr(error, "ctx", None)
         where = f"; see `{context.command_path} --help`." if context else "."
         return _say(str(error.format_message()).rstrip(".") + where, 2)
     if isinstance(error, MinidynError):
-        return _say(str(error), 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2)
+        return _say(
+            in_the_shell(str(error), options), 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2
+        )
     if isinstance(error, OSError):
-        return _say(f"cannot read or write: {advice(error)}.", 1)
+        return _say(f"cannot read or write: {in_the_shell(advice(error), options)}.", 1)
     if isinstance(error, MemoryError):
         return _say("not enough memory; take fewer --paths or a larger --save-every.", 1)
     return _say(f"this should not happen ({type(error).__name__}: {error}); --debug shows where.", 1)

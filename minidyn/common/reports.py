@@ -1,10 +1,19 @@
-"""Reports: lines and tables, as text and as HTML, so that whatever one shows the other shows."""
+"""Reports: lines and tables, as text of 80 columns and as HTML, so that whatever one shows the other shows."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import printable
+
+WIDTH = 80  # columns of a line of text, at most
+_EASY = {"+ ": 0.0, "- ": 0.0, "= ": 0.75}  # how ill it is to break a line before a sign
+_LEAST, _INDENT = 12, 2  # columns of a cell that is wrapped, at least; a table and what goes on are set in by so many
+_ROOM = WIDTH - _INDENT
+_NEAR = 0.5  # a line is broken behind this part of it
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,11 @@ class Table:
     left: int = 1
     title: str = ""
     head: bool = True
+
+
+def named(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names with their values, row by row."""
+    return Table([list(row) for row in rows], 2, head=False)
 
 
 Report = list[str | Table]
@@ -74,8 +88,8 @@ class Result(Drawn):
         results.save(self, path)
 
 
-class Reported(Result):
-    """A result that is shown as its report."""
+class Reported:
+    """What is shown as its report: as text, and as HTML in a notebook."""
 
     def _report(self) -> Report:
         raise NotImplementedError
@@ -93,18 +107,137 @@ class Reported(Result):
         return as_html(self._report())
 
 
-def align(table: list[list[str]], left: int = 1) -> list[str]:
-    """A table as lines: `left` columns to the left, the others to the right, a rule below the head."""
-    widths = [max(len(r[c]) for r in table) for c in range(len(table[0]))]
-    lines = []
-    for r in table:
-        sized = list(zip(r, widths, strict=True))
-        cells = [cell.ljust(w) for cell, w in sized[:left]] + [cell.rjust(w) for cell, w in sized[left:]]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return [lines[0], "  " + "  ".join("-" * w for w in widths), *lines[1:]]
+def digits(value: float, count: int = 5, sign: bool = False, padded: bool = False) -> str:
+    """A number in a table: so many digits, zeros at the end where it is `padded`, a short exponent.
+
+    >>> digits(1.3e-05, 2), digits(3.0, sign=True), digits(7.25, padded=True), digits(float("nan"))
+    ('1.3e-5', '+3', '7.2500', '-')
+    """
+    if value != value:
+        return "-"
+    text = f"{value:{'+' if sign and value else ''}{'#' if padded else ''}.{count}g}".removesuffix(".")
+    return re.sub(r"e([+-])0+(?=\d)", r"e\1", text).replace("e+", "e")
+
+
+def share(part: float) -> str:
+    """A part of one in per cent, with two digits.
+
+    >>> share(0.00123), share(1.5), share(0.0)
+    ('0.12 %', '150 %', '0 %')
+    """
+    size = 100 * abs(part)
+    if size > 1000 or 0 < size < 1e-4:
+        return "> 1,000 %" if size > 1 else "< 0.0001 %"
+    return f"{size:.0f} %" if size >= 9.95 else f"{digits(size, 2)} %"
+
+
+def fold(line: str, width: int = WIDTH, indent: str | None = None) -> list[str]:
+    """A line as lines of at most `width` columns; what goes on is set in.
+
+    It breaks outside of as many brackets as it can, at a space before it does at a product, before a sign and not
+    behind it.
+
+    >>> fold("  drift = -lr*s/(2*(s**2 + 1)) + lr**2*s", 32)
+    ['  drift = -lr*s/(2*(s**2 + 1))', '    + lr**2*s']
+    """
+    if indent is None:
+        indent = " " * (len(line) - len(line.lstrip()) + _INDENT)
+    indent = indent if len(indent) < width / 2 else ""
+    out = []
+    while len(line) > width:
+        end = _place(line, width, len(line) - len(line.lstrip()))
+        out.append(line[:end].rstrip())
+        line = indent + line[end:].lstrip()
+    return [*out, line]
+
+
+def _place(line: str, width: int, start: int) -> int:
+    """Where a line that is too long is broken."""
+    depth, best, at = 0, (1e9, 0), width
+    for i, c in enumerate(line[: width + 1]):
+        depth += (c in "([{") - (c in ")]}")
+        if i <= start:
+            continue
+        if i <= _NEAR * width:  # only where there is nothing later
+            at = i if c == " " else at
+            continue
+        if c == " ":
+            late = line[i - 1] in "+-=*/<>" and line[i - 2 : i - 1] == " "
+            cost = depth + (0.75 if late else _EASY.get(line[i + 1 : i + 3], 0.1 if line[i - 1] in ",;:" else 0.25))
+        elif c in "*/" and "*" not in (line[i - 1], line[i + 1 : i + 2]):
+            cost = depth + 0.5
+        else:
+            continue
+        if (cost, -i) < best:
+            best, at = (cost, -i), i
+    return at
+
+
+def align(table: list[list[str]], left: int = 1, head: bool = True) -> list[str]:
+    """A table as lines of at most 80 columns: `left` columns to the left, the others to the right, a rule below the
+    head. Long texts are wrapped; columns that have no room beside the others follow below, beside the left ones."""
+    widths = _widths(table, left, head)
+    beside = sum(w + 2 for w in widths[:left])
+    blocks: list[list[int]] = [[]]
+    for c in range(left, len(widths)):
+        if blocks[-1] and beside + sum(widths[b] + 2 for b in blocks[-1]) + widths[c] > _ROOM:
+            blocks.append([])
+        blocks[-1].append(c)
+    lines: list[str] = []
+    for block in blocks:
+        columns = [*range(left), *block]
+        sizes = [widths[c] for c in columns]
+        rows = [_row([r[c] for c in columns], sizes, left) for r in table]
+        rule = ["  " + "  ".join("-" * w for w in sizes)] if head else []
+        lines += [*([""] if lines else []), *rows[0], *rule, *(line for row in rows[1:] for line in row)]
+    return lines
+
+
+def _widths(table: list[list[str]], left: int, head: bool) -> list[int]:
+    """The widths of columns: those of numbers as they are, those of texts as there is room beside them."""
+    widths = [max((len(r[c]) for r in table), default=0) for c in range(len(table[0]))]
+    words = [
+        [len(word) for r in table[: 1 if c >= left else None] for word in r[c].split()] for c in range(len(widths))
+    ]
+    if head and sum(w + 2 for w in widths) - 2 > _ROOM:  # heads of numbers are wrapped where numbers are short
+        for c in range(left, len(widths)):
+            body = max((len(r[c]) for r in table[1:]), default=0)
+            widths[c] = max(body, *map(len, fold(table[0][c], max(_LEAST, body, *words[c], 0), "")))
+    numbers = sum(w + 2 for w in widths[left:])
+    least = [max(1, min(max(_LEAST, *words[c], 0), _ROOM // (left + 1) - 2)) for c in range(left)]
+    _narrow(widths, least, _ROOM + 2 - (numbers if numbers <= _ROOM - sum(least) - 2 * left else _ROOM // 2))
+    beside = sum(w + 2 for w in widths[:left])
+    return [w if c < left else min(w, max(_ROOM - beside, 1)) for c, w in enumerate(widths)]
+
+
+def _narrow(widths: list[int], least: list[int], room: int) -> None:
+    """Take columns from the widest of the first ones, each down to its least width, until they fit."""
+    while sum(w + 2 for w in widths[: len(least)]) > room:
+        wide = [c for c, w in enumerate(least) if widths[c] > w]
+        if not wide:
+            return
+        widths[max(wide, key=widths.__getitem__)] -= 1
+
+
+def _row(cells: list[str], widths: list[int], left: int) -> list[str]:
+    """A row as lines."""
+    folded = [fold(cell, w, "") for cell, w in zip(cells, widths, strict=True)]
+    return [
+        "  " + "  ".join(
+            cell.ljust(w) if c < left else cell.rjust(w) for c, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in zip_longest(*folded, fillvalue="")
+    ]  # fmt: skip
 
 
 def as_text(report: Report) -> str:
-    """The report as lines."""
-    parts = [align(part.rows, part.left) if isinstance(part, Table) else [part] for part in report]
-    return printable("\n".join(line for lines in parts for line in lines), keep="\n")
+    """The report as lines of at most 80 columns."""
+    return "\n".join(line for part in report for line in _lines(part))
+
+
+def _lines(part: str | Table) -> list[str]:
+    if isinstance(part, Table):
+        rows = [[printable(cell) for cell in row] for row in part.rows]
+        title = fold(printable(part.title)) if part.title else []
+        return [*title, *(align(rows, part.left, part.head) if rows else [])]
+    return [folded for line in printable(part, keep="\n").split("\n") for folded in fold(line)]

@@ -10,17 +10,12 @@ import numpy as np
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.locks import cached_property
-from minidyn.common.reports import Moving, Report, Reported, Table
+from minidyn.common.reports import Moving, Report, Reported, Result
 from minidyn.compare.distributions import DISTANCES, LawRow, distances
+from minidyn.compare.report import report_of
 from minidyn.simulate.run import Run
 
 _NEAR_ZERO = 1e-14
-READ = {"iterates": "{}", "midpoints": "the mid-points of {}", "projected": "{} on the manifold"}
-_WHERE = {
-    "iterates": "compared as they are", "midpoints": "the map's mid-points (theta_k + theta_k+1)/2 compared",
-    "projected": "compared on the manifold",
-}  # fmt: skip
-_OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +53,15 @@ class ErrorRow(ByValue):
 
         free = self.paths - 1.0
         if np.isnan(self.variance_ratio):
-            a, b = self.map_spread**2, self.flow_spread**2
-            free = free * (a + b) ** 2 / (a**2 + b**2) if a + b > 0 else free
+            largest = max(self.map_spread, self.flow_spread)
+            a, b = ((spread / largest) ** 2 if largest > 0 else 1.0 for spread in (self.map_spread, self.flow_spread))
+            free = free * (a + b) ** 2 / (a**2 + b**2)
         half = float(stdtrit(free, 0.5 + level / 2)) * self.standard_error if self.standard_error > 0 else 0.0
         return self.difference - half, self.difference + half
 
 
 @dataclass(eq=False, repr=False)
-class Comparison(Reported, Moving):
+class Comparison(Reported, Result, Moving):
     """What `compare` returns.
 
     runs : label -> `Run`; the map's comes first.
@@ -172,60 +168,8 @@ class Comparison(Reported, Moving):
         return out
 
     def _report(self) -> Report:
-        """Means and spreads at several steps, differences in standard errors, and what is said of each flow."""
-        report: Report = [self._headline()]
-        for label in list(self.runs)[1:]:
-            report += ["", *self._about(label)]
-        report += ["", *(f"{label}: {run.describe_status()}" for label, run in self.runs.items())]
-        phases = self.runs[self.map_label].meta.get("between_saves")
-        report += [f"between saves: {phases}"] if phases else []
-        if self.meta.get("remark"):
-            report.append(f"remark: at the end {self.meta['remark']}")
-        if "reads" not in self.meta and len(self.runs) > 2 and (self.meta.get("projected") or self.meta.get("centred")):
-            report.append(f"remark: {_OLD}")
-        report += [f"left out: {why}" for why in self.meta.get("missing", {}).values()]
-        walls = ", ".join(f"{label} {run.meta.get('wall_seconds', 0.0):.2f} s" for label, run in self.runs.items())
-        return [*report, f"wall time: {walls}"]
-
-    def _about(self, label: str) -> Report:
-        """What is said of one flow: the table, distances of means, laws, what is zero on the manifold."""
-        rows = [r for r in self.errors if r.flow == label]
-        columns = {
-            "quantity": [r.quantity for r in rows], "step": [f"{r.step:,}" for r in rows],
-            self.map_label: [_pm(r.map_mean, r.map_spread) for r in rows],
-            "flow": [_pm(r.flow_mean, r.flow_spread) for r in rows],
-            "difference": [f"{r.difference:+.2g}" for r in rows],
-            "std. error": [f"{r.standard_error:.2g}" for r in rows], "in s.e.": [_sigmas(r) for r in rows],
-        }  # fmt: skip
-        coupled = not all(np.isnan(r.variance_ratio) for r in rows)
-        columns |= {"coupling": [gain(r.variance_ratio) for r in rows]} if coupled else {}
-        started = self.runs[self.map_label].paths
-        columns |= {"paths": [f"{r.paths:,}" for r in rows]} if any(r.paths < started for r in rows) else {}
-        table = [list(columns), *map(list, zip(*columns.values(), strict=True))]
-        said: Report = [f"{label} against {READ[self.reading(label)].format(self.map_label)}", Table(table)]
-        if coupled:
-            said.append("  coupling: with independent noise the difference has so many times the variance")
-        if "paths" in columns:
-            said.append("  paths: those that the row rests on; the others have ended")
-        for (name, flow), d in self.distances().items():
-            if flow == label:
-                said.append(f"  {name}: sup distance of means {d['sup']:.2g}, rms {d['rms']:.2g}")
-        said += [_law_line(laws) for (_, flow), laws in self._last_laws.items() if flow == label]
-        zero = self.meta.get("zero", {}).get(label)
-        return [*said, f"  not shown: {', '.join(zero)}, zero on the manifold"] if zero else said
-
-    def _headline(self) -> str:
-        m = self.meta
-        noise = "same noise for both" if m.get("coupled") else "independent noise"
-        if str(m.get("map", "")).endswith("no noise)"):
-            noise = "no noise"
-        elif all(run.meta.get("noise") == "none" for run in list(self.runs.values())[1:]):
-            noise = "no noise in the flow"
-        readings = {self.reading(label) for label in list(self.runs)[1:]}
-        where = "the map read as each flow says" if len(readings) > 1 else _WHERE[next(iter(readings), "iterates")]
-        paths, steps = m.get("paths", self.runs[self.map_label].paths), m.get("steps", int(self.steps[-1]))
-        count = f"{paths:,} path{'s' * (paths != 1)}, {steps:,} steps"
-        return f"{m.get('map', '')}\n{count}; {where}, {noise}; seed {m.get('seed', 'not known')}"
+        """Which flow is right, by how much, and whether that is more than chance; the values; how it was run."""
+        return report_of(self)
 
 
 def read_label(label: str, reading: str) -> str:
@@ -266,28 +210,3 @@ def _mean(values: Floats) -> Floats:
 
 def _stats(v: Floats) -> tuple[float, float]:
     return (float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0) if len(v) else (np.nan, np.nan)
-
-
-def _pm(mean: float, spread: float) -> str:
-    return f"{mean:.5g}" + (f" ± {spread:.3g}" if spread > 0 else "")
-
-
-def _sigmas(row: ErrorRow) -> str:
-    return f"{row.sigmas:+.1f}" if np.isfinite(row.sigmas) else "exact" if row.difference == 0 else "-"
-
-
-def gain(ratio: float) -> str:
-    """How much smaller coupling made a variance, in a table."""
-    return "-" if np.isnan(ratio) else "exact" if np.isinf(ratio) else f"{ratio:.3g}x"
-
-
-def _law_line(laws: list[LawRow]) -> str:
-    """Whether the laws of one quantity can be told apart at the last step, by three tests at once."""
-    differ = min(law.p_value for law in laws) * len(laws) <= 0.05  # Bonferroni
-    verdict = "distinguishable" if differ else "indistinguishable"
-    first, short = laws[0], {"Wasserstein-1": "W1"}
-    parts = [f"{short.get(law.distance, law.distance)} {law.value:.2g} ({law.detectable:.2g})" for law in laws]
-    return (
-        f"  law of {first.quantity} at step {first.step:,}: {verdict} at {first.paths:,} paths; "
-        f"distance (detectable from): {', '.join(parts)}"
-    )

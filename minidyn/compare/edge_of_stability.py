@@ -8,7 +8,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown, whole
-from minidyn.common.reports import Drawn
+from minidyn.common.reports import Drawn, Report, Reported, Table, as_text, digits
 from minidyn.common.status import Status
 from minidyn.compare.readings import check_flows, labels_of, one_start
 from minidyn.compare.regime import Regime, regime
@@ -19,8 +19,8 @@ from minidyn.maps.discrete import Map
 from minidyn.simulate.choose import make_engine
 
 
-@dataclass(frozen=True, eq=False)
-class EdgeRun(Drawn):
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeRun(Reported, Drawn):
     """What `edge` returns; arrays of shape (T,), one number per save, NaN after an end.
 
     steps : step numbers.
@@ -47,19 +47,19 @@ class EdgeRun(Drawn):
         return self.sharpness - self.threshold
 
     def summary(self, rows: int = 8) -> str:
-        """A table over the steps."""
+        """A table over so many of the steps."""
+        return as_text(self._report(rows))
+
+    def _report(self, rows: int = 8) -> Report:
         chosen = np.unique(np.linspace(0, len(self.steps) - 1, min(rows, len(self.steps))).round().astype(int))
-        head = ["step", "sharpness", "- 2/lr", *(f"amplitude, {label}" for label in self.amplitude)]
-        table = [head] + [
-            [f"{self.steps[i]:,}", f"{self.sharpness[i]:.4g}", f"{self.distance[i]:+.3g}",
-             *(f"{v[i]:.3g}" for v in self.amplitude.values())]
+        table = [["step", "sharpness", "- 2/lr", *(f"amplitude, {label}" for label in self.amplitude)]] + [
+            [f"{self.steps[i]:,}", digits(self.sharpness[i], 4), digits(self.distance[i], 3, sign=True),
+             *(digits(v[i], 3) for v in self.amplitude.values())]
             for i in chosen
         ]  # fmt: skip
-        widths = [max(len(r[c]) for r in table) for c in range(len(head))]
-        lines = ["  ".join(cell.rjust(w) for cell, w in zip(r, widths, strict=True)) for r in table]
-        lines += [f"{label}: {how}" for label, how in self.ends.items()]
         remark = self.regime.remark if self.regime else ""
-        return "\n".join([*lines, f"remark: at the end {remark}"] if remark else lines)
+        ends = [f"{label}: {how}" for label, how in self.ends.items()]
+        return [Table(table, 0), *ends, *([f"remark: at the end {remark}"] if remark else [])]
 
 
 def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int | None = None, first_step: int = 1,
@@ -79,10 +79,11 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
     >>> gd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
     >>> seen = md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=40, save_every=20)
     >>> print(seen.summary())
-    step  sharpness  - 2/lr  amplitude, GD  amplitude, rod flow
-       0      21.23   +1.23          0.106                0.106
-      20      19.08  -0.918          0.109                 0.11
-      40      18.87   -1.13         0.0106               0.0154
+      step  sharpness  - 2/lr  amplitude, GD  amplitude, rod flow
+      ----  ---------  ------  -------------  -------------------
+         0      21.23   +1.23          0.106                0.106
+        20      19.08  -0.918          0.109                 0.11
+        40      18.87   -1.13         0.0106               0.0154
     """
     if not isinstance(system, Map) or system.noise is not None:
         raise InputError("edge looks at a Map without noise; drop the noise.")

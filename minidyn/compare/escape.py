@@ -8,7 +8,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, whole
-from minidyn.common.reports import Drawn
+from minidyn.common.reports import Drawn, Report, Reported, digits
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
@@ -19,8 +19,8 @@ _GROUPS = 50  # of paths, for standard errors
 _FOLLOWED = 2000  # paths whose end is followed to a minimum
 
 
-@dataclass(frozen=True, eq=False)
-class Escape(Drawn):
+@dataclass(frozen=True, eq=False, repr=False)
+class Escape(Reported, Drawn):
     """What `escape` returns.
 
     predicted : growth of second moments per step, the spectral radius of the second-moment operator.
@@ -49,21 +49,23 @@ class Escape(Drawn):
         """Measured minus predicted growth, in standard errors."""
         return (self.measured - self.predicted) / self.standard_error if self.standard_error > 0 else 0.0
 
-    def summary(self) -> str:
-        """The experiment as text."""
-        lines = [
-            f"growth of second moments per step: measured {self.measured:.6f} +- {self.standard_error:.2g}, "
-            f"predicted {self.predicted:.6f} ({self.z:+.1f} standard errors)",
+    def _report(self) -> Report:
+        """Growth, measured and predicted; how many paths left; where they went."""
+        about = f" ± {digits(self.standard_error, 2)}" if self.standard_error > 0 else ""
+        apart = f" ({self.z:+.1f} standard errors)" if self.standard_error > 0 else ""
+        report: Report = [
+            f"growth of second moments per step: measured {self.measured:.6f}{about}, predicted {self.predicted:.6f}"
+            f"{apart}",
             f"after {int(self.steps[-1]):,} steps {100 * self.left:.1f} % of the paths have left the minimum"
             + (f", {100 * self.lost:.1f} % of all are lost" if self.lost else ""),
         ]
         for w, fraction in list(zip(self.destinations, self.fractions, strict=True))[:6]:
             shown = np.round(w, 6).tolist() if len(w) <= 6 else f"|w| = {np.linalg.norm(w):.6g}"
-            lines.append(f"  {100 * fraction:5.1f} % at {shown}")
+            report.append(f"  {100 * fraction:5.1f} % at {shown}")
         if len(self.destinations) > 6:
             rest = 100 * float(self.fractions[6:].sum())
-            lines.append(f"  {rest:5.1f} % at {len(self.destinations) - 6:,} more places")
-        return "\n".join(lines)
+            report.append(f"  {rest:5.1f} % at {len(self.destinations) - 6:,} more places")
+        return report
 
 
 def escape(system: Map, w: ArrayLike, *, radius: float = 1e-6, steps: int = 1000, paths: int = 1000,

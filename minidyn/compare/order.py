@@ -15,14 +15,15 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
-from minidyn.common.reports import Report, Reported, Table
-from minidyn.compare.comparison import gain
+from minidyn.common.reports import Report, Reported, Result, Table, digits
+from minidyn.compare.report import shared
 
 _RESOLVED = 9.0  # chi^2 by which a power law must beat "no difference" before paths are planned for it
 _ORDERS = (-4.0, 12.0)
 _ROUNDING = 1e-14  # a difference below this part of the means is none
 Fit = tuple[float, float, float, float, float, bool]
 _UNSEEN: Fit = (np.nan, np.nan, np.nan, np.nan, np.nan, False)
+ORDER = "order p of |flow - map| = C lr^p"
 _EXACT = 1e-12  # a standard error below this part of the difference is none
 
 
@@ -62,7 +63,7 @@ class OrderFit(ByValue):
 
 
 @dataclass(eq=False, repr=False)
-class ScalingStudy(Reported):
+class ScalingStudy(Reported, Result):
     """What `scaling_study` returns.
 
     rows : one per quantity, flow and learning rate.  fits : one per quantity and flow.  meta : how it was made.
@@ -81,24 +82,36 @@ class ScalingStudy(Reported):
         raise InputError(f"the study has no fit for {flow!r} and {quantity!r}; it has {names}.")
 
     def _report(self) -> Report:
-        """Orders with their intervals, then the differences behind them, as tables."""
+        """Orders with their intervals, then the differences behind them."""
         m = self.meta
-        clock = f"fixed {'t' if m.get('clock') == 'time' else 'slow time lr^2 k'} = {m.get('span', np.nan):.6g}"
-        head = ["flow", "quantity", "order", "95 % interval", "chi2/dof"]
+        clock = f"fixed {'t = lr k' if m.get('clock') == 'time' else 'slow time lr^2 k'} = {m.get('span', np.nan):.6g}"
+        quiet = not any(r.standard_error > 0 for r in self.rows)
+        seed = "" if quiet else f"; seed {m.get('seed', 'not known')}"
+        head = ["flow", "quantity", "order", "95 % interval", "chi^2 per freedom"]
         fits = [head, *([f.flow, f.quantity, *_words(f)] for f in self.fits)]
-        head = ["flow", "quantity", "lr", "steps", "paths", "difference", "std. error", "coupling"]
-        rows = [
-            [r.flow, r.quantity, f"{r.lr:.6g}", f"{r.steps:,}", f"{r.paths:,}", f"{r.difference:+.3g}",
-             f"{r.standard_error:.2g}", gain(r.variance_ratio)]
-            for r in self.rows
-        ]  # fmt: skip
-        top = f"{m.get('map', '')}\n{clock}; {m.get('planned', '')}; seed {m.get('seed', 'not known')}"
+        report: Report = [f"{m.get('map', '')}\n{clock}; {m.get('planned', '')}{seed}", "", Table(fits, 2, ORDER)]
+        for f in self.fits:
+            rows = [r for r in self.rows if (r.flow, r.quantity) == (f.flow, f.quantity)]
+            report += ["", _differences(rows, quiet), *shared(r.variance_ratio for r in rows)]
         lost = [
             f"left out of the fit of {r.quantity}, {r.flow}: lr {r.lr:.6g}, where no path is left"
             for r in self.rows if not np.isfinite(r.difference)
         ]  # fmt: skip
         remarks = [*lost, *(f"remark: {text}" for text in m.get("remarks", []))]
-        return [top, "", Table(fits, 2), "", Table([head, *rows], 2), *([""] if remarks else []), *remarks]
+        return [*report, *([""] if remarks else []), *remarks]
+
+
+def _differences(rows: list[ScalingRow], quiet: bool) -> Table:
+    """The differences of one flow in one quantity, by learning rate."""
+    columns = {
+        "lr": [digits(r.lr, 6) for r in rows], "steps": [f"{r.steps:,}" for r in rows],
+        "difference": ["0" if is_exact(r) else digits(r.difference, 3, sign=True) for r in rows],
+    }  # fmt: skip
+    if not quiet:
+        columns["std. error"] = ["-" if is_exact(r) else digits(r.standard_error, 2) for r in rows]
+        columns["paths"] = [f"{r.paths:,}" for r in rows]
+    table = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+    return Table(table, 0, f"{rows[0].flow}, {rows[0].quantity}")
 
 
 def _words(f: OrderFit) -> list[str]:

@@ -1,6 +1,6 @@
 """What a map without noise settles to: rest, a drift, the period-two oscillation of the edge, a longer one, or none.
 
-Flows of centres describe a period-two oscillation about a centre that moves slowly. Over the last steps of a run
+Flows of mid-points describe a period-two oscillation about mid-points that move slowly. Over the last steps of a run
 
     D_p = rms |theta_{k+2p} - 2 theta_{k+p} + theta_k| / rms |theta_{k+1} - theta_k|
 
@@ -20,6 +20,7 @@ from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import whole
+from minidyn.common.reports import Report, Reported, digits, named
 from minidyn.compare.readings import one_start
 from minidyn.flows.edge.twostep import TwoStep
 from minidyn.maps.discrete import Map, unpack
@@ -35,8 +36,8 @@ _PARTING = 3.0  # a neighbour that parts by less than e^3 over the tail does so 
 _NUMBERS = {2: "two", 3: "three", 4: "four", 6: "six", 8: "eight"}
 
 
-@dataclass(frozen=True, eq=False)
-class Regime(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Regime(Reported, ByValue):
     """What `regime` returns: how the last steps of a run repeat.
 
     period : of the steps; 0 at rest, fading or diverged, 1 for a smooth drift, -1 where there is none up to 32, -2
@@ -63,7 +64,7 @@ class Regime(ByValue):
 
     @property
     def remark(self) -> str:
-        """A sentence where flows of centres do not describe the map, else nothing."""
+        """A sentence where flows of mid-points do not describe the map, else nothing."""
         if self.period in (-2, 0, 1, 2):
             return ""
         what = {
@@ -71,8 +72,15 @@ class Regime(ByValue):
             "erratic": f"the map is erratic, with no period up to 32 steps and exponent {self.exponent:+.2g} per step",
         }.get(self.kind, f"the map runs on an orbit of {self.kind}")
         return (
-            f"{what}, not on a period-two orbit about a slow centre: flows of centres do not describe it{self.advice}"
+            f"{what}, not on a period-two orbit about mid-points that move slowly: flows of mid-points do not describe "
+            f"it{self.advice}"
         )
+
+    def _report(self) -> Report:
+        parting = f"{digits(self.exponent, 3, sign=True)} per step"
+        rows = [("at the end", self.kind), ("largest Lyapunov exponent", parting),
+                ("half a step's length", digits(self.amplitude, 3)), ("steps looked at", str(self.steps))]  # fmt: skip
+        return [named(rows), *([f"remark: at the end {self.remark}"] if self.remark else [])]
 
 
 def regime(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1) -> Regime:

@@ -15,7 +15,7 @@ from minidyn.compare.readings import check_flows, check_options, labels_of, one_
 from minidyn.compare.regime import regime
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
-from minidyn.simulate import observables, seed_key, simulate, starts_of, stride
+from minidyn.simulate import observables, paths_needed, seed_key, simulate, starts_of, stride
 from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
@@ -134,7 +134,8 @@ class _Experiment:
         for name in ("steps", "rows", "first_step", *(["save_every"] if self.save_every is not None else [])):
             whole(name, getattr(self, name), 1)
         thread_count(self.threads)
-        starts_of(self.system, self.w0, whole("paths", self.paths, 1))
+        start = starts_of(self.system, self.w0, whole("paths", self.paths, 1))
+        self.paths = paths_needed(self.system, start)
         self.name, *labels = labels_of(self.system, self.flows)
         self.asked = dict(zip(labels, self.flows, strict=True))
         self.start = np.atleast_2d(self.system.state(self.w0, "w0"))
@@ -177,13 +178,18 @@ class _Experiment:
             **options: Any) -> Run:  # fmt: skip
         """One run, in a checkpoint's folder of its own."""
         return simulate(system, w0, self.steps, paths=paths, rng=rng, first_step=self.first_step,
-                        checkpoint=self.folder(number), **self.common, **options)  # fmt: skip
+                        checkpoint=self.folder(number), **self.common, **self.seen, **options)  # fmt: skip
 
     @property
     def common(self) -> dict[str, Any]:
         """What all runs are given."""
         every = self.save_every or stride(self.system, self.steps)
         return {"save_every": every, "threads": self.threads, "progress": self.progress}
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What is observed along the runs: what was asked for."""
+        return {} if self.observe is None else {"observe": self.observe}
 
     def folder(self, number: int) -> Path | None:
         """The folder of one run's checkpoint."""

@@ -11,6 +11,7 @@ from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, SolverError
 from minidyn.common.intake import one_of, shown, whole
+from minidyn.common.reports import Report, Reported, digits, named
 from minidyn.kernels.random import generator
 from minidyn.maps.loss import Loss
 
@@ -18,8 +19,8 @@ _DEFLATED = 8  # leading eigenvectors taken out of the probes
 _EXACT = 300  # up to so many parameters the Hessian is written out
 
 
-@dataclass(frozen=True, eq=False)
-class Flatness(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Flatness(Reported, ByValue):
     """What `flatness` returns; a standard error is 0 where the value is exact.
 
     sharpness : largest eigenvalue of the Hessian H.  trace, frobenius : `tr H`, `|H|_F`, each with its standard error.
@@ -39,11 +40,9 @@ class Flatness(ByValue):
     preconditioned_sharpness: float
     method: str
 
-    def summary(self) -> str:
-        """The numbers as text."""
-
+    def _report(self) -> Report:
         def about(value: float, error: float) -> str:
-            return f"{value:.6g}" + (f" +- {error:.2g}" if error else "")
+            return f"{value:.6g}" + (f" ± {digits(error, 2)}" if error else "")
 
         rows = [
             ("sharpness", f"{self.sharpness:.6g}"), ("trace", about(self.trace, self.trace_error)),
@@ -52,7 +51,7 @@ class Flatness(ByValue):
             ("effective dimension", f"{self.effective_dimension:.6g}"),
             ("preconditioned sharpness", f"{self.preconditioned_sharpness:.6g}"), ("method", self.method),
         ]  # fmt: skip
-        return "\n".join(f"{name:<25}{value}" for name, value in rows)
+        return [named(rows)]
 
 
 def flatness(loss: Loss, w: ArrayLike, *, preconditioner: ArrayLike | None = None, probes: int = 100,

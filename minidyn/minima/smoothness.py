@@ -9,6 +9,7 @@ from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
+from minidyn.common.reports import Report, Reported, digits, named
 from minidyn.maps.loss import Block, Loss
 
 _ROWS = 8  # samples that a candidate is tried on
@@ -38,8 +39,8 @@ class FirstLayer(ByValue):
         return self.loss.data[self.input].reshape(-1, self.shape[1])
 
 
-@dataclass(frozen=True, eq=False)
-class Smoothness(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Smoothness(Reported, ByValue):
     """Both sides of the bound at points w (...,): per sample (..., n) and on average (...,).
 
     input_gradient : `|grad_x f(x_i)|`.  bound : `|W|_2 |grad_W f(x_i)| / |x_i|`.
@@ -66,6 +67,14 @@ class Smoothness(ByValue):
             (self.input_gradient <= self.bound * (1 + 1e-10) + 1e-300).all()
             and (np.asarray(self.mean_square) <= np.asarray(self.mean_bound) * (1 + 1e-10) + 1e-300).all()
         )
+
+    def _report(self) -> Report:
+        return [named([
+            (f"|grad_x f| <= |{self.layer}| |grad_{self.layer} f| / |x|", "holds" if self.holds else "is violated"),
+            ("largest ratio of both sides", digits(float(np.max(self.ratio, initial=0.0)))),
+            ("mean of |grad_x f|^2, at most", digits(float(np.max(self.mean_square, initial=0.0)))),
+            ("its bound, at most", digits(float(np.max(self.mean_bound, initial=0.0)))),
+        ])]  # fmt: skip
 
 
 def first_layer(loss: Loss, name: Any = None) -> FirstLayer:

@@ -28,7 +28,7 @@ from minidyn.simulate.recording import Recorder
 from minidyn.simulate.run import Run, provenance
 from minidyn.simulate.threads import thread_count
 
-__all__ = ["seed_key", "simulate", "starts_of"]
+__all__ = ["paths_needed", "seed_key", "simulate", "starts_of", "stride"]
 
 _SAVE = 50  # bytes that a save takes beside its values
 log = logging.getLogger("minidyn")
@@ -47,7 +47,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     w0 : starting parameters, (D,) for all paths or (paths, D); flows on a manifold start at its gradient-flow limit.
         For a map it may be the whole state `z` (theta, then the rule's states, which else start at zero), for example
         `map.fixed_point(w)`.
-    steps : number of steps k.  paths : number of independent paths.
+    steps : number of steps k.  paths : number of independent paths; one is run where all would be alike, without noise
+        and from one start.
     save_every : steps between saves; by default about 200 saves, an odd number of steps apart for a map without noise:
         even and odd steps of an oscillation are seen.
     observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy expressions, functions of
@@ -109,6 +110,8 @@ def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: 
         system = system.beginning(first_step)
         first_step = system.first_step
     start = starts_of(system, w0, paths)
+    wanted, start = paths, start[: paths_needed(system, start)]
+    paths = len(start)
     _check_room(system, steps, paths, save_every, keep, checkpoint)
     entropy, key = seed_key(stored_seed(checkpoint) if rng is None else rng)
     began = time.perf_counter()
@@ -141,6 +144,7 @@ def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: 
             "wall_seconds": kept.seconds + time.perf_counter() - began, **provenance(),
         }  # fmt: skip
         meta |= {"flow": system.key} if isinstance(system, Flow) else {}
+        meta |= {"alike": f"without noise all {wanted:,} paths are alike: one was run"} if wanted > paths else {}
         meta |= {"between_saves": phases.sentence} if phases.sentence else {}
         return recorder.run(steps_kept, clock.time(steps_kept, first_step), status, ended, meta)
 
@@ -149,6 +153,12 @@ def stride(system: Map | Flow, steps: int) -> int:
     """Steps between saves, about 200 of them; an odd number for a map without noise, whose oscillation shows so."""
     every = max(1, steps // 200)
     return every | 1 if isinstance(system, Map) and system.noise is None else every
+
+
+def paths_needed(system: Map | Flow, start: Floats) -> int:
+    """How many of these paths differ: one where there is neither noise nor another start."""
+    noisy = system.noise is not None if isinstance(system, Map) else system.stochastic(start[:1])
+    return len(start) if noisy or start.strides[0] else 1
 
 
 def _check_room(system: Map | Flow, steps: int, paths: int, save_every: int, keep: str, checkpoint: Any) -> None:

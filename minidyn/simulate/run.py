@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidyn.common.arrays import Codes, Floats, Integers, Truths
-from minidyn.common.errors import InputError, printable
+from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
-from minidyn.common.reports import Moving, Result
+from minidyn.common.reports import Moving, Report, Reported, Result, digits, named
 from minidyn.common.status import Status
 from minidyn.compiler import backends
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-@dataclass(eq=False)
-class Run(Result, Moving):
+@dataclass(eq=False, repr=False)
+class Run(Reported, Result, Moving):
     """What `simulate` returns.
 
     steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.
@@ -142,7 +142,8 @@ class Run(Result, Moving):
             ("steps", f"{self.steps[-1]:,} in {len(self.steps)} saves"),
         ]
         running = self.finished | (self.status == Status.INTERRUPTED)
-        rows.append(("paths", f"{self.paths:,}: {self.describe_status()}"))
+        alike = f" ({self.meta['alike']})" if self.meta.get("alike") else ""
+        rows.append(("paths", f"{self.paths:,}: {self.describe_status()}{alike}"))
         shown = [*self.names[:6], *self.observables]
         for name in shown:
             if {"mean", "variance"} <= self.moments.get(name, {}).keys():
@@ -153,25 +154,17 @@ class Run(Result, Moving):
                     mean, spread = (last.mean(), last.std()) if len(last) else (np.nan, np.nan)
             else:
                 continue
-            rows.append((f"final {name}", f"{mean:.6g}" + (f" ± {spread:.3g}" if self.paths > 1 else "")))
+            rows.append((f"final {name}", digits(mean, 6) + (f" ± {digits(spread, 3)}" if self.paths > 1 else "")))
         if len(self.names) > 6 and (self.w is not None or self.names[6] in self.moments):
             rows.append(("not shown", f"{len(self.names) - 6:,} more parameters"))
         if self.meta.get("between_saves"):
             rows.append(("between saves", self.meta["between_saves"]))
         if "wall_seconds" in self.meta:
-            rows.append(("wall time", f"{self.meta['wall_seconds']:.3g} s"))
+            rows.append(("wall time", f"{self.meta['wall_seconds']:.2f} s"))
         return rows
 
-    def __repr__(self) -> str:
-        rows = self._rows()
-        width = max(len(r[0]) for r in rows)
-        return printable("Run\n" + "\n".join(f"  {name:<{width}}  {value}" for name, value in rows), keep="\n")
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        body = "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in self._rows())
-        return f"<table>{body}</table>"
+    def _report(self) -> Report:
+        return ["Run", named(self._rows())]
 
 
 @cache

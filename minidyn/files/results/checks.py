@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.status import Status
-from minidyn.compare.comparison import READ, Comparison
+from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
+from minidyn.compare.report import READ
 from minidyn.simulate.run import Run
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}

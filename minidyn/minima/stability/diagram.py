@@ -8,13 +8,13 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, ordered, shown
-from minidyn.common.reports import Drawn
+from minidyn.common.reports import Drawn, Report, Reported, Table, digits
 from minidyn.maps.discrete import Map
 from minidyn.minima.stability.judge import stability
 
 
-@dataclass(frozen=True, eq=False)
-class StabilityDiagram(Drawn):
+@dataclass(frozen=True, eq=False, repr=False)
+class StabilityDiagram(Reported, Drawn):
     """Minima in the plane of sharpness and non-uniformity.
 
     minima : (N, D).  sharpness, nonuniformity : (N,), in the rule's metric.
@@ -49,15 +49,15 @@ class StabilityDiagram(Drawn):
         lr, kappa = self.settings[setting][0], self.kappas[setting]
         return float(self.limits[setting]), 1 / (lr * np.sqrt(kappa)) if kappa > 0 else np.inf
 
-    def summary(self) -> str:
-        """A table: the minima, and whether each setting keeps them."""
+    def _report(self) -> Report:
+        """The minima, and whether each setting keeps them, with the growth of second moments per step."""
         heads = [f"lr {lr:g}, {'full batch' if b is None else f'batch {b}'}" for lr, b in self.settings]
-        lines = ["     sharpness  non-uniformity  " + "  ".join(f"{h:>20}" for h in heads)]
+        table = [["minimum", "sharpness", "non-uniformity", *heads]]
         for i, (a, s) in enumerate(zip(self.sharpness, self.nonuniformity, strict=True)):
-            cells = [f"{'stable' if ok else 'unstable':>9} {g:10.6g}"
+            cells = [f"{'stable' if ok else 'unstable'}, {digits(g)}"
                      for ok, g in zip(self.stable[i], self.growth[i], strict=True)]  # fmt: skip
-            lines.append(f"{i:3d}  {a:9.5g}  {s:14.5g}  " + "  ".join(f"{c:>20}" for c in cells))
-        return "\n".join(lines)
+            table.append([str(i), digits(a), digits(s), *cells])
+        return [Table(table, 1, "verdict, and growth of second moments per step (stable: at most 1)")]
 
 
 def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | None = None,

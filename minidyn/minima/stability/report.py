@@ -7,6 +7,7 @@ import numpy as np
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.locks import cached_property
+from minidyn.common.reports import Report, Reported, digits, named
 from minidyn.maps.recognize import recognized
 from minidyn.minima.stability.setup import Minimum
 
@@ -33,8 +34,8 @@ class Condition(ByValue):
         return self.if_true if self.holds else self.if_false
 
 
-@dataclass(frozen=True, eq=False)
-class Stability(ByValue):
+@dataclass(frozen=True, eq=False, repr=False)
+class Stability(Reported, ByValue):
     """The linear stability of a minimum under a map.
 
     stable : the exact mean-square verdict.
@@ -100,30 +101,29 @@ class Stability(ByValue):
         metric = "" if (self.preconditioner == 1).all() else ", preconditioned"
         rows = [
             ("verdict", "stable" if self.stable else "unstable"),
-            ("growth of second moments", f"{self.growth:.10g} per step (stable: at most 1)"),
+            ("growth of second moments", f"{self.growth:.6g} per step (stable: at most 1)"),
             ("sharpness a", f"{self.sharpness:.6g}"),
             ("non-uniformity s", f"{self.nonuniformity:.6g}"),
         ]
         if metric:
             rows.append(("preconditioned sharpness", f"{self.preconditioned_sharpness:.6g}"))
-        limit = f"{self.threshold_from_A:.10g} from A"
+        limit = f"{self.threshold_from_A:.6g} from the linearized rule"
         if self.threshold is not None and known is not None:
-            limit += f", {self.threshold:.10g} = {known.threshold_formula}"
+            exact = f"{self.threshold:.6g} = {known.threshold_formula}"
+            limit = exact if exact.startswith(f"{self.threshold_from_A:.6g} ") else f"{limit}, {exact}"
         rows.append((f"largest a without noise{metric}", limit))
         if self.max_lr is not None:
-            rows.append(("largest stable lr", f"{self.max_lr:.10g} (here {system.lr(self.place.k):g})"))
+            rows.append(("largest stable lr", f"{self.max_lr:.6g} (here {system.lr(self.place.k):g})"))
         if self.critical_batch is not None:
             at_least = "none suffices" if self.min_batch is None else f"{self.min_batch}"
-            rows.append(("smallest stable batch", f"{at_least} (as a real number {self.critical_batch:.10g})"))
+            rows.append(("smallest stable batch", f"{at_least} (as a real number {self.critical_batch:.6g})"))
         rows.append(("minima", f"dimension {self.manifold_dimension} of {len(self.place.w)}"))
         return rows
 
-    def summary(self) -> str:
-        """The report as text."""
+    def _report(self) -> Report:
         rows = self._rows()
-        rows += [(c.kind, f"{c.quantity} = {c.value:.6g}, bound {c.bound:.6g}: {c.says}") for c in self.conditions]
+        rows += [(c.kind, f"{c.quantity} = {digits(c.value)}, bound {digits(c.bound)}: {c.says}")
+                 for c in self.conditions]  # fmt: skip
         rows += [("note", note) for note in self.notes]
         system = self.place.map
-        width = max(len(name) for name, _ in rows)
-        head = f"{system.rule} with {system.noise or 'no noise'}"
-        return "\n".join([head, *(f"  {name:<{width}}  {value}" for name, value in rows)])
+        return [f"{system.rule} with {system.noise or 'no noise'}", named(rows)]

@@ -1,0 +1,311 @@
+"""A comparison in words: which flow is right, by how much, and whether the difference is more than chance.
+
+One path: the largest difference of every flow as a part of how far the map moves, then all of them side by side.
+Many: for each flow the difference of means in standard errors and of laws, then means, spreads and differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minidyn.common.arrays import Floats
+from minidyn.common.errors import InputError
+from minidyn.common.reports import Report, Table, digits, share
+
+if TYPE_CHECKING:
+    from minidyn.compare.comparison import Comparison, ErrorRow
+    from minidyn.compare.distributions import LawRow
+
+READ = {"iterates": "{}", "midpoints": "mid-points of {}", "projected": "{} on the minima"}
+_SHORT = {"iterates": "iterates", "midpoints": "mid-points", "projected": "on the minima"}
+_MEANT = {
+    "midpoints": "mid-points: (theta_k + theta_k+1)/2 of two successive iterates",
+    "projected": "on the minima: Phi(theta_k), the limit of the gradient flow from theta_k",
+}
+_OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
+_ROUNDING = 1e-12  # what lies below this part of its values is rounding
+_DOUBT = 0.05  # means and laws differ where equal ones would look so different in this part of all comparisons
+_GAINED = 1.5  # common noise is spoken of where it saves so many times the paths
+
+
+def report_of(result: Comparison) -> Report:
+    """All that is said of a comparison."""
+    labels = list(result.runs)[1:]
+    report: Report = [_headline(result)]
+    if _alike(result):
+        report += ["", *_one_path(result, labels)]
+    else:
+        for label in labels:
+            report += ["", *_many_paths(result, label)]
+    read = {result.reading(label) for label in labels}
+    notes = [text for reading, text in _MEANT.items() if reading in read]
+    for label in labels:
+        zero = result.meta.get("zero", {}).get(label)
+        notes += [f"not shown beside the {label}: {', '.join(zero)}, zero on the minima"] if zero else []
+    return [*report, "", *notes, *_ends(result), *_remarks(result)]
+
+
+def _alike(result: Comparison) -> bool:
+    """Whether every path is the same, up to rounding: there is one, or nothing is left to chance."""
+    return all(
+        len(v) == 1 or bool((np.ptp(np.nan_to_num(v), axis=0) <= _ROUNDING * np.nan_to_num(np.abs(v)).max()).all())
+        for name, values in result.quantities.items() for v in values.values()
+    )  # fmt: skip
+
+
+def _headline(result: Comparison) -> str:
+    """The map, how long and how often it was run, and what chance there is in it."""
+    m, run = result.meta, result.runs[result.map_label]
+    paths, steps = m.get("paths", run.paths), m.get("steps", int(result.steps[-1]))
+    quiet = str(m.get("map", "")).endswith("no noise)")
+    count = "one path" if paths == 1 else f"{paths:,} {'starts' if quiet else 'paths'}"
+    if quiet:
+        chance = "no noise"
+    elif all(other.meta.get("noise") == "none" for other in list(result.runs.values())[1:]):
+        chance = f"no noise in the flow, seed {m.get('seed', 'not known')}"
+    else:
+        shared = "same noise for both" if m.get("coupled") else "independent noise"
+        chance = f"{shared}, seed {m.get('seed', 'not known')}"
+    return f"{m.get('map', '')}\n{steps:,} steps to t = {digits(float(result.time[-1]))}, {count}, {chance}"
+
+
+def _ends(result: Comparison) -> list[str]:
+    """How paths ended, where not all came to the end."""
+    early = [f"{name}: {run.describe_status()}" for name, run in result.runs.items() if not run.finished.all()]
+    if not early:
+        return ["all paths finished"]
+    done = [name for name, run in result.runs.items() if run.finished.all()]
+    return [*early, *([f"{', '.join(done)}: all paths finished"] if done else [])]
+
+
+def _remarks(result: Comparison) -> list[str]:
+    """What else there is to say, and how long it took."""
+    m, out = result.meta, []
+    phases = result.runs[result.map_label].meta.get("between_saves")
+    out += [f"between saves: {phases}"] if phases else []
+    out += [f"remark: at the end {m['remark']}"] if m.get("remark") else []
+    if "reads" not in m and len(result.runs) > 2 and (m.get("projected") or m.get("centred")):
+        out.append(f"remark: {_OLD}")
+    out += [f"left out: {why}" for why in m.get("missing", {}).values()]
+    walls = ", ".join(f"{label} {run.meta.get('wall_seconds', 0.0):.2f} s" for label, run in result.runs.items())
+    return [*out, f"wall time: {walls}"]
+
+
+# -- one path: values side by side -----------------------------------------------------------------------
+
+
+def _one_path(result: Comparison, labels: list[str]) -> Report:
+    """How far every flow strays, then the values of all of them."""
+    gaps = result.distances()
+    moves = {(name, label): _moved(result, name, label) for name, label in gaps}
+    rows = [["flow", "against", *result.quantities]]
+    for label in labels:
+        last = int(result.runs[label].steps[-1]) if len(result.runs[label].steps) else 0
+        cells = [_strayed(result, name, label, gaps, moves) for name in result.quantities]
+        until = _last_alive(result, label)
+        rows.append([label + ("" if until is None else f" to step {min(until, last):,}"),
+                     _SHORT[result.reading(label)], *cells])  # fmt: skip
+    title = f"largest difference from {result.map_label} (in brackets: as a part of how far {result.map_label} moves)"
+    said: Report = [Table(rows, 2, title), *_closest(result, labels, gaps, moves)]
+    for name in result.quantities:
+        said += ["", _values(result, name, labels)]
+    return said
+
+
+def _last_alive(result: Comparison, label: str) -> int | None:
+    """The last step at which a flow of one path is there; None where it is to the end."""
+    run = result.runs[label]
+    return None if run.finished.all() else int(run.ended.max())
+
+
+def _of_map(result: Comparison, name: str, label: str) -> Floats:
+    """The map's values of a quantity: at all of its saves where it kept them, and as this flow reads it."""
+    read = result.pair(name, label)[0].ravel()
+    try:
+        values = np.concatenate([result.runs[result.map_label].quantity(name).ravel(), read])
+    except InputError:  # an observable that was compared only
+        values = read
+    return np.asarray(values[np.isfinite(values)])
+
+
+def _moved(result: Comparison, name: str, label: str) -> float:
+    """How far the map moves in a quantity."""
+    values = _of_map(result, name, label)
+    return float(np.ptp(values)) if len(values) else float("nan")
+
+
+def _size(result: Comparison, name: str, label: str) -> float:
+    """The largest value that the map has of a quantity."""
+    return float(np.abs(_of_map(result, name, label)).max(initial=0.0))
+
+
+def _strayed(result: Comparison, name: str, label: str, gaps: dict[tuple[str, str], dict[str, float]],
+             moves: dict[tuple[str, str], float]) -> str:  # fmt: skip
+    """The largest difference of one flow in one quantity, and as a part of the map's way."""
+    if (name, label) not in gaps:
+        return "-"
+    gap, moved = gaps[name, label]["sup"], moves[name, label]
+    if gap <= _ROUNDING * _size(result, name, label):
+        return "exact"
+    part = f" ({share(gap / moved)})" if moved > 0 and np.isfinite(gap) else ""
+    return digits(gap, 2) + part
+
+
+def _closest(result: Comparison, labels: list[str], gaps: dict[tuple[str, str], dict[str, float]],
+             moves: dict[tuple[str, str], float]) -> list[str]:  # fmt: skip
+    """A sentence: the flow that strays least, by its worst quantity."""
+    worst: dict[str, tuple[float, str]] = {}
+    for label in labels:
+        parts = [(gaps[name, label]["sup"] / moved, name) for (name, flow), moved in moves.items()
+                 if flow == label and moved > _ROUNDING * _size(result, name, label)]  # fmt: skip
+        if parts and _last_alive(result, label) is None and np.isfinite([part for part, _ in parts]).all():
+            worst[label] = max(parts)
+    if not worst:
+        return []
+    best = min(worst, key=lambda label: worst[label][0])
+    part, name = worst[best]
+    where = f"at worst {share(part)} of how far {result.map_label} moves" + f" ({name})" * (len(result.quantities) > 1)
+    return [f"closest: {best}, off by {where}" if len(labels) > 1 else f"{best}: off by {where}"]
+
+
+def _values(result: Comparison, name: str, labels: list[str]) -> Table:
+    """The values of one quantity: a column for every reading of the map, the flows that are so read beside it."""
+    mine = [label for label in labels if result.holds(name, label)]
+    steps = sorted({row.step for row in result.errors if row.quantity == name})
+    places = np.searchsorted(result.steps, steps)
+    columns = [["step", *(f"{step:,}" for step in steps)]]
+    for reading in dict.fromkeys(result.reading(label) for label in mine):
+        flows = [label for label in mine if result.reading(label) == reading]
+        of_map, size = result.pair(name, flows[0])[0][0], _size(result, name, flows[0])
+        columns.append([READ[reading].format(result.map_label), *(_value(of_map[t], size) for t in places)])
+        for label in flows:
+            values = result.quantities[name][label][0]
+            columns.append([label.removesuffix(" flow"), *(_value(values[t], size) for t in places)])
+    return Table([list(row) for row in zip(*columns, strict=True)], 0, name)
+
+
+def _value(value: float, size: float) -> str:
+    """A value; what is rounding beside the largest value of its quantity is zero."""
+    return "0" if abs(value) <= _ROUNDING * size else digits(float(value), padded=True)
+
+
+# -- many paths: means, spreads, standard errors ---------------------------------------------------------
+
+
+def _many_paths(result: Comparison, label: str) -> Report:
+    """The verdict on one flow, then the means behind it."""
+    rows = [row for row in result.errors if row.flow == label]
+    names = list(dict.fromkeys(row.quantity for row in rows))
+    said: Report = [_verdict(result, label, rows)]
+    for name in names:
+        said += ["", _means(result, [row for row in rows if row.quantity == name])]
+    laws = [found for (_, flow), found in result._last_laws.items() if flow == label]
+    said += ["", _laws(laws)] if laws else []
+    said += shared(row.variance_ratio for row in rows)
+    started = result.runs[result.map_label].paths
+    if any(row.paths < started for row in rows):
+        said.append("paths: those that a row rests on; the others have ended")
+    return said
+
+
+def _verdict(result: Comparison, label: str, rows: list[ErrorRow]) -> Table:
+    """Where the means differ most, and whether that is more than chance."""
+    table = [["quantity", "step", "largest difference", "in std. errors", "of the spread", "means", "laws"]]
+    for name in dict.fromkeys(row.quantity for row in rows):
+        mine, size = [row for row in rows if row.quantity == name], _size(result, name, label)
+        top = max(mine, key=lambda row: (abs(row.sigmas) if np.isfinite(row.sigmas) else -1.0, abs(row.difference)))
+        differ = [_differ(row, size, len(rows)) for row in mine]
+        means = "differ" if True in differ else "-" if None in differ else "agree"
+        spread = share(top.difference / top.map_spread) if top.map_spread > _ROUNDING * size else "-"
+        laws = result._last_laws.get((name, label))
+        table.append([name, f"{top.step:,}", _difference(top, size), _sigmas(top, size), spread, means, _told(laws)])
+    if all(row[-1] == "-" for row in table[1:]):
+        table = [row[:-1] for row in table]
+    against = READ[result.reading(label)].format(result.map_label)
+    return Table(table, 1, f"{label} against {against}, where the means differ most")
+
+
+def _differ(row: ErrorRow, size: float, among: int) -> bool | None:
+    """Whether means differ, as one of so many comparisons (Bonferroni); None where nothing can be said."""
+    if not np.isfinite(row.difference) or not np.isfinite(row.standard_error):
+        return None
+    low, high = row.interval(1 - _DOUBT / among)
+    return not _exact(row, size) and not low <= 0 <= high
+
+
+def _exact(row: ErrorRow, size: float) -> bool:
+    """Whether a difference is rounding, beside values of this size."""
+    return bool(abs(row.difference) <= _ROUNDING * size)
+
+
+def _told(laws: list[LawRow] | None) -> str:
+    """Whether the laws differ, by three tests at once."""
+    if not laws:
+        return "-"
+    return "differ" if min(law.p_value for law in laws) * len(laws) <= _DOUBT else "agree"
+
+
+def _means(result: Comparison, rows: list[ErrorRow]) -> Table:
+    """Means and spreads of one quantity, and their differences."""
+    size = _size(result, rows[0].quantity, rows[0].flow)
+    columns = {
+        "step": [f"{r.step:,}" for r in rows],
+        result.map_label: [_pm(r.map_mean, r.map_spread, size) for r in rows],
+        "flow": [_pm(r.flow_mean, r.flow_spread, size) for r in rows],
+        "difference": [_difference(r, size) for r in rows],
+        "std. error": [_error(r, size) for r in rows],
+        "in std. errors": [_sigmas(r, size) for r in rows],
+    }  # fmt: skip
+    if any(r.paths < result.runs[result.map_label].paths for r in rows):
+        columns["paths"] = [f"{r.paths:,}" for r in rows]
+    return Table([list(columns), *map(list, zip(*columns.values(), strict=True))], 0, rows[0].quantity)
+
+
+def _pm(mean: float, spread: float, size: float) -> str:
+    """A mean with its spread, where there is one."""
+    return _value(mean, size) + (f" ± {digits(spread, 2)}" if spread > _ROUNDING * size else "")
+
+
+def _difference(row: ErrorRow, size: float) -> str:
+    return "0" if _exact(row, size) else digits(row.difference, 2, sign=True)
+
+
+def _error(row: ErrorRow, size: float) -> str:
+    return digits(row.standard_error, 2) if row.standard_error > _ROUNDING * size else "-"
+
+
+def _sigmas(row: ErrorRow, size: float) -> str:
+    """A difference in standard errors."""
+    if _exact(row, size):
+        return "exact"
+    if not np.isfinite(row.sigmas) or _error(row, size) == "-":
+        return "-"
+    if abs(row.sigmas) < 0.05:
+        return "0.0"
+    return f"{row.sigmas:+.1f}" if abs(row.sigmas) < 1000 else "> 1,000" if row.sigmas > 0 else "< -1,000"
+
+
+def _laws(found: list[list[LawRow]]) -> Table:
+    """The distances between the laws at the last step, and from where on each would be seen."""
+    rows = [["quantity", *(law.distance for law in found[0])]]
+    rows += [[laws[0].quantity, *(f"{digits(law.value, 2)} ({digits(law.detectable, 2)})" for law in laws)]
+             for laws in found]  # fmt: skip
+    first = found[0][0]
+    seen = f"in brackets: what {first.paths:,} paths would show"
+    return Table(rows, 1, f"distance of the laws at step {first.step:,} ({seen})")
+
+
+def shared(ratios: Iterable[float]) -> list[str]:
+    """What the same noise for map and flow was worth."""
+    known = [ratio for ratio in ratios if np.isfinite(ratio)]
+    if not known or max(known) < _GAINED:
+        return []
+    low, high = (f"{float(f'{end:.3g}'):,.4g}" if end < 1000 else f"{float(f'{end:.2g}'):,.0f}"
+                 for end in (min(known), max(known)))  # fmt: skip
+    times = low if low == high else f"{low} to {high}"
+    return [
+        f"same noise for both: the difference is as sharp as with {times} times as many paths and independent noise"
+    ]

@@ -41,7 +41,7 @@ def results():
     stopped = md.compare(LEAVING, md.GradientFlow(LEAVING), w0=[1.35], steps=12, paths=64, rng=1)
     model = md.load_model("valley")
     regression = md.Loss.regression(c * sp.tanh(y * x), [c, y], {x: [1.0, 2.0]}, [0.5, 1.0])
-    found = {
+    return {
         "comparison": model.run(steps=40, paths=50), "stopped": stopped, "stopped run": stopped.runs["GD"],
         "scaling": model.scale([0.1, 0.05], slow_time=0.1, paths=32), "stability": md.stability(SAMPLED, [1.0]),
         "diagram": md.stability_diagram(SAMPLED, [[0.0], [1.0]], batches=[1, None]),
@@ -51,8 +51,6 @@ def results():
         "erratic edge": md.edge(LOGISTIC, md.RodFlow(LOGISTIC), w0=[0.3], steps=600, save_every=300),
         "regime": md.regime(LOGISTIC, [0.3], 600), "smoothness": md.smoothness(regression, [1.0, 0.5]),
     }  # fmt: skip
-    found = {name: result for name, result in found.items() if hasattr(result, "_repr_html_")}
-    return {name: result for name, result in found.items() if hasattr(result, "summary")}
 
 
 # HTML --------------------------------------------------------------------------------------------
@@ -91,9 +89,10 @@ def test_every_result_says_the_same_in_each_form(results):
 
 def test_a_comparison_with_stopped_paths_says_so(results):
     """Which paths stopped, and why, is in the text and the HTML of comparison and run."""
-    for name in ("stopped",):
+    for name in ("stopped", "stopped run"):
         html = " ".join(Page(results[name]._repr_html_()).words)
         assert "diverged" in results[name].summary() and "diverged first at step" in html
+    assert "erratic" in results["erratic edge"]._repr_html_() and "remark" in results["erratic edge"].summary()
 
 
 @functools.cache

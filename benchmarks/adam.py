@@ -56,7 +56,7 @@ def table() -> list[str]:
         gap = full - moved.mean()
         lines.append(
             f"  {lr:.3f}  {beta2:7.4f}  {steps:6d}   {moved.mean():+.5f} +- {error:.5f}   {full:+.5f}   {frozen:+.5f}"
-            f"   {gap / error:+.1f} s.e., {100 * abs(gap / moved.mean()):.1f} %"
+            f"   {gap / error:+.1f} standard errors, {100 * abs(gap / moved.mean()):.1f} %"
         )
         print(lines[-1], flush=True)
     return lines
@@ -116,7 +116,7 @@ def draw(fine: np.ndarray, curve: np.ndarray, points: np.ndarray, path: Path) ->
     axes.axhline(1, color="0.55", ls="--", lw=1.2, label="frozen accumulators")
     axes.semilogx(fine, curve, color="C0", lw=1.8, label="full accumulators")
     axes.errorbar(points[:, 0], points[:, 1], 2 * points[:, 2], fmt="o", ms=4.5, color="k", capsize=2.5,
-                  label="Adam, discrete (± 2 s.e.)")  # fmt: skip
+                  label="Adam, discrete (± 2 standard errors)")  # fmt: skip
     axes.set(xlabel=r"$(1-\beta_2)\,/\,(\eta\lambda)$", ylabel="drift along the minima / frozen theory",
              title=r"Adam, label noise, $f = ab + 2cd$", ylim=(0, 1.15))  # fmt: skip
     axes.legend(frameon=False)

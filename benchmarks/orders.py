@@ -214,10 +214,10 @@ def _limit(problem: Noisy, means: list[Any], own: Any, paths: int) -> tuple[floa
     error = np.sqrt(np.mean([v for _, v in means], 0) / paths)
     if problem.exact is not None:
         away = (mean - np.array(problem.exact)) / error
-        return abs(away).max(), f"exact means within {abs(away).max():.1f} s.e."
+        return abs(away).max(), f"exact means within {abs(away).max():.1f} standard errors"
     other, spread = _independent(problem.name)
     away = (mean - other) / np.sqrt(error**2 + spread**2)
-    return abs(away).max(), f"fine Euler-Maruyama within {abs(away).max():.1f} s.e."
+    return abs(away).max(), f"fine Euler-Maruyama within {abs(away).max():.1f} standard errors"
 
 
 # scheme, kind of noise, batches of paths and sizes of steps for the weak order: as many as its noise asks for

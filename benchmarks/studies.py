@@ -230,7 +230,10 @@ def _literal_modified_equation(lr: float = 0.05, sigma: float = 0.25, steps: int
 def coverage(studies: int = 400) -> None:
     """How often 95 % intervals hold the truth."""
     error = 100 * np.sqrt(0.95 * 0.05 / studies)
-    print(f"\n95 % intervals that hold the truth, of {studies} studies (bar: 93 to 97 %; one s.e. is {error:.1f} %)")
+    print(
+        f"\n95 % intervals that hold the truth, of {studies} studies "
+        f"(bar: 93 to 97 %; a standard error is {error:.1f} %)"
+    )
     for name, part in (("compare", _covers_exact), ("compare", _covers_paired), ("study", _covers_order)):
         for what, hits in part(studies).items():
             print(f"  {name + ': ' + what:60s} {100 * np.mean(hits):.1f} %")

@@ -78,7 +78,7 @@ def test_a_rod_goes_on_by_the_step_behind_it(name, order):
     """Over step n of a run the rod flow has the rate of step n + 1; the run or the flow says where it begins."""
     first, rates = 4, values(name, 4, 31)
 
-    def step(w, lr):  # the centre and half-difference of the next pair, less this one
+    def step(w, lr):  # the mid-point and half-difference of the next pair, less this one
         plus, minus = w[0] + w[1] - lr * slope(w[0] + w[1]), w[0] - w[1] - lr * slope(w[0] - w[1])
         return np.array([(plus + minus) / 2 - w[0], (minus - plus) / 2 - w[1]])
 

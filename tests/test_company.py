@@ -22,7 +22,7 @@ ADAM = md.Map(LOG_COSH, md.Adam(0.1, beta2=0.9, eps=0.5))
 
 
 def edge_family():
-    """Flows of iterates and of centres, one of them written by hand."""
+    """Flows of iterates and of mid-points, one of them written by hand."""
     drift = [-2 * x * sp.log(sp.cosh(y)), -(1 + x**2) * sp.tanh(y)]
     flows = [md.GradientFlow(GD), md.ModifiedFlow(GD, order=4), md.RodFlow(GD), md.RodFlow(GD, order=2),
              md.CentralFlow(GD), md.SubquadraticFlow(GD), md.SymbolicFlow(GD, drift, reads="midpoints")]  # fmt: skip

@@ -52,8 +52,8 @@ def test_rod_field_is_two_steps_of_the_map(name, loss):
     (0.05, 0.1587, (0.92188, 0.91183)), (0.025, 0.08876, (0.96152, 0.95989)),
 ])  # fmt: skip
 def test_rod_flow_keeps_its_distance_on_the_valley(lr, sup, rest):
-    """Sup distance of the rod flow's centre to GD's mid-points on the log-cosh valley, and where the sharpness of flow
-    and GD ends (times lr / 2), to four digits: 1.1 % apart at lr 0.05, 0.2 % at 0.025."""
+    """Sup distance of the rod flow to GD's mid-points on the log-cosh valley, and where the sharpness of flow and
+    GD ends (times lr / 2), to four digits: 1.1 % apart at lr 0.05, 0.2 % at 0.025."""
     system, steps = md.Map(VALLEY, md.GD(lr)), round(40 / lr)
     w0 = [np.sqrt(3 / lr - 1), 1.0]
     mid = who_wins.midpoints(system, w0, steps)
@@ -248,7 +248,7 @@ def test_periods_of_sequences():
 
 
 def test_compare_takes_midpoints():
-    """Beside a flow of centres the map is compared at (theta_k + theta_{k+1}) / 2, and noise is refused."""
+    """Beside a flow of mid-points the map is compared at (theta_k + theta_{k+1}) / 2, and noise is refused."""
     system = md.Map(VALLEY, md.GD(0.1))
     result = md.compare(system, md.RodFlow(system), w0=[5.0, 1.0], steps=40, paths=1, save_every=10)
     mid = who_wins.midpoints(system, [5.0, 1.0], 40)

@@ -121,7 +121,7 @@ LATE = 10**7  # bias corrections are over
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_orbits_of_rules_with_accumulators(name):
-    """Amplitude, and drift of the centre and of the accumulators, are the numerical subquadratic flow's to 1e-10, on
+    """Amplitude, and drift of the mid-point and of the accumulators, are the numerical subquadratic flow's to 1e-10, on
     random points of the chart with random accumulators, beyond the edge and below it."""
     rule = ADAPTIVE[name]
     flow = md.SubquadraticFlow(md.Map(LOGCOSH, rule), manifold=CHART, first_step=LATE)

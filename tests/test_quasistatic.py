@@ -162,7 +162,7 @@ def test_frozen_adam_descends_the_trace_of_the_root():
 
 
 def test_circle_carries_a_brownian_motion():
-    """On the circle the angle's variance per step is lr^2 sigma^2 and the drift points to the centre alone."""
+    """On the circle the angle's variance per step is lr^2 sigma^2 and the drift points to the mid-point alone."""
     problem = pb.circle(0.4)
     flow = flow_of(problem, md.SGD(0.05), md.GaussianNoise(0.2))
     w = np.array(problem.on_manifold)

@@ -1,4 +1,4 @@
-"""What a map settles to is named, and a comparison with flows of centres says where it is not their oscillation."""
+"""What a map settles to is named, and a comparison with flows of mid-points says where it is not their oscillation."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_the_exponent_is_lyapunov_s():
     ],
 )
 def test_regimes_of_rules(system, w0, steps, kind):
-    """Rest, drift, fading and lasting spirals, and the oscillation of the edge while its centre drifts."""
+    """Rest, drift, fading and lasting spirals, and the oscillation of the edge while its mid-point drifts."""
     seen = md.regime(system, w0, steps)
     assert seen.kind == kind and bool(seen.remark) == (kind == "irregular")
 
@@ -119,7 +119,7 @@ def test_edge_and_compare_name_a_longer_period(tmp_path):
 
 
 def test_who_wins_notes_an_erratic_map(monkeypatch):
-    """The report's notes on flows of centres carry the remark."""
+    """The report's notes on flows of mid-points carry the remark."""
     monkeypatch.setattr(who_wins, "regime", lambda *_: md.Regime(4, 0.0, 1.0, 256, "."))
     entries = who_wins.entries_of("quartic", steps=20)
     edge = ("central", "subquadratic", "rod", "rod, order 2")

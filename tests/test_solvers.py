@@ -329,7 +329,7 @@ def test_refined_increments_are_those_of_a_brownian_path():
 
 @pytest.mark.parametrize("method", ["euler-maruyama", "weak2"])
 def test_projected_scheme_holds_the_constraint(method):
-    """Brownian motion on the sphere stays on it at every save, and has the exact moments (4 s.e. + O(h^p))."""
+    """Brownian motion on the sphere stays on it at every save, and has the exact moments (4 errors + O(h^p))."""
     w = sp.Matrix([x, y, z])
     factor = sp.eye(3) - w * w.T
     flow = md.SymbolicFlow(clock(1 / 16, (x, y, z)), list(-w), factor, constraint=[x**2 + y**2 + z**2 - 1])

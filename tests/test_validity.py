@@ -115,7 +115,7 @@ def test_gradient_flow_asks_for_a_step_below_the_threshold(rule, total):
 
 
 def test_rod_flow_asks_for_a_slow_rod():
-    """GD on the valley: mu = 1 - lr h at the centre."""
+    """GD on the valley: mu = 1 - lr h at the mid-point."""
     flow = md.RodFlow(md.Map(valley(y**2 / 2), md.GD(0.1)))
     ends_with(flow, [4.0, 0.0, 0.0, 0.1], abs(2 - 0.1 * 17))
 

@@ -2,7 +2,7 @@
 
 `minidyn who-wins` prints and writes the report. Distances are Euclidean, in all parameters, between the flow and the
 map at the same step as the flow reads it (`Flow.reads`): flows of the iterates themselves beside `theta_k`, flows of
-centres beside the mid-points `(theta_k + theta_{k+1})/2`.
+mid-points beside `(theta_k + theta_{k+1})/2`.
 """
 
 import time
@@ -61,14 +61,14 @@ def midpoints(system: Map, w0: ArrayLike, steps: int) -> Floats:
 
 
 def centres(flow: Flow, w0: ArrayLike, steps: int, rtol: float) -> tuple[Floats, str]:
-    """The flow's theta, or its centre, for k = 0 .. steps, NaN after an end, and a sentence about the end."""
+    """The flow's theta, or its mid-point, for k = 0 .. steps, NaN after an end, and a sentence about the end."""
     run = simulate(flow, w0, steps, save_every=1, rtol=rtol, atol=1e-3 * rtol, progress=False)
     assert run.w is not None
     return run.w[0], "" if run.finished.all() else run.meta.get("reason") or run.describe_status()
 
 
 def theories() -> dict[str, Callable[[Map], Flow]]:
-    """How to make every flow that needs no noise, those of iterates first; flows of centres at each of their orders."""
+    """How to make every flow that needs no noise, those of iterates first; those of mid-points at each order."""
     found: dict[str, Callable[[Map], Flow]] = {}
     flow: Any
     for key, flow in sorted(FLOWS.items(), key=lambda item: item[1].reads):
@@ -187,7 +187,7 @@ def ladders() -> dict[str, tuple[Callable[[float], tuple[Map, list[float]]], tup
 
 
 def rod_errors(name: str) -> list[tuple[float, float, float]]:
-    """(lr, sup distance of the rod flow's centre in x, drift in x) on every rung of a ladder."""
+    """(lr, sup distance of the rod flow's mid-point in x, drift in x) on every rung of a ladder."""
     make, lrs, end = ladders()[name]
     out = []
     for lr in lrs:
@@ -272,7 +272,8 @@ def valley_table(lrs: tuple[float, ...] = (0.2, 0.1, 0.05, 0.025)) -> list[str]:
     rows = [valley_row(lr) for lr in lrs]
     lines = [
         "`(1 + x^2) log cosh y`, GD from `1 + x0^2 = 3/lr`, `y0 = 1`, to `t = 40`: sup distances in x, and where the",
-        "sharpness ends, times lr/2. The slaved flow starts at the valley's bottom, or at the first pair's centre.", "",
+        "sharpness ends, times lr/2. The slaved flow starts at the valley's bottom, or at the mid-point of the first",
+        "pair.", "",
         "| lr | " + " | ".join(rows[0]) + " |", "|---|" + "---|" * len(rows[0]),
     ]  # fmt: skip
     for lr, row in zip(lrs, rows, strict=True):

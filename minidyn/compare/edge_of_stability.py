@@ -26,7 +26,7 @@ class EdgeRun(Reported, Drawn):
     steps : step numbers.
     sharpness : largest curvature in the rule's own metric, in which its threshold is always `2/lr`: of
         `P^(1/2) H P^(1/2)` with `P = 1` for gradient descent, `1/(1 + beta)` for heavy ball,
-        `(1 - beta1)/(1 + beta1)/(sqrt(v) + eps)` for Adam; taken at the centre of successive iterates.
+        `(1 - beta1)/(1 + beta1)/(sqrt(v) + eps)` for Adam; taken at the mid-point of successive iterates.
     threshold : `2/lr`.  distance : `sharpness - threshold`, positive beyond the edge.
     amplitude : label -> half the distance of successive iterates of the map, `|d|` of rod and subquadratic flow,
         `sqrt(tr S)` of the central flow.
@@ -123,7 +123,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
 
 
 def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]:
-    """Sharpness over its threshold at the centre of a pair, and half the pair's length in theta."""
+    """Sharpness over its threshold at the mid-point of a pair, and half the pair's length in theta."""
     if not np.isfinite(after).all():
         return np.nan, np.nan
     relative, _ = two.relative_hessian(0.5 * (z + after), k + 1.0)

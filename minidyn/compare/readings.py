@@ -1,6 +1,6 @@
 """What stands beside a map: that flows are its own, what they are called, and the map as each of them reads it.
 
-A flow of iterates predicts `theta_k`, a flow of centres `(theta_k + theta_{k+1}) / 2`, a flow on the minima
+A flow of iterates predicts `theta_k`, a flow of mid-points `(theta_k + theta_{k+1}) / 2`, a flow on the minima
 `Phi(theta_k)`, the limit of the gradient flow. Each says so in `Flow.reads`, and is held against that alone.
 """
 
@@ -24,7 +24,7 @@ OPTIONS = ("method", "rtol", "atol", "substeps")  # what a flow may be given on 
 
 
 def check_flows(system: Map, flows: Sequence[Any]) -> None:
-    """Refuse what is no flow, a flow of another map, and a flow of centres beside noise."""
+    """Refuse what is no flow, a flow of another map, and a flow of mid-points beside noise."""
     for flow in flows:
         if not isinstance(flow, Flow):
             raise InputError(f"{shown(flow)} is not a flow.")
@@ -34,7 +34,7 @@ def check_flows(system: Map, flows: Sequence[Any]) -> None:
                 f"{_shown(system, what)}; flow.of(map) makes the same flow of this map."
             )
         if flow.reads == "midpoints" and system.noise is not None:
-            raise InputError("a flow of the centres of iterates is compared with a map without noise; drop the noise.")
+            raise InputError("a flow of mid-points is compared with a map without noise; drop the noise.")
 
 
 def _shown(system: Map, what: str) -> str:
@@ -96,6 +96,6 @@ def read_map(system: Map, reading: str, run: Run, ahead: Run | None, times: Inte
 
 
 def one_later(system: Map, w0: ArrayLike, steps: int, first_step: int, **options: Any) -> Run:
-    """The map one step later, for the mid-points that flows of centres predict."""
+    """The map one step later, for the mid-points that flows of mid-points predict."""
     state = system.whole_state(w0, "w0")
     return simulate(system, system.step(state, k=first_step), steps, first_step=first_step + 1, **options)

@@ -177,7 +177,7 @@ class _Study:
         return sorted(rows, key=lambda r: names.index(r.flow))
 
     def _note(self, lr: float, result: Comparison, called: dict[str, str]) -> None:
-        """Keep what a comparison says beside its table: paths that ended, what flows of centres do not describe."""
+        """Keep what a comparison says beside its table: paths that ended, what flows of mid-points do not describe."""
         ended = [
             f"at lr {lr:.6g} {called.get(label, label)}: {run.describe_status()}"
             for label, run in result.runs.items() if not run.finished.all()

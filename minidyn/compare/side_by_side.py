@@ -51,10 +51,10 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
         larger.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
     The map is read as each flow says (`Flow.reads`): as it is, at mid-points of successive iterates beside flows of
-    centres, projected on the minima beside flows that live there. What is said of a flow depends on it and the map
+    mid-points, projected on the minima beside flows that live there. What is said of a flow depends on it and the map
     alone, not on the flows beside it.
 
-    Beside flows of centres the summary remarks where the map does not end in the period-two oscillation that they
+    Beside flows of mid-points the summary remarks where the map does not end in the period-two oscillation that they
     describe (see `regime`).
 
     Raises InputError for arguments that do not fit, FlowError or ManifoldError where a flow does not exist.
@@ -197,7 +197,7 @@ class _Experiment:
         return None if folder is None else folder / str(number)
 
     def ahead(self, beside: dict[str, Flow]) -> tuple[Run | None, str]:
-        """Beside flows of centres, the map one step later, and what such flows do not describe about its end, if
+        """Beside flows of mid-points, the map one step later, and what such flows do not describe about its end, if
         anything."""
         if all(flow.reads != "midpoints" for flow in beside.values()):
             return None, ""

@@ -104,7 +104,7 @@ class SymbolicFlow(Flow):
     diffusion : a matrix of D rows, one column per independent noise, or a list of D expressions for diagonal noise;
         None for no noise.
     reading : "ito" or "stratonovich".
-    reads : how `compare` reads the map beside it: "iterates", "midpoints" where the equation is one of centres
+    reads : how `compare` reads the map beside it: "iterates", "midpoints" where the equation is one of mid-points
         `(theta_k + theta_{k+1}) / 2`, "projected" where it lives on the minima.
     constraint : expressions that stay zero, `[x**2 + y**2 - 1]`: after every step the state is put back there. The
         drift must keep the constraint (in the Ito reading, with its second-order part).

@@ -1,1 +1,1 @@
-"""At and beyond the edge of stability: the period-two orbit, and flows of its centre."""
+"""At and beyond the edge of stability: the period-two orbit, and flows of its mid-point."""

@@ -66,7 +66,7 @@ class CentralFlow(Flow):
     accumulators : for RMSProp, "each" coordinate has one, or one "scalar" `v` follows the squared norm of the
         gradient (the rule of that name in the paper; it equals RMSProp where D = 1).
 
-    The state is `(theta, v)`, `v` after the step's own update. It starts from the centre of the first two iterates;
+    The state is `(theta, v)`, `v` after the step's own update. It starts from the mid-point of the first two iterates;
     a start beyond the edge, where the theory is silent, is moved onto it first.
 
     >>> import sympy as sp, minidyn as md
@@ -119,7 +119,7 @@ class CentralFlow(Flow):
         return self.dim + (int(self.owner[-1]) + 1 if len(self.owner) else 0)
 
     def start(self, w0: ArrayLike) -> Floats:
-        """The centre of the first two iterates, with the accumulators after the first step (..., size)."""
+        """The mid-point of the first two iterates, with the accumulators after the first step (..., size)."""
         array = self.map.state(w0, "w0")
         theta = array[..., : self.dim]
         before = array[..., self.dim :] if array.shape[-1] != self.dim else np.zeros_like(theta)

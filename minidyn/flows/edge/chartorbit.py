@@ -1,14 +1,14 @@
 """The period-two orbit across a chart of the minima, in symbols: the subquadratic flow's equations.
 
-For a map without noise, `z' = F(z)`, with even and odd parts about the centre `c` of the oscillation `c +- delta`,
+For a map without noise, `z' = F(z)`, with even and odd parts about the mid-point `c` of the oscillation `c +- delta`,
 
-    even   F_e(c, d) = [F(c + d) + F(c - d)] / 2       centre      dc/dk = F_e(c, d) - c
+    even   F_e(c, d) = [F(c + d) + F(c - d)] / 2       mid-point   dc/dk = F_e(c, d) - c
     odd    F_o(c, d) = [F(c + d) - F(c - d)] / 2       amplitude   -F_o(c, d) = d
 
 On a chart `c = theta(s)`, with `d` normal to it, this closes where the even part has no normal component (a valley
 that is symmetric about its floor) and the odd part no tangential one. Gradient descent, heavy ball and Nesterov are
 linear in gradient and momentum, so their momenta can be eliminated (exactly for the amplitude, to leading order in the
-centre's speed for the drift): with the rule's gains at the frequencies -1 and 1,
+mid-point's speed for the drift): with the rule's gains at the frequencies -1 and 1,
 
     g_o(theta(s), d) = 2 d / lr_odd        ds/dt = -(theta'^T theta')^-1 theta'^T g_e(theta(s), d) lr_even / lr
 
@@ -65,7 +65,7 @@ class OrbitForm(ByValue):
         return self._numbers(self.odd, s, a)
 
     def centre(self, s: Any, a: Any) -> np.ndarray:
-        """The centre's drift per unit of t at numbers (d,), (r,): shape (d,)."""
+        """The mid-point's drift per unit of t at numbers (d,), (r,): shape (d,)."""
         return self._numbers(self.drift, s, a)
 
     def _numbers(self, exprs: list[sp.Expr], s: Any, a: Any) -> np.ndarray:
@@ -98,7 +98,7 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     """The subquadratic flow's equations on a chart of the minima.
 
     Raises FlowError without a chart, for rules that are not odd and smooth in gradient and momenta, where the
-    oscillation's centre leaves the chart, and for accumulators of parameters neither across nor along the minima.
+    oscillation's mid-point leaves the chart, and for accumulators of parameters neither across nor along the minima.
 
     >>> import sympy as sp, minidyn as md
     >>> x, y, s = sp.symbols("x y s")
@@ -117,7 +117,10 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     amplitudes = [sp.Symbol(name, real=True) for name in names]
     delta = n * sp.Matrix(amplitudes)
     even, odd = _parts(chart, delta)
-    for name, part in (("centre leaves the chart", n.T * even), ("oscillation turns along the chart", slope.T * odd)):
+    for name, part in (
+        ("mid-point leaves the chart", n.T * even),
+        ("oscillation turns along the chart", slope.T * odd),
+    ):
         left = [e for e in (_parity(tidy(e)) for e in part) if e != 0]
         if left:
             raise FlowError(

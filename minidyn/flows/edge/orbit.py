@@ -5,7 +5,7 @@ drifts, are held. Write `F_e`, `F_o` for the even and odd parts of the map. The 
 
     -F_o(c*, d) = d        fast part of [F_e(c*, d) - c*] = 0        c* - c in the fast directions
 
-so the centre may move across the valley (an asymmetric valley pushes it) while it is held along it.
+so the mid-point may move across the valley (an asymmetric valley pushes it) while it is held along it.
 Source: Ma, Kunin, Wu, Ying (2022); flip bifurcations: Kuznetsov, *Elements of applied bifurcation theory* (1998), 5.4.
 """
 
@@ -52,7 +52,7 @@ class Growth(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class Orbit(ByValue):
-    """A period-two orbit: its centre `c*`, half-difference `d`, and the multipliers of two steps around it.
+    """A period-two orbit: its mid-point `c*`, half-difference `d`, and the multipliers of two steps around it.
 
     They are those of the fast directions, the slow ones held; the orbit is stable while all lie inside the unit circle.
     """
@@ -170,7 +170,7 @@ class Orbits(TwoStep):
         raise FieldFailed(Status.NO_ORBIT, "there is no stable period-two orbit here")
 
     def _rest(self, s: _Split, c: Floats, k: float) -> Floats:
-        """Where the fast part of the centre rests without oscillation, as a shift along N; zero if that is far off."""
+        """Where the fast part of the mid-point rests without oscillation, a shift along N; zero if that is far off."""
         a = np.zeros(s.N.shape[1])
         for _ in range(8):
             z = c + s.N @ a
@@ -202,7 +202,7 @@ class Orbits(TwoStep):
 
     def _iterate(self, s: _Split, c: Floats, a: Floats, d: Floats, k: float, turns: int,
                  trace: list[Floats] | None = None) -> tuple[Floats, Floats, bool]:  # fmt: skip
-        """The map's own pairs, the slow part of the centre held; False where they leave every bound."""
+        """The map's own pairs, the slow part of the mid-point held; False where they leave every bound."""
         slow = np.eye(self.size) - s.N @ s.rows
         bound = 1e6 * (1.0 + np.abs(c).max())
         for _ in range(turns):

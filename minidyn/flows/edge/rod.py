@@ -1,4 +1,4 @@
-"""Rod flow: the centre and the half-length of two successive iterates, as an ordinary differential equation.
+"""Rod flow: the mid-point and the half-length of two successive iterates, as an ordinary differential equation.
 
 Per step, on the whole state of any rule, with the even and odd parts `F_e`, `F_o` of its map,
 
@@ -76,10 +76,10 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
 
 
 class RodFlow(PairFlow):
-    """Centre `c` and half-difference `d` of two successive iterates: `dc/dk = F_e - c`, `dd/dk = -F_o - d`.
+    """Mid-point `c` and half-difference `d` of two successive iterates: `dc/dk = F_e - c`, `dd/dk = -F_o - d`.
 
     The state is `(c, d)`, each as long as the map's state `z`; it starts from the first pair of iterates, and
-    `compare` holds the centre against the map's mid-points `(theta_k + theta_{k+1}) / 2`. It needs neither a
+    `compare` holds the mid-point against the map's mid-points `(theta_k + theta_{k+1}) / 2`. It needs neither a
     manifold nor a stable minimum: where the rule is stable `d` dies out, beyond its threshold `d` grows until the
     loss's curvature over the length of the rod is the threshold's.
 
@@ -134,7 +134,7 @@ class RodFlow(PairFlow):
         return np.array([float(known[at]) for at in At])
 
     def start(self, w0: ArrayLike) -> Floats:
-        """Centre and half-difference (..., size) of the first two iterates from theta or the map's whole state."""
+        """Mid-point and half-difference (..., size) of the first two iterates from theta or the map's whole state."""
         self.theta(w0)
         return np.concatenate(self.steps.first_pair(w0, self.first_step), axis=-1)
 
@@ -169,7 +169,8 @@ class RodFlow(PairFlow):
         title = "Rod flow of order 2" if second else "Rod flow"
         return "\n".join([
             f"{title} of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
-            f"state: centre {c} and half-difference {d} of two successive iterates; clock: t = lr k; noise: left out",
+            f"state: mid-point {c} and half-difference {d} of two successive iterates; clock: t = lr k; "
+            "noise: left out",
             "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the loss",
             "order: " + ("" if second else "one step of length one is the map's own pair exactly; ")
             + f"O({'lr^2' if second else 'lr'}) at fixed t while pairs change slowly",
@@ -178,7 +179,7 @@ class RodFlow(PairFlow):
         ])  # fmt: skip
 
     def validity(self, w: ArrayLike) -> float:
-        """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the centre of a state.
+        """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the mid-point of a state.
 
         NaN where the rule has no slopes, as at an accumulator of zero.
         """

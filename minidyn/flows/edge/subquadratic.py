@@ -1,4 +1,4 @@
-"""Subquadratic flow: the centre of the period-two orbit drifts, the orbit itself follows at once.
+"""Subquadratic flow: the mid-point of the period-two orbit drifts, the orbit itself follows at once.
 
 Per step, with the even part `F_e` of the map and the orbit's half-difference `d(c)`,
 
@@ -40,8 +40,8 @@ class SubquadraticFlow(PairFlow):
     first_step : the number of the map's first step (see `simulate`).
     manifold : a `Manifold` with a chart; `closed_form` and `describe` then give the equations in its coordinates.
 
-    The state is `(c, d)`, each as long as the map's state `z`; it starts from the centre of the first two iterates,
-    with the orbit that their difference leads to. `compare` holds the centre against the map's mid-points.
+    The state is `(c, d)`, each as long as the map's state `z`; it starts from the mid-point of the first two iterates,
+    with the orbit that their difference leads to. `compare` holds the mid-point against the map's mid-points.
 
     >>> import sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
@@ -75,7 +75,7 @@ class SubquadraticFlow(PairFlow):
         self.steps = Orbits(system, slow)
 
     def start(self, w0: ArrayLike) -> Floats:
-        """The centre of the first two iterates and the orbit there (..., size), from theta or a whole state.
+        """The mid-point of the first two iterates and the orbit there (..., size), from theta or a whole state.
 
         Raises FlowError where the map has no stable period-two orbit.
         """
@@ -93,7 +93,7 @@ class SubquadraticFlow(PairFlow):
             raise FlowError(f"{self.name} at theta = {self._place(c)}: {reason}.") from error
 
     def orbit(self, z: ArrayLike) -> Orbit:
-        """The stable period-two orbit at a centre: theta (D,) or the map's whole state.
+        """The stable period-two orbit at a mid-point: theta (D,) or the map's whole state.
 
         Raises FlowError where there is none; it says what the map does instead.
         """
@@ -108,7 +108,7 @@ class SubquadraticFlow(PairFlow):
             raise FlowError(f"{self.name}: {error.reason}.") from error
 
     def _map_state(self, z: ArrayLike) -> Floats:
-        """The map's whole state at theta, at such a state, or at the centre of a state of the flow."""
+        """The map's whole state at theta, at such a state, or at the mid-point of a state of the flow."""
         point = self._point(z)
         return self.map.initial_state(point) if len(point) == self.dim else point[: self.steps.size]
 
@@ -156,7 +156,7 @@ class SubquadraticFlow(PairFlow):
         return 0
 
     def closed_form(self) -> OrbitForm:
-        """The amplitude's equation and the centre's drift in the coordinates of the manifold's chart.
+        """The amplitude's equation and the mid-point's drift in the coordinates of the manifold's chart.
 
         Accumulators, as of RMSProp and Adam, come with equations of their own. Raises FlowError without a chart, for
         rules that are not odd and smooth in gradient and momenta, and for valleys that lean to a side of the chart.
@@ -203,9 +203,10 @@ class SubquadraticFlow(PairFlow):
             ]
         return "\n".join([
             f"Subquadratic flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
-            f"state: centre {c} of the period-two orbit and its half-difference {d}; clock: t = lr k; noise: left out",
+            f"state: mid-point {c} of the period-two orbit and its half-difference {d}; clock: t = lr k; "
+            "noise: left out",
             "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and a "
-            "centre that drifts slowly",
+            "mid-point that drifts slowly",
             "order: leading order in the drift over the relaxation of d, which is slow near the threshold",
             "valid: the orbit's relative change per step over the relaxation of d, small" + self._here(w),
             f"reference: {self.reference}", *self._in_the_chart(latex),

@@ -1,7 +1,7 @@
 """The map without its noise as a function `F(z)` of the whole state, and what two of its steps do.
 
 `F_e(c, d) = [F(c + d) + F(c - d)] / 2` and `F_o(c, d) = [F(c + d) - F(c - d)] / 2` are its even and odd parts:
-if `z_k = c - d` and `z_{k+1} = c + d`, the next pair has the centre `F_e` and, the flip of every step taken out,
+if `z_k = c - d` and `z_{k+1} = c + d`, the next pair has the mid-point `F_e` and, the flip of every step taken out,
 the amplitude `-F_o`. Everything here comes from the symbolic rule, one coordinate at a time, and the loss's
 gradient and Hessian, so it holds for any rule.
 """
@@ -77,14 +77,14 @@ def _slopes(node: Node, size: int, here: frozenset[Index]) -> dict[int, Node]:
 
 
 class PairFlow(Flow):
-    """A flow whose state is the centre c and the half-difference d of two successive iterates of the map."""
+    """A flow whose state is the mid-point c and the half-difference d of two successive iterates of the map."""
 
     reads = "midpoints"
     ahead = 1
 
     @property
     def size(self) -> int:
-        """Twice the length of the map's state: centre and half-difference."""
+        """Twice the length of the map's state: mid-point and half-difference."""
         return 2 * self.map.components
 
     def amplitude(self, w: ArrayLike) -> Any:
@@ -157,7 +157,7 @@ class TwoStep(ByValue):
         return 0.5 * (plus + minus), 0.5 * (plus - minus)
 
     def first_pair(self, w0: ArrayLike, k: int = 1) -> tuple[Floats, Floats]:
-        """Centre and amplitude (..., components) of the first two iterates of the map from theta or a whole state."""
+        """Mid-point and amplitude (..., components) of the map's first two iterates from theta or a whole state."""
         whole = self.map.whole_state(w0, "w0")
         flat = whole.reshape(-1, self.size)
         after = np.array([self.step(z, k) for z in flat]).reshape(whole.shape)

@@ -1,0 +1,209 @@
+"""What a terminal of 80 columns shows: no line is longer, a pipe has no colours, files are what they are named."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sympy as sp
+
+import minidyn as md
+from minidyn import cli
+from minidyn.cli.wording import in_the_shell
+from minidyn.common.reports import Table, as_text, fold
+
+x, y = sp.symbols("x y")
+MODELS = md.list_models()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder for all commands."""
+    return tmp_path_factory.mktemp("terminal")
+
+
+@pytest.fixture
+def said(folder, capsys, monkeypatch):
+    """What a command prints, with its exit code."""
+    monkeypatch.chdir(folder)
+
+    def run(*arguments):
+        code = cli.call([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def fits(text):
+    """Whether it can stand in a terminal: lines of at most 80 columns, none with a colour or ending in spaces."""
+    assert "\x1b" not in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+def test_any_report_fits():
+    """Random texts and tables, of up to 12 columns and cells of up to 150 letters: no line is longer than 80, and
+    every letter of a text is there, in order."""
+    draw = random.Random(0)
+
+    def cell():
+        length = draw.choice([0, 1, 3, 5, 8, 13, 30, 60, 150])
+        return "".join(draw.choice("ab  *+-(x)/,=") for _ in range(length)).strip()
+
+    for _ in range(1500):
+        columns = draw.randint(1, 12)
+        rows = [[cell() for _ in range(columns)] for _ in range(draw.randint(1, 5))]
+        text = cell()
+        fits(as_text([text, Table(rows, draw.randint(0, columns), cell(), draw.random() < 0.7)]))
+        assert "".join("".join(fold(text)).split()) == "".join(text.split())
+
+
+def test_a_difference_that_is_rounding_is_said_as_such():
+    """A coordinate in which nothing moves is exact and no number below rounding is shown; a comparison without noise
+    has no standard errors, no seed, and one path."""
+    gd = md.Map(md.Loss(x**2 / 2 + 20 * y**2 / 2, [x, y]), md.GD(0.05))
+    text = md.compare(gd, md.ModifiedFlow(gd), w0=[1.0, 0.0], steps=400, paths=1000).summary()
+    assert "400 steps to t = 20, one path, no noise" in text and "std. error" not in text and "seed" not in text
+    assert not re.search(r"e-(?:1[2-9]|[2-9]\d|\d{3})", text)
+    assert re.search(r"modified flow, order 2 +iterates +[\d.e-]+ \([\d.]+ %\) +exact\n", text)
+
+
+def test_the_overview_says_which_flow_is_closest():
+    """The sentence below the overview names the flow whose worst quantity strays least, beside numbers recomputed
+    here from the runs."""
+    gd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.GD(0.1))
+    result = md.compare(gd, md.GradientFlow(gd), md.ModifiedFlow(gd), w0=[1.0, 0.5], steps=60, observe="loss")
+    text = result.summary()
+    worst = {}
+    for label in ("gradient flow", "modified flow, order 2"):
+        parts = []
+        for name in result.quantities:
+            a, b = result.pair(name, label)
+            parts.append(abs(b - a).max() / (lambda v: v.max() - v.min())(result.runs["GD"].quantity(name)))
+        worst[label] = max(parts)
+    best = min(worst, key=worst.get)
+    found = re.search(r"closest: (.*), off by at worst ([\d.]+) % of how far GD moves", " ".join(text.split()))
+    assert found[1] == best and float(found[2]) == pytest.approx(100 * worst[best], rel=0.06)
+
+
+def test_what_is_observed_is_in_the_runs_too():
+    """`observe` of a comparison is in every run, map and flows, and in the table."""
+    noisy = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.1), md.GaussianNoise(0.2))
+    result = md.compare(noisy, md.QuasistaticFlow(noisy), w0=[1, 0], steps=8, paths=5, rng=0, observe=["trace", x * y])
+    for run in result.runs.values():
+        assert list(run.observables) == ["trace", "x*y"] and run.observables["trace"].shape == (5, 9)
+    assert {"trace", "x*y"} < set(result.quantities)
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if n != "two_products"])  # whose closed form takes a minute
+def test_every_model_derives_within_80_columns(name, said):
+    """`derive`, and for small models the LaTeX too; a model without flows says in a sentence what to do."""
+    code, out, _ = said("derive", name)
+    assert code == 0 and (out.count("reference: ") or "has no flows to derive" in out)
+    fits(out)
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if n not in ("two_products", "scalar_deep")])
+def test_every_model_runs_within_80_columns(name, said):
+    """`run` of ten steps and `show` of its file."""
+    code, out, err = said("run", name, "--steps", 10, "--paths", 3, "--no-figure", "--out", "runs/")
+    assert code == 0, err
+    fits(out)
+    fits(said("show", f"runs/{name}.h5")[1])
+
+
+def test_other_commands_fit_too(said):
+    """`models`, `scale`, `stability` of several settings, `cache`, and every page of help."""
+    for command in (
+        ["models"], ["stability", "two_wells", "--starts", 3, "--no-figure", *"--lr 0.1 --lr 0.7 --batch 1".split(),
+                     "--batch", 0, "--lr", 0.3],
+        ["scale", "valley", "--lrs", "0.1,0.05", "--slow-time", 0.1, "--paths", 64, "--no-figure"],
+    ):  # fmt: skip
+        code, out, err = said(*command)
+        assert code == 0, err
+        fits(out)
+    for command in ("", "run", "scale", "derive", "who-wins", "stability", "show", "plot", "cache", "models"):
+        fits(said(*[command] * bool(command), "--help")[1])
+
+
+@pytest.mark.parametrize(
+    ("out", "names"),
+    [("a.pdf", ["a.h5", "a.pdf"]), ("b.svg", ["b.h5", "b.svg"]), ("c.png", ["c.h5", "c.png"]),
+     ("d.h5", ["d.h5", "d.png"]), ("lr0.05", ["lr0.05.h5", "lr0.05.png"])],
+)  # fmt: skip
+def test_out_names_the_format_of_the_picture(out, names, said, folder):
+    """`run --out NAME.pdf` writes a PDF and the data beside it, and says so; so do pictures alone, and folders."""
+    begins = {".pdf": b"%PDF", ".svg": b"<?xml", ".png": b"\x89PNG", ".h5": b"\x89HDF"}
+    code, text, err = said("run", "valley", "--steps", 10, "--paths", 3, "--out", out)
+    assert code == 0 and text.endswith(f"wrote {' and '.join(names)}\n"), err
+    for name in names:
+        assert (folder / name).read_bytes().startswith(begins[Path(name).suffix])
+    if Path(out).suffix in (".pdf", ".svg", ".png"):
+        picture = f"alone{Path(out).suffix}"
+        for command in (["plot", names[0], "--out", picture],
+                        ["stability", "two_wells", "--starts", 2, "--out", picture]):  # fmt: skip
+            code, text, err = said(*command)
+            assert code == 0 and text.endswith(f"wrote {picture}\n"), err
+            assert (folder / picture).read_bytes().startswith(begins[Path(out).suffix])
+        (folder / "pictures").mkdir(exist_ok=True)
+        assert said("plot", names[0], "--out", "pictures")[1] == f"wrote pictures/{Path(names[0]).stem}.png\n"
+
+
+SENTENCES = {
+    "save_every is 0; it must be at least 1.": "--save-every is 0; it must be at least 1.",
+    "precision must lie between 0 and 1, not 2.0.": "--precision must lie between 0 and 1, not 2.0.",
+    "x; follow the map itself with md.simulate.": "x; run the map alone, without flows in the model file.",
+    "use md.ModifiedFlow(map, order=1).": 'use the flow "modified".',
+    "add noise: md.GaussianNoise(0.1).": 'add noise: noise of the kind "gaussian".',
+    "SGD(lr=3.0) with lr = 3": "SGD(lr=3.0) with lr = 3",
+}
+
+
+@pytest.mark.parametrize(("python", "shell"), SENTENCES.items())
+def test_messages_speak_of_the_shells_options(python, shell):
+    """The library's sentences in the shell's words."""
+    assert in_the_shell(python, ["--save-every", "--precision", "--lr"]) == shell
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run valley --lr 0", "run valley --save-every 99999999999999999999", "run valley --paths 1000000000000",
+     "run valley --lr 3", "scale valley --lrs 0.1", "scale valley --time 1 --slow-time 1", "scale valley --precision 2",
+     "stability two_wells --batch 9", "stability valley --spread inf", "stability valley --out a.xyz",
+     "run valley --checkpoint /dev/null", "plot none.h5"],
+)  # fmt: skip
+def test_wrong_options_are_answered_without_python(command, said):
+    """No sentence names a function, an argument or a keyword of Python's."""
+    code, out, err = said(*command.split())
+    assert code in (1, 2) and out == "" and err.count("\n") == 1
+    bare = re.sub(r"\b[A-Z]\w+\([^()]*\)", "", err)  # a rule or a noise as it is written, SGD(lr=3.0)
+    assert not re.search(r"\bmd\.|\w=(?!=)|\(\)|save_every|first_step|slow_time", bare), err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+def test_a_terminal_shows_what_a_pipe_gets():
+    """`models` in a pseudo-terminal of 80 columns and in a pipe: the same lines, no wider, no colours in the pipe."""
+    import pty
+
+    program = [sys.executable, "-m", "minidyn", "models"]
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color"}
+    piped = subprocess.run(program, capture_output=True, text=True, check=True, env=environment).stdout
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(program, stdout=theirs, env=environment) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            seen += part
+        assert process.wait() == 0
+    os.close(ours)
+    fits(piped)
+    assert seen.decode().replace("\r\n", "\n") == piped

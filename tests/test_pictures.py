@@ -3,6 +3,7 @@
 The artists of the figures say so: models run for a few steps with all their flows, and each kind of result is drawn.
 """
 
+import re
 from functools import cache
 from itertools import combinations
 
@@ -168,7 +169,9 @@ def test_a_flow_looks_the_same_everywhere():
             looks = {run.meta["flow"]: label for label, run in list(ran(name).runs.items())[1:]}
             for key, label in looks.items():
                 mine = [a for ax in fig.axes for a in artists(ax) if a.get_label() == label]
-                mine += [h for legend in fig.legends for h in legend.legend_handles if h.get_label() == label]
+                legends = [*fig.legends, *(ax.get_legend() for ax in fig.axes if ax.get_legend())]
+                handles = [h for legend in legends for h in legend.legend_handles]
+                mine += [h for h in handles if re.sub(r": (order|no order) .*", "", h.get_label()) == label]
                 colours = {to_hex(a.get_color() if isinstance(a, Line2D) else a.get_facecolor()[0]) for a in mine}
                 assert colours <= {FLOWS[key].look.colour}, (name, kind, label)
                 seen |= {(kind, key)} if mine else set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -47,9 +48,9 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
     notes += [f"{name}: not drawn: {', '.join(gone)}" for name, gone in _undrawn(study, drawn)]
     kind = "slow time lr² k" if meta.get("clock") != "time" else "time t"
     clock = f"at {kind} = {meta.get('span', np.nan):.6g}"
-    model = f"{meta['model']}: " if meta.get("model") else ""
     made = [*parts_of(str(meta.get("map", ""))), clock, str(meta.get("planned", ""))]
-    title = f"{model}difference of flow and map over the learning rate"
+    model = meta.get("model") or re.sub(r"\(.*", "", made[1], flags=re.DOTALL)
+    title = f"{model}: difference of map and flow over the learning rate"
     return compose(there, title, [part for part in [*made, *notes, *meta.get("remarks", [])] if part], path=path,
                    only=panels, size=size, ax=ax)  # fmt: skip
 
@@ -94,15 +95,13 @@ def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Loo
     lr, gap, error = (np.array([getattr(r, n) for r in rows]) for n in ("lr", "difference", "standard_error"))
     gap, error = np.abs(gap), np.nan_to_num(error)
     seen, hidden = (gap > 2 * error) & (gap > 0), (gap <= 2 * error) & (error > 0)
-    fit, label = study.fit(rows[0].flow, rows[0].quantity), rows[0].flow
+    fit = study.fit(rows[0].flow, rows[0].quantity)
     if fit.resolved:
         line = np.geomspace(lr.min(), lr.max(), 50)
-        ax.plot(line, fit.constant * line**fit.order, color=look.colour, ls=look.dash, lw=look.width,
-                marker=look.marker, markevery=[], label=label)  # fmt: skip
+        ax.plot(line, fit.constant * line**fit.order, color=look.colour, ls=look.dash, lw=look.width)
     if seen.any():
         below = np.minimum(2 * error, 0.999 * gap)[seen]
-        ax.plot(lr[seen], gap[seen], color=look.colour, ls="", marker=look.marker, ms=4.5,
-                label="_" if fit.resolved else label)  # fmt: skip
+        ax.plot(lr[seen], gap[seen], color=look.colour, ls="", marker=look.marker, ms=4.5)
         if error[seen].max() > 0:
             bars: dict[str, Any] = {"ecolor": look.colour, "fmt": "none", "capsize": 2, "elinewidth": 1.0}
             known = "± 2 standard errors" in ax.get_legend_handles_labels()[1]

@@ -13,7 +13,8 @@ GIVEN_UP = {
     "heard": r"\bheard\b", "so many times the variance": r"so many times the variance",
     "sup distance of means": r"sup distance of means", "read as each flow says": r"map read as each flow",
 }  # fmt: skip
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "models").glob("*.toml")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "models").glob("*.toml"),
+         *(ROOT / "notebooks").glob("*.ipynb")]  # fmt: skip
 
 
 def texts(path):

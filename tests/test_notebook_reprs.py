@@ -1,5 +1,6 @@
 """At the keyboard: HTML that hides nothing, mathematics in LaTeX, tab completion, signatures."""
 
+import abc
 import functools
 import inspect
 import io
@@ -334,7 +335,7 @@ def test_dir_has_public_names_only(results):
 def test_a_flow_of_ones_own_offers_its_own_names():
     """What a derived class adds is offered beside what the flow has; nothing internal comes with it."""
 
-    class Mine(md.Flow):
+    class Mine(md.Flow, abc.ABC):
         strength = 2.0
 
         def push(self):

@@ -4,6 +4,7 @@ What was computed from it, cached properties with their compiled kernels and add
 where it is needed, to the same bits.
 """
 
+from abc import ABCMeta
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -13,9 +14,9 @@ import numpy as np
 from minidyn.common.locks import cached_property
 
 
-class Named(type):
+class Named(ABCMeta):
     """Classes that offer at the keyboard (`dir`, tab completion, `help`) what they and their bases name in `_offers`,
-    and what classes of the user's own add; all that they have where nothing is named."""
+    and what classes of the user's own add, abstract ones too; all that they have where nothing is named."""
 
     def __dir__(cls) -> list[str]:
         return cls._offered(super().__dir__())

@@ -33,8 +33,8 @@ def plot_loss(loss: Loss, *, path: Any = None, panels: Any = None, size: Any = N
     >>> import sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
     >>> fig = md.Loss((1 + x**2) * y**2 / 2, [x, y]).plot(window=(3, 1))
-    >>> fig.axes[0].get_xlim()
-    (-3.0, 3.0)
+    >>> [float(end) for end in fig.axes[0].get_xlim()]
+    [-3.0, 3.0]
     """
     names = loss.param_names
     chosen = _sliced(names, panels)

@@ -201,7 +201,7 @@ BAD = [
     ({"method": "rk4"}, "'rk4'"), ({"rtol": 2.0, "method": None}, "rtol"), ({"substeps": "many"}, "substeps"),
     ({"observe": ["loss", "lss"]}, "lss"), ({"observe": lambda w: 1.0}, "one number per path"),
     ({"threads": 0}, "threads"), ({"save_every": 2.5}, "save_every"), ({"first_step": 0}, "first_step"),
-    ({"checkpoint": 3}, "checkpoint is the path"), ({"paths": 1.5}, "paths"), ({"w0": [1.0, np.inf]}, "NaN or Inf"),
+    ({"checkpoint": 3}, "must be the path"), ({"paths": 1.5}, "paths"), ({"w0": [1.0, np.inf]}, "NaN or Inf"),
     ({"rng": -1}, "rng"), ({"missing": "skip"}, "missing is"),
 ]  # fmt: skip
 

@@ -65,8 +65,8 @@ def test_a_difference_that_is_rounding_is_said_as_such():
     """A coordinate in which nothing moves is exact and no number below rounding is shown; a comparison without noise
     has no standard errors, no seed, and one path."""
     gd = md.Map(md.Loss(x**2 / 2 + 20 * y**2 / 2, [x, y]), md.GD(0.05))
-    text = md.compare(gd, md.ModifiedFlow(gd), w0=[1.0, 0.0], steps=400, paths=1000).summary()
-    assert "400 steps to t = 20, one path, no noise" in text and "std. error" not in text and "seed" not in text
+    text = md.compare(gd, md.ModifiedFlow(gd), w0=[1.0, 0.0], steps=2000, paths=1000).summary()
+    assert "2,000 steps to t = 100, one path, no noise" in text and "std. error" not in text and "seed" not in text
     assert not re.search(r"e-(?:1[2-9]|[2-9]\d|\d{3})", text)
     assert re.search(r"modified flow, order 2 +iterates +[\d.e-]+ \([\d.]+ %\) +exact\n", text)
 

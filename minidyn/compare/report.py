@@ -27,6 +27,7 @@ _MEANT = {
 }
 _OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
 _ROUNDING = 1e-12  # what lies below this part of its values is rounding
+_NOTHING = 1e-10  # a value below this part of the largest is zero: solvers promise no more
 _DOUBT = 0.05  # means and laws differ where equal ones would look so different in this part of all comparisons
 _GAINED = 1.5  # common noise is spoken of where it saves so many times the paths
 
@@ -188,8 +189,8 @@ def _values(result: Comparison, name: str, labels: list[str]) -> Table:
 
 
 def _value(value: float, size: float) -> str:
-    """A value; what is rounding beside the largest value of its quantity is zero."""
-    return "0" if abs(value) <= _ROUNDING * size else digits(float(value), padded=True)
+    """A value; what is nothing beside the largest value of its quantity is zero."""
+    return "0" if abs(value) <= _NOTHING * size else digits(float(value), padded=True)
 
 
 # -- many paths: means, spreads, standard errors ---------------------------------------------------------

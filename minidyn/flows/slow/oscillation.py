@@ -156,7 +156,7 @@ def stationary(system, w, X, average, projected, W):
         return code
     if fp[Fact.SKEWED] != 0.0:
         add_tilts(system, w, X, gain, weak, Q)
-    code = oscillation(gap, dim, projected, W)
+    code = oscillation(gap, dim, projected, fp[Fact.ANSWERS] == 2.0, W)
     if code == Status.FINISHED and fp[Fact.PLACE] >= 0.0:
         place = (1 + np.int64(fp[Fact.PLACE])) * dim
         for i in range(dim):

@@ -30,8 +30,8 @@ SLACK = 1e-3  # how negative a covariance may be, in its largest eigenvalue: sec
 
 
 @inner
-def oscillation(gap, dim, projected, W):
-    """W = W_SS + W_SN + W_SN^T and the inverse of gap = I - A across M; a status code."""
+def oscillation(gap, dim, projected, few, W):
+    """W = W_SS + W_SN + W_SN^T and the inverse of gap = I - A across M; a status code. `few`: by linear equations."""
     Q, P, right, left, inverse = projected
     size = gap.shape[0]
     one = size - right.shape[1] == 1  # only one number oscillates
@@ -45,7 +45,16 @@ def oscillation(gap, dim, projected, W):
     multiply(inverse, noise, cross)
     multiply_transposed(half, stable, noise)
     multiply(stable, gap, half)  # curvatures of rounding along M would grow when they are doubled
-    if not (discrete_lyapunov_of_one(half, noise, W) if one else discrete_lyapunov(half, stable, noise, W)):
+    if one:
+        found = discrete_lyapunov_of_one(half, noise, W)
+    elif few and size <= 4:
+        for i in range(size):
+            for j in range(size):
+                half[i, j] += P[i, j]
+        found = lyapunov_of_few(half, noise, W)
+    else:
+        found = discrete_lyapunov(half, stable, noise, W)
+    if not found:
         return Status.UNSTABLE
     add_twice_symmetric(cross, W)
     return Status.FINISHED
@@ -181,7 +190,7 @@ def settle(system, w, noise, vectors, X, average, linear, projected, extra, W):
     last, top = np.zeros(dim + 1), np.empty((dim, dim))
     last[dim] = 1.0
     C = np.empty((dim, gap.shape[0] // dim * np.int64(fp[Fact.POWERS]) + 1))
-    enough = 1e-11 if wide else 1e-14  # a quadrature costs more than the last digits are worth
+    enough = 1e-10 if wide else 1e-14  # a quadrature costs more than the last digits are worth
     before, near = 0.0, False
     for turn in range(100):
         for i in range(dim):
@@ -199,7 +208,7 @@ def settle(system, w, noise, vectors, X, average, linear, projected, extra, W):
         if code == Status.FINISHED and apart:
             code = kept_up(vectors, tangent, average, linear, W)
         elif code == Status.FINISHED and whole:
-            code = oscillation(gap, dim, projected, W)
+            code = oscillation(gap, dim, projected, False, W)
         if code != Status.FINISHED or not answers:
             break
         if recalls:

@@ -311,7 +311,7 @@ def test_command(capsys, tmp_path):
     """`minidyn stability two_wells` prints the report and the table, and writes the diagram."""
     assert cli.call(["stability", "two_wells", "--batch", "1", "--batch", "0", "--out", f"{tmp_path}/"]) == 0
     out = capsys.readouterr().out
-    assert "verdict" in out and "unstable     1.7476" in out and "lr 0.7, full batch" in out
+    assert "verdict" in out and "unstable, 1.7476" in out and "lr 0.7, full batch" in out
     assert (tmp_path / "two_wells_stability.png").read_bytes().startswith(b"\x89PNG")
 
 

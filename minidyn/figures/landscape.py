@@ -46,7 +46,7 @@ def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: 
     ax.plot(*np.unique(start, axis=0)[:_POINTS].T, ls="", marker="X", ms=6.5, mfc="white", mec="black", zorder=30,
             label="start" if np.isfinite(start).any() else "_")  # fmt: skip
     some = f"{_POINTS:,} of {first.paths:,} points at step" if first.paths > _POINTS else "points at step"
-    some = "paths up to step" if first.paths == 1 else some
+    some = "paths to step" if first.paths == 1 else some
     ax.set_title(f"{some} {int(first.steps[-1]):,}", loc="left")
     if gone:
         say_gone(ax, gone)

@@ -51,12 +51,12 @@ class CacheInfo:
         return f"{self.modules} kernel modules, {self.bytes / 2**20:.1f} MiB in {self.folder}"
 
 
-@memoize
 def __dir__() -> list[str]:
     """What `md.cache.` offers at the keyboard."""
     return ["clear", "folder", "info"]
 
 
+@memoize
 def folder() -> Path | None:
     """The cache folder, made if it does not exist; None where there is none that can be used."""
     _limit()

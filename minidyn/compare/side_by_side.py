@@ -106,8 +106,9 @@ class _Experiment:
         wanted = max(_ALONE if self.paths == 1 else _MANY, self.rows + 1)
         times = _pick(len(first.steps), wanted, self.system.noise is None)
         ahead, remark = self.ahead(beside)
-        quantities, zero = _quantities(self.system, runs, beside, times, self.watchers, self.observe is not None, ahead,
-                                       thread_count(self.threads))  # fmt: skip
+        quantities, zero = _quantities(
+            self.system, runs, beside, times, self.watchers, ahead, thread_count(self.threads)
+        )
         paired = {label: self.coupled and flow.couples and runs[label].paths == self.paths
                   for label, flow in beside.items()}  # fmt: skip
         meta = {
@@ -224,7 +225,7 @@ def _pick(count: int, wanted: int, odd: bool = False) -> Integers:
 
 
 def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], times: Integers,
-                watchers: dict[str, observables.Observable], asked: bool, ahead: Run | None, threads: int,
+                watchers: dict[str, observables.Observable], ahead: Run | None, threads: int,
                 ) -> tuple[dict[str, dict[str, Floats]], dict[str, list[str]]]:  # fmt: skip
     """name -> label -> values (paths, T); and label -> parameters that are zero on the manifold, which say nothing.
 
@@ -233,12 +234,12 @@ def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], time
     map_label, first = next(iter(runs.items()))
     readings = list(dict.fromkeys(flow.reads for flow in beside.values()))
     keys = {r: map_label if len(readings) == 1 else read_label(map_label, r) for r in readings}
-    read = {r: _values(system, read_map(system, r, first, ahead, times, threads), watchers) for r in readings}
+    seen = _seen(first, times)
+    read = {r: _values(system, read_map(system, r, first, ahead, times, threads), watchers,
+                       seen if r == "iterates" else {}) for r in readings}  # fmt: skip
     raw: dict[str, float] = {}  # the largest value along the map of what was asked for: its projections are small to it
     if "projected" in read:
-        if asked and first.w is not None:
-            along = first.w[:, times].reshape(-1, system.dim)
-            raw = {name: _top(watch(along)) for name, watch in watchers.items()}
+        raw = {name: _top(values) for name, values in seen.items()}
         read["projected"] = _settled(read["projected"], raw)
     out: dict[str, dict[str, Floats]] = {name: {} for name in next(iter(read.values()), {})}
     zero: dict[str, list[str]] = {}
@@ -246,7 +247,7 @@ def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], time
         w = runs[label].w
         assert w is not None
         late = times[times < w.shape[1]]
-        mine = _values(system, np.ascontiguousarray(w[:, late]), watchers)
+        mine = _values(system, np.ascontiguousarray(w[:, late]), watchers, _seen(runs[label], late))
         maps, dropped = read[flow.reads], set()
         if flow.reads == "projected":
             mine = _settled(mine, raw)
@@ -263,12 +264,20 @@ def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], time
     return ordered, zero
 
 
-def _values(system: Map, w: Floats, watchers: dict[str, observables.Observable]) -> dict[str, Floats]:
-    """name -> (paths, T) of points (paths, T, D)."""
+def _seen(run: Run, times: Integers) -> dict[str, Floats]:
+    """name -> (paths, T) of what was observed along a run, which is what was asked for."""
+    return {name: values[:, times] for name, values in run.observables.items()}
+
+
+def _values(system: Map, w: Floats, watchers: dict[str, observables.Observable], seen: dict[str, Floats],
+            ) -> dict[str, Floats]:  # fmt: skip
+    """name -> (paths, T) of points (paths, T, D), at which some are `seen` already."""
     few = system.dim <= _FEW
     out = {name: w[:, :, p] for p, name in enumerate(system.loss.param_names)} if few else {}
     flat = w.reshape(-1, system.dim)
-    return out | {name: watch(flat).reshape(w.shape[:2]) for name, watch in watchers.items()}
+    return out | {
+        name: seen[name] if name in seen else watch(flat).reshape(w.shape[:2]) for name, watch in watchers.items()
+    }
 
 
 def _settled(values: dict[str, Floats], raw: dict[str, float]) -> dict[str, Floats]:

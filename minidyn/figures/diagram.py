@@ -93,9 +93,7 @@ def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: f
         (ax.xaxis, ax.set_xlabel, "sharpness $a$"),
         (ax.yaxis, ax.set_ylabel, "non-uniformity $s$"),
     ):
-        words = [name]
-        tidy(axis, words.append)
-        put("".join(words))
+        put("".join([name, *tidy(axis)]))
     grid(ax)
     if flat:
         ax.set_yticks([])

@@ -59,9 +59,7 @@ def _draw_edge(ax: Axes, clock: Clock, title: str, curves: Mapping[str, Floats],
     anchor = [curves[first], *([np.array([threshold])] if threshold is not None else [])]
     log = is_log(anchor) and threshold is None
     gone = set_limits(ax, anchor, {label: [curves[label]] for label in others}, log)
-    words = [title]
-    tidy(ax.yaxis, words.append)
-    ax.set_title("".join(words), loc="left")
+    ax.set_title("".join([title, *tidy(ax.yaxis)]), loc="left")
     clock.put(ax)
     if gone:
         say_gone(ax, gone)
@@ -96,9 +94,7 @@ def _draw_distance(ax: Axes, result: Escape) -> None:
     near = predicted <= 3 * np.nanmax(moment)
     ax.plot(k[near], predicted[near], color=MINIMA, ls="--", lw=1.4, label="predicted growth", zorder=20)
     set_limits(ax, [moment], {}, is_log([moment]), decades=40)
-    words = ["mean squared distance from the minimum"]
-    tidy(ax.yaxis, words.append)
-    ax.set_title("".join(words), loc="left")
+    ax.set_title("".join(["mean squared distance from the minimum", *tidy(ax.yaxis)]), loc="left")
     _clock(result.steps, []).put(ax)
 
 

@@ -27,9 +27,7 @@ _LAND = LinearSegmentedColormap.from_list("land", ["#ffffff", "#eef2f5", "#d5dee
 def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: Mapping[str, Look]) -> None:
     """Level sets, minima, the ensembles at the last step, a few paths."""
     first = next(iter(runs.values()))
-    low, high, gone = window({label: run.w for label, run in runs.items()}, ratio_of(ax))
-    plane = loss if loss is not None and loss.dim == 2 else None
-    draw_ground(ax, plane.value if plane else None, plane, low, high, first.names)
+    gone = draw_floor(ax, runs, loss)
     for order, (label, run) in enumerate(runs.items()):
         look, w = looks[label], run.w
         assert w is not None
@@ -52,6 +50,14 @@ def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: 
         say_gone(ax, gone)
 
 
+def draw_floor(ax: Axes, runs: Mapping[str, Run], loss: Loss | None) -> list[str]:
+    """The ground below these runs, of the loss if it has two parameters; what is said of runs that leave it."""
+    low, high, gone = window({label: run.w for label, run in runs.items()}, ratio_of(ax))
+    plane = loss if loss is not None and loss.dim == 2 else None
+    draw_ground(ax, plane.value if plane else None, plane, low, high, next(iter(runs.values())).names)
+    return gone
+
+
 def draw_ground(ax: Axes, value: Callable[[Floats], Any] | None, loss: Loss | None, low: Floats, high: Floats,
                 names: list[str]) -> None:  # fmt: skip
     """Level sets of `value`, minima of a loss of two parameters in a window, and its axes."""
@@ -66,9 +72,7 @@ def draw_ground(ax: Axes, value: Callable[[Floats], Any] | None, loss: Loss | No
     for spine in ax.spines.values():
         spine.set_visible(True)
     for axis, name, put in ((ax.xaxis, names[0], ax.set_xlabel), (ax.yaxis, names[1], ax.set_ylabel)):
-        words = [pretty(name)]
-        tidy(axis, words.append)
-        put("".join(words))
+        put("".join([pretty(name), *tidy(axis)]))
 
 
 def _draw_levels(ax: Axes, value: Callable[[Floats], Any], low: Floats, high: Floats) -> None:

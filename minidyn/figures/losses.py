@@ -59,15 +59,10 @@ def plot_loss(loss: Loss, *, path: Any = None, panels: Any = None, size: Any = N
 
 def _sliced(names: list[str], panels: Any) -> list[str]:
     """The one or two parameters that are drawn."""
-    chosen = (
-        names
-        if panels is None
-        else [panels]
-        if panels in names
-        else panels.split()
-        if isinstance(panels, str)
-        else list(panels)
-    )
+    if isinstance(panels, str):
+        chosen = [panels] if panels in names else panels.split()
+    else:
+        chosen = names if panels is None else list(panels)
     if len(chosen) > 2 and panels is None:
         few = f"panels=({names[0]!r}, {names[1]!r})"
         raise InputError(f"a loss of {len(names)} parameters is drawn as a slice: name two of them, such as {few}, "
@@ -113,10 +108,8 @@ def _draw_curve(ax: Axes, view: _View) -> None:
             )
     finite = values[np.isfinite(values)]
     set_limits(ax, [np.minimum(finite, np.quantile(finite, 0.98))] if len(finite) else [], {}, False)
-    words = ["loss"]
-    tidy(ax.yaxis, words.append)
+    ax.set_title("".join(["loss", *tidy(ax.yaxis)]), loc="left")
     ax.set(xlim=(view.low[0], view.high[0]), xlabel=pretty(view.names[0]))
-    ax.set_title("".join(words), loc="left")
     grid(ax)
 
 

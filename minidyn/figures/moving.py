@@ -17,7 +17,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import between
 from minidyn.compare.comparison import Comparison
 from minidyn.figures.canvas import target_of, write_bytes
-from minidyn.figures.landscape import draw_ground, ratio_of, window
+from minidyn.figures.landscape import draw_floor
 from minidyn.figures.panels import mean_of, spread_of
 from minidyn.figures.runs import names_in
 from minidyn.figures.scales import Clock
@@ -90,9 +90,7 @@ class _Redrawn(PillowWriter):
 def _on_landscape(ax: Axes, runs: dict[str, Run], loss: Any, looks: dict[str, Look]) -> Callable[[int], list[Any]]:
     """Level sets and minima; paths with their tails, up to a save."""
     first = next(iter(runs.values()))
-    low, high, _ = window({label: run.w for label, run in runs.items()}, ratio_of(ax))
-    plane = loss if loss is not None and loss.dim == 2 else None
-    draw_ground(ax, plane.value if plane else None, plane, low, high, first.names)
+    draw_floor(ax, runs, loss)
     drawn = []
     for order, (label, run) in enumerate(runs.items()):
         assert run.w is not None

@@ -77,9 +77,7 @@ def _draw_orders(ax: Axes, study: ScalingStudy, name: str, looks: Mapping[str, L
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
     ax.set_xlabel("learning rate")
-    words = ["|flow − map|"]
-    tidy(ax.yaxis, words.append)
-    ax.set_ylabel("".join(words))
+    ax.set_ylabel("".join(["|flow − map|", *tidy(ax.yaxis)]))
     grid(ax)
     ax.set_title(pretty(name), loc="left", y=1 + (0.08 + _LINE * len(said)) / place, pad=0)
 

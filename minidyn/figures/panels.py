@@ -104,8 +104,7 @@ def _draw_gaps(ax: Axes, k: Floats, gaps: Mapping[str, tuple[Floats, Floats]], l
         near = [end for label, (gap, error) in gaps.items() if label not in gone
                 for end in (gap - 2 * error, gap + 2 * error)]  # fmt: skip
         set_limits(ax, [np.zeros(1), *near], {}, False)
-    words = ["|flow − map|" if log else "flow − map"]
-    tidy(ax.yaxis, words.append)
+    words = ["|flow − map|" if log else "flow − map", *tidy(ax.yaxis)]
     ax.set_ylabel("\n".join(word.strip() for word in words), fontsize=8)
 
 
@@ -148,9 +147,7 @@ def _finish(ax: Axes, name: str, anchor: Sequence[Floats], curves: Mapping[str, 
     """The quantity's name and its scale; which flows leave the picture."""
     log = is_log([*anchor, *(c for curve in curves.values() for c in curve)])
     gone = set_limits(ax, anchor, curves, log)
-    words = [pretty(name)]
-    tidy(ax.yaxis, words.append)
-    ax.set_title("".join(words), loc="left")
+    ax.set_title("".join([pretty(name), *tidy(ax.yaxis)]), loc="left")
     if gone:
         say_gone(ax, gone)
     return [label for label in curves if any(words.startswith(f"{label} (to ") for words in gone)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,12 +171,14 @@ def say_gone(ax: Axes, gone: Sequence[str]) -> None:
 # -- numbers -------------------------------------------------------------------------------------------
 
 
-def tidy(axis: Axis, say: Callable[[str], None]) -> None:
-    """Tick labels of a few digits without TeX, which takes half a second for a figure; a power of ten or an offset that
-    all share is handed to `say`."""
+def tidy(axis: Axis) -> list[str]:
+    """Tick labels of a few digits without TeX, which takes half a second for a figure; an offset and a power of ten
+    that all share, where there are any, in words to be said once."""
     low, high = axis.get_view_interval()
     if axis.get_scale() == "log":
-        return _tidy_log(axis, low, high)
+        _tidy_log(axis, low, high)
+        return []
+    said: list[str] = []
     axis.set_major_locator(MaxNLocator(5, min_n_ticks=3, steps=[1, 2, 2.5, 5, 10]))
     ticks = [t for t in axis.get_major_locator().tick_values(low, high) if low <= t <= high]
     step, top = (ticks[1] - ticks[0] if len(ticks) > 1 else 1.0), max(abs(low), abs(high)) or 1.0
@@ -184,18 +186,18 @@ def tidy(axis: Axis, say: Callable[[str], None]) -> None:
     if step < 10.0**-_DIGITS * top:
         digits = int(np.floor(np.log10(step))) + 2
         offset = float(np.round((low + high) / 2, -digits))
-        say(f" − {offset:.{max(0, -digits)}f}" if offset >= 0 else f" + {-offset:.{max(0, -digits)}f}")
+        said.append(f" − {offset:.{max(0, -digits)}f}" if offset >= 0 else f" + {-offset:.{max(0, -digits)}f}")
         top = max(abs(low - offset), abs(high - offset))
     power = int(np.floor(np.log10(top)))
     power = power if not -3 < power < 5 else 0
     if power:
-        say(f"   (×{power_of_ten(power)})")
+        said.append(f"   (×{power_of_ten(power)})")
     shown = [(t - offset) / 10.0**power for t in ticks]
     digits = next((d for d in range(12) if all(abs(round(v, d) - v) < 1e-6 * step / 10.0**power for v in shown)), 6)
     axis.set_major_formatter(FuncFormatter(
         lambda v, _: f"{(v - offset) / 10.0**power + 0.0:,.{digits}f}".replace("-", "−")
     ))  # fmt: skip
-    return None
+    return said
 
 
 def _tidy_log(axis: Axis, low: float, high: float) -> None:

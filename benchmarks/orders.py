@@ -186,8 +186,8 @@ def _fit(spans: Any, fine: float, errors: Any, weights: Any) -> float:
 
     def miss(p: float) -> float:
         away = np.log(errors) - np.log(spans**p - fine**p)
-        centre = (weights**2 * away).sum() / (weights**2).sum()
-        return float((weights**2 * (away - centre) ** 2).sum())
+        mean = (weights**2 * away).sum() / (weights**2).sum()
+        return float((weights**2 * (away - mean) ** 2).sum())
 
     return float(minimize_scalar(miss, bounds=(0.1, 5.0), method="bounded").x)
 
@@ -195,8 +195,8 @@ def _fit(spans: Any, fine: float, errors: Any, weights: Any) -> float:
 def _slope_error(logs: Any, sigma: Any) -> float:
     """Standard error of a weighted slope."""
     w = 1 / sigma**2
-    centre = (w * logs).sum() / w.sum()
-    return float(1 / np.sqrt((w * (logs - centre) ** 2).sum()))
+    mean = (w * logs).sum() / w.sum()
+    return float(1 / np.sqrt((w * (logs - mean) ** 2).sum()))
 
 
 @cache

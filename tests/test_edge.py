@@ -57,7 +57,7 @@ def test_rod_flow_keeps_its_distance_on_the_valley(lr, sup, rest):
     system, steps = md.Map(VALLEY, md.GD(lr)), round(40 / lr)
     w0 = [np.sqrt(3 / lr - 1), 1.0]
     mid = who_wins.midpoints(system, w0, steps)
-    path, _ = who_wins.centres(md.RodFlow(system), w0, steps, 1e-9)
+    path, _ = who_wins.path_of(md.RodFlow(system), w0, steps, 1e-9)
     assert np.abs(path - mid)[:, 0].max() == pytest.approx(sup, rel=5e-4)
     ends = [lr * (1 + w[-1, 0] ** 2) / 2 for w in (path, mid)]
     assert ends == pytest.approx(list(rest), abs=2e-4)
@@ -90,7 +90,7 @@ def test_rod_flow_has_its_order_below_the_edge(rule, order):
     for lr in (0.0125, 0.00625):
         system, steps = md.Map(loss, rule(lr)), round(2 / lr)
         mid = who_wins.midpoints(system, [1.2, 0.7], steps)
-        path, _ = who_wins.centres(md.RodFlow(system, order=order), [1.2, 0.7], steps, 1e-10)
+        path, _ = who_wins.path_of(md.RodFlow(system, order=order), [1.2, 0.7], steps, 1e-10)
         errors.append(np.abs(path - mid)[steps // 2 :].max())
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
 
@@ -102,7 +102,7 @@ def test_rod_flow_of_order_two_ends_where_gradient_descent_does(lr, sup):
     system, steps = md.Map(VALLEY, md.GD(lr)), round(40 / lr)
     w0 = [np.sqrt(3 / lr - 1), 1.0]
     mid = who_wins.midpoints(system, w0, steps)
-    path, _ = who_wins.centres(md.RodFlow(system, order=2), w0, steps, 1e-9)
+    path, _ = who_wins.path_of(md.RodFlow(system, order=2), w0, steps, 1e-9)
     assert np.abs(path - mid)[:, 0].max() == pytest.approx(sup, rel=5e-3)
     ends = [lr * (1 + w[-1, 0] ** 2) / 2 for w in (path, mid)]
     assert lr > 0.05 or ends[0] == pytest.approx(ends[1], rel=0.01)
@@ -190,9 +190,9 @@ def test_orbit_of_a_lopsided_valley_is_that_of_the_map():
     system = md.Map(md.Loss((1 - x**2 * y**2) ** 2 / 4, [x, y]), md.GD(0.001))
     c = [np.sqrt(1030.0), 1 / np.sqrt(1030.0)]
     orbit = md.SubquadraticFlow(system).orbit(c)
-    w = orbit.centre - orbit.amplitude
+    w = orbit.midpoint - orbit.amplitude
     there = system.step(w)
-    np.testing.assert_allclose(there[1], (orbit.centre + orbit.amplitude)[1], rtol=1e-6)
+    np.testing.assert_allclose(there[1], (orbit.midpoint + orbit.amplitude)[1], rtol=1e-6)
     np.testing.assert_allclose(system.step(there)[1], w[1], rtol=1e-4)
     assert abs(orbit.amplitude[1]) > 1e-3
 

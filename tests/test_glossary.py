@@ -24,6 +24,14 @@ def texts(path):
             yield node.lineno, node.value
 
 
+def names(path):
+    """(line, name) of all that a module names: variables, arguments, functions, classes, attributes."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for kind in ("id", "arg", "attr", "name", "asname"):
+            if isinstance(name := getattr(node, kind, None), str):
+                yield getattr(node, "lineno", 0), name
+
+
 def said():
     """(place, text) of all that a user can read: strings of the package, and pages."""
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -43,6 +51,14 @@ def test_words_that_were_given_up_are_nowhere():
     """No string of the package and no page holds a word that has another one in the glossary."""
     found = [(place, word) for place, text in said() for word, pattern in GIVEN_UP.items() if re.search(pattern, text)]
     assert not found
+
+
+def test_no_name_in_the_code_has_a_word_that_was_given_up():
+    """Nothing in the package and its benchmarks is called `centre`, where the mid-point of two iterates is meant."""
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    pattern = re.compile(r"(^|_)(centres?|heard)(_|$)")
+    found = [(path.name, *name) for path in paths for name in names(path) if pattern.search(name[1])]
+    assert not found and len(paths) > 150
 
 
 def test_the_glossarys_terms_are_in_use():

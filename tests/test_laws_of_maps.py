@@ -241,7 +241,7 @@ def test_flows_turn_and_scale_with_their_map(seed):
         plain = theory(md.Map(md.Loss(expr, w), md.GD(0.1)))
         other = theory(md.Map(md.Loss(turned, w), md.GD(0.1)))
         steep = theory(md.Map(md.Loss(4 * expr, w), md.GD(0.025)))
-        if theory is md.RodFlow:  # centre and rod
+        if theory is md.RodFlow:  # mid-point and rod
             state, wide = np.concatenate([w0, 0.1 * w0]), np.kron(np.eye(2), turn)
         else:
             state, wide = w0, turn

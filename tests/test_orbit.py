@@ -88,7 +88,7 @@ def test_even_and_odd_parts_are_literal():
         c, d = np.array([at, 0.0]), np.array([0.0, a])
         F = lambda w: w - 0.3 * gradient(w)  # noqa: E731
         even, odd = (F(c + d) + F(c - d)) / 2, (F(c + d) - F(c - d)) / 2
-        assert form.centre([at], [a])[0] == pytest.approx((even - c)[0] / 0.3, rel=1e-12)
+        assert form.motion([at], [a])[0] == pytest.approx((even - c)[0] / 0.3, rel=1e-12)
         assert form.residual([at], [a])[0] == pytest.approx((-odd - d)[1] / 0.3, rel=1e-12)
 
 
@@ -138,7 +138,7 @@ def test_orbits_of_rules_with_accumulators(name):
         assert abs(orbit.amplitude[1]) == pytest.approx(a, abs=1e-10)
         drift = flow.drift(np.concatenate([z, orbit.amplitude]), k=LATE)
         found = np.concatenate([drift[:1], drift[len(z) - adds : len(z)]])
-        np.testing.assert_allclose(form.centre(at, [a]), found, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(form.motion(at, [a]), found, rtol=0, atol=1e-10)
         moving += beyond
     assert 3 <= moving < 10
 

@@ -60,7 +60,7 @@ def midpoints(system: Map, w0: ArrayLike, steps: int) -> Floats:
     return readings(system, w0, steps)["midpoints"]
 
 
-def centres(flow: Flow, w0: ArrayLike, steps: int, rtol: float) -> tuple[Floats, str]:
+def path_of(flow: Flow, w0: ArrayLike, steps: int, rtol: float) -> tuple[Floats, str]:
     """The flow's theta, or its mid-point, for k = 0 .. steps, NaN after an end, and a sentence about the end."""
     run = simulate(flow, w0, steps, save_every=1, rtol=rtol, atol=1e-3 * rtol, progress=False)
     assert run.w is not None
@@ -95,7 +95,7 @@ def entries_of(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[
         try:
             flow = make(system)
             reads = flow.reads
-            path, note = centres(flow, model.w0, steps, rtol)
+            path, note = path_of(flow, model.w0, steps, rtol)
         except MinidynError as error:
             path, note = np.full_like(mid, np.nan), str(error)
         if remark and reads == "midpoints":
@@ -193,7 +193,7 @@ def rod_errors(name: str) -> list[tuple[float, float, float]]:
     for lr in lrs:
         system, w0 = make(lr)
         steps = round(end / lr)
-        mid, (path, _) = midpoints(system, w0, steps)[:, 0], centres(RodFlow(system), w0, steps, 1e-9)
+        mid, (path, _) = midpoints(system, w0, steps)[:, 0], path_of(RodFlow(system), w0, steps, 1e-9)
         out.append((lr, float(np.abs(path[:, 0] - mid).max()), float(np.abs(mid - mid[0]).max())))
     return out
 
@@ -239,7 +239,7 @@ def _one_rule(name: str, rule: Callable[[float], Rule], steps: int = 400) -> lis
     for flow in ("gradient", "rod"):
         try:
             made_flow = FLOWS[flow](system)
-            path, note = centres(made_flow, model.w0, steps, 1e-8)
+            path, note = path_of(made_flow, model.w0, steps, 1e-8)
             gap = np.linalg.norm(path - read[made_flow.reads], axis=1)
             cells.append(f"{np.nanmax(gap):.2g}" + (f" ({note})" if note else ""))
         except MinidynError:
@@ -255,9 +255,9 @@ def valley_row(lr: float, rtol: float = 1e-8) -> dict[str, float]:
     system = load_model("logcosh_valley").map.with_lr(lr)
     x0, steps = float(np.sqrt(3 / lr - 1)), round(40 / lr)
     mid = midpoints(system, [x0, 1.0], steps)[:, 0]
-    rod, second = (centres(RodFlow(system, order=o), [x0, 1.0], steps, rtol)[0][:, 0] for o in (1, 2))
-    bottom = centres(SubquadraticFlow(system), [x0, 0.0], steps, rtol)[0][:, 0]
-    paired = centres(SubquadraticFlow(system), [x0, 1.0], steps, rtol)[0][:, 0]
+    rod, second = (path_of(RodFlow(system, order=o), [x0, 1.0], steps, rtol)[0][:, 0] for o in (1, 2))
+    bottom = path_of(SubquadraticFlow(system), [x0, 0.0], steps, rtol)[0][:, 0]
+    paired = path_of(SubquadraticFlow(system), [x0, 1.0], steps, rtol)[0][:, 0]
     return {
         "rod": float(np.abs(rod - mid).max()), "rod, order 2": float(np.abs(second - mid).max()),
         "slaved": float(np.abs(bottom - mid).max()),

@@ -64,7 +64,7 @@ class OrbitForm(ByValue):
         """The odd equations at numbers (d,), (r,): zero on the orbit, shape (r,)."""
         return self._numbers(self.odd, s, a)
 
-    def centre(self, s: Any, a: Any) -> np.ndarray:
+    def motion(self, s: Any, a: Any) -> np.ndarray:
         """The mid-point's drift per unit of t at numbers (d,), (r,): shape (d,)."""
         return self._numbers(self.drift, s, a)
 

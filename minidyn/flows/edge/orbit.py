@@ -57,7 +57,7 @@ class Orbit(ByValue):
     They are those of the fast directions, the slow ones held; the orbit is stable while all lie inside the unit circle.
     """
 
-    centre: Floats
+    midpoint: Floats
     amplitude: Floats
     multipliers: NDArray[np.complex128]
 
@@ -206,9 +206,9 @@ class Orbits(TwoStep):
         slow = np.eye(self.size) - s.N @ s.rows
         bound = 1e6 * (1.0 + np.abs(c).max())
         for _ in range(turns):
-            centre = c + s.N @ a
-            even, odd = self.parts(centre, d, k)
-            a = a + s.rows @ (even - centre)
+            midpoint = c + s.N @ a
+            even, odd = self.parts(midpoint, d, k)
+            a = a + s.rows @ (even - midpoint)
             d = -odd + 0.5 * slow @ (d + odd)  # along slow directions consecutive differences alternate: average
             if not (np.isfinite(d).all() and np.isfinite(a).all() and np.abs(d).max() < bound):
                 return a, d, False
@@ -220,17 +220,17 @@ class Orbits(TwoStep):
         count = len(a)
         before = np.inf
         for _ in range(25):
-            centre = c + s.N @ a
-            even, odd = self.parts(centre, d, k)
-            wrong = np.concatenate([s.rows @ (even - centre), odd + d])
-            plus, minus = self.jacobian(centre + d, k), self.jacobian(centre - d, k)
+            midpoint = c + s.N @ a
+            even, odd = self.parts(midpoint, d, k)
+            wrong = np.concatenate([s.rows @ (even - midpoint), odd + d])
+            plus, minus = self.jacobian(midpoint + d, k), self.jacobian(midpoint - d, k)
             if not (np.isfinite(wrong).all() and np.isfinite(plus).all() and np.isfinite(minus).all()):
                 return None
             Ae, Ao = 0.5 * (plus + minus), 0.5 * (plus - minus)
             size = float(np.abs(wrong).max())
             if size <= 1e-14 * (1.0 + np.abs(c).max()) or (size <= 1e-11 * (1.0 + np.abs(c).max()) and size >= before):
                 multipliers = np.linalg.eigvals((s.rows @ plus @ s.N) @ (s.rows @ minus @ s.N))
-                return Orbit(centre, d, multipliers.astype(np.complex128))
+                return Orbit(midpoint, d, multipliers.astype(np.complex128))
             J = np.block([[s.rows @ (Ae - np.eye(self.size)) @ s.N, s.rows @ Ao], [Ao @ s.N, Ae + np.eye(self.size)]])
             try:
                 step = np.linalg.solve(J, -wrong)

@@ -183,9 +183,9 @@ class RodFlow(PairFlow):
 
         NaN where the rule has no slopes, as at an accumulator of zero.
         """
-        centre = self._started(w)[: self.map.components]
+        midpoint = self._started(w)[: self.map.components]
         with np.errstate(all="ignore"):
-            jacobian = self.steps.jacobian(centre, float(self.first_step))
+            jacobian = self.steps.jacobian(midpoint, float(self.first_step))
         if not np.isfinite(jacobian).all():
             return float("nan")
         return float(abs(1.0 + np.linalg.eigvals(jacobian).real.min()))

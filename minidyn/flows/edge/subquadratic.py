@@ -80,10 +80,10 @@ class SubquadraticFlow(PairFlow):
         Raises FlowError where the map has no stable period-two orbit.
         """
         self.theta(w0)
-        centre, amplitude = self.steps.first_pair(w0, self.first_step)
-        flat = centre.reshape(-1, self.steps.size)
+        midpoint, amplitude = self.steps.first_pair(w0, self.first_step)
+        flat = midpoint.reshape(-1, self.steps.size)
         orbits = [self._orbit(c, d).amplitude for c, d in zip(flat, amplitude.reshape(flat.shape), strict=True)]
-        return np.concatenate([centre, np.array(orbits).reshape(centre.shape)], axis=-1)
+        return np.concatenate([midpoint, np.array(orbits).reshape(midpoint.shape)], axis=-1)
 
     def _orbit(self, c: Floats, d: Floats) -> Orbit:
         try:
@@ -146,7 +146,7 @@ class SubquadraticFlow(PairFlow):
                     lambda y, at: -1.0, c, k, min(end, k + 1.0), memory.get("step", 0.5), rtol, atol, lambda y, at: y,
                 )  # fmt: skip
                 orbit = self._drift(c, d, shift, k)[1]
-                d, shift = orbit.amplitude, orbit.centre - c
+                d, shift = orbit.amplitude, orbit.midpoint - c
         except FieldFailed as error:
             failed = self.steps.instead(c, d, k + self.first_step, error)
             memory["reason"] = f"near theta = {self._place(c)}: {failed.reason}"

@@ -127,9 +127,9 @@ class Sampling(OfSamples):
     def columns(self, chart: Any, bound: BoundNoise) -> Iterator[Column]:
         """Every sample's gradient about the mean."""
         n = bound.loss.n_samples or 1
-        kappa, centre = self.weight(sp.Integer(bound.batch), n), chart.gradient
+        kappa, mean = self.weight(sp.Integer(bound.batch), n), chart.gradient
         for e in chart.on_samples(bound.loss.expr):
-            yield kappa / n, chart.slopes(e) - centre, True
+            yield kappa / n, chart.slopes(e) - mean, True
 
     def variance(self, bound: BoundNoise, w: Floats) -> Floats | float:
         """`kappa` times the variance of the samples' gradients."""

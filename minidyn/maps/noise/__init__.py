@@ -5,6 +5,7 @@ from minidyn.maps.noise.base import NOISES, REQUIRED, Noise, Option, Part, total
 from minidyn.maps.noise.bound import BoundNoise, LinearResponse
 from minidyn.maps.noise.draws import NORMAL, SIGNS, Law
 from minidyn.maps.noise.gaussian import GaussianNoise
+from minidyn.maps.noise.heavy import StableNoise, StudentNoise
 from minidyn.maps.noise.labels import LabelNoise, Labels
 from minidyn.maps.noise.minibatch import Minibatch
 from minidyn.maps.noise.reshuffle import Reshuffle
@@ -12,5 +13,6 @@ from minidyn.maps.noise.sampling import Sampling
 
 __all__ = [
     "NOISES", "NORMAL", "REQUIRED", "SIGNS", "Additive", "BoundNoise", "GaussianNoise", "LabelNoise", "Labels", "Law",
-    "LinearResponse", "Minibatch", "Noise", "Option", "Part", "Reshuffle", "Sampling", "place", "total",
+    "LinearResponse", "Minibatch", "Noise", "Option", "Part", "Reshuffle", "Sampling", "StableNoise",
+    "StudentNoise", "place", "total",
 ]  # fmt: skip

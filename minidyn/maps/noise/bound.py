@@ -323,8 +323,11 @@ class BoundNoise(ByValue):
 
     def add_moments(self, src: Source, wanted: bool = True) -> None:
         """Add `noise_moments(w, c, d, nz, third, fourth)`: `E xi_i xi_j^2` and `Cov(xi_i^2, xi_j^2)`, (D, D) each;
-        where nobody wants them, a kernel that leaves these alone."""
+        where nobody wants them, a kernel that leaves these alone. FlowError where there is no fourth moment."""
         if wanted:
+            for part in self.noise.parts:
+                if isinstance(part, Additive) and part.law.excess == np.inf:
+                    raise FlowError(f"{part!r} has no fourth moment, which is needed here: the rule squares the noise.")
             return add_noise_moments(src, self)
         src.add("noise_moments", "w, c, d, nz, third, fourth", ["pass"])
 

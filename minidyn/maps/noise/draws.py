@@ -11,17 +11,22 @@ _WORDS = "r_0, r_1, r_2, r_3"
 
 @dataclass(frozen=True)
 class Law:
-    """A law of numbers with mean 0, variance 1 and no third moment.
+    """A law of numbers with mean 0, variance 1 and no third moment; or one without a variance.
 
-    value : the number in a kernel's words, made of 64 random bits, `word`.
+    value : the number in a kernel's words, made of 64 random bits, `word`, or of twice as many, `word` and `more`.
     excess : its fourth moment beyond a normal's, `E z^4 - 3`.  filler : the kernel that draws rows of it, if there is.
-    normal : whether this is the normal law, by whose numbers flows can be driven.
+    normal : whether this is the normal law, by whose numbers flows can be driven.  words : 1 or 2.
     """
 
     value: str
     excess: float
     filler: str = ""
     normal: bool = False
+    words: int = 1
+
+    @property
+    def _next(self) -> list[str]:
+        return [f"{name}, {_WORDS} = next_word({_WORDS})" for name in ("word", "more")[: self.words]]
 
     def lines(self, row: int, count: int | None) -> list[str]:
         """Draw rows from `row` on, `count` of them or, for None, one for each of `size` samples."""
@@ -31,16 +36,14 @@ class Law:
         words = ", ".join(f"r[{64 * i} + lane]" for i in range(4))
         return [
             "for lane in lanes(64):", f"    {_WORDS} = {words}", f"    for q in range({many}):",
-            f"        word, {_WORDS} = next_word({_WORDS})", f"        z[({row} + q) * 64 + lane] = {self.value}",
+            *["        " + line for line in self._next], f"        z[({row} + q) * 64 + lane] = {self.value}",
             *[f"    r[{64 * i} + lane] = r_{i}" for i in range(4)],
         ]  # fmt: skip
 
     def alone(self, row: int, count: int | None) -> list[str]:
         """The same for one lane; a batch is one sample."""
         rows = range(row, row + (1 if count is None else count))
-        return [
-            line for q in rows for line in (f"word, {_WORDS} = next_word({_WORDS})", f"z_{q} = {self.value}")
-        ]  # fmt: skip
+        return [line for q in rows for line in (*self._next, f"z_{q} = {self.value}")]
 
 
 class _Normal(Law):

@@ -102,6 +102,32 @@ def test_minima_are_traced_all_around_a_closed_valley():
     assert np.diff([*angles, angles[0] + 2 * np.pi]).max() < 0.15
 
 
+@pytest.mark.parametrize("waves", [1, 3, 12])
+def test_minima_are_traced_through_every_bend(waves):
+    """A graph of minima, however it bends, is one curve that goes through the window without a gap."""
+    x, y = sp.symbols("x y")
+    graph = md.Loss((y - sp.sin(waves * x)) ** 2 * (1 + x**2), [x, y])
+    (curve,) = landscape.minima_of(graph, np.array([-2.0, -1.5]), np.array([3.0, 2.0]))
+    assert np.abs(curve[:, 1] - np.sin(waves * curve[:, 0])).max() < 1e-8
+    assert curve[:, 0].min() <= -2.0 and curve[:, 0].max() >= 3.0
+    assert (np.linalg.norm(np.diff(curve, axis=0) / [5.0, 3.5], axis=1) < 0.012).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_means_and_bands_are_of_the_paths_in_the_picture(seed):
+    """Whatever paths have left at whatever times, a mean and a quantile are those of the others, to the last bit."""
+    rng = np.random.default_rng(seed)
+    paths, count = (int(n) for n in rng.integers(1, 130, 2))
+    values = rng.standard_normal((paths, count)) * 10.0 ** rng.integers(-3, 12)
+    values[rng.random(values.shape) < rng.choice([0.0, 0.01, 0.9])] = rng.choice([np.nan, np.inf, -1e20])
+    left = [v[np.abs(v) < style.HUGE] for v in np.asfortranarray(values).T]
+    run = md.Run(np.arange(count), np.arange(count), None, {"q": values}, None, None, [], {})
+    mean, edges, _ = panels.spread_of(run, "q")
+    np.testing.assert_array_equal(mean, [v.mean() if len(v) else np.nan for v in left])
+    for q, edge in edges.items():
+        np.testing.assert_array_equal(edge, [np.quantile(v, q) if len(v) else np.nan for v in left])
+
+
 def test_without_a_loss_the_ensembles_are_still_drawn(result):
     """A comparison read from a file has no loss: no level sets, no minima, the same ensembles."""
     bare = figures.plot_comparison(with_runs(result))

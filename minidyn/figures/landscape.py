@@ -21,6 +21,7 @@ from minidyn.simulate.run import Run
 
 _LONG = 100  # saves of a path whose zigzag would fill the picture
 _POINTS = 400  # of an ensemble drawn on the landscape
+_LONG_STRIDE, _SHORT = 0.03, 0.01  # of a walk along minima, as parts of the window
 _LAND = LinearSegmentedColormap.from_list("land", ["#ffffff", "#eef2f5", "#d5dee6", "#b4c3d0", "#93a8ba"])
 
 
@@ -144,8 +145,15 @@ def minima_of(loss: Loss, low: Floats, high: Floats) -> list[Floats]:
         known = any(np.linalg.norm((c - seed) / (high - low), axis=1).min() < 0.02 for c in curves)
         if inside and not known and len(curves) < 12 and _is_minimum(manifold, seed):
             halves = [_walk(manifold, seed, low, high, sign) for sign in (1.0, -1.0)]
-            curves.append(np.array([*halves[1][::-1], seed, *halves[0]]))
+            curves.append(_finer(manifold, np.array([*halves[1][::-1], seed, *halves[0]]), high - low))
     return curves
+
+
+def _finer(manifold: Manifold, curve: Floats, size: Floats) -> Floats:
+    """A curve of minima with points a short stride apart, all of them sent to the minima at once."""
+    way = np.concatenate([[0.0], np.linalg.norm(np.diff(curve, axis=0) / size, axis=1).cumsum()])
+    at = np.linspace(0, way[-1], 1 + round(way[-1] / _SHORT))
+    return manifold.find(np.stack([np.interp(at, way, v) for v in curve.T], axis=1), max_steps=2000)
 
 
 def _is_minimum(manifold: Manifold, w: Floats) -> bool:
@@ -157,7 +165,7 @@ def _is_minimum(manifold: Manifold, w: Floats) -> bool:
 
 
 def _walk(manifold: Manifold, seed: Floats, low: Floats, high: Floats, sign: float) -> list[Floats]:
-    """Points along the minima from a seed on, one hundredth of the window apart, until they leave it or close."""
+    """Points along the minima from a seed on, up to a stride of the window apart, until they leave it or close."""
     size, points, heading = high - low, [seed], None
     for _ in range(400):
         try:
@@ -165,15 +173,25 @@ def _walk(manifold: Manifold, seed: Floats, low: Floats, high: Floats, sign: flo
             if tangent.shape[1] != 1:
                 break
             ahead = tangent[:, 0] * (sign if heading is None else np.sign(tangent[:, 0] @ heading))
-            new = manifold.project(points[-1] + 0.01 * ahead / np.linalg.norm(ahead / size), max_steps=2000)
+            new, moved = _stride(manifold, points[-1], ahead / np.linalg.norm(ahead / size), size)
         except ManifoldError:
             break
-        heading = new - points[-1]
-        moved = np.linalg.norm(heading / size)
-        if not 0.002 < moved < 0.05:
+        if not 0.2 * _SHORT < moved < 5 * _SHORT:
             break
+        heading = new - points[-1]
         points.append(new)
         outside = ((new < low) | (new > high)).any()
-        if outside or (len(points) > 5 and np.linalg.norm((new - seed) / size) < 0.009):
+        if outside or (len(points) > 5 and np.linalg.norm((new - seed) / size) < 0.9 * moved):
             break
     return points[1:]
+
+
+def _stride(manifold: Manifold, point: Floats, ahead: Floats, size: Floats) -> tuple[Floats, float]:
+    """The next point of the minima and how far it is in parts of the window: a long stride, or a short one where the
+    minima bend."""
+    for stride in (_LONG_STRIDE, _SHORT):
+        new, code = manifold.limits(point + stride * ahead, 1e-10, 2000)
+        moved = float(np.linalg.norm((new - point) / size))
+        if not code and abs(moved - stride) < 0.03 * stride:
+            break
+    return new, moved

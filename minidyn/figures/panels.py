@@ -175,10 +175,17 @@ def range_of(arrays: Sequence[Floats]) -> float:
     return float(np.ptp(v)) if len(v) else 0.0
 
 
-def _over_paths(values: Floats, statistic: Callable[[Floats], Any]) -> Floats:
+def _over_paths(values: Floats, statistic: Callable[..., Any]) -> Floats:
     """A statistic over the paths that are in the picture at each time, (paths, T) -> (T,); NaN where none is."""
-    columns = (v[np.abs(v) < HUGE] for v in values.T)
-    return np.array([float(statistic(v)) if len(v) else np.nan for v in columns])
+    inside = np.abs(values) < HUGE
+    whole = inside.all(axis=0) if len(values) else np.zeros(values.shape[1], bool)
+    out = np.full(values.shape[1], np.nan)
+    out[whole] = statistic(
+        np.ascontiguousarray(values.T[whole]), axis=1
+    )  # all at once, where nothing is to be left out
+    for t in np.flatnonzero(~whole & inside.any(axis=0)):
+        out[t] = statistic(values[inside[:, t], t], axis=0)
+    return out
 
 
 def _curve(values: Floats) -> Curve:
@@ -198,8 +205,9 @@ def mean_of(values: Floats) -> Floats:
 def difference_of(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
     """Difference of means b - a and its standard error at each time, paired where both share their noise."""
 
-    def variance(v: Floats) -> Any:
-        return v.var(ddof=1) / len(v) if len(v) > 1 else 0.0
+    def variance(v: Floats, axis: int) -> Any:
+        count = v.shape[axis]
+        return v.var(axis=axis, ddof=1) / count if count > 1 else 0.0
 
     a, b = (np.where(np.abs(v) < HUGE, v, np.nan) for v in (a, b))
     if coupled and a.shape == b.shape:

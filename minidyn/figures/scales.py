@@ -84,7 +84,7 @@ def _settled_at(k: Floats, curve: Floats) -> float | None:
 
 def grid(ax: Axes) -> None:
     """Faint lines behind everything."""
-    ax.grid(True, which="both", color=FAINT, lw=0.4, alpha=0.7)
+    ax.grid(True, color=FAINT, lw=0.4, alpha=0.7)
     ax.set_axisbelow(True)
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import EnumMeta, IntEnum
 
 
-class Status(IntEnum):
-    """How a path ended; `label` says it in words."""
+class _Members(EnumMeta):
+    """What a whole number can do besides is nothing that an ending has to offer at the keyboard."""
+
+    def __dir__(cls) -> list[str]:
+        return [name for name in super().__dir__() if name not in dir(int) or name.startswith("_")]
+
+
+class Status(IntEnum, metaclass=_Members):
+    """How a path ended: a number, its `value`, with a `name`; `label` says it in words."""
 
     label: str
 
@@ -15,6 +22,9 @@ class Status(IntEnum):
         status = int.__new__(cls, value)
         status._value_, status.label = value, label
         return status
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name.startswith("_")] + ["label", "name", "value"]
 
     FINISHED = 0, "finished"
     DIVERGED = 1, "diverged"

@@ -22,6 +22,8 @@ _NEAR_ZERO = 1e-14
 class ErrorRow(ByValue):
     """One quantity at one step: ensemble mean and spread of map and flow, and their difference.
 
+    quantity, flow, step, time : of which, and when.
+    map_mean, map_spread, flow_mean, flow_spread : means and standard deviations over the paths.
     `standard_error` is that of `difference` = flow mean - map mean; it is paired where map and flow
     share their noise. `sigmas` is the difference in standard errors. `paths` is how many paths it rests on.
     `variance_ratio` is how much smaller the variance of `difference` is than without that coupling: as many times
@@ -68,6 +70,7 @@ class Comparison(Reported, Result, Moving):
     quantities : name -> label -> (paths, T) values at `steps`; a flow without noise has one path. The map is read
         as each flow says (`Flow.reads`): its values stand under its own label, or, where flows read it in several
         ways, under "LABEL, iterates", "LABEL, midpoints", "LABEL, projected". `pair` finds those of one flow.
+    steps, time : (T,), the saves at which values are kept: step numbers k and times t = lr k.
     errors : rows of the table.  meta : how the comparison was made; `meta["reads"]` is label -> reading.
     loss : the map's loss (None in a loaded file).
     """

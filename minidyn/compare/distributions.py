@@ -27,6 +27,7 @@ _CLOSE = 65_536  # numbers that are worked on at once: they stay in the processo
 class LawRow(ByValue):
     """The distance between the laws of one quantity under map and flow at one step.
 
+    quantity, flow, step, time : of which, and when.  distance : "Wasserstein-1", "KS" or "energy".
     value : the distance of the samples, which is positive even for equal laws.  standard_error : its bootstrap error.
     p_value : how often equal laws give so large a distance.  critical : what equal laws exceed in 5 % of cases.
     detectable : a true distance of this size is found with probability 80 % or more.  paths : of each sample.

@@ -29,7 +29,8 @@ class Escape(Reported, Drawn):
     destinations : minima in which paths ended, (M, D), the most visited first, with `fractions` (M,) of the paths.
         Of very many paths the first 2,000 are followed.
     left : fraction of paths that ended away from the starting minimum.  lost : fraction that diverged or whose
-        gradient flow reached no minimum.
+        gradient flow reached no minimum.  ends : (paths, D), where the paths are after the last step.
+    report : the `Stability` of the starting minimum.
     """
 
     predicted: float
@@ -42,7 +43,7 @@ class Escape(Reported, Drawn):
     left: float
     lost: float
     report: Stability = field(repr=False)
-    ends: Floats = field(repr=False)  # (paths, D), where the paths are after the last step
+    ends: Floats = field(repr=False)
 
     @property
     def z(self) -> float:

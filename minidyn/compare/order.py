@@ -29,7 +29,11 @@ _EXACT = 1e-12  # a standard error below this part of the difference is none
 
 @dataclass(frozen=True, eq=False)
 class ScalingRow(ByValue):
-    """The difference of means flow - map of one quantity at one learning rate, at the end of the run."""
+    """The difference of means flow - map of one quantity at one learning rate, at the end of the run.
+
+    quantity, flow : of which.  lr, steps, time, paths : learning rate and run.  map_mean, flow_mean : means over the
+    paths.  difference, standard_error, variance_ratio : flow minus map, as in `ErrorRow`.
+    """
 
     quantity: str
     flow: str
@@ -46,8 +50,9 @@ class ScalingRow(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class OrderFit(ByValue):
-    """The order p of `|difference| = constant lr^p`, with the ends of its confidence interval (level 95 %).
+    """The order p of `|difference| = constant lr^p`.
 
+    quantity, flow : of which.  order, constant : p and the factor.  low, high : ends of p's confidence interval (95 %).
     chi2 : per degree of freedom; well above 1 where the differences are no pure power of lr (NaN without noise).
     resolved : whether any difference was seen at all; if not, p is NaN.
     """

@@ -39,7 +39,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What the kernel cache holds; without a folder nothing is kept."""
+    """What the kernel cache holds: so many `modules`, so many `bytes`; without a `folder` nothing is kept."""
 
     folder: Path | None
     modules: int

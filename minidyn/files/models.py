@@ -129,6 +129,9 @@ class Model(ByValue):
     def run(self, **options: Any) -> Comparison:
         """`compare` the map with its flows as the model file says; keyword arguments override.
 
+        options : those of `compare`: w0, steps, paths, save_every, observe, rng, coupled, rows, first_step, threads,
+            progress, checkpoint, missing.
+
         A flow that does not exist here is left out, and the summary says why, as long as one is there.
 
         >>> import minidyn as md
@@ -146,6 +149,9 @@ class Model(ByValue):
 
     def scale(self, lrs: Sequence[float], **options: Any) -> ScalingStudy:
         """A `scaling_study` of the map and its flows from where the model starts; keyword arguments override.
+
+        lrs : at least two learning rates.  options : those of `scaling_study`: time or slow_time, w0, precision, paths,
+            pilot, max_paths, observe, rng, threads, progress, checkpoint.
 
         >>> import minidyn as md
         >>> study = md.load_model("valley").scale([0.1, 0.05], slow_time=0.1, paths=64)

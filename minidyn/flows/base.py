@@ -41,8 +41,23 @@ def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
 FLOWS: dict[str, type[Flow]] = {}  # flows by the key that model files name them by
 
 
-class Flow(ByValue):
+class _Remembering(ByValue):
+    """Knows what it was made with beside its map, so that `of` can give that to another one."""
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        flow = super().__new__(cls)
+        flow._made_with = (args[1:], {name: v for name, v in options.items() if name != "system"})
+        return flow
+
+
+class Flow(_Remembering):
     """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
+
+    map : the map.  name, label : what it is called, and what tables and figures call it.  reference : where it is from.
+    reads : how the map is read beside it: "iterates", "midpoints" (of two successive ones) or "projected" (on the
+        minima, along the gradient flow).  first_step : the number of the map's first step in a run.
 
     docs/limits.md says for which maps a theory predicts none.
 
@@ -77,11 +92,10 @@ class Flow(ByValue):
     symmetric: ClassVar[bool] = False  # the drift's Jacobian is: nothing oscillates, and near a minimum errors die out
     columns: int = 0
     rows: int = 0
-    reads: str = "iterates"  # how the map is read beside this flow: "iterates", "midpoints" (of two successive ones)
-    # or "projected" (on the minima, along the gradient flow)
+    reads: str = "iterates"
 
     python_stepped: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
-    first_step: int = 1  # the number of the map's first step in a run: see `beginning`
+    first_step: int = 1
     reasons: ClassVar[Mapping[int, str]] = {}  # why this flow has no field at a point, with what to try: `explain`
     ahead: ClassVar[int] = 0  # 1 where the state is a pair of iterates, which goes on by the step behind them
     reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
@@ -93,14 +107,6 @@ class Flow(ByValue):
         super().__init_subclass__(**options)
         if vars(cls).get("key"):
             FLOWS[cls.key] = cls
-
-    def __new__(cls, *args: Any, **options: Any) -> Flow:
-        """A flow that remembers what it was made with beside its map: `of` gives that to another one."""
-        flow = super().__new__(cls)
-        flow._made_with = (args[1:], {name: v for name, v in options.items() if name != "system"})
-        return flow
-
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def of(self, system: Map) -> Flow:
         """The same flow of another map, such as this one at another learning rate."""

@@ -109,6 +109,7 @@ class SymbolicFlow(Flow):
     constraint : expressions that stay zero, `[x**2 + y**2 - 1]`: after every step the state is put back there. The
         drift must keep the constraint (in the Ito reading, with its second-order part).
 
+    `expressions`, `factor` and `coordinates` are drift, diffusion (a matrix) and parameters as they were understood.
     `noise_kind` says which schemes fit (see `docs/solvers.md`); it is found by differentiating the diffusion.
     Raises InputError for shapes or symbols that do not fit.
 

@@ -28,7 +28,7 @@ _FEW = 4  # fewer paths run one by one: lanes side by side would wait for each o
 
 
 class Map(ByValue):
-    """The discrete system `z' = F(z; g + noise)`: an update rule on a loss, with gradient noise.
+    """The discrete system `z' = F(z; g + noise)`: an update `rule` on a `loss`, with gradient `noise`.
 
     >>> import sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
@@ -198,8 +198,8 @@ class Map(ByValue):
 
     def _repr_html_(self) -> str:
         lines = [*self.loss._in_words(), self.rule._repr_latex_()]
-        noise = f"noise in the gradient: {self.noise}" if self.noise else "no noise"
-        return formulas(f"Map of {self.rule}", [*lines, noise], f"{self!r}\n{self.rule.describe()}")
+        noise = [f"noise in the gradient: {self.noise}", *self.noise.in_formulas()] if self.noise else ["no noise"]
+        return formulas(f"Map of {self.rule}", [*lines, *noise], f"{self!r}\n{self.rule.describe()}")
 
 
 def apart(a: Map, b: Map) -> str:

@@ -43,7 +43,8 @@ class Chart(ByValue):
     coordinates : the symbols `s`, as many as the minima have dimensions.
     gap : the relative size below which an eigenvalue of the Hessian counts as zero.
 
-    `proved` says whether sympy showed that the gradient vanishes on the chart, or it was evaluated at points.
+    `loss` is the loss; `proved` says whether sympy showed that the gradient vanishes on the chart, or it was evaluated
+    at points.
     Raises InputError for what does not fit together, ManifoldError where the chart is no chart of the minima.
 
     >>> import sympy as sp, minidyn as md
@@ -53,6 +54,8 @@ class Chart(ByValue):
     >>> chart.proved, chart.point([0.0])
     (True, array([1., 0.]))
     """
+
+    _offers = "loss dimension proved evidence point jacobian locate"
 
     def __init__(self, loss: Loss, place: Mapping[Any, Any], coordinates: Sequence[Any], gap: float = 1e-7):
         self.loss, self.gap, place = loss, gap, table(place, "the chart")
@@ -301,9 +304,17 @@ class Chart(ByValue):
             return "lies in the minima (proved symbolically)"
         return f"lies in the minima (gradient checked numerically at {_SAMPLES} points, not proved)"
 
+    def in_latex(self) -> str:
+        """Where each parameter lies, in one formula."""
+        places = [(sp.latex(p), sp.latex(self.public(e))) for p, e in zip(self.loss.params, self.place, strict=True)]
+        return f"${', '.join(f'{p} = {e}' for p, e in places)}$"
+
     def __repr__(self) -> str:
         parts = ", ".join(f"{p} = {self.public(e)}" for p, e in zip(self.loss.params, self.place, strict=True))
         return f"Chart({parts})"
+
+    def _repr_latex_(self) -> str:
+        return self.in_latex()
 
 
 def slope(e: sp.Expr, x: sp.Symbol) -> sp.Expr:

@@ -23,7 +23,8 @@ _EXACT = 300  # up to so many parameters the Hessian is written out
 class Flatness(Reported, ByValue):
     """What `flatness` returns; a standard error is 0 where the value is exact.
 
-    sharpness : largest eigenvalue of the Hessian H.  trace, frobenius : `tr H`, `|H|_F`, each with its standard error.
+    sharpness : largest eigenvalue of the Hessian H.
+    trace, frobenius : `tr H`, `|H|_F`.  trace_error, frobenius_error : their standard errors.
     nonuniformity : `lambda_max(mean H_i^2 - H^2)^(1/2)`, 0 without samples.
     effective_dimension : `tr H / lambda_max`, how many directions are as sharp as the sharpest.
     preconditioned_sharpness : `lambda_max(P^(1/2) H P^(1/2))`; the sharpness itself without preconditioner.

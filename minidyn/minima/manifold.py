@@ -1,5 +1,7 @@
 """Geometry of the minima: projection along the gradient flow, tangent and normal spaces."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError
+from minidyn.common.html import formulas
 from minidyn.common.intake import between, whole
 from minidyn.common.status import Status
 from minidyn.kernels import pointer
@@ -34,7 +37,7 @@ def curvatures(loss: Loss, w: ArrayLike) -> Floats:
 
 
 class Manifold(ByValue):
-    """The minima of a loss near a point: `grad L = 0`, the Hessian positive semidefinite of constant rank.
+    """The minima of a `loss` near a point: `grad L = 0`, the Hessian positive semidefinite of constant rank.
 
     `gap` decides rank: eigenvalues of the Hessian below `gap` times the largest belong to the tangent
     space, provided that there is a clear gap; otherwise `ManifoldError`.
@@ -233,7 +236,11 @@ class Manifold(ByValue):
         return float(np.linalg.norm(start - point))
 
     def __repr__(self) -> str:
-        return f"Manifold of the minima of {self.loss}"
+        return f"Manifold of the minima of {self.loss}{f', {self.chart}' if self.chart else ''}"
+
+    def _repr_html_(self) -> str:
+        lines = [self.loss._repr_latex_(), *([self.chart.in_latex()] if self.chart else [])]
+        return formulas("Manifold of the minima", lines, repr(self))
 
 
 # -- compiled loops --

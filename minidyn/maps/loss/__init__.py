@@ -32,6 +32,10 @@ class Loss(Compiled, Drawn):
     constants : `{symbol: number}`; can be changed without compiling again (`with_constants`).
     data : `{symbol: array}`, each of shape `(n,)`, or `(n, m)` for an `md.vector` of m entries.
 
+    dim : number of parameters D.  n_samples : number of samples n; None without data.
+    model, criterion, target : of a regression, f(x; w), "squared" or "logistic", and the symbol of the targets.
+    test : the same loss on held-out samples (`hold_out`).
+
     All evaluations take float64 arrays of shape `(..., D)` and are batched over the leading axes.
 
     >>> import sympy as sp, minidyn as md
@@ -48,8 +52,8 @@ class Loss(Compiled, Drawn):
     )
     model: sp.Expr | None = None
     criterion: str | None = None
-    target: Any = None  # the symbol that stands for the targets among the data
-    test: Loss | None = None  # the same loss on held-out samples
+    target: Any = None
+    test: Loss | None = None
 
     def __init__(self, expr: Any, params: Any, *, constants: Mapping[Any, float] | None = None,
                  data: Mapping[Any, ArrayLike] | None = None):  # fmt: skip

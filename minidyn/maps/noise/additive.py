@@ -14,16 +14,18 @@ import sympy as sp
 
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import FlowError, InputError
-from minidyn.graph import Graph, Index, Node, derivatives
+from minidyn.graph import Graph, Index, Node, derivatives, walk
 from minidyn.kernels import Source, store
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise.base import Part
 from minidyn.maps.noise.draws import NORMAL, Law
+from minidyn.maps.rule_symbols import number_in_latex
 
 if TYPE_CHECKING:
     from minidyn.maps.noise.bound import BoundNoise
 
 Term = tuple[Node, Node]
+_WRITTEN = 16  # entries of a sigma that is written out
 _MOST = 200  # parameters whose slopes of a symbolic sigma are worked out
 
 
@@ -36,6 +38,20 @@ class Additive(Part):
     def entries(self, loss: Loss) -> NDArray[Any]:
         """sigma on a loss: floats and expressions in its parameters, of shape (), (D,) or (D, r)."""
         return np.asarray(self.sigma, dtype=object)
+
+    def formula(self, seen: str) -> tuple[str, str]:
+        """Sigma is written where it is one number, and below where it is small."""
+        sigma: Any = getattr(self, "sigma", None)
+        prime = "'" * seen.count("z")  # of another one in the sum
+        letter, name = f"z{prime}_{{k}}", rf"\sigma{prime}"
+        said = f"${self.law.formula(letter)}$, fresh every step"
+        if isinstance(sigma, float):
+            return rf"{seen} + {number_in_latex(sigma)} \, {letter}", said
+        shape = np.shape(sigma)
+        if sigma is not None and np.prod(shape) <= _WRITTEN:
+            said = f"${name} = {sp.latex(sp.Matrix(sigma) if shape else walk.shortened(sigma))}$; {said}"
+        times = r"\odot" if len(shape) == 1 else r"\,"
+        return rf"{seen} + {name}(\theta_{{k}}) {times} {letter}", said
 
     def check(self, bound: BoundNoise) -> None:
         """Refuse a sigma with other rows than there are parameters, or with symbols that the loss does not have."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
+from minidyn.common.html import formulas
 from minidyn.common.intake import shown
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _ABSENT = {"sigma": None, "batch": None, "sampling": "without", "label_std": Non
 class Noise(ByValue):
     """A model of gradient noise, the sum of its `parts`: `GaussianNoise`, `Minibatch`, `Reshuffle`, `LabelNoise`, `+`.
 
+    noises : what is added; sums are taken apart.
     sigma, batch, sampling, label_std, label_kind : what its parts were given; see there.
     """
 
@@ -44,6 +46,21 @@ class Noise(ByValue):
 
     def __repr__(self) -> str:
         return " + ".join(text for part in self.parts if (text := part.among(self.parts))) or "no noise"
+
+    def in_formulas(self) -> list[str]:
+        """The gradient that a step sees, and what is random in it: lines with LaTeX between dollars."""
+        seen, said = r"\nabla L(\theta_{k})", []
+        for part in reversed(self.parts):
+            seen, words = part.formula(seen)
+            said.append(words)
+        return [rf"$g_{{k}} = {seen}$", *filter(None, said)]
+
+    def _repr_latex_(self) -> str:
+        return self.in_formulas()[0]
+
+    def _repr_html_(self) -> str:
+        said = [f"  {(type(part).__doc__ or '').strip().splitlines()[0]}" for part in self.parts]
+        return formulas(repr(self), self.in_formulas(), "\n".join([repr(self), *said]))
 
     if not TYPE_CHECKING:
 
@@ -108,6 +125,10 @@ class Part(Noise):
     def among(self, parts: tuple[Part, ...]) -> str:
         """How it is written in a sum of these parts; nothing where another one's text says it."""
         return repr(self)
+
+    def formula(self, seen: str) -> tuple[str, str]:
+        """What becomes of the gradient `seen`, in LaTeX, and a line on what is random in it."""
+        return seen, f"noise: {self!r}"
 
     def check(self, bound: BoundNoise) -> None:
         """Refuse a loss that it is not for."""

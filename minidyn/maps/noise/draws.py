@@ -28,6 +28,13 @@ class Law:
     def _next(self) -> list[str]:
         return [f"{name}, {_WORDS} = next_word({_WORDS})" for name in ("word", "more")[: self.words]]
 
+    def formula(self, letter: str) -> str:
+        """What a number, or each number of a vector, is: in LaTeX."""
+        if self.normal:
+            return rf"{letter} \sim \mathcal{{N}}(0, I)"
+        signs = self.excess == -2.0  # E z^4 = (E z^2)^2: nothing else has that
+        return rf"{letter} = \pm 1" if signs else rf"\mathrm{{E}}\,{letter} = 0, \mathrm{{E}}\,{{{letter}}}^{{2}} = 1"
+
     def lines(self, row: int, count: int | None) -> list[str]:
         """Draw rows from `row` on, `count` of them or, for None, one for each of `size` samples."""
         many = "size" if count is None else str(count)

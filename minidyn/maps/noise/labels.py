@@ -17,6 +17,7 @@ from minidyn.maps.noise.base import Noise, Option, Part
 from minidyn.maps.noise.draws import LAWS, Law
 from minidyn.maps.noise.minibatch import Minibatch
 from minidyn.maps.noise.sampling import OfSamples
+from minidyn.maps.rule_symbols import number_in_latex
 
 if TYPE_CHECKING:
     from minidyn.maps.noise.bound import BoundNoise, Column
@@ -64,6 +65,11 @@ class Labels(OfSamples):
         batch = [f", batch={p.batch}" for p in parts if isinstance(p, Minibatch) and not p.replace]
         kind = f", kind={self.label_kind!r}" if self.label_kind != "normal" else ""
         return f"LabelNoise({self.label_std:g}{''.join(batch)}{kind})"
+
+    def formula(self, seen: str) -> tuple[str, str]:
+        """The gradient at other targets."""
+        other = rf"(\theta_{{k}}; y + {number_in_latex(self.label_std)} \, e_{{k}})"
+        return seen.replace(r"(\theta_{k})", other), f"targets $y$, ${self.law.formula('e_{k}')}$, fresh every step"
 
     def check(self, bound: BoundNoise) -> None:
         """Refuse a loss without targets that could be noisy."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from minidyn.maps.noise.sampling import Sampling
+from minidyn.maps.noise.sampling import Sampling, few
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,6 +29,11 @@ class Reshuffle(Sampling):
         "with random reshuffling steps depend on each other, so there is no second-moment operator per step; "
         "use Minibatch(batch), which samples without replacement within a step."
     )
+
+    @property
+    def words(self) -> str:
+        """The next ones in the epoch's order."""
+        return f"the next {few(self.batch)} of the samples, in an order that is fresh every epoch"
 
     def lines(self) -> list[str]:
         """A permutation at the first step of an epoch, of which every step takes the next part."""

@@ -92,7 +92,19 @@ class Sampling(OfSamples):
         if self.batch > n and self.size_for(0.0, n) <= n:
             raise InputError(f"the batch of {self.batch} is larger than the {n} samples; choose at most {n}.")
 
+    def formula(self, seen: str) -> tuple[str, str]:
+        """The mean over a batch."""
+        mean = rf"\frac{{1}}{{{self.batch}}} \sum_{{i \in B_{{k}}}} \nabla \ell_{{i}}(\theta_{{k}})"
+        if self.batch == 1:
+            return r"\nabla \ell_{i_{k}}(\theta_{k})", rf"$\ell_{{i}}$: loss of sample $i$; $i_{{k}}$: {self.words}"
+        return mean, rf"$\ell_{{i}}$: loss of sample $i$; $B_{{k}}$: {self.words}"
+
     # -- what a family member says of itself --
+    @property
+    def words(self) -> str:
+        """How a batch comes about."""
+        return f"{few(self.batch)} of the samples, fresh every step, {self.sampling} replacement"
+
     def lines(self) -> list[str]:
         """What sets `size` and `index[b*64 + lane]` at step k, with `n` samples and a permutation `order`."""
         raise NotImplementedError
@@ -151,3 +163,8 @@ class Sampling(OfSamples):
             "            bent = b * (p[2, j] - mid[2, j])", "            second[i, j] += bent",
             "            second[j, i] += bent",
         ]  # fmt: skip
+
+
+def few(size: int) -> str:
+    """A number of samples in words."""
+    return "one" if size == 1 else f"{size:,}"

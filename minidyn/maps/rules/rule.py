@@ -30,6 +30,7 @@ class Rule(ByValue):
     """An update rule with numbers for its hyperparameters; make one by calling `SGD(...)`, `Adam(...)`,
     or what `@md.rule` returns.
 
+    name, states, doc : what it is called, its states beside theta, and what its function says in words.
     hyper : each hyperparameter's number, or sympy expression in `k` (a schedule).
     step : theta' and the new states, in the letters of `maps.rule_symbols`; fixed when the rule is made.
     structure : arguments that are True, False, None or text: what they chose is in `step`.
@@ -170,7 +171,10 @@ class Rule(ByValue):
         return [convert(e) for e in exprs]
 
     def with_hyper(self, **changes: Any) -> Rule:
-        """The same rule with some hyperparameters changed."""
+        """The same rule with other hyperparameters.
+
+        changes : numbers or schedules by name, such as `lr=0.05`.
+        """
         for c in changes:
             if c in self.structure:
                 raise InputError(f"{c} decides what {self.name} does: make the rule again, {self.name}(..., {c}=...).")

@@ -1,5 +1,7 @@
 """Sharpness against non-uniformity of many minima, with the regions in which they are stable."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +19,10 @@ from minidyn.minima.stability.judge import stability
 class StabilityDiagram(Reported, Drawn):
     """Minima in the plane of sharpness and non-uniformity.
 
-    minima : (N, D).  sharpness, nonuniformity : (N,), in the rule's metric.
+    map : whose minima they are.  minima : (N, D).  sharpness, nonuniformity : (N,), in the rule's metric.
     settings : the pairs (lr, batch); batch None is the full one.
     growth : (N, settings), factor per step of second moments.  stable : (N, settings).
-    kappas : (settings,), weight of minibatch noise.
+    kappas : (settings,), weight of minibatch noise.  limits : (settings,), the largest sharpness without noise.
     """
 
     map: Map
@@ -31,7 +33,7 @@ class StabilityDiagram(Reported, Drawn):
     growth: Floats
     stable: NDArray[np.bool_]
     kappas: Floats
-    limits: Floats  # (settings,), the largest sharpness without noise
+    limits: Floats
 
     def boundary(self, setting: int, points: int = 200) -> tuple[Floats, Floats]:
         """The curve `(1 - lr a)^2 + lr^2 kappa s^2 = 1` of one parameter: sharpness a and non-uniformity s.

@@ -14,9 +14,13 @@ from minidyn.minima.stability.setup import Minimum
 
 @dataclass(frozen=True, eq=False)
 class Condition(ByValue):
-    """A published condition: `value <= bound` and what follows if it holds, and if it fails."""
+    """A published condition, `value <= bound`.
 
-    kind: str  # "sufficient" | "necessary"
+    kind : "sufficient" or "necessary".  quantity : the formula of what is bounded.  value, bound : its two sides.
+    if_true, if_false : what follows where it holds, and where it fails: "stable", "unstable" or "undecided".
+    """
+
+    kind: str
     quantity: str
     value: float
     bound: float
@@ -45,10 +49,18 @@ class Stability(Reported, ByValue):
     preconditioned_sharpness : `lambda_max(P^(1/2) H P^(1/2))`; P, (D,), is `preconditioner`: 1 for GD and momentum.
     threshold, threshold_from_A : the largest stable (preconditioned) sharpness without noise, in closed form (None
         where none is known) and from the linearized rule.
-    max_lr : the largest stable learning rate.  critical_batch : the smallest stable batch as a real number (0: any
-        batch), min_batch as a whole one; None where no batch is stable or there are no samples.
+    max_lr : the largest stable learning rate.
+    critical_batch, min_batch : the smallest stable batch as a real number (0: any batch) and as a whole one; None where
+        no batch is stable or there are no samples.
     conditions : what is published for SGD without momentum, each with what it says.
+    notes : what else holds of this rule, this noise or this minimum, in sentences.
     """
+
+    _offers = (
+        "stable growth deterministic_radius sharpness nonuniformity preconditioned_sharpness preconditioner threshold "
+        "threshold_from_A max_lr critical_batch min_batch conditions notes manifold_dimension spectral_radius "
+        "metric_nonuniformity moment direction summary"
+    )
 
     place: Minimum = field(repr=False)
     stable: bool

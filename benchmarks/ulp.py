@@ -16,15 +16,21 @@ import mpmath
 import numpy as np
 from mpmath import mp, mpf
 
+from minidyn.graph import FUNCTIONS
 from minidyn.kernels.vectormath import elementwise
 
 INTERVALS = {  # where the function is neither 0, infinite nor constant
     "exp": (-745.0, 709.7), "expm1": (-40.0, 709.7), "log": (1e-3, 100.0), "log1p": (-0.999, 30.0), "sin": (-1e6, 1e6),
     "cos": (-1e6, 1e6), "tan": (-1e4, 1e4), "sinh": (-710.0, 710.0), "cosh": (-710.0, 710.0), "tanh": (-20.0, 20.0),
     "tanh_slope": (-354.0, 354.0), "asin": (-1.0, 1.0), "acos": (-1.0, 1.0), "atan": (-30.0, 30.0), "erf": (-6.5, 6.5),
-    "erfc": (-6.5, 26.5), "pow": (-745.0, 709.7),
+    "erfc": (-6.5, 26.5), "pow": (-745.0, 709.7), "asinh": (-30.0, 30.0), "acosh": (1.0, 30.0), "atanh": (-1.0, 1.0),
+    "asech": (0.0, 1.0), "acsch": (-30.0, 30.0), "acoth": (-30.0, 30.0), "asec": (-30.0, 30.0), "acsc": (-30.0, 30.0),
+    "acot": (-30.0, 30.0), "cbrt": (-30.0, 30.0), "asinh_slope": (-30.0, 30.0), "acosh_slope": (1.0, 30.0),
+    "atanh_slope": (-1.0, 1.0), "acoth_slope": (-30.0, 30.0), "atan2": (-30.0, 30.0),
 }  # fmt: skip
-TOP = {"exp": 3, "expm1": 3, "sinh": 3, "cosh": 3, "tanh_slope": 2.5, "asin": 0, "acos": 0}  # largest power of ten
+TOP = {"exp": 3, "expm1": 3, "sinh": 3, "cosh": 3, "tanh_slope": 2.5, "asin": 0, "acos": 0, "atanh": 0, "asech": 0,
+       "atanh_slope": 0}  # fmt: skip  (largest power of ten)
+BEYOND_ONE = ("acoth", "acoth_slope", "asec", "acsc")  # real outside of (-1, 1)
 
 
 def points(name: str, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -37,9 +43,14 @@ def points(name: str, count: int, seed: int = 0) -> tuple[np.ndarray, ...]:
         x = np.concatenate([10.0 ** rng.uniform(-320, 308, part), rng.uniform(0.5, 2.0, part), near])
         return x, rng.uniform(low, high, len(x)) / np.log(x)
     wide = rng.choice([-1.0, 1.0], part) * 10.0 ** rng.uniform(-323, TOP.get(name, 308), part)
-    if name in ("log", "log1p"):  # to the right of the singularity
-        wide = np.abs(wide) if name == "log" else np.where(wide > -1.0, wide, -wide)
-    return (np.concatenate([rng.uniform(low, high, part), rng.uniform(max(low, -1.5), min(high, 1.5), part), wide]),)
+    x = np.concatenate([rng.uniform(low, high, part), rng.uniform(max(low, -1.5), min(high, 1.5), part), wide])
+    least = FUNCTIONS[name].domain[0]
+    if least > -np.inf and high > 1.0:  # to the right of the singularity
+        x = np.where(x > least, x, 2.0 * least - x)
+    if name in BEYOND_ONE:
+        x = np.where(np.abs(x) < 1.0, x + np.copysign(1.0, x), x)
+        x = x[np.abs(x) > 1.0]
+    return (np.abs(x),) if name == "asech" else (x, rng.permutation(x)) if name == "atan2" else (x,)
 
 
 def function(name: str) -> Any:
@@ -47,6 +58,9 @@ def function(name: str) -> Any:
     own = {
         "pow": mpmath.power,
         "tanh_slope": lambda x: mp.sech(x) ** 2,
+        "asinh_slope": lambda x: 1 / mp.sqrt(1 + x**2), "acosh_slope": lambda x: 1 / mp.sqrt(x**2 - 1),
+        "atanh_slope": lambda x: 1 / (1 - x**2), "acoth_slope": lambda x: 1 / (1 - x**2),
+        "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)),
         "erfc": lambda x: mp.erfc(max(mpf(-1000), min(mpf(1000), x))),
     }  # fmt: skip  (mpmath squares x as a double)
     return own.get(name) or getattr(mp, name)

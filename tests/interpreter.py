@@ -61,13 +61,17 @@ _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "logistic_slope": lambda x: mp.exp(-abs(x)) / (1 + mp.exp(-abs(x))) ** 2,
     "logaddexp": lambda a, b: max(a, b) + mp.log1p(mp.exp(-abs(a - b))), "held": lambda a: a,
     "erfc": mp.erfc, "csch": lambda x: mp.csch(x), "bose": lambda x: 1 / mp.expm1(x), "pow_slope": _pow_slope,
-    "asin_slope": lambda x: 1 / mp.sqrt((1 - x) * (1 + x)),
+    "asin_slope": lambda x: 1 / mp.sqrt((1 - x) * (1 + x)), "acosh_slope": lambda x: 1 / mp.sqrt(x * x - 1),
+    "asinh_slope": lambda x: 1 / mp.sqrt(x * x + 1), "atan2": mp.atan2, "cbrt": lambda x: _sign(x) * mp.cbrt(abs(x)),
+    "atanh_slope": lambda x: 1 / (1 - x * x), "acoth_slope": lambda x: 1 / (1 - x * x),
+    "acot": lambda x: mp.atan(1 / x) if x else mp.pi / 2,
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
     "and": lambda a, b: a and b, "or": lambda a, b: a or b, "not": lambda a: not a,
 } | {
     f: getattr(mp, f)
-    for f in "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf log1p expm1".split()
+    for f in ("exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf log1p expm1 asinh acosh atanh asech acsch "
+              "acoth asec acsc").split()
 }  # fmt: skip
 
 

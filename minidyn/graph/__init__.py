@@ -1,14 +1,16 @@
 """sympy expression -> hash-consed graph in single-assignment form.
 
-`nodes` is the graph, which knows nothing of sympy; `reading` turns the expressions that users write into it, and
+`nodes` is the graph, which knows nothing of sympy, `functions` the table of the functions in it; `reading` turns the expressions that users write into it (`vocabulary`: the classes of sympy that it knows), and
 `walk` visits and prints these, however deep they are.
 """
 
+from minidyn.graph.functions import FUNCTIONS
 from minidyn.graph.indexed import Array
-from minidyn.graph.nodes import LANE, NO_INDICES, SAMPLE, UNARY, Graph, Index, Node, reachable, users
-from minidyn.graph.reading import SUPPORTED, Converter
+from minidyn.graph.nodes import LANE, NO_INDICES, SAMPLE, Graph, Index, Node, reachable, users
+from minidyn.graph.reading import Converter
+from minidyn.graph.vocabulary import SUPPORTED
 
 __all__ = [
-    "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "UNARY", "Array", "Converter", "Graph", "Index", "Node", "reachable",
+    "FUNCTIONS", "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "Array", "Converter", "Graph", "Index", "Node", "reachable",
     "users",
 ]  # fmt: skip

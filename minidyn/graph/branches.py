@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from minidyn.graph.functions import FUNCTIONS
+
 if TYPE_CHECKING:
     from minidyn.graph.nodes import Node
 
 _MOST_MASKS = 4
-_ZERO_AT_ZERO = frozenset("neg sum div abs sqrt sin tan asin atan sinh tanh erf expm1 log1p sign".split())
+_ZERO_AT_ZERO = {"neg", "sum", "div"} | {name for name, f in FUNCTIONS.items() if f.zero}
 
 
 def masked(x: Node) -> bool:

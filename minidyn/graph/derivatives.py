@@ -7,16 +7,14 @@ multiple of the level below, at any size, because the graph shares its subexpres
 Source: Griewank, Walther, *Evaluating Derivatives* (2008), chapters 3-5.
 """
 
-import math
 from collections.abc import Sequence
 
-from minidyn.graph import NO_INDICES, Index, Node, reachable
+from minidyn.graph import FUNCTIONS, NO_INDICES, Index, Node, reachable
 
 
 def partials(n: Node) -> tuple[Node | float | None, ...]:
     """The derivative of an elementwise node with respect to each argument; None where it is zero."""
     g, op, a = n.graph, n.op, n.args
-    u = g.unary
     if op in ("add", "sub"):
         return 1.0, 1.0 if op == "add" else -1.0
     if op == "mul":
@@ -30,45 +28,13 @@ def partials(n: Node) -> tuple[Node | float | None, ...]:
     if op == "pow" and a[1].is_const:
         return a[1] * g.pow(a[0], a[1] - 1.0), None
     if op == "pow" and a[0].is_const and a[0].data > 0.0:
-        return None, n * u("log", a[0])
+        return None, n * g.unary("log", a[0])
     if op in ("pow", "pow_slope"):  # one operation of any order, since 0 times infinity is a limit at x = 0
         m, k = n.data or (0, 0)
         return g.make("pow_slope", a, (m + 1, k)), g.make("pow_slope", a, (m, k + 1))
     if op in ("lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
         return None, None
-    if op in ("sign", "heaviside", "floor", "ceil", "not", "held"):
-        return (None,)
-    if op == "logaddexp":
-        return u("logistic", a[0] - a[1]), u("logistic", a[1] - a[0])
-    x = a[0]
-    slopes = {
-        "exp": lambda: n,
-        "log": lambda: 1.0 / x,
-        "sqrt": lambda: 0.5 / n,
-        "sin": lambda: u("cos", x),
-        "cos": lambda: -u("sin", x),
-        "tan": lambda: 1.0 + n * n,
-        "asin": lambda: u("asin_slope", x),
-        "acos": lambda: -u("asin_slope", x),
-        "asin_slope": lambda: x * g.powi(n, 3),
-        "atan": lambda: 1.0 / (1.0 + x * x),
-        "sinh": lambda: u("cosh", x),
-        "cosh": lambda: u("sinh", x),
-        "tanh": lambda: u("tanh_slope", x),
-        "tanh_slope": lambda: -2.0 * (n * u("tanh", x)),
-        "erf": lambda: (2.0 / math.sqrt(math.pi)) * u("exp", -(x * x)),
-        "erfc": lambda: (-2.0 / math.sqrt(math.pi)) * u("exp", -(x * x)),
-        "abs": lambda: u("sign", x),
-        "logistic": lambda: u("logistic_slope", x),
-        "logistic_slope": lambda: -n * u("tanh", 0.5 * x),
-        "csch": lambda: -(n / u("tanh", x)),
-        "bose": lambda: -0.25 * g.powi(u("csch", 0.5 * x), 2),
-        "softplus": lambda: u("logistic", x),
-        "logcosh": lambda: u("tanh", x),
-        "log1p": lambda: 1.0 / (1.0 + x),
-        "expm1": lambda: u("exp", x),
-    }
-    return (slopes[op](),)
+    return (None,) if op == "held" else FUNCTIONS[op].slopes(n, *a)
 
 
 def choice(n: Node) -> tuple[Node, Node, Node] | None:

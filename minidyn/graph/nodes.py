@@ -16,6 +16,7 @@ from typing import Any
 
 from minidyn.common.errors import ExpressionError
 from minidyn.graph.branches import buried, is_partial, masked, same_mask, support
+from minidyn.graph.functions import FUNCTIONS
 
 
 @dataclass(frozen=True, order=True)
@@ -89,12 +90,9 @@ class Node:
         return f"#{self.id}={self.op}({inner})"
 
 
-UNARY = frozenset(
-    "exp log sqrt sin cos tan asin acos atan sinh cosh tanh erf erfc abs sign floor ceil heaviside "
-    "logistic softplus logcosh tanh_slope log1p expm1 asin_slope logistic_slope csch bose not".split()
-)
 _FOLD: dict[str, Callable[[float], float]] = {"abs": abs} | {
-    name: getattr(math, name) for name in "exp log sqrt sin cos tan tanh atan cosh sinh erf erfc floor ceil".split()
+    name: getattr(math, name)
+    for name in "exp log sqrt sin cos tan tanh atan cosh sinh erf erfc floor ceil asinh acosh atanh".split()
 }
 
 
@@ -275,12 +273,12 @@ class Graph:
                 return 1.0 / self.unary("sqrt", a)
         return self.make("pow", (a, b))
 
-    def unary(self, op: str, a: Node) -> Node:
-        """A function of `UNARY`; of a number its value, where Python knows the function and the value is finite."""
+    def unary(self, op: str, a: Node, *orders: int) -> Node:
+        """A function of `FUNCTIONS`; of a number its value, where Python knows the function and the value is finite."""
         if a.is_const and op in _FOLD:
             with suppress(ValueError, OverflowError):
                 return self.const(_FOLD[op](a.data))
-        return self.make(op, (a,))
+        return self.make(op, (a,), orders or None)
 
     def binary(self, op: str, a: Node, b: Node) -> Node:
         """`min`, `max`, or a comparison `lt le gt ge eq ne`, or `and or` of comparisons."""
@@ -312,7 +310,7 @@ class Graph:
         return self.make("sum", (body,), index, indices=body.indices - {index})
 
 
-_SINGULAR = frozenset("exp expm1 sinh cosh log log1p sqrt tan asin acos asin_slope pow pow_slope csch bose".split())
+_SINGULAR = {"pow", "pow_slope"} | {name for name, f in FUNCTIONS.items() if not f.tame}
 _LARGEST_TAME_POWER = 8
 
 

@@ -144,12 +144,24 @@ def near(graph: Graph, group: list[Factor], left: dict[sp.Basic, int], taken: li
             out = graph.neg(out)
     for f in group:
         known, scale = zero(f.name), float(f.scale)
-        u = graph.mul(scale, rest)
-        z, series = (u if known.step == 1 else u * u), graph.const(0.0)
-        for c in reversed(known.coefficients):
-            series = series * z + c
+        series = _series(known, graph.mul(scale, rest))
         out = graph.mul(out, graph.mul(float(f.constant) * scale**f.order, graph.powi(series, f.power)))
         radius = min(radius, known.radius / abs(scale))
     for base, power in left.items():
         out = graph.mul(out, graph.powi(go(base), power))
     return graph.binary("lt", graph.unary("abs", rest), graph.const(radius)), out
+
+
+def _series(known: Zero, u: Node) -> Node:
+    """`f(u)/u^order` near 0."""
+    z, out = (u if known.step == 1 else u * u), u.graph.const(0.0)
+    for c in reversed(known.coefficients):
+        out = out * z + c
+    return out
+
+
+def sinc(u: Node) -> Node:
+    """`sin(u)/u`, 1 at 0."""
+    g, known = u.graph, zero("sin")
+    small = g.binary("lt", g.unary("abs", u), g.const(known.radius))
+    return g.select(small, _series(known, u), g.unary("sin", u) / u)

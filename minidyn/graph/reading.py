@@ -14,22 +14,16 @@ from minidyn.graph import poles
 from minidyn.graph.exponentials import Exponentials, Form
 from minidyn.graph.indexed import Array, element
 from minidyn.graph.nodes import Graph, Index, Node
+from minidyn.graph.vocabulary import SUPPORTED, VOCABULARY
 from minidyn.graph.walk import extent, postorder, printed
 
-_FUNCTIONS = {sp.Abs: "abs", sp.ceiling: "ceil", sp.Not: "not"} | {
-    getattr(sp, name): name
-    for name in "exp log sin cos tan asin acos atan sinh cosh tanh csch erf erfc sign floor".split()
-}
 _RELATIONS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 _JOINED = {sp.Min: "min", sp.Max: "max", sp.And: "and", sp.Or: "or"}
 _DEEP = 50  # layers that recursion may take on
 _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
 _EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh, sp.sech, sp.csch, sp.coth)
 _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
-SUPPORTED = (
-    "+ - * / **, exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf erfc Abs sign floor ceiling "
-    "Mod Min Max Piecewise Heaviside Sum"
-)
+_LATE = (sp.Mod, sp.coth)  # functions whose arguments are read where they stand
 
 
 class Converter:
@@ -101,8 +95,8 @@ class Converter:
         for kind, build in self._KINDS.items():
             if isinstance(e, kind):
                 return build(self, e, go)
-        if type(e) in _FUNCTIONS:
-            return g.unary(_FUNCTIONS[type(e)], go(e.args[0]))
+        if type(e) in VOCABULARY:
+            return VOCABULARY[type(e)](*map(go, e.args))
         if isinstance(e, sp.Rel):
             return g.binary(_RELATIONS[e.rel_op], go(e.args[0]), go(e.args[1]))
         if e in (sp.true, sp.false):
@@ -128,10 +122,6 @@ class Converter:
         """`Min`, `Max`, `And`, `Or`: two by two, in sympy's order."""
         return reduce(partial(self.graph.binary, _JOINED[type(e)]), map(go, e.args))
 
-    def _mod(self, e: sp.Basic, go: Any) -> Node:
-        x, period = (go(a) for a in e.args)
-        return x - period * self.graph.unary("floor", x / period)
-
     def _heaviside(self, e: sp.Basic, go: Any) -> Node:
         g, x, at_zero = self.graph, go(e.args[0]), e.args[1]
         step = g.unary("heaviside", x)
@@ -145,11 +135,8 @@ class Converter:
     def _element(self, e: Any, go: Any) -> Node:
         return element(self.graph, self.arrays, self._loops, e)
 
-    def _reciprocal(self, e: sp.Basic, go: Any) -> Node:
-        """1/cosh and 1/tanh."""
+    def _sech(self, e: sp.Basic, go: Any) -> Node:
         x = go(e.args[0])
-        if isinstance(e, sp.coth):
-            return 1.0 / self.graph.unary("tanh", x)
         form = self.exponentials.function("sech", x)
         stable = None if form is None else self.exponentials.product(form)
         return 1.0 / self.graph.unary("cosh", x) if stable is None else stable
@@ -322,15 +309,15 @@ class Converter:
         return node
 
     _KINDS: ClassVar[dict[Any, Callable[..., Node]]] = {
-        sp.Add: _add, sp.Mul: _mul, sp.Pow: _pow, sp.log: _log, (sp.sech, sp.coth): _reciprocal,
-        tuple(_JOINED): _joined, sp.Mod: _mod, sp.Heaviside: _heaviside, sp.Piecewise: _piecewise, sp.ITE: _ite,
+        sp.Add: _add, sp.Mul: _mul, sp.Pow: _pow, sp.log: _log, sp.sech: _sech,
+        tuple(_JOINED): _joined, sp.Heaviside: _heaviside, sp.Piecewise: _piecewise, sp.ITE: _ite,
         sp.Sum: _sum, (sp.Indexed, MatrixElement): _element,
     }  # fmt: skip
 
 
 def _plain(e: sp.Basic) -> bool:
     """True for what the walk descends into: not loops, elements or branches."""
-    return isinstance(e, (sp.Add, sp.Mul, sp.Pow)) or type(e) in _FUNCTIONS
+    return isinstance(e, (sp.Add, sp.Mul, sp.Pow)) or (type(e) in VOCABULARY and not isinstance(e, _LATE))
 
 
 def _double(e: sp.Basic) -> float:

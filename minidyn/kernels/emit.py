@@ -295,8 +295,7 @@ class Emitter:
             return f"across(s{n.args[0].id}, {f'({self._slot(outer)})*{SIDES}' if outer else 0})", _ATOM
         if n.op == "pow":
             return self._pow(arg(0, 0), n.args[1], arg(1, 0)), _ATOM
-        orders = n.data if n.op == "pow_slope" else ()
-        inner = ", ".join([arg(k, 0) for k in range(len(n.args))] + [str(m) for m in orders])
+        inner = ", ".join([arg(k, 0) for k in range(len(n.args))] + [str(order) for order in n.data or ()])
         return f"{_CALLS.get(n.op, n.op)}({inner})", _ATOM
 
     @staticmethod

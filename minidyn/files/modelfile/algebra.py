@@ -20,8 +20,11 @@ MAX_INTEGER = 2**53  # beyond it an integer is no longer exactly a float64
 MAX_BITS = 1_100  # of any integer that a constant power may produce; a float64 ends at 2**1024
 
 ANY_NUMBER = ("Min", "Max")  # functions of any number of arguments
-TWO = ("Mod",)  # functions of two; the others take one
-_ONE = "exp log sqrt sin cos tan asin acos atan sinh cosh tanh sech csch coth erf erfc Abs sign floor ceiling Heaviside"
+TWO = ("Mod", "atan2")  # functions of two; the others take one
+_ONE = (
+    "exp log sqrt sin cos tan sec csc cot sinc asin acos atan asec acsc acot sinh cosh tanh sech csch coth asinh acosh "
+    "atanh asech acsch acoth erf erfc Abs sign floor ceiling frac Heaviside"
+)
 FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE.split(), *TWO, *ANY_NUMBER)}
 
 

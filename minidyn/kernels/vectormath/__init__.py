@@ -12,17 +12,22 @@ from minidyn.compiler.cache import load_module
 from minidyn.kernels.vectormath.circle import acos, asin, atan, cos, sin, tan
 from minidyn.kernels.vectormath.exponential import cosh, exp, expm1, sinh, tanh, tanh_slope
 from minidyn.kernels.vectormath.gauss import erf, erfc
+from minidyn.kernels.vectormath.inverse import (
+    acosh, acosh_slope, acot, acoth, acoth_slope, acsc, acsch, asec, asech, asinh, asinh_slope, atan2, atanh,
+    atanh_slope, cbrt,
+)  # fmt: skip
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 __all__ = [
-    "acos", "asin", "atan", "cos", "cosh", "elementwise", "erf", "erfc", "exp", "expm1", "log", "log1p", "pow",
-    "sin", "sinh", "tan", "tanh", "tanh_slope",
+    "acos", "acosh", "acosh_slope", "acot", "acoth", "acoth_slope", "acsc", "acsch", "asec", "asech", "asin", "asinh",
+    "asinh_slope", "atan", "atan2", "atanh", "atanh_slope", "cbrt", "cos", "cosh", "elementwise", "erf", "erfc", "exp",
+    "expm1", "log", "log1p", "pow", "sin", "sinh", "tan", "tanh", "tanh_slope",
 ]  # fmt: skip
 
 
 @cache
 def elementwise(name: str) -> Any:
-    """`f(x, out)`, or `pow(x, y, out)`, that applies one of these functions to every element of an array.
+    """`f(x, out)`, or `pow(x, y, out)`, `atan2(x, y, out)`, that applies one of these functions to every element of an array.
 
     >>> import numpy as np
     >>> out = np.empty(3)
@@ -30,7 +35,7 @@ def elementwise(name: str) -> Any:
     >>> out
     array([1.        , 2.71828183, 0.        ])
     """
-    args = "x, y" if name == "pow" else "x"
+    args = "x, y" if name in ("pow", "atan2") else "x"
     given = ", ".join(f"{a}[i]" for a in args.split(", "))
     return load_module(f'''"""{name} of every element of an array."""
 

@@ -1,0 +1,109 @@
+"""The functions of one number, or of two, that a graph may hold: whatever else asks about a function reads its row here.
+
+A new function is a row, a kernel of the same name in the module of `minidyn.kernels` that the row names, and in
+`reading` the class of sympy that means it. `Node.data` holds its orders, where it has some: whole numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minidyn.graph.nodes import Node
+
+INF = math.inf
+_ERF_SLOPE = 2.0 / math.sqrt(math.pi)
+
+
+@dataclass(frozen=True)
+class Function:
+    """What there is to know of a function f.
+
+    slopes : `slopes(n, *args)` are the derivatives of the node n = f(*args), None where one is zero
+    home : the module of `minidyn.kernels` that has its kernel, "" where every generated module imports it
+    domain : the interval of its first argument in which it is real; beyond, its value is NaN
+    tame : whether it is finite at all arguments of ordinary size
+    zero : whether f(0) = 0
+    ulps : how far its kernel may be from the exact value, in units in the last place
+    """
+
+    slopes: Callable[..., tuple[Node | float | None, ...]]
+    home: str = ""
+    domain: tuple[float, float] = (-INF, INF)
+    tame: bool = True
+    zero: bool = False
+    ulps: float = 2.0
+
+
+def of(op: str, x: Node) -> Node:
+    """The function `op` of a node."""
+    return x.graph.unary(op, x)
+
+
+def _flat(n: Node, *x: Node) -> tuple[None, ...]:
+    """Zero between the jumps."""
+    return (None,) * len(x)
+
+
+def _inverse_length(n: Node, y: Node, x: Node) -> tuple[Node, Node]:
+    square = x * x + y * y
+    return x / square, -(y / square)
+
+
+def _row(slope: Callable[[Node, Node], Any], **about: Any) -> Function:
+    """A function of one number, by its derivative `slope(f(x), x)`."""
+    return Function(lambda n, x: (slope(n, x),), **about)
+
+
+_WITH_POLE: dict[str, Any] = {"tame": False, "home": "vectormath"}
+FUNCTIONS: dict[str, Function] = {
+    "exp": _row(lambda n, x: n, tame=False),
+    "expm1": _row(lambda n, x: of("exp", x), tame=False, zero=True),
+    "log": _row(lambda n, x: 1.0 / x, tame=False, domain=(0.0, INF)),
+    "log1p": _row(lambda n, x: 1.0 / (1.0 + x), tame=False, zero=True, domain=(-1.0, INF)),
+    "sqrt": _row(lambda n, x: 0.5 / n, tame=False, zero=True, domain=(0.0, INF)),
+    "cbrt": _row(lambda n, x: 1.0 / (3.0 * (n * n)), tame=False, zero=True, home="vectormath"),
+    "sin": _row(lambda n, x: of("cos", x), zero=True),
+    "cos": _row(lambda n, x: -of("sin", x)),
+    "tan": _row(lambda n, x: 1.0 + n * n, tame=False, zero=True),
+    "asin": _row(lambda n, x: of("asin_slope", x), tame=False, zero=True, domain=(-1.0, 1.0)),
+    "acos": _row(lambda n, x: -of("asin_slope", x), tame=False, domain=(-1.0, 1.0)),
+    "asin_slope": _row(lambda n, x: x * n**3, tame=False, domain=(-1.0, 1.0)),
+    "atan": _row(lambda n, x: 1.0 / (1.0 + x * x), zero=True),
+    "acot": _row(lambda n, x: -(1.0 / (1.0 + x * x)), home="vectormath"),
+    "asec": _row(lambda n, x: of("acosh_slope", of("abs", x)) / of("abs", x), **_WITH_POLE),
+    "acsc": _row(lambda n, x: -(of("acosh_slope", of("abs", x)) / of("abs", x)), **_WITH_POLE),
+    "atan2": Function(_inverse_length, home="vectormath", tame=False, zero=True),
+    "sinh": _row(lambda n, x: of("cosh", x), tame=False, zero=True),
+    "cosh": _row(lambda n, x: of("sinh", x), tame=False),
+    "tanh": _row(lambda n, x: of("tanh_slope", x), zero=True),
+    "tanh_slope": _row(lambda n, x: -2.0 * (n * of("tanh", x)), ulps=2.5),
+    "csch": _row(lambda n, x: -(n / of("tanh", x)), tame=False),
+    "asinh": _row(lambda n, x: of("asinh_slope", x), home="vectormath", zero=True),
+    "asinh_slope": _row(lambda n, x: -(x * n**3), home="vectormath"),
+    "acosh": _row(lambda n, x: of("acosh_slope", x), domain=(1.0, INF), **_WITH_POLE),
+    "acosh_slope": _row(lambda n, x: -(x * n**3), domain=(1.0, INF), **_WITH_POLE),
+    "atanh": _row(lambda n, x: of("atanh_slope", x), domain=(-1.0, 1.0), zero=True, **_WITH_POLE),
+    "atanh_slope": _row(lambda n, x: 2.0 * (x * (n * n)), domain=(-1.0, 1.0), **_WITH_POLE),
+    "asech": _row(lambda n, x: -(of("asin_slope", x) / x), domain=(0.0, 1.0), **_WITH_POLE),
+    "acsch": _row(lambda n, x: -(of("asinh_slope", x) / of("abs", x)), **_WITH_POLE),
+    "acoth": _row(lambda n, x: of("acoth_slope", x), **_WITH_POLE),
+    "acoth_slope": _row(lambda n, x: 2.0 * (x * (n * n)), **_WITH_POLE),
+    "erf": _row(lambda n, x: _ERF_SLOPE * of("exp", -(x * x)), zero=True),
+    "erfc": _row(lambda n, x: -_ERF_SLOPE * of("exp", -(x * x)), ulps=3.5),
+    "abs": _row(lambda n, x: of("sign", x), zero=True),
+    "sign": Function(_flat, zero=True),
+    "floor": Function(_flat),
+    "ceil": Function(_flat),
+    "heaviside": Function(_flat),
+    "not": Function(_flat),
+    "logistic": _row(lambda n, x: of("logistic_slope", x)),
+    "logistic_slope": _row(lambda n, x: -n * of("tanh", 0.5 * x)),
+    "softplus": _row(lambda n, x: of("logistic", x)),
+    "logaddexp": Function(lambda n, x, y: (of("logistic", x - y), of("logistic", y - x))),
+    "logcosh": _row(lambda n, x: of("tanh", x)),
+    "bose": _row(lambda n, x: -0.25 * of("csch", 0.5 * x) ** 2, tame=False),
+}

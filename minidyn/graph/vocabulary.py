@@ -1,0 +1,69 @@
+"""What sympy's functions are in a graph: one row for each class, from the nodes of its arguments to its own node.
+
+All numbers here are real, so that `re`, `conjugate` and their like are read as well.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import sympy as sp
+from sympy.codegen import cfunctions
+
+from minidyn.graph.functions import of
+from minidyn.graph.nodes import Node
+from minidyn.graph.poles import sinc
+
+Reading = Callable[..., Node]
+_SAME_NAME = (
+    "exp log sin cos tan asin acos atan asec acsc acot sinh cosh tanh csch asinh acosh atanh asech acsch acoth erf "
+    "erfc sign floor"
+).split()
+
+
+def _one(op: str) -> Reading:
+    return partial(of, op)
+
+
+def _inverse(op: str) -> Reading:
+    """1/f"""
+    return lambda x: 1.0 / of(op, x)
+
+
+def _mod(x: Node, period: Node) -> Node:
+    return x - period * of("floor", x / period)
+
+
+def _rem(x: Node, period: Node) -> Node:
+    turns = x / period
+    return x - period * (of("sign", turns) * of("floor", of("abs", turns)))
+
+
+def _atan2(y: Node, x: Node) -> Node:
+    return y.graph.make("atan2", (y, x))
+
+
+def _arg(x: Node) -> Node:
+    return x.graph.select(x.graph.binary("lt", x, x.graph.const(0.0)), math.pi, 0.0 * x)
+
+
+def _log2(x: Node) -> Node:
+    return of("log", x) / math.log(2.0)
+
+
+VOCABULARY: dict[Any, Reading] = {
+    **{getattr(sp, name): _one(name) for name in _SAME_NAME},
+    sp.Abs: _one("abs"), sp.ceiling: _one("ceil"), sp.Not: _one("not"),
+    sp.sec: _inverse("cos"), sp.csc: _inverse("sin"), sp.cot: _inverse("tan"), sp.coth: _inverse("tanh"),
+    sp.atan2: _atan2, sp.sinc: sinc,
+    sp.Mod: _mod, sp.Rem: _rem, sp.frac: lambda x: x - of("floor", x),
+    sp.re: lambda x: x, sp.conjugate: lambda x: x, sp.im: lambda x: x.graph.const(0.0), sp.arg: _arg,
+    cfunctions.expm1: _one("expm1"), cfunctions.log1p: _one("log1p"), cfunctions.log2: _log2,
+    cfunctions.log10: lambda x: of("log", x) / math.log(10.0), cfunctions.exp2: lambda x: x.graph.pow(x.graph.const(2.0), x),
+    cfunctions.Sqrt: _one("sqrt"), cfunctions.Cbrt: _one("cbrt"), cfunctions.fma: lambda a, b, c: a * b + c,
+    cfunctions.hypot: lambda a, b: of("sqrt", a * a + b * b),
+}  # fmt: skip
+_OTHERS = "sech Heaviside Min Max Piecewise ITE Sum sqrt".split()  # read by `reading` as what stands around them allows
+_NAMES = sorted([*_OTHERS, *(k.__name__ for k in VOCABULARY if k.__module__ != cfunctions.__name__)], key=str.lower)
+SUPPORTED = "+ - * / ** < > & | ~ " + " ".join(_NAMES)

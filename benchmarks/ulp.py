@@ -28,8 +28,18 @@ INTERVALS = {  # where the function is neither 0, infinite nor constant
     "acot": (-30.0, 30.0), "cbrt": (-30.0, 30.0), "asinh_slope": (-30.0, 30.0), "acosh_slope": (1.0, 30.0),
     "atanh_slope": (-1.0, 1.0), "acoth_slope": (-30.0, 30.0), "atan2": (-30.0, 30.0),
 }  # fmt: skip
-TOP = {"exp": 3, "expm1": 3, "sinh": 3, "cosh": 3, "tanh_slope": 2.5, "asin": 0, "acos": 0, "atanh": 0, "asech": 0,
-       "atanh_slope": 0}  # fmt: skip  (largest power of ten)
+TOP = {
+    "exp": 3,
+    "expm1": 3,
+    "sinh": 3,
+    "cosh": 3,
+    "tanh_slope": 2.5,
+    "asin": 0,
+    "acos": 0,
+    "atanh": 0,
+    "asech": 0,
+    "atanh_slope": 0,
+}  # fmt: skip  (largest power of ten)
 BEYOND_ONE = ("acoth", "acoth_slope", "asec", "acsc")  # real outside of (-1, 1)
 
 
@@ -58,8 +68,10 @@ def function(name: str) -> Any:
     own = {
         "pow": mpmath.power,
         "tanh_slope": lambda x: mp.sech(x) ** 2,
-        "asinh_slope": lambda x: 1 / mp.sqrt(1 + x**2), "acosh_slope": lambda x: 1 / mp.sqrt(x**2 - 1),
-        "atanh_slope": lambda x: 1 / (1 - x**2), "acoth_slope": lambda x: 1 / (1 - x**2),
+        "asinh_slope": lambda x: 1 / mp.sqrt(1 + x**2),
+        "acosh_slope": lambda x: 1 / mp.sqrt(x**2 - 1),
+        "atanh_slope": lambda x: 1 / (1 - x**2),
+        "acoth_slope": lambda x: 1 / (1 - x**2),
         "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)),
         "erfc": lambda x: mp.erfc(max(mpf(-1000), min(mpf(1000), x))),
     }  # fmt: skip  (mpmath squares x as a double)

@@ -82,10 +82,10 @@ def test_thousands_of_layers_are_read():
     assert len(reachable([node])) == 5001
     with pytest.raises(ExpressionError, match=r"the symbol y is neither a parameter, a constant nor data"):
         md.Loss(layers(lambda h: sp.sin(h, evaluate=False), 5000, y), [x])
-    strange = sp.besselj(0, layers(lambda h: sp.sin(h, evaluate=False), 300), evaluate=False)
-    with pytest.raises(ExpressionError, match=r"^the subexpression besselj\(.* uses besselj, which has no k") as told:
+    strange = sp.zeta(layers(lambda h: sp.sin(h, evaluate=False), 300), evaluate=False)
+    with pytest.raises(ExpressionError, match=r"^the subexpression zeta\(.* uses zeta, which has no k") as told:
         md.Loss(strange, [x])
-    assert len(str(told.value)) < 350
+    assert len(str(told.value)) < 450
 
 
 def test_masks_grow_with_the_layers_alone():

@@ -1,7 +1,8 @@
 """sympy expression -> hash-consed graph in single-assignment form.
 
-`nodes` is the graph, which knows nothing of sympy, `functions` the table of the functions in it; `reading` turns the expressions that users write into it (`vocabulary`: the classes of sympy that it knows), and
-`walk` visits and prints these, however deep they are.
+`nodes` is the graph, which knows nothing of sympy, `functions` the table of the functions in it; `reading`
+turns the expressions that users write into it (`vocabulary`: the classes of sympy that it knows), and `walk` visits and
+prints these, however deep they are.
 """
 
 from minidyn.graph.functions import FUNCTIONS
@@ -11,6 +12,6 @@ from minidyn.graph.reading import Converter
 from minidyn.graph.vocabulary import SUPPORTED
 
 __all__ = [
-    "FUNCTIONS", "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "Array", "Converter", "Graph", "Index", "Node", "reachable",
-    "users",
+    "FUNCTIONS", "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "Array", "Converter", "Graph", "Index", "Node",
+    "reachable", "users",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The functions of one number, or of two, that a graph may hold: whatever else asks about a function reads its row here.
+"""The functions of one number, or of two, that a graph may hold: who asks about a function reads its row here.
 
 A new function is a row, a kernel of the same name in the module of `minidyn.kernels` that the row names, and in
 `reading` the class of sympy that means it. `Node.data` holds its orders, where it has some: whole numbers.
@@ -38,8 +38,8 @@ class Function:
     ulps: float = 2.0
 
 
-def of(op: str, x: Node) -> Node:
-    """The function `op` of a node."""
+def of(op: str, x: Any) -> Any:
+    """The function `op` of a node, as a node."""
     return x.graph.unary(op, x)
 
 
@@ -53,7 +53,7 @@ def _inverse_length(n: Node, y: Node, x: Node) -> tuple[Node, Node]:
     return x / square, -(y / square)
 
 
-def _row(slope: Callable[[Node, Node], Any], **about: Any) -> Function:
+def _row(slope: Callable[[Any, Any], Any], **about: Any) -> Function:
     """A function of one number, by its derivative `slope(f(x), x)`."""
     return Function(lambda n, x: (slope(n, x),), **about)
 

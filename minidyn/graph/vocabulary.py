@@ -60,7 +60,8 @@ VOCABULARY: dict[Any, Reading] = {
     sp.Mod: _mod, sp.Rem: _rem, sp.frac: lambda x: x - of("floor", x),
     sp.re: lambda x: x, sp.conjugate: lambda x: x, sp.im: lambda x: x.graph.const(0.0), sp.arg: _arg,
     cfunctions.expm1: _one("expm1"), cfunctions.log1p: _one("log1p"), cfunctions.log2: _log2,
-    cfunctions.log10: lambda x: of("log", x) / math.log(10.0), cfunctions.exp2: lambda x: x.graph.pow(x.graph.const(2.0), x),
+    cfunctions.log10: lambda x: of("log", x) / math.log(10.0),
+    cfunctions.exp2: lambda x: x.graph.pow(x.graph.const(2.0), x),
     cfunctions.Sqrt: _one("sqrt"), cfunctions.Cbrt: _one("cbrt"), cfunctions.fma: lambda a, b, c: a * b + c,
     cfunctions.hypot: lambda a, b: of("sqrt", a * a + b * b),
 }  # fmt: skip

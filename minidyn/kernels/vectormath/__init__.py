@@ -13,8 +13,21 @@ from minidyn.kernels.vectormath.circle import acos, asin, atan, cos, sin, tan
 from minidyn.kernels.vectormath.exponential import cosh, exp, expm1, sinh, tanh, tanh_slope
 from minidyn.kernels.vectormath.gauss import erf, erfc
 from minidyn.kernels.vectormath.inverse import (
-    acosh, acosh_slope, acot, acoth, acoth_slope, acsc, acsch, asec, asech, asinh, asinh_slope, atan2, atanh,
-    atanh_slope, cbrt,
+    acosh,
+    acosh_slope,
+    acot,
+    acoth,
+    acoth_slope,
+    acsc,
+    acsch,
+    asec,
+    asech,
+    asinh,
+    asinh_slope,
+    atan2,
+    atanh,
+    atanh_slope,
+    cbrt,
 )  # fmt: skip
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
@@ -27,7 +40,7 @@ __all__ = [
 
 @cache
 def elementwise(name: str) -> Any:
-    """`f(x, out)`, or `pow(x, y, out)`, `atan2(x, y, out)`, that applies one of these functions to every element of an array.
+    """`f(x, out)`, for pow and atan2 `f(x, y, out)`, that applies one of these functions to every element.
 
     >>> import numpy as np
     >>> out = np.empty(3)

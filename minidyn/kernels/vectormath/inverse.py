@@ -5,8 +5,6 @@ Near 1, where `1/x` has lost the digits that these functions turn on, they go by
 
 import math
 
-import numpy as np
-
 from minidyn.kernels.vectormath.circle import acos, asin, atan
 from minidyn.kernels.vectormath.exponential import exp, inline
 from minidyn.kernels.vectormath.logarithm import combine, log, split

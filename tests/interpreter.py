@@ -60,6 +60,8 @@ _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "logcosh": lambda x: mp.log1p(2 * mp.sinh(x / 2) ** 2), "tanh_slope": lambda x: mp.sech(x) ** 2,
     "logistic_slope": lambda x: mp.exp(-abs(x)) / (1 + mp.exp(-abs(x))) ** 2,
     "logaddexp": lambda a, b: max(a, b) + mp.log1p(mp.exp(-abs(a - b))), "held": lambda a: a,
+    "undefined": lambda x: x * mp.nan,
+    "signed_pow": lambda x, y: _sign(x) * abs(x) ** y,
     "erfc": mp.erfc, "csch": lambda x: mp.csch(x), "bose": lambda x: 1 / mp.expm1(x), "pow_slope": _pow_slope,
     "asin_slope": lambda x: 1 / mp.sqrt((1 - x) * (1 + x)), "acosh_slope": lambda x: 1 / mp.sqrt(x * x - 1),
     "asinh_slope": lambda x: 1 / mp.sqrt(x * x + 1), "atan2": mp.atan2, "cbrt": lambda x: _sign(x) * mp.cbrt(abs(x)),

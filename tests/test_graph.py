@@ -164,10 +164,10 @@ HUGE = sp.Integer(10) ** 400
 W = sp.MatrixSymbol("W", 4, 3)
 unsupported = sp.Function("f")
 REFUSED = {  # expression: what the sentence must name
-    "function": (x + 2 * sp.zeta(x + 1), r"zeta\(x \+ 1\) uses zeta, which has no kernel; supported: .*erf"),
+    "function": (x + 2 * sp.airyai(x + 1), r"airyai\(x \+ 1\) uses airyai, which has no kernel; supported: .*erf"),
     "undefined function": (unsupported(x) ** 2, r"f\(x\) uses f"),
     "deep inside": (sp.sin(x + sp.Sum(a[j] * sp.zeta(x), (j, 0, 3))), r"zeta\(x\)"),
-    "product": (sp.Product(a[j], (j, 0, 3)), r"Product"),
+    "product": (sp.Product(a[j], (j, 0, k)), r"product over j runs from 0 to k"),
     "integral": (sp.Integral(x, (x, 0, 1)), r"Integral"),
     "long": (sp.zeta(sum(sp.symbols("q:99"))), r"zeta\(q0 .*\.\.\. uses zeta"),
     "not real": (x * (2 + 3 * sp.I), r"3\*I is not real"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from minidyn.graph.functions import FUNCTIONS
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from minidyn.graph.nodes import Node
 
 _MOST_MASKS = 4
+_LOGIC, _COMPARED = ("and", "or", "not"), ("lt", "le", "gt", "ge", "eq", "ne")
 _ZERO_AT_ZERO = {"neg", "sum", "div"} | {name for name, f in FUNCTIONS.items() if f.zero}
 
 
@@ -88,6 +89,47 @@ def _support(n: Node, of: Sequence[Node | bool]) -> Node | bool:
     if n.op in ("add", "sub"):
         return _either(*of)
     return _both(*of) if n.op == "mul" else of[0]
+
+
+def guarded(value: Node, asked: Iterable[Node], of: Iterable[Node]) -> Node:
+    """A value that was chosen by conditions, or as the largest of some, among nodes: NaN, as all its derivatives are,
+    where one of those that were asked is NaN, which every comparison calls false."""
+    decided: Node | bool = True
+    parts = list(of)
+    for condition in asked:
+        decided = _both(decided, _known(condition))
+        parts += _sides(condition)
+    if isinstance(decided, bool):
+        return value
+    undefined = parts[0]
+    for part in parts:  # one by one, since terms of one sum might cancel
+        undefined = value.graph.unary("undefined", undefined + part)
+    return value.graph.select(decided, value, undefined)
+
+
+def _sides(condition: Node) -> list[Node]:
+    """What a condition compares and may be NaN."""
+    if condition.op in _LOGIC:
+        return [side for a in condition.args for side in _sides(a)]
+    return [a for a in (condition.args if condition.op in _COMPARED else (condition,)) if not a.finite]
+
+
+def _known(condition: Node) -> Node | bool:
+    """Where a condition is decided although something in it is NaN: "and" by what is false, "or" by what is true."""
+    if condition.op == "not":
+        return _known(condition.args[0])
+    if condition.op in _LOGIC:
+        both = [_known(a) for a in condition.args]
+        if all(k is True for k in both):
+            return True
+        sure = [
+            _both(k, a if condition.op == "or" else _opposite(a)) for k, a in zip(both, condition.args, strict=True)
+        ]
+        return _either(_both(*both), _either(*sure))
+    decided: Node | bool = True
+    for side in _sides(condition):
+        decided = _both(decided, side.graph.binary("eq", side, side))
+    return decided
 
 
 def _opposite(a: Node) -> Node:

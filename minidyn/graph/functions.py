@@ -94,6 +94,10 @@ FUNCTIONS: dict[str, Function] = {
     "acoth_slope": _row(lambda n, x: 2.0 * (x * (n * n)), **_WITH_POLE),
     "erf": _row(lambda n, x: _ERF_SLOPE * of("exp", -(x * x)), zero=True),
     "erfc": _row(lambda n, x: -_ERF_SLOPE * of("exp", -(x * x)), ulps=3.5),
+    "signed_pow": Function(  # sign(x) |x|^y for a number y
+        lambda n, x, y: (y * x.graph.pow(of("abs", x), y - 1.0), None), home="functions", tame=False, zero=True
+    ),
+    "undefined": _row(lambda n, x: n, home="functions", tame=False),
     "abs": _row(lambda n, x: of("sign", x), zero=True),
     "sign": Function(_flat, zero=True),
     "floor": Function(_flat),

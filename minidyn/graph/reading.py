@@ -1,7 +1,7 @@
 """sympy expression -> nodes of a graph."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, ClassVar, NoReturn
 
@@ -11,10 +11,12 @@ from sympy.matrices.expressions.matexpr import MatrixElement
 
 from minidyn.common.errors import ExpressionError
 from minidyn.graph import poles
+from minidyn.graph.branches import guarded
 from minidyn.graph.exponentials import Exponentials, Form
 from minidyn.graph.indexed import Array, element
 from minidyn.graph.nodes import Graph, Index, Node
-from minidyn.graph.vocabulary import SUPPORTED, VOCABULARY
+from minidyn.graph.refusals import no_kernel, placed
+from minidyn.graph.vocabulary import VOCABULARY
 from minidyn.graph.walk import extent, postorder, printed
 
 _RELATIONS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
@@ -46,8 +48,15 @@ class Converter:
 
         Raises ExpressionError for undeclared symbols, for what is not real, and for functions not in `SUPPORTED`.
         """
-        # an iterative walk over what is deep, so that long sums of sums do not exhaust the stack
         expr = sp.sympify(expr)
+        self._part: sp.Basic | None = None
+        try:
+            return self._read(expr)
+        except ExpressionError as error:
+            raise (error if self._part is None else placed(error, expr, self._part)) from None
+
+    def _read(self, expr: sp.Basic) -> Node:
+        """The node of an expression, by an iterative walk over what is deep: long sums do not exhaust the stack."""
         descend = _composed if extent(expr)[1] > _DEEP else _plain  # through branches and choices too
         for part, args in postorder(expr):
             hash(part)  # from below, since sympy asks the arguments; it remembers
@@ -76,7 +85,11 @@ class Converter:
     def _convert(self, e: sp.Basic, key: Any) -> Node:
         node = self._memo.get((e, key))
         if node is None:
-            node = self._memo[(e, key)] = self._build(e, key)
+            try:
+                node = self._memo[(e, key)] = self._build(e, key)
+            except ExpressionError:
+                self._part = e if self._part is None else self._part
+                raise
         return node
 
     def _build(self, e: sp.Basic, key: Any) -> Node:
@@ -101,9 +114,7 @@ class Converter:
             return g.binary(_RELATIONS[e.rel_op], go(e.args[0]), go(e.args[1]))
         if e in (sp.true, sp.false):
             return g.binary("eq" if e else "ne", g.const(0.0), g.const(0.0))
-        raise ExpressionError(
-            f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; supported: {SUPPORTED}."
-        )
+        raise no_kernel(e)
 
     def _refuse(self, e: sp.Symbol) -> NoReturn:
         """Say what is wrong with a symbol that nothing is known of."""
@@ -120,7 +131,8 @@ class Converter:
 
     def _joined(self, e: sp.Basic, go: Any) -> Node:
         """`Min`, `Max`, `And`, `Or`: two by two, in sympy's order."""
-        return reduce(partial(self.graph.binary, _JOINED[type(e)]), map(go, e.args))
+        joined = reduce(partial(self.graph.binary, _JOINED[type(e)]), map(go, e.args))
+        return guarded(joined, map(go, e.args), map(go, e.args)) if isinstance(e, (sp.Min, sp.Max)) else joined
 
     def _heaviside(self, e: sp.Basic, go: Any) -> Node:
         g, x, at_zero = self.graph, go(e.args[0]), e.args[1]
@@ -203,14 +215,34 @@ class Converter:
         shares = self._quotient(factors, go)
         if shares is not None:
             top, factors = shares
-        for f in factors:
-            if isinstance(f, sp.Rational) and not f.is_Integer and max(abs(f.p), f.q) < _LARGEST_WHOLE:
+        for f in (factors := self._signed(factors, go)):
+            if isinstance(f, Node):
+                top = top * f
+            elif isinstance(f, sp.Rational) and not f.is_Integer and max(abs(f.p), f.q) < _LARGEST_WHOLE:
                 top, bottom = top * float(f.p), bottom * float(f.q)
             elif isinstance(f, sp.Pow) and f.exp in _DIVISIONS:
                 bottom = bottom * self._power(f.base, -f.exp, go)
             else:
                 top = top * go(f)
         return top / bottom
+
+    def _signed(self, factors: list[Any], go: Any) -> list[Any]:
+        """The factors, with `sign(u) |u|^q` as one function: a real root, whose slope at 0 is infinite and not NaN."""
+        roots = {
+            f.base.args[0]: f
+            for f in factors
+            if isinstance(f, sp.Pow) and isinstance(f.base, sp.Abs) and f.exp.is_Rational and not f.exp.is_Integer
+        }
+        for u, f in roots.items():
+            if sp.sign(u) in factors:
+                x = go(u)
+                root = (
+                    self.graph.unary("cbrt", x)
+                    if f.exp == sp.Rational(1, 3)
+                    else self.graph.make("signed_pow", (x, self.graph.const(_double(f.exp))))
+                )
+                factors = [root, *(a for a in factors if a not in (f, sp.sign(u)))]
+        return factors
 
     def _quotient(self, factors: list[sp.Basic], go: Any) -> tuple[Node, list[sp.Basic]] | None:
         """What is a quotient of sums of exponentials among the factors of a product, and the other factors."""
@@ -255,6 +287,8 @@ class Converter:
         g = self.graph
         if base == sp.E:
             return g.unary("exp", go(exponent))
+        if isinstance(base, sp.Pow) and base.exp.is_even and exponent.is_Rational and not exponent.is_Integer:
+            return g.pow(g.unary("abs", go(base.base)), g.const(_double(base.exp * exponent)))  # sqrt(x**2) is |x|
         b = go(base)
         if exponent.is_Integer:
             if abs(int(exponent)) > _LARGEST_WHOLE:
@@ -264,8 +298,8 @@ class Converter:
 
     def _log(self, e: sp.log, go: Any) -> Node:
         g, x = self.graph, e.args[0]
-        if len(e.args) > 1:
-            raise ExpressionError(f"{printed(e)}: use log(x)/log(base).")
+        if len(e.args) > 1:  # log(x, base), as evaluate=False leaves it
+            return self._read(sp.log(x)) / self._read(sp.log(e.args[1]))
         if isinstance(x, sp.cosh):
             return g.unary("logcosh", go(x.args[0]))
         form = self.exponentials.form(go(x)) if id(x) in self._exponential else None
@@ -279,29 +313,62 @@ class Converter:
     def _piecewise(self, e: sp.Piecewise, go: Any) -> Node:
         pairs = list(e.args)
         if pairs[-1][1] not in (True, sp.true):
-            raise ExpressionError(f"{printed(e)} has no last branch `(..., True)`: it would be undefined somewhere.")
+            raise ExpressionError(
+                f"{printed(e)} has no last branch `(..., True)`: it would be undefined "
+                "somewhere; end it in (0, True), say."
+            )
         out = go(pairs[-1][0])
         for value, condition in reversed(pairs[:-1]):
-            out = self.graph.select(go(condition), go(value), out)
+            met, chosen = go(condition), go(value)
+            out = guarded(self.graph.select(met, chosen, out), [met], [chosen, out])
         return out
+
+    def _evaluated(self, e: sp.Basic, go: Any) -> Node:
+        """What sympy was told to do later."""
+        done = e.doit()
+        if done.has(sp.Derivative, sp.Subs):
+            raise no_kernel(e)
+        return self._read(done)
+
+    def _all_of(self, e: sp.Product, go: Any) -> Node:
+        """A product over a loop: its factors two by two, so that its derivatives are products of the others."""
+        *inner, (symbol, low, high) = e.limits
+        body = sp.Product(e.function, *inner) if inner else e.function
+        return self._tree([body.subs(symbol, i) for i in range(*self._range(e, symbol, low, high))])
+
+    def _tree(self, factors: Sequence[sp.Basic]) -> Node:
+        half = len(factors) // 2
+        if not half:
+            return self._read(factors[0]) if factors else self.graph.const(1.0)
+        return self._tree(factors[:half]) * self._tree(factors[half:])
+
+    @staticmethod
+    def _range(e: sp.Basic, symbol: sp.Basic, low: sp.Basic, high: sp.Basic) -> tuple[int, int]:
+        """The turns of a loop; ExpressionError where they are not known now."""
+        if not (low.is_Integer and high.is_Integer):
+            what = "sum" if isinstance(e, sp.Sum) else "product"
+            raise ExpressionError(
+                f"the {what} over {symbol} runs from {low} to {high}: both must be integers; put "
+                "numbers there with .subs."
+            )
+        return int(low), max(int(high) + 1, int(low))
 
     def _sum(self, e: sp.Sum, go: Any) -> Node:
         body, limits = e.args[0], e.args[1:]
         opened: list[tuple[sp.Basic, Index]] = []
         saved = dict(self._loops)
         for symbol, low, high in reversed(limits):  # sympy writes the innermost sum first
-            if not (low.is_Integer and high.is_Integer):
-                raise ExpressionError(f"the sum over {symbol} runs from {low} to {high}: both must be integers.")
-            size = int(high) - int(low) + 1
-            if size <= 0:
+            first, end = self._range(e, symbol, low, high)
+            size = end - first
+            if not size:
                 self._loops = saved
                 return self.graph.const(0.0)
             level = 1 + max((i.level for i, _ in saved.values()), default=-1) + len(opened)
             index = Index(level, "sum", size)
-            self._loops[symbol] = (index, int(low))
+            self._loops[symbol] = (index, first)
             opened.append((symbol, index))
         try:
-            node = self(body)
+            node = self._read(body)
         finally:
             self._loops = saved
         for _, index in reversed(opened):
@@ -311,7 +378,7 @@ class Converter:
     _KINDS: ClassVar[dict[Any, Callable[..., Node]]] = {
         sp.Add: _add, sp.Mul: _mul, sp.Pow: _pow, sp.log: _log, sp.sech: _sech,
         tuple(_JOINED): _joined, sp.Heaviside: _heaviside, sp.Piecewise: _piecewise, sp.ITE: _ite,
-        sp.Sum: _sum, (sp.Indexed, MatrixElement): _element,
+        sp.Sum: _sum, sp.Product: _all_of, (sp.Derivative, sp.Subs): _evaluated, (sp.Indexed, MatrixElement): _element,
     }  # fmt: skip
 
 
@@ -334,4 +401,4 @@ def _double(e: sp.Basic) -> float:
 
 def _composed(e: sp.Basic) -> bool:
     """True for all that has arguments with nodes of their own."""
-    return bool(e.args) and not isinstance(e, (sp.Sum, sp.Indexed, MatrixElement))
+    return bool(e.args) and not isinstance(e, (sp.Sum, sp.Product, sp.Indexed, MatrixElement, sp.Derivative, sp.Subs))

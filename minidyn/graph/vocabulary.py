@@ -58,13 +58,17 @@ VOCABULARY: dict[Any, Reading] = {
     sp.sec: _inverse("cos"), sp.csc: _inverse("sin"), sp.cot: _inverse("tan"), sp.coth: _inverse("tanh"),
     sp.atan2: _atan2, sp.sinc: sinc,
     sp.Mod: _mod, sp.Rem: _rem, sp.frac: lambda x: x - of("floor", x),
-    sp.re: lambda x: x, sp.conjugate: lambda x: x, sp.im: lambda x: x.graph.const(0.0), sp.arg: _arg,
+    sp.KroneckerDelta: lambda i, j: i.graph.select(i.graph.binary("eq", i, j), 1.0, 0.0),
+    sp.UnevaluatedExpr: lambda x: x, sp.re: lambda x: x, sp.conjugate: lambda x: x,
+    sp.im: lambda x: x.graph.const(0.0), sp.arg: _arg,
     cfunctions.expm1: _one("expm1"), cfunctions.log1p: _one("log1p"), cfunctions.log2: _log2,
     cfunctions.log10: lambda x: of("log", x) / math.log(10.0),
     cfunctions.exp2: lambda x: x.graph.pow(x.graph.const(2.0), x),
     cfunctions.Sqrt: _one("sqrt"), cfunctions.Cbrt: _one("cbrt"), cfunctions.fma: lambda a, b, c: a * b + c,
     cfunctions.hypot: lambda a, b: of("sqrt", a * a + b * b),
 }  # fmt: skip
-_OTHERS = "sech Heaviside Min Max Piecewise ITE Sum sqrt".split()  # read by `reading` as what stands around them allows
+_OTHERS = (
+    "sech Heaviside Min Max Piecewise ITE Sum Product sqrt".split()
+)  # read by `reading` as what stands around them allows
 _NAMES = sorted([*_OTHERS, *(k.__name__ for k in VOCABULARY if k.__module__ != cfunctions.__name__)], key=str.lower)
 SUPPORTED = "+ - * / ** < > & | ~ " + " ".join(_NAMES)

@@ -85,6 +85,18 @@ def heaviside(x):
 
 
 @inline
+def signed_pow(x, y):
+    """`sign(x) |x|**y`"""
+    return math.copysign(pow(abs(x), y), x)
+
+
+@inline
+def undefined(x):
+    """NaN, whatever x."""
+    return math.nan
+
+
+@inline
 def minimum(a, b):
     """The smaller of two numbers; NaN if either is NaN."""
     return a + b if (math.isnan(a) or math.isnan(b)) else (a if a <= b else b)

@@ -26,11 +26,8 @@ def erf(x):
 
 
 @inline
-def erfc(x):
-    """`1 - erf(x)` with all digits: `exp(-x^2) q(x)/(1 + x)` beyond 1/2, q in powers of (x - 3)/(x + 3)."""
-    a = min(max(x, 0.46), 28.0)
-    z = a * a
-    rest = a * a - z  # in one rounding
+def erfcx(a):
+    """`exp(a^2) erfc(a) = q(a)/(1 + a)` for 0.46 <= a <= 28, q in powers of (a - 3)/(a + 3)."""
     t = (a - 3.0) / (a + 3.0)
     q = horner(t, (1.1667963536788335e-09, -2.6806113315612912e-09, -9.077336942511615e-09, 1.5892585064838032e-08,
                    5.392656764696079e-08, -4.766525473844148e-08, -2.959618270014859e-07, 6.181243703854497e-08,
@@ -38,7 +35,16 @@ def erfc(x):
                    5.611949458589288e-05, -2.055166676225008e-05, -0.00036728849711401256, 0.000645814211253494,
                    0.0016185691285239088, -0.009750689293332556, 0.021957764012593087, -0.023803913108650397,
                    -0.010235388899006603, 0.09902075367943988, -0.23092733308380922, 0.7160046047255598))  # fmt: skip
+    return q / (1.0 + a)
+
+
+@inline
+def erfc(x):
+    """`1 - erf(x)` with all digits: `exp(-x^2) erfcx(x)` beyond 1/2."""
+    a = min(max(x, 0.46), 28.0)
+    z = a * a
+    rest = a * a - z  # in one rounding
     e = exp(-z)
-    outer = (e - e * rest) * (q / (1.0 + a))
+    outer = (e - e * rest) * erfcx(a)
     inner = 1.0 - erf(x)
     return inner if x < 0.5 else (outer if x >= 0.5 else x)

@@ -1,0 +1,85 @@
+"""Euler's beta function, and differences of polygamma functions, which are its derivatives, without cancellation."""
+
+import math
+
+from minidyn.compiler import some
+from minidyn.kernels.vectormath.exponential import exp, inline
+from minidyn.kernels.vectormath.gamma import BERNOULLI, SHIFT, factorial, gamma, polygamma, stirling
+from minidyn.kernels.vectormath.logarithm import log, log1p, pow
+
+_FAR = 12.0
+
+
+@inline
+def _large(p, q):
+    """`beta(p, q)/gamma(q)` for q <= 12 <= p, and `beta(p, q)` for 12 <= q <= p."""
+    t = p + q
+    shrink = (p - 0.5) * log1p(q / p)
+    step = stirling(p) - stirling(t)
+    one = pow(t, -q) * exp((q - shrink) + step)
+    both = exp((q * log(q / t) - shrink) + (step + stirling(max(q, _FAR)))) * math.sqrt(2.0 * math.pi / q)
+    return one, both
+
+
+@inline
+def beta(a, b):
+    """`gamma(a) gamma(b)/gamma(a + b)`, also where these are infinite."""
+    p = max(a, b)
+    q = min(a, b)
+    top = gamma(q)
+    out = gamma(p) * top / gamma(a + b)
+    far = (q > 0.0) & (p >= _FAR)
+    if some(far):
+        one, both = _large(max(p, _FAR), q)
+        out = (both if q >= _FAR else one * top) if far else out
+    return out
+
+
+@inline
+def _tail_gap(y, b, n):
+    """`tail_sum(y, n) - tail_sum(y + b, n)` for y >= 10 + n: a divided difference of Euler's and Maclaurin's series."""
+    u = 1.0 / y
+    v = 1.0 / (y + b)
+    f, d = 0.0, 0.0  # of the series so far: its value at u, and its slope from v to u
+    for i in range(9):
+        k = 9 - i
+        ratio = (n + 2 * k) * (n + 2 * k + 1) / ((2.0 * k + 1.0) * (2.0 * k + 2.0))
+        d = (d * (v * v) + f * (u + v)) * ratio
+        f = BERNOULLI[k - 1] + f * (u * u) * ratio
+    half = 0.5 * (n + 1)
+    d = half * (d * (v * v) + f * (u + v)) + 0.5
+    f = half * f * (u * u) + 0.5 * u
+    width = (b * v) * u
+    if n == 0:
+        out = d * width + log1p(b * u)
+    else:
+        f = f + 1.0 / n
+        for j in range(n):
+            d = (d * v + f) * (j + 1.0)
+            f = f * u * (j + 1.0)
+        out = d * width
+    return out
+
+
+@inline
+def polygamma_gap(a, b, n):
+    """`polygamma(n, a + b) - polygamma(n, a)`, with all digits for small b > 0 too."""
+    far = SHIFT + n
+    near = a < far
+    s = 0.0
+    if some(near):
+        for j in range(far):
+            u = 1.0 / (a + j)
+            v = 1.0 / (a + b + j)
+            f, d = u, 1.0
+            for _ in range(n):
+                d = d * v + f
+                f *= u
+            s += d * ((b * v) * u)
+        s = s * factorial(n) if near else 0.0
+    out = s + _tail_gap(a + far if near else a, b, n)
+    out = -out if n % 2 == 1 else out
+    if some(not (a > 0.0 and b > 0.0)):
+        apart = polygamma(a + b, n) - polygamma(a, n)
+        out = out if (a > 0.0) & (b > 0.0) else apart
+    return out

@@ -233,6 +233,16 @@ def losses():
         yield loss.grad(np.stack([w + 0.1 * i for i in range(5)]))
 
 
+@case
+def special_functions():
+    forms = [
+        sp.gamma(x), sp.log(sp.gamma(x)), sp.beta(x, 2 - y), sp.erfinv(x), sp.erfcinv(x), sp.LambertW(x),
+        sp.LambertW(y / 9, -1), sp.besselj(2, 4 * x), sp.besseli(1, y), sp.polygamma(1, y),
+    ]  # fmt: skip
+    loss = md.Loss(sum(forms), [x, y])
+    yield from (loss.value(START), loss.grad(START))
+
+
 RULES = [
     md.SGD(0.05), md.SGD(0.05, momentum=0.9, nesterov=True), md.SignGD(0.01), md.Lion(0.01), md.RMSProp(0.02),
     md.Adam(0.02), md.AdamW(0.02),

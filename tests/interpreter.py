@@ -21,7 +21,7 @@ import numpy as np
 import sympy as sp
 from mpmath import mp, mpf
 
-from minidyn.graph import SAMPLE, Graph, Index, Node, derivatives
+from minidyn.graph import FUNCTIONS, SAMPLE, Graph, Index, Node, derivatives
 
 # -- graphs ---------------------------------------------------------------------------------------
 
@@ -51,6 +51,38 @@ def _pow_slope(x, y, m, k):
     return _pow_derivative(int(m), int(k))(x, y)
 
 
+def _erfcinv(c):
+    """y with erfc(y) = c."""
+    if c > 1:
+        return -_erfcinv(2 - c)
+    if c > 0.3 or c <= 0:
+        return mp.erfinv(1 - c)
+    level = mp.log(c)
+    start = mp.sqrt(-level - mp.log(mp.sqrt(-level * mp.pi)))
+    return mp.findroot(lambda y: mp.log(mp.erfc(y)) - level, start)
+
+
+def _erfinv(x):
+    return mp.erfinv(x) if abs(x) < 0.7 else mp.sign(x) * _erfcinv(1 - abs(x))
+
+
+def _gauss_slope(y):
+    return mp.sqrt(mp.pi) / 2 * mp.exp(y * y)
+
+
+def _lambertw(x, k):
+    return mp.lambertw(x, int(k)).real if x > -mp.exp(-1) and (k == 0 or x < 0) else mp.nan
+
+
+def _lambertw_slope(x, k):
+    w = _lambertw(x, k)
+    return mp.exp(-w) / (1 + w)
+
+
+def _gap(a, b, n):
+    return mp.polygamma(int(n), a + b) - mp.polygamma(int(n), a)
+
+
 _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
     "neg": lambda a: -a, "pow": lambda a, b: a**b,
@@ -67,6 +99,13 @@ _EXACT: dict[str, Callable[..., Any]] = {  # by definition, for mpmath numbers
     "asinh_slope": lambda x: 1 / mp.sqrt(x * x + 1), "atan2": mp.atan2, "cbrt": lambda x: _sign(x) * mp.cbrt(abs(x)),
     "atanh_slope": lambda x: 1 / (1 - x * x), "acoth_slope": lambda x: 1 / (1 - x * x),
     "acot": lambda x: mp.atan(1 / x) if x else mp.pi / 2,
+    "gamma": mp.gamma, "loggamma": lambda x: mp.loggamma(x) if x > 0 else mp.nan, "beta": mp.beta,
+    "polygamma_gap": _gap, "log_of_gamma": lambda x: mp.log(mp.gamma(x)) if mp.gamma(x) > 0 else mp.nan,
+    "polygamma": lambda x, n: mp.polygamma(int(n), x),
+    "erfinv": _erfinv, "erfinv_slope": lambda x: _gauss_slope(_erfinv(x)),
+    "erfcinv": _erfcinv, "erfcinv_slope": lambda x: -_gauss_slope(_erfcinv(x)),
+    "lambertw": _lambertw, "lambertw_plus": lambda x, k: 1 + _lambertw(x, k), "lambertw_slope": _lambertw_slope,
+    "besselj": lambda x, n: mp.besselj(int(n), x), "besseli": lambda x, n: mp.besseli(int(n), x),
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,
     "and": lambda a, b: a and b, "or": lambda a, b: a or b, "not": lambda a: not a,
@@ -91,7 +130,9 @@ def _rounded(function):
 
 
 # operations that are made of several, such as a fourth power of products
-ROUNDINGS = {"logcosh": 2, "pow": 2, "pow_slope": 8}
+ROUNDINGS = {"logcosh": 2, "pow": 2, "pow_slope": 8} | {
+    name: f.ulps / 2 for name, f in FUNCTIONS.items() if f.home.startswith("vectormath.")
+}
 
 MP = Arithmetic(mpf, _EXACT)
 FLOAT = Arithmetic(np.float64, {op: _rounded(f) for op, f in _EXACT.items()})
@@ -157,7 +198,7 @@ def evaluate(node: Node, arrays: dict[str, Any], numbers: Arithmetic = FLOAT,
         args = [evaluate(a, arrays, numbers, turn, memo) for a in node.args]
         if node.op == "powi":
             args.append(numbers.number(float(node.data)))
-        if node.op == "pow_slope":
+        if isinstance(node.data, tuple):
             args += [numbers.number(float(order)) for order in node.data]
         out = f["pow" if node.op == "powi" else node.op](*args)
     memo[key] = out

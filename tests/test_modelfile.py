@@ -49,6 +49,9 @@ def parse(text, **more):
         ("Max(x, y, 2) - Min(x, 1)", sp.Max(X, Y, 2) - sp.Min(X, 1)),
         ("Abs(x) * sign(y) + Heaviside(x)", sp.Abs(X) * sp.sign(Y) + sp.Heaviside(X)),
         ("Piecewise((x, x < 0), (y, x >= 1), (0, True))", sp.Piecewise((X, X < 0), (Y, X >= 1), (0, True))),
+        ("gamma(x) * beta(x, y) + factorial(3)", sp.gamma(X) * sp.beta(X, Y) + 6.0),
+        ("LambertW(x) + LambertW(x, -1)", sp.LambertW(X) + sp.LambertW(X, -1)),
+        ("besselj(2, x) - polygamma(1, y)", sp.besselj(2, X) - sp.polygamma(1, Y)),
         ("Sum(a[j], (j, 0, 9))", sp.Sum(A[J], (J, 0, 9))),
         ("Sum(W[j, 1] * a[9 - j], (j, 0, 9))", sp.Sum(W[J, 1] * A[9 - J], (J, 0, 9))),
         ("Sum(W[j, i], (j, 0, 9), (i, 0, 2))", sp.Sum(W[J, I], (J, 0, 9), (I, 0, 2))),
@@ -138,7 +141,7 @@ REFUSED = {
     "exp()": "one argument",
     "exp(x, y)": "one argument",
     "Max()": "at least one",
-    "gamma(x)": "not a function",
+    "zeta(x)": "not a function",
     "snh(x)": "did you mean `sinh`?",
     "z": "not declared",
     "True": "not declared",
@@ -255,13 +258,26 @@ def test_random_text_is_an_expression_or_an_expression_error(text):
 
 
 LEAVES = ["x", "y", "2", "99", "0.3", "1e15", "10**15", "0", "1/3", "pi", "E", "a[j]"]
-UNARY = ["exp({})", "log({})", "sqrt({})", "acos({})", "Abs({})", "tanh({})", "-{}", "Sum({}, (j, 0, 9))"]
+UNARY = [
+    "exp({})",
+    "log({})",
+    "sqrt({})",
+    "acos({})",
+    "Abs({})",
+    "tanh({})",
+    "-{}",
+    "Sum({}, (j, 0, 9))",
+    "gamma({})",
+    "digamma({})",
+]
 BINARY = [
     "({})+({})",
     "({})*({})",
     "({})**({})",
     "({})/({})",
     "Max({}, {})",
+    "binomial({}, {})",
+    "besselj({}, {})",
     "Piecewise(({0}, x < {1}), (1, True))",
 ]
 

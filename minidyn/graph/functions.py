@@ -38,9 +38,9 @@ class Function:
     ulps: float = 2.0
 
 
-def of(op: str, x: Any) -> Any:
+def of(op: str, x: Any, *orders: int) -> Any:
     """The function `op` of a node, as a node."""
-    return x.graph.unary(op, x)
+    return x.graph.unary(op, x, *orders)
 
 
 def _flat(n: Node, *x: Node) -> tuple[None, ...]:
@@ -53,12 +53,50 @@ def _inverse_length(n: Node, y: Node, x: Node) -> tuple[Node, Node]:
     return x / square, -(y / square)
 
 
+def _next(n: Node, x: Node) -> tuple[Node]:
+    """What a function with an order becomes whose derivative has the next one."""
+    return (of(n.op, x, n.data[0] + 1),)
+
+
+def _beta_slopes(n: Node, a: Node, b: Node) -> tuple[Node, Node]:
+    return -n * n.graph.make("polygamma_gap", (a, b), (0,)), -n * n.graph.make("polygamma_gap", (b, a), (0,))
+
+
+def _gap_slopes(n: Node, a: Node, b: Node) -> tuple[Node, Node]:
+    order = n.data[0] + 1
+    return n.graph.make("polygamma_gap", (a, b), (order,)), of("polygamma", a + b, order)
+
+
+def _bessel_slope(n: Node, x: Node) -> tuple[Node]:
+    """`2 J_n' = J_(n - 1) - J_(n + 1)`, `2 I_n' = I_(n - 1) + I_(n + 1)`, with `J_(-1) = -J_1` and `I_(-1) = I_1`."""
+    order, above = n.data[0], of(n.op, x, n.data[0] + 1)
+    above = -above if n.op == "besselj" else above
+    return (above,) if order == 0 else (0.5 * (of(n.op, x, order - 1) + above),)
+
+
+def _lambert_slope(n: Node, x: Node) -> tuple[Node]:
+    return (of("lambertw_slope", x, *n.data),)
+
+
+def _lambert_curvature(n: Node, x: Node) -> tuple[Node]:
+    """`W'' = -W'^2 (1 + 1/(1 + W))`"""
+    return (-(n * n) * (1.0 + 1.0 / of("lambertw_plus", x, *n.data)),)
+
+
 def _row(slope: Callable[[Any, Any], Any], **about: Any) -> Function:
     """A function of one number, by its derivative `slope(f(x), x)`."""
     return Function(lambda n, x: (slope(n, x),), **about)
 
 
 _WITH_POLE: dict[str, Any] = {"tame": False, "home": "vectormath"}
+
+
+def _special(home: str) -> dict[str, Any]:
+    """A special function's row; beside its zeros, ulps are those of what it is around them."""
+    return {"tame": False, "home": f"vectormath.{home}", "ulps": 20.0}
+
+
+_GAMMA, _BETA, _QUANTILE, _LAMBERT, _BESSEL = map(_special, "gamma beta quantiles lambert bessel".split())
 FUNCTIONS: dict[str, Function] = {
     "exp": _row(lambda n, x: n, tame=False),
     "expm1": _row(lambda n, x: of("exp", x), tame=False, zero=True),
@@ -110,4 +148,19 @@ FUNCTIONS: dict[str, Function] = {
     "logaddexp": Function(lambda n, x, y: (of("logistic", x - y), of("logistic", y - x))),
     "logcosh": _row(lambda n, x: of("tanh", x)),
     "bose": _row(lambda n, x: -0.25 * of("csch", 0.5 * x) ** 2, tame=False),
+    "gamma": _row(lambda n, x: n * of("polygamma", x, 0), **_GAMMA),
+    "loggamma": _row(lambda n, x: of("polygamma", x, 0), **_GAMMA, domain=(0.0, INF)),
+    "log_of_gamma": _row(lambda n, x: of("polygamma", x, 0), **_GAMMA),
+    "polygamma": Function(_next, **_GAMMA),
+    "beta": Function(_beta_slopes, **_BETA),
+    "polygamma_gap": Function(_gap_slopes, **_BETA),
+    "erfinv": _row(lambda n, x: of("erfinv_slope", x), domain=(-1.0, 1.0), zero=True, **_QUANTILE),
+    "erfinv_slope": _row(lambda n, x: 2.0 * (of("erfinv", x) * (n * n)), domain=(-1.0, 1.0), **_QUANTILE),
+    "erfcinv": _row(lambda n, x: of("erfcinv_slope", x), domain=(0.0, 2.0), **_QUANTILE),
+    "erfcinv_slope": _row(lambda n, x: 2.0 * (of("erfcinv", x) * (n * n)), domain=(0.0, 2.0), **_QUANTILE),
+    "lambertw": Function(_lambert_slope, **_LAMBERT),
+    "lambertw_plus": Function(_lambert_slope, **_LAMBERT),
+    "lambertw_slope": Function(_lambert_curvature, **_LAMBERT),
+    "besselj": Function(_bessel_slope, **_BESSEL | {"tame": True}),
+    "besseli": Function(_bessel_slope, **_BESSEL),
 }

@@ -10,7 +10,7 @@ from sympy.functions.elementary.piecewise import ExprCondPair
 from sympy.matrices.expressions.matexpr import MatrixElement
 
 from minidyn.common.errors import ExpressionError
-from minidyn.graph import poles
+from minidyn.graph import poles, special
 from minidyn.graph.branches import guarded
 from minidyn.graph.exponentials import Exponentials, Form
 from minidyn.graph.indexed import Array, element
@@ -197,7 +197,7 @@ class Converter:
         return None if total is None or not self.exponentials.cancelled else self.exponentials.product(total)
 
     def _mul(self, e: sp.Mul, go: Any) -> Node:
-        g, factors = self.graph, list(e.args)
+        g, factors = self.graph, special.without_overflow(list(e.args))
         out: Node | None = None
         while (found := poles.met(factors)) is not None:
             group, left, taken = found
@@ -308,6 +308,9 @@ class Converter:
             return stable
         if isinstance(x, sp.Add) and sp.S.One in x.args:
             return g.unary("log1p", go(x - 1))
+        gammas = special.logarithm(x, go)
+        if gammas is not None:
+            return gammas
         return g.unary("log", go(x))
 
     def _piecewise(self, e: sp.Piecewise, go: Any) -> Node:

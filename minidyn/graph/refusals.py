@@ -16,10 +16,12 @@ _NEAREST = {  # of what a class means, the nearest form that works
     sp.Lambda: "call it with an argument, as in f(x)",
     sp.Order: "leave it out with .removeO()",
     (sp.DiracDelta, sp.SingularityFunction): "it is no function of numbers; write a narrow exp(-(x/width)**2)",
-    (sp.Si, sp.Ci, sp.Shi, sp.Chi, sp.Ei, sp.expint, sp.li, sp.Li, sp.fresnels, sp.fresnelc, sp.erf2):
+    (sp.Si, sp.Ci, sp.Shi, sp.Chi, sp.Ei, sp.expint, sp.li, sp.Li, sp.fresnels, sp.fresnelc, sp.erf2,
+     sp.erfi, sp.lowergamma, sp.uppergamma):
         f"write {_POINTS} of what it integrates",
     (sp.zeta, sp.polylog, sp.dirichlet_eta, sp.lerchphi, sp.hyper, sp.meijerg):
         "write the first terms of its series as a Sum with fixed bounds",
+    (sp.bessely, sp.besselk): "of the Bessel functions besselj and besseli have kernels, of whole order",
     sp.IndexedBase: "give it an index, as in a Sum over a[j]",
     sp.Tuple: "a loss is one number: add its parts",
 }  # fmt: skip

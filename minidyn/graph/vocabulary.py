@@ -14,6 +14,7 @@ from sympy.codegen import cfunctions
 from minidyn.graph.functions import of
 from minidyn.graph.nodes import Node
 from minidyn.graph.poles import sinc
+from minidyn.graph.special import READINGS
 
 Reading = Callable[..., Node]
 _SAME_NAME = (
@@ -66,6 +67,7 @@ VOCABULARY: dict[Any, Reading] = {
     cfunctions.exp2: lambda x: x.graph.pow(x.graph.const(2.0), x),
     cfunctions.Sqrt: _one("sqrt"), cfunctions.Cbrt: _one("cbrt"), cfunctions.fma: lambda a, b, c: a * b + c,
     cfunctions.hypot: lambda a, b: of("sqrt", a * a + b * b),
+    **READINGS,
 }  # fmt: skip
 _OTHERS = (
     "sech Heaviside Min Max Piecewise ITE Sum Product sqrt".split()

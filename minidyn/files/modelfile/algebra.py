@@ -20,12 +20,16 @@ MAX_INTEGER = 2**53  # beyond it an integer is no longer exactly a float64
 MAX_BITS = 1_100  # of any integer that a constant power may produce; a float64 ends at 2**1024
 
 ANY_NUMBER = ("Min", "Max")  # functions of any number of arguments
-TWO = ("Mod", "atan2")  # functions of two; the others take one
+_SPECIAL_TWO = "beta binomial polygamma besselj besseli".split()
+TWO = ("Mod", "atan2", *_SPECIAL_TWO)  # functions of two; the others take one
+EITHER = ("LambertW",)  # of one, or of two
 _ONE = (
     "exp log sqrt sin cos tan sec csc cot sinc asin acos atan asec acsc acot sinh cosh tanh sech csch coth asinh acosh "
     "atanh asech acsch acoth erf erfc Abs sign floor ceiling frac Heaviside"
-)
-FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE.split(), *TWO, *ANY_NUMBER)}
+).split()
+_SPECIAL_ONE = "erfinv erfcinv gamma loggamma digamma factorial".split()
+_SPECIAL = {*_SPECIAL_ONE, *_SPECIAL_TWO, *EITHER}  # exact, those of whole numbers may be of any size
+FUNCTIONS: dict[str, Any] = {name: getattr(sp, name) for name in (*_ONE, *_SPECIAL_ONE, *TWO, *EITHER, *ANY_NUMBER)}
 
 
 def number(text: str) -> sp.Number:
@@ -72,6 +76,8 @@ def apply(name: str, arguments: Sequence[sp.Expr]) -> sp.Expr:
     if name not in ("sin", "cos", "tan") or not arguments[0].has(sp.pi):  # sin(pi/2) is 1
         arguments = [constant(argument) for argument in arguments]
     if all(argument.is_number for argument in arguments):
+        if name in _SPECIAL:
+            arguments = [sp.Float(_value(argument)) for argument in arguments]
         return finite(FUNCTIONS[name](*arguments))
     if name in ANY_NUMBER and len(set(arguments)) == 1:
         return arguments[0]

@@ -15,7 +15,7 @@ import sympy as sp
 
 from minidyn.common.errors import ExpressionError
 from minidyn.files.modelfile import algebra
-from minidyn.files.modelfile.algebra import ANY_NUMBER, FUNCTIONS, TWO, constant, finite, power
+from minidyn.files.modelfile.algebra import ANY_NUMBER, EITHER, FUNCTIONS, TWO, constant, finite, power
 from minidyn.files.modelfile.grammar import read_tree
 from minidyn.files.modelfile.wording import did_you_mean, shorten
 
@@ -107,6 +107,7 @@ class _Builder:
             near = did_you_mean(name, [*FUNCTIONS, *SPECIAL_FORMS])
             raise ExpressionError(f"{shorten(name)} is not a function that expressions may call{near}")
         many = name in ANY_NUMBER and len(arguments) > 0
+        many = many or (name in EITHER and len(arguments) == 2)
         if len(arguments) != (2 if name in TWO else 1) and not many:
             wanted = "two arguments" if name in TWO else "one argument"
             wanted = "at least one argument" if name in ANY_NUMBER else wanted

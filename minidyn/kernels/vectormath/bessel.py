@@ -8,7 +8,7 @@ import math
 
 from minidyn.compiler import horner, some
 from minidyn.kernels.vectormath.circle import cos, sin
-from minidyn.kernels.vectormath.exponential import exp, inline
+from minidyn.kernels.vectormath.exponential import apart, exp, inline
 
 _NEAR = 2.0  # up to here the power series of J
 _BIG, _SMALLER = 1e200, 1e-200
@@ -56,21 +56,28 @@ def from_far(x, m):
     z = v * v
     s = sin(x)
     c = cos(x)
-    p = horner(z, (6252951.493434797, -118838.42625678325, 3038.090510922384, -110.01714026924674, 6.074042001273483, -0.5725014209747314, 0.112152099609375, -0.0703125, 1.0))  # fmt: skip
-    q = horner(z, (-50069589.531988926, 832859.3040162893, -18257.755474293175, 551.3358961220206, -24.380529699556064, 1.7277275025844574, -0.22710800170898438, 0.0732421875, -0.125))  # fmt: skip
+    p = horner(z, (
+        6252951.493434797, -118838.42625678325, 3038.090510922384, -110.01714026924674, 6.074042001273483,
+        -0.5725014209747314, 0.112152099609375, -0.0703125, 1.0))  # fmt: skip
+    q = horner(z, (
+        -50069589.531988926, 832859.3040162893, -18257.755474293175, 551.3358961220206, -24.380529699556064,
+        1.7277275025844574, -0.22710800170898438, 0.0732421875, -0.125))  # fmt: skip
     now = p * (s + c) - q * v * (s - c)
-    p = horner(z, (-6656367.718817688, 127641.2726461746, -3302.2722944808525, 121.59789187653587, -6.883914268109947, 0.6765925884246826, -0.144195556640625, 0.1171875, 1.0))  # fmt: skip
-    q = horner(z, (53104110.10968523, -890297.8767070678, 19718.37591223663, -603.8440767050702, 27.248827311268542, -1.993531733751297, 0.2775764465332031, -0.1025390625, 0.375))  # fmt: skip
+    p = horner(z, (
+        -6656367.718817688, 127641.2726461746, -3302.2722944808525, 121.59789187653587, -6.883914268109947,
+        0.6765925884246826, -0.144195556640625, 0.1171875, 1.0))  # fmt: skip
+    q = horner(z, (
+        53104110.10968523, -890297.8767070678, 19718.37591223663, -603.8440767050702, 27.248827311268542,
+        -1.993531733751297, 0.2775764465332031, -0.1025390625, 0.375))  # fmt: skip
     after = p * (s - c) + q * v * (s + c)
     for k in range(m):
         now, after = after, (2.0 * (k + 1.0) / x) * after - now
     return now / math.sqrt(math.pi * x)
 
 
-@inline
-def besselj(x, n):
-    """J_n(x), a whole n; 0 at infinity."""
-    m = abs(n)
+@apart
+def besselj(x, m):
+    """J_m(x), a whole m >= 0; 0 at infinity."""
     a = abs(x)
     limit = max(25, m)
     out = x
@@ -83,13 +90,12 @@ def besselj(x, n):
         far = from_far(max(a, float(limit)), m)
         out = far if a >= limit else out
         out = 0.0 if a == math.inf else out
-    turned = (x < 0.0) != (n < 0)
-    return -out if (m % 2 == 1) & turned else out
+    return -out if (m % 2 == 1) & (x < 0.0) else out
 
 
 @inline
 def by_ratios(x, m, top):
-    """I_m(x) from `I_k/I_(k - 1) = x/(2 k + x I_(k + 1)/I_k)` for all orders up to `top`; `I_0 + 2 I_1 + ... = exp(x)`."""
+    """I_m(x) from `I_k/I_(k - 1) = x/(2 k + x I_(k + 1)/I_k)` for orders up to `top`; `I_0 + 2 I_1 + ... = exp(x)`."""
     r, s, p = 0.0, 0.0, 1.0
     for i in range(top):
         k = top - i
@@ -112,10 +118,9 @@ def i_from_far(x, m):
     return half * (s / math.sqrt(2.0 * math.pi * x)) * half
 
 
-@inline
-def besseli(x, n):
-    """I_n(x), a whole n."""
-    m = abs(n)
+@apart
+def besseli(x, m):
+    """I_m(x), a whole m >= 0."""
     a = abs(x)
     limit = min(30 + (m * m) // 2, 760)
     out = x

@@ -3,7 +3,7 @@
 import math
 
 from minidyn.compiler import some
-from minidyn.kernels.vectormath.exponential import exp, inline
+from minidyn.kernels.vectormath.exponential import apart, exp, inline
 from minidyn.kernels.vectormath.gamma import BERNOULLI, SHIFT, factorial, gamma, polygamma, stirling
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
@@ -21,7 +21,7 @@ def _large(p, q):
     return one, both
 
 
-@inline
+@apart
 def beta(a, b):
     """`gamma(a) gamma(b)/gamma(a + b)`, also where these are infinite."""
     p = max(a, b)
@@ -61,7 +61,7 @@ def _tail_gap(y, b, n):
     return out
 
 
-@inline
+@apart
 def polygamma_gap(a, b, n):
     """`polygamma(n, a + b) - polygamma(n, a)`, with all digits for small b > 0 too."""
     far = SHIFT + n

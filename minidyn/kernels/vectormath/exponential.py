@@ -13,6 +13,7 @@ import numpy as np
 from minidyn.compiler import horner, jit
 
 inline = partial(jit, inline=True, fma=True)
+apart = partial(jit, fma=True)  # for what is long: compiled once, and called
 _U = np.uint64
 WHOLE = 6755399441055744.0  # 1.5*2^52: added, it rounds to whole numbers that stand in the lowest bits
 ONE = _U(0x3FF0000000000000)  # the bits of 1.0

@@ -1,7 +1,7 @@
 """The gamma function, its logarithm and the derivatives of that.
 
-Up to 12, `x = k + u` with k the nearest whole number, and `log(gamma(2 + u))/u` is a polynomial: gamma of a whole number
-is exact. Beyond, Stirling's series. Poles and factors are taken one by one, so that what is near a pole keeps its digits.
+Up to 12, `x = k + u` with k the nearest whole number, and `log(gamma(2 + u))/u` is a polynomial: gamma of a whole
+number is exact. Beyond, Stirling's series. Poles are factors or terms of their own, so that digits are kept near them.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 from minidyn.compiler import horner, some
 from minidyn.kernels.vectormath.circle import sin
-from minidyn.kernels.vectormath.exponential import exp, expm1_series, inline
+from minidyn.kernels.vectormath.exponential import apart, exp, expm1_series, inline
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 _FAR = 12.0  # from here on, Stirling's series with seven terms
@@ -43,26 +43,26 @@ def stirling(x):
 
 
 @inline
-def factors(x, u, k):
-    """(p, d): `gamma(k + u) = gamma(2 + u) p/d`, |k| <= 12; x = k + u."""
+def factors(u, k):
+    """(p, d): `gamma(k + u) = gamma(2 + u) p/d`, |k| <= 12."""
     p, d = 1.0, 1.0
     for j in range(2, 12):
         p *= j + u if j < k else 1.0
     for j in range(1, 13):
         d *= u - j if -j >= k else 1.0
     d *= 1.0 + u if k < 2.0 else 1.0
-    return p, d * (x if k == 0.0 else (u if k < 0.0 else 1.0))
+    return p, d * (u + 0.0 if k <= 0.0 else 1.0)  # from above at -0.0 too
 
 
-@inline
+@apart
 def gamma(x):
-    """The gamma function; NaN at negative whole numbers, infinite with the sign of x at zero."""
+    """The gamma function; NaN at negative whole numbers, infinite at zero."""
     a = abs(x)
     k = np.floor(x + 0.5)
     u = x - k
     out = x
     if some(a < _FAR):
-        p, d = factors(x, u, k)
+        p, d = factors(u, k)
         out = exp(near_two(u)) * p / d
     if some(a >= _FAR):
         y = _OVERFLOWS if a > _OVERFLOWS else a
@@ -80,14 +80,14 @@ def gamma(x):
     return math.nan if (x < 0.0) & (x == k) else out
 
 
-@inline
+@apart
 def _log_gamma(x):
     """`log(gamma(x))` for x > 0."""
     k = np.floor(x + 0.5)
     u = x - k
     out = x
     if some(x < _FAR):
-        p, d = factors(x, u, k)
+        p, d = factors(u, k)
         above = log(p if k > 1.0 else d)
         below = log1p(u)
         step = below if k == 1.0 else above
@@ -101,14 +101,14 @@ def _log_gamma(x):
     return out
 
 
-@inline
+@apart
 def loggamma(x):
     """`log(gamma(x))`; NaN for negative x, where it is complex."""
     y = _log_gamma(abs(x))
     return math.nan if x < 0.0 else y
 
 
-@inline
+@apart
 def log_of_gamma(x):
     """`log(gamma(x))` wherever gamma is positive, between negative whole numbers too; NaN where it is not."""
     a = abs(x)
@@ -133,7 +133,7 @@ def factorial(n):
     return out
 
 
-@inline
+@apart
 def tail_sum(x, n):
     """`sum_(j >= 0) n!/(x + j)^(n + 1)` for x > 0; for n = 0, where that is infinite, `-digamma(x)`.
 
@@ -166,11 +166,11 @@ def tail_sum(x, n):
     return s + r
 
 
-@inline
+@apart
 def polygamma(x, n):
     """The n-th derivative of `digamma = gamma'/gamma`, a whole n >= 0.
 
-    Between negative whole numbers, `x = r - m`, the terms of the sum on both sides of zero; NaN at poles with two signs.
+    Between negative whole numbers, `x = r - m`, its terms on both sides of zero are summed; NaN at poles of two signs.
     """
     y = tail_sum(1.0 - x if x < 0.0 else x, n)
     odd = n % 2 == 1

@@ -6,7 +6,7 @@ Near the branch point a polynomial in `sqrt(2 (e x + 1))`; elsewhere a first gue
 import math
 
 from minidyn.compiler import horner
-from minidyn.kernels.vectormath.exponential import exp, inline
+from minidyn.kernels.vectormath.exponential import apart, exp, inline
 from minidyn.kernels.vectormath.logarithm import log, log1p
 
 _INVERSE_E, _INVERSE_E_LOW = 0.36787944117144233, -1.2428753672788363e-17
@@ -75,21 +75,21 @@ def branch(x, k):
     return w, t
 
 
-@inline
+@apart
 def lambertw(x, k):
     """w with `w exp(w) = x`, at least -1 for k = 0, at most -1 for k = -1; NaN where there is none."""
     w, _ = branch(x, k)
     return w
 
 
-@inline
+@apart
 def lambertw_plus(x, k):
     """`1 + lambertw(x, k)`, with all digits near the branch point."""
     _, t = branch(x, k)
     return t
 
 
-@inline
+@apart
 def lambertw_slope(x, k):
     """`exp(-w)/(1 + w)`, the derivative of `w = lambertw(x, k)`; `exp(-w) = w/x` where w is large."""
     w, t = branch(x, k)

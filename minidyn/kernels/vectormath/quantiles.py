@@ -7,7 +7,7 @@ A polynomial gives the middle. The tails come from a first guess and one step of
 import math
 
 from minidyn.compiler import horner
-from minidyn.kernels.vectormath.exponential import exp, inline
+from minidyn.kernels.vectormath.exponential import apart, exp, inline
 from minidyn.kernels.vectormath.gauss import erfcx
 from minidyn.kernels.vectormath.logarithm import log
 
@@ -50,7 +50,7 @@ def rise(c, y, e):
     return out if c >= 0.0 else math.nan
 
 
-@inline
+@apart
 def erfinv(x):
     """y with `erf(y) = x`; infinite at -1 and 1, NaN beyond."""
     a = abs(x)
@@ -60,7 +60,7 @@ def erfinv(x):
     return math.copysign(y, x) if a <= 1.0 else math.nan
 
 
-@inline
+@apart
 def erfinv_slope(x):
     """`sqrt(pi)/2 exp(erfinv(x)^2)`, the derivative of erfinv: `sqrt(pi)/2 erfcx(y)/erfc(y)`."""
     c = 1.0 - abs(x)
@@ -69,7 +69,7 @@ def erfinv_slope(x):
     return _HALF_ROOT_PI * rise(c, y, e)
 
 
-@inline
+@apart
 def erfcinv(x):
     """y with `erfc(y) = x`; infinite at 0 and 2, NaN outside."""
     c = min(x, 2.0 - x)
@@ -80,7 +80,7 @@ def erfcinv(x):
     return y if c >= 0.0 else math.nan
 
 
-@inline
+@apart
 def erfcinv_slope(x):
     """`-sqrt(pi)/2 exp(erfcinv(x)^2)`, the derivative of erfcinv."""
     c = min(x, 2.0 - x)

@@ -301,7 +301,8 @@ def _check_response(system: md.Map, w) -> None:
     np.testing.assert_allclose(first, expected, rtol=1e-9, atol=1e-12)
     if told.label > 0:
         bent = (loss.jacobian(w + 1e-5 * u) - loss.jacobian(w - 1e-5 * u)) / 2e-5
-        np.testing.assert_allclose(labels, told.label * bent.T @ bent / len(bent), rtol=1e-5, atol=1e-12)
+        bent = (bent.T * loss.shares).reshape(size, -1)
+        np.testing.assert_allclose(labels, told.label * bent @ bent.T / len(loss.shares), rtol=1e-5, atol=1e-12)
     else:
         here, *beside = (stated_covariance(system, w + h * u)[0] for h in (0.0, 1e-3, -1e-3))
         np.testing.assert_allclose(first + second, (sum(beside) - 2 * here) / 2e-6, rtol=1e-4, atol=1e-6)
@@ -352,7 +353,10 @@ class Symbols:
 
     def on_samples(self, e):
         rows = range(self.loss.n_samples or 1)
-        return [e.subs({s: sp.Float(v[i]) for s, v in self.loss.data.items()}) for i in rows]
+        entries = [
+            (s, v) if v.ndim == 1 else (s[k], v[:, k]) for s, v in self.loss.data.items() for k in range(v[0].size)
+        ]
+        return [sp.sympify(e).doit().subs({s: sp.Float(v[i]) for s, v in entries}) for i in rows]
 
     def slopes(self, e):
         return sp.Matrix([sp.diff(e, p) for p in self.loss.params])

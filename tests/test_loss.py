@@ -305,7 +305,7 @@ WRONG = {
     "target shape": (lambda: md.Loss.regression(x, [x], {}, 3.0), r"target must be a non-empty list"),
     "target empty": (lambda: md.Loss.regression(x, [x], {}, []), r"target must be a non-empty list"),
     "target signs": (lambda: md.Loss.regression(x, [x], {}, [0.0, 1.0], "logistic"), r"expects targets -1 and 1"),
-    "criterion": (lambda: md.Loss.regression(x, [x], {}, [1.0], "huber"), r"'squared' or 'logistic', not 'huber'"),
+    "criterion": (lambda: md.Loss.regression(x, [x], {}, [1.0], "huber"), r"'logistic' or 'softmax', not 'huber'"),
     "no samples to differentiate": (lambda: valley().sample_grads([1.0, 2.0]), r"this loss has no data"),
     "no model": (lambda: valley().jacobian([1.0, 2.0]), r"no model: build it with Loss\.regression"),
 }  # fmt: skip

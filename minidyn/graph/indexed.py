@@ -1,7 +1,7 @@
 """Indexed symbols: where they live, and which entry an index in sums is."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ Loops = Mapping[sp.Basic, tuple[Index, int]]  # the symbols that sums run over: 
 
 @dataclass(frozen=True)
 class Array:
-    """Where an indexed symbol lives: `array[offset + strides . index]`."""
+    """Where an indexed symbol lives: `array[offset + strides . index]`; `of` makes something else of what is read."""
 
     array: str
     offset: int
     shape: tuple[int, ...]
     per: Index | None = None
+    of: Callable[[Node], Node] | None = None
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -60,4 +61,5 @@ def element(graph: Graph, arrays: Mapping[str, Array], loops: Loops, e: Any) -> 
         if least < 0 or most >= length:
             raise ExpressionError(f"{e}: the index runs from {least} to {most}, but {name} has {length} entries.")
         offset += int(const) * stride
-    return graph.load(home.array, offset, [(i, s) for i, s in strides.items() if s], per=home.per)
+    read = graph.load(home.array, offset, [(i, s) for i, s in strides.items() if s], per=home.per)
+    return read if home.of is None else home.of(read)

@@ -30,7 +30,7 @@ class Index:
     @property
     def var(self) -> str:
         """The loop's variable in generated code; one name for all sums of one level and size."""
-        names = {"lane": "lane", "sample": "i", "coord": "p", "block": "block", "side": "side"}
+        names = {"lane": "lane", "sample": "i", "coord": "p", "block": "block", "side": "side", "output": "output"}
         return names.get(self.kind, f"j{self.level}_{self.size}")
 
 

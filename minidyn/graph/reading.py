@@ -82,6 +82,14 @@ class Converter:
             self._convert(e, key)
         return self._convert(expr, key)
 
+    def inside(self, loops: Mapping[sp.Basic, tuple[Index, int]], expr: Any) -> Node:
+        """The node of an expression inside loops that stay open: letters, with where each begins."""
+        saved, self._loops = self._loops, self._loops | dict(loops)
+        try:
+            return self(expr)
+        finally:
+            self._loops = saved
+
     def _convert(self, e: sp.Basic, key: Any) -> Node:
         node = self._memo.get((e, key))
         if node is None:

@@ -99,7 +99,8 @@ class Source:
 
 def store_gradient(graph: Graph, pairs: Pairs, array: str, size: int) -> tuple[list[str], list[Node]]:
     """Stores for (element, derivative) pairs into `array`, and the lines that must run before them."""
-    simple = apart(pairs) and sum(entries(n).size for n, _ in pairs) == size
+    partly = any(i.kind == "output" for n, _ in pairs for i, _ in n.data[2])  # a loop of which one turn is taken
+    simple = not partly and apart(pairs) and sum(entries(n).size for n, _ in pairs) == size
     stores = [store(graph, d, array, n.data[1], n.data[2], add=not simple) for n, d in pairs]
     before = [] if simple else [f"for q in range({size}):", f"    {array}[q] = 0.0"]
     return before, stores

@@ -105,7 +105,7 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     names = loss.names | _hyper_names(rule)
     emitter = loss.emitter(stores, places=places, mutable=("w", "aux"), names=names)
     kept = [f"s_{q}" for q in range(size * (1 + states))]
-    draws = [line for law, row, count in bound.draws for line in law.alone(row, count)]
+    draws = [line for law, row, count, steps in bound.draws for line in law.alone(row, count, steps)]
     words = [f"r_{i}" for i in range(4)] if draws else []
     halved = bound.gaussian_rows % 2 == 1
     lines = [
@@ -136,7 +136,10 @@ def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     before, stores = store_gradient(g, bound.gradient(g), "out", size)
     picked = ["    i = index[b*64 + lane]"] if bound.picks else ["    i = b"]
 
-    places: Places = {"w": _PATHS, "label": f"z[({first_label} + {'b' if loss.per_sample else '0'})*64 + lane]"}
+    label = "b" if loss.per_sample else "0"
+    if loss.outputs is not None:
+        label = f"b*{bound.per_sample} + {{}}" if loss.per_sample else "{}"
+    places: Places = {"w": _PATHS, "label": f"z[({first_label} + {label})*64 + lane]"}
     headers = {SAMPLE: ["for b in range(n):", *picked]}
     emitter = loss.emitter(stores, places, headers=headers, blocks=_by_blocks(bound))
     src.add("noisy_grad", "s, c, d, nz, z, index, n, lane, out", [*before, *emitter.lines()], fma=True)

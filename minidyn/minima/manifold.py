@@ -200,8 +200,8 @@ class Manifold(ByValue):
     def _to_interpolation(self, start: Floats) -> float:
         w, value = start.copy(), float(self.loss.value(start))
         for _ in range(200):
-            residual = self.loss.model_values(w) - self.loss.data[self.loss.target]
-            move = np.asarray(-np.linalg.lstsq(self.loss.jacobian(w), residual, rcond=1e-10)[0])
+            jacobian = self.loss.jacobian(w).reshape(-1, self.loss.dim)
+            move = np.asarray(-np.linalg.lstsq(jacobian, self.loss.residuals(w), rcond=1e-10)[0])
             if np.linalg.norm(move) <= 1e-9 * (1e-3 + np.linalg.norm(w - start)):
                 return float(np.linalg.norm(w + move - start))
             scale, trial = 1.0, float(self.loss.value(w + move))

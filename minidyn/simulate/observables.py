@@ -16,7 +16,7 @@ from minidyn.common.intake import numbers, shown
 from minidyn.graph import walk
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold, curvatures
-from minidyn.minima.smoothness import Smoothness, first_layer, smoothness
+from minidyn.minima.smoothness import Smoothness, first_layer, mean_square, smoothness
 
 Observable = Callable[[Floats], Floats]
 
@@ -37,7 +37,10 @@ def _test_error(loss: Loss) -> Callable[[Floats], Any]:
         raise InputError("test_error needs held-out samples: loss.hold_out(inputs, target), or [loss.test] in a model.")
     if loss.criterion == "squared":
         return lambda w: 2 * test.value(w)
-    return lambda w: (test.model_values(w) * test.data[test.target] <= 0).mean(axis=-1)
+    target, lead = test.data[test.target], 1 if loss.outputs is None else 2
+    if loss.criterion == "softmax":
+        return lambda w: (test.model_values(w).argmax(axis=-1) != target.argmax(axis=-1)).mean(axis=-1)
+    return lambda w: (test.model_values(w) * target <= 0).mean(axis=tuple(range(-lead, 0)))
 
 
 NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
@@ -49,7 +52,7 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
     "test_error": ("mean squared error, or fraction misclassified, on held-out samples (Loss.hold_out)", _test_error),
     "input_gradient": (
         "mean over samples of the model's squared gradient in the input",
-        lambda loss: lambda w: (loss.input_grads(w) ** 2).sum(axis=-1).mean(axis=-1),
+        lambda loss: lambda w: mean_square(loss, loss.input_grads(w)),
     ),
     "input_gradient_bound": ("what flatness allows for input_gradient (smoothness)", _smooth(lambda s: s.mean_bound)),
     "smoothness_ratio": (

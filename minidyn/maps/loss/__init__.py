@@ -16,13 +16,15 @@ from minidyn.common.intake import finite, numbers, one_of, row_labels, table
 from minidyn.common.locks import cached_property
 from minidyn.common.reports import Drawn
 from minidyn.graph import Graph, walk
-from minidyn.maps.loss.compiled import ONE_SAMPLE, Compiled, Floats, differentiate, first_sample, mean
+from minidyn.maps.loss.compiled import ONE_SAMPLE, Floats, differentiate, first_sample, mean
+from minidyn.maps.loss.fitted import Fitted
+from minidyn.maps.loss.outputs import CRITERIA, Outputs, compared, read_model, read_target, read_weights
 from minidyn.maps.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
 
 __all__ = ["ONE_SAMPLE", "Block", "Loss", "differentiate", "first_sample", "mean", "vector"]
 
 
-class Loss(Compiled, Drawn):
+class Loss(Fitted, Drawn):
     """`L(w)`, or the mean over samples `L(w) = (1/n) sum_i l(w; x_i)` where `data` is given.
 
     Parameters
@@ -33,7 +35,8 @@ class Loss(Compiled, Drawn):
     data : `{symbol: array}`, each of shape `(n,)`, or `(n, m)` for an `md.vector` of m entries.
 
     dim : number of parameters D.  n_samples : number of samples n; None without data.
-    model, criterion, target : of a regression, f(x; w), "squared" or "logistic", and the symbol of the targets.
+    model, criterion, target, weight : of a regression, f(x; w), "squared", "logistic" or "softmax", and the symbols of
+        the targets and of the weights (over their mean; None without).  n_outputs : of several outputs their number C.
     test : the same loss on held-out samples (`hold_out`).
 
     All evaluations take float64 arrays of shape `(..., D)` and are batched over the leading axes.
@@ -46,13 +49,10 @@ class Loss(Compiled, Drawn):
     """
 
     _offers = (
-        "expr params param_names dim constants data n_samples model criterion target test regression "
+        "expr params param_names dim constants data n_samples n_outputs model criterion target weight test regression "
         "hold_out with_constants with_data value grad hessian hvp third sample_grads sample_hvps "
-        "square_hvp model_values jacobian input_grads plot"
+        "square_hvp model_values jacobian gauss_newton input_grads plot"
     )
-    model: sp.Expr | None = None
-    criterion: str | None = None
-    target: Any = None
     test: Loss | None = None
 
     def __init__(self, expr: Any, params: Any, *, constants: Mapping[Any, float] | None = None,
@@ -81,18 +81,14 @@ class Loss(Compiled, Drawn):
         self.data: dict[Any, Floats] = {}
         columns: list[Floats] = []
         self._columns: dict[Any, tuple[int, tuple[int, ...]]] = {}
-        offset, n, rows = 0, None, None
+        offset, n = 0, None
+        _same_rows(data)
         for symbol, values in data.items():
-            shape, labels = shape_of(symbol), row_labels(values)
+            shape = shape_of(symbol)
             array = _samples(symbol, shape, values)
             if n is not None and len(array) != n:
                 raise InputError(f"the data for {symbol} has {len(array)} samples, the others have {n}.")
-            if labels is not None and rows not in (None, labels):
-                raise InputError(
-                    f"the samples of {symbol} are labelled in another order than the others; align them, or give the "
-                    "bare values (.values)."
-                )
-            n, rows = len(array), rows if labels is None else labels
+            n = len(array)
             self.data[symbol] = array
             self._columns[symbol] = (offset, shape)
             offset += math.prod(shape)
@@ -102,38 +98,59 @@ class Loss(Compiled, Drawn):
 
     @classmethod
     def regression(cls, model: Any, params: Any, inputs: Mapping[Any, ArrayLike], target: ArrayLike,
-                   criterion: str = "squared", *, constants: Mapping[Any, float] | None = None) -> Loss:  # fmt: skip
-        """The mean over samples of `(f(x; w) - y)^2 / 2`, or of `log(1 + exp(-y f))` for targets -1, 1.
+                   criterion: str = "squared", *, weights: ArrayLike | None = None,
+                   constants: Mapping[Any, float] | None = None) -> Loss:  # fmt: skip
+        """The mean over samples of what a criterion makes of outputs `f(x; w)` and targets y:
 
-        `inputs={}` is allowed: then `f` depends on the parameters alone, and `target` holds one number
-        or several. Knowing the model makes label noise, `model_values` and `jacobian` available.
+            "squared"    |f - y|^2 / 2
+            "logistic"   sum_c log(1 + exp(-y_c f_c)), targets -1 and 1
+            "softmax"    log(sum_c exp f_c) - f_y, class labels y = 0 .. C - 1; or probabilities p: ... - sum_c p_c f_c
+
+        model : one expression; C outputs as a list, a row or column matrix, or, for all of them in one expression,
+            `(expression, (c, 0, C - 1))` as in a `Sum`, which is compiled as a loop.
+        target : (n,), for several outputs (n, C); classes (n,), or their probabilities (n, C).
+        weights : (n,), at least 0: the mean is `sum_i v_i l_i / sum_i v_i`, as if sample i were there `v_i` times. What
+            noise sees of a sample is then its share of that mean, `v_i l_i` over the mean weight.
+
+        `inputs={}` is allowed: then `f` depends on the parameters alone, and `target` holds one sample or several.
+        Knowing the model makes label noise, `model_values`, `jacobian` and `gauss_newton` available.
 
         >>> import sympy as sp, minidyn as md
         >>> a, b = sp.symbols("a b")
         >>> md.Loss.regression(a * b, [a, b], inputs={}, target=[1.0]).value([2.0, 1.0])
         0.5
+        >>> round(md.Loss.regression([a, b], [a, b], {}, [0], "softmax").value([1.0, 1.0]), 12)    # log 2
+        0.69314718056
         """
-        model, inputs = walk.expression(model, "the model"), table(inputs, "inputs")
-        y = _unused("y", [*inputs, *as_list(params), *table(constants, "constants"), *walk.free_symbols(model)])
-        numbered = numbers(target, "target")
-        if numbered.ndim != 1 or not numbered.size:
-            raise InputError(
-                f"target must be a non-empty list of numbers, one per sample; it has shape {numbered.shape}."
-            )
-        if one_of(criterion, "criterion", ("squared", "logistic")) == "squared":
-            expr = (model - y) ** 2 / 2
-        else:
-            if not np.isin(numbered, (-1.0, 1.0)).all():
-                raise InputError("the logistic criterion expects targets -1 and 1.")
-            expr = sp.log(1 + sp.exp(-y * model))
-        loss = cls(expr, params, constants=constants, data={**inputs, y: target})
-        loss.model, loss.criterion, loss.target = model, criterion, y
+        one_of(criterion, "criterion", CRITERIA)
+        inputs, constants = table(inputs, "inputs"), table(constants, "constants")
+        taken = [*inputs, *as_list(params), *constants]
+        model = read_model(model, taken)
+        count = model.count if isinstance(model, Outputs) else None
+        values, certain = read_target(criterion, target, count)
+        taken += walk.free_symbols(sp.Tuple(model.model) if isinstance(model, Outputs) else model)
+        y: Any = _unused("y", taken)
+        y = y if count is None else vector(y.name, count)
+        expr, data = compared(criterion, model, y, certain), {**inputs, y: target}
+        weight = None if weights is None else _unused("weight", [*taken, y])
+        if weight is not None:
+            expr, data = weight * expr, data | {weight: weights}
+        _same_rows(data)
+        data[y] = values
+        if weights is not None:
+            data[weight] = read_weights(weights)
+        loss = cls(expr, params, constants=constants, data=data)
+        loss.outputs = model if isinstance(model, Outputs) else None
+        loss.model = loss.outputs.model if loss.outputs else model
+        loss.criterion, loss.target, loss.weight, loss.certain = criterion, y, weight, certain
+        loss.model_node(Graph())
         return loss
 
     def _copy(self, constants: Mapping[Any, float], data: Mapping[Any, ArrayLike]) -> Loss:
         new = Loss(self.expr, self.params, constants=constants, data=data)
-        if self.model is not None:
-            new.model, new.criterion, new.target = self.model, self.criterion, self.target
+        for name in ("model", "outputs", "criterion", "target", "weight", "certain"):
+            if name in vars(self):
+                setattr(new, name, getattr(self, name))
         if self.test is not None:
             new.test = self.test._copy(constants, self.test.data)
         return new
@@ -154,11 +171,12 @@ class Loss(Compiled, Drawn):
             raise InputError("held-out samples need a model: build the loss with Loss.regression(...).")
         inputs = table(inputs, "inputs")
         given = {str(label_of(s)) for s in inputs}
-        missing = [str(label_of(s)) for s in self.data if s != self.target and str(label_of(s)) not in given]
+        missing = [str(label_of(s)) for s in self.inputs if str(label_of(s)) not in given]
         if missing:
             raise InputError(f"the held-out samples lack the input {missing[0]}.")
         new = self._copy(self.constants, self.data)
-        new.test = self.with_data({**inputs, self.target: target})
+        count = len(self.read_targets(target))
+        new.test = self.with_data({**inputs, self.target: target} | self.unweighted(count))
         new.test.test = None
         return new
 
@@ -176,7 +194,13 @@ class Loss(Compiled, Drawn):
         unknown = [s for s in data if str(label_of(s)) not in names]
         if unknown:
             raise InputError(f"{unknown[0]} is not data of this loss (it has {_names(self.data)}).")
-        return self._copy(self.constants, {**self.data, **{names[str(label_of(s))]: v for s, v in data.items()}})
+        given = {names[str(label_of(s))]: v for s, v in data.items()}
+        _same_rows(given)
+        if self.target in given:
+            given[self.target] = self.read_targets(given[self.target])
+        if self.weight in given:
+            given[self.weight] = read_weights(given[self.weight])
+        return self._copy(self.constants, {**self.data, **given})
 
     def refuse_data(self, what: str, exprs: Iterable[Any]) -> None:
         """InputError where expressions that belong to no single sample name the data."""
@@ -251,16 +275,6 @@ class Loss(Compiled, Drawn):
         """Gradients of the single samples' losses, shape `(..., n, D)`; needs data."""
         return self._batched(self.kernels.sample_grads, [w], (self._count("sample_grads"), self.dim))
 
-    def model_values(self, w: ArrayLike) -> Floats:
-        """The model's outputs on the samples, shape `(..., n)`; needs `Loss.regression`."""
-        self.model_node(Graph())
-        return self._batched(self.kernels.model_values, [w], (self._count("model_values"),))
-
-    def jacobian(self, w: ArrayLike) -> Floats:
-        """Gradients of the model's outputs, shape `(..., n, D)`; needs `Loss.regression`."""
-        self.model_node(Graph())
-        return self._batched(self.kernels.model_grads, [w], (self._count("jacobian"), self.dim))
-
     def sample_hvps(self, w: ArrayLike, us: ArrayLike) -> Floats:
         """Every sample's Hessian times every direction: `us` (r, D) gives (n, r, D) at one point w."""
         n = self._count("sample_hvps")
@@ -276,26 +290,6 @@ class Loss(Compiled, Drawn):
         out = np.empty(self.dim)
         self.sample_kernels.square_hvp(self.point(w), self.point(u, "u"), self.c, self.rows, out)
         return out
-
-    def input_grads(self, w: ArrayLike) -> Floats:
-        """Gradients of the model's outputs in the inputs, shape `(..., n, q)`: all inputs side by side, in their
-        order; needs `Loss.regression`.
-
-        >>> import sympy as sp, minidyn as md
-        >>> a, x = sp.symbols("a x")
-        >>> md.Loss.regression(sp.tanh(a * x), [a], {x: [0.0, 1.0]}, [0.0, 1.0]).input_grads([2.0])[0]
-        array([2.])
-        """
-        self.model_node(Graph())
-        columns = [c for s, (o, shape) in self._columns.items() if s != self.target
-                   for c in range(o, o + math.prod(shape))]  # fmt: skip
-        tail = (self._count("input_grads"), self.rows.shape[1])
-        return self._batched(self.sample_kernels.input_grads, [w], tail)[..., columns]
-
-    def _count(self, what: str) -> int:
-        if self.n_samples is None:
-            raise InputError(f"{what} needs samples: this loss has no data.")
-        return self.n_samples
 
     # -- at the keyboard --
     @property
@@ -359,6 +353,19 @@ def _unused(name: str, symbols: Sequence[Any]) -> sp.Symbol:
 
 def _names(symbols: Mapping[Any, Any]) -> str:
     return ", ".join(str(label_of(s)) for s in symbols) or "none"
+
+
+def _same_rows(data: Mapping[Any, ArrayLike]) -> None:
+    """InputError where the samples of two inputs are labelled in different orders."""
+    rows = None
+    for symbol, values in data.items():
+        labels = row_labels(values)
+        if labels is not None and rows not in (None, labels):
+            raise InputError(
+                f"the samples of {symbol} are labelled in another order than the others; align them, or give the "
+                "bare values (.values)."
+            )
+        rows = rows if labels is None else labels
 
 
 def _samples(symbol: Any, shape: tuple[int, ...], values: ArrayLike) -> Floats:

@@ -13,6 +13,7 @@ from minidyn.common.locks import cached_property
 from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, derivatives, walk
 from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradient
 from minidyn.maps.loss import quoted
+from minidyn.maps.loss.outputs import Outputs
 from minidyn.maps.loss.parameters import Block, label_of
 
 # of an emitter: a kernel of one sample, as the only turn of the loop over samples
@@ -24,7 +25,9 @@ class Compiled(metaclass=Named):
 
     _offers = ""
     expr: sp.Expr
-    model: sp.Expr | None
+    model: Any
+    outputs: Outputs | None
+    weight: Any
     blocks: list[Block]
     constants: dict[Any, float]
     dim: int
@@ -37,8 +40,8 @@ class Compiled(metaclass=Named):
         """Whether kernels loop over samples (one sample alone is read directly)."""
         return self.n_samples is not None and self.n_samples > 1
 
-    def converter(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Converter:
-        """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`."""
+    def converter(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None) -> Converter:
+        """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`, or as `replace` says."""
         symbols: dict[Any, Node] = {}
         arrays: dict[str, Array] = {}
         per = SAMPLE if self.per_sample else None
@@ -54,27 +57,62 @@ class Compiled(metaclass=Named):
                 arrays[block.name] = Array("w", block.offset, block.shape)
             else:
                 symbols[block.symbol] = graph.load("w", block.offset)
-        symbols.update(replace or {})
+        for s, what in (replace or {}).items():
+            if isinstance(what, Array):
+                arrays[str(label_of(s))] = what
+            else:
+                symbols[s] = what
         return Converter(graph, symbols, arrays)
 
-    def sample_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
+    def array(self, symbol: Any) -> Array:
+        """Where the data of a vector lie."""
+        return Array("d", *self._columns[symbol], SAMPLE if self.per_sample else None)
+
+    def sample_node(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None) -> Node:
         """One sample's loss (the loss itself where there is no data)."""
         return self.converter(graph, replace)(self.expr)
 
-    def mean_node(self, graph: Graph, replace: Mapping[Any, Node] | None = None) -> Node:
+    def mean_node(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None) -> Node:
         """The loss: the mean of `sample_node` over samples."""
         return mean(self.sample_node(graph, replace))
 
     def model_node(self, graph: Graph) -> Node:
-        """The model `f(x; w)` of a regression loss at one sample."""
+        """The model `f(x; w)` of a regression loss at one sample; of several outputs the one that their loop is at."""
         if self.model is None:
             raise InputError("this loss has no model: build it with Loss.regression(model, params, inputs, target).")
-        return self.converter(graph)(self.model)
+        if self.outputs is None:
+            return self.converter(graph)(self.model)
+        of = self.outputs
+        return self.converter(graph).inside({of.letter: (of.index, of.low)}, of.each)
+
+    @property
+    def turns(self) -> str:
+        """How many outputs on samples there are, in the words of a kernel that has n samples."""
+        return f"n * {self.outputs.count}" if self.outputs else "n"
+
+    def share_of(self, sample: str) -> str:
+        """How a kernel reads the share that a sample has of the loss, its weight over the mean one; "" if that is 1."""
+        return "" if self.weight is None else f"d[{sample}, {self._columns[self.weight][0]}]"
+
+    def share_node(self, graph: Graph) -> Node:
+        """The same of a sample, as a node."""
+        return graph.const(1.0) if self.weight is None else self.converter(graph)(self.weight)
+
+    @property
+    def one_output(self) -> dict[str, Any]:
+        """As `ONE_SAMPLE`, for kernels of one output at one sample: its number `sample` is that of the sample times C
+        plus that of the output."""
+        if self.outputs is None:
+            return ONE_SAMPLE
+        index, count = self.outputs.index, self.outputs.count
+        sample, output = f"    i = sample // {count}", f"    {index.var} = sample % {count}"
+        return {"headers": {SAMPLE: ["if True:", sample], index: ["if True:", output]}, "sample_count": "1"}
 
     @property
     def straight(self) -> bool:
-        """Whether its kernels have no loops: no data, and parameters one by one."""
-        return not self.per_sample and not any(b.shape for b in self.blocks)
+        """Whether its kernels have no loops: no data, and parameters and outputs one by one."""
+        loops = self.outputs is not None and not self.outputs.listed
+        return not self.per_sample and not loops and not any(b.shape for b in self.blocks)
 
     @cached_property
     def names(self) -> dict[tuple[str, int], str]:
@@ -122,9 +160,9 @@ class Compiled(metaclass=Named):
                          derivatives.reverse(first_sample(one), "w"), "its gradient", **ONE_SAMPLE)  # fmt: skip
         if self.model is not None:
             f = first_sample(self.model_node(g))
-            src.add("model_value", "w, c, d, sample", self._returning(g, f, **ONE_SAMPLE), "f(x_i; w)")
+            src.add("model_value", "w, c, d, sample", self._returning(g, f, **self.one_output), "f(x_i; w)")
             self.add_vector(src.add, "model_grad", "w, c, d, sample, out",
-                             derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **ONE_SAMPLE)  # fmt: skip
+                             derivatives.reverse(f, "w"), "gradient of f(x_i; w)", **self.one_output)  # fmt: skip
         src.quote(quoted.hessian, quoted.third_trace)
         add_many(src, "value", "The loss")
         add_many(src, "grad", "The gradient")
@@ -151,7 +189,7 @@ class Compiled(metaclass=Named):
         if self.model is not None:
             pairs = derivatives.reverse(first_sample(self.model_node(Graph())), "d")
             self.add_vector(src.add, "input_grad", "w, c, d, sample, out", pairs,
-                             "gradient of f(x_i; w) in the data", size=self.rows.shape[1], **ONE_SAMPLE)  # fmt: skip
+                             "gradient of f(x_i; w) in the data", self.rows.shape[1], **self.one_output)  # fmt: skip
             add_many(
                 src, "input_grad", "The gradients of the model's outputs in the data, on all samples", samples=True
             )
@@ -199,8 +237,10 @@ def mean(sample: Node) -> Node:
 
 
 def first_sample(sample: Node) -> Node:
-    """The one sample that a kernel is called for, as its only turn of the loop over samples."""
-    return sample.graph.sum(sample, SAMPLE) if SAMPLE in sample.indices else sample
+    """The one sample, or output of a sample, that a kernel is called for, as the only turn of their loops."""
+    for index in sorted(sample.indices, reverse=True):
+        sample = sample.graph.sum(sample, index)
+    return sample
 
 
 def differentiate(pairs: list[tuple[Node, Node]], direction: str) -> list[tuple[Node, Node]]:

@@ -119,7 +119,12 @@ class BoundNoise(ByValue):
     @property
     def label_rows(self) -> int:
         """Number of label perturbations drawn per step."""
-        return self.batch if self.labels else 0
+        return self.batch * self.per_sample if self.labels else 0
+
+    @property
+    def per_sample(self) -> int:
+        """Label perturbations of a sample: one for each output."""
+        return self.loss.n_outputs or 1
 
     @property
     def rows(self) -> int:
@@ -142,26 +147,31 @@ class BoundNoise(ByValue):
         return self.sampling.shuffles
 
     @property
-    def draws(self) -> list[tuple[Law, int, int | None]]:
-        """The numbers of a step in the order in which they are drawn: their law, their first row, how many, or None for
-        one per sample of the batch. A choice of samples comes before these."""
-        out: list[tuple[Law, int, int | None]] = []
+    def draws(self) -> list[tuple[Law, int, int, bool]]:
+        """The numbers of a step in the order in which they are drawn: their law, their first row, how many, and whether
+        that is per step; else it is per sample of the batch. A choice of samples comes before these."""
+        out: list[tuple[Law, int, int, bool]] = []
         if self.gaussian_rows:
-            out.append((NORMAL, 0, self.gaussian_rows))
-        out += [(sigma.law, sigma.row, sigma.width) for sigma in self.additive if not sigma.law.normal]
-        return out + [(part.law, self.first_label, None) for part in self.labels]
+            out.append((NORMAL, 0, self.gaussian_rows, True))
+        out += [(sigma.law, sigma.row, sigma.width, True) for sigma in self.additive if not sigma.law.normal]
+        return out + [(part.law, self.first_label, self.per_sample, False) for part in self.labels]
 
     def draw_lines(self) -> list[str]:
         """The body of `draw(r, z, index, order, k, n)`, which returns the size of the batch."""
         size = self.sampling.lines() if self.picks else [f"size = {'n' if self.loss.per_sample else '1'}"]
-        lines = [line for law, row, count in self.draws if count for line in law.lines(row, count)]
-        lines += [*size, *(line for part in self.labels for line in part.law.lines(self.first_label, None))]
-        if self.label_rows > 1 and not self.loss.per_sample:  # one sample, drawn again and again: its mean label
-            first = f"z[{self.first_label * 64} + lane]"
-            lines += [
-                "for lane in lanes(64):", "    for q in range(1, size):",
-                f"        {first} = {first} + z[({self.first_label} + q) * 64 + lane]", f"    {first} = {first} / size",
-            ]  # fmt: skip
+        lines = [line for law, row, count, step in self.draws if step for line in law.lines(row, count)]
+        each = self.per_sample
+        many = "size" if each == 1 else f"size * {each}"
+        lines += [*size, *(line for part in self.labels for line in part.law.lines(self.first_label, many))]
+        if self.labels and self.batch > 1 and not self.loss.per_sample:  # one sample, drawn again and again
+            for c in range(each):  # its mean label
+                first = f"z[{(self.first_label + c) * 64} + lane]"
+                turn = "q" if each == 1 else f"{each} * q + {c}" if c else f"{each} * q"
+                lines += [
+                    "for lane in lanes(64):", "    for q in range(1, size):",
+                    f"        {first} = {first} + z[({self.first_label} + {turn}) * 64 + lane]",
+                    f"    {first} = {first} / size",
+                ]  # fmt: skip
         return [*lines, "return size"]
 
     # -- the gradient that the map sees --

@@ -35,9 +35,9 @@ class Law:
         signs = self.excess == -2.0  # E z^4 = (E z^2)^2: nothing else has that
         return rf"{letter} = \pm 1" if signs else rf"\mathrm{{E}}\,{letter} = 0, \mathrm{{E}}\,{{{letter}}}^{{2}} = 1"
 
-    def lines(self, row: int, count: int | None) -> list[str]:
-        """Draw rows from `row` on, `count` of them or, for None, one for each of `size` samples."""
-        many = "size" if count is None else str(count)
+    def lines(self, row: int, count: int | str) -> list[str]:
+        """Draw rows from `row` on, so many of them, which may be an expression in the kernel's words."""
+        many = str(count)
         if self.filler:
             return [f"{self.filler}(r, z, {row}, {many})"]
         words = ", ".join(f"r[{64 * i} + lane]" for i in range(4))
@@ -47,30 +47,31 @@ class Law:
             *[f"    r[{64 * i} + lane] = r_{i}" for i in range(4)],
         ]  # fmt: skip
 
-    def alone(self, row: int, count: int | None) -> list[str]:
-        """The same for one lane; a batch is one sample."""
-        rows = range(row, row + (1 if count is None else count))
+    def alone(self, row: int, count: int, steps: bool) -> list[str]:
+        """The same for one lane; `steps` says whether what is left of a pair goes to the next step."""
+        rows = range(row, row + count)
         return [line for q in rows for line in (*self._next, f"z_{q} = {self.value}")]
 
 
 class _Normal(Law):
-    """Normals come in pairs; of an odd number per step the last shares its pair with the next step's."""
+    """Normals come in pairs; of an odd number per step the last shares its pair with the next step's, unless they
+    are those of a batch."""
 
-    def lines(self, row: int, count: int | None) -> list[str]:
-        if count is None:
-            return [f"normals(r, z, {row}, (size + 1) // 2)"]
+    def lines(self, row: int, count: int | str) -> list[str]:
+        if isinstance(count, str):
+            return [f"normals(r, z, {row}, ({count} + 1) // 2)"]
         odd = [f"half_pair(r, z, {row + count - 1}, k)"] if count % 2 else []
         return [f"normals(r, z, {row}, {count // 2})", *odd]
 
-    def alone(self, row: int, count: int | None) -> list[str]:
+    def alone(self, row: int, count: int, steps: bool) -> list[str]:
         def pair(first: str, second: str) -> str:
             return f"{first}, {second}, {_WORDS} = next_pair({_WORDS})"
 
-        if count is None:
-            return [pair(f"z_{row}", "_")]
         last = row + count - 1
         lines = [pair(f"z_{q}", f"z_{q + 1}") for q in range(row, last, 2)]
-        if count % 2:
+        if count % 2 and not steps:
+            lines.append(pair(f"z_{last}", "_"))
+        elif count % 2:
             lines += ["if (k + t) % 2 == 0:", "    " + pair(f"z_{last}", "kept"), "else:", f"    z_{last} = kept"]
         return lines
 

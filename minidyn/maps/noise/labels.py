@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import sympy as sp
 
 from minidyn.common.arrays import Floats
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, one_of
-from minidyn.graph import SAMPLE, Graph, Node
+from minidyn.graph import SAMPLE, Array, Graph, Node
 from minidyn.kernels import Source
 from minidyn.maps.noise.base import Noise, Option, Part
 from minidyn.maps.noise.draws import LAWS, Law
@@ -73,31 +74,56 @@ class Labels(OfSamples):
 
     def check(self, bound: BoundNoise) -> None:
         """Refuse a loss without targets that could be noisy."""
+        if bound.loss.criterion == "softmax":
+            raise InputError(
+                "label noise adds numbers to targets, and class labels are none; take md.Minibatch, or change the "
+                "labels themselves with loss.with_data."
+            )
         if bound.loss.criterion != "squared":
             raise InputError("label noise needs Loss.regression with the squared criterion.")
 
-    def target(self, g: Graph, bound: BoundNoise) -> Node:
-        """The target that a step sees; the load `label` is one per turn of the sample loop."""
-        target = bound.loss.converter(g)(bound.loss.target)
-        return target + bound.load(g, "std") * g.load("label", 0, per=SAMPLE if bound.loss.per_sample else None)
+    def target(self, g: Graph, bound: BoundNoise) -> Node | Array:
+        """The target that a step sees; the load `label` is one per turn of the sample loop, and output."""
+        loss, per = bound.loss, SAMPLE if bound.loss.per_sample else None
+        if loss.outputs is None:
+            return loss.converter(g)(loss.target) + bound.load(g, "std") * g.load("label", 0, per=per)
+        home = loss.array(loss.target)
+
+        def noisy(target: Node) -> Node:
+            _, place, strides = target.data
+            return target + bound.load(g, "std") * g.load("label", place - home.offset, strides, per)
+
+        return replace(home, of=noisy)
 
     def columns(self, chart: Any, bound: BoundNoise) -> Iterator[Column]:
         """Flows of leading order know of no bend of theirs."""
-        std = chart.symbol("std", self.label_std)
-        for f in chart.on_samples(bound.loss.model):
-            yield std**2 / ((bound.loss.n_samples or 1) * bound.batch), chart.slopes(f), False
+        std, loss = chart.symbol("std", self.label_std), bound.loss
+        outputs = [loss.model] if loss.outputs is None else [loss.outputs.at(k) for k in range(loss.outputs.count)]
+        shares = chart.on_samples(sp.S.One if loss.weight is None else loss.weight)
+        for output in outputs:
+            for share, f in zip(shares, chart.on_samples(output), strict=True):
+                yield share**2 * std**2 / ((loss.n_samples or 1) * bound.batch), chart.slopes(f), False
 
     def variance(self, bound: BoundNoise, w: Floats) -> Floats | float:
         """The mean over the samples of the squared slopes of the model, by the variance of a label."""
-        return bound.label_variance * (bound.loss.jacobian(w) ** 2).mean(axis=0)
+        squares = bound.loss.jacobian(w) ** 2
+        if bound.loss.outputs:
+            squares = squares.sum(axis=1)
+        return bound.label_variance * (bound.loss.shares[:, None] ** 2 * squares).mean(axis=0)
+
+    def amount(self, bound: BoundNoise) -> str:
+        """The variance of the batch's mean label, by the square of the sample's share of the loss."""
+        share = bound.loss.share_of(f"s // {bound.per_sample}" if bound.per_sample > 1 else "s")
+        return bound.reads("label") + (f" * {share} * {share}" if share else "")
 
     def bend(self, src: Source, bound: BoundNoise) -> list[str]:
         """Second moments of the slopes of the model's gradient, apart from the others'."""
         size = bound.loss.dim
         self.add_slopes(src, bound, "slope")
         return [
-            "n = d.shape[0]", f"p1 = np.empty({size})", "for s in range(n):", "    model_slope(w, u, c, d, s, p1)",
-            f"    for i in range({size}):", f"        a = p1[i] * share * {bound.reads('label')} / n",
+            "n = d.shape[0]", f"p1 = np.empty({size})", f"for s in range({bound.loss.turns}):",
+            "    model_slope(w, u, c, d, s, p1)",
+            f"    for i in range({size}):", f"        a = p1[i] * share * {self.amount(bound)} / n",
             f"        for j in range({size}):", "            labels[i, j] += a * p1[j]",
         ]  # fmt: skip
 
@@ -105,7 +131,8 @@ class Labels(OfSamples):
 def LabelNoise(std: float, batch: int | None = None, kind: str = "normal") -> Noise:
     """Each step sees the targets `y_i + std e_i`, `e_i` standard normal or +-1, fresh every step.
 
-    For `Loss.regression` with the squared criterion; `batch` samples per step (None: all of them).
+    For `Loss.regression` with the squared criterion, each of several outputs with numbers of its own; `batch` samples
+    per step (None: all of them).
 
     >>> import minidyn as md
     >>> md.LabelNoise(0.1)

@@ -35,14 +35,16 @@ class OfSamples(Part):
         return [
             "n = d.shape[0]", f"p = np.empty({size})", f"mid = np.zeros({size})",
             *(["grad(w, c, d, mid)"] if self._centred else []),
-            "for s in range(n):", f"    {self.kernel}(w, c, d, s, p)", f"    for i in range({size}):",
-            f"        a = (p[i] - mid[i]) * {bound.reads(self.scale)} / n", f"        for j in range({size}):",
+            f"for s in range({'n' if self._centred else bound.loss.turns}):", f"    {self.kernel}(w, c, d, s, p)",
+            f"    for i in range({size}):",
+            f"        a = (p[i] - mid[i]) * {self.amount(bound)} / n", f"        for j in range({size}):",
             "            out[i, j] += a * (p[j] - mid[j])",
         ]  # fmt: skip
 
     def diagonal(self, g: Graph, bound: BoundNoise) -> Iterator[Node]:
         """Stores that add its diagonal to `out`."""
-        pairs = derivatives.reverse(self._node(g, bound), "w", fixed=frozenset([SAMPLE]))
+        node = self._node(g, bound)
+        pairs = derivatives.reverse(node, "w", fixed=node.indices | {SAMPLE})
         if not apart(pairs):
             raise FlowError(
                 "the model reads the same parameters through differently shaped sums; "
@@ -50,10 +52,17 @@ class OfSamples(Part):
             )
         scale = bound.load(g, self.scale)
         for element, slope in pairs:
-            second = mean(slope * slope)
+            square = slope * slope
+            for index in sorted(node.indices - {SAMPLE} - element.indices):  # over the outputs
+                square = g.sum(square, index)
+            second = mean(square if self._centred else square * bound.loss.share_node(g) ** 2)
             if self._centred:
                 second = second - mean(slope) ** 2
             yield store(g, scale * second, "out", element.data[1], element.data[2], add=True)
+
+    def amount(self, bound: BoundNoise) -> str:
+        """What a kernel multiplies a turn's part of the mean by."""
+        return bound.reads(self.scale)
 
     def _node(self, g: Graph, bound: BoundNoise) -> Node:
         return bound.loss.sample_node(g) if self._centred else bound.loss.model_node(g)
@@ -65,7 +74,8 @@ class OfSamples(Part):
         for kind in kinds:
             pairs = slopes if kind == "slope" else differentiate(slopes, "u")
             name = self.kernel.replace("grad", kind)
-            bound.loss.add_vector(src.add, name, "w, u, c, d, sample, out", pairs, f"{kind} along u", **ONE_SAMPLE)
+            turn = ONE_SAMPLE if self._centred else bound.loss.one_output
+            bound.loss.add_vector(src.add, name, "w, u, c, d, sample, out", pairs, f"{kind} along u", **turn)
 
 
 class Sampling(OfSamples):

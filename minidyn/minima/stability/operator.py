@@ -36,8 +36,8 @@ _PAIRS = 100_000  # solved at a time
 class Curvatures(ByValue):
     """What multiplies the noise, in the modes: sample Hessians, model Hessians, slopes of a Gaussian sigma.
 
-    ranks : (n, r), `H_i = h_i h_i^T` where every sample fits; otherwise `samples` (n, r, r).
-    models : (n, r, r), Hessians of the model's outputs, which label noise multiplies.
+    ranks : (n, C, r), `H_i = sum_c h_ic h_ic^T` where every sample fits; otherwise `samples` (n, r, r).
+    models : (n, C, r, r), Hessians of the model's outputs, which label noise multiplies.
     sigmas : (c, r, r), derivative of column c of sigma.
     """
 
@@ -51,9 +51,7 @@ class Curvatures(ByValue):
         """`(1/n) sum_i H_i W H_i - H W H`."""
         mean = self.lam[:, None] * W * self.lam
         if self.ranks is not None:
-            h = self.ranks
-            along = np.einsum("ia,ia->i", h @ W, h)
-            return (h.T * along) @ h / len(h) - mean
+            return by_ranks(self.ranks, W) - mean
         assert self.samples is not None
         return _sandwich(self.samples, W) / len(self.samples) - mean
 
@@ -62,6 +60,13 @@ class Curvatures(ByValue):
         if self.ranks is None and self.samples is None:
             return np.zeros((len(self.lam),) * 2)
         return self.batch(np.eye(len(self.lam)))
+
+
+def by_ranks(h: Floats, W: Floats) -> Floats:
+    """`(1/n) sum_i H_i W H_i` with `H_i = sum_c h_ic h_ic^T`, h (n, C, r)."""
+    along = np.einsum("ica,iea->ice", h @ W, h)
+    size = h.shape[-1]
+    return np.asarray((along.transpose(0, 2, 1) @ h).reshape(-1, size).T @ h.reshape(-1, size) / len(h))
 
 
 def _sandwich(matrices: Floats, W: Floats) -> Floats:
@@ -142,7 +147,7 @@ class Modes(ByValue):
         if self.kappa > 0 and (c.ranks is not None or c.samples is not None):
             out += self.kappa * c.batch(W)
         if self.label > 0 and c.models is not None:
-            out += self.label / len(c.models) * _sandwich(c.models, W)
+            out += self.label / len(c.models) * _sandwich(c.models.reshape(-1, *W.shape), W)
         if c.sigmas is not None:
             out += _sandwich(c.sigmas, W)
         return out

@@ -27,20 +27,20 @@ def find_minima(loss: Loss, starts: ArrayLike) -> Floats:
 
 def _fit(loss: Loss, start: Floats) -> Floats | None:
     """A point near the start that fits every sample to rounding (Levenberg 1944, Marquardt 1963), or None."""
-    if loss.criterion != "squared" or (loss.n_samples or 0) > loss.dim:
+    if loss.criterion != "squared" or loss.data[loss.target].size > loss.dim:
         return None
-    target, w, damping = loss.data[loss.target], start.copy(), 1e-3
-    enough = 1e-13 * (1 + np.abs(target).max())
-    residual = loss.model_values(w) - target
+    w, damping = start.copy(), 1e-3
+    enough = 1e-13 * (1 + np.abs(loss.data[loss.target]).max())
+    residual = loss.residuals(w)
     for _ in range(_ROUNDS):
         if np.abs(residual).max() <= enough:
             break
-        J = loss.jacobian(w)
+        J = loss.jacobian(w).reshape(-1, loss.dim)
         gram = J @ J.T
         for _ in range(30):
             size = damping * np.trace(gram) / len(gram)
             move = -J.T @ np.linalg.lstsq(gram + size * np.eye(len(gram)), residual, rcond=1e-14)[0]
-            trial = loss.model_values(w + move) - target
+            trial = loss.residuals(w + move)
             if trial @ trial < residual @ residual:
                 break
             damping = max(10 * damping, 1e-12)

@@ -11,7 +11,7 @@ from minidyn.common.locks import cached_property
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise import LinearResponse
-from minidyn.minima.stability.operator import Curvatures, Modes
+from minidyn.minima.stability.operator import Curvatures, Modes, by_ranks
 from minidyn.minima.stability.slopes import Slopes, rule_slopes
 
 _ROOM = 40_000_000  # numbers that the sample Hessians of a loss without interpolation may take
@@ -56,13 +56,18 @@ class Minimum(ByValue):
 
     @cached_property
     def jacobian(self) -> Floats | None:
-        """Gradients of the model's outputs (n, D), if they alone make the Hessians: `H_i = grad f_i grad f_i^T`."""
+        """Gradients h of the model's outputs by the roots of the samples' weights, (n C, D), if they alone make the
+        Hessians: `H_i = sum_c h_ic h_ic^T`."""
         if self.loss.criterion != "squared":
             return None
-        residual = self.loss.model_values(self.w) - self.loss.data[self.loss.target]
-        if np.abs(residual).max() > 1e-9 * (1.0 + np.abs(self.loss.data[self.loss.target]).max()):
+        if np.abs(self.loss.residuals(self.w)).max() > 1e-9 * (1.0 + np.abs(self.loss.data[self.loss.target]).max()):
             return None
-        return self.loss.jacobian(self.w)
+        return self.loss.jacobian(self.w).reshape(-1, self.loss.dim) * np.sqrt(self._shares)[:, None]
+
+    @property
+    def _shares(self) -> Floats:
+        """The share that each output's sample has of the loss, (n C,)."""
+        return np.repeat(self.loss.shares, self.loss.n_outputs or 1)
 
     @cached_property
     def hessian(self) -> Floats:
@@ -110,7 +115,7 @@ class Minimum(ByValue):
     def _directions(self) -> tuple[Floats, Floats]:
         """Eigenvalues and eigenvectors (r, D) of the Hessian that the Jacobian makes, without preconditioner."""
         assert self.jacobian is not None
-        _, s, rows = np.linalg.svd(self.jacobian / np.sqrt(len(self.jacobian)), full_matrices=False)
+        _, s, rows = np.linalg.svd(self.jacobian / np.sqrt(len(self.loss.rows)), full_matrices=False)
         return s**2, rows
 
     @cached_property
@@ -144,7 +149,7 @@ class Minimum(ByValue):
             if (root == 1).all():
                 values, vectors = self._directions
             else:
-                _, s, vectors = np.linalg.svd(J * root / np.sqrt(len(J)), full_matrices=False)
+                _, s, vectors = np.linalg.svd(J * root / np.sqrt(len(self.loss.rows)), full_matrices=False)
                 values = s**2
             basis = vectors.T
         else:
@@ -193,7 +198,7 @@ class Minimum(ByValue):
         ranks = samples = models = sigmas = None
         if self.loss.n_samples is not None and self.loss.n_samples > 1:
             if self.jacobian is not None:
-                ranks = self.jacobian @ basis
+                ranks = self._by_sample(self.jacobian @ basis)
             else:
                 samples = self._project(basis, basis)
         if self.response.label > 0 and self.fits_label_term(basis.shape[1]):
@@ -204,15 +209,22 @@ class Minimum(ByValue):
 
     def fits_label_term(self, modes: int) -> bool:
         """Whether the model's Hessians, which label noise multiplies, find room."""
-        return (self.loss.n_samples or 1) * max(modes**2, modes * len(self.w)) <= _ROOM
+        return len(self._shares) * max(modes**2, modes * len(self.w)) <= _ROOM
+
+    def _by_sample(self, of_outputs: Floats) -> Floats:
+        """(n C, ...) as (n, C, ...)."""
+        return of_outputs.reshape(len(self.loss.rows), -1, *of_outputs.shape[1:])
 
     def _model_hessians(self, basis: Floats) -> Floats:
-        """Hessians of the outputs f_i, (n, r, r): with every residual 1, `H_i = grad f_i grad f_i^T + Hess f_i`."""
+        """Hessians of the outputs f_ic by the samples' weights, (n, C, r, r): with one output's residual 1 and the
+        others 0, `H_i = sum_a grad f_ia grad f_ia^T + Hess f_ic`."""
         values = self.loss.model_values(self.w)
-        shifted = self.loss.with_data({self.loss.target: values - 1.0})
-        along = self.loss.jacobian(self.w) @ basis
-        whole = shifted.sample_hvps(self.w, np.ascontiguousarray(basis.T)) @ basis
-        return whole - along[:, :, None] * along[:, None, :]
+        along = self._by_sample(self.loss.jacobian(self.w).reshape(-1, self.loss.dim) @ basis)
+        mine, out = self.loss.shares[:, None, None] * np.einsum("ica,icb->iab", along, along), []
+        for unit in [1.0] if self.loss.outputs is None else np.eye(self.loss.outputs.count):
+            shifted = self.loss.with_data({self.loss.target: values - unit})
+            out.append(shifted.sample_hvps(self.w, np.ascontiguousarray(basis.T)) @ basis - mine)
+        return np.stack(out, axis=1)
 
     @cached_property
     def modes(self) -> Modes:
@@ -232,9 +244,9 @@ class Minimum(ByValue):
             return 0.0
         J = self.jacobian
         if J is not None:
-            h = J @ self._directions[1].T
-            mean = h.T @ h / n
-            spread = (h.T * (h * h).sum(axis=1)) @ h / n - mean @ mean
+            h = self._by_sample(J @ self._directions[1].T)
+            mean = np.einsum("ica,icb->ab", h, h, optimize=True) / n
+            spread = by_ranks(h, np.eye(h.shape[-1])) - mean @ mean
         else:
             spread = np.array([self.loss.square_hvp(self.w, e) for e in np.eye(len(self.w))])
             spread = (spread + spread.T) / 2 - self.hessian @ self.hessian

@@ -109,6 +109,8 @@ class Exponentials:
             return self.function(n.op, n.args[0])
         if n.op == "sum" and (body := self.form(n.args[0], depth)) and body.coefficient > 0 and body.exponent:
             return Form(1.0, ((self._log_of_loop(n, body).id, 1.0),))
+        if n.op == "select":
+            return self._choice(n, depth)
         if n.op in ("add", "sub"):
             parts = [self.form(a, depth) for a in reversed(n.args)]
             if parts[0] is None or parts[1] is None:
@@ -127,6 +129,23 @@ class Exponentials:
             return _ONE.times(first, float(n.data)) if abs(n.data) <= _MOST_TERMS else None
         assert forms[1] is not None
         return first.times(forms[1], 1.0 if n.op == "mul" else -1.0)
+
+    def _choice(self, n: Node, depth: int) -> Form | None:
+        """`e^a` under a condition, else `e^b`, however many: the exponential of that choice."""
+        conditions, arms = [], []
+        while n.op == "select":
+            conditions.append(n.args[0])
+            arms.append(n.args[1])
+            n = n.args[2]
+        forms = [self.form(a, depth) for a in (*arms, n)]
+        logs = [self.log(f) for f in forms if f is not None and f.positive]
+        found = [a for a in logs if a is not None]
+        if len(found) < len(forms):
+            return None
+        out = found.pop()
+        for condition, a in zip(reversed(conditions), reversed(found), strict=True):
+            out = self.graph.select(condition, a, out)
+        return Form(1.0, self.linear(out))
 
     def function(self, op: str, of: Node) -> Form | None:
         """The form of a function of a node."""

@@ -63,7 +63,8 @@ class Converter:
             if all(id(a) in self._numbers for a in args) and (args or getattr(part, "is_number", False)):
                 self._numbers[id(part)] = part
             if isinstance(part, _EXPONENTIALS) or (
-                isinstance(part, (sp.Add, sp.Mul, sp.Pow, sp.Sum)) and any(id(a) in self._exponential for a in args)
+                isinstance(part, (sp.Add, sp.Mul, sp.Pow, sp.Sum, sp.Piecewise, ExprCondPair))
+                and any(id(a) in self._exponential for a in args)
             ):
                 self._exponential[id(part)] = part
         todo = [expr]

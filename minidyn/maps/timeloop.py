@@ -31,7 +31,7 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         "from minidyn.kernels.random import few_without_replacement, half_pair, next_pair, next_word, normals, "
         "shuffle, signs, with_replacement, without_replacement"
     )
-    if any(law.words > 1 for law, _, _ in bound.draws):
+    if any(law.words > 1 for law, *_ in bound.draws):
         src.line("from minidyn.kernels.heavytails import stable, student")
     if loss.dim * (1 + len(rule.states)) <= FUSED and loss.straight and not bound.picks:
         _add_fused(src, loss, rule, bound)

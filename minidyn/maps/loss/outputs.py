@@ -113,7 +113,8 @@ def _ranged(f: Any, limits: Any) -> Outputs:
         raise InputError(
             f"outputs in a letter are given as (expression, (c, 0, 9)), with limits as in Sum, not {shown(limits)}."
         )
-    return Outputs((walk.expression(f, "the model"),), int(high) - int(low) + 1, letter, int(low))
+    f, count = walk.expression(f, "the model"), int(high) - int(low) + 1
+    return Outputs((f.xreplace({letter: sp.Integer(low)}) if count == 1 else f,), count, letter, int(low))
 
 
 # -- targets --

@@ -1,8 +1,8 @@
 """Third and fourth moments of gradient noise, `E xi_i xi_j^2`, `Cov(xi_i^2, xi_j^2)`: what squares of gradients see.
 
 With c the samples' gradients about their mean, `f` those of the model's outputs by the samples' weights (products of
-two f are summed over several outputs), `v = s^2/B`, and weights `w` of the way in which batches are drawn (`kappa` is the
-second moments')
+two f are summed over several outputs), `v = s^2/B`, and weights `w` of the way in which batches are drawn (`kappa` is
+the second moments')
 
     E xi_i xi_j^2          = w0 <c_i c_j^2> + kappa v <c_i f_j^2 + 2 c_j f_i f_j>
     Cov(xi_i^2, xi_j^2)    = 2 Sigma_ij^2 + w1 <c_i^2 c_j^2> + (w2 - kappa^2) (<c_i^2><c_j^2> + 2 <c_i c_j>^2)

@@ -27,6 +27,14 @@ POLES = {
     "x^2/(1-cos(x))": (x**2 / (1 - sp.cos(x)), ()),
     "x/(exp(x)-1)": (x / (sp.exp(x) - 1), FAR), "log(1+x)/tanh(x)": (sp.log(1 + x) / sp.tanh(x), ()),
 }  # fmt: skip
+SUMS = {  # whose terms cancel at 0
+    "(x-sin)/x^3": (x - sp.sin(x)) / x**3, "(exp-1-x)/x^2": (sp.exp(x) - 1 - x) / x**2, "sinh(x)-x": sp.sinh(x) - x,
+    "(exp(x)+exp(-x)-2)/x^2": (sp.exp(x) + sp.exp(-x) - 2) / x**2, "(x-tanh)/x^3": (x - sp.tanh(x)) / x**3,
+    "(sin-x cos)/x^3": (sp.sin(x) - x * sp.cos(x)) / x**3, "(log(1+x)-x)/x^2": (sp.log(1 + x) - x) / x**2,
+    "(atan-x)/x^3": (sp.atan(x) - x) / x**3, "exp(2x)-1-2x": sp.exp(2 * x) - 1 - 2 * x,
+    "2cos-2+x^2": 2 * sp.cos(x) - 2 + x**2, "asinh(x)/x": sp.asinh(x) / x, "atanh(x/40)/x": sp.atanh(x / 40) / x,
+    "sin(2x)-2sin(x)": (sp.sin(2 * x) - 2 * sp.sin(x)) / x**3, "(asinh-x)/x^3": (sp.asinh(x) - x) / x**3,
+}  # fmt: skip
 TAILS = {
     "erfc(x)": sp.erfc(x), "erfc(-x)": sp.erfc(-x), "1+erf(x)": 1 + sp.erf(x), "1-erf(x)": 1 - sp.erf(x),
     "(1+erf)/2": (1 + sp.erf(x / sp.sqrt(2))) / 2,
@@ -79,6 +87,27 @@ def test_a_small_tail_has_its_digits_to_the_third_derivative(name):
     """What is left of 1 - f where f goes to 1 keeps its relative accuracy."""
     far = [-8.0, -20.0, -26.0, 20.0] if TAILS[name].has(sp.erf, sp.erfc) else []
     check(TAILS[name], [*POINTS, *far])
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_sum_that_cancels_has_its_digits_to_the_third_derivative(name):
+    """Terms that cancel at 0 do so exactly: what is left has its relative accuracy, divided by a power of x or not."""
+    check(SUMS[name], POINTS)
+
+
+def test_sums_of_products_and_differences_of_parameters_cancel_too():
+    """exp(xy) - 1 - xy and sin(x - y) - x + y keep their digits where the product or the difference is small."""
+    j, a = sp.Symbol("j", integer=True), md.vector("a", 2)
+    turn = sp.Sum((sp.exp(a[j] * x) - 1 - a[j] * x) / x**2, (j, 0, 1))
+    product, difference = sp.exp(x * y) - 1 - x * y, sp.sin(x - y) - x + y
+    loss = md.Loss(z * product + (1 - z) * difference, [x, y, z])
+    u, v = 1e-6, 3e-5
+    with mp.workdps(60):
+        p, d = mpf(u) * mpf(v), mpf(u) - mpf(v)
+        wanted = mp.sin(d) - d, mp.exp(p) - 1 - p
+    for which, want in enumerate(wanted):
+        assert abs(loss.value([u, v, which]) - want) <= 2e-15 * abs(want)
+    assert md.Loss(turn, [x, a]).value([1e-7, 1.0, 2.0]) == pytest.approx(2.5 + 1e-7 * 1.5, rel=1e-14)
 
 
 def test_poles_of_products_and_sums_of_parameters_are_found():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from minidyn.graph.nodes import Graph, Node
-from minidyn.graph.poles import over
+from minidyn.graph.series import over
 
 Exponent = tuple[tuple[int, float], ...]  # (node id, factor), sorted; the constant under -1
 Sum = tuple[tuple[Exponent, float], ...]  # (exponent, coefficient) of each term, the one with exponent 0 first

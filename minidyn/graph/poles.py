@@ -13,11 +13,13 @@ from functools import cache
 import sympy as sp
 
 from minidyn.graph.nodes import Graph, Node
+from minidyn.graph.series import Series, over, recognized
 
 _ROUNDING = 1e-19  # of the third derivative, below which terms of a series are left out
 _FUNCTIONS = {
     sp.sin: ("sin", 1), sp.sinh: ("sinh", 1), sp.tan: ("tan", 1), sp.tanh: ("tanh", 1), sp.asin: ("asin", 1),
-    sp.atan: ("atan", 1), sp.erf: ("erf", 1), sp.csch: ("sinh", -1), sp.coth: ("tanh", -1),
+    sp.atan: ("atan", 1), sp.asinh: ("asinh", 1), sp.atanh: ("atanh", 1), sp.erf: ("erf", 1),
+    sp.csch: ("sinh", -1), sp.coth: ("tanh", -1),
 }  # fmt: skip
 _LESS = {sp.exp: ("expm1", 1), sp.cosh: ("coshm1", 1), sp.cos: ("versine", -1)}  # what f(u) - 1 is, and its sign
 
@@ -30,14 +32,6 @@ class Zero:
     step: int
     radius: float
     coefficients: tuple[float, ...]
-
-
-def over(top: list[Fraction], bottom: list[Fraction]) -> list[Fraction]:
-    """The quotient of two series."""
-    out: list[Fraction] = []
-    for k, t in enumerate(top):
-        out.append((t - sum((out[j] * bottom[k - j] for j in range(k)), Fraction(0))) / bottom[0])
-    return out
 
 
 @cache
@@ -53,6 +47,8 @@ def zero(name: str) -> Zero:
         "versine": ([-c for c in circle[-1][1][1:]], 2, 2, 1.0), "coshm1": (circle[1][1][1:], 2, 2, 1.0),
         "asin": ([Fraction(whole(2 * k), 4**k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
         "atan": ([Fraction((-1) ** k, 2 * k + 1) for k in many], 1, 2, 0.5),
+        "asinh": ([Fraction(whole(2 * k), (-4) ** k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
+        "atanh": ([Fraction(1, 2 * k + 1) for k in many], 1, 2, 0.5),
         "erf": ([Fraction((-1) ** k, whole(k) * (2 * k + 1)) for k in many], 1, 2, 1.0),
         "expm1": ([Fraction(1, whole(k + 1)) for k in many], 1, 1, 1.0),
         "log1p": ([Fraction((-1) ** k, k + 1) for k in many], 1, 1, 0.25),
@@ -61,6 +57,21 @@ def zero(name: str) -> Zero:
     found = [factor * float(c) for c in series]
     last = max(k for k, c in enumerate(found) if abs(c) * radius ** (step * k) * (1 + step * k) ** 3 > _ROUNDING)
     return Zero(order, step, radius, tuple(found[: last + 1]))
+
+
+def _zero_of(s: Series) -> Zero:
+    """The zero of a sum of functions."""
+    step = 2 if not any(s.coefficients[s.order + 1 :: 2]) else 1
+    found = [float(c) for c in s.coefficients[s.order :: step]]
+    sizes = [abs(c / found[0]) * s.radius ** (step * k) * (1 + step * k) ** 3 for k, c in enumerate(found)]
+    last = max(k for k, size in enumerate(sizes) if size > _ROUNDING)
+    return Zero(s.order, step, s.radius, tuple(found[: last + 1]))
+
+
+def _less(number: sp.Expr, other: sp.Expr) -> sp.Expr | None:
+    """The function f in `c f(u) - c` that is 1 at 0, None for other sums."""
+    c, f = other.as_coeff_Mul()
+    return f if number.is_Number and type(f) in _LESS and c == -number else None
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,12 @@ class Factor:
     rest: sp.Expr
     power: int
     constant: sp.Expr
+    known: Zero
 
     @property
     def order(self) -> int:
         """The order of the factor's zero at u = 0; that of a pole is negative."""
-        return self.power * zero(self.name).order
+        return self.power * self.known.order
 
 
 def factor(e: sp.Basic, power: int = 1) -> Factor | None:
@@ -89,12 +101,12 @@ def factor(e: sp.Basic, power: int = 1) -> Factor | None:
         u, power = e.args[0], power * sign
     elif isinstance(e, sp.log) and len(e.args) == 1 and isinstance(e.args[0], sp.Add) and sp.S.One in e.args[0].args:
         name, u = "log1p", e.args[0] - 1
-    elif isinstance(e, sp.Add) and len(e.args) == 2 and e.args[0].is_Number:
+    elif isinstance(e, sp.Add) and len(e.args) == 2 and _less(*e.args) is not None:
         constant, f = e.args[1].as_coeff_Mul()
-        if type(f) not in _LESS or constant != -e.args[0]:
-            return None
         (name, sign), u = _LESS[type(f)], f.args[0]
         constant = (constant * sign) ** power
+    elif isinstance(e, sp.Add) and (sum_ := recognized(e)) is not None:
+        return Factor("", sp.S.One, sum_[1], power, sp.S.One, _zero_of(sum_[0]))
     else:
         return None
     scale, rest = u.as_coeff_Mul()
@@ -102,7 +114,7 @@ def factor(e: sp.Basic, power: int = 1) -> Factor | None:
         content, rest = rest.primitive()
         minus = rest.could_extract_minus_sign()
         scale, rest = scale * content * (-1 if minus else 1), -rest if minus else rest
-    return None if rest.is_Number else Factor(name, scale, rest, power, constant)
+    return None if rest.is_Number else Factor(name, scale, rest, power, constant, zero(name))
 
 
 def met(factors: Sequence[sp.Basic]) -> tuple[list[Factor], dict[sp.Basic, int], list[sp.Basic]] | None:
@@ -143,7 +155,7 @@ def near(graph: Graph, group: list[Factor], left: dict[sp.Basic, int], taken: li
         if exponent.is_Integer and factor(e) is None and base not in left and int(exponent) % 2:
             out = graph.neg(out)
     for f in group:
-        known, scale = zero(f.name), float(f.scale)
+        known, scale = f.known, float(f.scale)
         series = _series(known, graph.mul(scale, rest))
         out = graph.mul(out, graph.mul(float(f.constant) * scale**f.order, graph.powi(series, f.power)))
         radius = min(radius, known.radius / abs(scale))
@@ -165,3 +177,13 @@ def sinc(u: Node) -> Node:
     g, known = u.graph, zero("sin")
     small = g.binary("lt", g.unary("abs", u), g.const(known.radius))
     return g.select(small, _series(known, u), g.unary("sin", u) / u)
+
+
+def cancelling(graph: Graph, e: sp.Add, go: Callable[[sp.Basic], Node]) -> tuple[Node, Node] | None:
+    """Whether u is near 0, and the value there, of a sum whose terms cancel at u = 0; None for other sums."""
+    found = recognized(e)
+    if found is None or found[0].order == found[0].lowest:
+        return None
+    known, u = _zero_of(found[0]), go(found[1])
+    small = graph.binary("lt", graph.unary("abs", u), graph.const(known.radius))
+    return small, graph.powi(u, known.order) * _series(known, u)

@@ -1,6 +1,5 @@
 """sympy expression -> nodes of a graph."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, ClassVar, NoReturn
@@ -12,10 +11,11 @@ from sympy.matrices.expressions.matexpr import MatrixElement
 from minidyn.common.errors import ExpressionError
 from minidyn.graph import poles, special
 from minidyn.graph.branches import guarded
-from minidyn.graph.exponentials import Exponentials, Form
 from minidyn.graph.indexed import Array, element
 from minidyn.graph.nodes import Graph, Index, Node
+from minidyn.graph.numbers import double
 from minidyn.graph.refusals import no_kernel, placed
+from minidyn.graph.together import Together
 from minidyn.graph.vocabulary import VOCABULARY
 from minidyn.graph.walk import extent, postorder, printed
 
@@ -28,7 +28,7 @@ _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative
 _LATE = (sp.Mod, sp.coth)  # functions whose arguments are read where they stand
 
 
-class Converter:
+class Converter(Together):
     """Turns sympy expressions into nodes of one graph.
 
     `symbols` maps a `Symbol` to a node; `arrays` maps the name of an `IndexedBase` or
@@ -36,12 +36,11 @@ class Converter:
     """
 
     def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node], arrays: Mapping[str, Array] | None = None):
-        self.graph, self.symbols, self.arrays = graph, symbols, dict(arrays or {})
+        super().__init__(graph)
+        self.symbols, self.arrays = symbols, dict(arrays or {})
         self._loops: dict[sp.Basic, tuple[Index, int]] = {}
         self._memo: dict[Any, Node] = {}
         self._numbers: dict[int, sp.Basic] = {}
-        self._exponential: dict[int, sp.Basic] = {}
-        self.exponentials = Exponentials(graph)
 
     def __call__(self, expr: Any) -> Node:
         """The node of an expression or a number; parts that occur again are read once.
@@ -111,7 +110,7 @@ class Converter:
         if isinstance(e, sp.Symbol):
             self._refuse(e)
         if isinstance(e, (sp.Integer, sp.Float, sp.Rational)) or (e.is_Number or e.is_NumberSymbol):
-            return g.const(_double(e))
+            return g.const(double(e))
         if e is sp.I or (id(e) in self._numbers and e.is_real is False):
             raise ExpressionError(f"the subexpression {printed(e)} is not real; a loss must be a real expression.")
         for kind, build in self._KINDS.items():
@@ -169,41 +168,17 @@ class Converter:
         met = self._met(args, go)
         if met is not None:
             return met
-        out = g.const(0.0)
-        constant = 0.0
+        near = poles.cancelling(g, e, go)
+        return self._terms(args, go) if near is None else g.select(*near, self._terms(args, go))
+
+    def _terms(self, args: list[sp.Basic], go: Any) -> Node:
+        out, constant = self.graph.const(0.0), 0.0
         for a in args:
             if a.is_Number:
-                constant += _double(a)
+                constant += double(a)
             else:
                 out = out + go(a)
         return out + constant
-
-    def _small(self, args: list[sp.Basic], go: Any) -> Node | None:
-        """`c f(a) - c` for a function f that may be near 1, None for other sums."""
-        if len(args) != 2 or not args[0].is_Number:
-            return None
-        g, (c, f) = self.graph, args[1].as_coeff_Mul()
-        if isinstance(f, sp.exp) and c == -args[0]:
-            return g.mul(_double(c), g.unary("expm1", go(f.args[0])))
-        if isinstance(f, (sp.cosh, sp.cos)) and c == -args[0]:
-            half = g.unary("sinh" if isinstance(f, sp.cosh) else "sin", 0.5 * go(f.args[0]))
-            return g.mul(2.0 * _double(c) * (1 if isinstance(f, sp.cosh) else -1), g.powi(half, 2))
-        if isinstance(f, sp.erf) and abs(c) == args[0]:
-            x = go(f.args[0])
-            return g.mul(_double(args[0]), g.unary("erfc", -x if c > 0 else x))
-        if isinstance(f, sp.erfc) and c == -args[0] / 2:  # so sympy writes erfc(-a)
-            return g.mul(_double(-c), g.unary("erfc", -go(f.args[0])))
-        return None
-
-    def _met(self, args: list[sp.Basic], go: Any) -> Node | None:
-        """The sum of quotients of exponentials in which terms cancel, as in 1 - tanh(x), None for others."""
-        if len(args) > 4 or not all(a.is_Number or id(a) in self._exponential for a in args):
-            return None
-        forms = [f for f in (self.exponentials.form(go(a)) for a in args) if f is not None]
-        if len(forms) < len(args) or not any(f.quotient for f in forms):
-            return None
-        total = self.exponentials.added(forms)
-        return None if total is None or not self.exponentials.cancelled else self.exponentials.product(total)
 
     def _mul(self, e: sp.Mul, go: Any) -> Node:
         g, factors = self.graph, special.without_overflow(list(e.args))
@@ -235,54 +210,6 @@ class Converter:
                 top = top * go(f)
         return top / bottom
 
-    def _signed(self, factors: list[Any], go: Any) -> list[Any]:
-        """The factors, with `sign(u) |u|^q` as one function: a real root, whose slope at 0 is infinite and not NaN."""
-        roots = {
-            f.base.args[0]: f
-            for f in factors
-            if isinstance(f, sp.Pow) and isinstance(f.base, sp.Abs) and f.exp.is_Rational and not f.exp.is_Integer
-        }
-        for u, f in roots.items():
-            if sp.sign(u) in factors:
-                x = go(u)
-                root = (
-                    self.graph.unary("cbrt", x)
-                    if f.exp == sp.Rational(1, 3)
-                    else self.graph.make("signed_pow", (x, self.graph.const(_double(f.exp))))
-                )
-                factors = [root, *(a for a in factors if a not in (f, sp.sign(u)))]
-        return factors
-
-    def _quotient(self, factors: list[sp.Basic], go: Any) -> tuple[Node, list[sp.Basic]] | None:
-        """What is a quotient of sums of exponentials among the factors of a product, and the other factors."""
-        if not any(self._divides(f) for f in factors):
-            return None
-        found, others = Form(1.0), []
-        for f in factors:
-            base, exponent = f.args if isinstance(f, sp.Pow) and f.exp.is_Rational else (f, sp.S.One)
-            known = id(f) in self._exponential and abs(exponent) <= 8
-            form = self.exponentials.form(go(base)) if known else None
-            if form is not None and not (exponent.is_Integer or form.positive):
-                form = None
-            if form is None or not form.coefficient:
-                others.append(f)
-            else:
-                found = found.times(form, float(exponent))
-        if len(others) == len(factors):
-            return None
-        for k, f in enumerate(others):
-            node = None if f.is_Number else self.exponentials.bernoulli(found, go(f))
-            if node is not None:
-                return node, others[:k] + others[k + 1 :]
-        node = self.exponentials.product(found)
-        return None if node is None else (node, others)
-
-    def _divides(self, f: sp.Basic) -> bool:
-        """Whether a factor is a negative or broken power of something with exponentials."""
-        if id(f) not in self._exponential or not isinstance(f, sp.Pow) or not f.exp.is_Rational:
-            return False
-        return bool(f.exp.is_negative) or not f.exp.is_Integer
-
     def _pow(self, e: sp.Pow, go: Any) -> Node:
         base, exponent = e.args
         share = self._quotient([e], go)
@@ -297,7 +224,7 @@ class Converter:
         if base == sp.E:
             return g.unary("exp", go(exponent))
         if isinstance(base, sp.Pow) and base.exp.is_even and exponent.is_Rational and not exponent.is_Integer:
-            return g.pow(g.unary("abs", go(base.base)), g.const(_double(base.exp * exponent)))  # sqrt(x**2) is |x|
+            return g.pow(g.unary("abs", go(base.base)), g.const(double(base.exp * exponent)))  # sqrt(x**2) is |x|
         b = go(base)
         if exponent.is_Integer:
             if abs(int(exponent)) > _LARGEST_WHOLE:
@@ -397,18 +324,6 @@ class Converter:
 def _plain(e: sp.Basic) -> bool:
     """True for what the walk descends into: not loops, elements or branches."""
     return isinstance(e, (sp.Add, sp.Mul, sp.Pow)) or (type(e) in VOCABULARY and not isinstance(e, _LATE))
-
-
-def _double(e: sp.Basic) -> float:
-    """The double next to a number."""
-    try:
-        number = float(e)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number) or (number == 0.0 and e != 0):
-        what = "too small a number for" if number == 0.0 else "not a finite number of"
-        raise ExpressionError(f"the expression contains {printed(e)}, which is {what} double precision.")
-    return number
 
 
 def _composed(e: sp.Basic) -> bool:

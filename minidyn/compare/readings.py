@@ -16,15 +16,15 @@ from minidyn.common.intake import shown
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map, apart
 from minidyn.minima.manifold import Manifold
-from minidyn.simulate import simulate
 from minidyn.simulate.choose import make_engine
+from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
 
 OPTIONS = ("method", "rtol", "atol", "substeps")  # what a flow may be given on its way to `simulate`
 
 
 def check_flows(system: Map, flows: Sequence[Any]) -> None:
-    """Refuse what is no flow, a flow of another map, and a flow of mid-points beside noise."""
+    """Refuse what is no flow, and a flow of another map."""
     for flow in flows:
         if not isinstance(flow, Flow):
             raise InputError(f"{shown(flow)} is not a flow.")
@@ -33,8 +33,6 @@ def check_flows(system: Map, flows: Sequence[Any]) -> None:
                 f"the {flow.name} is the flow of another map: {what} differs, {_shown(flow.map, what)} instead of "
                 f"{_shown(system, what)}; flow.of(map) makes the same flow of this map."
             )
-        if flow.reads == "midpoints" and system.noise is not None:
-            raise InputError("a flow of mid-points is compared with a map without noise; drop the noise.")
 
 
 def _shown(system: Map, what: str) -> str:
@@ -83,19 +81,32 @@ def paths_of(flow: Flow, w0: Floats, steps: int, paths: int, first_step: int, op
     return paths if noisy or len(w0) > 1 else 1
 
 
-def read_map(system: Map, reading: str, run: Run, ahead: Run | None, times: Integers, threads: int) -> Floats:
-    """The map's values (paths, T, D) at some of its saves, as a flow of this reading wants them."""
+def read_map(system: Map, reading: str, run: Run, later: Floats | None, times: Integers, threads: int) -> Floats:
+    """The map's values (paths, T, D) at some of its saves, as a flow of this reading wants them.
+
+    later : those one step later."""
     assert run.w is not None
     w = np.ascontiguousarray(run.w[:, times])
     if reading == "midpoints":
-        assert ahead is not None and ahead.w is not None
-        return np.asarray(0.5 * (w + ahead.w[:, times]))
+        assert later is not None
+        return np.asarray(0.5 * (w + later))
     if reading == "projected":
         return Manifold(system.loss).limits(w, 1e-9, 20_000, threads)[0]
     return w
 
 
-def one_later(system: Map, w0: ArrayLike, steps: int, first_step: int, **options: Any) -> Run:
-    """The map one step later, for the mid-points that flows of mid-points predict."""
-    state = system.whole_state(w0, "w0")
-    return simulate(system, system.step(state, k=first_step), steps, first_step=first_step + 1, **options)
+def one_later(system: Map, start: Floats, steps: Integers, first_step: int, key: Any, threads: int,
+              progress: bool | None) -> Floats:  # fmt: skip
+    """The map's values (paths, T, D) one step after each of these `steps`, on the noise of its run, for the mid-points
+    that flows of mid-points predict."""
+    engine = make_engine(system, start, int(steps[-1]) + 1, key, threads=threads, first_step=first_step)
+    out, done = np.empty((len(start), len(steps), system.dim)), 0
+    with Bar(int(steps[-1]) + 1, len(start), progress, "mid-points") as bar:
+        for place, k in enumerate(map(int, steps)):
+            while done <= k:
+                count = engine.slice(k + 1 - done)
+                engine.advance(done, count)
+                done += count
+                bar.update(done)
+            out[:, place] = engine.parameters()
+    return out

@@ -105,9 +105,9 @@ class _Experiment:
         first = runs[self.name]
         wanted = max(_ALONE if self.paths == 1 else _MANY, self.rows + 1)
         times = _pick(len(first.steps), wanted, self.system.noise is None)
-        ahead, remark = self.ahead(beside)
+        later, remark = self.later(beside, first.steps[times], sequence)
         quantities, zero = _quantities(
-            self.system, runs, beside, times, self.watchers, ahead, thread_count(self.threads)
+            self.system, runs, beside, times, self.watchers, later, thread_count(self.threads)
         )
         paired = {label: self.coupled and flow.couples and runs[label].paths == self.paths
                   for label, flow in beside.items()}  # fmt: skip
@@ -137,6 +137,7 @@ class _Experiment:
         thread_count(self.threads)
         start = starts_of(self.system, self.w0, whole("paths", self.paths, 1))
         self.paths = paths_needed(self.system, start)
+        self.starts = start[: self.paths]
         self.name, *labels = labels_of(self.system, self.flows)
         self.asked = dict(zip(labels, self.flows, strict=True))
         self.start = np.atleast_2d(self.system.state(self.w0, "w0"))
@@ -197,17 +198,19 @@ class _Experiment:
         folder = folder_of(self.checkpoint)
         return None if folder is None else folder / str(number)
 
-    def ahead(self, beside: dict[str, Flow]) -> tuple[Run | None, str]:
+    def later(self, beside: dict[str, Flow], steps: Integers, sequence: np.random.SeedSequence,
+              ) -> tuple[Floats | None, str]:  # fmt: skip
         """Beside flows of mid-points, the map one step later, and what such flows do not describe about its end, if
-        anything."""
+        anything is known of it."""
         if all(flow.reads != "midpoints" for flow in beside.values()):
             return None, ""
-        start = self.start
-        ahead = one_later(self.system, self.w0, self.steps, self.first_step, paths=len(start), **self.common)
-        _stop_if_interrupted(ahead)
-        end = regime(self.system, start[0], self.steps, first_step=self.first_step) if self.steps > 1 else None
-        remark = end.remark if end else ""
-        return ahead, f"(of the first of {len(start):,} starts) {remark}" if remark and len(start) > 1 else remark
+        key, threads = seed_key(sequence)[1], thread_count(self.threads)
+        later = one_later(self.system, self.starts, steps, self.first_step, key, threads, self.progress)
+        if self.steps == 1 or self.system.noise is not None:
+            return later, ""
+        remark = regime(self.system, self.start[0], self.steps, first_step=self.first_step).remark
+        count = len(self.start)
+        return later, f"(of the first of {count:,} starts) {remark}" if remark and count > 1 else remark
 
 
 def _stop_if_interrupted(run: Run) -> None:
@@ -225,7 +228,7 @@ def _pick(count: int, wanted: int, odd: bool = False) -> Integers:
 
 
 def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], times: Integers,
-                watchers: dict[str, observables.Observable], ahead: Run | None, threads: int,
+                watchers: dict[str, observables.Observable], later: Floats | None, threads: int,
                 ) -> tuple[dict[str, dict[str, Floats]], dict[str, list[str]]]:  # fmt: skip
     """name -> label -> values (paths, T); and label -> parameters that are zero on the manifold, which say nothing.
 
@@ -235,7 +238,7 @@ def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], time
     readings = list(dict.fromkeys(flow.reads for flow in beside.values()))
     keys = {r: map_label if len(readings) == 1 else read_label(map_label, r) for r in readings}
     seen = _seen(first, times)
-    read = {r: _values(system, read_map(system, r, first, ahead, times, threads), watchers,
+    read = {r: _values(system, read_map(system, r, first, later, times, threads), watchers,
                        seen if r == "iterates" else {}) for r in readings}  # fmt: skip
     raw: dict[str, float] = {}  # the largest value along the map of what was asked for: its projections are small to it
     if "projected" in read:

@@ -2,6 +2,7 @@
 
 from minidyn.flows.base import FLOWS, Flow
 from minidyn.flows.edge.central import CentralFlow
+from minidyn.flows.edge.noisyrod import NoisyRodFlow
 from minidyn.flows.edge.rod import RodFlow
 from minidyn.flows.edge.subquadratic import SubquadraticFlow
 from minidyn.flows.expansion.gradient import GradientFlow
@@ -12,6 +13,6 @@ from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.symbolic import SymbolicFlow
 
 __all__ = [
-    "FLOWS", "CentralFlow", "Flow", "GradientFlow", "ModifiedFlow", "QuasistaticFlow", "RodFlow",
-    "StochasticModifiedFlow", "SubquadraticFlow", "SymbolicFlow",
+    "FLOWS", "CentralFlow", "Flow", "GradientFlow", "ModifiedFlow", "NoisyRodFlow", "QuasistaticFlow",
+    "RodFlow", "StochasticModifiedFlow", "SubquadraticFlow", "SymbolicFlow",
 ]  # fmt: skip

@@ -1,0 +1,316 @@
+"""The field of the noisy rod: two steps of the averaged map about a mid-point, averaged over a cloud of covariance W.
+
+The cloud is a star: along each axis `l_j` of a factor `W = sum l_j l_j^T` stand the nodes of a quadrature, so that
+
+    E f = f(p) + sum_j sum_m w_m [f(p + x_m l_j) + f(p - x_m l_j) - 2 f(p)]
+
+which three nodes make exact for cubics, and more of them for whatever bends along one axis only. The axes are those of
+the Hessian at the mid-point, the most curved one first, then those of the states.
+"""
+
+import math
+from enum import IntEnum
+
+import numpy as np
+
+from minidyn.common.status import Status
+from minidyn.kernels.elimination import solve
+from minidyn.kernels.linalg import cholesky_semidefinite, inner, symmetric_eigen
+
+_SMALL = 1e-3  # noise along the slow directions, as a part of all of it, that moves the path by itself alone
+
+
+class At(IntEnum):
+    """Where what stands among the numbers `fp` of the compiled field."""
+
+    STATES = 0  # how many the rule has
+    STEPS_BEFORE = 1  # of the map before the run begins
+    SLOW = 2  # directions of theta whose noise moves the mid-point
+    VARIES = 3  # whether the noise depends on theta
+    COUPLES = 4
+    WIDTH = 5  # numbers that the map draws
+    NODES = 6  # on one side of an axis, from here on: their places, then their weights
+
+
+@inner
+def _axes(hessian, theta, c, d, V):
+    """V, the eigenvectors (columns) of the Hessian, the largest eigenvalue first; False if it is not finite."""
+    dim = theta.shape[0]
+    H = np.empty((dim, dim))
+    values = np.empty(dim)
+    vectors = np.empty((dim, dim))
+    hessian(theta, c, d, H)
+    total = 0.0
+    for i in range(dim):
+        for j in range(dim):
+            total += H[i, j] * 0.0
+    if total != 0.0:
+        return False
+    symmetric_eigen(H, values, vectors)
+    for place in range(dim):
+        best = 0
+        for j in range(1, dim):
+            best = j if values[j] > values[best] else best
+        for i in range(dim):
+            V[i, place] = vectors[i, best]
+        values[best] = -np.inf
+    return True
+
+
+@inner
+def _factor(W, V, L):
+    """The columns `l_j` of L: `W = L L^T`, lower triangular in the basis V of theta and of every state."""
+    dim, size = V.shape[0], W.shape[0]
+    turned = np.zeros((size, size))
+    half = np.zeros((size, size))
+    for i in range(size):
+        first = i - i % dim  # of the block that the row lies in: theta's, or a state's
+        for j in range(size):
+            for r in range(dim):
+                half[i, j] += V[r, i - first] * W[first + r, j]
+    for j in range(size):
+        first = j - j % dim
+        for i in range(size):
+            for r in range(dim):
+                turned[i, j] += half[i, first + r] * V[r, j - first]
+    cholesky_semidefinite(turned, half)
+    for i in range(size):
+        first = i - i % dim
+        for j in range(size):
+            L[i, j] = 0.0
+            for r in range(dim):
+                L[i, j] += V[i - first, r] * half[first + r, j]
+
+
+@inner
+def _step(kernels, model, z, varies, out, gain, S, room):
+    """The averaged map `F(z)`, its answers to the noise (D, 1 + states), and the noise's covariance if it varies."""
+    grad, sigma, noise_q, jets = kernels
+    kk, hp, c, d, nz = model
+    g, q, x, R, J, signs = room
+    dim = g.shape[0]
+    theta = z[0:dim]
+    grad(theta, c, d, g)
+    if varies:
+        noise_q(theta, c, d, nz, q)
+        sigma(theta, c, d, nz, S)
+    for i in range(dim):
+        x[0], x[1], x[2] = z[i], g[i], q[i]
+        for a in range(x.shape[0] - 3):
+            x[3 + a] = z[(1 + a) * dim + i]
+        jets(x, hp, kk, R, J, gain[i], signs)
+        for a in range(R.shape[0]):
+            out[a * dim + i] = z[a * dim + i] + R[a]
+
+
+@inner
+def _add(x, weight, out):
+    """out += weight x, of matrices."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] += weight * x[i, j]
+
+
+@inner
+def _over_the_cloud(kernels, model, p, L, fp, mean, cov, gains, S, room):
+    """The mean of `F(p + w)`, its covariance, and the means of its answers to the noise and of the noise's covariance,
+    of which the last three are halved and added to what there is."""
+    size, dim = p.shape[0], gains.shape[0]
+    varies = fp[At.VARIES] != 0.0
+    nodes = np.int64(fp[At.NODES])
+    z, middle, plus, minus, bent = np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    gain = np.empty((dim, gains.shape[1]))
+    noise = np.zeros((dim, dim))
+    share = 1.0
+    _step(kernels, model, p, varies, middle, gain, noise, room)
+    for i in range(size):
+        mean[i] = middle[i]
+    for j in range(size):
+        length = 0.0
+        for i in range(size):
+            length += L[i, j] * L[i, j]
+            bent[i] = 0.0
+        if length == 0.0:
+            continue
+        for m in range(nodes):
+            x, weight = fp[At.NODES + 1 + m], fp[At.NODES + 1 + nodes + m]
+            for side in range(2):
+                sign = 1.0 - 2.0 * side
+                for i in range(size):
+                    z[i] = p[i] + sign * x * L[i, j]
+                _step(kernels, model, z, varies, plus if side == 0 else minus, gain, noise, room)
+                _add(gain, 0.5 * weight, gains)
+                if varies:
+                    _add(noise, 0.5 * weight, S)
+            share -= 2.0 * weight
+            for i in range(size):
+                z[i] = 0.5 * (plus[i] + minus[i]) - middle[i]
+                mean[i] += 2.0 * weight * z[i]
+                z[i] = z[i] if weight < 1.0 else 0.0  # a mean to second order: its covariance is that of the slopes
+                bent[i] += 2.0 * weight * z[i]
+                plus[i] = 0.5 * (plus[i] - minus[i])
+            for i in range(size):
+                for r in range(size):
+                    cov[i, r] += weight * (plus[i] * plus[r] + z[i] * z[r])
+        for i in range(size):
+            for r in range(size):
+                cov[i, r] -= 0.5 * bent[i] * bent[r]
+    _step(kernels, model, p, varies, plus, gain, noise, room)
+    _add(gain, 0.5 * share, gains)
+    if varies:
+        _add(noise, 0.5 * share, S)
+
+
+@inner
+def _split(S, V, slow, T, rest):
+    """The noise as `T z` along the slow directions, T (D, slow), with what the fast ones have in common with it, and
+    the covariance `rest` (D, D) of what they have not.
+
+    `K = S_FS (S_SS + small)^-1`: noise across the valley stays in the cloud where there is hardly any along it,
+    whatever the two have in common."""
+    dim = V.shape[0]
+    turned, half = np.zeros((dim, dim)), np.zeros((dim, dim))
+    for i in range(dim):  # in the basis V from its end: the slow directions come first
+        for j in range(dim):
+            for r in range(dim):
+                half[i, j] += V[r, dim - 1 - i] * S[r, j]
+    total = 0.0
+    for i in range(dim):
+        for j in range(dim):
+            for r in range(dim):
+                turned[i, j] += half[i, r] * V[r, dim - 1 - j]
+        total += turned[i, i]
+    common, block, factor = np.zeros((slow, dim)), np.zeros((slow, slow)), np.zeros((slow, slow))
+    for i in range(slow):
+        for j in range(slow):
+            factor[i, j] = turned[i, j]
+            block[i, j] = turned[i, j]
+        block[i, i] += _SMALL * total
+        for j in range(dim):
+            common[i, j] = turned[i, j] if j >= slow else 0.0
+    if total > 0.0 and slow > 0 and slow < dim:
+        solve(block, common)
+    for i in range(slow, dim):
+        for j in range(slow, dim):
+            for r in range(slow):
+                turned[i, j] -= common[r, i] * turned[r, j] + turned[i, r] * common[r, j]
+                for q in range(slow):
+                    turned[i, j] += common[r, i] * factor[r, q] * common[q, j]
+    for i in range(slow):
+        common[i, i] = 1.0
+    cholesky_semidefinite(factor, block)
+    _rotate(V, turned, common, block, T, rest)
+
+
+@inner
+def _rotate(V, turned, common, block, T, rest):
+    """`_split` in the parameters: `T = V common^T block` and `rest = V turned V^T`, of the fast directions."""
+    dim, slow = V.shape[0], block.shape[0]
+    for i in range(dim):
+        for j in range(slow):
+            T[i, j] = 0.0
+            for r in range(dim):
+                for q in range(slow):
+                    T[i, j] += V[i, dim - 1 - r] * common[q, r] * block[q, j]
+        for j in range(dim):
+            rest[i, j] = 0.0
+            for r in range(slow, dim):
+                for q in range(slow, dim):
+                    rest[i, j] += V[i, dim - 1 - r] * turned[r, q] * V[j, dim - 1 - q]
+
+
+@inner
+def _drawn(noise_factor, theta, model, V, width, slow, U):
+    """U (slow, width): the numbers that drive the slow directions, as what the map draws makes them there."""
+    _, _, c, d, nz = model
+    dim = theta.shape[0]
+    made = np.empty(dim * width)
+    along = np.zeros((slow, width))
+    square = np.zeros((slow, slow))
+    factor = np.empty((slow, slow))
+    noise_factor(theta, c, d, nz, made)
+    for i in range(slow):
+        for q in range(width):
+            for r in range(dim):
+                along[i, q] += V[r, dim - 1 - i] * made[r * width + q]
+    for i in range(slow):
+        for j in range(slow):
+            for q in range(width):
+                square[i, j] += along[i, q] * along[j, q]
+    cholesky_semidefinite(square, factor)
+    for i in range(slow):
+        for q in range(width):
+            U[i, q] = along[i, q]
+            for j in range(i):
+                U[i, q] -= factor[i, j] * U[j, q]
+            U[i, q] = U[i, q] / factor[i, i] if factor[i, i] > 0.0 else 0.0
+
+
+def field(fns, w, k, hp, c, d, nz, fp, b, f):
+    """The change per step of mid-point, half-difference and cloud, and the mid-point's noise; a status code."""
+    grad, hessian, sigma, noise_factor, noise_q, jets = fns
+    states, slow, width = np.int64(fp[At.STATES]), np.int64(fp[At.SLOW]), np.int64(fp[At.WIDTH])
+    size = np.int64(math.sqrt(1.0 + b.shape[0]) + 0.5) - 1  # of 2 n + n^2 numbers
+    dim = size // (1 + states)
+    W, V, L, cov = np.empty((size, size)), np.empty((dim, dim)), np.empty((size, size)), np.zeros((size, size))
+    gains, S, T, rest = np.zeros((dim, 1 + states)), np.zeros((dim, dim)), np.empty((dim, slow)), np.empty((dim, dim))
+    ends, p, kk = np.empty((2, size)), np.empty(size), np.empty(1)
+    kk[0] = k + 1.0 + fp[At.STEPS_BEFORE]
+    room = (np.empty(dim), np.empty(dim), np.empty(3 + states), np.empty(1 + states),
+            np.empty((1 + states) * (3 + states)), np.empty(1 + states))  # fmt: skip
+    model, kernels = (kk, hp, c, d, nz), (grad, sigma, noise_q, jets)
+    for i in range(size):
+        for j in range(size):
+            W[i, j] = 0.5 * (w[(2 + i) * size + j] + w[(2 + j) * size + i])
+    if not _axes(hessian, w[0:dim], c, d, V):
+        return Status.DIVERGED
+    _factor(W, V, L)
+    noise_q(w[0:dim], c, d, nz, room[1])
+    for side in range(2):
+        for i in range(size):
+            p[i] = w[i] + (1.0 - 2.0 * side) * w[size + i]
+        _over_the_cloud(kernels, model, p, L, fp, ends[side], cov, gains, S, room)
+    if fp[At.VARIES] == 0.0:
+        sigma(w[0:dim], c, d, nz, S)
+    _split(S, V, slow, T, rest)
+    total = _fill(w, (ends, cov), gains, rest, b)
+    for i in range(f.shape[0]):
+        for q in range(f.shape[1]):
+            f[i, q] = 0.0
+    _drive(noise_factor, w[0:dim], model, V, (slow, width, fp[At.COUPLES] != 0.0), gains, T, f)
+    return 0 if total < np.inf else Status.SINGULAR
+
+
+@inner
+def _fill(w, made, gains, rest, b):
+    """The change per step; the sum of its absolute values."""
+    ends, cov = made
+    size, dim = ends.shape[1], gains.shape[0]
+    for i in range(size):
+        b[i] = 0.5 * (ends[0, i] + ends[1, i]) - w[i]
+        b[size + i] = 0.5 * (ends[1, i] - ends[0, i]) - w[size + i]
+        for j in range(size):
+            fed = gains[i % dim, i // dim] * rest[i % dim, j % dim] * gains[j % dim, j // dim]
+            b[(2 + i) * size + j] = cov[i, j] + fed - w[(2 + i) * size + j]
+    total = 0.0
+    for i in range(b.shape[0]):
+        total += abs(b[i])
+    return total
+
+
+@inner
+def _drive(noise_factor, theta, model, V, counts, gains, T, f):
+    """What moves the mid-point at random."""
+    slow, width, couples = counts
+    dim = theta.shape[0]
+    U = np.zeros((slow, width))
+    if couples:
+        _drawn(noise_factor, theta, model, V, width, slow, U)
+    for i in range(dim * gains.shape[1]):
+        gain = gains[i % dim, i // dim]
+        for r in range(slow):
+            if couples:
+                for q in range(width):
+                    f[i, q] += gain * T[i % dim, r] * U[r, q]
+            else:
+                f[i, r] = gain * T[i % dim, r]

@@ -107,7 +107,11 @@ FLOWS = {
     "quasistatic, Lion": (md.QuasistaticFlow, md.Map(VALLEY, md.Lion(0.001), md.GaussianNoise(0.3)), [1.3, 0.0]),
     "rod": (md.RodFlow, md.Map(PLAIN, md.Adam(0.01)), [1.0, 0.3]),
     "noisy rod": (md.NoisyRodFlow, md.Map(PLAIN, md.SGD(0.05, momentum=0.5), md.GaussianNoise(0.1)), [1.0, 0.3]),
-    "noisy rod, batches": (lambda m: md.NoisyRodFlow(m, slow=1), md.Map(DATA, md.GD(0.05), md.Minibatch(2)), [0.5, 0.8]),
+    "noisy rod, batches": (
+        lambda m: md.NoisyRodFlow(m, slow=1),
+        md.Map(DATA, md.GD(0.05), md.Minibatch(2)),
+        [0.5, 0.8],
+    ),
     "subquadratic": (md.SubquadraticFlow, md.Map(PLAIN, md.SGD(0.05, momentum=0.5)), [1.0, 0.3]),
     "central": (md.CentralFlow, md.Map(PLAIN, md.GD(0.05)), [1.0, 0.3]),
     "central, RMSProp": (md.CentralFlow, md.Map(PLAIN, md.RMSProp(0.01)), [1.0, 0.3]),

@@ -260,7 +260,7 @@ def test_map_and_flows_differ_in_grey():
 
     assert all(abs(lightness(look) - lightness(style.MAP)) > 0.25 for look in PALETTE)
     for part in ("colour", "dash", "marker"):  # as many as there are flows in a model file
-        assert len({getattr(look, part) for look in PALETTE}) == len(PALETTE) == 7
+        assert len({getattr(look, part) for look in PALETTE}) == len(PALETTE) == 8
 
 
 def linear(colour):
@@ -295,7 +295,10 @@ def test_colours_are_told_apart(eyes):
     """Whoever looks: the map and the flows of the library's models lie 13 or more apart in CIELAB, all that there are 5
     or more, and whatever is closer than 20 has another dash and another marker."""
     seen = {look: cielab(SEEN_BY[eyes] @ linear(look.colour)) for look in (style.MAP, *PALETTE)}
-    shipped = {style.MAP, *(FLOWS[key].look for key in ("gradient", "central", "subquadratic", "rod", "quasistatic"))}
+    shipped = {
+        style.MAP,
+        *(FLOWS[key].look for key in ("gradient", "central", "subquadratic", "rod", "noisy-rod", "quasistatic")),
+    }
     for a, b in combinations(seen, 2):
         apart = np.linalg.norm(seen[a] - seen[b])
         assert apart > (13 if {a, b} <= shipped else 5)
@@ -304,10 +307,10 @@ def test_colours_are_told_apart(eyes):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_flow_has_the_look_it_declares_in_any_company(seed):
-    """Beside whatever flows, in whatever order, a flow has its own look, and up to seven flows all look different."""
+    """Beside whatever flows, in whatever order, a flow has its own look, and up to eight flows all look different."""
     rng = np.random.default_rng(seed)
     known = [*FLOWS, "", "", "", "a flow of somebody's own"]
-    keys = {f"flow {i}": known[j] for i, j in enumerate(rng.permutation(len(known))[: rng.integers(1, 8)])}
+    keys = {f"flow {i}": known[j] for i, j in enumerate(rng.permutation(len(known))[: rng.integers(1, 9)])}
     looks = style.looks_of(keys)
     assert list(looks) == list(keys) and len(set(looks.values())) == len(looks)
     assert all(looks[label] == FLOWS[key].look for label, key in keys.items() if key in FLOWS)

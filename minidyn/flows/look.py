@@ -26,5 +26,14 @@ SKY = Look("#3b94d9", (0, (8, 2)), 1.7, "v")
 VIOLET = Look("#8155ff", (0, (3, 1, 1, 1, 1, 1)), 1.7, "P")
 OLIVE = Look("#7c9a12", (0, (2.5, 1)), 1.7, "X")
 GREY = Look("#757985", (0, (10, 3)), 1.7, "<")
-WINE = Look("#6a1010", (0, (5, 1.2, 2.4, 1.2)), 1.9, "p")
-PALETTE = (ORANGE, GREEN, PINK, SKY, VIOLET, OLIVE, GREY, WINE)  # a flow that says nothing takes the first that is free
+BROWN = Look("#8a6c5a", (0, (5, 1.2, 2.4, 1.2)), 1.9, "p")
+PALETTE = (
+    ORANGE,
+    GREEN,
+    PINK,
+    SKY,
+    VIOLET,
+    OLIVE,
+    GREY,
+    BROWN,
+)  # a flow that says nothing takes the first that is free

@@ -21,7 +21,7 @@ from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.flows.edge import cloud
 from minidyn.flows.edge.cloud import At
-from minidyn.flows.look import WINE
+from minidyn.flows.look import BROWN
 from minidyn.kernels import Source
 from minidyn.maps.averaging import averaged, check_noise
 from minidyn.maps.discrete import Map
@@ -66,7 +66,7 @@ class NoisyRodFlow(Flow):
 
     _offers = "slow_directions spread average parts amplitude"
     key = "noisy-rod"
-    look = WINE
+    look = BROWN
     reads = "midpoints"
     ahead = 1
     name: ClassVar[str] = "noisy rod flow"

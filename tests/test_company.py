@@ -222,8 +222,21 @@ def test_arguments_are_checked_before_the_map_runs(change, message, monkeypatch)
         study = {"w0": [1.0, 0.0], "lrs": [0.1, 0.05], "time": 1.0, "paths": 4, "rng": 0} | change
         with pytest.raises(md.InputError, match=message.replace("compare", "scaling_study")):
             md.scaling_study(SGD, md.StochasticModifiedFlow, **study)
-    with pytest.raises(md.InputError, match="without noise"):
-        md.compare(SGD, md.QuasistaticFlow(SGD), md.RodFlow(SGD), w0=[1.0, 0.0], steps=10)
+
+
+@pytest.mark.parametrize("noise", [None, md.GaussianNoise(0.3), md.GaussianNoise([0.1, 0.2, 0.3][:2])], ids=str)
+@pytest.mark.parametrize("first_step", [1, 4])
+def test_mid_points_are_those_of_the_map_s_own_run(noise, first_step):
+    """What a flow of mid-points is held against is the mean of two successive iterates of the run beside it, with its
+    noise, whatever the saves."""
+    system = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.05, 0.5), noise)
+    given = {"w0": [1.0, 0.5], "paths": 3, "rng": 5, "first_step": first_step}
+    result = md.compare(system, md.RodFlow(system), md.GradientFlow(system), steps=40, save_every=7, **given)
+    whole = md.simulate(system, steps=41, save_every=1, **given).w[:, :, 0]
+    label = next(name for name in result.quantities["x"] if "midpoints" in name)
+    shown = np.asarray(result.quantities["x"][label])
+    steps = np.asarray(result.steps)
+    np.testing.assert_array_equal(shown, 0.5 * (whole[:, steps] + whole[:, steps + 1])[: len(shown)])
 
 
 # -- nothing is left out without a word -------------------------------------------------------------------

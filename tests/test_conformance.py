@@ -106,7 +106,11 @@ FLOWS = {
     "quasistatic, ODE": (md.QuasistaticFlow, md.Map(PRODUCT, md.Adam(0.01), md.LabelNoise(0.3)), [2.0, 0.5]),
     "quasistatic, Lion": (md.QuasistaticFlow, md.Map(VALLEY, md.Lion(0.001), md.GaussianNoise(0.3)), [1.3, 0.0]),
     "rod": (md.RodFlow, md.Map(PLAIN, md.Adam(0.01)), [1.0, 0.3]),
-    "noisy rod": (md.NoisyRodFlow, md.Map(PLAIN, md.SGD(0.05, momentum=0.5), md.GaussianNoise(0.1)), [1.0, 0.3]),
+    "noisy rod": (
+        lambda m: md.NoisyRodFlow(m, slow=1),
+        md.Map(PLAIN, md.SGD(0.05, momentum=0.5), md.GaussianNoise(0.1)),
+        [1.0, 0.3],
+    ),
     "noisy rod, batches": (
         lambda m: md.NoisyRodFlow(m, slow=1),
         md.Map(DATA, md.GD(0.05), md.Minibatch(2)),

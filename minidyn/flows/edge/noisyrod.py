@@ -61,7 +61,7 @@ class NoisyRodFlow(Flow):
     >>> flow = md.NoisyRodFlow(sgd)
     >>> w = flow.start([5.0, 0.5])
     >>> flow.drift(w)[:2].round(4), flow.parts(w)[2].tolist()
-    (array([-0.8926,  0.5919]), [[0.0, 0.0], [0.0, 0.0]])
+    (array([-1.7141,  1.5025]), [[0.0, 0.0], [0.0, 0.0]])
     """
 
     _offers = "slow_directions spread average parts amplitude"

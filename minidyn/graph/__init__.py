@@ -9,9 +9,10 @@ from minidyn.graph.functions import FUNCTIONS
 from minidyn.graph.indexed import Array
 from minidyn.graph.nodes import LANE, NO_INDICES, SAMPLE, Graph, Index, Node, reachable, users
 from minidyn.graph.reading import Converter
+from minidyn.graph.rolling import SHORTEST, Numbers
 from minidyn.graph.vocabulary import SUPPORTED
 
 __all__ = [
-    "FUNCTIONS", "LANE", "NO_INDICES", "SAMPLE", "SUPPORTED", "Array", "Converter", "Graph", "Index", "Node",
-    "reachable", "users",
+    "FUNCTIONS", "LANE", "NO_INDICES", "SAMPLE", "SHORTEST", "SUPPORTED", "Array", "Converter", "Graph", "Index",
+    "Node", "Numbers", "reachable", "users",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from minidyn.graph.indexed import Array, element
 from minidyn.graph.nodes import Graph, Index, Node
 from minidyn.graph.numbers import double
 from minidyn.graph.refusals import no_kernel, placed
+from minidyn.graph.rolling import Numbers, Rolling
 from minidyn.graph.together import Together
 from minidyn.graph.vocabulary import VOCABULARY
 from minidyn.graph.walk import extent, postorder, printed
@@ -31,16 +32,18 @@ _LATE = (sp.Mod, sp.coth)  # functions whose arguments are read where they stand
 class Converter(Together):
     """Turns sympy expressions into nodes of one graph.
 
-    `symbols` maps a `Symbol` to a node; `arrays` maps the name of an `IndexedBase` or
-    `MatrixSymbol` to the `Array` where it lives.
+    `symbols` maps a `Symbol` to a node; `arrays` maps the name of an `IndexedBase` or `MatrixSymbol` to the `Array`
+    where it lives. Long sums become loops if there is a place for the `numbers` that differ between their terms.
     """
 
-    def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node], arrays: Mapping[str, Array] | None = None):
+    def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node], arrays: Mapping[str, Array] | None = None,
+                 numbers: Numbers | None = None):  # fmt: skip
         super().__init__(graph)
         self.symbols, self.arrays = symbols, dict(arrays or {})
         self._loops: dict[sp.Basic, tuple[Index, int]] = {}
         self._memo: dict[Any, Node] = {}
         self._numbers: dict[int, sp.Basic] = {}
+        self.rolling = Rolling(self, self._read, numbers)
 
     def __call__(self, expr: Any) -> Node:
         """The node of an expression or a number; parts that occur again are read once.
@@ -48,11 +51,11 @@ class Converter(Together):
         Raises ExpressionError for undeclared symbols, for what is not real, and for functions not in `SUPPORTED`.
         """
         expr = sp.sympify(expr)
-        self._part: sp.Basic | None = None
+        self.part: sp.Basic | None = None
         try:
             return self._read(expr)
         except ExpressionError as error:
-            raise (error if self._part is None else placed(error, expr, self._part)) from None
+            raise (error if self.part is None else placed(error, expr, self.part)) from None
 
     def _read(self, expr: sp.Basic) -> Node:
         """The node of an expression, by an iterative walk over what is deep: long sums do not exhaust the stack."""
@@ -61,11 +64,15 @@ class Converter(Together):
             hash(part)  # from below, since sympy asks the arguments; it remembers
             if all(id(a) in self._numbers for a in args) and (args or getattr(part, "is_number", False)):
                 self._numbers[id(part)] = part
+                self.rolling.exponential.add(id(part))
             if isinstance(part, _EXPONENTIALS) or (
                 isinstance(part, (sp.Add, sp.Mul, sp.Pow, sp.Sum, sp.Piecewise, ExprCondPair))
                 and any(id(a) in self._exponential for a in args)
             ):
                 self._exponential[id(part)] = part
+                of = args[:1] if isinstance(part, sp.Sum) else args
+                if isinstance(part, _EXPONENTIALS) or all(id(a) in self.rolling.exponential for a in of):
+                    self.rolling.exponential.add(id(part))
         todo = [expr]
         key = tuple(sorted((str(s), i, low) for s, (i, low) in self._loops.items()))
         while todo:
@@ -73,7 +80,7 @@ class Converter(Together):
             if (e, key) in self._memo or not descend(e):
                 todo.pop()
                 continue
-            pending = [a for b in e.args for a in (b.args if isinstance(b, ExprCondPair) else [b])
+            pending = [a for b in self.rolling.split(e)[1] for a in (b.args if isinstance(b, ExprCondPair) else [b])
                        if descend(a) and (a, key) not in self._memo]  # fmt: skip
             if pending:
                 todo.extend(pending)
@@ -96,7 +103,7 @@ class Converter(Together):
             try:
                 node = self._memo[(e, key)] = self._build(e, key)
             except ExpressionError:
-                self._part = e if self._part is None else self._part
+                self.part = e if self.part is None else self.part
                 raise
         return node
 
@@ -107,6 +114,9 @@ class Converter(Together):
             return g.make("index", data=index, indices=frozenset([index])) + float(low)
         if e in self.symbols:
             return self.symbols[e]
+        if e in self.rolling.letters:
+            found = self.rolling.letters[e]
+            return found if isinstance(found, Node) else go(found)
         if isinstance(e, sp.Symbol):
             self._refuse(e)
         if isinstance(e, (sp.Integer, sp.Float, sp.Rational)) or (e.is_Number or e.is_NumberSymbol):
@@ -169,11 +179,11 @@ class Converter(Together):
         if met is not None:
             return met
         near = poles.cancelling(g, e, go)
-        return self._terms(args, go) if near is None else g.select(*near, self._terms(args, go))
+        return self._terms(e, go) if near is None else g.select(*near, self._terms(e, go))
 
-    def _terms(self, args: list[sp.Basic], go: Any) -> Node:
-        out, constant = self.graph.const(0.0), 0.0
-        for a in args:
+    def _terms(self, e: sp.Add, go: Any) -> Node:
+        constant, (out, rest) = 0.0, self.rolling.summed(e)
+        for a in rest:
             if a.is_Number:
                 constant += double(a)
             else:
@@ -293,24 +303,24 @@ class Converter(Together):
         return int(low), max(int(high) + 1, int(low))
 
     def _sum(self, e: sp.Sum, go: Any) -> Node:
-        body, limits = e.args[0], e.args[1:]
-        opened: list[tuple[sp.Basic, Index]] = []
-        saved = dict(self._loops)
-        for symbol, low, high in reversed(limits):  # sympy writes the innermost sum first
+        turns: list[tuple[sp.Basic, int, int]] = []
+        for symbol, low, high in reversed(e.args[1:]):  # sympy writes the innermost sum first
             first, end = self._range(e, symbol, low, high)
-            size = end - first
-            if not size:
-                self._loops = saved
+            if first == end:
                 return self.graph.const(0.0)
-            level = 1 + max((i.level for i, _ in saved.values()), default=-1) + len(opened)
-            index = Index(level, "sum", size)
-            self._loops[symbol] = (index, first)
-            opened.append((symbol, index))
+            turns.append((symbol, first, end - first))
+        return self.looped(turns, lambda _: self._read(e.args[0]))
+
+    def looped(self, turns: Sequence[tuple[sp.Basic, int, int]], body: Callable[[list[Index]], Node]) -> Node:
+        """The sum over letters (letter, first value, how many), the outermost first, of a body that may name them."""
+        saved, level = dict(self._loops), 1 + max((i.level for i, _ in self._loops.values()), default=-1)
+        opened = [Index(level + k, "sum", size) for k, (_, _, size) in enumerate(turns)]
+        self._loops |= {letter: (index, low) for (letter, low, _), index in zip(turns, opened, strict=True)}
         try:
-            node = self._read(body)
+            node = body(opened)
         finally:
             self._loops = saved
-        for _, index in reversed(opened):
+        for index in reversed(opened):
             node = self.graph.sum(node, index)
         return node
 

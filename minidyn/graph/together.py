@@ -27,9 +27,9 @@ class Together:
         if isinstance(f, (sp.cosh, sp.cos)) and c == -args[0]:
             half = g.unary("sinh" if isinstance(f, sp.cosh) else "sin", 0.5 * go(f.args[0]))
             return g.mul(2.0 * double(c) * (1 if isinstance(f, sp.cosh) else -1), g.powi(half, 2))
-        if isinstance(f, sp.erf) and abs(c) == args[0]:
+        if isinstance(f, sp.erf) and abs(c) == abs(args[0]):
             x = go(f.args[0])
-            return g.mul(double(args[0]), g.unary("erfc", -x if c > 0 else x))
+            return g.mul(double(args[0]), g.unary("erfc", -x if c == args[0] else x))
         if isinstance(f, sp.erfc) and c == -args[0] / 2:  # so sympy writes erfc(-a)
             return g.mul(double(-c), g.unary("erfc", -go(f.args[0])))
         return None

@@ -64,7 +64,9 @@ class Loss(Fitted, Drawn):
         self.constants = {s: finite(v, f"the constant {s}") for s, v in table(constants, "constants").items()}
         self._read_data(table(data, "data"))
         self._refuse_clashes()
+        self.numbers = self._no_numbers()
         self.mean_node(Graph())  # unknown symbols and unsupported functions are reported now
+        self.numbers.closed = True
 
     def _refuse_clashes(self) -> None:
         """A symbol is a parameter, a constant or data, not two of these."""
@@ -216,7 +218,7 @@ class Loss(Fitted, Drawn):
     @cached_property
     def c(self) -> Floats:
         """The numbers of the constants, in order."""
-        return np.array(list(self.constants.values()) or [0.0], dtype=float)
+        return np.array([*self.constants.values(), *self.numbers.values] or [0.0], dtype=float)
 
     # -- evaluation --
     def check(self, w: ArrayLike, name: str = "w", copy: bool = True) -> Floats:

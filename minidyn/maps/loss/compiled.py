@@ -10,12 +10,14 @@ from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import Named
 from minidyn.common.errors import InputError
 from minidyn.common.locks import cached_property
-from minidyn.graph import SAMPLE, Array, Converter, Graph, Node, derivatives, walk
+from minidyn.graph import SAMPLE, SHORTEST, Array, Converter, Graph, Node, Numbers, derivatives, walk
 from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradient
 from minidyn.maps.loss import quoted
 from minidyn.maps.loss.outputs import Outputs
 from minidyn.maps.loss.parameters import Block, label_of
 
+IN_REGISTERS = 24  # numbers of a state that a loop over paths or lanes keeps near the processor
+_TITLE = 200  # letters of a loss that stands in the title of its kernels
 # of an emitter: a kernel of one sample, as the only turn of the loop over samples
 ONE_SAMPLE: dict[str, Any] = {"headers": {SAMPLE: ["if True:", "    i = sample"]}, "sample_count": "1"}
 
@@ -30,6 +32,7 @@ class Compiled(metaclass=Named):
     weight: Any
     blocks: list[Block]
     constants: dict[Any, float]
+    numbers: Numbers
     dim: int
     n_samples: int | None
     rows: Floats
@@ -40,8 +43,12 @@ class Compiled(metaclass=Named):
         """Whether kernels loop over samples (one sample alone is read directly)."""
         return self.n_samples is not None and self.n_samples > 1
 
-    def converter(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None) -> Converter:
-        """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`, or as `replace` says."""
+    def converter(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None,
+                  numbers: Numbers | None = None) -> Converter:  # fmt: skip
+        """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`, or as `replace` says.
+
+        numbers : of loops in sums that are written out; None where these stay so.
+        """
         symbols: dict[Any, Node] = {}
         arrays: dict[str, Array] = {}
         per = SAMPLE if self.per_sample else None
@@ -62,28 +69,29 @@ class Compiled(metaclass=Named):
                 arrays[str(label_of(s))] = what
             else:
                 symbols[s] = what
-        return Converter(graph, symbols, arrays)
+        return Converter(graph, symbols, arrays, numbers)
 
     def array(self, symbol: Any) -> Array:
         """Where the data of a vector lie."""
         return Array("d", *self._columns[symbol], SAMPLE if self.per_sample else None)
 
-    def sample_node(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None) -> Node:
-        """One sample's loss (the loss itself where there is no data)."""
-        return self.converter(graph, replace)(self.expr)
+    def sample_node(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None, loops: bool = True) -> Node:
+        """One sample's loss (the loss itself where there is no data); with `loops` for sums that are written out."""
+        return self.converter(graph, replace, self.numbers if loops else None)(self.expr)
 
     def mean_node(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None) -> Node:
         """The loss: the mean of `sample_node` over samples."""
         return mean(self.sample_node(graph, replace))
 
-    def model_node(self, graph: Graph) -> Node:
+    def model_node(self, graph: Graph, loops: bool = True) -> Node:
         """The model `f(x; w)` of a regression loss at one sample; of several outputs the one that their loop is at."""
         if self.model is None:
             raise InputError("this loss has no model: build it with Loss.regression(model, params, inputs, target).")
+        convert = self.converter(graph, numbers=self.numbers if loops else None)
         if self.outputs is None:
-            return self.converter(graph)(self.model)
+            return convert(self.model)
         of = self.outputs
-        return self.converter(graph).inside({of.letter: (of.index, of.low)}, of.each)
+        return convert.inside({of.letter: (of.index, of.low)}, of.each)
 
     @property
     def turns(self) -> str:
@@ -110,9 +118,14 @@ class Compiled(metaclass=Named):
 
     @property
     def straight(self) -> bool:
-        """Whether its kernels have no loops: no data, and parameters and outputs one by one."""
-        loops = self.outputs is not None and not self.outputs.listed
+        """Whether its kernels have no loops: no data, parameters and outputs one by one, no long sums."""
+        loops = (self.outputs is not None and not self.outputs.listed) or self.numbers.used
         return not self.per_sample and not loops and not any(b.shape for b in self.blocks)
+
+    def _no_numbers(self) -> Numbers:
+        """An empty table for loops. What may stay in registers is written out, unless that is longer than those."""
+        loops = self.per_sample or any(b.shape for b in self.blocks) or self.dim > IN_REGISTERS
+        return Numbers("c", len(self.constants), SHORTEST if loops else IN_REGISTERS + 1)
 
     @cached_property
     def names(self) -> dict[tuple[str, int], str]:
@@ -214,8 +227,10 @@ class Compiled(metaclass=Named):
         add(name, args, [*before, *self.emitter(stores, **options).lines()], doc)
 
     def _titled(self, what: str) -> str:
-        text = str(self.expr) if walk.written(self.expr) else ""
-        return f"{what} {text}" if 0 < len(text) < 200 else what
+        text = (
+            str(self.expr) if walk.extent(self.expr)[0] < 3 * _TITLE else ""
+        )  # a part has a third of a letter at least
+        return f"{what} {text}" if 0 < len(text) < _TITLE else what
 
 
 def add_many(src: Source, name: str, doc: str, args: str = "w", samples: bool = False) -> None:

@@ -1,6 +1,7 @@
 """The parameters of a loss: which symbols they are, and where each stands in the vector `w`."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +54,7 @@ def lay_out(params: Sequence[Any]) -> list[Block]:
         offset += blocks[-1].size
     if not blocks:
         raise InputError("a loss needs at least one parameter; params is empty.")
-    names = [b.name for b in blocks]
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = sorted(name for name, times in Counter(b.name for b in blocks).items() if times > 1)
     if twice:
         raise InputError(f"the parameter {twice[0]} is listed more than once.")
     return blocks

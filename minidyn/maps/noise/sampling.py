@@ -43,9 +43,12 @@ class OfSamples(Part):
 
     def diagonal(self, g: Graph, bound: BoundNoise) -> Iterator[Node]:
         """Stores that add its diagonal to `out`."""
-        node = self._node(g, bound)
-        pairs = derivatives.reverse(node, "w", fixed=node.indices | {SAMPLE})
-        if not apart(pairs):
+        for loops in (True, False):  # terms that share a parameter are apart where they are written out
+            node = self._node(g, bound, loops)
+            pairs = derivatives.reverse(node, "w", fixed=node.indices | {SAMPLE})
+            if apart(pairs):
+                break
+        else:
             raise FlowError(
                 "the model reads the same parameters through differently shaped sums; "
                 "write them with sums over the same index range, or as separate symbols."
@@ -64,8 +67,8 @@ class OfSamples(Part):
         """What a kernel multiplies a turn's part of the mean by."""
         return bound.reads(self.scale)
 
-    def _node(self, g: Graph, bound: BoundNoise) -> Node:
-        return bound.loss.sample_node(g) if self._centred else bound.loss.model_node(g)
+    def _node(self, g: Graph, bound: BoundNoise, loops: bool = True) -> Node:
+        return bound.loss.sample_node(g, loops=loops) if self._centred else bound.loss.model_node(g, loops)
 
     def add_slopes(self, src: Source, bound: BoundNoise, *kinds: str) -> None:
         """`sample_slope(w, u, c, d, sample, out)`, the derivative of a sample's gradient along u, or `model_slope`, and

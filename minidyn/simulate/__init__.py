@@ -127,7 +127,7 @@ def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: 
         **{name: v if v is None or isinstance(v, str) else number(v, name) for name, v in ways.items()},
     })  # fmt: skip
     with keeper(checkpoint, what, saves) as kept:
-        recorder = Recorder(system.loss.param_names, watchers, keep, kept.rows, paths)
+        recorder = Recorder(system.loss, watchers, keep, kept.rows, paths)
         phases = Phases(system, save_every, saves)
         recorder.also = phases.look
         what_runs = system.name if isinstance(system, Flow) else "Map"
@@ -193,6 +193,7 @@ def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], b
                     done += count
                     bar.update(done, alive)
                 recorder.save(engine)
+            recorder.observe()
             kept.note(done, engine, recorder, last=True)
     except KeyboardInterrupt:
         if not recorder.count:

@@ -151,6 +151,7 @@ class Checkpoint(Keeper):
         now = time.perf_counter()
         if not last and now < self._due:
             return
+        recorder.observe()
         self.rows.sync()
         header = {
             "format": _FORMAT, "identity": self.identity, "done": done, "saves": recorder.count,

@@ -5,6 +5,7 @@ parameters `w` of shape (paths, D) that returns (paths,).
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,6 @@ from minidyn.graph import walk
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold, curvatures
 from minidyn.minima.smoothness import Smoothness, first_layer, mean_square, smoothness
-
-Observable = Callable[[Floats], Floats]
 
 _TAKEN = {"w", "status", "ended", "step", "time", "path", "parameter", "quantile"}  # names in Run.to_xarray
 
@@ -43,6 +42,7 @@ def _test_error(loss: Loss) -> Callable[[Floats], Any]:
     return lambda w: (test.model_values(w) * target <= 0).mean(axis=tuple(range(-lead, 0)))
 
 
+# name -> what it is, and loss -> function of w (N, D): the value of each point is that of the point alone
 NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
     "loss": ("the loss", lambda loss: loss.value),
     "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
@@ -63,9 +63,36 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
 }
 
 
+@dataclass(frozen=True)
+class Observable:
+    """A function of w (paths, D), fed only with finite points: others give NaN.
+
+    pointwise : whether a path's value depends on that path alone, so that points of many saves may go together.
+    """
+
+    name: str
+    function: Callable[[Floats], Any]
+    pointwise: bool
+
+    def __call__(self, w: Floats) -> Floats:
+        finite = np.isfinite(w).all(axis=-1)
+        out = np.full(len(w), np.nan)
+        if finite.any():
+            with np.errstate(over="ignore", invalid="ignore"):  # paths about to diverge
+                values = numbers(self.function(w[finite]), f"the observable {self.name}", copy=False)
+            if values.shape != (int(finite.sum()),):
+                raise InputError(
+                    f"the observable {self.name} returned shape {values.shape} for w of shape {w[finite].shape}; "
+                    "it must return one number per path."
+                )
+            out[finite] = values
+        return out
+
+
 def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
     """`{name: function of w (paths, D)}` for what the user asked to observe."""
-    return {name: _guarded(loss, name, what) for name, what in asked(loss, observe).items()}
+    return {name: Observable(name, _function(loss, what), isinstance(what, (str, sp.Expr)))
+            for name, what in asked(loss, observe).items()}  # fmt: skip
 
 
 def asked(loss: Loss, observe: Any) -> dict[str, Any]:
@@ -87,27 +114,6 @@ def asked(loss: Loss, observe: Any) -> dict[str, Any]:
                 f"the name {name} is taken in the run; give another one with observe={{name: expression or function}}."
             )
     return dict(items)
-
-
-def _guarded(loss: Loss, name: str, what: Any) -> Observable:
-    """The function, fed only with finite points: others give NaN."""
-    function = _function(loss, what)
-
-    def evaluate(w: Floats) -> Floats:
-        finite = np.isfinite(w).all(axis=-1)
-        out = np.full(len(w), np.nan)
-        if finite.any():
-            with np.errstate(over="ignore", invalid="ignore"):  # paths about to diverge
-                values = numbers(function(w[finite]), f"the observable {name}", copy=False)
-            if values.shape != (int(finite.sum()),):
-                raise InputError(
-                    f"the observable {name} returned shape {values.shape} for w of shape {w[finite].shape}; "
-                    "it must return one number per path."
-                )
-            out[finite] = values
-        return out
-
-    return evaluate
 
 
 def _function(loss: Loss, what: Any) -> Callable[[Floats], Any]:

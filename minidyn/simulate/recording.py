@@ -1,18 +1,21 @@
 """What is kept at every save, in memory or in the files of a checkpoint."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minidyn.common.arrays import Floats, Integers
+from minidyn.maps.loss import Loss
 from minidyn.simulate import observables
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.run import QUANTILES, Run
 
 _STATS = ("mean", "variance", "count")  # of each quantity, before its quantiles
 _PIECE = 2**16
+_TOGETHER, _SOON = 2**20, 0.05  # numbers, and seconds, that observing several saves at once may take
 
 
 class Rows:
@@ -36,10 +39,12 @@ class Rows:
 class Recorder:
     """Keeps what is asked for at every save: every path, or moments over the paths."""
 
-    def __init__(self, names: list[str], watchers: dict[str, observables.Observable], keep: str, rows: Rows,
-                 paths: int):  # fmt: skip
-        self.names, self.watchers, self.keep, self.rows, self.paths = names, watchers, keep, rows, paths
+    def __init__(self, loss: Loss, watchers: dict[str, observables.Observable], keep: str, rows: Rows, paths: int):
+        self.names, self.watchers, self.keep, self.rows, self.paths = loss.param_names, watchers, keep, rows, paths
         self.count = 0
+        self.most = _TOGETHER // (paths * (loss.dim**2 + loss.rows.size))  # saves: a point takes a Hessian, or samples
+        self.waiting: dict[int, Floats] = {}  # saves (paths, D) at which what is pointwise is not observed yet
+        self.together = 1  # as many of them are observed at once
         self.also: Callable[[Engine, int], None] = lambda engine, turn: None  # what else is looked at
 
     def layout(self) -> dict[str, tuple[int, ...]]:
@@ -54,8 +59,8 @@ class Recorder:
         if self.keep == "paths":
             w = engine.parameters()
             self.rows.put("w", self.count, w)
-            for number, watch in enumerate(self.watchers.values()):
-                self.rows.put(f"observed-{number}", self.count, watch(w))
+            self._observe({self.count: w}, pointwise=False)
+            self.waiting |= {self.count: w} if any(watch.pointwise for watch in self.watchers.values()) else {}
         else:
             table = [*map(_moments, engine.columns())]  # one after the other: a million paths are 8 MB each
             if self.watchers:
@@ -64,9 +69,30 @@ class Recorder:
             self.rows.put("moments", self.count, np.array(table))
         self.also(engine, self.count)
         self.count += 1
+        if len(self.waiting) >= self.together:
+            self.observe()
+
+    def observe(self) -> None:
+        """Observe what waits for it: more at once the next time where that is soon done, fewer where it is not."""
+        if not self.waiting:
+            return
+        began = time.perf_counter()
+        self._observe(self.waiting, pointwise=True)
+        quick = time.perf_counter() - began < _SOON
+        self.together = max(1, min(self.most, 2 * self.together) if quick else self.together // 2)
+        self.waiting = {}
+
+    def _observe(self, saves: dict[int, Floats], pointwise: bool) -> None:
+        """Keep the values of some of the observables at these saves."""
+        for number, watch in enumerate(self.watchers.values()):
+            if watch.pointwise == pointwise:
+                values = watch(np.concatenate([*saves.values()])).reshape(len(saves), -1)
+                for turn, row in zip(saves, values, strict=True):
+                    self.rows.put(f"observed-{number}", turn, row)
 
     def run(self, steps: Integers, times: Floats, status: Any, ended: Any, meta: dict[str, Any]) -> Run:
         """The saves as a `Run`: `steps` and `times` (T,) are theirs, `status` and `ended` (paths,) those of paths."""
+        self.observe()
         w, seen, moments = None, {}, {}
         if self.keep == "paths":
             w = self.rows.column("w", self.count)

@@ -5,8 +5,10 @@ import re
 import numpy as np
 import pytest
 import scipy.stats
+import sympy as sp
 
 import minidyn as md
+from minidyn.compare.comparison import row_of
 from minidyn.compare.distributions import DISTANCES, LawRow, distances
 
 RNG = np.random.default_rng
@@ -122,3 +124,39 @@ def test_same_seed_same_rows_after_loading_too(compared, tmp_path):
     compared.save(tmp_path / "c.h5")
     assert md.load(tmp_path / "c.h5").laws(seed=1) == compared.laws(seed=1)
     assert compared.laws(seed=2) != compared.laws(seed=1)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_large_numbers_are_compared_as_small_ones(seed, paired):
+    """The row and the laws of values near the largest numbers are those of the same values times a power of two."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 130))
+    a = rng.standard_normal(n) * np.exp(rng.standard_normal(n))
+    b = a + 0.1 * rng.standard_normal(n) if paired else rng.standard_normal(n + seed)
+    power = float(rng.integers(600, 1018))
+    scale = 2.0**power
+    row, large = (row_of("x", "flow", u * a, u * b, 1, 1.0, paired) for u in (1.0, scale))
+    for name in ("map_mean", "map_spread", "flow_mean", "flow_spread", "difference", "standard_error"):
+        assert getattr(large, name) == scale * getattr(row, name)
+    assert large.sigmas == row.sigmas
+    np.testing.assert_array_equal(large.variance_ratio, row.variance_ratio)
+    laws, larger = (distances(u * a, u * b, paired, 99, np.random.default_rng(seed)) for u in (1.0, scale))
+    for (name, law), unit in zip(laws.items(), (scale, 1.0, np.sqrt(scale)), strict=True):
+        np.testing.assert_allclose(larger[name], law * [unit, unit, 1, unit, unit], rtol=1e-12)
+
+
+def test_paths_that_pass_every_bound_are_told_in_numbers():
+    """Where paths grow to 1e300 and their loss is no number any more, tables have no infinite spread or error, a value
+    that was large at its time is no zero, and the figure says that something is too far away."""
+    x = sp.Symbol("x")
+    unstable = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(4.0), md.GaussianNoise(0.1))
+    flows = md.StochasticModifiedFlow(unstable), md.GradientFlow(unstable)
+    result = md.compare(unstable, *flows, w0=[1.0], steps=640, paths=40, rng=0, observe="loss", coupled=False)
+    text = result.summary()
+    assert "inf" not in text and "nan" not in text
+    assert re.search(r"^   129 +-\d\.\d+e61 ± \d\.\de60 ", text, re.MULTILINE)
+    assert re.search(r"^  x +\d+ .* differ", text, re.MULTILINE) and "passed what numbers hold" in text
+    fig = result.plot()
+    assert "what is beyond 10¹⁵ leaves the picture" in [ax.get_title(loc="right") for ax in fig.axes]
+    fig.canvas.draw()

@@ -77,7 +77,7 @@ def test_few_calls_and_little_at_once(paths, samples, monkeypatch):
         sizes = []
         watch = observables.Observable("q", lambda w, sizes=sizes: sizes.append(len(w)) or w[:, 0], True)
         recorder = recording.Recorder(loss, {"q": watch}, "paths", recording.Rows(500), paths)
-        engine = type("Engine", (), {"parameters": lambda self: np.full((paths, 2), float(recorder.count))})()
+        engine = type("Engine", (), {"parameters": lambda self, now=recorder: np.full((paths, 2), float(now.count))})()
         for _ in range(500):
             recorder.save(engine)
         run = recorder.run(np.arange(500), np.arange(500.0), None, None, {})

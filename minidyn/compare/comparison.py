@@ -11,6 +11,7 @@ from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.locks import cached_property
 from minidyn.common.reports import Moving, Report, Reported, Result
+from minidyn.common.units import unit_of
 from minidyn.compare.distributions import DISTANCES, LawRow, distances
 from minidyn.compare.report import report_of
 from minidyn.simulate.run import Run
@@ -180,21 +181,21 @@ def read_label(label: str, reading: str) -> str:
     return f"{label}, {reading}"
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of paths that leave every bound
 def row_of(name: str, label: str, a: Floats, b: Floats, step: int, time: float, paired: bool) -> ErrorRow:
     """The row of the samples a (map) and b (flow), NaN where a path has ended; paired ones belong together."""
     good_a, good_b = np.isfinite(a), np.isfinite(b)
     if paired:
-        both = good_a & good_b
-        a, b = a[both], b[both]
-        count = len(a)
+        good_a = good_b = good_a & good_b
+    a, b = a[good_a], b[good_b]
+    unit, count = max(unit_of(a), unit_of(b)), len(a)
+    if unit > 1:  # squares and sums would pass what numbers hold
+        a, b = a / unit, b / unit
+    if paired:
         gap = b - a
         difference = gap.mean() if count else np.nan
         error = gap.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
         apart = a.var(ddof=1) + b.var(ddof=1) if count > 1 else np.nan
     else:
-        a, b = a[good_a], b[good_b]
-        count = len(a)
         difference = b.mean() - a.mean() if len(a) and len(b) else np.nan
         error = np.sqrt(sum(v.var(ddof=1) / len(v) for v in (a, b) if len(v) > 1))
     size = max(abs(a).max(initial=0.0), abs(b).max(initial=0.0))
@@ -202,14 +203,17 @@ def row_of(name: str, label: str, a: Floats, b: Floats, step: int, time: float, 
     sigmas = np.nan if exact else difference / error
     ratio = np.nan if not paired or not apart > 0 else np.inf if exact else apart / (count * error**2)
     return ErrorRow(
-        name, label, step, time, *_stats(a), *_stats(b), float(difference), float(error), float(sigmas), count,
-        float(ratio),
+        name, label, step, time, *_stats(a, unit), *_stats(b, unit), float(unit * difference), float(unit * error),
+        float(sigmas), count, float(ratio),
     )  # fmt: skip
 
 
 def _mean(values: Floats) -> Floats:
-    return np.array([v[np.isfinite(v)].mean() if np.isfinite(v).any() else np.nan for v in values.T])
+    """The mean of the paths that are there at each time, (paths, T) -> (T,)."""
+    there = (v[np.isfinite(v)] for v in values.T)
+    return np.array([unit_of(v) * (v / unit_of(v)).mean() if len(v) else np.nan for v in there])
 
 
-def _stats(v: Floats) -> tuple[float, float]:
-    return (float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0) if len(v) else (np.nan, np.nan)
+def _stats(v: Floats, unit: float) -> tuple[float, float]:
+    """Mean and spread of values in this unit."""
+    return (float(unit * v.mean()), float(unit * v.std(ddof=1)) if len(v) > 1 else 0.0) if len(v) else (np.nan, np.nan)

@@ -10,12 +10,14 @@ smaller differences are seen. By the triangle inequality a true distance of at l
 80 % point of the noise) is found at the 5 % level with probability 80 % or more.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from minidyn.common.arrays import Floats, Integers
 from minidyn.common.byvalue import ByValue
+from minidyn.common.units import unit_of
 
 DISTANCES = ("Wasserstein-1", "KS", "energy")
 _LEVEL = 0.05
@@ -65,6 +67,8 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     a, b : samples (n,), (m,) without NaN; paired ones have equal length and belong together path by path.
     """
     everything = np.concatenate([a, b])
+    unit = unit_of(everything)
+    everything /= unit
     order = np.argsort(everything, kind="stable")
     gaps = np.diff(everything[order])
     weights = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
@@ -77,7 +81,9 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     )
     p = (1 + (noise >= seen).sum(axis=0)) / (1 + resamples)
     critical, common = np.quantile(noise, [0.95, 0.8], axis=0)
-    rows = np.stack([seen, again.std(axis=0, ddof=1), p, critical, critical + common], axis=1)
+    units = np.array([unit, 1.0, math.sqrt(unit)])
+    lengths = [units * v for v in (seen, again.std(axis=0, ddof=1), critical, critical + common)]
+    rows = np.stack([*lengths[:2], p, *lengths[2:]], axis=1)
     return dict(zip(DISTANCES, rows, strict=True))
 
 

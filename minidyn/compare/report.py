@@ -7,12 +7,13 @@ Many: for each flow the difference of means in standard errors and of laws, then
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minidyn.common.arrays import Floats
+from minidyn.common.arrays import Floats, Integers
 from minidyn.common.errors import InputError
 from minidyn.common.reports import Report, Table, digits, share
 
@@ -28,7 +29,8 @@ _MEANT = {
 }
 _OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
 _ROUNDING = 1e-12  # what lies below this part of its values is rounding
-_NOTHING = 1e-10  # a value below this part of the largest is zero: solvers promise no more
+_NOTHING = 1e-10  # a value below this part of the largest so far is zero: solvers promise no more
+_LARGEST = float(np.finfo(np.float64).max)
 _DOUBT = 0.05  # means and laws differ where equal ones would look so different in this part of all comparisons
 _GAINED = 1.5  # common noise is spoken of where it saves so many times the paths
 
@@ -40,8 +42,9 @@ def report_of(result: Comparison) -> Report:
     if _alike(result):
         report += ["", *_one_path(result, labels)]
     else:
+        scales = _scales_of(result)
         for label in labels:
-            report += ["", *_many_paths(result, label)]
+            report += ["", *_many_paths(result, label, scales)]
     read = {result.reading(label) for label in labels}
     notes = [text for reading, text in _MEANT.items() if reading in read]
     for label in labels:
@@ -101,19 +104,18 @@ def _remarks(result: Comparison) -> list[str]:
 
 def _one_path(result: Comparison, labels: list[str]) -> Report:
     """How far every flow strays, then the values of all of them."""
-    gaps = result.distances()
-    moves = {(name, label): _moved(result, name, label) for name, label in gaps}
+    gaps, scales = result.distances(), _scales_of(result)
     rows = [["flow", "against", *result.quantities]]
     for label in labels:
         last = int(result.runs[label].steps[-1]) if len(result.runs[label].steps) else 0
-        cells = [_strayed(result, name, label, gaps, moves) for name in result.quantities]
+        cells = [_strayed((name, label), gaps, scales) for name in result.quantities]
         until = _last_alive(result, label)
         rows.append([label + ("" if until is None else f" to step {min(until, last):,}"),
                      _SHORT[result.reading(label)], *cells])  # fmt: skip
     title = f"largest difference from {result.map_label} (in brackets: as a part of how far {result.map_label} moves)"
-    said: Report = [Table(rows, 2, title), *_closest(result, labels, gaps, moves)]
+    said: Report = [Table(rows, 2, title), *_closest(result, labels, gaps, scales)]
     for name in result.quantities:
-        said += ["", _values(result, name, labels)]
+        said += ["", _values(result, name, labels, scales)]
     return said
 
 
@@ -123,46 +125,73 @@ def _last_alive(result: Comparison, label: str) -> int | None:
     return None if run.finished.all() else int(run.ended.max())
 
 
-def _of_map(result: Comparison, name: str, label: str) -> Floats:
-    """The map's values of a quantity: at all of its saves where it kept them, and as this flow reads it."""
-    read = result.pair(name, label)[0].ravel()
-    try:
-        values = np.concatenate([result.runs[result.map_label].quantity(name).ravel(), read])
-    except InputError:  # an observable that was compared only
-        values = read
-    return np.asarray(values[np.isfinite(values)])
+@dataclass(frozen=True)
+class _Scale:
+    """How far the map moves in a quantity, and its largest value `sizes` (T,) up to each of `steps`: what is rounding,
+    or nothing, is so beside these."""
+
+    moved: float
+    steps: Integers
+    sizes: Floats
+
+    def at(self, step: int) -> float:
+        """The largest value up to a step."""
+        return float(self.sizes[np.searchsorted(self.steps, step, "right") - 1])
 
 
-def _moved(result: Comparison, name: str, label: str) -> float:
-    """How far the map moves in a quantity."""
-    values = _of_map(result, name, label)
-    return float(np.ptp(values)) if len(values) else float("nan")
+def _scales_of(result: Comparison) -> Scales:
+    """(quantity, flow) -> scale of the map: of all its saves where it kept the quantity, and as the flow reads it."""
+    run, out = result.runs[result.map_label], {}
+    for name in result.quantities:
+        try:
+            kept = _extremes(run.quantity(name))
+        except InputError:  # an observable that was compared only
+            kept = np.empty((2, 0))
+        saves = np.searchsorted(run.steps[: kept.shape[1]], result.steps, "right")
+        for label in (label for label in list(result.runs)[1:] if result.holds(name, label)):
+            read = _extremes(result.pair(name, label)[0])
+            sizes = np.maximum(np.append(0.0, _peaks(kept))[saves], _peaks(read))
+            low, high = (
+                min(kept[0].min(initial=np.inf), read[0].min()),
+                max(kept[1].max(initial=-np.inf), read[1].max()),
+            )
+            moved = 2 * min(high / 2 - low / 2, _LARGEST / 2) if high >= low else np.nan
+            out[name, label] = _Scale(float(moved), result.steps, sizes)
+    return out
 
 
-def _size(result: Comparison, name: str, label: str) -> float:
-    """The largest value that the map has of a quantity."""
-    return float(np.abs(_of_map(result, name, label)).max(initial=0.0))
+Scales = dict[tuple[str, str], _Scale]
 
 
-def _strayed(result: Comparison, name: str, label: str, gaps: dict[tuple[str, str], dict[str, float]],
-             moves: dict[tuple[str, str], float]) -> str:  # fmt: skip
+def _extremes(values: Floats) -> Floats:
+    """The least and the largest finite value (2, T) of all paths at each time; infinities where there is none."""
+    seen = np.isfinite(values)
+    return np.array([values.min(axis=0, initial=np.inf, where=seen), values.max(axis=0, initial=-np.inf, where=seen)])
+
+
+def _peaks(ends: Floats) -> Floats:
+    """The largest size of extremes (2, T) up to each time."""
+    return np.asarray(np.maximum.accumulate(np.where(np.isfinite(ends), np.abs(ends), 0.0).max(axis=0)))
+
+
+def _strayed(which: tuple[str, str], gaps: dict[tuple[str, str], dict[str, float]], scales: Scales) -> str:
     """The largest difference of one flow in one quantity, and as a part of the map's way."""
-    if (name, label) not in gaps:
+    if which not in gaps:
         return "-"
-    gap, moved = gaps[name, label]["sup"], moves[name, label]
-    if gap <= _ROUNDING * _size(result, name, label):
+    gap, scale = gaps[which]["sup"], scales[which]
+    if gap <= _ROUNDING * scale.sizes[-1]:
         return "exact"
-    part = f" ({share(gap / moved)})" if moved > 0 and np.isfinite(gap) else ""
+    part = f" ({share(gap / scale.moved)})" if scale.moved > 0 and np.isfinite(gap) else ""
     return digits(gap, 2) + part
 
 
 def _closest(result: Comparison, labels: list[str], gaps: dict[tuple[str, str], dict[str, float]],
-             moves: dict[tuple[str, str], float]) -> list[str]:  # fmt: skip
+             scales: Scales) -> list[str]:  # fmt: skip
     """A sentence: the flow that strays least, by its worst quantity."""
     worst: dict[str, tuple[float, str]] = {}
     for label in labels:
-        parts = [(gaps[name, label]["sup"] / moved, name) for (name, flow), moved in moves.items()
-                 if flow == label and moved > _ROUNDING * _size(result, name, label)]  # fmt: skip
+        parts = [(gaps[name, label]["sup"] / scale.moved, name) for (name, flow), scale in scales.items()
+                 if flow == label and scale.moved > _ROUNDING * scale.sizes[-1]]  # fmt: skip
         if parts and _last_alive(result, label) is None and np.isfinite([part for part, _ in parts]).all():
             worst[label] = max(parts)
     if not worst:
@@ -173,7 +202,7 @@ def _closest(result: Comparison, labels: list[str], gaps: dict[tuple[str, str], 
     return [f"closest: {best}, off by {where}" if len(labels) > 1 else f"{best}: off by {where}"]
 
 
-def _values(result: Comparison, name: str, labels: list[str]) -> Table:
+def _values(result: Comparison, name: str, labels: list[str], scales: Scales) -> Table:
     """The values of one quantity: a column for every reading of the map, the flows that are so read beside it."""
     mine = [label for label in labels if result.holds(name, label)]
     steps = sorted({row.step for row in result.errors if row.quantity == name})
@@ -181,11 +210,11 @@ def _values(result: Comparison, name: str, labels: list[str]) -> Table:
     columns = [["step", *(f"{step:,}" for step in steps)]]
     for reading in dict.fromkeys(result.reading(label) for label in mine):
         flows = [label for label in mine if result.reading(label) == reading]
-        of_map, size = result.pair(name, flows[0])[0][0], _size(result, name, flows[0])
-        columns.append([READ[reading].format(result.map_label), *(_value(of_map[t], size) for t in places)])
+        of_map, sizes = result.pair(name, flows[0])[0][0], scales[name, flows[0]].sizes
+        columns.append([READ[reading].format(result.map_label), *(_value(of_map[t], sizes[t]) for t in places)])
         for label in flows:
             values = result.quantities[name][label][0]
-            columns.append([label.removesuffix(" flow"), *(_value(values[t], size) for t in places)])
+            columns.append([label.removesuffix(" flow"), *(_value(values[t], sizes[t]) for t in places)])
     return Table([list(row) for row in zip(*columns, strict=True)], 0, name)
 
 
@@ -197,29 +226,29 @@ def _value(value: float, size: float) -> str:
 # -- many paths: means, spreads, standard errors ---------------------------------------------------------
 
 
-def _many_paths(result: Comparison, label: str) -> Report:
+def _many_paths(result: Comparison, label: str, scales: Scales) -> Report:
     """The verdict on one flow, then the means behind it."""
     rows = [row for row in result.errors if row.flow == label]
     names = list(dict.fromkeys(row.quantity for row in rows))
-    said: Report = [_verdict(result, label, rows)]
+    said: Report = [_verdict(result, label, rows, scales)]
     for name in names:
-        said += ["", _means(result, [row for row in rows if row.quantity == name])]
+        said += ["", _means(result, [row for row in rows if row.quantity == name], scales[name, label])]
     laws = [found for (_, flow), found in result._last_laws.items() if flow == label]
     said += ["", _laws(laws)] if laws else []
     said += shared(row.variance_ratio for row in rows)
     started = result.runs[result.map_label].paths
     if any(row.paths < started for row in rows):
-        said.append("paths: those that a row rests on; the others have ended")
+        said.append("paths: those that a row rests on; the others have ended, or passed what numbers hold")
     return said
 
 
-def _verdict(result: Comparison, label: str, rows: list[ErrorRow]) -> Table:
+def _verdict(result: Comparison, label: str, rows: list[ErrorRow], scales: Scales) -> Table:
     """Where the means differ most, and whether that is more than chance."""
     table = [["quantity", "step", "largest difference", "in std. errors", "of the spread", "means", "laws"]]
     for name in dict.fromkeys(row.quantity for row in rows):
-        mine, size = [row for row in rows if row.quantity == name], _size(result, name, label)
+        mine, scale = [row for row in rows if row.quantity == name], scales[name, label]
         top = max(mine, key=lambda row: (abs(row.sigmas) if np.isfinite(row.sigmas) else -1.0, abs(row.difference)))
-        differ = [_differ(row, size, len(rows)) for row in mine]
+        differ, size = [_differ(row, scale.at(row.step), len(rows)) for row in mine], scale.at(top.step)
         means = "differ" if True in differ else "-" if None in differ else "agree"
         spread = share(top.difference / top.map_spread) if top.map_spread > _ROUNDING * size else "-"
         laws = result._last_laws.get((name, label))
@@ -253,16 +282,15 @@ def _told(laws: list[LawRow] | None) -> str:
     return "differ" if min(law.p_value for law in laws) * len(laws) <= _DOUBT else "agree"
 
 
-def _means(result: Comparison, rows: list[ErrorRow]) -> Table:
+def _means(result: Comparison, rows: list[ErrorRow], scale: _Scale) -> Table:
     """Means and spreads of one quantity, and their differences."""
-    size = _size(result, rows[0].quantity, rows[0].flow)
     columns = {
         "step": [f"{r.step:,}" for r in rows],
-        result.map_label: [_pm(r.map_mean, r.map_spread, size) for r in rows],
-        "flow": [_pm(r.flow_mean, r.flow_spread, size) for r in rows],
-        "difference": [_difference(r, size) for r in rows],
-        "std. error": [_error(r, size) for r in rows],
-        "in std. errors": [_sigmas(r, size) for r in rows],
+        result.map_label: [_pm(r.map_mean, r.map_spread, scale.at(r.step)) for r in rows],
+        "flow": [_pm(r.flow_mean, r.flow_spread, scale.at(r.step)) for r in rows],
+        "difference": [_difference(r, scale.at(r.step)) for r in rows],
+        "std. error": [_error(r, scale.at(r.step)) for r in rows],
+        "in std. errors": [_sigmas(r, scale.at(r.step)) for r in rows],
     }  # fmt: skip
     if any(r.paths < result.runs[result.map_label].paths for r in rows):
         columns["paths"] = [f"{r.paths:,}" for r in rows]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from minidyn.common.arrays import Floats
 from minidyn.common.errors import ManifoldError
 from minidyn.figures.panels import alternates
-from minidyn.figures.scales import say_gone, spread, tidy
+from minidyn.figures.scales import beyond, say_gone, spread, tidy
 from minidyn.figures.style import HUGE, MAP, MINIMA, THIN, Look, power_of_ten, pretty
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold
@@ -34,7 +34,7 @@ def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: 
         assert w is not None
         for path in _apart(first.steps, w[0]) if len(w) == 1 else w[:THIN]:
             solid = {"ls": look.dash, "lw": 0.5, "alpha": 0.45} if len(w) > 1 or look == MAP else {"ls": "-", "lw": 1.1}
-            ax.plot(*path.T, color=look.colour, zorder=4 + order, **solid)
+            ax.plot(*np.where(np.abs(path) < HUGE, path, np.nan).T, color=look.colour, zorder=4 + order, **solid)
         size = (8 if order else 14) if len(w) > 1 else 40
         style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "alpha": 0.6 if len(w) > 1 else 1.0}
         if np.isfinite(w[:_POINTS, -1]).any():
@@ -132,7 +132,7 @@ def window(clouds: Mapping[str, Floats | None], ratio: float) -> tuple[Floats, F
         wide = max(size[0], size[1] / ratio)
         size = np.array([wide, ratio * wide])
     middle = (low + high) / 2
-    return middle - 0.6 * size, middle + 0.6 * size, gone
+    return middle - 0.6 * size, middle + 0.6 * size, gone or beyond([w for w in clouds.values() if w is not None])
 
 
 def minima_of(loss: Loss, low: Floats, high: Floats) -> list[Floats]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from minidyn.common.arrays import Floats
 from minidyn.compare.comparison import Comparison
-from minidyn.figures.scales import Clock, is_log, say_gone, set_limits, tidy
+from minidyn.figures.scales import Clock, beyond, is_log, say_gone, set_limits, tidy
 from minidyn.figures.style import GREY, HUGE, MAP, THIN, Look, map_looks, pretty, reading_label
 from minidyn.simulate.run import QUANTILES, Run
 
@@ -64,7 +64,7 @@ def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison,
             anchor += _draw_spread(upper, k, a, maps[reading], reading_label(result.map_label, reading), 0, first, size)
         curves[label] = _draw_spread(upper, k, b, looks[label], label, order, False, size)
         gaps[label] = difference_of(a, b, result.paired(label))
-    gone = _finish(upper, name, anchor, curves)
+    gone = _finish(upper, name, anchor, curves, [*result.quantities[name].values()])
     if lower is not None:
         _draw_gaps(lower, k, gaps, looks, gone, max((np.nanmax(np.abs(c), initial=0) for c in anchor), default=0.0))
     clock.put(upper, *([lower] if lower is not None else []))
@@ -129,7 +129,7 @@ def draw_run(ax: Axes, run: Run, name: str, look: Look, label: str, clock: Clock
             few = ax.plot(run.steps, values[:THIN].T, color=look.colour, lw=0.5, alpha=0.55)
             few[0].set_label(f"{len(few)} of the paths" if run.paths > len(few) else "the paths")
     draw_curve(ax, clock.steps, mean, look, f"mean, {label}" if (edges[0.95] > edges[0.05]).any() else label)
-    _finish(ax, name, [mean, edges[0.05], edges[0.95]], {})
+    _finish(ax, name, [mean, edges[0.05], edges[0.95]], {}, [mean] if values is None else [values])
     clock.put(ax)
 
 
@@ -143,10 +143,14 @@ def spread_of(run: Run, name: str) -> tuple[Floats, dict[float, Floats], Floats 
     return _over_paths(values, np.mean), edges, values
 
 
-def _finish(ax: Axes, name: str, anchor: Sequence[Floats], curves: Mapping[str, Curve]) -> list[str]:
-    """The quantity's name and its scale; which flows leave the picture."""
+def _finish(ax: Axes, name: str, anchor: Sequence[Floats], curves: Mapping[str, Curve], values: Sequence[Floats],
+            ) -> list[str]:  # fmt: skip
+    """The quantity's name and its scale, that of the flows where the map is soon too far away; which flows leave."""
+    if not any(np.isfinite(c).sum() > 1 for c in anchor):
+        anchor = [*anchor, *(c for curve in curves.values() for c in curve)]
     log = is_log([*anchor, *(c for curve in curves.values() for c in curve)])
     gone = set_limits(ax, anchor, curves, log)
+    gone = [*gone, *beyond(values)] if len(gone) < 2 else gone
     ax.set_title("".join([pretty(name), *tidy(ax.yaxis)]), loc="left")
     if gone:
         say_gone(ax, gone)

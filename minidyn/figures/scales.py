@@ -140,13 +140,23 @@ def set_limits(ax: Axes, anchor: Sequence[Floats], others: Mapping[str, Sequence
         return []
     box, gone = spread(start, ranges)
     low, high = float(box[0, 0]), float(box[1, 0])
-    margin = 0.05 * (high - low) or (0.3 if log else 0.05 * abs(high) or 0.05)
+    flat = high - low <= (1e-9 if log else 1e-15 * abs(high))
+    margin = (0.3 if log else 0.05 * abs(high) or 0.05) if flat else 0.05 * (high - low)
     if log:
         ax.set_yscale("log")
     ax.set_ylim(*((10 ** (low - margin), 10 ** (high + margin)) if log else (low - margin, high + margin)))
     words = [f"{label} (to {10**end if log else end:.3g})" for label in gone for end in [_farther(ranges[label], box)]]
     deep = log and (lowest := reach([*anchor, *(c for label in others for c in others[label])])) is not None
     return words or (["what is smaller"] if deep and lowest is not None and lowest[0, 0] < floor else [])
+
+
+def beyond(values: Sequence[Floats]) -> list[str]:
+    """That some of it is too far away for any picture, in words."""
+    return (
+        [f"what is beyond {power_of_ten(round(np.log10(HUGE)))}"]
+        if any((np.abs(v) >= HUGE).any() for v in values)
+        else []
+    )
 
 
 def _farther(ends: Floats, box: Floats) -> float:

@@ -75,6 +75,7 @@ class Observable:
     pointwise: bool
 
     def __call__(self, w: Floats) -> Floats:
+        """The values (paths,) at points; InputError where the function returns anything else."""
         finite = np.isfinite(w).all(axis=-1)
         out = np.full(len(w), np.nan)
         if finite.any():

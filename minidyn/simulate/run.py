@@ -18,6 +18,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import shown
 from minidyn.common.reports import Moving, Report, Reported, Result, digits, named
 from minidyn.common.status import Status
+from minidyn.common.units import unit_of
 from minidyn.compiler import backends
 
 if TYPE_CHECKING:
@@ -150,8 +151,11 @@ class Run(Reported, Result, Moving):
                 mean, spread = self.moments[name]["mean"][-1], self.moments[name]["variance"][-1] ** 0.5
             elif self.w is not None or name in self.observables:
                 last = self.quantity(name)[running, -1]
-                with np.errstate(over="ignore"):
-                    mean, spread = (last.mean(), last.std()) if len(last) else (np.nan, np.nan)
+                unit = unit_of(last)
+                with np.errstate(invalid="ignore"):  # an infinite loss has no spread
+                    mean, spread = unit * np.array(
+                        [(last / unit).mean(), (last / unit).std()] if len(last) else [np.nan] * 2
+                    )
             else:
                 continue
             rows.append((f"final {name}", digits(mean, 6) + (f" ± {digits(spread, 3)}" if self.paths > 1 else "")))

@@ -3,6 +3,7 @@
 import io
 
 import checkpoints
+import expressions
 import h5py
 import kills
 import modelfiles
@@ -68,3 +69,8 @@ def test_what_is_not_packed_so_is_refused():
     reader.file = io.BytesIO(bytes(1000))
     for shape, at in (([125], 0), ([1], 992), ([10**9, 0], 1000)):  # what just fits is read
         assert reader._numbers("<f8", shape, at, 0).shape == tuple(shape)
+
+
+def test_expressions():
+    """20 random expressions over the table of functions, to the third derivative: what mpmath finds, or NaN."""
+    assert expressions.failures(seed=4, count=20) == 0

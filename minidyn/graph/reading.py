@@ -178,8 +178,12 @@ class Converter(Together):
         met = self._met(args, go)
         if met is not None:
             return met
+        plain = self._terms(e, go)
+        form = self.exponentials.form(plain) if id(e) in self._exponential else None
+        if form is not None and all(len(s) <= 2 for s in form.powers):  # a quotient of it has digits already
+            return plain
         near = poles.cancelling(g, e, go)
-        return self._terms(e, go) if near is None else g.select(*near, self._terms(e, go))
+        return plain if near is None else g.select(*near, plain)
 
     def _terms(self, e: sp.Add, go: Any) -> Node:
         constant, (out, rest) = 0.0, self.rolling.summed(e)

@@ -11,6 +11,7 @@ from typing import Any
 import sympy as sp
 from sympy.codegen import cfunctions
 
+from minidyn.graph.branches import guarded
 from minidyn.graph.functions import of
 from minidyn.graph.nodes import Node
 from minidyn.graph.poles import sinc
@@ -45,8 +46,10 @@ def _atan2(y: Node, x: Node) -> Node:
     return y.graph.make("atan2", (y, x))
 
 
-def _arg(x: Node) -> Node:
-    return x.graph.select(x.graph.binary("lt", x, x.graph.const(0.0)), math.pi, 0.0 * x)
+def _where(relation: str, a: Node, b: Node, yes: float) -> Node:
+    """A number where a comparison holds, 0 elsewhere."""
+    g, met = a.graph, a.graph.binary(relation, a, b)
+    return guarded(g.select(met, yes, 0.0), [met], [a])
 
 
 def _log2(x: Node) -> Node:
@@ -59,9 +62,9 @@ VOCABULARY: dict[Any, Reading] = {
     sp.sec: _inverse("cos"), sp.csc: _inverse("sin"), sp.cot: _inverse("tan"), sp.coth: _inverse("tanh"),
     sp.atan2: _atan2, sp.sinc: sinc,
     sp.Mod: _mod, sp.Rem: _rem, sp.frac: lambda x: x - of("floor", x),
-    sp.KroneckerDelta: lambda i, j: i.graph.select(i.graph.binary("eq", i, j), 1.0, 0.0),
+    sp.KroneckerDelta: lambda i, j: _where("eq", i, j, 1.0),
     sp.UnevaluatedExpr: lambda x: x, sp.re: lambda x: x, sp.conjugate: lambda x: x,
-    sp.im: lambda x: x.graph.const(0.0), sp.arg: _arg,
+    sp.im: lambda x: guarded(x.graph.const(0.0), [x], [x]), sp.arg: lambda x: _where("lt", x, x.graph.const(0.0), math.pi),
     cfunctions.expm1: _one("expm1"), cfunctions.log1p: _one("log1p"), cfunctions.log2: _log2,
     cfunctions.log10: lambda x: of("log", x) / math.log(10.0),
     cfunctions.exp2: lambda x: x.graph.pow(x.graph.const(2.0), x),
@@ -69,8 +72,7 @@ VOCABULARY: dict[Any, Reading] = {
     cfunctions.hypot: lambda a, b: of("sqrt", a * a + b * b),
     **READINGS,
 }  # fmt: skip
-_OTHERS = (
-    "sech Heaviside Min Max Piecewise ITE Sum Product sqrt".split()
-)  # read by `reading` as what stands around them allows
+# read by `reading` as what stands around them allows
+_OTHERS = "sech Heaviside Min Max Piecewise ITE Sum Product sqrt".split()
 _NAMES = sorted([*_OTHERS, *(k.__name__ for k in VOCABULARY if k.__module__ != cfunctions.__name__)], key=str.lower)
 SUPPORTED = "+ - * / ** < > & | ~ " + " ".join(_NAMES)

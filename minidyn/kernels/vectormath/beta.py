@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
+
 from minidyn.compiler import some
 from minidyn.kernels.vectormath.exponential import apart, exp, inline
-from minidyn.kernels.vectormath.gamma import BERNOULLI, SHIFT, factorial, gamma, polygamma, stirling
+from minidyn.kernels.vectormath.gamma import BERNOULLI, SHIFT, factorial, gamma, polygamma, sin_turned, stirling
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 _FAR = 12.0
@@ -22,16 +24,50 @@ def _large(p, q):
 
 
 @apart
-def beta(a, b):
-    """`gamma(a) gamma(b)/gamma(a + b)`, also where these are infinite."""
+def _positive(a, b):
+    """`beta(a, b)` for positive numbers."""
     p = max(a, b)
     q = min(a, b)
     top = gamma(q)
     out = gamma(p) * top / gamma(a + b)
-    far = (q > 0.0) & (p >= _FAR)
+    far = p >= _FAR
     if some(far):
         one, both = _large(max(p, _FAR), q)
         out = (both if q >= _FAR else one * top) if far else out
+    return out
+
+
+@inline
+def sin_pi(x):
+    """`sin(pi x)`"""
+    k = np.floor(x + 0.5)
+    return sin_turned(x - k, k)
+
+
+@apart
+def beta(a, b):
+    """`gamma(a) gamma(b)/gamma(a + b)`, also where these are infinite; NaN where one of the two above is at a pole.
+
+    A negative number x is reflected, `gamma(x) gamma(1 - x) = pi/sin(pi x)`, and so is the sum.
+    """
+    p = max(a, b)
+    q = min(a, b)
+    t = a + b
+    first = 1.0 - t if (p > 0.0) & (t <= 0.0) else 1.0 - q
+    first = first if q < 0.0 else q
+    second = p if (t <= 0.0) | (q >= 0.0) else t
+    second = second if (p > 0.0) | (q >= 0.0) else 1.0 - p
+    out = _positive(first, second)
+    if some(q < 0.0):
+        rise = sin_pi(t)
+        pole = sin_pi(q)
+        below = math.pi / (pole * p * out)
+        across = out * rise / pole
+        both = math.pi * rise / (sin_pi(p) * pole * (1.0 - t) * out)
+        turned = both if p < 0.0 else (across if t <= 0.0 else below)
+        turned = math.inf if p == 0.0 else turned
+        turned = math.nan if (q == np.floor(q)) | ((p < 0.0) & (p == np.floor(p))) else turned
+        out = turned if q < 0.0 else out
     return out
 
 
@@ -61,9 +97,9 @@ def _tail_gap(y, b, n):
     return out
 
 
-@apart
-def polygamma_gap(a, b, n):
-    """`polygamma(n, a + b) - polygamma(n, a)`, with all digits for small b > 0 too."""
+@inline
+def _gap(a, b, n):
+    """`tail_sum(a, n) - tail_sum(a + b, n)` for a > 0, b >= 0."""
     far = SHIFT + n
     near = a < far
     s = 0.0
@@ -77,9 +113,17 @@ def polygamma_gap(a, b, n):
                 f *= u
             s += d * ((b * v) * u)
         s = s * factorial(n) if near else 0.0
-    out = s + _tail_gap(a + far if near else a, b, n)
-    out = -out if n % 2 == 1 else out
-    if some(not (a > 0.0 and b > 0.0)):
-        apart = polygamma(a + b, n) - polygamma(a, n)
-        out = out if (a > 0.0) & (b > 0.0) else apart
+    return s + _tail_gap(a + far if near else a, b, n)
+
+
+@apart
+def polygamma_gap(a, b, n):
+    """`polygamma(n, a + b) - polygamma(n, a)`; where both arguments are positive, with all digits for small b too."""
+    t = a + b
+    low = min(a, t)
+    out = _gap(low, abs(b), n)
+    out = -out if (b < 0.0) != (n % 2 == 1) else out
+    if some(not low > 0.0):
+        plain = polygamma(t, n) - polygamma(a, n)
+        out = out if low > 0.0 else plain
     return out

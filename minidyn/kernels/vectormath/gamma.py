@@ -54,6 +54,14 @@ def factors(u, k):
     return p, d * (u + 0.0 if k <= 0.0 else 1.0)  # from above at -0.0 too
 
 
+@inline
+def sin_turned(u, k):
+    """`sin(pi (k + u))`, a whole k."""
+    half = 0.5 * k
+    s = sin(math.pi * u)
+    return s if half == np.floor(half) else -s
+
+
 @apart
 def gamma(x):
     """The gamma function; NaN at negative whole numbers, infinite at zero."""
@@ -70,9 +78,7 @@ def gamma(x):
         rest = expm1_series(stirling(y), 0.0)
         e = exp(-y) * _ROOT_TWO_PI
         e = e + e * rest
-        half = 0.5 * k
-        s = sin(math.pi * u) * a
-        s = s if half == np.floor(half) else -s
+        s = sin_turned(u, k) * a
         up = root * e * root
         down = math.pi / s / root / e / root
         far = up if x > 0.0 else down

@@ -52,7 +52,7 @@ from minidyn.flows import (
 )
 from minidyn.kernels import cache
 from minidyn.maps.discrete import Map
-from minidyn.maps.loss import Loss, vector
+from minidyn.maps.loss import Loss, matrix, vector
 from minidyn.maps.noise import GaussianNoise, LabelNoise, Minibatch, Noise, Reshuffle, StableNoise, StudentNoise
 from minidyn.maps.rules import GD, SGD, Adam, AdamW, Lion, RMSProp, Rule, SignGD, rule
 from minidyn.minima.flatness import Flatness, flatness
@@ -96,8 +96,8 @@ __all__ = [
     "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit", "QuasistaticFlow",
     "RMSProp", "Regime", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
     "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status", "StochasticModifiedFlow",
-    "StudentNoise", "SubquadraticFlow",
-    "SymbolicFlow", "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model",
+    "StudentNoise", "SubquadraticFlow", "SymbolicFlow",
+    "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model", "matrix",
     "regime", "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
 ]  # fmt: skip
 

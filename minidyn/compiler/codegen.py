@@ -202,7 +202,10 @@ class Writer(Calls):
             self.fail("a for loop runs over range(...), lanes(...) or side_by_side(...)")
         if not isinstance(s.target, ast.Name) or s.orelse:
             self.fail("a for loop has one variable, and no else")
-        side_by_side = call.func.id == "side_by_side" or (call.func.id == "lanes" and self.module.side_by_side)
+        outside = self.in_lanes
+        side_by_side = (call.func.id == "side_by_side" and not outside) or (
+            call.func.id == "lanes" and self.module.side_by_side
+        )
         args = [self.convert(self.expr(a), I8) for a in call.args]
         first, last = (literal(0), args[0]) if len(args) == 1 else args[:2]
         step = lane_count() if side_by_side else args[2].constant if len(args) == 3 else 1
@@ -222,7 +225,6 @@ class Writer(Calls):
             self.arrive(body)
             self.put(f"br i1 {inside}, label %{body}, label %{after}")
         self.open(body)
-        outside = self.in_lanes
         if side_by_side and outside:
             self.fail("lanes inside lanes")
         self.in_lanes = outside or side_by_side

@@ -9,7 +9,7 @@ Source: Griewank, Walther, *Evaluating Derivatives* (2008), chapters 3-5.
 
 from collections.abc import Sequence
 
-from minidyn.graph import FUNCTIONS, NO_INDICES, Index, Node, reachable
+from minidyn.graph import FUNCTIONS, NO_INDICES, Index, Node, reachable, tables
 
 
 def partials(n: Node) -> tuple[Node | float | None, ...]:
@@ -62,6 +62,8 @@ def forward(outputs: Sequence[Node], array: str, direction: str) -> list[Node]:
             tangent[n.id] = zero if t is zero else g.sum(t, n.data)
         elif not n.args or all(tangent[a.id] is zero for a in n.args):
             tangent[n.id] = zero
+        elif n.op in tables.TABLES:
+            tangent[n.id] = tables.tangent(n, [tangent[a.id] for a in n.args])
         elif chosen := choice(n):
             condition, yes, no = chosen
             tangent[n.id] = g.select(condition, tangent[yes.id], tangent[no.id])
@@ -97,6 +99,8 @@ def reverse(output: Node, array: str, fixed: frozenset[Index] = NO_INDICES) -> l
             continue
         if n.op == "sum":
             contributions = [(n.args[0], bar)]
+        elif n.op in tables.TABLES:
+            contributions = [(a, flow) for a, flow in tables.adjoints(n, bar) if a.id in active]
         elif chosen := choice(n):  # a mask, not a factor 0 or 1: the branch not taken may be infinite
             condition, yes, no = chosen
             flows = [(yes, g.select(condition, bar, 0.0)), (no, g.select(condition, 0.0, bar))]
@@ -107,7 +111,7 @@ def reverse(output: Node, array: str, fixed: frozenset[Index] = NO_INDICES) -> l
             contributions = [(a, bar * slope) for a, slope in pairs if slope is not None and a.id in active]
         for a, flow in contributions:
             for index in sorted(n.indices - a.indices - fixed, reverse=True):
-                if n.op != "sum":
+                if n.op != "sum" and n.op not in tables.TABLES:
                     flow = g.sum(flow, index)
             adjoint[a.id] = adjoint[a.id] + flow if a.id in adjoint else flow
     return [(n, adjoint.get(n.id, zero)) for n in nodes if n.id in wanted]

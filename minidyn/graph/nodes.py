@@ -310,7 +310,7 @@ class Graph:
         return self.make("sum", (body,), index, indices=body.indices - {index})
 
 
-_SINGULAR = {"pow", "pow_slope"} | {name for name, f in FUNCTIONS.items() if not f.tame}
+_SINGULAR = {"pow", "pow_slope", "inverse", "logdet"} | {name for name, f in FUNCTIONS.items() if not f.tame}
 _LARGEST_TAME_POWER = 8
 
 

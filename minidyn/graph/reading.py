@@ -12,6 +12,7 @@ from minidyn.common.errors import ExpressionError
 from minidyn.graph import poles, special
 from minidyn.graph.branches import guarded
 from minidyn.graph.indexed import Array, element
+from minidyn.graph.matrices import Matrices
 from minidyn.graph.nodes import Graph, Index, Node
 from minidyn.graph.numbers import double
 from minidyn.graph.refusals import no_kernel, placed
@@ -25,6 +26,9 @@ _JOINED = {sp.Min: "min", sp.Max: "max", sp.And: "and", sp.Or: "or"}
 _DEEP = 50  # layers that recursion may take on
 _LARGEST_WHOLE = 2**53  # up to which every whole number is a double
 _EXPONENTIALS = (sp.exp, sp.cosh, sp.sinh, sp.tanh, sp.sech, sp.csch, sp.coth)
+_WHOLE = (  # what the walk does not descend into
+    sp.Sum, sp.Product, sp.Indexed, sp.Derivative, sp.Subs, MatrixElement, sp.MatrixExpr, sp.Trace, sp.Determinant
+)  # fmt: skip
 _DIVISIONS = (sp.S.NegativeOne, -sp.S.Half)  # the derivatives of other negative powers are powers again
 _LATE = (sp.Mod, sp.coth)  # functions whose arguments are read where they stand
 
@@ -40,10 +44,12 @@ class Converter(Together):
                  numbers: Numbers | None = None):  # fmt: skip
         super().__init__(graph)
         self.symbols, self.arrays = symbols, dict(arrays or {})
-        self._loops: dict[sp.Basic, tuple[Index, int]] = {}
+        self.loops: dict[sp.Basic, tuple[Index, int]] = {}
         self._memo: dict[Any, Node] = {}
         self._numbers: dict[int, sp.Basic] = {}
-        self.rolling = Rolling(self, self._read, numbers)
+        self.part: sp.Basic | None = None  # what could not be read
+        self.rolling = Rolling(self, self.read, numbers)
+        self.matrices = Matrices(self)
 
     def __call__(self, expr: Any) -> Node:
         """The node of an expression or a number; parts that occur again are read once.
@@ -51,13 +57,13 @@ class Converter(Together):
         Raises ExpressionError for undeclared symbols, for what is not real, and for functions not in `SUPPORTED`.
         """
         expr = sp.sympify(expr)
-        self.part: sp.Basic | None = None
+        self.part = None
         try:
-            return self._read(expr)
+            return self.read(expr)
         except ExpressionError as error:
             raise (error if self.part is None else placed(error, expr, self.part)) from None
 
-    def _read(self, expr: sp.Basic) -> Node:
+    def read(self, expr: Any) -> Node:
         """The node of an expression, by an iterative walk over what is deep: long sums do not exhaust the stack."""
         descend = _composed if extent(expr)[1] > _DEEP else _plain  # through branches and choices too
         for part, args in postorder(expr):
@@ -74,7 +80,7 @@ class Converter(Together):
                 if isinstance(part, _EXPONENTIALS) or all(id(a) in self.rolling.exponential for a in of):
                     self.rolling.exponential.add(id(part))
         todo = [expr]
-        key = tuple(sorted((str(s), i, low) for s, (i, low) in self._loops.items()))
+        key = self.key
         while todo:
             e = todo[-1]
             if (e, key) in self._memo or not descend(e):
@@ -91,11 +97,22 @@ class Converter(Together):
 
     def inside(self, loops: Mapping[sp.Basic, tuple[Index, int]], expr: Any) -> Node:
         """The node of an expression inside loops that stay open: letters, with where each begins."""
-        saved, self._loops = self._loops, self._loops | dict(loops)
+        saved, self.loops = self.loops, self.loops | dict(loops)
         try:
             return self(expr)
         finally:
-            self._loops = saved
+            self.loops = saved
+
+    @property
+    def key(self) -> Any:
+        """What tells the readings of one expression in different loops apart."""
+        return tuple(sorted((str(s), i, low) for s, (i, low) in self.loops.items()))
+
+    def beside(self, known: Mapping[sp.Basic, Node]) -> "Converter":
+        """A converter that knows these symbols too, inside the same loops."""
+        other = Converter(self.graph, {**self.symbols, **known}, self.arrays)
+        other.loops = self.loops
+        return other
 
     def _convert(self, e: sp.Basic, key: Any) -> Node:
         node = self._memo.get((e, key))
@@ -109,8 +126,8 @@ class Converter(Together):
 
     def _build(self, e: sp.Basic, key: Any) -> Node:
         g, go = self.graph, partial(self._convert, key=key)
-        if e in self._loops:
-            index, low = self._loops[e]
+        if e in self.loops:
+            index, low = self.loops[e]
             return g.make("index", data=index, indices=frozenset([index])) + float(low)
         if e in self.symbols:
             return self.symbols[e]
@@ -163,7 +180,9 @@ class Converter(Together):
         return g.binary("or", g.binary("and", condition, yes), g.binary("and", g.unary("not", condition), no))
 
     def _element(self, e: Any, go: Any) -> Node:
-        return element(self.graph, self.arrays, self._loops, e)
+        if isinstance(e, MatrixElement) and not isinstance(e.parent, sp.MatrixSymbol):
+            return self.matrices.element(e)
+        return element(self.graph, self.arrays, self.loops, e)
 
     def _sech(self, e: sp.Basic, go: Any) -> Node:
         x = go(e.args[0])
@@ -249,7 +268,9 @@ class Converter(Together):
     def _log(self, e: sp.log, go: Any) -> Node:
         g, x = self.graph, e.args[0]
         if len(e.args) > 1:  # log(x, base), as evaluate=False leaves it
-            return self._read(sp.log(x)) / self._read(sp.log(e.args[1]))
+            return self.read(sp.log(x)) / self.read(sp.log(e.args[1]))
+        if isinstance(x, sp.Determinant):
+            return self.matrices.determinant(x, log=True)
         if isinstance(x, sp.cosh):
             return g.unary("logcosh", go(x.args[0]))
         form = self.exponentials.form(go(x)) if id(x) in self._exponential else None
@@ -281,7 +302,7 @@ class Converter(Together):
         done = e.doit()
         if done.has(sp.Derivative, sp.Subs):
             raise no_kernel(e)
-        return self._read(done)
+        return self.read(done)
 
     def _all_of(self, e: sp.Product, go: Any) -> Node:
         """A product over a loop: its factors two by two, so that its derivatives are products of the others."""
@@ -292,7 +313,7 @@ class Converter(Together):
     def _tree(self, factors: Sequence[sp.Basic]) -> Node:
         half = len(factors) // 2
         if not half:
-            return self._read(factors[0]) if factors else self.graph.const(1.0)
+            return self.read(factors[0]) if factors else self.graph.const(1.0)
         return self._tree(factors[:half]) * self._tree(factors[half:])
 
     @staticmethod
@@ -313,22 +334,29 @@ class Converter(Together):
             if first == end:
                 return self.graph.const(0.0)
             turns.append((symbol, first, end - first))
-        return self.looped(turns, lambda _: self._read(e.args[0]))
+        return self.looped(turns, lambda _: self.read(e.args[0]))
 
     def looped(self, turns: Sequence[tuple[sp.Basic, int, int]], body: Callable[[list[Index]], Node]) -> Node:
         """The sum over letters (letter, first value, how many), the outermost first, of a body that may name them."""
-        saved, level = dict(self._loops), 1 + max((i.level for i, _ in self._loops.values()), default=-1)
+        saved, level = dict(self.loops), 1 + max((i.level for i, _ in self.loops.values()), default=-1)
         opened = [Index(level + k, "sum", size) for k, (_, _, size) in enumerate(turns)]
-        self._loops |= {letter: (index, low) for (letter, low, _), index in zip(turns, opened, strict=True)}
+        self.loops |= {letter: (index, low) for (letter, low, _), index in zip(turns, opened, strict=True)}
         try:
             node = body(opened)
         finally:
-            self._loops = saved
+            self.loops = saved
         for index in reversed(opened):
             node = self.graph.sum(node, index)
         return node
 
+    def _matrix(self, e: Any, go: Any) -> Node:
+        read = self.matrices
+        if isinstance(e, sp.Determinant):
+            return read.determinant(e)
+        return read.trace(e) if isinstance(e, sp.Trace) else read.number(e)
+
     _KINDS: ClassVar[dict[Any, Callable[..., Node]]] = {
+        (sp.MatrixExpr, sp.MatrixBase, sp.Trace, sp.Determinant): _matrix,
         sp.Add: _add, sp.Mul: _mul, sp.Pow: _pow, sp.log: _log, sp.sech: _sech,
         tuple(_JOINED): _joined, sp.Heaviside: _heaviside, sp.Piecewise: _piecewise, sp.ITE: _ite,
         sp.Sum: _sum, sp.Product: _all_of, (sp.Derivative, sp.Subs): _evaluated, (sp.Indexed, MatrixElement): _element,
@@ -337,9 +365,11 @@ class Converter(Together):
 
 def _plain(e: sp.Basic) -> bool:
     """True for what the walk descends into: not loops, elements or branches."""
-    return isinstance(e, (sp.Add, sp.Mul, sp.Pow)) or (type(e) in VOCABULARY and not isinstance(e, _LATE))
+    if isinstance(e, (sp.Add, sp.Mul, sp.Pow)):
+        return not isinstance(e, sp.MatrixExpr)
+    return type(e) in VOCABULARY and not isinstance(e, _LATE)
 
 
 def _composed(e: sp.Basic) -> bool:
     """True for all that has arguments with nodes of their own."""
-    return bool(e.args) and not isinstance(e, (sp.Sum, sp.Product, sp.Indexed, MatrixElement, sp.Derivative, sp.Subs))
+    return bool(e.args) and not isinstance(e, _WHOLE)

@@ -23,6 +23,9 @@ _NEAREST = {  # of what a class means, the nearest form that works
         "write the first terms of its series as a Sum with fixed bounds",
     (sp.bessely, sp.besselk): "of the Bessel functions besselj and besseli have kernels, of whole order",
     sp.IndexedBase: "give it an index, as in a Sum over a[j]",
+    (sp.MatrixExpr, sp.MatrixBase):
+        "of matrices there are + - @ .T, whole powers, Inverse, HadamardProduct, HadamardPower, applyfunc, DiagMatrix, "
+        "slices, BlockMatrix, Identity, ZeroMatrix and OneMatrix",
     sp.Tuple: "a loss is one number: add its parts",
 }  # fmt: skip
 _SHOWN = 60

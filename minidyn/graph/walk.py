@@ -22,6 +22,8 @@ def expression(value: Any, what: str) -> sp.Expr:
         found = sp.sympify(value, strict=True)
     except Exception as e:  # whatever a foreign `_sympy_` raises
         raise InputError(f"{what} must be a sympy expression, not {shown(value)}; build it from sympy symbols.") from e
+    if getattr(found, "is_Matrix", False) and found.shape == (1, 1):
+        return sp.Trace(found) if isinstance(found, sp.MatrixExpr) else found[0, 0]
     if not isinstance(found, sp.Expr) or found.is_Matrix:
         raise InputError(f"{what} must be one sympy expression, not {shown(value)}.")
     return found

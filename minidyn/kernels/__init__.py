@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from minidyn.common.errors import printable
 from minidyn.compiler import cache
 from minidyn.graph import FUNCTIONS, Graph, Index, Node
+from minidyn.kernels import calls
 from minidyn.kernels.emit import Emitter, Places, matrix, store
 from minidyn.kernels.pointers import pointer
 
@@ -84,10 +85,12 @@ class Source:
     def text(self) -> str:
         """The module's text so far, its imports first: those of every module, then what this one calls beside them."""
         head, *body = self._parts
-        called = {name for part in body for name in re.findall(r"\b(\w+)\(", part) if name in FUNCTIONS}
-        homes = sorted({FUNCTIONS[name].home for name in called} - {""})
-        imports = [", ".join(sorted(n for n in called if FUNCTIONS[n].home == home)) for home in homes]
-        lines = [f"from minidyn.kernels.{h} import {names}\n" for h, names in zip(homes, imports, strict=True)]
+        homes = {name: f.home for name, f in FUNCTIONS.items()} | dict.fromkeys(calls.FUNCTIONS, "dense")
+        called = {name for part in body for name in re.findall(r"\b(\w+)\(", part) if homes.get(name)}
+        lines = [
+            f"from minidyn.kernels.{home} import {', '.join(sorted(n for n in called if homes[n] == home))}\n"
+            for home in sorted({homes[name] for name in called})
+        ]
         return "".join([head, *lines, *body])
 
     def load(self) -> ModuleType:

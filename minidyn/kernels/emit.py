@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from minidyn.graph import SAMPLE, Graph, Index, Node, reachable, users
+from minidyn.kernels import calls
 from minidyn.kernels.samples import BLOCK, SIDE, SIDES, fits, side_by_side
 
 _LEAVES = frozenset(("const", "load", "count", "index"))
@@ -55,7 +56,14 @@ class _Block:
 
 def home(n: Node) -> frozenset[Index]:
     """The loops inside which a node does its work."""
-    return n.args[0].indices if n.op == "sum" else n.indices
+    if n.op in calls.TAKERS:
+        return frozenset().union(*(a.indices for a in n.args)) - calls.inner(n)
+    return n.args[0].indices if n.op == "sum" else n.indices - calls.inner(n)
+
+
+def renamed(n: Node, index: Index) -> bool:
+    """Whether a node reads its argument under another name than this, so that all turns of the loop come first."""
+    return n.op == "moved" and any(i == index for i, _ in n.data)
 
 
 class Emitter:
@@ -71,13 +79,13 @@ class Emitter:
                  headers: dict[Index, list[str]] | None = None, mutable: Iterable[str] = (),
                  names: dict[tuple[str, int], str] | None = None, sample_count: str = "n",
                  blocks: bool = True):  # fmt: skip
+        self.places = places or {}
         self.headers = {SAMPLE: [_SAMPLES, "    i = b"]} | (headers or {})
-        self.stores = list(stores)
+        self.stores = calls.gathered(stores, lambda array: array not in self.places)
         if blocks and self.headers[SAMPLE][0] == _SAMPLES and fits(self.stores):
             self.stores = side_by_side(self.stores)
             self.headers[BLOCK] = [f"for block in range((n + {SIDES - 1}) // {SIDES}):"]
         self.nodes = reachable(self.stores)
-        self.places = places or {}
         self.mutable = frozenset(mutable)
         self.names = names or {}
         self.sample_count = sample_count
@@ -138,7 +146,7 @@ class Emitter:
                 if all(
                     a.op in _LEAVES
                     or a.id in self.done
-                    or (a.id in inside and not (a.op == "sum" and a.data in closed))
+                    or (a.id in inside and not (a.op == "sum" and a.data in closed) and not renamed(n, index))
                     for a in n.args
                 ):
                     inside[n.id] = n
@@ -228,6 +236,9 @@ class Emitter:
                 part = self._name(f"a{n.id}")
                 return [f"{part} = {self._text(n.args[0], bound)[0]}", f"{where} += {part} if inside else 0.0"]
             return [f"{where} += {self._text(n.args[0], bound)[0]}"]
+        if n.op in calls.GIVERS:
+            self.top.append(f"t{n.id} = np.empty({self._size(self.arrays[n.id])})")
+            return calls.call(n, self._held)
         users = self.uses.get(n.id, [])
         text, _ = self._expression(n, bound)
         if n.id in self.arrays:
@@ -290,6 +301,10 @@ class Emitter:
             return _power(arg(0, _ATOM), n.data), own
         if n.op in ("copy", "held"):
             return arg(0, 0), _ATOM
+        if n.op == "moved":
+            return self._moved(n), _ATOM
+        if n.op in calls.TAKERS:
+            return calls.scalar(n, self._held), _ATOM
         if n.op == "across":
             outer = tuple(i for i in self.arrays[n.args[0].id] if i != SIDE)
             return f"across(s{n.args[0].id}, {f'({self._slot(outer)})*{SIDES}' if outer else 0})", _ATOM
@@ -308,6 +323,15 @@ class Emitter:
         return f"pow({x}, {text})"
 
     # -- addresses ------------------------------------------------------------------------------
+    def _held(self, n: Node) -> tuple[str, str, dict[Index, str]]:
+        return calls.held(n, self.arrays.get(n.id, ()), self._count)
+
+    def _moved(self, n: Node) -> str:
+        """A table read under other names of its loops."""
+        names = dict(n.data)
+        array, _, _ = self._held(n.args[0])
+        return f"{array}[{self._slot(tuple(names.get(i, i) for i in self.arrays[n.args[0].id]))}]"
+
     def _count(self, index: Index) -> str:
         return self.sample_count if index == SAMPLE else str(index.size)
 

@@ -88,6 +88,7 @@ CALLS: dict[str, Call] = {
     "with_data": (SAMPLES.with_data, {"data": [{x: [1.0, 3.0]}]}, {}),
     "with_constants": (PLANE.with_constants, {"constants": [{}]}, {}),
     "vector": (md.vector, {"name": ["q"], "size": [3]}, {}),
+    "matrix": (md.matrix, {"name": ["Q"], "rows": [2], "columns": [3]}, {}),
     "GD": (md.GD, {"lr": [*LR, 0.1 / k]}, {}), "SignGD": (md.SignGD, {"lr": LR}, {}),
     "SGD": (md.SGD, {"lr": LR}, {"momentum": [0.5, 0], "nesterov": FLAG}),
     "Adam": (md.Adam, {"lr": LR}, {"beta1": [0.9], "beta2": [0.99], "eps": [1e-8, 0]}),

@@ -12,16 +12,16 @@ import sympy as sp
 from minidyn.common.arrays import ArrayLike
 from minidyn.common.errors import InputError
 from minidyn.common.html import formulas
-from minidyn.common.intake import finite, numbers, one_of, row_labels, table
+from minidyn.common.intake import numbers, one_of, row_labels, table
 from minidyn.common.locks import cached_property
 from minidyn.common.reports import Drawn
 from minidyn.graph import Graph, walk
 from minidyn.maps.loss.compiled import ONE_SAMPLE, Floats, differentiate, first_sample, mean
 from minidyn.maps.loss.fitted import Fitted
 from minidyn.maps.loss.outputs import CRITERIA, Outputs, compared, read_model, read_target, read_weights
-from minidyn.maps.loss.parameters import Block, as_list, label_of, lay_out, shape_of, vector
+from minidyn.maps.loss.parameters import Block, as_list, constant, label_of, lay_out, matrix, shape_of, vector
 
-__all__ = ["ONE_SAMPLE", "Block", "Loss", "differentiate", "first_sample", "mean", "vector"]
+__all__ = ["ONE_SAMPLE", "Block", "Loss", "differentiate", "first_sample", "matrix", "mean", "vector"]
 
 
 class Loss(Fitted, Drawn):
@@ -31,8 +31,10 @@ class Loss(Fitted, Drawn):
     ----------
     expr : sympy expression of the loss, or of one sample's loss.
     params : symbols, matrices (flattened in C order) or `md.vector`s; their order is that of `w`.
-    constants : `{symbol: number}`; can be changed without compiling again (`with_constants`).
-    data : `{symbol: array}`, each of shape `(n,)`, or `(n, m)` for an `md.vector` of m entries.
+    constants : `{symbol: number}`, or an array for a vector or matrix; can be changed without compiling again
+        (`with_constants`).
+    data : `{symbol: array}`, each of shape `(n,)`, or `(n, m)` for an `md.vector` of m entries, `(n, p, q)` for an
+        `md.matrix`.
 
     dim : number of parameters D.  n_samples : number of samples n; None without data.
     model, criterion, target, weight : of a regression, f(x; w), "squared", "logistic" or "softmax", and the symbols of
@@ -61,7 +63,7 @@ class Loss(Fitted, Drawn):
         self.params = [b.symbol for b in self.blocks]
         self.dim = sum(b.size for b in self.blocks)
         self.expr = walk.expression(expr, "the loss")
-        self.constants = {s: finite(v, f"the constant {s}") for s, v in table(constants, "constants").items()}
+        self.constants = {s: constant(s, v) for s, v in table(constants, "constants").items()}
         self._read_data(table(data, "data"))
         self._refuse_clashes()
         self.numbers = self._no_numbers()
@@ -218,7 +220,8 @@ class Loss(Fitted, Drawn):
     @cached_property
     def c(self) -> Floats:
         """The numbers of the constants, in order."""
-        return np.array([*self.constants.values(), *self.numbers.values] or [0.0], dtype=float)
+        given = [np.ravel(v) for v in [*self.constants.values(), self.numbers.values]]
+        return np.concatenate(given if any(v.size for v in given) else [np.zeros(1)]).astype(float)
 
     # -- evaluation --
     def check(self, w: ArrayLike, name: str = "w", copy: bool = True) -> Floats:
@@ -333,7 +336,7 @@ class Loss(Fitted, Drawn):
         """The loss in LaTeX, then its parameters, constants and samples."""
         lines = [self._repr_latex_(), f"parameters: {self._listed(12)} ({self.dim:,} in all)"]
         if self.constants:
-            lines.append("constants: " + ", ".join(f"{label_of(s)} = {v:g}" for s, v in self.constants.items()))
+            lines.append("constants: " + ", ".join(f"{label_of(s)} = {_short(v)}" for s, v in self.constants.items()))
         if self.n_samples is not None:
             held = f"; {self.test.n_samples:,} more held out" if self.test is not None else ""
             lines.append(f"samples: {self.n_samples:,} of {_names(self.data)}{held}")
@@ -370,11 +373,17 @@ def _same_rows(data: Mapping[Any, ArrayLike]) -> None:
         rows = rows if labels is None else labels
 
 
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else f"{list(value.shape)}"
+
+
 def _samples(symbol: Any, shape: tuple[int, ...], values: ArrayLike) -> Floats:
     """The samples (n, *shape) of one input."""
     names = [f"{label_of(symbol)}[{j}]" for j in range(shape[-1])] if shape else None
     array = numbers(values, f"the data for {label_of(symbol)}", None if names is None else lambda: names)
     wanted = "(n,)" if not shape else f"(n, {', '.join(map(str, shape))})"
+    if 1 in shape and array.ndim == 2 and array.shape[1] == math.prod(shape):  # rows or columns, one per sample
+        array = array.reshape(-1, *shape)
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape or not array.size:
         raise InputError(f"the data for {symbol} has shape {array.shape}, expected {wanted} with n >= 1.")
     if not np.isfinite(array).all():

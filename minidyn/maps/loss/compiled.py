@@ -1,9 +1,11 @@
 """What a loss becomes: nodes of a graph, and the compiled functions that are written from them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import sympy as sp
 
 from minidyn.common.arrays import Floats
@@ -31,7 +33,7 @@ class Compiled(metaclass=Named):
     outputs: Outputs | None
     weight: Any
     blocks: list[Block]
-    constants: dict[Any, float]
+    constants: dict[Any, Any]
     numbers: Numbers
     dim: int
     n_samples: int | None
@@ -52,8 +54,11 @@ class Compiled(metaclass=Named):
         symbols: dict[Any, Node] = {}
         arrays: dict[str, Array] = {}
         per = SAMPLE if self.per_sample else None
-        for k, s in enumerate(self.constants):
-            symbols[s] = graph.load("c", k)
+        for s, (offset, shape) in self._places.items():
+            if shape:
+                arrays[str(label_of(s))] = Array("c", offset, shape)
+            else:
+                symbols[s] = graph.load("c", offset)
         for s, (offset, shape) in self._columns.items():
             if shape:
                 arrays[str(label_of(s))] = Array("d", offset, shape, per)
@@ -116,22 +121,31 @@ class Compiled(metaclass=Named):
         sample, output = f"    i = sample // {count}", f"    {index.var} = sample % {count}"
         return {"headers": {SAMPLE: ["if True:", sample], index: ["if True:", output]}, "sample_count": "1"}
 
-    @property
+    @cached_property
     def straight(self) -> bool:
-        """Whether its kernels have no loops: no data, parameters and outputs one by one, no long sums."""
+        """Whether its kernels have no loops: no data, no matrices, parameters and outputs one by one, no long sums."""
         loops = (self.outputs is not None and not self.outputs.listed) or self.numbers.used
-        return not self.per_sample and not loops and not any(b.shape for b in self.blocks)
+        if self.per_sample or loops or any(b.shape for b in self.blocks):
+            return False
+        return not any(isinstance(e, sp.MatrixExpr) for e, _ in walk.postorder(self.expr))
+
+    @cached_property
+    def _places(self) -> dict[Any, tuple[int, tuple[int, ...]]]:
+        """Where each constant begins in `c`, and its shape."""
+        shapes = [np.shape(v) for v in self.constants.values()]
+        begins = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+        return {s: (int(k), shape) for s, k, shape in zip(self.constants, begins[:-1], shapes, strict=True)}
 
     def _no_numbers(self) -> Numbers:
         """An empty table for loops. What may stay in registers is written out, unless that is longer than those."""
         loops = self.per_sample or any(b.shape for b in self.blocks) or self.dim > IN_REGISTERS
-        return Numbers("c", len(self.constants), SHORTEST if loops else IN_REGISTERS + 1)
+        return Numbers("c", sum(map(np.size, self.constants.values())), SHORTEST if loops else IN_REGISTERS + 1)
 
     @cached_property
     def names(self) -> dict[tuple[str, int], str]:
         """Readable names of scalar parameters, constants and data in generated code."""
         out = {("w", b.offset): mangle(b.name, "p") for b in self.blocks if not b.shape}
-        out |= {("c", k): mangle(str(s), "c") for k, s in enumerate(self.constants)}
+        out |= {("c", k): mangle(str(s), "c") for s, (k, shape) in self._places.items() if not shape}
         return out | {("d", o): mangle(str(s), "d") for s, (o, shape) in self._columns.items() if not shape}
 
     def emitter(self, stores: Sequence[Node], places: Places | None = None, **options: Any) -> Emitter:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
+from sympy.matrices.expressions.matexpr import MatrixElement
 
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import InputError
@@ -101,9 +102,11 @@ def _of_matrix(model: sp.MatrixExpr, taken: Sequence[Any]) -> Any:
     rows, columns = model.shape
     if 1 not in (rows, columns) or not (rows * columns).is_Integer:
         raise InputError(f"a model's outputs are a row or a column, not a matrix of the shape {model.shape}.")
+    if rows == columns:
+        return sp.Trace(model)
     letter = _letter({str(s) for s in taken} | {str(s) for s in model.free_symbols})
-    entry = model[letter, 0] if columns == 1 else model[0, letter]
-    return entry if rows == columns else (entry, (letter, 0, rows * columns - 1))
+    entry = MatrixElement(model, letter, 0) if columns == 1 else MatrixElement(model, 0, letter)
+    return entry, (letter, 0, rows * columns - 1)
 
 
 def _ranged(f: Any, limits: Any) -> Outputs:

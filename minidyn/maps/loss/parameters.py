@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sympy as sp
 
 from minidyn.common.errors import InputError
-from minidyn.common.intake import ordered, shown, whole
+from minidyn.common.intake import finite, numbers, ordered, shown, whole
 
 
 def vector(name: str, size: int) -> sp.IndexedBase:
@@ -23,6 +24,23 @@ def vector(name: str, size: int) -> sp.IndexedBase:
     if not isinstance(name, str) or not name:
         raise InputError(f"the name of a vector is a text such as 'a', not {shown(name)}.")
     return sp.IndexedBase(name, shape=(whole("the size of a vector", size, 1),), real=True)
+
+
+def matrix(name: str, rows: int, columns: int) -> sp.MatrixSymbol:
+    """A matrix of parameters, constants or data, for losses in `+ - @ .T`, `Trace`, `Inverse`, ...
+
+    As a parameter its entries stand in `w` row after row.
+
+    >>> import sympy as sp, minidyn as md
+    >>> A, B = md.matrix("A", 20, 3), md.matrix("B", 3, 20)
+    >>> loss = md.Loss(sp.Trace((A @ B - sp.Identity(20)) @ (A @ B - sp.Identity(20)).T) / 2, [A, B])
+    >>> loss.dim, loss.value([0.0] * 120)
+    (120, 10.0)
+    """
+    if not isinstance(name, str) or not name:
+        raise InputError(f"the name of a matrix is a text such as 'W', not {shown(name)}.")
+    sizes = (whole(f"the number of {what} of a matrix", n, 1) for what, n in (("rows", rows), ("columns", columns)))
+    return sp.MatrixSymbol(name, *sizes)
 
 
 @dataclass(frozen=True)
@@ -81,3 +99,16 @@ def shape_of(p: Any) -> tuple[int, ...]:
 def as_list(params: Any) -> list[Any]:
     """Parameters as a list, a single one too."""
     return [params] if isinstance(params, (sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)) else ordered(params, "params")
+
+
+def constant(symbol: Any, value: Any) -> Any:
+    """The number of a constant, or those of a matrix or an `md.vector`."""
+    shape = () if isinstance(symbol, sp.Symbol) else shape_of(symbol)
+    if not shape:
+        return finite(value, f"the constant {symbol}")
+    array = numbers(value, f"the constant {label_of(symbol)}")
+    if array.shape != shape or not np.isfinite(array).all():
+        raise InputError(
+            f"the constant {label_of(symbol)} must be an array of finite numbers of shape {shape}, not {shown(value)}."
+        )
+    return array

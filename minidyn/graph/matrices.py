@@ -108,7 +108,7 @@ class Matrices:
         if _shape(e) != (1, 1):
             raise ExpressionError(
                 f"{printed(e)} is a {_size(e)} matrix where a number is expected: take its Trace or an entry [i, j]; a "
-                "function of each entry is written e.applyfunc(f)."
+                f"function of each entry is written {e.name if isinstance(e, sp.MatrixSymbol) else '(...)'}.applyfunc(f)."
             )
         return self(e).node
 

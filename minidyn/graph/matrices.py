@@ -106,9 +106,10 @@ class Matrices:
     def number(self, e: Any) -> Node:
         """A 1 x 1 matrix as a number."""
         if _shape(e) != (1, 1):
+            name = e.name if isinstance(e, sp.MatrixSymbol) else "(...)"
             raise ExpressionError(
                 f"{printed(e)} is a {_size(e)} matrix where a number is expected: take its Trace or an entry [i, j]; a "
-                f"function of each entry is written {e.name if isinstance(e, sp.MatrixSymbol) else '(...)'}.applyfunc(f)."
+                f"function of each entry is written {name}.applyfunc(f)."
             )
         return self(e).node
 

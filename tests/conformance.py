@@ -183,10 +183,11 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
             np.testing.assert_allclose(change, lr * flow.drift(middle), rtol=1e-2, atol=slack)
 
     # in words
-    text, latex = flow.describe(), flow.describe(latex=True)
+    text, latex = flow._describe(False), flow.describe(latex=True)
+    assert flow.describe().split() == text.split() and max(map(len, flow.describe().split("\n"))) <= 80
     assert repr(flow.map.rule) in text and flow.reference in text and "$" not in text
     assert latex.count("$") >= 2 and latex.count("$") % 2 == 0
-    valid = next(line for line in flow.describe(w=w).splitlines() if line.startswith("valid: "))
+    valid = next(line for line in flow._describe(False, w).splitlines() if line.startswith("valid: "))
     assert np.isnan(flow.validity(w)) or valid.endswith(f" it is {flow.validity(w):.3g}")
     assert repr(flow) == f"{type(flow).__name__}({flow.map!r})"
     assert flow._repr_html_()

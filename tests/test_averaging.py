@@ -243,7 +243,7 @@ def test_normal_labels_of_full_batches_are_gaussian(noise):
     flow, plain = (md.QuasistaticFlow(md.Map(FEW, md.SignGD(0.001), n)) for n in (noise, normal))
     np.testing.assert_allclose(flow.drift([2.0, 0.5]), plain.drift([2.0, 0.5]), rtol=1e-9)
     assert abs(flow.drift([2.0, 0.5])).min() > 1e-6
-    assert "of the noise: it is Gaussian in every coordinate" in flow.describe()
+    assert "of the noise: it is Gaussian in every coordinate" in flow._describe(False)
 
 
 def test_a_noise_too_wide_for_the_quadrature_is_refused():

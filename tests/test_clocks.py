@@ -253,7 +253,9 @@ def test_a_rate_of_zero_has_no_drift_per_time():
     flow = md.GradientFlow(md.Map(LOSS, md.GD((k - 1) / 10)))
     with pytest.raises(md.InputError, match=r"the learning rate is zero at step 1: .* as k=2"):
         flow.drift([1.0])
-    assert flow.drift([1.0], k=2)[0] == pytest.approx(-2.0) and "at theta = [1] it is 0.2" in flow.describe(w=[1.0])
+    assert flow.drift([1.0], k=2)[0] == pytest.approx(-2.0) and "at theta = [1] it is 0.2" in flow._describe(
+        False, [1.0]
+    )
 
 
 # Stops ----------

@@ -197,7 +197,7 @@ def test_description_holds_the_formula():
     """`describe` of a flow with a chart prints the closed form, its evidence, its numbers, in text and in LaTeX."""
     loss, manifold = of_model("valley")
     flow = md.QuasistaticFlow(md.Map(loss, md.SGD(0.05), GAUSS), manifold)
-    text, latex = flow.describe(), flow.describe(latex=True)
+    text, latex = flow._describe(False), flow.describe(latex=True)
     formula = "drift of s per t = lr*s*sigma**2/((s**2 + 1)*(lr*s**2 + lr - 2))"
     for part in (formula, "proved symbolically", "sigma = 0.3", "to leading order in lr", "effective potential"):
         assert part in text
@@ -208,7 +208,7 @@ def test_description_holds_the_formula():
 def test_long_formulas_come_with_definitions():
     """Where the formula is too long it is given in letters, which the description defines."""
     closed = closed_of(*ODE)
-    text = closed.describe()
+    text = closed._describe(False)
     assert closed.letters and f"{len(closed.letters)} definitions" in text
     assert all(f"  {letter} = " in text for letter in closed.letters)
 
@@ -298,4 +298,4 @@ def test_self_consistent_accumulators_have_the_numerical_flow_in_closed_form(nam
         w = closed.chart.point([at])
         expected = check_numerical(flow, closed, w, at)
         assert np.abs(full.drift(w) - expected).max() > 1e-4 * np.abs(expected).max()
-    assert "solve, together" in closed.describe()
+    assert "solve, together" in closed._describe(False)

@@ -118,7 +118,7 @@ def test_the_validity_is_the_share_of_the_last_correction():
     """For GD on a parabola the last correction's share of the velocity is lr h / 2 to leading order."""
     flow = md.ModifiedFlow(md.Map(md.Loss(3 * x**2 / 2, [x]), md.GD(0.01)))
     assert flow.validity([1.0]) == pytest.approx(0.015 / 1.015, rel=1e-9)
-    assert "the velocity, small; at theta = [1] it is 0.0148" in flow.describe(w=[1.0])
+    assert "the velocity, small; at theta = [1] it is 0.0148" in flow._describe(False, [1.0])
 
 
 def test_what_has_no_modified_flow_is_refused():

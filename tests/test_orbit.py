@@ -162,7 +162,7 @@ def test_the_flow_says_its_equations_on_a_chart():
     """`describe` and `closed_form` of a subquadratic flow give the orbit's equations where there is a chart."""
     model = md.load_model("logcosh_valley")
     flow = md.SubquadraticFlow(model.map, manifold=model.manifold)
-    text = flow.describe()
+    text = flow._describe(False)
     assert "on the chart:" in text and "tanh(delta)" in text
     assert "ds/dt = -2*s*log(cosh(delta))" in text
     assert "on the chart:" not in md.SubquadraticFlow(model.map).describe()
@@ -175,6 +175,6 @@ def test_a_model_with_an_adaptive_rule_says_them_too(tmp_path):
     rule = '[rule]\nname = "RMSProp"\nlr = 0.05\neps = 0.1\n'
     (tmp_path / "own.toml").write_text(re.sub(r"\[rule\]\n(.+=.+\n)+", rule, text).replace('"gradient", ', ""))
     flow = next(f for f in md.load_model(tmp_path / "own.toml").flows() if isinstance(f, md.SubquadraticFlow))
-    assert "given implicitly by\n  -2*delta + lr*(s**2 + 1)*tanh(delta)/(eps + sqrt(" in flow.describe()
-    assert "dv_y/dt = " in flow.describe()
+    assert "given implicitly by\n  -2*delta + lr*(s**2 + 1)*tanh(delta)/(eps + sqrt(" in flow._describe(False)
+    assert "dv_y/dt = " in flow._describe(False)
     assert r"\mathrm{d}v_{y}/\mathrm{d}t" in flow.describe(latex=True)

@@ -4,6 +4,7 @@ The artists of the figures say so: models run for a few steps with all their flo
 """
 
 import re
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 
@@ -41,7 +42,7 @@ def ran(name):
     if m.spec.experiment.flows:
         return m.run(progress=False, rtol=1e-4)
     run = md.simulate(m.map, m.w0, m.steps, paths=m.paths, save_every=1, observe=m.observe, rng=0)
-    run.meta |= {"model": m.name}
+    run.meta |= {"model": m.name}  # as the shell does
     return run
 
 
@@ -56,7 +57,7 @@ def picture(name, kind):
         lr = m.map.lr()
         return m.scale([lr, lr / 2], time=4 * lr, paths=8, progress=False, rtol=1e-4).plot()
     if kind == "stability":
-        return md.stability_diagram(m.map, m.minima(2)).plot()
+        return replace(md.stability_diagram(m.map, m.minima(2)), model=name).plot()
     if kind == "loss":
         names = m.loss.param_names[:2]
         return m.loss.plot(panels=names, at=m.w0)
@@ -81,9 +82,21 @@ def drawn_points(artist):
     points = points[np.isfinite(points).all(axis=1)]
     box = artist.axes.get_window_extent()
     low, high = np.array([box.p0, box.p1]) + np.array([[-2, -2], [2, 2]])
+    if isinstance(artist, PolyCollection) and height(artist) < 2.0:
+        return points[:0]  # hidden by the line on it
     if isinstance(artist, Line2D) and len(points) > 1:  # a line that crosses the axes is in them
         points = np.concatenate([points[:-1] + (points[1:] - points[:-1]) * t for t in np.linspace(0, 1, 21)])
     return points[((points >= low) & (points <= high)).all(axis=1)]
+
+
+def height(area):
+    """How tall an area is where it is tallest, in points, counted in a picture of it alone."""
+    box = area.axes.get_window_extent()
+    x = np.linspace(box.x0, box.x1, 200)
+    y = np.linspace(box.y0, box.y1, 400)
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    tall = [p.contains_points(grid, area.get_transform()).reshape(400, 200).sum(axis=0).max() for p in area.get_paths()]
+    return max(tall) * (y[1] - y[0]) * 72 / area.figure.dpi
 
 
 def artists(ax):
@@ -152,9 +165,28 @@ def test_titles_name_the_model_and_what_ran():
                 continue
             title = picture(name, kind).texts[0].get_text()
             assert rule in title and "Map" not in title
-        assert picture(name, "run").texts[0].get_text().startswith(f"{name}: ")
+            assert title.startswith(f"{name}: ")
     flows = {run.meta["flow"]: run for run in list(ran("quartic").runs.values())[1:]}
-    assert flows["rod"].plot().texts[0].get_text() == "rod flow of GD"
+    assert flows["rod"].plot().texts[0].get_text() == "quartic: rod flow of GD"
+
+
+def test_without_a_model_titles_name_the_loss(tmp_path):
+    """Every kind of picture says what its loss is where no model has a name: the loss itself, or its parameters where
+    it is long; and the line below does not say it again."""
+    a, b = sp.symbols("a b")
+    short, long = (a * b - 1) ** 2 / 2, sum((a * n - b**2) ** 2 for n in range(1, 9))
+    for loss, subject in ((short, "(a·b − 1)²/2"), (long, "a loss of a, b")):
+        noisy = md.Map(md.Loss(loss, [a, b]), md.SGD(0.01), md.GaussianNoise(0.1))
+        gd = md.Map(noisy.loss, md.GD(0.01))
+        result = md.compare(noisy, md.GradientFlow(noisy), w0=[1.1, 1.0], steps=4, paths=5, rng=0, progress=False)
+        heads = [md.simulate(noisy, [1.1, 1.0], 4, rng=0).plot(), result.plot(), result.runs["gradient flow"].plot(),
+                 md.stability_diagram(noisy, [[1.0, 1.0]] if loss is short else [[0.0, 0.0]]).plot(),
+                 md.scaling_study(gd, md.GradientFlow, lrs=[0.01, 0.005], w0=[1.1, 1.0], time=0.02).plot()]  # fmt: skip
+        for fig in heads:
+            title, below = fig.texts[0].get_text(), fig.texts[1].get_text()
+            assert " ".join(title.split()).startswith(f"{subject}: ") and subject not in below
+        result.save(tmp_path / "kept.h5")
+        assert md.load(tmp_path / "kept.h5").plot().texts[0].get_text() == heads[1].texts[0].get_text()
 
 
 def test_a_flow_looks_the_same_everywhere():

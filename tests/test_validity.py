@@ -18,7 +18,7 @@ def ends_with(flow, w, value: float, rel: float = 1e-9) -> None:
     """`validity(w)` is the value, and the line on validity ends with it, with `w` only, in text and in LaTeX."""
     assert flow.validity(w) == pytest.approx(value, rel=rel)
     for latex in (False, True):
-        plain, placed = flow.describe(latex).splitlines(), flow.describe(latex, w=w).splitlines()
+        plain, placed = flow._describe(latex).splitlines(), flow._describe(latex, w).splitlines()
         (changed,) = [pair for pair in zip(plain, placed, strict=True) if pair[0] != pair[1]]
         place = ", ".join(f"{v:.4g}" for v in w[: flow.dim])
         assert changed[0].startswith("valid: ")
@@ -74,8 +74,8 @@ def test_weak_forces_must_shift_the_minima_less_than_the_oscillation(decay):
     flow = md.QuasistaticFlow(md.Map(loss, decayed(lr, decay), md.GaussianNoise(sigma)))
     width = np.sqrt(lr * sigma**2 / (h * (2 - lr * h)))
     ends_with(flow, [0.8, 1.0], max(1.6 * width / h, decay / h / width))
-    assert ("a weak force acts" in flow.describe()) and "oscillation, small too" in flow.describe()
-    assert "weak force" not in md.QuasistaticFlow(md.Map(loss, md.SGD(lr), md.GaussianNoise(sigma))).describe()
+    assert ("a weak force acts" in flow._describe(False)) and "oscillation, small too" in flow._describe(False)
+    assert "weak force" not in md.QuasistaticFlow(md.Map(loss, md.SGD(lr), md.GaussianNoise(sigma)))._describe(False)
 
 
 KINKED = [  # losses across y, and what is said of them on y = 0

@@ -4,6 +4,7 @@ import importlib
 import shlex
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from minidyn import __version__, load
 from minidyn.cli.outputs import check_writable, picture_at, results_at, write, write_text
 from minidyn.cli.shell import Said, stop_if_asked
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
-from minidyn.common.reports import Table, as_text, fold
+from minidyn.common.reports import Table, as_text, fold, folded
 from minidyn.compare.comparison import Comparison
 from minidyn.files.modelfile import list_models
 from minidyn.files.models import Model, load_model, model_of_text
@@ -97,7 +98,9 @@ def run(
     paths: Annotated[int | None, typer.Option(min=1, help="Number of independent paths.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: _Seed = None,
-    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between two saves.")] = None,
+    save_every: Annotated[
+        str | None, typer.Option(help="Steps between two saves, or log.", metavar="INTEGER|log")
+    ] = None,
     threads: _Threads = None,
     checkpoint: _Checkpoint = "",
     out: _Out = "",
@@ -108,8 +111,8 @@ def run(
 
     Writes the data (.h5) and a picture.
     """
-    changes = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
-    chosen = load_model(model).with_overrides(lr=lr, **changes)
+    every = int(save_every) if save_every and save_every.lstrip("+-").isdecimal() else save_every
+    chosen = load_model(model).with_overrides(lr=lr, steps=steps, paths=paths, save_every=every, seed=seed)
     outputs = results_at(out, chosen.name, no_figure)
     began = time.perf_counter()
     head, alone = _introduction(chosen), not chosen.spec.experiment.flows
@@ -194,10 +197,9 @@ def derive(
     flows = chosen.flows()
     if not flows:
         known = ", ".join(FLOWS)
-        return Said("\n".join(fold(f"{chosen.name} has no flows to derive: its file names none. Give it some, such as "
-                                   f'flows = ["gradient"] below [experiment]; there are {known}.')))  # fmt: skip
-    text = "\n\n".join(_described(flow, chosen.w0, latex) for flow in flows)
-    return Said("\n".join(folded for line in text.split("\n") for folded in fold(line)))
+        return Said(folded(f"{chosen.name} has no flows to derive: its file names none. Give it some, such as "
+                           f'flows = ["gradient"] below [experiment]; there are {known}.'))  # fmt: skip
+    return Said(folded("\n\n".join(_described(flow, chosen.w0, latex) for flow in flows)))
 
 
 def _described(flow: Flow, w0: Any, latex: bool) -> str:
@@ -252,7 +254,7 @@ def stability(
     system = known.map.with_lr(lr[0]) if lr else known.map
     report = verdict(system, minima[0])
     sizes = None if not batch else [b or None for b in batch]
-    diagram = stability_diagram(system, minima, lrs=lr or None, batches=sizes)
+    diagram = replace(stability_diagram(system, minima, lrs=lr or None, batches=sizes), model=known.name)
     wrote, failure = write(targets, diagram.plot)
     count = f"{len(minima)} minim{'um' if len(minima) == 1 else 'a'} from {starts} start{'s' * (starts > 1)}"
     lines = [
@@ -319,7 +321,7 @@ def _introduction(model: Model) -> str:
     alone = model.map.noise is None
     count = "one path, for it has no noise" if alone else f"{model.paths:,} path{'s' * (model.paths != 1)}"
     said = [f"{model.name}: {model.title}", f"running {model.map.rule}{beside}: {count}, {model.steps:,} steps"]
-    return "\n".join(folded for line in said for folded in fold(line))
+    return folded("\n".join(said))
 
 
 def _report_at(out: str) -> Path:

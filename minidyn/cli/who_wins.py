@@ -120,7 +120,7 @@ def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], N
         "# Who wins where", "",
         "Made by `minidyn who-wins`. Distance between each flow and the map as that flow reads it, in all parameters:",
         "gradient and modified flow beside the iterates `theta_k`, the others beside the mid-points",
-        "`(theta_k + theta_k+1)/2`. The largest over the run, with the one at its last step in brackets. `to k`: the",
+        "`(theta_k + theta_{k+1})/2`. The largest over the run, with the one at its last step in brackets. `to k`: the",
         "flow ends there; the distances are those up to its end, and the notes say why.", "",
     ]  # fmt: skip
     entries: list[Entry] = []

@@ -151,6 +151,11 @@ def fold(line: str, width: int = WIDTH, indent: str | None = None) -> list[str]:
     return [*out, line]
 
 
+def folded(text: str) -> str:
+    """A text whose lines have at most 80 columns."""
+    return "\n".join(part for line in text.split("\n") for part in fold(line))
+
+
 def _place(line: str, width: int, start: int) -> int:
     """Where a line that is too long is broken."""
     depth, best, at = 0, (1e9, 0), width
@@ -163,7 +168,7 @@ def _place(line: str, width: int, start: int) -> int:
             continue
         if c == " ":
             late = line[i - 1] in "+-=*/<>" and line[i - 2 : i - 1] == " "
-            cost = depth + (0.75 if late else _EASY.get(line[i + 1 : i + 3], 0.1 if line[i - 1] in ",;:" else 0.25))
+            cost = depth + (0.75 if late else _EASY.get(line[i + 1 : i + 3], 0.1 if line[i - 1] in ",;" else 0.25))
         elif c in "*/" and "*" not in (line[i - 1], line[i + 1 : i + 2]):
             cost = depth + 0.5
         else:
@@ -240,4 +245,4 @@ def _lines(part: str | Table) -> list[str]:
         rows = [[printable(cell) for cell in row] for row in part.rows]
         title = fold(printable(part.title)) if part.title else []
         return [*title, *(align(rows, part.left, part.head) if rows else [])]
-    return [folded for line in printable(part, keep="\n").split("\n") for folded in fold(line)]
+    return folded(printable(part, keep="\n")).split("\n")

@@ -17,6 +17,7 @@ from minidyn.flows.base import Flow
 from minidyn.flows.edge.twostep import TwoStep
 from minidyn.maps.discrete import Map
 from minidyn.simulate.choose import make_engine
+from minidyn.simulate.saves import saves_of, spacing, stride
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,7 +63,7 @@ class EdgeRun(Reported, Drawn):
         return [Table(table, 0), *ends, *([f"remark: at the end {remark}"] if remark else [])]
 
 
-def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int | None = None, first_step: int = 1,
+def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: Any = None, first_step: int = 1,
          rtol: float = 1e-8, atol: float = 1e-11) -> EdgeRun:  # fmt: skip
     """Sharpness over its threshold along a map without noise, and its oscillation beside what flows predict.
 
@@ -93,8 +94,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: int |
             raise InputError(f"{shown(flow)} predicts no oscillation: use {', '.join(able[:-1])} or {able[-1]}.")
     check_flows(system, flows)
     steps, first_step = whole("steps", steps, 1), whole("first_step", first_step, 1)
-    save_every = max(1, steps // 200) | 1 if save_every is None else whole("save_every", save_every, 1)
-    saves = np.array([*range(0, steps, save_every), steps])
+    saves = np.array(saves_of(steps, stride(system, steps) if save_every is None else spacing(save_every)))
     two = TwoStep(system)
     z = one_start(system, w0)
     labels = labels_of(system, flows)

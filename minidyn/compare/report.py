@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 READ = {"iterates": "{}", "midpoints": "mid-points of {}", "projected": "{} on the minima"}
 _SHORT = {"iterates": "iterates", "midpoints": "mid-points", "projected": "on the minima"}
 _MEANT = {
-    "midpoints": "mid-points: (theta_k + theta_k+1)/2 of two successive iterates",
+    "midpoints": "mid-points: (theta_k + theta_{k+1})/2 of two successive iterates",
     "projected": "on the minima: Phi(theta_k), the limit of the gradient flow from theta_k",
 }
 _OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
@@ -32,6 +32,7 @@ _ROUNDING = 1e-12  # what lies below this part of its values is rounding
 _NOTHING = 1e-10  # a value below this part of the largest so far is zero: solvers promise no more
 _LARGEST = float(np.finfo(np.float64).max)
 _DOUBT = 0.05  # means and laws differ where equal ones would look so different in this part of all comparisons
+SEEN = 0.01  # of what the map moves by: what jumps by less on average is not seen to
 _GAINED = 1.5  # common noise is spoken of where it saves so many times the paths
 
 
@@ -46,7 +47,8 @@ def report_of(result: Comparison) -> Report:
         for label in labels:
             report += ["", *_many_paths(result, label, scales)]
     read = {result.reading(label) for label in labels}
-    notes = [text for reading, text in _MEANT.items() if reading in read]
+    notes = [] if _alike(result) else ["±: the spread over the paths, their standard deviation"]
+    notes += [text for reading, text in _MEANT.items() if reading in read]
     for label in labels:
         zero = result.meta.get("zero", {}).get(label)
         notes += [f"not shown beside the {label}: {', '.join(zero)}, zero on the minima"] if zero else []
@@ -65,16 +67,24 @@ def _headline(result: Comparison) -> str:
     """The map, how long and how often it was run, and what chance there is in it."""
     m, run = result.meta, result.runs[result.map_label]
     paths, steps = m.get("paths", run.paths), m.get("steps", int(result.steps[-1]))
-    quiet = str(m.get("map", "")).endswith("no noise)")
-    count = "one path" if paths == 1 else f"{paths:,} {'starts' if quiet else 'paths'}"
-    if quiet:
-        chance = "no noise"
-    elif all(other.meta.get("noise") == "none" for other in list(result.runs.values())[1:]):
-        chance = f"no noise in the flow, seed {m.get('seed', 'not known')}"
+    count = "one path" if paths == 1 else f"{paths:,} {'starts' if _quiet(result) else 'paths'}"
+    return f"{m.get('map', '')}\n{steps:,} steps to t = {digits(float(result.time[-1]))}, {count}, {chance_of(result)}"
+
+
+def _quiet(result: Comparison) -> bool:
+    """Whether the map has no noise."""
+    return str(result.meta.get("map", "")).endswith("no noise)")
+
+
+def chance_of(result: Comparison) -> str:
+    """What chance there is in a comparison."""
+    if _quiet(result):
+        return "no noise"
+    if all(run.meta.get("noise") == "none" for run in list(result.runs.values())[1:]):
+        kind = "no noise in the flow" + "s" * (len(result.runs) > 2)
     else:
-        shared = "same noise for both" if m.get("coupled") else "independent noise"
-        chance = f"{shared}, seed {m.get('seed', 'not known')}"
-    return f"{m.get('map', '')}\n{steps:,} steps to t = {digits(float(result.time[-1]))}, {count}, {chance}"
+        kind = "same noise for both" if result.meta.get("coupled") else "independent noise"
+    return f"{kind}, seed {result.meta.get('seed', 'not known')}"
 
 
 def _ends(result: Comparison) -> list[str]:
@@ -113,10 +123,39 @@ def _one_path(result: Comparison, labels: list[str]) -> Report:
         rows.append([label + ("" if until is None else f" to step {min(until, last):,}"),
                      _SHORT[result.reading(label)], *cells])  # fmt: skip
     title = f"largest difference from {result.map_label} (in brackets: as a part of how far {result.map_label} moves)"
-    said: Report = [Table(rows, 2, title), *_closest(result, labels, gaps, scales)]
+    said: Report = [Table(rows, 2, title), *_closest(result, labels, gaps, scales), *_jumps(result, scales)]
     for name in result.quantities:
         said += ["", _values(result, name, labels, scales)]
     return said
+
+
+def alternates(k: Any, values: Floats, least: float = 0.0) -> bool:
+    """Whether values (T,) at steps `k` jump between even and odd steps, on average by more than `least`.
+
+    Along each kind of step they vary by less than half of what they do along all.
+    """
+    good = np.isfinite(values)
+    even, odd = (values[good & (k % 2 == side)] for side in (0, 1))
+    if min(len(even), len(odd)) < 4:
+        return False
+    jumps = np.abs(np.diff(values[good]))
+    along = float(np.abs(np.diff(even)).sum() + np.abs(np.diff(odd)).sum())
+    return along < 0.5 * float(jumps.sum()) and float(jumps.mean()) > least
+
+
+def _jumps(result: Comparison, scales: Scales) -> list[str]:
+    """A sentence: by how much the map jumps from step to step, where a table shows one side of it."""
+    first, found = result.map_label, {}
+    for name, label in [key for key in scales if result.reading(key[1]) == "iterates"]:
+        values = result.pair(name, label)[0][0]
+        if alternates(result.steps, values, SEEN * scales[name, label].moved):
+            found[name] = float(np.nanmax(np.abs(np.diff(values))))
+    if not found:
+        return []
+    sizes = ", ".join(f"{name} by up to {digits(size, 2)}" for name, size in found.items())
+    odd = {row.step % 2 for row in result.errors}
+    shown = f"; the rows are {'odd' if 1 in odd else 'even'} steps" if len(odd) == 1 else ""
+    return [f"{first} jumps between even and odd steps: {sizes}{shown}"]
 
 
 def _last_alive(result: Comparison, label: str) -> int | None:

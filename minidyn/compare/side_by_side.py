@@ -15,20 +15,21 @@ from minidyn.compare.readings import check_flows, check_options, labels_of, one_
 from minidyn.compare.regime import regime
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
-from minidyn.simulate import observables, paths_needed, seed_key, simulate, starts_of, stride
+from minidyn.simulate import check_checkpoint, observables, paths_needed, seed_key, simulate, spacing, starts_of, stride
 from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
 from minidyn.simulate.threads import thread_count
 
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
-_ALONE, _MANY = 601, 21  # saves at which one path is compared, and many: a fine picture of one costs little
+_ALONE, _MANY = 601, 21  # saves at which one path is compared, and at least those of many
+_VALUES = 21_000  # that are compared of a quantity, where they need not be projected
 _ZERO = 1e-12  # a parameter that stays below this on the manifold is zero to rounding
 _ROUNDING = 1e-9  # and what is observed, below this part of what it is along the map
 
 
 def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1000, coupled: bool = True,
-            save_every: int | None = None, observe: Any = None, rng: Any = None, rows: int = 5, first_step: int = 1,
+            save_every: Any = None, observe: Any = None, rng: Any = None, rows: int = 5, first_step: int = 1,
             threads: int | None = None, progress: bool | None = None, checkpoint: Any = None, missing: str = "raise",
             **flow_options: Any) -> Comparison:  # fmt: skip
     """Run a map and its flows in lock-step on one clock, and say how well they agree.
@@ -47,8 +48,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     checkpoint : a folder in which every run keeps its own checkpoint (see `simulate`).
     missing : what happens where a flow does not exist: "raise", or "remark", where the other flows are compared and
         the summary says why this one is not (`meta["missing"]`).
-    rows : steps shown in the table; quantities are kept at up to 21 saves, 601 for one path, or more where `rows` is
-        larger.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
+    rows : steps shown in the table; quantities are kept at up to 21 saves, of few paths at up to 601, or more where
+        `rows` is larger.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
     The map is read as each flow says (`Flow.reads`): as it is, at mid-points of successive iterates beside flows of
     mid-points, projected on the minima beside flows that live there. What is said of a flow depends on it and the map
@@ -82,7 +83,7 @@ class _Experiment:
     steps: int
     paths: int
     coupled: bool
-    save_every: int | None
+    save_every: Any
     observe: Any
     rng: Any
     rows: int
@@ -103,8 +104,7 @@ class _Experiment:
         runs = self.runs(sequence, counts)
         beside = {label: flow for label, flow in self.asked.items() if label in runs}
         first = runs[self.name]
-        wanted = max(_ALONE if self.paths == 1 else _MANY, self.rows + 1)
-        times = _pick(len(first.steps), wanted, self.system.noise is None)
+        times = _pick(len(first.steps), self.saves_kept(beside), self.system.noise is None)
         later, remark = self.later(beside, first.steps[times], sequence)
         quantities, zero = _quantities(
             self.system, runs, beside, times, self.watchers, later, thread_count(self.threads)
@@ -132,8 +132,9 @@ class _Experiment:
         self.folder(0)  # refuses what is none
         one_of(self.missing, "missing", ("raise", "remark"))
         flag(self.coupled, "coupled")
-        for name in ("steps", "rows", "first_step", *(["save_every"] if self.save_every is not None else [])):
+        for name in ("steps", "rows", "first_step"):
             whole(name, getattr(self, name), 1)
+        self.save_every = self.save_every if self.save_every is None else spacing(self.save_every)
         thread_count(self.threads)
         start = starts_of(self.system, self.w0, whole("paths", self.paths, 1))
         self.paths = paths_needed(self.system, start)
@@ -163,35 +164,45 @@ class _Experiment:
         own = sequence
         if not self.coupled:
             own = np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
-        with Bar(1 + len(self.flows), 0, self.progress, "compare", "runs") as bar:
-            runs = {self.name: self.run(self.system, self.w0, self.paths, sequence, 0)}
-            _stop_if_interrupted(runs[self.name])
-            for number, (label, flow) in enumerate(self.asked.items(), 1):
-                bar.update(number)
-                if label in counts:
-                    runs[label] = self.run(flow, self.start, counts[label], own, number, **self.flow_options)
-                    if (runs[label].status == Status.INTERRUPTED).any():
-                        break
+        todo: dict[str, tuple[Map | Flow, Any, dict[str, Any]]] = {}
+        todo[self.name] = self.system, self.w0, self.options(self.paths, sequence, 0)
+        todo |= {label: (flow, self.start, self.options(counts[label], own, number) | self.flow_options)
+                 for number, (label, flow) in enumerate(self.asked.items(), 1) if label in counts}  # fmt: skip
+        for system, w0, options in todo.values() if self.checkpoint is not None else ():
+            check_checkpoint(system, w0, self.steps, **options)
+        runs: dict[str, Run] = {}
+        with Bar(len(todo), 0, self.progress, "compare", "runs") as bar:
+            for label, (system, w0, options) in todo.items():
+                bar.update(len(runs))
+                runs[label] = simulate(system, w0, self.steps, progress=self.progress, **options)
+                if label == self.name:
+                    _stop_if_interrupted(runs[label])
+                elif (runs[label].status == Status.INTERRUPTED).any():
+                    break
             else:
-                bar.update(1 + len(self.flows))
+                bar.update(len(todo))
         return runs
 
-    def run(self, system: Map | Flow, w0: Any, paths: int, rng: np.random.SeedSequence, number: int,
-            **options: Any) -> Run:  # fmt: skip
-        """One run, in a checkpoint's folder of its own."""
-        return simulate(system, w0, self.steps, paths=paths, rng=rng, first_step=self.first_step,
-                        checkpoint=self.folder(number), **self.common, **self.seen, **options)  # fmt: skip
+    def options(self, paths: int, rng: np.random.SeedSequence, number: int) -> dict[str, Any]:
+        """What one run is given, with a checkpoint's folder of its own."""
+        own = {"paths": paths, "rng": rng, "first_step": self.first_step, "checkpoint": self.folder(number)}
+        return own | self.common | self.seen
 
     @property
     def common(self) -> dict[str, Any]:
         """What all runs are given."""
-        every = self.save_every or stride(self.system, self.steps)
-        return {"save_every": every, "threads": self.threads, "progress": self.progress}
+        return {"save_every": self.save_every or stride(self.system, self.steps), "threads": self.threads}
 
     @property
     def seen(self) -> dict[str, Any]:
         """What is observed along the runs: what was asked for."""
         return {} if self.observe is None else {"observe": self.observe}
+
+    def saves_kept(self, beside: dict[str, Flow]) -> int:
+        """At how many saves quantities are compared: a fine picture of few paths costs little."""
+        projected = self.paths > 1 and any(flow.reads == "projected" for flow in beside.values())
+        few = _MANY if projected else min(max(_VALUES // self.paths, _MANY), _ALONE)
+        return max(few, self.rows + 1)
 
     def folder(self, number: int) -> Path | None:
         """The folder of one run's checkpoint."""

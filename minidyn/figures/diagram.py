@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from minidyn.common.errors import InputError
 from minidyn.figures.scales import grid, tidy
 from minidyn.figures.sheet import Panel, compose
-from minidyn.figures.style import GREY, MAP, MINIMA, parts_of
+from minidyn.figures.style import GREY, MAP, MINIMA, named
 from minidyn.maps.recognize import recognized
 from minidyn.minima.stability import StabilityDiagram
 
@@ -45,13 +45,10 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None, panels: Any =
     known = recognized(diagram.map.rule)
     metric = "" if known is not None and known.plain else "sharpness in the metric of the preconditioner"
     count = len(diagram.minima)
-    loss, rule = parts_of(repr(diagram.map))
+    title, *made = named(f"which minima {diagram.map.rule.name} can stay in", repr(diagram.map), diagram.model)
     flat = "" if diagram.kappas.any() or top else "no minibatch noise: sharpness alone decides"
-    details = [loss, rule, f"{count} {'minimum' if count == 1 else 'minima'}", metric, flat]
-    title = f"Which minima {diagram.map.rule.name} can stay in"
-    return compose(
-        there, title, [part for part in details if part], path=path, only=panels, size=size, ax=ax, most=MOST
-    )
+    details = [*made, f"{count} {'minimum' if count == 1 else 'minima'}", metric, flat]
+    return compose(there, title, details, path=path, only=panels, size=size, ax=ax, most=MOST)
 
 
 def _has_region(diagram: StabilityDiagram) -> bool:

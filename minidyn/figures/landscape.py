@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from minidyn.common.arrays import Floats
 from minidyn.common.errors import ManifoldError
-from minidyn.figures.panels import alternates
+from minidyn.compare.report import alternates
 from minidyn.figures.scales import beyond, say_gone, spread, tidy
 from minidyn.figures.style import HUGE, MAP, MINIMA, THIN, Look, power_of_ten, pretty
 from minidyn.maps.loss import Loss
@@ -32,14 +32,15 @@ def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: 
     for order, (label, run) in enumerate(runs.items()):
         look, w = looks[label], run.w
         assert w is not None
-        for path in _apart(first.steps, w[0]) if len(w) == 1 else w[:THIN]:
+        few = _apart(first.steps, w[0]) if len(w) == 1 else w[:THIN]
+        for path in few:
             solid = {"ls": look.dash, "lw": 0.5, "alpha": 0.45} if len(w) > 1 or look == MAP else {"ls": "-", "lw": 1.1}
             ax.plot(*np.where(np.abs(path) < HUGE, path, np.nan).T, color=look.colour, zorder=4 + order, **solid)
         size = (8 if order else 14) if len(w) > 1 else 40
         style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "alpha": 0.6 if len(w) > 1 else 1.0}
         if np.isfinite(w[:_POINTS, -1]).any():
             style["label"] = label
-        ends = w[:_POINTS, -1]
+        ends = np.array([path[-1] for path in few]) if len(w) == 1 else w[:_POINTS, -1]
         ax.scatter(ends[:, 0], ends[:, 1], size, color=look.colour, marker=look.marker, zorder=10 + order, **style)
     start = first.w[:, 0] if first.w is not None else np.empty((0, 2))
     ax.plot(*np.unique(start, axis=0)[:_POINTS].T, ls="", marker="X", ms=6.5, mfc="white", mec="black", zorder=30,
@@ -67,8 +68,10 @@ def draw_ground(ax: Axes, value: Callable[[Floats], Any] | None, loss: Loss | No
     if loss is not None:
         curves = [c for c in minima_of(loss, low, high) if ((c >= low) & (c <= high)).all(axis=1).any()]
         for number, curve in enumerate(curves):
-            single = {"marker": "*", "ls": "", "ms": 8} if len(curve) == 1 else {"lw": 1.3}
-            ax.plot(*curve.T, color=MINIMA, zorder=3, label="_" if number else "minima", **single)
+            style: dict[str, Any] = {"marker": "*", "ls": "", "ms": 8, "zorder": 3}
+            if len(curve) > 1:  # over what lies on it, which is seen between the dashes
+                style = {"ls": (0, (2, 2.5)), "lw": 1.3, "zorder": 25}
+            ax.plot(*curve.T, color=MINIMA, label="_" if number else "minima", **style)
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     for spine in ax.spines.values():
         spine.set_visible(True)

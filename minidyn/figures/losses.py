@@ -51,10 +51,12 @@ def plot_loss(loss: Loss, *, path: Any = None, panels: Any = None, size: Any = N
     view = _View(loss, middle, place, chosen, middle[place] - reach, middle[place] + reach)
     one = len(chosen) == 1
     panel = Panel(" ".join(chosen), partial(_draw_curve if one else _draw_levels, view=view), plane=not one)
-    text, _ = parts_of(f"Map({loss!r}, )")
+    text, _, samples, _ = parts_of(f"Map({loss!r}, )")
     fixed = [f"{n} = {v:.4g}" for n, v in zip(names, middle, strict=True) if n not in chosen]
     through = f"through {', '.join(fixed)}" if len(fixed) <= 8 else f"through a point of {loss.dim} parameters"
-    return compose([panel], text or str(loss), [through] * bool(fixed), path=path, size=size, ax=ax)
+    return compose(
+        [panel], f"loss {text}" if text else str(loss), [samples, through * bool(fixed)], path=path, size=size, ax=ax
+    )
 
 
 def _sliced(names: list[str], panels: Any) -> list[str]:

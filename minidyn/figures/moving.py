@@ -22,7 +22,7 @@ from minidyn.figures.panels import mean_of, spread_of
 from minidyn.figures.runs import names_in
 from minidyn.figures.scales import Clock
 from minidyn.figures.sheet import Panel, compose
-from minidyn.figures.style import HUGE, STYLE, Look, headline_of, look_of, looks_in, pretty, title_of
+from minidyn.figures.style import HUGE, STYLE, Look, headline_of, label_of, look_of, looks_in, pretty, title_of
 from minidyn.simulate.run import Run
 
 _FRAMES, _PATHS, _TAIL = 120, 50, 12  # at most; saves that a path's tail is long
@@ -40,9 +40,11 @@ def animate(result: Run | Comparison, path: Any, *, seconds: float = 8.0, size: 
     seconds = between(seconds, "seconds", 0, 600)
     if kind == "mp4" and not FFMpegWriter.isAvailable():
         raise InputError("an .mp4 needs ffmpeg, which is not installed here; write a .gif, or install ffmpeg.")
-    runs = result.runs if isinstance(result, Comparison) else {title_of(result): result}
-    looks = looks_in(result) if isinstance(result, Comparison) else {title_of(result): look_of(result)}
-    title = headline_of(result) if isinstance(result, Comparison) else title_of(result)
+    if isinstance(result, Comparison):
+        (title, *below), runs, looks = headline_of(result), result.runs, looks_in(result)
+    else:
+        title, *below = title_of(result)
+        runs, looks = {label_of(title): result}, {label_of(title): look_of(result)}
     steps = next(iter(runs.values())).steps
     shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), _FRAMES)).round().astype(int))
     advance: list[Callable[[int], list[Any]]] = []
@@ -54,7 +56,7 @@ def animate(result: Run | Comparison, path: Any, *, seconds: float = 8.0, size: 
         names = names_in(next(iter(runs.values())))
         panels = [Panel(name, _growing(name, runs, looks, advance)) for name in names]
     with rc_context(STYLE), TemporaryDirectory() as folder:
-        fig = compose(panels, title, [f"{int(steps[-1]):,} steps"], size=size)
+        fig = compose(panels, title, [*below, f"{int(steps[-1]):,} steps"], size=size)
         artists = [artist.set_animated(True) or artist for move in advance for artist in move(0)]
         made, fps = Path(folder) / f"film.{kind}", max(1, round(len(shown) / seconds))
         writer = FFMpegWriter(fps=fps) if kind == "mp4" else _Redrawn(artists, fps=fps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from minidyn.compare.order import ScalingRow, ScalingStudy
 from minidyn.figures.scales import grid, set_limits, tidy
 from minidyn.figures.sheet import Panel, compose
-from minidyn.figures.style import PANELS, Look, looks_of, parts_of, pretty
+from minidyn.figures.style import PANELS, Look, looks_of, named, pretty
 
 _LINE = 0.16  # inches for each flow's order above the axes
 
@@ -48,11 +47,11 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
     notes += [f"{name}: not drawn: {', '.join(gone)}" for name, gone in _undrawn(study, drawn)]
     kind = "slow time lr² k" if meta.get("clock") != "time" else "time t"
     clock = f"at {kind} = {meta.get('span', np.nan):.6g}"
-    made = [*parts_of(str(meta.get("map", ""))), clock, str(meta.get("planned", ""))]
-    model = meta.get("model") or re.sub(r"\(.*", "", made[1], flags=re.DOTALL)
-    title = f"{model}: difference of map and flow over the learning rate"
-    return compose(there, title, [part for part in [*made, *notes, *meta.get("remarks", [])] if part], path=path,
-                   only=panels, size=size, ax=ax)  # fmt: skip
+    title, *made = named(
+        "difference of map and flow over the learning rate", str(meta.get("map", "")), meta.get("model")
+    )
+    details = [*made, clock, str(meta.get("planned", "")), *notes, *meta.get("remarks", [])]
+    return compose(there, title, details, path=path, only=panels, size=size, ax=ax)
 
 
 def _draw_orders(ax: Axes, study: ScalingStudy, name: str, looks: Mapping[str, Look]) -> None:

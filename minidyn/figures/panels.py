@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 
 from minidyn.common.arrays import Floats
 from minidyn.compare.comparison import Comparison
+from minidyn.compare.report import SEEN, alternates
 from minidyn.figures.scales import Clock, beyond, is_log, say_gone, set_limits, tidy
-from minidyn.figures.style import GREY, HUGE, MAP, THIN, Look, map_looks, pretty, reading_label
+from minidyn.figures.style import GREY, HUGE, READINGS, THIN, Look, pretty, reading_label
 from minidyn.simulate.run import QUANTILES, Run
 
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)
 
 _APART, _SPANS = 30.0, 100.0  # typical differences of two flows, and of one: beyond, they are drawn logarithmically
-_SEEN = 0.02  # of what the map moves by: jumps below are not seen
 _ROUNDING = 1e-13  # of the values: a difference below is none
 
 
@@ -33,7 +33,7 @@ def draw_curve(ax: Axes, k: Floats, values: Floats, look: Look, label: str, orde
     seen = np.isfinite(values)
     if not alternates(k, values, least):
         style |= {"label": label} if seen.any() else {}
-        if look != MAP and seen.sum() > 1:
+        if look.dash != "-" and seen.sum() > 1:
             style |= {"marker": look.marker, "ms": 3.6, "markevery": (0.06 + 0.045 * (order % 6), 0.31)}
         ax.plot(k, values, lw=look.width * width, **style)
         return
@@ -48,7 +48,7 @@ def draw_curve(ax: Axes, k: Floats, values: Floats, look: Look, label: str, orde
 def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison, name: str, looks: Mapping[str, Look],
                   clock: Clock) -> None:  # fmt: skip
     """Means and bands above, differences below, of the same paths: those that `Comparison.pair` says."""
-    k, maps = clock.steps, map_looks(result)
+    k = clock.steps
     sides: list[Floats] = []
     size = range_of([v for key, v in result.quantities[name].items() if key not in looks or key == result.map_label])
     anchor: list[Floats] = []
@@ -61,7 +61,8 @@ def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison,
         if not any(np.array_equal(a, side, equal_nan=True) for side in sides):  # another reading, or other paths
             first = not sides
             sides.append(a)
-            anchor += _draw_spread(upper, k, a, maps[reading], reading_label(result.map_label, reading), 0, first, size)
+            anchor += _draw_spread(upper, k, a, READINGS[reading][0], reading_label(result.map_label, reading), 0,
+                                   first, size)  # fmt: skip
         curves[label] = _draw_spread(upper, k, b, looks[label], label, order, False, size)
         gaps[label] = difference_of(a, b, result.paired(label))
     gone = _finish(upper, name, anchor, curves, [*result.quantities[name].values()])
@@ -79,7 +80,7 @@ def _draw_spread(ax: Axes, k: Floats, values: Floats, look: Look, label: str, or
             ax.fill_between(k, low, high, color=look.colour, alpha=0.17, lw=0, label="5–95 % of paths")
         for edge in (low, high):
             ax.plot(k, edge, color=look.colour, ls=look.dash, lw=0.8, alpha=0.85, zorder=3 + order)
-    draw_curve(ax, k, mean, look, label, order, least=_SEEN * size)
+    draw_curve(ax, k, mean, look, label, order, least=SEEN * size)
     return mean, low, high
 
 
@@ -121,6 +122,7 @@ def _over_decades(sizes: Sequence[Floats]) -> bool:
 def draw_run(ax: Axes, run: Run, name: str, look: Look, label: str, clock: Clock) -> None:
     """One quantity of one run: a line, or a mean with bands and a few paths."""
     mean, edges, values = spread_of(run, name)
+    anchor = [mean, edges[0.05], edges[0.95]]
     if (edges[0.95] > edges[0.05]).any():
         for low, high, alpha in ((0.05, 0.95, 0.17), (0.25, 0.75, 0.3)):
             words = f"{100 * low:.0f}–{100 * high:.0f} % of paths"
@@ -128,8 +130,9 @@ def draw_run(ax: Axes, run: Run, name: str, look: Look, label: str, clock: Clock
         if values is not None:
             few = ax.plot(run.steps, values[:THIN].T, color=look.colour, lw=0.5, alpha=0.55)
             few[0].set_label(f"{len(few)} of the paths" if run.paths > len(few) else "the paths")
+            anchor += [*values[:THIN]]
     draw_curve(ax, clock.steps, mean, look, f"mean, {label}" if (edges[0.95] > edges[0.05]).any() else label)
-    _finish(ax, name, [mean, edges[0.05], edges[0.95]], {}, [mean] if values is None else [values])
+    _finish(ax, name, anchor, {}, [mean] if values is None else [values])
     clock.put(ax)
 
 
@@ -158,18 +161,6 @@ def _finish(ax: Axes, name: str, anchor: Sequence[Floats], curves: Mapping[str, 
 
 
 # -- numbers -------------------------------------------------------------------------------------------
-
-
-def alternates(k: Floats, values: Floats, least: float = 0.0) -> bool:
-    """Whether values jump between even and odd steps, by more than `least`: along each they vary by less than half of
-    what they do along all."""
-    good = np.isfinite(values)
-    even, odd = (values[good & (k % 2 == side)] for side in (0, 1))
-    if min(len(even), len(odd)) < 4:
-        return False
-    jumps = np.abs(np.diff(values[good]))
-    along = float(np.abs(np.diff(even)).sum() + np.abs(np.diff(odd)).sum())
-    return along < 0.5 * float(jumps.sum()) and float(jumps.max()) > least
 
 
 def range_of(arrays: Sequence[Floats]) -> float:

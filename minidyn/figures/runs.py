@@ -17,9 +17,9 @@ from minidyn.figures.style import (
     PANELS,
     details_of,
     headline_of,
+    label_of,
     look_of,
     looks_in,
-    parts_of,
     pretty,
     title_of,
 )
@@ -61,7 +61,8 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
         ground = partial(draw_landscape, runs=result.runs, loss=loss, looks=looks)
         there.insert(0, Panel(LANDSCAPE, ground, plane=True))
     drawn = min(len(names), PANELS)
-    return compose(there, headline_of(result), details_of(result, drawn), path=path, only=panels, size=size, ax=ax,
+    title, *made = headline_of(result)
+    return compose(there, title, [*made, *details_of(result, drawn)], path=path, only=panels, size=size, ax=ax,
                    most=drawn)  # fmt: skip
 
 
@@ -86,22 +87,21 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
     """
     panels = quantities if panels is None else panels
     every, shown = names_of(run), names_in(run)
-    look, title = look_of(run), title_of(run)
+    look, (title, *made) = look_of(run), title_of(run)
     chosen = shown if panels is None else [panels] if isinstance(panels, str) else list(panels)
     for name in chosen:
         if name not in every:
             run.quantity(name)  # says what the run holds
     clock = Clock.of(run.steps, run.time, [spread_of(run, name)[0] for name in chosen])
-    label = title.partition(": ")[2] or title
-    there = [Panel(name, partial(draw_run, run=run, name=name, look=look, label=label, clock=clock),
+    there = [Panel(name, partial(draw_run, run=run, name=name, look=look, label=label_of(title), clock=clock),
                    above=_above(name, clock)) for name in [*shown, *(n for n in every if n not in shown)]]  # fmt: skip
-    loss, rule = parts_of(str(run.meta.get("system", "")))
-    details = [loss, rule, f"{run.paths:,} paths" if run.paths > 1 else "one path", f"{int(run.steps[-1]):,} steps"]
+    details = [*made, f"{run.paths:,} paths" if run.paths > 1 else "one path", f"{int(run.steps[-1]):,} steps",
+               f"seed {run.meta['seed']}" if run._by_chance and "seed" in run.meta else ""]  # fmt: skip
     if panels is None and len(every) > len(shown):
         details.append(f"{len(shown)} of {len(every):,} quantities drawn")
     details += [] if run.finished.all() else [run.describe_status()]
     details += [run.meta["between_saves"]] if run.meta.get("between_saves") else []
-    return compose(there, title, [d for d in details if d], path=path, only=panels, size=size, ax=ax, most=len(shown))
+    return compose(there, title, details, path=path, only=panels, size=size, ax=ax, most=len(shown))
 
 
 def names_of(run: Run) -> list[str]:

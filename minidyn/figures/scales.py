@@ -35,7 +35,8 @@ class Clock:
         """The clock for these curves, each (T,)."""
         k, t = np.asarray(steps, dtype=float), np.asarray(time, dtype=float)
         early = [e for curve in curves if (e := _settled_at(k, curve)) is not None]
-        return cls(k, t, len(k) > 20 and len(early) > 0 and max(early) < _EARLY)
+        spaced = len(k) > 20 and k[-1] - k[-2] > 10 * (k[2] - k[1])  # logarithmically, as somebody asked for
+        return cls(k, t, spaced or (len(k) > 20 and len(early) > 0 and max(early) < _EARLY))
 
     @property
     def bent(self) -> bool:

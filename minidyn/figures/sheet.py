@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -26,7 +26,8 @@ LEFT, RIGHT, TOP, BOTTOM, BETWEEN, BAR = 0.86, 0.24, 0.30, 0.46, 0.10, 0.58  # a
 WIDTH = 3.0  # of axes
 _EDGE, _LINE = 0.1, 0.165  # of the figure; lines of its head
 _LEAST, _SQUARE = 0.4, 3.6  # of axes: at least; a landscape that stands alone
-_MAP = [look.colour for look in READINGS]
+_THIN = 2.5  # points: an area that is no taller than a line on it is not seen
+_MAP = [look.colour for look, _ in READINGS.values()]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class _Sheet:
     """Where everything stands, from the top left corner."""
 
     def __init__(self, panels: Sequence[Panel], title: str, details: Sequence[str], size: Any):
-        self.panels, self.title, self.details = panels, title, details
+        self.panels, self.title, self.details = panels, title, [part for part in details if part]
         flat = [p for p in panels if not p.plane]
         rows, columns, tall = layout(len(flat), len(flat) < len(panels))
         self.rows, self.columns, self.tall = rows, columns, tall and rows > 1
@@ -259,7 +260,10 @@ def legend_of(axes: Sequence[Axes]) -> list[Any]:
 
 
 def _in_sight(ax: Axes, handle: Any) -> bool:
-    """Whether any of the points of a line or a cloud lies within its axes; areas and bars do."""
+    """Whether any of the points of a line or a cloud lies within its axes, and whether an area is wider than a line;
+    bars are."""
+    if isinstance(handle, PolyCollection):
+        return any(_height(ax, handle.get_transform().transform(p.vertices)) > _THIN for p in handle.get_paths())
     if isinstance(handle, PathCollection):
         points = handle.get_offset_transform().transform(np.ma.getdata(handle.get_offsets()))
     elif isinstance(handle, Line2D):
@@ -268,6 +272,15 @@ def _in_sight(ax: Axes, handle: Any) -> bool:
         return True
     box = ax.get_window_extent()
     return bool(((points >= box.p0 - 1) & (points <= box.p1 + 1)).all(axis=1).any())
+
+
+def _height(ax: Axes, points: Any) -> float:
+    """How tall an area between two curves is on average, inside its axes, in points; (N, 2) in pixels, along one and
+    back along the other."""
+    box, half = ax.get_window_extent(), len(points) // 2
+    there, back = (np.clip(np.nan_to_num(side[:, 1], neginf=-1e9), box.y0, box.y1) for side in
+                   (points[1:half], points[half + 1 : 2 * half][::-1]))  # fmt: skip
+    return float(np.abs(there - back).mean()) * 72 / ax.figure.dpi if len(there) else 0.0
 
 
 def _rank(handle: Any) -> int:

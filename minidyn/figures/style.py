@@ -13,11 +13,13 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
 from minidyn.compare.comparison import Comparison
+from minidyn.compare.report import chance_of
 from minidyn.flows import FLOWS
 from minidyn.flows.look import PALETTE, Look
 from minidyn.simulate.run import Run
 
 PANELS = 6
+_TITLED = 48  # letters of a loss that stands in a title
 THIN = 3  # paths drawn as thin lines
 HUGE = 1e15  # beyond this a path has left every picture
 GREY, FAINT, MINIMA = "#5f6670", "#c9ced6", "#8c1d40"
@@ -33,7 +35,12 @@ STYLE: Any = {
 
 
 MAP = Look("#12385c", "-", 2.2, "o")
-READINGS = (MAP, Look("#6d8fb3", (0, (5, 1)), 1.8, "o"), Look("#4a5560", (0, (1.5, 1)), 1.8, "o"))  # of the map
+_READ = "#4a5560"
+READINGS = {  # of the map: how each is drawn, and what it is called
+    "iterates": (MAP, ""),
+    "midpoints": (Look(_READ, (0, (5, 1)), 1.8, "o"), ", mid-points"),
+    "projected": (Look(_READ, "-", 2.2, "o"), ", projected on the minima"),
+}
 
 
 def looks_of(keys: Mapping[str, str]) -> dict[str, Look]:
@@ -64,21 +71,12 @@ def looks_by_name(flows: Iterable[str]) -> dict[str, Look]:
     return looks_of({label: label.partition(" ")[0] for label in flows})
 
 
-def map_looks(result: Comparison) -> dict[str, Look]:
-    """How the map is drawn in each of the readings that flows ask for."""
-    readings = dict.fromkeys(result.reading(label) for label in list(result.runs)[1:])
-    return dict(zip(readings, READINGS, strict=False))
-
-
 # -- words ---------------------------------------------------------------------------------------------
-
-
-_READINGS = {"iterates": "", "midpoints": ", mid-points", "projected": ", projected on the minima"}
 
 
 def reading_label(label: str, reading: str) -> str:
     """What the map is called where it is read so."""
-    return label + _READINGS[reading]
+    return label + READINGS[reading][1]
 
 
 def power_of_ten(power: int) -> str:
@@ -115,47 +113,62 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
     return float(TextToPath().get_text_width_height_descent(text, font, ismath=False)[0])
 
 
-def headline_of(result: Comparison) -> str:
-    """The model, the map and its flows, of which many are named by what tells them apart, or counted."""
+def named(what: str, system: str, model: Any = None) -> tuple[str, str, str]:
+    """A title, `valley: SGD`, and below it the loss and the rule; without a model's name the title has the loss."""
+    loss, params, samples, rule = parts_of(system)
+    rule = rule or system
+    if model or not loss:
+        subject, below = model, f"loss {loss}, {samples}".removesuffix(", ") if loss else ""
+    elif len(loss) <= _TITLED:
+        subject, below = loss, samples
+    else:
+        subject, below = f"a loss of {params}", f"{loss}, {samples}".removesuffix(", ")
+    return f"{subject}: {what}" if subject else what, below, rule
+
+
+def headline_of(result: Comparison) -> tuple[str, str, str]:
+    """`named`: the map and its flows, of which many are named by what tells them apart, or counted."""
     first, *flows = result.runs
-    model = result.meta.get("model")
-    named = " and ".join(flows)
+    names = " and ".join(flows)
     if len(flows) > 2 and all(f.endswith(" flow") for f in flows):
         *most, last = (f.removesuffix(" flow") for f in flows)
-        named = f"{', '.join(most)} and {last} flows"
-    named = named if len(named) < 70 else f"{len(flows)} flows"
-    return f"{model}: " * bool(model) + f"{first} and its {named}"
+        names = f"{', '.join(most)} and {last} flows"
+    names = names if len(names) < 70 else f"{len(flows)} flows"
+    return named(f"{first} and its {names}", str(result.meta.get("map", "")), result.meta.get("model"))
 
 
-def title_of(run: Run) -> str:
-    """The model and what ran: the rule of a map, or a flow and the rule that it belongs to."""
-    system, model = str(run.meta.get("system", "")), run.meta.get("model")
-    *_, rule = parts_of(system)
-    name = re.sub(r"\(.*", "", rule, flags=re.DOTALL) or "a run"
+def title_of(run: Run) -> tuple[str, str, str]:
+    """`named`: the rule of a map, or a flow and the rule that it belongs to."""
+    system = str(run.meta.get("system", ""))
+    name = re.sub(r"\(.*", "", parts_of(system)[-1], flags=re.DOTALL) or "a run"
     if run.meta.get("kind") == "flow":
         flow = re.sub(r"\(.*", "", system, flags=re.DOTALL)
         name = f"{re.sub(r'(?<!^)(?=[A-Z])', ' ', flow).lower()} of {name}"
-    return f"{model}: {name}" if model else name
+    return named(name, system, run.meta.get("model"))
 
 
-def parts_of(system: str) -> tuple[str, str]:
-    """A map's text as the loss, in letters as on paper, and the rule with its noise."""
-    found = re.search(r"Map\(Loss\((.*?); [^;]*?(?:; ([^;]*?))?\), (.*?)\)*$", system, flags=re.DOTALL)
+def label_of(title: str) -> str:
+    """What a title says behind the model or the loss."""
+    return title.rpartition(": ")[2]
+
+
+def parts_of(system: str) -> tuple[str, str, str, str]:
+    """A map's text as the loss, in letters as on paper, its parameters, its samples, and the rule with its noise."""
+    found = re.search(r"Map\(Loss\((.*?); ([^;]*?)(?:; ([^;]*?))?\), (.*?)\)*$", system, flags=re.DOTALL)
     if not found:
-        return "", system
-    loss, samples, rest = found.groups()
+        return "", "", "", system
+    loss, params, samples, rest = found.groups()
     rest += ")" * (rest.count("(") - rest.count(")"))
-    return f"loss {_on_paper(loss)}" + (f", {samples}" if samples else ""), rest
+    return _on_paper(loss), params, samples or "", rest
 
 
 def details_of(result: Comparison, drawn: int) -> list[str]:
-    """The lines below a headline: what ran, how many paths and steps, and how paths ended."""
+    """What follows loss and rule below a headline: how many paths and steps, and how paths ended."""
     meta = result.meta
     paths = int(meta.get("paths", 0))
-    system = str(meta.get("map", ""))
-    quiet = system.endswith("no noise)")
-    count = f"{paths:,} path{'s' * (paths != 1)}, " * (not quiet or paths > 1) + f"{meta.get('steps', 0):,} steps"
-    noise = "" if quiet else "same noise for both" if meta.get("coupled") else "independent noise"
+    chance = chance_of(result)
+    count = f"{paths:,} path{'s' * (paths != 1)}, " * (paths > 1) + f"{meta.get('steps', 0):,} steps"
+    noise = "" if chance == "no noise" else chance  # which stands beside the rule
     ended = [f"{label}: {run.describe_status()}" for label, run in result.runs.items() if not run.finished.all()]
     ended += ["panels: over the paths that map and flow both still have"] if ended and meta.get("coupled") else []
     phases = result.runs[result.map_label].meta.get("between_saves", "")
@@ -167,7 +180,7 @@ def details_of(result: Comparison, drawn: int) -> list[str]:
     said = [f"zero on the minima, not drawn: {', '.join(left)}" if left else "",
             f"zero on the minima, drawn for the other flows alone: {', '.join(others)}" if others else ""]  # fmt: skip
     missing = [f"{label} is not there" for label in meta.get("missing", {})]
-    return [part for part in (*parts_of(system), count, noise, *said, cut, phases, *missing, *ended) if part]
+    return [part for part in (count, noise, *said, cut, phases, *missing, *ended) if part]
 
 
 # -- legends -------------------------------------------------------------------------------------------

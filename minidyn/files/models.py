@@ -25,6 +25,7 @@ from minidyn.maps.noise import NOISES, total
 from minidyn.maps.rules import LIBRARY
 from minidyn.minima.manifold import Manifold
 from minidyn.minima.stability.search import find_minima
+from minidyn.simulate.saves import LOG, spacing
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Model(ByValue):
     map: Map
     steps: int
     paths: int
-    save_every: int | None
+    save_every: Any
     seed: int
 
     @property
@@ -116,12 +117,14 @@ class Model(ByValue):
         return out
 
     def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,
-                       save_every: int | None = None, seed: int | None = None) -> "Model":  # fmt: skip
+                       save_every: Any = None, seed: int | None = None) -> "Model":  # fmt: skip
         """The same model with another learning rate or another size of experiment."""
-        changes: dict[str, Any] = {"steps": steps, "paths": paths, "save_every": save_every, "seed": seed}
+        changes: dict[str, Any] = {"steps": steps, "paths": paths, "seed": seed}
         given: dict[str, Any] = {k: whole(k, v, int(k != "seed")) for k, v in changes.items() if v is not None}
-        if steps is not None:
-            given.setdefault("save_every", None)
+        if save_every is not None:
+            given["save_every"] = spacing(save_every)
+        elif steps is not None and self.save_every != LOG:
+            given["save_every"] = None
         if lr is not None:
             given["map"] = self.map.with_lr(lr)
         return replace(self, **given)
@@ -145,6 +148,8 @@ class Model(ByValue):
         } | options  # fmt: skip
         result = compare(self.map, *self.flows(charted=False), **given)
         result.meta |= {"model": self.name, "model_text": self.text}
+        for one in result.runs.values():
+            one.meta["model"] = self.name
         return result
 
     def scale(self, lrs: Sequence[float], **options: Any) -> ScalingStudy:

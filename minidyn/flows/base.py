@@ -16,6 +16,7 @@ from minidyn.common.errors import FlowError, InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, flag, numbers, shown
 from minidyn.common.locks import cached_property
+from minidyn.common.reports import folded
 from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.look import Look
@@ -388,9 +389,10 @@ class Flow(_Remembering):
         return f"[{', '.join(f'{v:.4g}' for v in w[: min(self.dim, 6)])}{', ...' if self.dim > 6 else ''}]"
 
     def describe(self, latex: bool = False, w: ArrayLike | None = None) -> str:
-        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference, as text or
-        LaTeX; what a subclass says in `_describe`."""
-        return self._describe(flag(latex, "describe: latex"), w)
+        """Equations, state, clock, assumptions, order, validity (its value at `w` if given) and reference, as text in
+        lines of 80 columns or as LaTeX, a formula to a line; what a subclass says in `_describe`."""
+        text = self._describe(flag(latex, "describe: latex"), w)
+        return text if latex else folded(text)
 
     def _describe(self, latex: bool, w: ArrayLike | None = None) -> str:
         raise NotImplementedError
@@ -400,6 +402,6 @@ class Flow(_Remembering):
 
     def _repr_html_(self) -> str | None:
         try:
-            return formulas(repr(self), self.describe(latex=True).splitlines(), self.describe())
+            return formulas(repr(self), self._describe(True).splitlines(), self.describe())
         except NotImplementedError:  # a flow of one's own, without words
             return None

@@ -17,7 +17,7 @@ from minidyn.graph.walk import printed
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
 from minidyn.simulate import observables
-from minidyn.simulate.checkpoint import Keeper, keeper, stored_seed
+from minidyn.simulate.checkpoint import Keeper, belongs, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.events import Conditions, StoppingEngine
@@ -26,15 +26,18 @@ from minidyn.simulate.phases import Phases
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.simulate.run import Run, provenance
+from minidyn.simulate.saves import LOG, count_of, saves_of, spacing, stride
 from minidyn.simulate.threads import thread_count
 
-__all__ = ["paths_needed", "seed_key", "simulate", "starts_of", "stride"]
+__all__ = [
+    "check_checkpoint", "paths_needed", "saves_of", "seed_key", "simulate", "spacing", "starts_of", "stride",
+]  # fmt: skip
 
 _SAVE = 50  # bytes that a save takes beside its values
 log = logging.getLogger("minidyn")
 
 
-def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: int | None = None,
+def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: Any = None,
              observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
              atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
              threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
@@ -50,7 +53,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     steps : number of steps k.  paths : number of independent paths; one is run where all would be alike, without noise
         and from one start.
     save_every : steps between saves; by default about 200 saves, an odd number of steps apart for a map without noise:
-        even and odd steps of an oscillation are seen.
+        even and odd steps of an oscillation are seen. "log" saves at 25 steps in every factor of ten, where most
+        happens early.
     observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy expressions, functions of
         w (paths, D), a list of these, or `{name: any of these}`.
     rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
@@ -91,68 +95,86 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     >>> run.w[0, :, 0]
     array([1.    , 0.5   , 0.25  , 0.125 , 0.0625])
     """
-    ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
-    return _simulated(system, w0, steps, paths, save_every, observe, rng, ways, keep, first_step, threads, progress,
-                      checkpoint, stop)  # fmt: skip
+    return _Planned(
+        system, w0, steps, paths, save_every, observe, rng, method, rtol, atol, substeps, keep, first_step, threads,
+        checkpoint, stop,
+    ).run(progress)  # fmt: skip
 
 
-def _simulated(system: Map | Flow, w0: Any, steps: int, paths: int, save_every: int | None, observe: Any, rng: Any,
-               ways: dict[str, Any], keep: str, first_step: int, threads: int | None, progress: bool | None,
-               checkpoint: Any, stop: Any) -> Run:  # fmt: skip
-    """`simulate`: everything is checked, then the engine is carried from save to save."""
-    if not isinstance(system, (Map, Flow)):
-        raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
-    steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
-    save_every = stride(system, steps) if save_every is None else whole("save_every", save_every, 1)
-    keep = one_of(keep, "keep", ("paths", "moments"))
-    first_step = whole("first_step", first_step, 1)
-    if isinstance(system, Flow):
-        system = system.beginning(first_step)
-        first_step = system.first_step
-    start = starts_of(system, w0, paths)
-    wanted, start = paths, start[: paths_needed(system, start)]
-    paths = len(start)
-    _check_room(system, steps, paths, save_every, keep, checkpoint)
-    entropy, key = seed_key(stored_seed(checkpoint) if rng is None else rng)
-    began = time.perf_counter()
-    asked = observables.asked(system.loss, observe)
-    watchers = observables.resolve(system.loss, asked)
-    engine = make_engine(system, start, steps, key, threads=thread_count(threads), first_step=first_step, **ways)
-    if stop is not None:
-        engine = StoppingEngine(engine, Conditions(system, stop))
-    saves = [*range(0, steps, save_every), steps]
-    what = {} if checkpoint is None else _identity(system, start, asked, stop, {
-        "steps": steps, "paths": paths, "save_every": save_every, "keep": keep, "first_step": first_step,
-        "seed": json.dumps(entropy, default=int), "stream": key.tobytes().hex(),
-        **{name: v if v is None or isinstance(v, str) else number(v, name) for name, v in ways.items()},
-    })  # fmt: skip
-    with keeper(checkpoint, what, saves) as kept:
-        recorder = Recorder(system.loss, watchers, keep, kept.rows, paths)
-        phases = Phases(system, save_every, saves)
-        recorder.also = phases.look
-        what_runs = system.name if isinstance(system, Flow) else "Map"
-        done, interrupted = _carry(engine, recorder, kept, saves, Bar(steps, paths, progress, what_runs))
-        status, ended = engine.ending(done)
-        if interrupted:
-            running = status == Status.FINISHED
-            status[running], ended[running] = Status.INTERRUPTED, done
-        steps_kept = np.array(saves[: recorder.count], dtype=np.int64)
-        clock = system if isinstance(system, Map) else system.map
-        meta = {
-            "system": repr(system), "kind": "map" if isinstance(system, Map) else "flow", "lr": clock.lr(first_step),
-            "seed": str(entropy), "paths": paths, "steps": steps, **engine.meta,
-            "wall_seconds": kept.seconds + time.perf_counter() - began, **provenance(),
-        }  # fmt: skip
-        meta |= {"flow": system.key} if isinstance(system, Flow) else {}
-        meta |= {"alike": f"without noise all {wanted:,} paths are alike: one was run"} if wanted > paths else {}
-        meta |= {"between_saves": phases.sentence} if phases.sentence else {}
-        return recorder.run(steps_kept, clock.time(steps_kept, first_step), status, ended, meta)
+def check_checkpoint(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int, save_every: Any, rng: Any,
+                     first_step: int, checkpoint: Any, observe: Any = None, method: Any = None, rtol: Any = None,
+                     atol: Any = None, substeps: Any = None, threads: int | None = None) -> None:  # fmt: skip
+    """Raise now what `simulate` would raise of this checkpoint, where other runs come first."""
+    planned = _Planned(
+        system, w0, steps, paths, save_every, observe, rng, method, rtol, atol, substeps, "paths", first_step, threads,
+        checkpoint, None,
+    )  # fmt: skip
+    belongs(checkpoint, planned.what)
 
 
-def stride(system: Map | Flow, steps: int) -> int:
-    """Steps between saves, about 200 of them; an odd number for a map without noise, whose oscillation shows so."""
-    every = max(1, steps // 200)
-    return every | 1 if isinstance(system, Map) and system.noise is None else every
+class _Planned:
+    """A run whose arguments are all checked."""
+
+    def __init__(self, system: Map | Flow, w0: Any, steps: int, paths: int, save_every: Any, observe: Any, rng: Any,
+                 method: Any, rtol: Any, atol: Any, substeps: Any, keep: str, first_step: int, threads: int | None,
+                 checkpoint: Any, stop: Any):  # fmt: skip
+        if not isinstance(system, (Map, Flow)):
+            raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
+        steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
+        every = stride(system, steps) if save_every is None else spacing(save_every)
+        keep = one_of(keep, "keep", ("paths", "moments"))
+        first_step = whole("first_step", first_step, 1)
+        if isinstance(system, Flow):
+            system = system.beginning(first_step)
+            first_step = system.first_step
+        start = starts_of(system, w0, paths)
+        self.wanted, start = paths, start[: paths_needed(system, start)]
+        paths = len(start)
+        _check_room(system, steps, paths, count_of(steps, every), keep, checkpoint)
+        self.entropy, key = seed_key(stored_seed(checkpoint) if rng is None else rng)
+        self.began = time.perf_counter()
+        asked = observables.asked(system.loss, observe)
+        self.watchers = observables.resolve(system.loss, asked)
+        ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
+        self.engine = make_engine(system, start, steps, key, threads=thread_count(threads), first_step=first_step,
+                                  **ways)  # fmt: skip
+        if stop is not None:
+            self.engine = StoppingEngine(self.engine, Conditions(system, stop))
+        self.system, self.steps, self.paths, self.keep, self.first_step = system, steps, paths, keep, first_step
+        self.every, self.saves, self.checkpoint = every, saves_of(steps, every), checkpoint
+        self.what = {} if checkpoint is None else _identity(system, start, asked, stop, {
+            "steps": steps, "paths": paths, "save_every": every, "keep": keep, "first_step": first_step,
+            "seed": json.dumps(self.entropy, default=int), "stream": key.tobytes().hex(),
+            **{name: v if v is None or isinstance(v, str) else number(v, name) for name, v in ways.items()},
+        })  # fmt: skip
+
+    def run(self, progress: bool | None) -> Run:
+        """The engine is carried from save to save."""
+        system, engine, saves = self.system, self.engine, self.saves
+        with keeper(self.checkpoint, self.what, saves) as kept:
+            recorder = Recorder(system.loss, self.watchers, self.keep, kept.rows, self.paths)
+            phases = Phases(system, 1 if self.every == LOG else self.every, saves)
+            recorder.also = phases.look
+            what_runs = system.name if isinstance(system, Flow) else "Map"
+            bar = Bar(self.steps, self.paths, progress, what_runs)
+            done, interrupted = _carry(engine, recorder, kept, saves, bar)
+            status, ended = engine.ending(done)
+            if interrupted:
+                running = status == Status.FINISHED
+                status[running], ended[running] = Status.INTERRUPTED, done
+            steps_kept = np.array(saves[: recorder.count], dtype=np.int64)
+            clock = system if isinstance(system, Map) else system.map
+            meta = {
+                "system": repr(system), "kind": "map" if isinstance(system, Map) else "flow",
+                "lr": clock.lr(self.first_step), "seed": str(self.entropy), "paths": self.paths, "steps": self.steps,
+                **engine.meta, "wall_seconds": kept.seconds + time.perf_counter() - self.began, **provenance(),
+            }  # fmt: skip
+            meta |= {"flow": system.key} if isinstance(system, Flow) else {}
+            alike = f"without noise all {self.wanted:,} paths are alike: one was run"
+            meta |= {"alike": alike} if self.wanted > self.paths else {}
+            meta |= {"between_saves": phases.sentence} if phases.sentence else {}
+            times = clock.time(steps_kept, self.first_step)
+            return recorder.run(steps_kept, times, status, ended, meta)
 
 
 def paths_needed(system: Map | Flow, start: Floats) -> int:
@@ -161,9 +183,9 @@ def paths_needed(system: Map | Flow, start: Floats) -> int:
     return len(start) if noisy or start.strides[0] else 1
 
 
-def _check_room(system: Map | Flow, steps: int, paths: int, save_every: int, keep: str, checkpoint: Any) -> None:
+def _check_room(system: Map | Flow, steps: int, paths: int, saves: int, keep: str, checkpoint: Any) -> None:
     """Refuse a run whose paths and saves are more than there is memory for, before any of it is taken."""
-    saves, size = steps // save_every + 2, system.components if isinstance(system, Map) else system.size
+    size = system.components if isinstance(system, Map) else system.size
     kept = 8 * system.dim * paths * saves if keep == "paths" and checkpoint is None else 0
     need(
         8 * size * paths + _SAVE * saves + kept, f"a run of {paths:,} paths with {saves - 1:,} saves",

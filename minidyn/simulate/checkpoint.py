@@ -75,6 +75,26 @@ def stored_seed(path: Any) -> Any:
         return json.loads(_header(source)["identity"]["seed"])
 
 
+def belongs(path: Any, identity: Mapping[str, str]) -> None:
+    """Refuse the checkpoint of another run, and a damaged one, without making or changing anything."""
+    folder = folder_of(path)
+    file = None if folder is None else folder / "state"
+    if folder is not None and file is not None and file.exists():
+        with _reading(file), file.open("rb") as source:
+            _check(folder, _header(source)["identity"], identity)
+
+
+def _check(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+    """Refuse the state of another run, or of another version: it could not go on with the same bits."""
+    for name in {**ours, **theirs}:
+        there, here = theirs.get(name, "not given"), ours.get(name, "not given")
+        if there != here:
+            raise InputError(
+                f"the checkpoint {folder} belongs to another run: {clipped(name)} is {clipped(there)} there and "
+                f"{clipped(here)} here; give another path, or delete it to start anew."
+            )
+
+
 class Checkpoint(Keeper):
     """A run's folder on disk."""
 
@@ -121,7 +141,7 @@ class Checkpoint(Keeper):
             return 0
         with _reading(file), file.open("rb") as source:
             header = _header(source)
-            self._check(header["identity"])
+            _check(self.folder, header["identity"], self.identity)
             done, count = (_whole(header[name]) for name in ("done", "saves"))
             known = done <= self.saves[-1] and count == bisect_right(self.saves, done)
             if not known or not 0 <= header["seconds"] < math.inf:
@@ -131,16 +151,6 @@ class Checkpoint(Keeper):
             engine.restore(arrays)
         recorder.count, self.seconds, self.safe = count, float(header["seconds"]), done
         return done
-
-    def _check(self, theirs: Mapping[str, str]) -> None:
-        """Refuse the state of another run, or of another version: it could not go on with the same bits."""
-        for name in {**self.identity, **theirs}:
-            there, here = theirs.get(name, "not given"), self.identity.get(name, "not given")
-            if there != here:
-                raise InputError(
-                    f"the checkpoint {self.folder} belongs to another run: {clipped(name)} is {clipped(there)} there "
-                    f"and {clipped(here)} here; give another path, or delete it to start anew."
-                )
 
     # -- writing ---------------------------------------------------------------------------------
     def note(self, done: int, engine: Engine, recorder: Recorder, last: bool = False) -> None:

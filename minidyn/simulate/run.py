@@ -98,6 +98,12 @@ class Run(Reported, Result, Moving):
                 total.update(values[first : first + max(1, 2**24 // size)].tobytes())
         return total.hexdigest()
 
+    @property
+    def _by_chance(self) -> bool:
+        """Whether another seed would give another run."""
+        quiet = str(self.meta.get("system", "")).rstrip(")").endswith("no noise")
+        return not (quiet or self.meta.get("noise") == "none")
+
     def describe_status(self) -> str:
         """One line: how many paths ended how."""
         counts = Counter(int(s) for s in self.status)
@@ -145,6 +151,7 @@ class Run(Reported, Result, Moving):
         running = self.finished | (self.status == Status.INTERRUPTED)
         alike = f" ({self.meta['alike']})" if self.meta.get("alike") else ""
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}{alike}"))
+        rows += [("seed", str(self.meta["seed"]))] if self._by_chance and "seed" in self.meta else []
         shown = [*self.names[:6], *self.observables]
         for name in shown:
             if {"mean", "variance"} <= self.moments.get(name, {}).keys():

@@ -244,7 +244,7 @@ def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:
         start=table.choice("start", spec.STARTS, "here"),
         steps=table.count("steps"),
         paths=table.count("paths", 1),
-        save_every=table.count("save_every", None),
+        save_every="log" if table.content.get("save_every") == "log" else table.count("save_every", None),
         observe=read_observe(table, loss),
         flows=tuple(flows),
         rng=table.count("rng", 0, least=0),

@@ -97,7 +97,7 @@ class ExperimentSpec:
     start: str  # "here", or "manifold": project w0 on the minima first
     steps: int
     paths: int
-    save_every: int | None
+    save_every: int | str | None  # a number of steps, or "log"
     observe: Mapping[str, sp.Expr | None]  # text -> expression in the parameters, None for a built-in name
     flows: tuple[str, ...]
     rng: int

@@ -28,7 +28,9 @@ import sympy as sp
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import flag
+from minidyn.common.reports import folded
 from minidyn.flows.edge.parity import parity
+from minidyn.graph.walk import printed
 from minidyn.maps import rule_symbols
 from minidyn.maps.discrete import Map
 from minidyn.maps.rule_symbols import THETA, G, in_latex
@@ -77,7 +79,7 @@ class OrbitForm(ByValue):
         return np.array(known[key](list(np.atleast_1d(s)), list(np.atleast_1d(a))), dtype=float)
 
     def describe(self, latex: bool = False) -> str:
-        """The equations as text or LaTeX, the amplitude solved for or implicit."""
+        """The equations as text in lines of 80 columns or as LaTeX, the amplitude solved for or implicit."""
         names = [str(s) for s in (*self.coordinates, *self.amplitudes)]
         show = partial(in_latex, beside=names) if flag(latex, "describe: latex") else str
         wrap = (lambda t: f"${t}$") if latex else (lambda t: "  " + t)
@@ -90,7 +92,8 @@ class OrbitForm(ByValue):
             ]
         left = r"\mathrm{d}%s/\mathrm{d}t" if latex else "d%s/dt"
         rows = [wrap(f"{left % show(c)} = {show(e)}") for c, e in zip(self.coordinates, self.drift, strict=True)]
-        return "\n".join([*lines, "where that is real and positive, else 0; then", *rows])
+        text = "\n".join([*lines, "where that is real and positive, else 0; then", *rows])
+        return text if latex else folded(text)
 
 
 @repeatable()
@@ -124,7 +127,7 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
         left = [e for e in (_parity(tidy(e)) for e in part) if e != 0]
         if left:
             raise FlowError(
-                f"the {name} (by {str(chart.public(left[0]))[:80]}): the valley is not symmetric about it, and the "
+                f"the {name} (by {printed(chart.public(left[0]), 80)}): the valley is not symmetric about it, and the "
                 "orbit has no closed equations in its coordinates; use the numerical flow."
             )
     lr = rule_symbols.hyper("lr", system.rule.hyper["lr"]) if "lr" in system.rule.hyper else sp.S.One

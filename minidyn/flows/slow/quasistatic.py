@@ -272,7 +272,7 @@ class QuasistaticFlow(Flow):
         if self.manifold.chart is None:
             return []
         try:
-            return ["", self.closed_form().describe(latex)]
+            return ["", self.closed_form()._describe(latex)]
         except (FlowError, InputError) as error:
             return ["", f"no closed form in the chart: {error}"]
 

@@ -23,6 +23,7 @@ class StabilityDiagram(Reported, Drawn):
     settings : the pairs (lr, batch); batch None is the full one.
     growth : (N, settings), factor per step of second moments.  stable : (N, settings).
     kappas : (settings,), weight of minibatch noise.  limits : (settings,), the largest sharpness without noise.
+    model : the model's name, where it has one.
     """
 
     map: Map
@@ -34,6 +35,7 @@ class StabilityDiagram(Reported, Drawn):
     stable: NDArray[np.bool_]
     kappas: Floats
     limits: Floats
+    model: str = ""
 
     def boundary(self, setting: int, points: int = 200) -> tuple[Floats, Floats]:
         """The curve `(1 - lr a)^2 + lr^2 kappa s^2 = 1` of one parameter: sharpness a and non-uniformity s.

@@ -234,6 +234,30 @@ def test_comparisons_and_studies_keep_checkpoints(tmp_path, monkeypatch):
     assert plain == kept == both(lambda name: tmp_path / name)
 
 
+def test_a_flows_foreign_checkpoint_is_found_before_anything_runs(tmp_path, monkeypatch):
+    """A comparison whose second or third part belongs to another run says so before its map takes a step, and changes
+    nothing in the folder; with the folder of its own it goes on."""
+    flows = [md.StochasticModifiedFlow(SGD, order) for order in (1, 2)]
+    given = {"w0": [1, 0], "steps": 16, "paths": 30, "rng": 0, "progress": False}
+    whole = md.compare(SGD, *flows, **given, checkpoint=tmp_path)
+    for part in ("1", "2"):
+        for other in ({"substeps": 0.5}, {"rng": 1}):
+            shutil.rmtree(tmp_path)
+            md.compare(SGD, *flows, **(given | other), checkpoint=tmp_path)
+            for name in {"0", "1", "2"} - {part}:
+                shutil.rmtree(tmp_path / name)
+            before = sorted(p.stat().st_mtime_ns for p in tmp_path.rglob("*"))
+            with monkeypatch.context() as m:
+                m.setattr(md.simulate.__globals__["_Planned"], "run", None)
+                with pytest.raises(md.InputError, match=rf"{part} belongs to another run: (substeps|seed) is"):
+                    md.compare(SGD, *flows, **given, checkpoint=tmp_path)
+            assert sorted(p.stat().st_mtime_ns for p in tmp_path.rglob("*")) == before
+    shutil.rmtree(tmp_path)
+    for _ in range(2):
+        again = md.compare(SGD, *flows, **given, checkpoint=tmp_path)
+        assert [run.digest() for run in again.runs.values()] == [run.digest() for run in whole.runs.values()]
+
+
 @pytest.mark.parametrize("how", ["streamed", "moments"])
 def test_memory_does_not_grow_with_saves(how, tmp_path):
     """Ten times as many saves of 20,000 paths take no more memory, streamed to disk or reduced to moments."""

@@ -149,6 +149,28 @@ def test_save_grid():
     assert steps(5) == [0, 1, 2, 3, 4, 5] and len(steps(1000)) == 201
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 130, 1000, 54321])
+def test_logarithmic_saves(steps):
+    """`save_every="log"` saves at 0, at every step in the beginning, 25 times or so in each factor of ten, and at the
+    end; a run has there the bits of one that saves every step; no other word is taken."""
+    every, log = ({"save_every": e} for e in (1, "log"))
+    noisy = md.Map(md.Loss(x**2, [x]), md.SGD(0.01), md.GaussianNoise(1.0))
+    run = md.simulate(noisy, [1.0], steps, paths=2, rng=0, **log)
+    k = run.steps
+    assert k[0] == 0 and k[-1] == steps and (np.diff(k) > 0).all() and set(range(min(steps, 8))) <= set(k.tolist())
+    later = k[k > 30]
+    assert len(later) < 2 or (later[1:] / later[:-1]).max() < 1.13
+    assert (np.histogram(k, [1, 10, 100, 1000, 10_000])[0] <= 26).all()
+    if steps <= 1000:
+        whole = md.simulate(noisy, [1.0], steps, paths=2, rng=0, **every)
+        np.testing.assert_array_equal(run.w, whole.w[:, k])
+        flow = md.GradientFlow(noisy)
+        both = md.compare(noisy, flow, w0=[1.0], steps=steps, paths=2, rng=0, progress=False, **log)
+        assert set(both.steps) <= set(k) and both.errors[-1].step == steps
+    with pytest.raises(md.InputError, match="save_every is a number of steps or 'log', not 'often'"):
+        md.simulate(noisy, [1.0], steps, save_every="often")
+
+
 def test_run_starts_at_w0():
     """The first save is w0, one for all paths or one each; whole numbers are numbers."""
     assert md.simulate(GD, [2, 1], 3).w[0, 0].tolist() == [2.0, 1.0]

@@ -303,8 +303,23 @@ def test_diagram_separates_the_wells(tmp_path):
         for marks, chosen in zip(ax.collections[-2:], (d.stable[:, number], ~d.stable[:, number]), strict=True):
             np.testing.assert_array_equal(marks.get_offsets(), np.stack([d.sharpness, d.nonuniformity], axis=1)[chosen])
     heavy = md.stability_diagram(md.Map(WELLS, md.SGD(0.7, 0.5), md.Minibatch(1)), [[1.0], [0.0]]).plot()
-    regions = ["stable (one parameter)" in [t.get_text() for t in f.legends[0].get_texts()] for f in (fig, heavy)]
-    assert regions == [True, False]  # with momentum it is not drawn
+    said = [[t.get_text() for t in f.legends[0].get_texts()] for f in (fig, heavy)]
+    assert ["stable where the loss has one parameter" in words for words in said] == [True, False]  # without momentum
+
+
+@pytest.mark.parametrize("std", [None, 0.5, 5.0])
+def test_a_diagram_does_not_say_that_sharpness_decides_where_other_noise_does(std):
+    """Label noise, which the verdicts hold and the regions do not, is said; without it sharpness alone decides."""
+    a, b = sp.symbols("a b")
+    loss = md.Loss.regression(a * b, [a, b], {}, [1.0])
+    noise = None if std is None else md.LabelNoise(std)
+    d = md.stability_diagram(md.Map(loss, md.SGD(0.3), noise), [[2.0, 0.5], [1.0, 1.0]])
+    fig = d.plot()
+    below, words = " ".join(fig.texts[1].get_text().split()), [t.get_text() for t in fig.legends[0].get_texts()]
+    alone = bool((d.stable[:, 0] == (d.sharpness < d.box(0)[0])).all())
+    assert alone == (std != 5.0)  # at (1, 1), where sharpness is 2, label noise of 5 makes second moments grow
+    assert ("sharpness alone decides" in below and "stable" in words) == (std is None)
+    assert ("leaves label noise out" in below and "stable, without that noise" in words) == (std is not None)
 
 
 def test_command(capsys, tmp_path):

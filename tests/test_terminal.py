@@ -152,6 +152,42 @@ def test_out_names_the_format_of_the_picture(out, names, said, folder):
         assert said("plot", names[0], "--out", "pictures")[1] == f"wrote pictures/{Path(names[0]).stem}.png\n"
 
 
+@pytest.mark.parametrize(
+    ("out", "names"),
+    [("s.pdf", ["s.h5", "s.pdf"]), ("s.svg", ["s.h5", "s.svg"]), ("s.PNG", ["s.h5", "s.PNG"]),
+     ("t.h5", ["t.h5", "t.png"]), ("u", ["u.h5", "u.png"]),
+     ("new/", ["new/valley-scaling.h5", "new/valley-scaling.png"]),
+     ("lr0.05", ["lr0.05.h5", "lr0.05.png"])],
+)  # fmt: skip
+def test_scale_writes_what_its_out_names(out, names, said, folder):
+    """`scale --out` writes the picture in the format that is named, and the study beside it, which can be read back;
+    it says so; with --no-figure the study alone."""
+    begins = {".pdf": b"%PDF", ".svg": b"<?xml", ".png": b"\x89PNG", ".h5": b"\x89HDF"}
+    command = ["scale", "valley", "--lrs", "0.1,0.05", "--slow-time", 0.05, "--paths", 8, "--out", out]
+    code, text, err = said(*command)
+    assert code == 0 and text.endswith(f"wrote {' and '.join(names)}\n"), err
+    for name in names:
+        assert (folder / name).read_bytes().startswith(begins[Path(name).suffix.lower()])
+    assert len(md.load(folder / names[0]).rows) == 4
+    (folder / names[1]).unlink()
+    code, text, err = said(*command, "--no-figure")
+    assert code == 0 and text.endswith(f"wrote {names[0]}\n") and not (folder / names[1]).exists(), err
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [("run valley --steps 3 --paths 2", "a.xyz"), ("scale valley --lrs 0.1,0.05 --paths 2 --slow-time 0.01", "a.docx"),
+     ("stability two_wells --starts 2", "a.xyz"), ("plot a.h5", "a.doc")],
+)  # fmt: skip
+def test_an_unknown_ending_is_no_format(command, out, said, folder):
+    """An ending that no picture has is refused in one sentence before anything runs, everywhere, and nothing is
+    written: a file that its name does not describe is found by nobody."""
+    before = sorted(folder.rglob("*"))
+    code, text, err = said(*command.split(), "--out", out)
+    assert code == 2 and text == "" and sorted(folder.rglob("*")) == before
+    assert re.search(rf"a figure cannot be written as {re.escape(Path(out).suffix)}; use one of png, pdf, svg", err)
+
+
 SENTENCES = {
     "save_every is 0; it must be at least 1.": "--save-every is 0; it must be at least 1.",
     "precision must lie between 0 and 1, not 2.0.": "--precision must lie between 0 and 1, not 2.0.",

@@ -15,7 +15,8 @@ PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpeg", ".jpg", ".ps", ".svgz", ".t
 def place_of(out: str, name: str) -> tuple[Path, str]:
     """Where results go, without an extension, and the extension of the picture.
 
-    `out` is a folder, or the start of a file name; an extension that pictures have is that of the picture.
+    `out` is a folder, or the start of a file name; an extension that pictures have is that of the picture, and one of
+    letters that nothing here has is refused: no file would be what its name says.
     """
     path = Path(out).expanduser()
     if not out or out.endswith(("/", "\\")) or path.is_dir():
@@ -23,6 +24,9 @@ def place_of(out: str, name: str) -> tuple[Path, str]:
     kind = path.suffix.lower()
     if kind in PICTURES:
         return path.with_suffix(""), path.suffix
+    if kind[1:].isalpha():
+        known = ", ".join(end[1:] for end in PICTURES)
+        raise InputError(f"a figure cannot be written as {kind}; use one of {known}.")
     return path.with_suffix("") if kind == ".h5" else path, ".png"
 
 
@@ -38,10 +42,6 @@ def results_at(out: str, name: str, no_figure: bool) -> list[Path]:
 def picture_at(out: str, name: str) -> Path:
     """The picture that will be written where there is nothing else to write, known to be writable."""
     stem, picture = place_of(out, name)
-    kind = stem.suffix
-    if out and stem == Path(out).expanduser() and kind[1:].isalpha():
-        known = ", ".join(end[1:] for end in PICTURES)
-        raise InputError(f"a figure cannot be written as {kind}; use one of {known}.")
     target = stem.with_name(stem.name + picture)
     check_writable(target)
     return target

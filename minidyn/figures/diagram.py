@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minidyn.common.errors import InputError
-from minidyn.figures.scales import grid, tidy
+from minidyn.figures.scales import grid, is_log, tidy
 from minidyn.figures.sheet import Panel, compose
 from minidyn.figures.style import GREY, MAP, MINIMA, named
 from minidyn.maps.recognize import recognized
@@ -39,15 +39,17 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None, panels: Any =
                          f"{MOST} at most.")  # fmt: skip
     right, top = _window(diagram)
     top = top if diagram.kappas.any() or diagram.nonuniformity.max() > 1e-9 * right else 0.0
-    given: dict[str, Any] = {"diagram": diagram, "right": right, "top": top}
+    left = _left_out(diagram)
+    given: dict[str, Any] = {"diagram": diagram, "right": right, "top": top, "more": bool(left)}
     there = [Panel(name, partial(_draw, number=number, title=name, **given), (2.4 if top else 0.7,))
              for number, name in enumerate(names)]  # fmt: skip
     known = recognized(diagram.map.rule)
     metric = "" if known is not None and known.plain else "sharpness in the metric of the preconditioner"
     count = len(diagram.minima)
     title, *made = named(f"which minima {diagram.map.rule.name} can stay in", repr(diagram.map), diagram.model)
-    flat = "" if diagram.kappas.any() or top else "no minibatch noise: sharpness alone decides"
-    details = [*made, f"{count} {'minimum' if count == 1 else 'minima'}", metric, flat]
+    flat = "" if diagram.kappas.any() or top or left else "no minibatch noise: sharpness alone decides"
+    left = f"the shaded region leaves {left} out" if left and _has_region(diagram) else ""
+    details = [*made, f"{count} {'minimum' if count == 1 else 'minima'}", metric, flat, left]
     return compose(there, title, details, path=path, only=panels, size=size, ax=ax, most=MOST)
 
 
@@ -55,6 +57,13 @@ def _has_region(diagram: StabilityDiagram) -> bool:
     """Whether one parameter's region is known: for rules without momentum."""
     known = recognized(diagram.map.rule)
     return not diagram.map.rule.states or (known is not None and not known.has_momentum)
+
+
+def _left_out(diagram: StabilityDiagram) -> str:
+    """The noise that makes second moments grow and is in no region, only in the verdicts."""
+    response = diagram.map.bound.linear_response(diagram.minima[0])
+    parts = ["label noise"] * (response.label > 0) + ["noise that depends on the place"] * (response.slopes is not None)
+    return " and ".join(parts)
 
 
 def _window(diagram: StabilityDiagram) -> tuple[float, float]:
@@ -66,18 +75,22 @@ def _window(diagram: StabilityDiagram) -> tuple[float, float]:
     return 1.12 * right, 1.12 * top
 
 
-def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: float, top: float) -> None:
+def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: float, top: float,
+          more: bool) -> None:  # fmt: skip
     wide, high = diagram.box(number)
-    flat = not top
+    flat, left = not top, 0.0
+    if flat and is_log([diagram.sharpness]):
+        left, right = diagram.sharpness.min() / 1.5, 1.3 * max(diagram.sharpness.max(), wide)
+        ax.set_xscale("log")
     top = top or 1.0
     if _has_region(diagram):
         a, s = diagram.boundary(number)
-        ax.fill_between(
-            a, -top * flat, np.minimum(s, 10 * top), color=_INSIDE, lw=0, zorder=0, label="stable (one parameter)"
-        )
+        label = f"stable{' where the loss has one parameter' * (not flat)}{', without that noise' * more}"
+        ax.fill_between(a, -top * flat, np.minimum(s, 10 * top), color=_INSIDE, lw=0, zorder=0, label=label)
     high = min(high, 10 * top)
     if wide < right or high < top:
-        ax.plot([wide, wide, 0], [0, high, high], color=GREY, ls="--", lw=1, zorder=1, label="necessary box")
+        label = "largest stable sharpness" if flat else "beyond: unstable"
+        ax.plot([wide, wide, 0], [-top * flat, high, high], color=GREY, ls="--", lw=1, zorder=1, label=label)
     stable = diagram.stable[:, number]
     for chosen, label, colour, marker, size in (
         (stable, "stable minimum", MAP.colour, "o", 34), (~stable, "unstable minimum", MINIMA, "X", 48),
@@ -85,7 +98,7 @@ def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: f
         x, y = diagram.sharpness[chosen], diagram.nonuniformity[chosen]
         ax.scatter(x, y, size, color=colour, marker=marker, edgecolors="white", linewidths=0.5, zorder=5, clip_on=False,
                    label=label if chosen.any() else "_")  # fmt: skip
-    ax.set(xlim=(0, right), ylim=(-top * flat, top))
+    ax.set(xlim=(left, right), ylim=(-top * flat, top))
     for axis, put, name in (
         (ax.xaxis, ax.set_xlabel, "sharpness $a$"),
         (ax.yaxis, ax.set_ylabel, "non-uniformity $s$"),

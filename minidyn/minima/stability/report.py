@@ -123,7 +123,7 @@ class Stability(Reported, ByValue):
         if self.threshold is not None and known is not None:
             exact = f"{self.threshold:.6g} = {known.threshold_formula}"
             limit = exact if exact.startswith(f"{self.threshold_from_A:.6g} ") else f"{limit}, {exact}"
-        rows.append((f"largest a without noise{metric}", limit))
+        rows.append((f"largest a without noise{metric * (metric not in limit)}", limit))
         if self.max_lr is not None:
             rows.append(("largest stable lr", f"{self.max_lr:.6g} (here {system.lr(self.place.k):g})"))
         if self.critical_batch is not None:
@@ -135,7 +135,7 @@ class Stability(Reported, ByValue):
     def _report(self) -> Report:
         rows = self._rows()
         rows += [(c.kind, f"{c.quantity} = {digits(c.value)}, bound {digits(c.bound)}: {c.says}")
-                 for c in self.conditions]  # fmt: skip
+                 for c in self.conditions if np.isfinite(c.bound)]  # fmt: skip
         rows += [("note", note) for note in self.notes]
         system = self.place.map
         return [f"{system.rule} with {system.noise or 'no noise'}", named(rows)]

@@ -184,7 +184,8 @@ def check_flow(flow: md.Flow, w, paths: int = 4096) -> None:
 
     # in words
     text, latex = flow._describe(False), flow.describe(latex=True)
-    assert flow.describe().split() == text.split() and max(map(len, flow.describe().split("\n"))) <= 80
+    folded = flow.describe()
+    assert "".join(folded.split()) == "".join(text.split()) and max(map(len, folded.split("\n"))) <= 80
     assert repr(flow.map.rule) in text and flow.reference in text and "$" not in text
     assert latex.count("$") >= 2 and latex.count("$") % 2 == 0
     valid = next(line for line in flow._describe(False, w).splitlines() if line.startswith("valid: "))

@@ -243,3 +243,19 @@ def test_a_terminal_shows_what_a_pipe_gets():
     os.close(ours)
     fits(piped)
     assert seen.decode().replace("\r\n", "\n") == piped
+
+
+def test_a_models_keys_are_not_taken_for_options(said, folder):
+    """What is wrong with a model file is said in the words of the file, with what there is: keys, columns, spacings."""
+    good = md.load_model("tanh_net").text
+    for old, new, told in (
+        ("steps = 100_000", "step = 100_000", "unknown key `experiment.step`; did you mean `steps`?"),
+        ("paths = 10", "path = 10", "unknown key `experiment.path`; did you mean `paths`?"),
+        ('target = "body_mass_g"', 'target = "mass"', "expected a column of penguins.csv (species, island, bill_len"),
+        ('save_every = "log"', 'save_every = "often"', 'expected a number of steps or "log".'),
+        ('save_every = "log"', "save_every = 0", "`experiment.save_every` is `0`, expected an integer at least 1"),
+    ):
+        assert old in good
+        (folder / "mine.toml").write_text(good.replace(old, new))
+        code, out, err = said("run", "mine.toml")
+        assert code == 2 and out == "" and told in err, err

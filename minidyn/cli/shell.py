@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import typer
 
 from minidyn.cli.wording import in_the_shell
-from minidyn.common.errors import FlowError, ManifoldError, MinidynError, SolverError, advice
+from minidyn.common.errors import FlowError, ManifoldError, MinidynError, ModelFileError, SolverError, advice
 
 
 def run(app: typer.Typer, arguments: list[str]) -> int:
@@ -107,9 +107,9 @@ def _explain(error: Exception, options: list[str]) -> int:
         where = f"; see `{context.command_path} --help`." if context else "."
         return _say(str(error.format_message()).rstrip(".") + where, 2)
     if isinstance(error, MinidynError):
-        return _say(
-            in_the_shell(str(error), options), 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2
-        )
+        known = [] if isinstance(error, ModelFileError) else options  # the keys of a file are no options
+        code = 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2
+        return _say(in_the_shell(str(error), known), code)
     if isinstance(error, OSError):
         return _say(f"cannot read or write: {in_the_shell(advice(error), options)}.", 1)
     if isinstance(error, MemoryError):

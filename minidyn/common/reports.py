@@ -180,17 +180,19 @@ def _place(line: str, width: int, start: int) -> int:
 
 def align(table: list[list[str]], left: int = 1, head: bool = True) -> list[str]:
     """A table as lines of at most 80 columns: `left` columns to the left, the others to the right, a rule below the
-    head. Long texts are wrapped; columns that have no room beside the others follow below, beside the left ones."""
+    head. Long texts are wrapped; columns that have no room beside the others follow below, beside the left ones, or
+    the first one."""
     widths = _widths(table, left, head)
-    beside = sum(w + 2 for w in widths[:left])
+    first = left or int(len(widths) > 1 and widths[0] + 2 + max(widths[1:]) <= _ROOM)
+    beside = sum(w + 2 for w in widths[:first])
     blocks: list[list[int]] = [[]]
-    for c in range(left, len(widths)):
+    for c in range(first, len(widths)):
         if blocks[-1] and beside + sum(widths[b] + 2 for b in blocks[-1]) + widths[c] > _ROOM:
             blocks.append([])
         blocks[-1].append(c)
     lines: list[str] = []
     for block in blocks:
-        columns = [*range(left), *block]
+        columns = [*range(first), *block]
         sizes = [widths[c] for c in columns]
         rows = [_row([r[c] for c in columns], sizes, left) for r in table]
         rule = ["  " + "  ".join("-" * w for w in sizes)] if head else []

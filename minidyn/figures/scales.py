@@ -61,7 +61,8 @@ class Clock:
             ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
             ax.tick_params(labelbottom=ax is lowest)
         how = ", logarithmic" if self.log else ""
-        lr = f"   ($t = {t[-1] / k[-1]:.6g}\\,k$)" if k[-1] and np.allclose(t, t[-1] / k[-1] * k) else ""
+        rate = f"{t[-1] / k[-1]:.6g}\\,".removeprefix("1\\,") if k[-1] else ""
+        lr = f"   ($t = {rate}k$)" if k[-1] and np.allclose(t, t[-1] / k[-1] * k) else ""
         lowest.set_xlabel(f"step $k${how}{lr}")
         if self.bent:
             both = (lambda x: np.interp(x, k, t), lambda x: np.interp(x, t, k))

@@ -80,7 +80,8 @@ class Samples:
     def column(self, loss: Table, key: str, name: str) -> np.ndarray:
         """One column as numbers."""
         if name not in self.columns:
-            loss.fail(key, f"a column of {self.name}{nearest(name, self.columns)}", name)
+            there = ", ".join([*self.columns][:12])
+            loss.fail(key, f"a column of {self.name} ({there}){nearest(name, self.columns)}", name)
         values = []
         for row, text in enumerate(self.columns[name]):
             try:

@@ -244,11 +244,19 @@ def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:
         start=table.choice("start", spec.STARTS, "here"),
         steps=table.count("steps"),
         paths=table.count("paths", 1),
-        save_every="log" if table.content.get("save_every") == "log" else table.count("save_every", None),
+        save_every=read_spacing(table),
         observe=read_observe(table, loss),
         flows=tuple(flows),
         rng=table.count("rng", 0, least=0),
     )
+
+
+def read_spacing(table: Table) -> int | str | None:
+    """`save_every`: a number of steps, or "log"."""
+    value = table.content.get("save_every")
+    if isinstance(value, str) and value != "log":
+        table.fail("save_every", 'a number of steps or "log"')
+    return value if isinstance(value, str) else table.count("save_every", None)
 
 
 def read_start(table: Table, dimension: int) -> np.ndarray:

@@ -52,9 +52,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         `map.fixed_point(w)`.
     steps : number of steps k.  paths : number of independent paths; one is run where all would be alike, without noise
         and from one start.
-    save_every : steps between saves; by default about 200 saves, an odd number of steps apart for a map without noise:
-        even and odd steps of an oscillation are seen. "log" saves at 25 steps in every factor of ten, where most
-        happens early.
+    save_every : steps between saves; by default about 200 saves, an odd number of steps apart for a map without noise,
+        so that an oscillation is seen. "log" saves at 25 steps in every factor of ten: what happens early is seen.
     observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy expressions, functions of
         w (paths, D), a list of these, or `{name: any of these}`.
     rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
@@ -95,10 +94,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     >>> run.w[0, :, 0]
     array([1.    , 0.5   , 0.25  , 0.125 , 0.0625])
     """
-    return _Planned(
-        system, w0, steps, paths, save_every, observe, rng, method, rtol, atol, substeps, keep, first_step, threads,
-        checkpoint, stop,
-    ).run(progress)  # fmt: skip
+    return _Planned(system, w0, steps, paths, save_every, observe, rng, method, rtol, atol, substeps, keep, first_step,
+                    threads, checkpoint, stop).run(progress)  # fmt: skip
 
 
 def check_checkpoint(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int, save_every: Any, rng: Any,

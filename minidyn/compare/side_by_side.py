@@ -19,11 +19,11 @@ from minidyn.simulate import check_checkpoint, observables, paths_needed, seed_k
 from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
+from minidyn.simulate.saves import LOG
 from minidyn.simulate.threads import thread_count
 
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
-_ALONE, _MANY = 601, 21  # saves at which one path is compared, and at least those of many
-_VALUES = 21_000  # that are compared of a quantity, where they need not be projected
+_ALONE, _MANY = 601, 21  # saves at which one path is compared, and many: a fine picture of one costs little
 _ZERO = 1e-12  # a parameter that stays below this on the manifold is zero to rounding
 _ROUNDING = 1e-9  # and what is observed, below this part of what it is along the map
 
@@ -48,8 +48,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     checkpoint : a folder in which every run keeps its own checkpoint (see `simulate`).
     missing : what happens where a flow does not exist: "raise", or "remark", where the other flows are compared and
         the summary says why this one is not (`meta["missing"]`).
-    rows : steps shown in the table; quantities are kept at up to 21 saves, of few paths at up to 601, or more where
-        `rows` is larger.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
+    rows : steps shown in the table; quantities are kept at up to 21 saves, at up to 601 for one path or logarithmic
+        saves, or more where `rows` is larger.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
     The map is read as each flow says (`Flow.reads`): as it is, at mid-points of successive iterates beside flows of
     mid-points, projected on the minima beside flows that live there. What is said of a flow depends on it and the map
@@ -104,7 +104,8 @@ class _Experiment:
         runs = self.runs(sequence, counts)
         beside = {label: flow for label, flow in self.asked.items() if label in runs}
         first = runs[self.name]
-        times = _pick(len(first.steps), self.saves_kept(beside), self.system.noise is None)
+        fine = self.paths == 1 or self.save_every == LOG
+        times = _pick(len(first.steps), max(_ALONE if fine else _MANY, self.rows + 1), self.system.noise is None)
         later, remark = self.later(beside, first.steps[times], sequence)
         quantities, zero = _quantities(
             self.system, runs, beside, times, self.watchers, later, thread_count(self.threads)
@@ -197,12 +198,6 @@ class _Experiment:
     def seen(self) -> dict[str, Any]:
         """What is observed along the runs: what was asked for."""
         return {} if self.observe is None else {"observe": self.observe}
-
-    def saves_kept(self, beside: dict[str, Flow]) -> int:
-        """At how many saves quantities are compared: a fine picture of few paths costs little."""
-        projected = self.paths > 1 and any(flow.reads == "projected" for flow in beside.values())
-        few = _MANY if projected else min(max(_VALUES // self.paths, _MANY), _ALONE)
-        return max(few, self.rows + 1)
 
     def folder(self, number: int) -> Path | None:
         """The folder of one run's checkpoint."""

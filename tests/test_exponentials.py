@@ -68,6 +68,25 @@ def test_differences_of_exponentials():
     compare(POLES, NO_ZERO)
 
 
+MANY = sp.symbols("q:20", real=True)
+
+
+@pytest.mark.parametrize("count", [2, 13, 20])
+def test_many_terms_written_by_hand(count):
+    """Log-sum-exp and cross-entropy of any number of exponentials have their digits at +-1000, Hessian times u too."""
+    q, rng = MANY[:count], np.random.default_rng(count)
+    whole = sum(E(s) for s in q)
+    loss = md.Loss(sp.log(whole) - sp.log(E(q[0]) / whole) / 2, q)
+    for scale in (1, 30, 1000):
+        w, u = scale * rng.uniform(-1, 1, count), rng.normal(size=count)
+        shift = w.max()
+        p = np.exp(w - shift) / np.exp(w - shift).sum()
+        lse = shift + np.log(np.exp(w - shift).sum())
+        assert loss.value(w) == pytest.approx(1.5 * lse - 0.5 * w[0], rel=1e-12)
+        np.testing.assert_allclose(loss.grad(w), 1.5 * p - 0.5 * (np.arange(count) == 0), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(loss.hvp(w, u), 1.5 * p * (u - p @ u), rtol=1e-9, atol=1e-12)
+
+
 SEVERAL = [
     sp.log(E(a) + E(b)), sp.log(E(a) + E(b) + E(c)), SOFT, -sp.log(SOFT), 1 - SOFT, -sp.log(1 - SOFT),
     E(a) / (E(a) + E(b)), 1 / (1 + E(b - a)), sp.log(1 + E(-a * b)), a * (1 + sp.tanh(b)) / 2,

@@ -133,6 +133,12 @@ def test_what_is_complex_is_no_number(e, at):
         assert math.isnan(loss.value([at, 0.7])) and np.isnan(loss.grad([at, 0.7])[1]), build(e)
 
 
+def test_parts_of_what_is_undefined_are_undefined():
+    """Imaginary part, angle and Kronecker's delta of a NaN are no numbers."""
+    for e in (sp.im(y + sp.atanh(x)), sp.arg(sp.atanh(x) + y), sp.KroneckerDelta(sp.acosh(x) - 1, y)):
+        assert math.isnan(md.Loss(x + e, [x, y]).value([-2.0, 0.7]))
+
+
 def test_a_condition_that_is_decided_asks_no_more():
     """`x > 0 and log(x) < 1` is false at negative x, `x < 0 or log(x) < 1` is true there, and both branches stay."""
     for joined, at, value in ((sp.And, x > 0, 9.0), (sp.Or, x < 0, -2.0)):

@@ -149,8 +149,10 @@ def value(e: sp.Basic, at: dict[Any, Any], moved: dict[Any, Any] | None = None) 
             raise
         if isinstance(e, sp.Rel):
             return bool(e.func(*args)) if all(isinstance(a, sp.Basic) for a in args) else _RELATIONS[e.rel_op](*args)
-        if isinstance(e, (sp.And, sp.Or, sp.Not)):
-            return {"And": all, "Or": any, "Not": lambda a: not a[0]}[type(e).__name__](args)
+        if isinstance(e, (sp.And, sp.Or, sp.Not, sp.ITE)):
+            return {"And": all, "Or": any, "Not": lambda a: not a[0], "ITE": lambda a: a[1] if a[0] else a[2]}[
+                type(e).__name__
+            ](args)
         if isinstance(e, sp.Add):
             out = mp.fsum(args)
         elif isinstance(e, sp.Mul):

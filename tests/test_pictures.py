@@ -15,11 +15,12 @@ import sympy as sp
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
 from matplotlib.text import Text
 
 import minidyn as md
 from minidyn import figures
-from minidyn.figures import panels, scales
+from minidyn.figures import panels, scales, style
 from minidyn.flows import FLOWS
 
 MODELS = md.list_models()
@@ -103,13 +104,25 @@ def artists(ax):
     return [a for a in ax.get_children() if isinstance(a, (Line2D, PathCollection, PolyCollection))]
 
 
+def shape_of(artist):
+    """The corners of an artist's marker, whatever its size; None where it has none."""
+    if isinstance(artist, PathCollection):
+        path = artist.get_paths()[0]
+    elif isinstance(artist, Line2D) and artist.get_marker() not in ("None", "", None):
+        marker = MarkerStyle(artist.get_marker())
+        path = marker.get_path().transformed(marker.get_transform())
+    else:
+        return None
+    return tuple(np.round(path.vertices / np.abs(path.vertices).max(), 6).ravel())
+
+
 def legend_texts(fig):
     return [text.get_text() for legend in fig.legends for text in legend.get_texts()]
 
 
 def written(fig):
     """Every visible text with its box in pixels."""
-    fig.canvas.draw()
+    fig.draw_without_rendering()
     renderer, found = fig.canvas.get_renderer(), []
     for root in (a for ax in fig.axes for a in all_of(ax)):
         ticks = []
@@ -136,6 +149,7 @@ def check(fig):
     bars = {container.get_label() for ax in fig.axes for container in ax.containers}
     labels = legend_texts(fig)
     assert set(labels) <= in_sight | bars and len(labels) == len(set(labels))  # no entry without data, none twice
+    assert {label for label in in_sight if label and label[0] != "_"} <= set(labels)  # nor data without its entry
     for legend in fig.legends:
         box = legend.get_window_extent()
         assert not any(box.overlaps(ax.get_window_extent()) for ax in fig.axes)  # no legend on data
@@ -152,7 +166,8 @@ NO_MINIMUM = {"relu_net", "tanh_net", "quartic"}  # none is found from two start
 
 @pytest.mark.parametrize(("name", "kind"), [k for k in KINDS if k[1] != "stability" or k[0] not in NO_MINIMUM])
 def test_every_picture_of_every_model(name, kind):
-    """No legend entry without data, no legend on data, no text cut by the edge or lying on another one."""
+    """No legend entry without data and no data without its entry, no legend on data, no text cut by the edge, none on
+    another one."""
     check(picture(name, kind))
 
 
@@ -191,23 +206,26 @@ def test_without_a_model_titles_name_the_loss(tmp_path):
 
 def test_a_flow_looks_the_same_everywhere():
     """In comparisons, runs, scaling studies and at the edge each flow of each model has the colour and marker that it
-    declares, and what the legend shows is what is drawn."""
+    declares, and the map its own; what the legend shows is what is drawn."""
     seen = set()
     for name in MODELS:
         for kind in ("run", "scale", "edge"):
             if (name, kind) not in KINDS or not hasattr(ran(name), "runs"):
                 continue
             fig = picture(name, kind)
-            looks = {run.meta["flow"]: label for label, run in list(ran(name).runs.items())[1:]}
-            for key, label in looks.items():
+            for label, run in ran(name).runs.items():
+                key = run.meta.get("flow", "map")
                 mine = [a for ax in fig.axes for a in artists(ax) if a.get_label() == label]
                 legends = [*fig.legends, *(ax.get_legend() for ax in fig.axes if ax.get_legend())]
                 handles = [h for legend in legends for h in legend.legend_handles]
                 mine += [h for h in handles if re.sub(r": (order|no order) .*", "", h.get_label()) == label]
+                look = FLOWS[key].look if key in FLOWS else style.MAP
                 colours = {to_hex(a.get_color() if isinstance(a, Line2D) else a.get_facecolor()[0]) for a in mine}
-                assert colours <= {FLOWS[key].look.colour}, (name, kind, label)
-                seen |= {(kind, key)} if mine else set()
-    assert {("run", "rod"), ("scale", "rod"), ("edge", "rod"), ("run", "quasistatic")} <= seen
+                assert colours <= {look.colour}, (name, kind, label)
+                shapes = {shape_of(a) for a in mine} - {None}
+                assert shapes <= {shape_of(Line2D([], [], marker=look.marker))}, (name, kind, label)
+                seen |= {(kind, key)} if shapes else set()
+    assert {("run", "map"), ("run", "rod"), ("scale", "rod"), ("edge", "rod"), ("run", "quasistatic")} <= seen
 
 
 def test_what_has_no_noise_has_no_bands():
@@ -307,30 +325,36 @@ def ran_quartic():
 # -- one way to draw everything ------------------------------------------------------------------------
 
 
-def things():
+@cache
+def thing(kind):
     gd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.GD(0.1))
-    return {
-        "comparison": (ran("valley"), "x"), "run": (ran("valley").runs["SGD"], "x"),
-        "study": (md.scaling_study(gd, md.GradientFlow, lrs=[0.1, 0.05], w0=[1, 0.5], time=0.5, progress=False), "y"),
-        "diagram": (md.stability_diagram(JUMPY, [[0.0], [1.0]]), "lr 0.7, batch 1"),
-        "edge": (md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=20), "amplitude"),
-        "escape": (md.escape(JUMPY, [1.0], paths=50, steps=40, rng=0), "distance"),
-        "loss": (WELLS, "x"), "slice": (gd.loss, "x y"),
+    made = {
+        "comparison": lambda: ran("valley"), "run": lambda: ran("valley").runs["SGD"],
+        "study": lambda: md.scaling_study(gd, md.GradientFlow, lrs=[0.1, 0.05], w0=[1, 0.5], time=0.5, progress=False),
+        "diagram": lambda: md.stability_diagram(JUMPY, [[0.0], [1.0]]),
+        "edge": lambda: md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=20),
+        "escape": lambda: md.escape(JUMPY, [1.0], paths=50, steps=40, rng=0),
+        "loss": lambda: WELLS, "slice": lambda: gd.loss,
     }  # fmt: skip
+    return made[kind]()
 
 
-@pytest.mark.parametrize("kind", things())
-def test_plot_takes_panels_size_and_axes(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("comparison", "x"), ("run", "x"), ("study", "y"), ("diagram", "lr 0.7, batch 1"), ("edge", "amplitude"),
+     ("escape", "distance"), ("loss", "x"), ("slice", "x y")],
+)  # fmt: skip
+def test_plot_takes_panels_size_and_axes(kind, name, tmp_path):
     """Every result draws the panels that are named, in the size that is wanted, or one panel in somebody's axes, with
     its legend off the data; and says what there is where a name is wrong."""
-    result, name = things()[kind]
+    result = thing(kind)
     check(result.plot())
     fig = result.plot(tmp_path / "a.pdf", panels=name, size=(6, 4))
     assert tuple(fig.get_size_inches()) == (6, 4) and (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     check(fig)
     fig, ax = plt.subplots(figsize=(5, 4))
     assert result.plot(panels=name, ax=ax) is fig and ax.has_data()
-    fig.canvas.draw()
+    fig.draw_without_rendering()
     if (legend := ax.get_legend()) is not None:
         box = legend.get_window_extent()
         on = [a for a in artists(ax) if any(box.contains(*p) for p in drawn_points(a))]

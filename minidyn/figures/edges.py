@@ -29,14 +29,14 @@ def plot_edge(result: EdgeRun, *, path: Any = None, panels: Any = None, size: An
     >>> gd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
     >>> seen = md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=40)
     >>> [ax.get_title(loc="left") for ax in seen.plot().axes]
-    ['sharpness at mid-points', 'amplitude of the oscillation']
+    ['sharpness at mid-points', 'oscillation amplitude']
     """
     first, *flows = result.amplitude
     looks = {first: MAP} | looks_by_name(flows)
     clock = _clock(result.steps, [result.sharpness, result.amplitude[first]])
     sharpness = partial(_draw_edge, clock=clock, title="sharpness at mid-points", curves={first: result.sharpness},
                         looks=looks, threshold=result.threshold)  # fmt: skip
-    amplitude = partial(_draw_edge, clock=clock, title="amplitude of the oscillation", curves=result.amplitude,
+    amplitude = partial(_draw_edge, clock=clock, title="oscillation amplitude", curves=result.amplitude,
                         looks=looks, threshold=None)  # fmt: skip
     there = [Panel("sharpness", sharpness), Panel("amplitude", amplitude)]
     details = [f"threshold 2/lr = {result.threshold:.6g}", *(f"{label}: {how}" for label, how in result.ends.items())]

@@ -210,7 +210,8 @@ def _loss(spec: LossSpec) -> Loss:
     inputs = {spec.symbols[n]: v for n, v in spec.inputs.items()}
     if spec.target is None or spec.criterion is None:
         return Loss(spec.expr, params, constants=constants, data=inputs)
-    loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, constants=constants)
+    loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, weights=spec.weights,
+                           constants=constants)  # fmt: skip
     if spec.test is None:
         return loss
     return loss.hold_out({spec.symbols[n]: v for n, v in spec.test.inputs.items()}, spec.test.target)

@@ -77,6 +77,17 @@ class Samples:
         mean, spread = self.moments.get(key, (0.0, 1.0))
         return (values - mean) / spread
 
+    def classes(self, loss: Table, key: str, value: object) -> np.ndarray:
+        """Class labels: numbers, or the places of a column's words among all different ones of the file, in order."""
+        words = self.columns.get(value, []) if isinstance(value, str) else []
+        if not words or _numeric(words[0]):
+            return self.numbers(loss, key, value)
+        if not all(words):
+            loss.fail(key, f"a column with a word in every selected row ({words.index('')} has none)", value)
+        place = self.header.index(value)
+        known = sorted({row[place] for row in self.rows} - {""})
+        return np.array([float(known.index(word)) for word in words])
+
     def column(self, loss: Table, key: str, name: str) -> np.ndarray:
         """One column as numbers."""
         if name not in self.columns:
@@ -91,6 +102,14 @@ class Samples:
             if not math.isfinite(values[-1]):
                 loss.fail(key, f"a column of numbers (its selected row {row} holds {describe(text)})", name)
         return np.array(values)
+
+
+def _numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _standardize(table: Table) -> tuple[str, ...]:

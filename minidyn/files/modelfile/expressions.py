@@ -28,18 +28,19 @@ NUMBERS = {"pi": sp.pi, "E": sp.E}
 RELATIONS = {"<": sp.Lt, "<=": sp.Le, ">": sp.Gt, ">=": sp.Ge, "==": sp.Eq, "!=": sp.Ne}
 
 
-def parse_expression(text: str, symbols: Mapping[str, Any]) -> sp.Expr:
+def parse_expression(text: str, symbols: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> sp.Expr:
     """The sympy expression that `text` spells, built from `symbols` and a whitelist of functions.
 
     `symbols` maps each name that `text` may use to a `Symbol` or an `IndexedBase` (with its shape, if
     indices shall be checked against it); a name may be anything, `lambda`, `in` and `x_{1}` included.
+    `sizes` has the letters that run from 0 on without a Sum, with how many values each has.
     Integers up to 2**53 stay exact; a decimal is the float64 that Python reads. Nothing is evaluated.
 
     Raises `ExpressionError`, one sentence, for anything outside the grammar or over a limit.
     """
     tree = read_tree(text, symbols)
     try:
-        return _Builder(symbols).expression(tree)
+        return _Builder(symbols, sizes or {}).expression(tree)
     except ExpressionError:
         raise
     except (TypeError, ValueError, ArithmeticError) as error:  # sympy, where it must compare what is not real
@@ -49,9 +50,9 @@ def parse_expression(text: str, symbols: Mapping[str, Any]) -> sp.Expr:
 class _Builder:
     """Nested tuples to sympy, bottom up; `ranges` holds the indices of the Sums around."""
 
-    def __init__(self, symbols: Mapping[str, Any]) -> None:
+    def __init__(self, symbols: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
         self.symbols = symbols
-        self.ranges: dict[str, tuple[sp.Symbol, int, int]] = {}
+        self.ranges = {name: (sp.Symbol(name, integer=True), 0, size - 1) for name, size in sizes.items()}
 
     def expression(self, tree: tuple) -> sp.Expr:
         match tree:

@@ -21,7 +21,9 @@ MAX_SIZE = 1_000_000  # numbers in one parameter
 
 _NAME = re.compile(r"\\?[^\W\d]\w*(?:\^?\{[^{}\s]*\}\w*)*'*")  # x, lambda, \theta, x_{1}, W^{(2)}_{a}
 _RESERVED = ("True", "Sum", "Piecewise")
-_LOSS_KEYS = ("kind", "params", "expr", "model", "constants", "inputs", "target", "criterion", "data", "test")
+_LOSS_KEYS = (
+    "kind", "params", "expr", "model", "outputs", "constants", "inputs", "target", "weights", "criterion", "data", "test",
+)  # fmt: skip
 
 
 def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
@@ -34,23 +36,43 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
     samples = Samples(table, folder)
     inputs = read_inputs(table, samples, symbols)
     regression = kind == "regression"
-    for key in ("expr",) if regression else ("model", "target", "criterion", "test"):
+    for key in ("expr",) if regression else ("model", "outputs", "target", "weights", "criterion", "test"):
         if key in table:
             other = "`model` and `target`" if regression else "`expr`"
             table.refuse(key, f"does not belong to a loss of kind {kind}, which has {other}")
     key = "model" if regression else "expr"
-    expr = table.expression(key, table.get(key, str), symbols)
+    expr = _read_model(table, symbols) if regression else table.expression(key, table.get(key, str), symbols)
     if not expr.atoms(sp.Symbol, sp.IndexedBase) & {parameter.symbol for parameter in params}:
         table.fail(key, "an expression in at least one of the parameters")
-    target = read_target(table, samples) if regression else None
+    criterion = table.choice("criterion", spec.CRITERIA, "squared") if regression else None
+    target = read_target(table, samples, criterion) if criterion else None
+    weights = samples.numbers(table, "weights", table.content["weights"]) if "weights" in table else None
     lengths = {name: len(values) for name, values in inputs.items()}
     lengths |= {} if target is None else {"target": len(target)}
+    lengths |= {} if weights is None else {"weights": len(weights)}
     if inputs and len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
         table.refuse("inputs", f"and target differ in their number of samples: {found}")
-    criterion = table.choice("criterion", spec.CRITERIA, "squared") if regression else None
-    test = read_test(table, samples, inputs) if regression else None
-    return spec.LossSpec(kind, params, expr, constants, inputs, target, criterion, symbols, test)
+    test = read_test(table, samples, inputs, criterion) if criterion else None
+    return spec.LossSpec(kind, params, expr, constants, inputs, target, criterion, symbols, test, weights)
+
+
+def _read_model(table: Table, symbols: dict[str, Any]) -> sp.Basic:
+    """`model`: one expression, a list of them, or with `outputs = {c = 3}` one for every value of a letter."""
+    given, several = table.value("model", "an expression in quotes, or a list of them"), "outputs" in table
+    if isinstance(given, list):
+        if several or not given:
+            table.fail("model", "one expression where `outputs` has a letter, else a list of one or more")
+        return sp.Tuple(*(table.expression("model", text, symbols) for text in given))
+    if not several:
+        return table.expression("model", table.get("model", str), symbols)
+    outputs = table.table("outputs")
+    name = next(iter(outputs.content), "")
+    if len(outputs.content) != 1 or not name.isidentifier() or name in symbols or name in _RESERVED:
+        table.fail("outputs", "a letter with the number of outputs, as in {c = 3}")
+    count = outputs.count(name, most=MAX_SIZE)
+    expr = table.expression("model", table.get("model", str), symbols, {name: count})
+    return sp.Tuple(expr, sp.Tuple(sp.Symbol(name, integer=True), 0, count - 1))
 
 
 def read_params(table: Table, symbols: dict[str, Any]) -> tuple[spec.ParameterSpec, ...]:
@@ -105,15 +127,19 @@ def read_inputs(table: Table, samples: Samples, symbols: dict[str, Any]) -> dict
     return found
 
 
-def read_target(table: Table, samples: Samples) -> np.ndarray:
-    """`target`: one number per sample."""
-    values = samples.numbers(table, "target", table.value("target", "a column or a list of numbers"))
-    if values.ndim != 1:
+def read_target(table: Table, samples: Samples, criterion: str) -> np.ndarray:
+    """`target`: one number per sample, several outputs have one each; for "softmax" a class, in numbers or words."""
+    value = table.value("target", "a column or a list of numbers")
+    if criterion == "softmax":
+        return samples.classes(table, "target", value)
+    values = samples.numbers(table, "target", value)
+    if values.ndim != 1 and not ("outputs" in table or isinstance(table.content.get("model"), list)):
         table.fail("target", "one number per sample")
     return samples.standardized(table, "target", "target", values)
 
 
-def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray]) -> spec.TestSpec | None:
+def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray],
+              criterion: str) -> spec.TestSpec | None:  # fmt: skip
     """`[loss.test]`: held-out samples, `rows` of the file of `loss.data` (or "rest", all others), or `inputs` and
     `target` in numbers. They are standardized with the mean and deviation of the samples that are trained on."""
     if "test" not in table:
@@ -135,8 +161,9 @@ def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray]) -> 
             keys.fail(name, f"samples of the shape that is trained on, {trained.shape[1:]}")
         found[name] = values
     value = source.value("target", "a column or a list of numbers")
-    target = samples.standardized_alike("target", samples.numbers(source, "target", value))
-    if target.ndim != 1 or any(len(values) != len(target) for values in found.values()):
+    read = samples.classes if criterion == "softmax" else samples.numbers
+    target = samples.standardized_alike("target", read(source, "target", value))
+    if any(len(values) != len(target) for values in found.values()):
         source.fail("target", "one number for each held-out sample")
     return spec.TestSpec(found, target)
 

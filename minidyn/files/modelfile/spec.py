@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-CRITERIA = ("squared", "logistic")
+CRITERIA = ("squared", "logistic", "softmax")
 STARTS = ("here", "manifold")
 
 
@@ -45,13 +45,14 @@ class LossSpec:
 
     kind: str  # "expression" | "regression"
     params: tuple[ParameterSpec, ...]
-    expr: sp.Expr
+    expr: sp.Expr  # a sp.Tuple for a model of several outputs, as `Loss.regression` takes it
     constants: Mapping[str, float]
     inputs: Mapping[str, np.ndarray]
-    target: np.ndarray | None  # (n,); None for kind "expression"
-    criterion: str | None  # "squared" | "logistic"; None for kind "expression"
+    target: np.ndarray | None  # (n,), or (n, C) for C outputs; None for kind "expression"
+    criterion: str | None  # one of CRITERIA; None for kind "expression"
     symbols: Mapping[str, Any]  # every declared name, in order: parameters, constants, inputs
     test: TestSpec | None = None
+    weights: np.ndarray | None = None  # (n,), of a regression
 
     @property
     def dimension(self) -> int:

@@ -99,14 +99,15 @@ class Table:
             self.fail(key, expected, value)
         return np.array(rows, dtype=np.float64)
 
-    def expression(self, key: str, value: object, symbols: Mapping[str, Any]) -> sp.Expr:
-        """`value`, text or a number, as a sympy expression in `symbols`."""
+    def expression(self, key: str, value: object, symbols: Mapping[str, Any],
+                   sizes: Mapping[str, int] | None = None) -> sp.Expr:  # fmt: skip
+        """`value`, text or a number, as a sympy expression in `symbols`, and in letters that have so many values."""
         if is_number(value):
             return sp.Float(float(value)) if isinstance(value, float) else sp.Integer(value)
         if not isinstance(value, str):
             self.fail(key, "an expression in quotes", value)
         try:
-            return parse_expression(value, symbols)
+            return parse_expression(value, symbols, sizes)
         except ExpressionError as error:
             raise ModelFileError(f"{self.source}: {shorten(self.dotted(key))}: {error}") from None
 

@@ -23,15 +23,27 @@ THETA, G, Q, LR = sp.symbols("theta g q lr")
 
 @dataclass
 class Model:
-    """Squared loss `mean (f_i - y_i)^2 / 2` with `f_i - y_i` given by sample, or plain sample losses."""
+    """Squared loss `mean s_i |f_i - y_i|^2 / 2` with `f_i - y_i` given by sample, for several outputs as a list, and
+    shares s_i of the samples; or plain sample losses."""
 
     params: list[sp.Symbol]
-    residuals: list[sp.Expr] | None = None
+    residuals: list[Any] | None = None
     losses: list[sp.Expr] | None = None
+    shares: Any = None
 
     @property
     def samples(self) -> list[sp.Expr]:
-        return self.losses if self.losses is not None else [r**2 / 2 for r in self.residuals]
+        if self.losses is not None:
+            return self.losses
+        return [s * sum(r**2 for r in rs) / 2 for s, rs in zip(self.share, self.outputs, strict=True)]
+
+    @property
+    def share(self) -> list[float]:
+        return [1] * len(self.residuals) if self.shares is None else self.shares
+
+    @property
+    def outputs(self) -> list[list[sp.Expr]]:
+        return [r if isinstance(r, list) else [r] for r in self.residuals]
 
 
 @cache
@@ -80,7 +92,9 @@ class Moments:
         x, n = model.params, len(model.samples)
         self.dim, self.states, self.w = len(x), states, np.asarray(w, float)
         self.losses = [_derivatives(e, x, w) for e in model.samples]
-        self.models = [_derivatives(e, x, w) for e in model.residuals] if label else []
+        self.models = [
+            [_derivatives(s * e, x, w) for e in es] for s, es in zip(model.share, model.outputs, strict=True)
+        ] if label else []  # fmt: skip
         sigma = sp.Matrix(sigma) if sigma is not None else sp.zeros(self.dim, 0)
         self.sigma = [[(float(e.subs(dict(zip(x, w, strict=True)))), *_derivatives(e, x, w)[:2])
                        for e in sigma.row(i)] for i in range(self.dim)] if sigma.cols else None  # fmt: skip
@@ -105,8 +119,9 @@ class Moments:
 
         for batch in self.batches:
             add(1 / len(self.batches), *(np.mean([self.losses[i][q] for i in batch], axis=0) for q in range(3)))
-            for i in batch if self.label else ():  # every label its own normal
-                add((self.label / len(batch)) ** 2 / len(self.batches), *self.models[i])
+            for i in batch if self.label else ():  # every label of every output its own normal
+                for output in self.models[i]:
+                    add((self.label / len(batch)) ** 2 / len(self.batches), *output)
         add(-1.0, mean, H, T)
         for r in range(len(self.sigma[0]) if self.sigma else 0):
             s = [self.sigma[i][r] for i in range(D)]

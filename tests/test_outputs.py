@@ -4,6 +4,7 @@ import itertools
 
 import conformance
 import numpy as np
+import pandas as pd
 import pytest
 import sympy as sp
 from hypothesis import given, settings
@@ -262,3 +263,84 @@ def test_third_and_fourth_moments(name, weighted):
     third, fourth = conformance.moments(system, POINT)
     np.testing.assert_allclose(third, np.einsum("si,sj->ij", xi, xi**2) / len(xi), rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(fourth, np.cov((xi**2).T, bias=True), rtol=1e-10, atol=1e-13)
+
+
+# -- what is refused --
+
+TWO, THREE = [x * X, y * X], [x * X, y * X, x + y]
+DATA = {X: [0.5, -1.0]}
+
+
+def build(model=TWO, target=None, criterion="squared", **options):
+    target = [[1.0, 2.0], [0.0, 1.0]] if target is None else target
+    return md.Loss.regression(model, [x, y], DATA, target, criterion, **options)
+
+
+REFUSED = {
+    "no outputs": (lambda: build([]), "the model has no outputs: its list is empty"),
+    "an output is text": (lambda: build(["x", y]), "output 0 of the model must be a sympy expression, not 'x'"),
+    "a matrix": (lambda: build(sp.Matrix([[x, y], [y, x]])), r"a row or a column, not of the shape \(2, 2\)"),
+    "limits": (lambda: build((x * X * c, (c, 0, sp.Symbol("n")))), r"given as \(expression, \(c, 0, 9\)\)"),
+    "limits in order": (lambda: build((x * X * c, (c, 3, 0))), "with limits as in Sum"),
+    "limits of two": (lambda: build((x * X * c, (c, 3))), "with limits as in Sum"),
+    "one number a sample": (lambda: build(target=[1.0, 2.0]), r"target has shape \(2,\), expected \(n, 2\) with"),
+    "other outputs": (lambda: build(target=[[1.0, 2.0, 3.0]] * 2), r"target has shape \(2, 3\), expected \(n, 2\)"),
+    "a scalar model": (lambda: build(x * X, [[1.0, 2.0]] * 2), r"one per sample; it has shape \(2, 2\)"),
+    "other samples": (lambda: build(target=[[1.0, 2.0]] * 3), "the data for y_ has 3 samples, the others have 2"),
+    "no samples": (lambda: build(target=np.zeros((0, 2))), "with n >= 1"),
+    "not finite": (lambda: build(target=[[1.0, np.nan], [0.0, 1.0]]), "contains NaN or Inf"),
+    "signs": (lambda: build(criterion="logistic"), "the logistic criterion expects targets -1 and 1"),
+    "no class": (lambda: build(THREE, [0, 3], "softmax"),
+                 r"target holds 3 \(sample 1\), which is no class: these are whole numbers from 0 to 2"),
+    "negative": (lambda: build(THREE, [-1, 0], "softmax"), r"target holds -1 \(sample 0\), which is no class"),
+    "broken": (lambda: build(THREE, [0, 0.5], "softmax"), r"target holds 0.5 \(sample 1\), which is no class"),
+    "class is NaN": (lambda: build(THREE, [0, np.nan], "softmax"), r"target holds nan \(sample 1\), which is no class"),
+    "true and false": (lambda: build(TWO, [True, False], "softmax"), "class labels 0 to 1, not True and False"),
+    "words": (lambda: build(TWO, ["a", "b"], "softmax"), "target must be real numbers, not 'a'"),
+    "classes of one": (lambda: build(x * X, [0, 0], "softmax"), "needs a model of two or more outputs"),
+    "softmax of one": (lambda: build([x * X], [0, 0], "softmax"), "needs a model of two or more outputs"),
+    "no probabilities": (lambda: build(TWO, [[0.5, 0.4], [1, 0]], "softmax"), "none negative, with the sum 1"),
+    "shape of classes": (lambda: build(THREE, [[0.5, 0.5]] * 2, "softmax"), r"\(n,\): classes 0 to 2, or \(n, 3\)"),
+    "weight below 0": (lambda: build(weights=[1.0, -1.0]), "weights must be finite, none negative"),
+    "weights all 0": (lambda: build(weights=[0.0, 0.0]), "not all zero"),
+    "weights in a table": (lambda: build(weights=[[1.0], [2.0]]), r"one per sample; it has shape \(2, 1\)"),
+    "weights of others": (lambda: build(weights=[1.0, 2.0, 3.0]), "the data for weight has 3 samples"),
+    "weights of NaN": (lambda: build(weights=[1.0, np.nan]), "weights must be finite"),
+    "labels of classes": (lambda: md.Map(build(TWO, [0, 1], "softmax"), md.GD(0.1), md.LabelNoise(0.1)),
+                          "label noise adds numbers to targets, and class labels are none; take md.Minibatch"),
+    "labels of signs": (lambda: md.Map(build(TWO, np.ones((2, 2)), "logistic"), md.GD(0.1), md.LabelNoise(0.1)),
+                        "label noise needs Loss.regression with the squared criterion"),
+    "probabilities later": (lambda: (lambda loss: loss.with_data({loss.target: [[0.5, 0.5]] * 2}))(
+                            build(TWO, [0, 1], "softmax")), "compares with certain classes; build a new one"),
+    "rows in another order": (lambda: build(TWO, pd.DataFrame([[1, 2], [3, 4]], index=["b", "a"]),
+                              weights=pd.Series([1, 2], index=["a", "b"])), "labelled in another order"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused(what):
+    """What makes no sense as a model, as targets, weights or noise is refused in one sentence."""
+    call, sentence = REFUSED[what]
+    with pytest.raises(md.InputError, match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value) and str(caught.value)[-1] == "."
+
+
+def test_ways_to_give_targets():
+    """Classes as labels, rows with a 1, series and frames of pandas, of small integers too, mean the same; so do
+    probabilities that are certain; one sample is enough, and other targets go in by `with_data` and `hold_out`."""
+    plain = build(THREE, [2, 0], "softmax")
+    for target in (
+        np.array([2, 0], np.uint8), [2.0, 0.0], [[0, 0, 1], [1, 0, 0]], pd.Series([2, 0]),
+        pd.Series([2, 0], index=[7, 3]), pd.DataFrame(np.eye(3)[[2, 0]]),
+    ):  # fmt: skip
+        assert build(THREE, target, "softmax").value(POINT) == plain.value(POINT)
+    assert build(TWO, pd.DataFrame([[1.0, 2.0], [0.0, 1.0]])).value(POINT) == build().value(POINT)
+    alone = md.Loss.regression(THREE, [x, y], {X: [0.5]}, [1], "softmax")
+    assert alone.value(POINT) == pytest.approx(alone.with_data({X: [0.5], "y_": [1]}).value(POINT), rel=0)
+    swapped = plain.with_data({plain.target: [0, 2]})
+    assert swapped.value(POINT) == build(THREE, [0, 2], "softmax").value(POINT)
+    weighted = build(THREE, [2, 0], "softmax", weights=[1.0, 3.0])
+    other = weighted.with_data({weighted.weight: [3.0, 1.0]}).hold_out({X: [1.0, 2.0, 3.0]}, [0, 1, 2])
+    assert other.value(POINT) == build(THREE, [2, 0], "softmax", weights=[6.0, 2.0]).value(POINT)
+    assert other.test.n_samples == 3 and (other.test.shares == 1).all()

@@ -122,7 +122,9 @@ def first_layer(loss: Loss, name: Any = None) -> FirstLayer:
 
 def _is_first_layer(layer: FirstLayer) -> bool:
     loss = layer.loss
-    few = loss.with_data({s: v[:_ROWS] for s, v in loss.data.items() if s != loss.weight} | loss.unweighted(_ROWS))
+    few = loss.with_data(
+        {s: v[:_ROWS] for s, v in loss.data.items() if s != loss.weight} | loss.unweighted(min(_ROWS, len(loss.rows)))
+    )
     few.test = None
     x = few.data[layer.input].reshape(-1, layer.shape[1])
     rng = np.random.default_rng(0)

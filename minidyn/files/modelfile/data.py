@@ -80,7 +80,7 @@ class Samples:
     def classes(self, loss: Table, key: str, value: object) -> np.ndarray:
         """Class labels: numbers, or the places of a column's words among all different ones of the file, in order."""
         words = self.columns.get(value, []) if isinstance(value, str) else []
-        if not words or _numeric(words[0]):
+        if not isinstance(value, str) or not words or _numeric(words[0]):
             return self.numbers(loss, key, value)
         if not all(words):
             loss.fail(key, f"a column with a word in every selected row ({words.index('')} has none)", value)

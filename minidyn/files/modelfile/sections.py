@@ -22,7 +22,8 @@ MAX_SIZE = 1_000_000  # numbers in one parameter
 _NAME = re.compile(r"\\?[^\W\d]\w*(?:\^?\{[^{}\s]*\}\w*)*'*")  # x, lambda, \theta, x_{1}, W^{(2)}_{a}
 _RESERVED = ("True", "Sum", "Piecewise")
 _LOSS_KEYS = (
-    "kind", "params", "expr", "model", "outputs", "constants", "inputs", "target", "weights", "criterion", "data", "test",
+    "kind", "params", "expr", "model", "outputs", "constants", "inputs", "target", "weights", "criterion", "data",
+    "test",
 )  # fmt: skip
 
 

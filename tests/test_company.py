@@ -367,3 +367,26 @@ def test_difference_panels_are_over_the_paths_of_the_table():
         assert gap[place] == pytest.approx(row.difference, abs=1e-15)
         assert error[place] == pytest.approx(row.standard_error, abs=1e-15)
     assert figures.plot_comparison(result).legends
+
+
+# -- what a flow does with the noise ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [None, md.GaussianNoise(0.1)], ids=str)
+def test_a_flow_says_that_it_leaves_the_noise_out(noise, tmp_path):
+    """Table, legend, HTML and file of a comparison say which flows leave a map's noise out, if it has any."""
+    system = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.05), noise)
+    flows = [md.GradientFlow(system), md.ModifiedFlow(system), md.RodFlow(system), md.NoisyRodFlow(system)]
+    flows += [md.QuasistaticFlow(system), md.StochasticModifiedFlow(system)] if noise else []
+    silent = ["gradient flow", "modified flow", "rod flow"] if noise else []
+    result = md.compare(system, *flows, w0=[1.0, 0.0], steps=10, paths=4)
+    result.save(tmp_path / "one.h5")
+    for shown in (result, md.load(tmp_path / "one.h5")):
+        said = [label for label in shown.runs if shown.runs[label].meta.get("leaves_out")]
+        assert [label.partition(",")[0] for label in said] == silent
+        words = " ".join(shown.summary().split())
+        assert ("leave the noise out" in words) == bool(noise)
+        assert ("leave the noise out" in " ".join(shown._repr_html_().split())) == bool(noise)
+        legend = [text.get_text() for text in shown.plot().legends[0].get_texts()]
+        for label in list(shown.runs)[1:]:
+            assert (f"{label} (leaves the noise out)" if label in said else label) in legend

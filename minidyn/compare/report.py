@@ -49,6 +49,10 @@ def report_of(result: Comparison) -> Report:
     read = {result.reading(label) for label in labels}
     notes = [] if _alike(result) else ["±: the spread over the paths, their standard deviation"]
     notes += [text for reading, text in _MEANT.items() if reading in read]
+    silent = [label for label in labels if result.runs[label].meta.get("leaves_out")]
+    if silent:
+        who = " and ".join(filter(None, (", ".join(silent[:-1]), silent[-1])))
+        notes.append(f"{who} leave{'s' * (len(silent) == 1)} the noise out")
     for label in labels:
         zero = result.meta.get("zero", {}).get(label)
         notes += [f"not shown beside the {label}: {', '.join(zero)}, zero on the minima"] if zero else []

@@ -14,7 +14,7 @@ from minidyn.common.arrays import Floats
 from minidyn.common.errors import ManifoldError
 from minidyn.compare.report import alternates
 from minidyn.figures.scales import beyond, say_gone, spread, tidy
-from minidyn.figures.style import HUGE, MAP, MINIMA, THIN, Look, power_of_ten, pretty
+from minidyn.figures.style import HUGE, MAP, MINIMA, THIN, Look, legend_label, power_of_ten, pretty
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold
 from minidyn.simulate.run import Run
@@ -39,7 +39,7 @@ def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: 
         size = (8 if order else 14) if len(w) > 1 else 40
         style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.3, "alpha": 0.6 if len(w) > 1 else 1.0}
         if np.isfinite(w[:_POINTS, -1]).any():
-            style["label"] = label
+            style["label"] = legend_label(label, run)
         ends = np.array([path[-1] for path in few]) if len(w) == 1 else w[:_POINTS, -1]
         ax.scatter(ends[:, 0], ends[:, 1], size, color=look.colour, marker=look.marker, zorder=10 + order, **style)
     start = first.w[:, 0] if first.w is not None else np.empty((0, 2))

@@ -22,7 +22,18 @@ from minidyn.figures.panels import mean_of, spread_of
 from minidyn.figures.runs import names_in
 from minidyn.figures.scales import Clock
 from minidyn.figures.sheet import Panel, compose
-from minidyn.figures.style import HUGE, STYLE, Look, headline_of, label_of, look_of, looks_in, pretty, title_of
+from minidyn.figures.style import (
+    HUGE,
+    STYLE,
+    Look,
+    headline_of,
+    label_of,
+    legend_label,
+    look_of,
+    looks_in,
+    pretty,
+    title_of,
+)
 from minidyn.simulate.run import Run
 
 _FRAMES, _PATHS, _TAIL = 120, 50, 12  # at most; saves that a path's tail is long
@@ -100,7 +111,12 @@ def _on_landscape(ax: Axes, runs: dict[str, Run], loss: Any, looks: dict[str, Lo
         w = np.where(np.abs(w) < HUGE, w, np.nan)
         thin: dict[str, Any] = {"color": look.colour, "lw": 0.8, "alpha": 0.5, "zorder": 4 + order}
         tails = [ax.plot([], [], **thin)[0] for _ in w]
-        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": label, "zorder": 10 + order}
+        style: dict[str, Any] = {
+            "color": look.colour,
+            "marker": look.marker,
+            "label": legend_label(label, run),
+            "zorder": 10 + order,
+        }
         size = 18 if len(w) > 1 else 45
         marks = ax.scatter(w[:, 0, 0], w[:, 0, 1], size, edgecolors="white", linewidths=0.4, **style)
         drawn.append((w, tails, marks))
@@ -134,7 +150,10 @@ def _growing(name: str, runs: dict[str, Run], looks: dict[str, Look], advance: l
         low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
         margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
         ax.set_ylim(low - margin, high + margin)
-        lines = [(_line(ax, looks[label], label), held[label].steps, mean) for label, mean in means.items()]
+        lines = [
+            (_line(ax, looks[label], legend_label(label, held[label])), held[label].steps, mean)
+            for label, mean in means.items()
+        ]
         Clock.of(first.steps, first.time, list(means.values())).put(ax)
         ax.set_title(pretty(name), loc="left")
 

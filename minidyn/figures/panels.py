@@ -13,7 +13,7 @@ from minidyn.common.arrays import Floats
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.report import SEEN, alternates
 from minidyn.figures.scales import Clock, beyond, is_log, say_gone, set_limits, tidy
-from minidyn.figures.style import GREY, HUGE, READINGS, THIN, Look, pretty, reading_label
+from minidyn.figures.style import GREY, HUGE, READINGS, THIN, Look, legend_label, pretty, reading_label
 from minidyn.simulate.run import QUANTILES, Run
 
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)
@@ -63,7 +63,9 @@ def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison,
             sides.append(a)
             anchor += _draw_spread(upper, k, a, READINGS[reading][0], reading_label(result.map_label, reading), 0,
                                    first, size)  # fmt: skip
-        curves[label] = _draw_spread(upper, k, b, looks[label], label, order, False, size)
+        curves[label] = _draw_spread(
+            upper, k, b, looks[label], legend_label(label, result.runs[label]), order, False, size
+        )
         gaps[label] = difference_of(a, b, result.paired(label))
     gone = _finish(upper, name, anchor, curves, [*result.quantities[name].values()])
     if lower is not None:

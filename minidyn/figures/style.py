@@ -79,6 +79,11 @@ def reading_label(label: str, reading: str) -> str:
     return label + READINGS[reading][1]
 
 
+def legend_label(label: str, run: Run) -> str:
+    """What a run is called in a legend."""
+    return f"{label} (leaves the {run.meta['leaves_out']} out)" if run.meta.get("leaves_out") else label
+
+
 def power_of_ten(power: int) -> str:
     """A power of ten in Unicode, such as 10⁻⁴."""
     return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

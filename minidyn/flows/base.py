@@ -75,13 +75,14 @@ class Flow(_Remembering):
 
     _offers = (
         "map loss dim size name label reference reads reading noise_kind first_step start drift "
-        "diffusion validity describe stochastic of beginning"
+        "diffusion validity describe stochastic of beginning leaves_out"
     )
     key: ClassVar[str] = ""  # what model files call it, by which it stands in FLOWS; none for one that they cannot name
     orders: ClassVar[tuple[int, ...]] = ()  # which `order=` may stand behind the key
     slow: ClassVar[bool] = False  # its own time is lr^2 k
     look: ClassVar[Look | None] = None  # how figures draw it; None takes a look that is free in the figure
     driven: ClassVar[bool] = False  # by the map's noise: a map without noise has no such flow
+    noisy: ClassVar[bool] = False  # not driven by it, but has it in its equations where there is any
     charted: ClassVar[bool] = False  # takes `manifold=`, and has equations in the coordinates of a chart
     needs: ClassVar[tuple[str, ...]] = ()
     field: ClassVar[Any]
@@ -141,6 +142,11 @@ class Flow(_Remembering):
                 f"the manifold is that of another loss, {manifold.loss}; the map's is {self.map.loss}: give "
                 "md.Manifold(map.loss)."
             )
+
+    @property
+    def leaves_out(self) -> str:
+        """What of the map its equations do not have: "noise", or nothing."""
+        return "" if self.driven or self.noisy or self.map.bound.silent else "noise"
 
     @property
     def label(self) -> str:

@@ -122,6 +122,7 @@ class SymbolicFlow(Flow):
     """
 
     _offers = "coordinates expressions factor constraint"
+    noisy = True  # as far as its author says so
     name: ClassVar[str] = "symbolic flow"
     reference: ClassVar[str] = "your own"
     needs: ClassVar[tuple[str, ...]] = ("symbolic_field", "constraint")

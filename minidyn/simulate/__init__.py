@@ -166,7 +166,7 @@ class _Planned:
                 "lr": clock.lr(self.first_step), "seed": str(self.entropy), "paths": self.paths, "steps": self.steps,
                 **engine.meta, "wall_seconds": kept.seconds + time.perf_counter() - self.began, **provenance(),
             }  # fmt: skip
-            meta |= {"flow": system.key} if isinstance(system, Flow) else {}
+            meta |= {"flow": system.key, "leaves_out": system.leaves_out} if isinstance(system, Flow) else {}
             alike = f"without noise all {self.wanted:,} paths are alike: one was run"
             meta |= {"alike": alike} if self.wanted > self.paths else {}
             meta |= {"between_saves": phases.sentence} if phases.sentence else {}

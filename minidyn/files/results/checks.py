@@ -20,7 +20,7 @@ _META: dict[str, str] = {  # what is said of a result, where it is said; the ite
     "paths": "int", "steps": "int", "wall_seconds": "float", "remark": "str", "between_saves": "str", "map": "str",
     "reads": "dict str", "paired": "dict bool", "zero": "dict list", "missing": "dict str", "remarks": "list str",
     "lrs": "list float", "span": "float", "clock": "str", "planned": "str", "flows": "list str", "model": "str",
-    "model_text": "str", "command": "str", "system": "str", "noise": "str", "flow": "str",
+    "model_text": "str", "command": "str", "system": "str", "noise": "str", "flow": "str", "leaves_out": "str",
     "keys": "dict str",
 }  # fmt: skip
 

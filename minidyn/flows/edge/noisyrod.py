@@ -66,7 +66,7 @@ class NoisyRodFlow(Flow):
 
     _offers = "slow_directions spread average parts amplitude"
     key = "noisy-rod"
-    look = BROWN
+    look, noisy = BROWN, True
     reads = "midpoints"
     ahead = 1
     name: ClassVar[str] = "noisy rod flow"

@@ -387,6 +387,24 @@ def test_same_bits_in_lanes(kernel):
     np.testing.assert_array_equal(alone, beside)
 
 
+REMOVABLE = {
+    sp.LambertW(t) / t: lambda x: mp.exp(-mp.lambertw(x).real),
+    sp.erfinv(2 * t) / t: lambda x: erfinv(2 * x) / x if x else mp.sqrt(mp.pi),
+}
+
+
+@pytest.mark.parametrize("form", REMOVABLE, ids=str)
+def test_removable_poles(form):
+    """A quotient with a removable pole keeps its digits to the third derivative, at 0 too."""
+    loss = md.Loss(form, [t])
+    for at in (0.0, 1e-12, -1e-9, 1e-3, 0.0333, -0.1, 0.149, 0.151, 0.249, 0.251):
+        got = [loss.value([at]), loss.grad([at])[0], loss.hessian([at])[0, 0], loss.third([at], [1.0], [1.0])[0]]
+        with mp.workdps(50):
+            want = [mp.diff(REMOVABLE[form], at, k) for k in range(4 if at else 1)]
+            for g, w in zip(got, want, strict=False):
+                assert abs(g - w) <= 10 * TOLERANCE * max(abs(w), abs(at)), at
+
+
 def test_gradient_descent():
     """A loss of all kinds goes downhill to where its gradient vanishes, and its modified flow follows it."""
     w = sp.symbols("w:8")

@@ -19,7 +19,7 @@ _ROUNDING = 1e-19  # of the third derivative, below which terms of a series are 
 _FUNCTIONS = {
     sp.sin: ("sin", 1), sp.sinh: ("sinh", 1), sp.tan: ("tan", 1), sp.tanh: ("tanh", 1), sp.asin: ("asin", 1),
     sp.atan: ("atan", 1), sp.asinh: ("asinh", 1), sp.atanh: ("atanh", 1), sp.erf: ("erf", 1),
-    sp.csch: ("sinh", -1), sp.coth: ("tanh", -1),
+    sp.csch: ("sinh", -1), sp.coth: ("tanh", -1), sp.erfinv: ("erfinv", 1), sp.LambertW: ("lambertw", 1),
 }  # fmt: skip
 _LESS = {sp.exp: ("expm1", 1), sp.cosh: ("coshm1", 1), sp.cos: ("versine", -1)}  # what f(u) - 1 is, and its sign
 
@@ -32,6 +32,14 @@ class Zero:
     step: int
     radius: float
     coefficients: tuple[float, ...]
+
+
+def _inverse_of_erf(count: int) -> list[Fraction]:
+    """b_k with `erfinv(2 v/sqrt(pi)) = v (b_0 + b_1 v^2 + ...)`, from `y' = exp(y^2)` in v, so `y'' = 2 y y'^2`."""
+    c = [Fraction(1)]
+    for k in range(1, count):
+        c.append(sum((c[m] * c[k - 1 - m] / ((m + 1) * (2 * m + 1)) for m in range(k)), Fraction(0)))
+    return [b / (2 * k + 1) for k, b in enumerate(c)]
 
 
 @cache
@@ -50,11 +58,14 @@ def zero(name: str) -> Zero:
         "asinh": ([Fraction(whole(2 * k), (-4) ** k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
         "atanh": ([Fraction(1, 2 * k + 1) for k in many], 1, 2, 0.5),
         "erf": ([Fraction((-1) ** k, whole(k) * (2 * k + 1)) for k in many], 1, 2, 1.0),
+        "erfinv": (_inverse_of_erf(len(many)), 1, 2, 0.5),
+        "lambertw": ([Fraction((-k) ** (k - 1), whole(k)) for k in range(1, 81)], 1, 1, 0.15),
         "expm1": ([Fraction(1, whole(k + 1)) for k in many], 1, 1, 1.0),
         "log1p": ([Fraction((-1) ** k, k + 1) for k in many], 1, 1, 0.25),
     }[name]  # fmt: skip
-    factor = 2.0 / math.sqrt(math.pi) if name == "erf" else 1.0
-    found = [factor * float(c) for c in series]
+    half = 0.5 * math.sqrt(math.pi)
+    factor = {"erf": 1.0 / half, "erfinv": half}.get(name, 1.0)
+    found = [factor * float(c) * (half ** (2 * k) if name == "erfinv" else 1.0) for k, c in enumerate(series)]
     last = max(k for k, c in enumerate(found) if abs(c) * radius ** (step * k) * (1 + step * k) ** 3 > _ROUNDING)
     return Zero(order, step, radius, tuple(found[: last + 1]))
 
@@ -96,7 +107,7 @@ def factor(e: sp.Basic, power: int = 1) -> Factor | None:
     if isinstance(e, sp.Pow) and e.exp.is_Integer and abs(e.exp) <= 8:
         return factor(e.base, power * int(e.exp))
     constant = sp.S.One
-    if type(e) in _FUNCTIONS:
+    if type(e) in _FUNCTIONS and len(e.args) == 1:
         name, sign = _FUNCTIONS[type(e)]
         u, power = e.args[0], power * sign
     elif isinstance(e, sp.log) and len(e.args) == 1 and isinstance(e.args[0], sp.Add) and sp.S.One in e.args[0].args:

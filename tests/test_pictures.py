@@ -149,7 +149,8 @@ def check(fig):
     bars = {container.get_label() for ax in fig.axes for container in ax.containers}
     labels = legend_texts(fig)
     assert set(labels) <= in_sight | bars and len(labels) == len(set(labels))  # no entry without data, none twice
-    assert {label for label in in_sight if label and label[0] != "_"} <= set(labels)  # nor data without its entry
+    drawn = {a.get_label() for ax in fig.axes for a in artists(ax) if not isinstance(a, PolyCollection)} & in_sight
+    assert {label for label in drawn if label[0] != "_"} <= set(labels)  # nor a line or a point without its entry
     for legend in fig.legends:
         box = legend.get_window_extent()
         assert not any(box.overlaps(ax.get_window_extent()) for ax in fig.axes)  # no legend on data
@@ -166,8 +167,8 @@ NO_MINIMUM = {"relu_net", "tanh_net", "quartic"}  # none is found from two start
 
 @pytest.mark.parametrize(("name", "kind"), [k for k in KINDS if k[1] != "stability" or k[0] not in NO_MINIMUM])
 def test_every_picture_of_every_model(name, kind):
-    """No legend entry without data and no data without its entry, no legend on data, no text cut by the edge, none on
-    another one."""
+    """No legend entry without data, no line or point without its entry; no legend on data, no text cut by the edge or
+    lying on another one."""
     check(picture(name, kind))
 
 

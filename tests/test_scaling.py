@@ -206,3 +206,14 @@ def test_error_is_a_sentence(change, sentence):
     with pytest.raises(md.InputError) as error:
         md.scaling_study(given.pop("system"), *[f for f in [given.pop("flow")] if f], **given)
     assert str(error.value) == sentence
+
+
+def test_what_is_rounding_has_no_order():
+    """A quantity that dies out, map and flow alike, is zero at its end beside what it has been: no size below rounding
+    is in a study's table, none enters a fit, and an error of zero is a dash."""
+    x, y = sp.symbols("x y")
+    gd = md.Map(md.Loss(x**2 / 2 + 5 * y**2, [x, y]), md.GD(0.05))
+    study = md.scaling_study(gd, md.GradientFlow, lrs=[0.05, 0.025], w0=[1.0, 1.0], time=4.0, progress=False)
+    assert all(row.difference == 0.0 for row in study.rows if row.quantity == "y")
+    assert abs(study.fit("gradient flow", "x").order - 1) < 0.1 and not study.fit("gradient flow", "y").resolved
+    assert not re.search(r"e-(?:1[2-9]|[2-9]\d)|inf|std. error", study.summary())

@@ -113,7 +113,7 @@ def _differences(rows: list[ScalingRow], quiet: bool) -> Table:
         "difference": ["0" if is_exact(r) else digits(r.difference, 3, sign=True) for r in rows],
     }  # fmt: skip
     if not quiet:
-        columns["std. error"] = ["-" if is_exact(r) else digits(r.standard_error, 2) for r in rows]
+        columns["std. error"] = [digits(r.standard_error, 2) if r.standard_error > 0 else "-" for r in rows]
         columns["paths"] = [f"{r.paths:,}" for r in rows]
     table = [list(columns), *map(list, zip(*columns.values(), strict=True))]
     return Table(table, 0, f"{rows[0].flow}, {rows[0].quantity}")
@@ -123,7 +123,7 @@ def _words(f: OrderFit) -> list[str]:
     if not f.resolved:
         return ["-", "no difference seen", "-"]
     chi2 = "-" if np.isnan(f.chi2) else f"{f.chi2:.2g}"
-    return [f"{f.order:.2f}", f"{f.low:.2f} to {f.high:.2f}", chi2]
+    return [f"{f.order:.2f}", f"{f.low:.2f} to {f.high:.2f}" if np.isfinite(f.high - f.low) else "-", chi2]
 
 
 def is_exact(r: ScalingRow) -> bool:

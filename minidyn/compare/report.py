@@ -28,7 +28,7 @@ _MEANT = {
     "projected": "on the minima: Phi(theta_k), the limit of the gradient flow from theta_k",
 }
 _OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
-_ROUNDING = 1e-12  # what lies below this part of its values is rounding
+ROUNDING = 1e-12  # what lies below this part of its values is rounding
 _NOTHING = 1e-10  # a value below this part of the largest so far is zero: solvers promise no more
 _LARGEST = float(np.finfo(np.float64).max)
 _DOUBT = 0.05  # means and laws differ where equal ones would look so different in this part of all comparisons
@@ -43,7 +43,7 @@ def report_of(result: Comparison) -> Report:
     if _alike(result):
         report += ["", *_one_path(result, labels)]
     else:
-        scales = _scales_of(result)
+        scales = scales_of(result)
         for label in labels:
             report += ["", *_many_paths(result, label, scales)]
     read = {result.reading(label) for label in labels}
@@ -62,7 +62,7 @@ def report_of(result: Comparison) -> Report:
 def _alike(result: Comparison) -> bool:
     """Whether every path is the same, up to rounding: there is one, or nothing is left to chance."""
     return all(
-        len(v) == 1 or bool((np.ptp(np.nan_to_num(v), axis=0) <= _ROUNDING * np.nan_to_num(np.abs(v)).max()).all())
+        len(v) == 1 or bool((np.ptp(np.nan_to_num(v), axis=0) <= ROUNDING * np.nan_to_num(np.abs(v)).max()).all())
         for name, values in result.quantities.items() for v in values.values()
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def _remarks(result: Comparison) -> list[str]:
 
 def _one_path(result: Comparison, labels: list[str]) -> Report:
     """How far every flow strays, then the values of all of them."""
-    gaps, scales = result.distances(), _scales_of(result)
+    gaps, scales = result.distances(), scales_of(result)
     rows = [["flow", "against", *result.quantities]]
     for label in labels:
         last = int(result.runs[label].steps[-1]) if len(result.runs[label].steps) else 0
@@ -182,7 +182,7 @@ class _Scale:
         return float(self.sizes[np.searchsorted(self.steps, step, "right") - 1])
 
 
-def _scales_of(result: Comparison) -> Scales:
+def scales_of(result: Comparison) -> Scales:
     """(quantity, flow) -> scale of the map: of all its saves where it kept the quantity, and as the flow reads it."""
     run, out = result.runs[result.map_label], {}
     for name in result.quantities:
@@ -222,7 +222,7 @@ def _strayed(which: tuple[str, str], gaps: dict[tuple[str, str], dict[str, float
     if which not in gaps:
         return "-"
     gap, scale = gaps[which]["sup"], scales[which]
-    if gap <= _ROUNDING * scale.sizes[-1]:
+    if gap <= ROUNDING * scale.sizes[-1]:
         return "exact"
     part = f" ({share(gap / scale.moved)})" if scale.moved > 0 and np.isfinite(gap) else ""
     return digits(gap, 2) + part
@@ -234,7 +234,7 @@ def _closest(result: Comparison, labels: list[str], gaps: dict[tuple[str, str], 
     worst: dict[str, tuple[float, str]] = {}
     for label in labels:
         parts = [(gaps[name, label]["sup"] / scale.moved, name) for (name, flow), scale in scales.items()
-                 if flow == label and scale.moved > _ROUNDING * scale.sizes[-1]]  # fmt: skip
+                 if flow == label and scale.moved > ROUNDING * scale.sizes[-1]]  # fmt: skip
         if parts and _last_alive(result, label) is None and np.isfinite([part for part, _ in parts]).all():
             worst[label] = max(parts)
     if not worst:
@@ -293,7 +293,7 @@ def _verdict(result: Comparison, label: str, rows: list[ErrorRow], scales: Scale
         top = max(mine, key=lambda row: (abs(row.sigmas) if np.isfinite(row.sigmas) else -1.0, abs(row.difference)))
         differ, size = [_differ(row, scale.at(row.step), len(rows)) for row in mine], scale.at(top.step)
         means = "differ" if True in differ else "-" if None in differ else "agree"
-        spread = share(top.difference / top.map_spread) if top.map_spread > _ROUNDING * size else "-"
+        spread = share(top.difference / top.map_spread) if top.map_spread > ROUNDING * size else "-"
         laws = result._last_laws.get((name, label))
         table.append([name, f"{top.step:,}", _difference(top, size), _sigmas(top, size), spread, means, _told(laws)])
     if all(row[-1] == "-" for row in table[1:]):
@@ -315,7 +315,7 @@ def _differ(row: ErrorRow, size: float, among: int) -> bool | None:
 
 def _exact(row: ErrorRow, size: float) -> bool:
     """Whether a difference is rounding, beside values of this size."""
-    return bool(abs(row.difference) <= _ROUNDING * size)
+    return bool(abs(row.difference) <= ROUNDING * size)
 
 
 def _told(laws: list[LawRow] | None) -> str:
@@ -342,7 +342,7 @@ def _means(result: Comparison, rows: list[ErrorRow], scale: _Scale) -> Table:
 
 def _pm(mean: float, spread: float, size: float) -> str:
     """A mean with its spread, where there is one."""
-    return _value(mean, size) + (f" ± {digits(spread, 2)}" if spread > _ROUNDING * size else "")
+    return _value(mean, size) + (f" ± {digits(spread, 2)}" if spread > ROUNDING * size else "")
 
 
 def _difference(row: ErrorRow, size: float) -> str:
@@ -350,7 +350,7 @@ def _difference(row: ErrorRow, size: float) -> str:
 
 
 def _error(row: ErrorRow, size: float) -> str:
-    return digits(row.standard_error, 2) if row.standard_error > _ROUNDING * size else "-"
+    return digits(row.standard_error, 2) if row.standard_error > ROUNDING * size else "-"
 
 
 def _sigmas(row: ErrorRow, size: float) -> str:

@@ -16,6 +16,7 @@ from minidyn.common.intake import between, numbers, shown, whole
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingRow, ScalingStudy, fits_of, is_exact
 from minidyn.compare.readings import check_flows, check_options, labels_of
+from minidyn.compare.report import ROUNDING, scales_of
 from minidyn.compare.side_by_side import compare
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
@@ -167,12 +168,13 @@ class _Study:
                 rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key), rows=1, checkpoint=folder,
                 **self.given,
             )  # fmt: skip
-            called = dict(zip(list(result.runs)[1:], (names[i] for i in group), strict=True))
-            rows += [
-                ScalingRow(r.quantity, called[r.flow], m.lr(), r.step, r.time, r.paths, r.map_mean, r.flow_mean,
-                           r.difference, r.standard_error, r.variance_ratio)
-                for r in result.errors
-            ]  # fmt: skip
+            called, scales = dict(zip(list(result.runs)[1:], (names[i] for i in group), strict=True)), scales_of(result)
+            for r in result.errors:
+                least = ROUNDING * scales[r.quantity, r.flow].at(r.step)
+                exact = max(abs(r.difference), r.standard_error) <= least  # beside what the quantity has been
+                seen = (0.0, 0.0) if exact else (r.difference, r.standard_error)
+                rows.append(ScalingRow(r.quantity, called[r.flow], m.lr(), r.step, r.time, r.paths, r.map_mean,
+                                       r.flow_mean, *seen, r.variance_ratio))  # fmt: skip
             self._note(m.lr(), result, called)
         return sorted(rows, key=lambda r: names.index(r.flow))
 

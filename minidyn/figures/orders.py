@@ -84,7 +84,10 @@ def _draw_orders(ax: Axes, study: ScalingStudy, name: str, looks: Mapping[str, L
 def _words(study: ScalingStudy, flow: str, name: str) -> str:
     """The order of one flow in one quantity."""
     fit = study.fit(flow, name)
-    return f"order {fit.order:.2f} ({fit.low:.2f} to {fit.high:.2f})" if fit.resolved else "no order seen"
+    if not fit.resolved:
+        return "no order seen"
+    known = f" ({fit.low:.2f} to {fit.high:.2f})" if np.isfinite(fit.high - fit.low) else ""
+    return f"order {fit.order:.2f}{known}"
 
 
 def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Look) -> list[Any]:

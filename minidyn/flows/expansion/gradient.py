@@ -125,7 +125,7 @@ class GradientFlow(Flow):
             equation = rf"$\dot w = -\nabla L(w)/(1-{beta})$" if latex else f"dw/dt = -grad L(w) / (1 - {momentum})"
         return "\n".join([
             f"Gradient flow of {self.map.rule}", equation,
-            "state: w; clock: t = lr k; noise: ignored",
+            "state: w; clock: t = lr k; noise: left out",
             "assumes: a smooth loss",
             "order: error against the map O(lr) at fixed t",
             f"valid: {small}, small{self._here(w)}",

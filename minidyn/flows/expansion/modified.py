@@ -341,7 +341,7 @@ class ModifiedFlow(Flow):
         return "\n".join([
             f"Modified flow of order {self.order} of {self.map.rule}",
             *(self._latex() if latex else self._text()),
-            "state: w; clock: t = lr k; noise: ignored; bias corrections: over",
+            "state: w; clock: t = lr k; noise: left out; bias corrections: over",
             f"assumes: {', '.join(assumed)}",
             f"order: error against the map O(lr^{self.order}) at fixed t",
             f"valid: small {small}: the last correction against the velocity, small{self._here(w)}",

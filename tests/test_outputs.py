@@ -152,6 +152,21 @@ def test_ways_to_write_outputs(form):
             np.testing.assert_allclose(other.grad(POINT), plain.grad(POINT), rtol=1e-13)
 
 
+@pytest.mark.parametrize("kind", ["squared", "classes"])
+def test_a_net_of_matrices(kind):
+    """A column of matrices and elementwise functions, `V tanh(W x) + b`, is the net of indexed sums."""
+    net = Net(7, 5, 3)
+    W, V, b, inputs = (md.matrix(n, *s) for n, s in (("W", (3, 2)), ("V", (3, 3)), ("b", (3, 1)), ("x", (2, 1))))
+    target, name = net.target(kind), "softmax" if kind == "classes" else kind
+    f = V * (W * inputs).applyfunc(sp.tanh) + b
+    loss = md.Loss.regression(f, [W, V, b], {inputs: net.X[:, :, None]}, target, name)
+    plain = net.loss(net.ranged, kind, target)
+    np.testing.assert_allclose(loss.model_values(net.w), plain.model_values(net.w), **CLOSE)
+    np.testing.assert_allclose(loss.jacobian(net.w), plain.jacobian(net.w), **CLOSE)
+    np.testing.assert_allclose(loss.grad(net.w), plain.grad(net.w), **CLOSE)
+    np.testing.assert_allclose(loss.hessian(net.w), plain.hessian(net.w), **CLOSE)
+
+
 def test_a_hundred_outputs_are_a_loop():
     """The kernels of a hundred outputs in one expression are as long as those of three."""
     texts = []

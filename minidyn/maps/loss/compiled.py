@@ -12,7 +12,7 @@ from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import Named
 from minidyn.common.errors import InputError
 from minidyn.common.locks import cached_property
-from minidyn.graph import SAMPLE, SHORTEST, Array, Converter, Graph, Node, Numbers, derivatives, walk
+from minidyn.graph import SAMPLE, SHORTEST, Array, Converter, Graph, Index, Node, Numbers, derivatives, walk
 from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradient
 from minidyn.maps.loss import quoted
 from minidyn.maps.loss.outputs import Outputs
@@ -96,7 +96,11 @@ class Compiled(metaclass=Named):
         if self.outputs is None:
             return convert(self.model)
         of = self.outputs
-        return convert.inside({of.letter: (of.index, of.low)}, of.each)
+        if not of.each.has(sp.MatrixExpr):
+            return convert.inside({of.letter: (of.index, of.low)}, of.each)
+        whole = Index(1, "sum", of.count)  # tables have slopes only where a loop runs over all their entries
+        own = graph.binary("eq", *(graph.make("index", data=i, indices=frozenset([i])) for i in (whole, of.index)))
+        return graph.sum(graph.select(own, convert.inside({of.letter: (whole, of.low)}, of.each), 0.0), whole)
 
     @property
     def turns(self) -> str:

@@ -256,8 +256,8 @@ def test_broken_model_file_is_named(minidyn, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--lr", "-0.1"), "SGD: the learning rate lr is -0.1; it must be positive."),
-        (("--lr", "nan"), "SGD: lr is nan; it must be finite."),
+        (("--lr", "-0.1"), "--lr must be a positive number, not -0.1."),
+        (("--lr", "nan"), "--lr must be a positive number, not nan."),
         (("--lr", "fast"), "--lr"),
         (("--paths", "0"), "--paths"),
         (("--steps", "0"), "--steps"),

@@ -189,9 +189,9 @@ def test_no_points_give_no_points():
 
 @pytest.mark.parametrize("make, sentence", [
     (lambda: md.Map(a**2, md.GD(0.1)), "a Map needs a Loss first, not Pow."),
-    (lambda: md.Map(LOSS, "sgd"), "a Map needs an update rule such as md.SGD(lr=0.1), not 'sgd'."),
+    (lambda: md.Map(LOSS, "sgd"), "a Map needs an update rule such as md.SGD(0.1), not 'sgd'."),
     (lambda: md.Map(LOSS, md.GD(0.1), 0.3), "noise must be a noise model such as md.GaussianNoise(0.1), not 0.3."),
-    (lambda: md.Map(LOSS, md.GD(0.1)).with_lr(0), "GD: the learning rate lr is 0; it must be positive."),
+    (lambda: md.Map(LOSS, md.GD(0.1)).with_lr(0), "lr must be a positive number, not 0."),
     (lambda: md.Map(LOSS, md.Adam(0.1)).step([1.0, 2.0, 3.0]),
      "z has shape (3,), expected (..., 2) for theta or (..., 6) for the whole state."),
     (lambda: md.Map(LOSS, md.GD(0.1)).step([0.0, 0.0], rng=-1),

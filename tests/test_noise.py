@@ -440,10 +440,10 @@ def on(loss, noise):
     (on(PLAIN, md.GaussianNoise([1, 2, 3])), "sigma has 3 rows, expected 2: one for each parameter."),
     (on(PLAIN, md.GaussianNoise(sp.Symbol("s"))), "the symbol s is neither a parameter, a constant nor data (known: a, "
                                                  "b); declare it or give its number in constants=."),
-    (lambda: md.Minibatch(0), "the batch size is 0; it must be at least 1."),
-    (lambda: md.Minibatch(2.5), "the batch size must be a whole number, not 2.5."),
-    (lambda: md.Reshuffle(None), "the batch size must be a whole number, not None."),
-    (lambda: md.Reshuffle(float("inf")), "the batch size must be a whole number, not inf."),
+    (lambda: md.Minibatch(0), "batch is 0; it must be at least 1."),
+    (lambda: md.Minibatch(2.5), "batch must be a whole number, not 2.5."),
+    (lambda: md.Reshuffle(None), "batch must be a whole number, not None."),
+    (lambda: md.Reshuffle(float("inf")), "batch must be a whole number, not inf."),
     (on(PLAIN, md.Minibatch(2)), "Minibatch(2) draws samples, but the loss has no data: give data= or use "
                                  "GaussianNoise."),
     (on(LOSS, md.Minibatch(6)), "the batch of 6 is larger than the 5 samples; choose at most 5."),

@@ -232,7 +232,7 @@ def foreign(theta, g, *, lr):
     (lambda: md.Adam(0.1, beta1=1), "Adam: beta1 is 1; it must lie in [0, 1)."),
     (lambda: md.RMSProp(0.1, beta2=-0.1), "RMSProp: beta2 is -0.1; it must lie in [0, 1)."),
     (lambda: md.SGD(0.1, momentum=1.0), "SGD: momentum is 1; it must lie in [0, 1)."),
-    (lambda: md.SGD(0.1, nesterov=True), "SGD(nesterov=True) needs momentum > 0."),
+    (lambda: md.SGD(0.1, nesterov=True), "SGD with nesterov needs momentum > 0."),
     (lambda: md.SGD(0.1, 1.5, nesterov=True), "Nesterov: momentum is 1.5; it must lie in [0, 1)."),
     (lambda: md.Adam(0.1, eps=-1e-8), "Adam: eps is -1e-08; it must not be negative."),
     (lambda: md.AdamW(0.1, weight_decay=-1), "AdamW: weight_decay is -1; it must not be negative."),

@@ -191,7 +191,7 @@ def test_scale_on_the_command_line(tmp_path, monkeypatch, capsys):
     ({"lrs": "fast"}, "lrs must be real numbers, not 'fast'."),
     ({"time": None}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
     ({"slow_time": 1.0}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
-    ({"time": -1.0}, "the end of the runs must be a positive number, not -1.0."),
+    ({"time": -1.0}, "time must be a positive number, not -1.0."),
     ({"precision": 2}, "precision must lie between 0 and 1, not 2."),
     ({"checkpoint": "c"}, "a study with a checkpoint needs a seed: give rng=0 or another number."),
     ({"flow": None}, "scaling_study needs at least one flow, for example md.QuasistaticFlow."),

@@ -12,7 +12,6 @@ import sympy as sp
 
 import minidyn as md
 from minidyn import cli
-from minidyn.cli.wording import in_the_shell
 from minidyn.common.reports import Table, as_text, fold
 
 x, y = sp.symbols("x y")
@@ -187,37 +186,6 @@ def test_an_unknown_ending_is_no_format(command, out, said, folder):
     code, text, err = said(*command.split(), "--out", out)
     assert code == 2 and text == "" and sorted(folder.rglob("*")) == before
     assert re.search(rf"a figure cannot be written as {re.escape(Path(out).suffix)}; use one of png, pdf, svg", err)
-
-
-SENTENCES = {
-    "save_every is 0; it must be at least 1.": "--save-every is 0; it must be at least 1.",
-    "precision must lie between 0 and 1, not 2.0.": "--precision must lie between 0 and 1, not 2.0.",
-    "x; follow the map itself with md.simulate.": "x; run the map alone, without flows in the model file.",
-    "use md.ModifiedFlow(map, order=1).": 'use the flow "modified".',
-    "add noise: md.GaussianNoise(0.1).": 'add noise: noise of the kind "gaussian".',
-    "SGD(lr=3.0) with lr = 3": "SGD(lr=3.0) with lr = 3",
-}
-
-
-@pytest.mark.parametrize(("python", "shell"), SENTENCES.items())
-def test_messages_speak_of_the_shells_options(python, shell):
-    """The library's sentences in the shell's words."""
-    assert in_the_shell(python, ["--save-every", "--precision", "--lr"]) == shell
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["run valley --lr 0", "run valley --save-every 99999999999999999999", "run valley --paths 1000000000000",
-     "run valley --lr 3", "scale valley --lrs 0.1", "scale valley --time 1 --slow-time 1", "scale valley --precision 2",
-     "stability two_wells --batch 9", "stability valley --spread inf", "stability valley --out a.xyz",
-     "run valley --checkpoint /dev/null", "plot none.h5"],
-)  # fmt: skip
-def test_wrong_options_are_answered_without_python(command, said):
-    """No sentence names a function, an argument or a keyword of Python's."""
-    code, out, err = said(*command.split())
-    assert code in (1, 2) and out == "" and err.count("\n") == 1
-    bare = re.sub(r"\b[A-Z]\w+\([^()]*\)", "", err)  # a rule or a noise as it is written, SGD(lr=3.0)
-    assert not re.search(r"\bmd\.|\w=(?!=)|\(\)|save_every|first_step|slow_time", bare), err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")

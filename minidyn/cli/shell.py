@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import typer
 
-from minidyn.cli.wording import in_the_shell
-from minidyn.common.errors import FlowError, ManifoldError, MinidynError, ModelFileError, SolverError, advice
+from minidyn.cli.wording import names_for
+from minidyn.common.errors import FlowError, ManifoldError, MinidynError, SolverError, advice, speaking
 
 
 def run(app: typer.Typer, arguments: list[str]) -> int:
@@ -21,7 +21,8 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     try:
         command = typer.main.get_command(app)
         options: dict[str, Any] = {"prog_name": "minidyn", "standalone_mode": False, "obj": arguments}
-        said = command.main(arguments or ["--help"], **options)
+        with speaking(names_for(_options(command, arguments))):
+            said = command.main(arguments or ["--help"], **options)
         if not isinstance(said, Said):
             return said if isinstance(said, int) else 0
         _print(said.text)
@@ -40,7 +41,7 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
             return _say("interrupted; nothing more was written.", 130)
         if "--debug" in arguments:
             traceback.print_exc()
-        return _explain(error, _options(app, arguments))
+        return _explain(error)
     finally:
         signal.signal(signal.SIGINT, previous)
 
@@ -93,25 +94,23 @@ def stop_if_asked() -> None:
         raise _Interrupted
 
 
-def _options(app: typer.Typer, arguments: list[str]) -> list[str]:
-    """The options of the command that was typed."""
-    commands = getattr(typer.main.get_command(app), "commands", {})
-    command = next((commands[word] for word in arguments if word in commands), None)
-    return [opt for param in command.params for opt in param.opts] if command else []
+def _options(app: Any, arguments: list[str]) -> dict[str, str]:
+    """The options of the command that was typed, by the names of its parameters."""
+    command = next((app.commands[word] for word in arguments if word in app.commands), None)
+    options = (param for param in command.params if param.opts[0].startswith("--")) if command else ()
+    return {param.name: param.opts[0] for param in options}
 
 
-def _explain(error: Exception, options: list[str]) -> int:
+def _explain(error: Exception) -> int:
     """One sentence for an error, and its exit code."""
     if hasattr(error, "format_message"):  # wrong usage, found by typer
         context = getattr(error, "ctx", None)
         where = f"; see `{context.command_path} --help`." if context else "."
         return _say(str(error.format_message()).rstrip(".") + where, 2)
     if isinstance(error, MinidynError):
-        known = [] if isinstance(error, ModelFileError) else options  # the keys of a file are no options
-        code = 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2
-        return _say(in_the_shell(str(error), known), code)
+        return _say(str(error), 1 if isinstance(error, (FlowError, ManifoldError, SolverError)) else 2)
     if isinstance(error, OSError):
-        return _say(f"cannot read or write: {in_the_shell(advice(error), options)}.", 1)
+        return _say(f"cannot read or write: {advice(error)}.", 1)
     if isinstance(error, MemoryError):
         return _say("not enough memory; take fewer --paths or a larger --save-every.", 1)
     return _say(f"this should not happen ({type(error).__name__}: {error}); --debug shows where.", 1)

@@ -5,6 +5,37 @@ person: what was given, what was expected, what to try.
 """
 
 import errno
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+_catalogue: list[Mapping[str, str]] = [{}]
+
+
+def said(name: str) -> str:
+    """What is called so in Python, an argument, a function, a call, as the one who reads the sentence calls it.
+
+    >>> said("save_every")
+    'save_every'
+    >>> with speaking({"save_every": "--save-every"}):
+    ...     said("save_every")
+    '--save-every'
+    """
+    return _catalogue[-1].get(name, name)
+
+
+@contextmanager
+def speaking(catalogue: Mapping[str, str]) -> Iterator[None]:
+    """Here sentences are read behind another door than Python's, such as the shell: what Python's names are there."""
+    _catalogue.append(catalogue)
+    try:
+        yield
+    finally:
+        _catalogue.pop()
+
+
+def of_a_file() -> AbstractContextManager[None]:
+    """Here sentences are about what stands in a file, whose keys are no options of the shell."""
+    return speaking({name: words for name, words in _catalogue[-1].items() if not words.startswith("--")})
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -72,7 +103,7 @@ _ADVICE = {
     errno.EROFS: "that disk is read-only; choose another folder",
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
-    errno.EFBIG: "the file would be too large there; choose another folder or save less often (`save_every`)",
+    errno.EFBIG: "the file would be too large there; choose another folder or save less often ({})",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EEXIST: "a part of that path is a file, not a folder; choose another path",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another path",
@@ -81,4 +112,5 @@ _ADVICE = {
 
 def advice(error: OSError) -> str:
     """Why a file cannot be written, and what to try."""
-    return _ADVICE.get(error.errno or 0, f"{error.strerror or error}; choose another path")
+    known = _ADVICE.get(error.errno or 0)
+    return known.format(said("save_every")) if known else f"{error.strerror or error}; choose another path"

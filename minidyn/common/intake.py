@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.common.errors import InputError, clipped
+from minidyn.common.errors import InputError, clipped, said
 
 Floats = NDArray[np.float64]
 Labels = Callable[[], Sequence[str]]
@@ -36,7 +36,7 @@ def numbers(value: Any, name: str, labels: Labels | None = None, copy: bool = Tr
     copy : if False, an array that already is as wanted is given back itself, for a look that changes nothing.
     """
     if isinstance(value, (bool, np.bool_)):
-        raise InputError(f"{name} must be a number, not {value!r}.")
+        raise InputError(f"{said(name)} must be a number, not {value!r}.")
     if type(value) is np.ndarray and value.dtype == np.float64 and value.dtype.isnative:
         wanted = value.flags
         return value if not copy and wanted.carray else np.array(value, order="C")
@@ -49,14 +49,14 @@ def numbers(value: Any, name: str, labels: Labels | None = None, copy: bool = Tr
         try:
             bare = [v if type(v) in _PLAIN else numbers(v, name, labels, False) for v in bare]
         except RecursionError:
-            raise InputError(f"{name} must be real numbers; lists in lists without an end are none.") from None
+            raise InputError(f"{said(name)} must be real numbers; lists in lists without an end are none.") from None
     array = _as_array(bare, name)
     if axes is not None:
         array = _in_order(array, axes, name, labels)
     with np.errstate(over="ignore", invalid="ignore"):
         out = np.array(array, dtype=np.float64, order="C", subok=False)
     if array.dtype.itemsize > 8 and array.dtype.kind == "f" and (np.isinf(out) & np.isfinite(array)).any():
-        raise InputError(f"{name} holds numbers beyond the range of double precision; scale them.")
+        raise InputError(f"{said(name)} holds numbers beyond the range of double precision; scale them.")
     return out
 
 
@@ -69,10 +69,10 @@ def number(value: Any, name: str) -> float:
     if type(value) is float:
         return value
     if value is None or isinstance(value, (str, bytes)):
-        raise InputError(f"{name} must be a number, not {shown(value)}.")
+        raise InputError(f"{said(name)} must be a number, not {shown(value)}.")
     out = numbers(value, name, copy=False)
     if out.ndim:
-        raise InputError(f"{name} must be one number, not an array of shape {out.shape}.")
+        raise InputError(f"{said(name)} must be one number, not an array of shape {out.shape}.")
     return float(out)
 
 
@@ -80,7 +80,7 @@ def finite(value: Any, name: str) -> float:
     """`number`, refused where it is NaN or infinite."""
     out = number(value, name)
     if not math.isfinite(out):
-        raise InputError(f"{name} is {out}; it must be finite.")
+        raise InputError(f"{said(name)} is {out}; it must be finite.")
     return out
 
 
@@ -89,7 +89,7 @@ def between(value: Any, name: str, low: float, high: float) -> float:
     out = number(value, name)
     if not low < out < high:
         where = "be a positive number" if (low, high) == (0, math.inf) else f"lie between {low:g} and {high:g}"
-        raise InputError(f"{name} must {where}, not {shown(value)}.")
+        raise InputError(f"{said(name)} must {where}, not {shown(value)}.")
     return out
 
 
@@ -100,11 +100,11 @@ def whole(name: str, value: Any, least: int) -> int:
     except InputError:
         out = math.nan
     if out % 1 != 0:
-        raise InputError(f"{name} must be a whole number, not {shown(value)}.")
+        raise InputError(f"{said(name)} must be a whole number, not {shown(value)}.")
     if out < least:
-        raise InputError(f"{name} is {shown(value)}; it must be at least {least}.")
+        raise InputError(f"{said(name)} is {shown(value)}; it must be at least {least}.")
     if out > _LARGEST:
-        raise InputError(f"{name} is {shown(value)}; it must be at most 2^53.")
+        raise InputError(f"{said(name)} is {shown(value)}; it must be at most 2^53.")
     return int(out)
 
 
@@ -115,33 +115,33 @@ def one_of(value: Any, name: str, choices: Sequence[Any]) -> Any:
         if value == choice:
             return choice
     listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
-    raise InputError(f"{name} is {listed}, not {shown(value)}.")
+    raise InputError(f"{said(name)} is {listed}, not {shown(value)}.")
 
 
 def table(value: Any, name: str) -> dict[Any, Any]:
     """A mapping as a dictionary of its own, or an InputError; None is an empty one."""
     if value is None or isinstance(value, Mapping):
         return dict(value or {})
-    raise InputError(f"{name} must be a dictionary such as {{symbol: value}}, not {shown(value)}.")
+    raise InputError(f"{said(name)} must be a dictionary such as {{symbol: value}}, not {shown(value)}.")
 
 
 def flag(value: Any, name: str) -> bool:
     """True or False, or an InputError."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise InputError(f"{name} is True or False, not {shown(value)}.")
+    raise InputError(f"{said(name)} is True or False, not {shown(value)}.")
 
 
 def ordered(value: Any, name: str) -> list[Any]:
     """The items of a sequence; a set is refused, for it has no order."""
     if isinstance(value, (set, frozenset)) or getattr(value, "is_FiniteSet", False):
-        raise InputError(f"{name} is a set, which has no order; give a list.")
+        raise InputError(f"{said(name)} is a set, which has no order; give a list.")
     if isinstance(value, (str, bytes)):
-        raise InputError(f"{name} must be a list, not {shown(value)}.")
+        raise InputError(f"{said(name)} must be a list, not {shown(value)}.")
     try:
         return list(value)
     except Exception:  # whatever a foreign `__iter__` raises
-        raise InputError(f"{name} must be a list, not {shown(value)}.") from None
+        raise InputError(f"{said(name)} must be a list, not {shown(value)}.") from None
 
 
 def row_labels(value: Any) -> list[str] | None:
@@ -175,7 +175,7 @@ def _stacked(given: Mapping[Any, Any], name: str) -> NDArray[Any]:
     except ValueError as error:  # none at all, or of different shapes; an InputError too, which says more
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{name} must hold one number, or arrays of one shape, for each of its keys.") from error
+        raise InputError(f"{said(name)} must hold one number, or arrays of one shape, for each of its keys.") from error
 
 
 def _texts(labels: Any) -> list[str]:
@@ -195,46 +195,48 @@ def _in_order(array: NDArray[Any], axes: list[list[str] | None], name: str, labe
         return array
     few = ", ".join(last[:4]) + (", ..." if len(last) > 4 else "")
     wanted = ", ".join(names[:4]) + ", ..." * (len(names) > 4) if names else "0, 1, 2, ..."
-    raise InputError(f"{name} is labelled {few}, expected {wanted}; name them so, or give the bare values (.values).")
+    raise InputError(
+        f"{said(name)} is labelled {few}, expected {wanted}; name them so, or give the bare values (.values)."
+    )
 
 
 def _as_array(value: Any, name: str) -> NDArray[Any]:
     """A numpy array of real numbers, of any type."""
     if isinstance(value, (set, frozenset)):
-        raise InputError(f"{name} is a set, which has no order; give a list.")
+        raise InputError(f"{said(name)} is a set, which has no order; give a list.")
     if isinstance(value, (str, bytes, bytearray)):
-        raise InputError(f"{name} must be real numbers, not {shown(value)}.")
+        raise InputError(f"{said(name)} must be real numbers, not {shown(value)}.")
     if isinstance(value, np.ma.MaskedArray):
         if np.ma.getmaskarray(value).any():
-            raise InputError(f"{name} has masked entries; fill or drop them first.")
+            raise InputError(f"{said(name)} has masked entries; fill or drop them first.")
         value = value.data
     units = isinstance(value, np.ndarray) and type(value) not in _OWN
     if units or hasattr(value, "magnitude"):
-        raise InputError(f"{name} is a {type(value).__name__}, which is more than numbers; give its bare values.")
+        raise InputError(f"{said(name)} is a {type(value).__name__}, which is more than numbers; give its bare values.")
     try:
         array = value if isinstance(value, np.ndarray) else np.asarray(value)
     except Exception as error:  # whatever a foreign `__array__` raises, and ragged lists
-        raise InputError(f"{name} must be real numbers in rows of one length, not {shown(value)}.") from error
+        raise InputError(f"{said(name)} must be real numbers in rows of one length, not {shown(value)}.") from error
     kind = array.dtype.kind
     if kind == "O":
         return np.array([_real(v, name) for v in array.flat], dtype=np.float64).reshape(array.shape)
     if kind in _REFUSED:
-        raise InputError(f"{name} holds {_REFUSED[kind]}.")
+        raise InputError(f"{said(name)} holds {_REFUSED[kind]}.")
     return array
 
 
 def _real(value: Any, name: str) -> float:
     """One entry of an array of Python objects."""
     if isinstance(value, (set, frozenset)):
-        raise InputError(f"{name} is a set, which has no order; give a list.")
+        raise InputError(f"{said(name)} is a set, which has no order; give a list.")
     kind = np.asarray(value).dtype.kind if isinstance(value, (np.generic, complex, str, bytes)) else ""
     if kind in _REFUSED:
-        raise InputError(f"{name} holds {_REFUSED[kind]}.")
+        raise InputError(f"{said(name)} holds {_REFUSED[kind]}.")
     try:
         if value is np.ma.masked or np.ndim(value) != 0:
             raise TypeError
         return float(value)
     except OverflowError:
-        raise InputError(f"{name} holds numbers beyond the range of double precision; scale them.") from None
+        raise InputError(f"{said(name)} holds numbers beyond the range of double precision; scale them.") from None
     except Exception:  # symbols, None, generators, what a foreign `__float__` raises
-        raise InputError(f"{name} must be real numbers, not {shown(value)}.") from None
+        raise InputError(f"{said(name)} must be real numbers, not {shown(value)}.") from None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, said
 from minidyn.common.intake import between, numbers, shown, whole
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingRow, ScalingStudy, fits_of, is_exact
@@ -91,15 +91,15 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
 def _check(system: Any, flows: tuple[Any, ...], flow_options: dict[str, Any], checkpoint: Any, rng: Any) -> None:
     """Refuse what has no order in the learning rate, and options that no run has."""
     if not isinstance(system, Map):
-        raise InputError(f"scaling_study needs a Map first, not {type(system).__name__}.")
+        raise InputError(f"{said('scaling_study')} needs a Map first, not {type(system).__name__}.")
     if not flows:
-        raise InputError("scaling_study needs at least one flow, for example md.QuasistaticFlow.")
+        raise InputError(f"{said('scaling_study')} needs at least one flow, for example {said('md.QuasistaticFlow')}.")
     if system.rule.scheduled:
         raise InputError(f"{system.rule} has a schedule: a scaling study needs one learning rate at a time.")
     check_options(flow_options, "scaling_study")
     check_flows(system, [flow for flow in flows if isinstance(flow, Flow)])
     if folder_of(checkpoint) is not None and rng is None:
-        raise InputError("a study with a checkpoint needs a seed: give rng=0 or another number.")
+        raise InputError(f"a study with a checkpoint needs a seed: give {said('rng=0')} or another number.")
 
 
 @dataclass
@@ -199,7 +199,7 @@ def _flow_of(flow: Any, system: Map) -> Flow:
 def _ladder(lrs: Sequence[float]) -> list[float]:
     rates = sorted(set(np.ravel(numbers(lrs, "lrs")).tolist()), reverse=True)
     if len(rates) < 2 or not all(0 < rate < np.inf for rate in rates):
-        raise InputError(f"lrs must be at least two different positive learning rates, not {shown(lrs)}.")
+        raise InputError(f"{said('lrs')} must be at least two different positive learning rates, not {shown(lrs)}.")
     return rates
 
 
@@ -214,9 +214,13 @@ def _steps(span: float, rate: float, kind: int) -> int:
 def _clock(time: float | None, slow_time: float | None) -> tuple[int, float]:
     """Power of lr in the clock, and where it stops."""
     if (time is None) == (slow_time is None):
-        raise InputError("give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two.")
-    span = between(time if time is not None else slow_time, "the end of the runs", 0, np.inf)
-    return (1 if time is not None else 2), span
+        raise InputError(
+            f"give the end of the runs as {said('time=')} (t = lr k) or as {said('slow_time=')} (lr^2 k), "
+            "one of the two."
+        )
+    if time is not None:
+        return 1, between(time, "time", 0, np.inf)
+    return 2, between(slow_time, "slow_time", 0, np.inf)
 
 
 def _plan(rows: list[ScalingRow], precision: float) -> list[int]:

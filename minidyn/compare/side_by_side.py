@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, Integers
-from minidyn.common.errors import FlowError, InputError, ManifoldError
+from minidyn.common.errors import FlowError, InputError, ManifoldError, said
 from minidyn.common.intake import flag, one_of, whole
 from minidyn.common.status import Status
 from minidyn.compare.comparison import Comparison, ErrorRow, read_label, row_of
@@ -127,7 +127,7 @@ class _Experiment:
         if not isinstance(self.system, Map):
             raise InputError(f"compare needs a Map first, not {type(self.system).__name__}.")
         if not self.flows:
-            raise InputError("compare needs at least one flow, for example md.QuasistaticFlow(map).")
+            raise InputError(f"compare needs at least one flow, for example {said('md.QuasistaticFlow')}(map).")
         check_options(self.flow_options, "compare")
         check_flows(self.system, self.flows)
         self.folder(0)  # refuses what is none

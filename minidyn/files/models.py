@@ -6,7 +6,7 @@ from typing import Any
 
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import InputError, ManifoldError, ModelFileError
+from minidyn.common.errors import InputError, ManifoldError, ModelFileError, of_a_file
 from minidyn.common.html import as_html
 from minidyn.common.intake import finite, whole
 from minidyn.common.locks import cached_property
@@ -80,7 +80,8 @@ class Model(ByValue):
         if chart is None:
             return Manifold(self.loss)
         try:
-            return Manifold(self.loss, chart=chart.chart, coordinates=chart.coordinates)
+            with of_a_file():
+                return Manifold(self.loss, chart=chart.chart, coordinates=chart.coordinates)
         except (InputError, ManifoldError) as error:
             raise ModelFileError(f"{self.spec.path or self.name}: [manifold]: {error}") from error
 
@@ -195,9 +196,10 @@ def model_of_text(text: str, name: str) -> Model:
 
 def _built(spec: ModelSpec) -> Model:
     try:
-        loss = _loss(spec.loss)
-        rule = LIBRARY[spec.rule.name](**spec.rule.hyperparameters)
-        system = Map(loss, rule, total(NOISES[n.kind].from_options(**n.options) for n in spec.noise))
+        with of_a_file():
+            loss = _loss(spec.loss)
+            rule = LIBRARY[spec.rule.name](**spec.rule.hyperparameters)
+            system = Map(loss, rule, total(NOISES[n.kind].from_options(**n.options) for n in spec.noise))
     except InputError as error:
         raise ModelFileError(f"{spec.path or spec.name}: {error}") from error
     e = spec.experiment

@@ -8,7 +8,7 @@ import sympy as sp
 from sympy.functions.elementary.piecewise import ExprCondPair
 from sympy.matrices.expressions.matexpr import MatrixElement
 
-from minidyn.common.errors import ExpressionError
+from minidyn.common.errors import ExpressionError, said
 from minidyn.graph import poles, special
 from minidyn.graph.branches import guarded
 from minidyn.graph.indexed import Array, element
@@ -161,7 +161,7 @@ class Converter(Together):
             )
         raise ExpressionError(
             f"the symbol {e} is neither a parameter, a constant nor data (known: {known}); "
-            "declare it or give its number in constants=."
+            f"declare it or give its number in {said('constants=')}."
         )
 
     def _joined(self, e: sp.Basic, go: Any) -> Node:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, said
 from minidyn.common.intake import shown
 from minidyn.compiler import horner, jit, lanes
 
@@ -40,7 +40,7 @@ def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:
             sequence = np.random.SeedSequence(rng)
         except Exception as e:
             raise InputError(
-                f"rng must be a non-negative whole number, a SeedSequence or a Generator, not {shown(rng)}."
+                f"{said('rng')} must be a non-negative whole number, a SeedSequence or a Generator, not {shown(rng)}."
             ) from e
     entropy: Any = sequence.entropy
     if sequence.spawn_key:  # the flat list of words that a spawned sequence mixes: what it spawned from comes first

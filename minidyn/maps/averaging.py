@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import sympy as sp
 
-from minidyn.common.errors import FlowError
+from minidyn.common.errors import FlowError, said
 from minidyn.graph import Graph, Node
 from minidyn.maps import rule_symbols
 from minidyn.maps.memories import (
@@ -171,7 +171,7 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     if any(k.has(G) for k in kinks):
         kink = rule.show(kinks.pop())
         what = f"{rule.name} is not smooth in the gradient ({kink})"
-        raise FlowError(f"{what}: no averaged rule is known for it; follow the map itself with md.simulate.")
+        raise FlowError(f"{what}: no averaged rule is known for it; follow the map itself with {said('md.simulate')}.")
     names = rule.letters
     squares = tuple(_accumulates(e, names) for e in steps[1:])
     marks = {e: sp.Symbol(f"_new_{s}\x02") for e, s, a in zip(steps[1:], rule.states, squares, strict=True) if a}
@@ -258,7 +258,7 @@ def _mean_square(rule: Rule, e: sp.Expr, carried: dict[sp.Symbol, list]) -> sp.E
     if not square:
         raise FlowError(
             f"{rule.name} accumulates more than squares of what it remembers ({rule.show(e)}): no averaged rule is "
-            "known for it; follow the map itself with md.simulate."
+            f"known for it; follow the map itself with {said('md.simulate')}."
         )
     P = memory_covariance(rule, carried)
     extra = sum(second[x, y] * P[x, y] for x in noisy[1:] for y in noisy[1:])
@@ -278,12 +278,12 @@ def _breadth(rule: Rule, curves: list[sp.Expr], carried: dict[sp.Symbol, list], 
             raise FlowError(
                 f"{rule.name} bends in what it remembers ({', '.join(str(rule.show(s)) for s in ratios)}): averaging "
                 "knows curves of the gradient or of one running mean of it, and squares in accumulators; follow the "
-                "map itself with md.simulate."
+                f"map itself with {said('md.simulate')}."
             )
         means.add(G + sp.Add(*(sp.simplify(r) * s for s, r in ratios.items())))
     if len(means) > 1:
         what = f"{rule.name} bends in {len(means)} different means of the gradient"
-        raise FlowError(f"{what}, and averaging handles one; follow the map itself with md.simulate.")
+        raise FlowError(f"{what}, and averaging handles one; follow the map itself with {said('md.simulate')}.")
     return noise_of_mean(rule, means.pop(), updates) if means else (sp.S.One, (0.0, 0.0, 0.0, -1))
 
 
@@ -308,7 +308,7 @@ def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set
     """A rule that takes a sign, averaged over Gaussian noise."""
     if len(signs) > 1:
         what = f"{rule.name} takes the sign of {len(signs)} different quantities"
-        raise FlowError(f"{what}, and averaging handles one; follow the map itself with md.simulate.")
+        raise FlowError(f"{what}, and averaging handles one; follow the map itself with {said('md.simulate')}.")
     (sign,) = signs
     free = [e.xreplace({sign: _SIGN}) for e in outputs]
     moving = {THETA, G, *rule.letters, _SIGN}
@@ -317,7 +317,7 @@ def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set
     if mixed:
         raise FlowError(
             f"{rule.name} mixes a sign with other curves of the gradient ({rule.show(steps[mixed[0]])}): averaging "
-            "knows a sign that is multiplied by numbers; follow the map itself with md.simulate."
+            f"knows a sign that is multiplied by numbers; follow the map itself with {said('md.simulate')}."
         )
     spread, memory = noise_of_mean(rule, sign.args[0], plain[1:])
     step = sp.erf(sign.args[0] / (spread * sp.sqrt(2 * _Q)))
@@ -337,5 +337,5 @@ def check_noise(rule: AveragedRule, bound: BoundNoise) -> None:
         raise FlowError(
             f"{name} {curve}, and {bound.noise} is not Gaussian: where such a rule rests, and how it moves, depends on "
             "the whole law of the noise, not on its covariance; use md.GaussianNoise, or follow the map itself with "
-            "md.simulate."
+            f"{said('md.simulate')}."
         )

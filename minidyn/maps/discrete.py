@@ -9,12 +9,13 @@ from __future__ import annotations
 from types import ModuleType
 
 import numpy as np
+from sympy import Expr
 
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.html import formulas
-from minidyn.common.intake import flag, numbers, shown, whole
+from minidyn.common.intake import between, flag, numbers, shown, whole
 from minidyn.common.locks import cached_property
 from minidyn.compiler import Function
 from minidyn.kernels import Source
@@ -43,7 +44,7 @@ class Map(ByValue):
         if not isinstance(loss, Loss):
             raise InputError(f"a Map needs a Loss first, not {type(loss).__name__}.")
         if not isinstance(rule, rules.Rule):
-            raise InputError(f"a Map needs an update rule such as md.SGD(lr=0.1), not {shown(rule)}.")
+            raise InputError(f"a Map needs an update rule such as md.SGD(0.1), not {shown(rule)}.")
         if noise is not None and not isinstance(noise, Noise):
             raise InputError(f"noise must be a noise model such as md.GaussianNoise(0.1), not {shown(noise)}.")
         self.loss, self.rule, self.noise = loss, rule, noise
@@ -72,8 +73,9 @@ class Map(ByValue):
         return np.concatenate([[0.0], np.cumsum(rates)])[k.astype(int)]
 
     def with_lr(self, lr: float) -> Map:
-        """The same map at another learning rate."""
-        return Map(self.loss, self.rule.with_hyper(lr=lr), self.noise)
+        """The same map at another learning rate, a number or a schedule."""
+        rate = lr if isinstance(lr, Expr) and not lr.is_number else between(lr, "lr", 0, np.inf)
+        return Map(self.loss, self.rule.with_hyper(lr=rate), self.noise)
 
     # -- kernels --
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import sympy as sp
 
-from minidyn.common.errors import FlowError
+from minidyn.common.errors import FlowError, said
 from minidyn.maps import rule_symbols
 from minidyn.maps.rule_symbols import THETA, G
 from minidyn.maps.rules import Rule
@@ -31,7 +31,7 @@ def memory_covariance(rule: Rule, carried: dict[sp.Symbol, list]) -> dict[tuple[
     if any(e.free_symbols & moving for e in (*A, *b)):
         raise FlowError(
             f"{rule.name} accumulates squares of a memory that is no fixed mean of the gradient: its stationary law is "
-            "not known; follow the map itself with md.simulate."
+            f"not known; follow the map itself with {said('md.simulate')}."
         )
     size = len(names)
     pairs = [(i, j) for i in range(size) for j in range(i + 1)]

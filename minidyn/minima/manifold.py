@@ -10,7 +10,7 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import InputError, ManifoldError
+from minidyn.common.errors import InputError, ManifoldError, said
 from minidyn.common.html import formulas
 from minidyn.common.intake import between, whole
 from minidyn.common.status import Status
@@ -61,7 +61,9 @@ class Manifold(ByValue):
             raise InputError(f"a Manifold needs a Loss, not {type(loss).__name__}.")
         self.loss, self.gap = loss, between(gap, "gap", 0, 1)
         if (chart is None) != (coordinates is None):
-            raise InputError("a chart needs both chart={parameter: expression, ...} and coordinates=[symbols].")
+            raise InputError(
+                f"a chart needs both {said('chart={parameter: expression, ...} and coordinates=[symbols]')}."
+            )
         self.chart = None if chart is None or coordinates is None else Chart(loss, chart, coordinates, self.gap)
 
     def project(self, w: ArrayLike, *, rtol: float = 1e-10, max_steps: int = 200_000) -> Floats:
@@ -144,7 +146,7 @@ class Manifold(ByValue):
         if not size <= 1e-5 * (1.0 + float(np.linalg.norm(w))) * float(np.linalg.norm(self.loss.hessian(w), 2)):
             raise ManifoldError(
                 f"the point {np.round(w, 6).tolist()} is no minimum: the gradient has the norm {size:.3g} there; "
-                "manifold.project(w) leads to the minimum below it."
+                f"{said('manifold.project(w)')} leads to the minimum below it."
             )
 
     def dimension(self, w: ArrayLike) -> int:

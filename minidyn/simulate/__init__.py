@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, said
 from minidyn.common.intake import number, one_of, whole
 from minidyn.common.memory import need
 from minidyn.common.status import Status
@@ -184,9 +184,10 @@ def _check_room(system: Map | Flow, steps: int, paths: int, saves: int, keep: st
     """Refuse a run whose paths and saves are more than there is memory for, before any of it is taken."""
     size = system.components if isinstance(system, Map) else system.size
     kept = 8 * system.dim * paths * saves if keep == "paths" and checkpoint is None else 0
+    less = said("keep less (keep='moments', checkpoint=...)")
     need(
         8 * size * paths + _SAVE * saves + kept, f"a run of {paths:,} paths with {saves - 1:,} saves",
-        "take fewer paths, save less often (save_every), or keep less (keep='moments', checkpoint=...)",
+        f"take fewer paths, save less often ({said('save_every')}), or {less}",
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minidyn.common.arrays import Arrays, Floats
-from minidyn.common.errors import ArchiveError, InputError, advice, clipped
+from minidyn.common.errors import ArchiveError, InputError, advice, clipped, said
 from minidyn.common.intake import shown
 from minidyn.common.wholefiles import PREFIX, SEAL_SIZE, SUFFIX, lock, sealed_end, write_sealed
 from minidyn.simulate.engines import Engine
@@ -352,4 +352,4 @@ def folder_of(path: Any) -> Path | None:
     try:
         return None if path is None else Path(os.fsdecode(path)).expanduser()
     except TypeError:
-        raise InputError(f"checkpoint must be the path of a folder, not {shown(path)}.") from None
+        raise InputError(f"{said('checkpoint')} must be the path of a folder, not {shown(path)}.") from None

@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.arrays import Floats
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, said
 from minidyn.common.intake import numbers, shown
 from minidyn.graph import walk
 from minidyn.maps.loss import Loss
@@ -112,7 +112,8 @@ def asked(loss: Loss, observe: Any) -> dict[str, Any]:
             raise InputError(f"{name} is a parameter, which a run holds anyway; observe other things, by other names.")
         if name in _TAKEN or names.count(name) > 1:
             raise InputError(
-                f"the name {name} is taken in the run; give another one with observe={{name: expression or function}}."
+                f"the name {name} is taken in the run; give another one with "
+                f"{said('observe={name: expression or function}')}."
             )
     return dict(items)
 

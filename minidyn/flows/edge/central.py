@@ -96,10 +96,10 @@ class CentralFlow(Flow):
         known = recognized(rule)
         if known is None or known.name not in ("GD", "SGD", "RMSProp") or (known.name == "SGD" and rule.states):
             raise FlowError(
-                f"the central flow is known for GD and RMSProp, not for {rule.name}; RodFlow takes any rule."
+                f"the central flow is known for GD and RMSProp, not for {rule.name}; the rod flow takes any rule."
             )
         if rule.scheduled:
-            raise FlowError("the central flow needs constant hyperparameters; RodFlow takes schedules.")
+            raise FlowError("the central flow needs constant hyperparameters; the rod flow takes schedules.")
         self.accumulators = one_of(accumulators, "accumulators", ("each", "scalar"))
         self.hyper = {name: float(rule.hyper[own]) for name, own in known.called.items()}
         if known.name == "RMSProp" and self.hyper["beta2"] == 0:

@@ -26,7 +26,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import FlowError
+from minidyn.common.errors import FlowError, said
 from minidyn.common.intake import flag
 from minidyn.common.reports import folded
 from minidyn.flows.edge.parity import parity
@@ -112,7 +112,9 @@ def orbit_form(system: Map, manifold: Manifold) -> OrbitForm:
     """
     chart = manifold.chart
     if chart is None:
-        raise FlowError("the orbit's equations need a chart: give Manifold(loss, chart={...}, coordinates=[...]).")
+        raise FlowError(
+            f"the orbit's equations need a chart: give {said('Manifold(loss, chart={...}, coordinates=[...])')}."
+        )
     linear = displacement(system.rule).linear and not system.rule.scheduled
     slope, n = _tangents_and_normals(chart)
     count = n.cols

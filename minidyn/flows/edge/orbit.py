@@ -257,7 +257,7 @@ class Orbits(TwoStep):
             return FieldFailed(
                 Status.NO_ORBIT,
                 "no period-two orbit: the loss is quadratic across the valley, so only motion along it can stop the "
-                "oscillation; RodFlow and CentralFlow have that, or a smaller `slow` here",
+                "oscillation; rod flow and central flow have that, and a smaller rate of what counts as slow does",
             )
         trace: list[Floats] = []
         a, d, alive = self._iterate(s, c, np.zeros(s.N.shape[1]), amplitude, k, 4000)

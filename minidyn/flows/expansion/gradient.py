@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
-from minidyn.common.errors import FlowError
+from minidyn.common.errors import FlowError, said
 from minidyn.common.locks import cached_property
 from minidyn.compiler import compiled
 from minidyn.flows.base import WIDEST, Flow, stay
@@ -65,7 +65,7 @@ class GradientFlow(Flow):
         if known is None or not known.plain:
             raise FlowError(
                 f"gradient flow is the small-lr limit of gradient descent with or without momentum, "
-                f"not of {system.rule.name}: md.ModifiedFlow(map, order=1) is that of any rule."
+                f"not of {system.rule.name}: {said('md.ModifiedFlow(map, order=1)')} is that of any rule."
             )
         self.known = known
 

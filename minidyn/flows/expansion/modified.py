@@ -21,7 +21,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.arrays import ArrayLike, Floats
-from minidyn.common.errors import FlowError
+from minidyn.common.errors import FlowError, said
 from minidyn.common.intake import finite, one_of
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
@@ -210,7 +210,8 @@ class ModifiedFlow(Flow):
             )
         if self.order > 2 and not (self.moved.linear and not system.rule.states):
             raise FlowError(
-                f"orders 3 and 4 are known for gradient descent, not for {system.rule.name}: use order=2, or md.GD(lr)."
+                f"orders 3 and 4 are known for gradient descent, not for {system.rule.name}: use "
+                f"{said('order=2, or md.GD(lr)')}."
             )
 
     @property

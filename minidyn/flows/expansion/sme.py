@@ -22,7 +22,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.arrays import ArrayLike, Floats
-from minidyn.common.errors import FlowError
+from minidyn.common.errors import FlowError, said
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
@@ -189,13 +189,15 @@ class StochasticModifiedFlow(Flow):
     def __init__(self, system: Map, order: int = 1):
         super().__init__(system)
         if system.bound.silent:
-            raise FlowError("a stochastic modified equation needs noise, and this map has none: use md.ModifiedFlow.")
+            raise FlowError(
+                f"a stochastic modified equation needs noise, and this map has none: use {said('md.ModifiedFlow')}."
+            )
         self.order = one_of(order, "the order of a stochastic modified equation", (1, 2))
         self.moved = displacement(system.rule)
         if not self.moved.smooth:
             raise FlowError(
                 f"{system.rule.name} is not smooth in the gradient: its step has no expansion in the noise; "
-                "near the minima md.QuasistaticFlow averages signs over the noise."
+                f"near the minima {said('md.QuasistaticFlow')} averages signs over the noise."
             )
         self.source  # noqa: B018 - refuse noises without a covariance right away
 

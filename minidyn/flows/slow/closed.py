@@ -15,7 +15,7 @@ from sympy.integrals.rationaltools import ratint
 
 from minidyn.common.arrays import ArrayLike, NDArray
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import FlowError, InputError
+from minidyn.common.errors import FlowError, InputError, said
 from minidyn.common.intake import numbers
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
@@ -93,7 +93,7 @@ class ClosedFormFlow(QuasistaticFlow):
         if isinstance(system, Map) and (manifold is None or manifold.chart is None):
             raise FlowError(
                 "a closed form needs a chart of the minima: "
-                "give Manifold(loss, chart={parameter: expression, ...}, coordinates=[...])."
+                f"give {said('Manifold(loss, chart={parameter: expression, ...}, coordinates=[...])')}."
             )
         super().__init__(system, manifold, accumulators)
         if self.averaged.rule.sign_gain is not None and system.rule.states:

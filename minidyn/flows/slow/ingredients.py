@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from minidyn.common.errors import FlowError
+from minidyn.common.errors import FlowError, said
 from minidyn.maps.averaging import AveragedRule, averaged
 from minidyn.maps.discrete import Map
 from minidyn.maps.rule_symbols import THETA, G
@@ -157,7 +157,7 @@ def jets(system: Map, accumulators: str) -> Jets:
     if rule.remembers and accumulators == "self-consistent":
         raise FlowError(
             f"{rule.rule.name} accumulates squares of what it remembers, and what it sees of the oscillation has no "
-            'closed form: use the numerical flow, or accumulators="full".'
+            f"closed form: use the numerical flow{said(', or accumulators=full')}."
         )
     states = rule.rule.letters
     fixed = _fixed_states(rule, states)

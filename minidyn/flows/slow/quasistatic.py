@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, NDArray
-from minidyn.common.errors import FlowError, InputError, ManifoldError
+from minidyn.common.errors import FlowError, InputError, ManifoldError, said
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
@@ -135,7 +135,9 @@ class QuasistaticFlow(Flow):
         super().__init__(system)
         accumulators = one_of(accumulators, "accumulators", ("full", "frozen", "self-consistent"))
         if system.bound.silent:
-            raise FlowError("the quasistatic flow is driven by noise, and this map has none; use md.ModifiedFlow.")
+            raise FlowError(
+                f"the quasistatic flow is driven by noise, and this map has none; use {said('md.ModifiedFlow')}."
+            )
         self._check_minima(manifold)
         self.accumulators = accumulators
         self.averaged = AveragedMap(system, accumulators)
@@ -183,7 +185,7 @@ class QuasistaticFlow(Flow):
             distance = np.linalg.norm(points - given, axis=-1)[first]
             raise ManifoldError(
                 f"w0 lies {distance:.3g} away from the manifold of minima, too far for a flow that lives on it; "
-                f"start near it, for example at manifold.project(w0) = {np.round(points[first], 4).tolist()}."
+                f"start near it, for example at {said('manifold.project(w0)')} = {np.round(points[first], 4).tolist()}."
             )
         return points
 
@@ -192,7 +194,7 @@ class QuasistaticFlow(Flow):
         self.check_points(w0.reshape(-1, self.dim))
         if self.averaged.rule.remembers:
             self._refuse_skew(w0, "is not known where squares of what is remembered are accumulated; use a batch of "
-                              "half the samples, or follow the map itself with md.simulate")  # fmt: skip
+                              f"half the samples, or follow the map itself with {said('md.simulate')}")  # fmt: skip
         dims = self.manifold.dimensions(_some(w0.reshape(-1, self.dim), 64))
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
@@ -201,7 +203,7 @@ class QuasistaticFlow(Flow):
             self.manifold.check_critical(w0.reshape(-1, self.dim)[0])
             raise ManifoldError(
                 "the minimum is isolated (the Hessian has full rank): there is no manifold to move along; "
-                "md.StochasticModifiedFlow describes the noise around it."
+                f"{said('md.StochasticModifiedFlow')} describes the noise around it."
             )
         return facts(self.map, self.accumulators, self.couples, dimension, self.manifold.gap)
 
@@ -213,7 +215,7 @@ class QuasistaticFlow(Flow):
                 raise FlowError(
                     f"the minima lie in a kink of the loss at w = {np.round(w, 6)}: {jump}. The oscillation is that of "
                     "neither side nor of their mean, so there is no quasistatic flow: follow the map itself with "
-                    "md.simulate, or smooth the kink."
+                    f"{said('md.simulate')}, or smooth the kink."
                 )
         if self.map.bound.kappa > 0 and self.loss.criterion != "squared":
             w = points[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
+from minidyn.common.errors import said
 from minidyn.common.status import Status
 from minidyn.flows.slow.validity import bounds, weak_force
 from minidyn.maps.rule_symbols import NODES, in_latex, number_in_latex
@@ -182,10 +183,10 @@ def _seen(flow: QuasistaticFlow) -> str:
 def no_motion(flow: QuasistaticFlow, code: int) -> str:
     """A status in words: why there is no slow motion along the minima at a point, and what to try; else nothing."""
     words: dict[int, str] = {
-        Status.LEFT_MANIFOLD: "the point is not on the manifold of minima; start from manifold.project(w).",
+        Status.LEFT_MANIFOLD: f"the point is not on the manifold of minima; start from {said('manifold.project(w)')}.",
         Status.RANK_CHANGE: (
-            "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before, or "
-            "resolve smaller curvatures with Manifold(loss, gap=...)."
+            "the rank of the Hessian changes here, the manifold is singular; start elsewhere or stop before"
+            f"{said(', or resolve smaller curvatures with Manifold(loss, gap=...)')}."
         ),
         Status.UNSTABLE: (
             f"the minimum is unstable for {flow.map.rule} (the linearized map has an eigenvalue outside the "
@@ -194,28 +195,29 @@ def no_motion(flow: QuasistaticFlow, code: int) -> str:
         Status.DRIVEN: (
             f"the minimum is unstable for {flow.map.rule} with {flow.map.noise}: the noise that a small "
             "displacement makes drives its second moments up, although its mean would come to rest; lower lr, take "
-            "larger batches or start where the loss is flatter (md.stability says how far)."
+            f"larger batches or start where the loss is flatter ({said('md.stability')} says how far)."
         ),
         Status.RESTLESS: (
             f"{flow.map.rule} comes to no rest here, although there is noise: where the gradient vanishes its "
-            "states have no resting values of their own with finite slopes; follow the map itself with md.simulate."
+            "states have no resting values of their own with finite slopes; follow the map itself "
+            f"with {said('md.simulate')}."
         ),
         Status.UNFORGETTING: (
             f"{flow.map.rule} rests at more than the minima here: its linear part leaves more in place than the "
             "directions along them (a state that never forgets, or a step of zero); follow the map itself with "
-            "md.simulate."
+            f"{said('md.simulate')}."
         ),
         Status.SINGULAR: _silent(flow),
         Status.LAWLESS: (
             f"the oscillation of {flow.map.rule} with {flow.map.noise} has no stationary law here, although small "
             "displacements die out: how the noise curves with the displacement adds so much to it that its "
             "covariance, to second order, is not positive semidefinite; lower lr, make the noise smaller, or "
-            "follow the map itself with md.simulate."
+            f"follow the map itself with {said('md.simulate')}."
         ),
         Status.UNRESOLVED: (
             f"the noise is so much wider than the scale on which {flow.map.rule.name} bends that {NODES} nodes do "
             "not average over it; make the noise smaller or that scale larger, or follow the map itself with "
-            "md.simulate."
+            f"{said('md.simulate')}."
         ),
     }
     return words.get(code, "")
@@ -226,10 +228,10 @@ def _silent(flow: QuasistaticFlow) -> str:
     if flow.averaged.rule.sign_gain is not None:
         return (
             "the noise vanishes in a coordinate here, and there nothing smooths the sign that "
-            f"{flow.map.rule.name} takes; add noise (GaussianNoise), or start where every coordinate has some."
+            f"{flow.map.rule.name} takes; add Gaussian noise, or start where every coordinate has some."
         )
     eps = "give the rule an eps" if not flow.map.rule.hyper.get("eps") else "take a larger eps"
     return (
-        "the noise vanishes in a coordinate where the rule divides by its size; add noise there (GaussianNoise), "
+        "the noise vanishes in a coordinate where the rule divides by its size; add Gaussian noise there, "
         f"start where there is some, {eps}, or use a rule without accumulators."
     )

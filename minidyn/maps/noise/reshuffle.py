@@ -23,11 +23,11 @@ class Reshuffle(Sampling):
     shuffles: ClassVar[bool] = True
     no_covariance: ClassVar[str] = (
         "random reshuffling has no covariance per step: its steps depend on each other; "
-        "use Minibatch(batch) for the flow (sampling without replacement within a step)."
+        "use minibatches for the flow (sampling without replacement within a step)."
     )
     no_response: ClassVar[str] = (
         "with random reshuffling steps depend on each other, so there is no second-moment operator per step; "
-        "use Minibatch(batch), which samples without replacement within a step."
+        "use minibatches, sampled without replacement within a step."
     )
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import sympy as sp
 
 from minidyn.common.arrays import Floats
-from minidyn.common.errors import FlowError, InputError
+from minidyn.common.errors import FlowError, InputError, said
 from minidyn.common.intake import whole
 from minidyn.graph import SAMPLE, Graph, Node, derivatives
 from minidyn.kernels import Source, apart, store
@@ -95,13 +95,15 @@ class Sampling(OfSamples):
     options: ClassVar[dict[str, Option]] = {"batch": Option("batch")}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "batch", whole("the batch size", self.batch, 1))
+        object.__setattr__(self, "batch", whole("batch", self.batch, 1))
 
     def check(self, bound: BoundNoise) -> None:
         """Refuse a loss without samples, and a batch of more than there are."""
         n = bound.loss.n_samples
         if n is None:
-            raise InputError(f"{bound.noise} draws samples, but the loss has no data: give data= or use GaussianNoise.")
+            raise InputError(
+                f"{bound.noise} draws samples, but the loss has no data: give {said('data=')} or use Gaussian noise."
+            )
         if self.batch > n and self.size_for(0.0, n) <= n:
             raise InputError(f"the batch of {self.batch} is larger than the {n} samples; choose at most {n}.")
 

@@ -67,7 +67,7 @@ def SGD(lr: Any, momentum: Any = 0, nesterov: bool = False) -> Rule:
     nesterov = flag(nesterov, "SGD: nesterov")
     if not isinstance(momentum, sp.Expr) and finite(momentum, "SGD: momentum") == 0:
         if nesterov:
-            raise InputError("SGD(nesterov=True) needs momentum > 0.")
+            raise InputError("SGD with nesterov needs momentum > 0.")
         return _SGD(lr)
     if nesterov:
         return _NESTEROV(lr, momentum)

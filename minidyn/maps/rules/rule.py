@@ -13,7 +13,7 @@ import sympy as sp
 from numpy.typing import NDArray
 
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, said
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, flag, shown
 from minidyn.common.intake import number as as_number
@@ -226,7 +226,7 @@ def scheduled_value(rule_name: str, name: str, value: sp.Expr, k: float, builtin
         wrong += " or zero" * wrong.endswith("positive")
         raise InputError(
             f"{rule_name}: the schedule {name} = {value} is {number:g} at step {k:g}; {wrong} at every step that is "
-            "run: change it, or run other steps (first_step, steps)."
+            f"run: change it, or run other steps ({said('first_step, steps')})."
         )
     return number
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import SolverError
+from minidyn.common.errors import SolverError, said
 from minidyn.common.locks import cached_property
 
 _DENSE = 4  # up to so many modes the operator is written out
@@ -262,7 +262,7 @@ def _leading(once: Callable[[Floats], Floats], start: Floats, r: int, symmetric:
         value, start, residual = _arnoldi(once, start, tolerance)
         if residual <= tolerance * abs(value):
             return value, start
-    raise SolverError("the leading second moment did not converge; try a larger gap=.")
+    raise SolverError(f"the leading second moment did not converge; {said('try a larger gap=')}.")
 
 
 def _arnoldi(once: Callable[[Floats], Floats], start: Floats, tolerance: float) -> tuple[float, Floats, float]:

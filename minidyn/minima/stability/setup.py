@@ -6,7 +6,7 @@ import numpy as np
 
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import FlowError, InputError, ManifoldError
+from minidyn.common.errors import FlowError, InputError, ManifoldError, said
 from minidyn.common.locks import cached_property
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
@@ -266,5 +266,5 @@ class Minimum(ByValue):
                 return
         raise ManifoldError(
             f"w is not a minimum: the gradient has the norm {rest:.3g}; "
-            "Manifold(loss).project(w) leads to the minimum below it."
+            f"{said('Manifold(loss).project(w)')} leads to the minimum below it."
         )

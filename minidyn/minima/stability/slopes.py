@@ -16,7 +16,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.arrays import Floats
-from minidyn.common.errors import FlowError, InputError
+from minidyn.common.errors import FlowError, InputError, said
 from minidyn.maps import rule_symbols
 from minidyn.maps.averaging import AveragedRule, averaged, check_noise
 from minidyn.maps.recognize import recognized
@@ -47,7 +47,7 @@ class Slopes:
         except np.linalg.LinAlgError:
             raise FlowError(
                 "a state of the rule adds up gradients without end, so a lasting gradient has no lasting answer: "
-                "follow the map itself with md.simulate."
+                f"follow the map itself with {said('md.simulate')}."
             ) from None
         return -(self.b[:, 0] + np.einsum("ds,ds->d", self.a[:, 0, 1:], rest))
 
@@ -63,7 +63,7 @@ def rule_slopes(system: Map, w: Floats, q: Floats, given: Floats | None, k: floa
     if rule.memory[3] >= 0 and rule.sign_gain is not None:
         raise FlowError(
             f"{system.rule} takes the sign of a state that remembers the noise: its second moments do not close in one "
-            "step; use SignGD, or follow the map itself with md.simulate."
+            f"step; use SignGD, or follow the map itself with {said('md.simulate')}."
         )
     values = [_number(v, k) for v in system.rule.hyper.values()]
     if lr is not None:
@@ -108,7 +108,8 @@ def _settle(name: str, update: Callable[..., Any], states: Floats, moving: list[
         except np.linalg.LinAlgError:
             raise FlowError(
                 f"{name} has no stationary state at the minimum: a state of it grows without end there; give the whole "
-                "state z of a run (its accumulators are held), or use a rule that forgets, such as md.RMSProp."
+                "state z of a run (its accumulators are held), or use a rule that forgets, such as "
+                f"{said('md.RMSProp')}."
             ) from None
         states[moving] += step.T
         if np.abs(step).max(initial=0.0) <= 1e-15 * (1e-300 + np.abs(states[moving]).max(initial=0.0)):

@@ -206,5 +206,5 @@ def test_error_is_a_sentence(make, sentence):
 
 def test_a_rule_that_was_not_called():
     """`md.Adam` without its learning rate is not a rule yet."""
-    with pytest.raises(md.InputError, match=r"needs an update rule such as md.SGD\(lr=0.1\)"):
+    with pytest.raises(md.InputError, match=r"needs an update rule such as md.SGD\(0.1\)"):
         md.Map(LOSS, md.Adam)

@@ -4,10 +4,12 @@ The artists of the figures say so: models run for a few steps with all their flo
 """
 
 import re
+import sys
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from matplotlib.text import Text
 
 import minidyn as md
 from minidyn import figures
-from minidyn.figures import panels, scales, style
+from minidyn.figures import moving, panels, scales, style
 from minidyn.flows import FLOWS
 
 MODELS = md.list_models()
@@ -403,11 +405,41 @@ def test_films(tmp_path, monkeypatch):
         target = made.animate(tmp_path / name, seconds=2)
         with Image.open(target) as film:
             assert target.suffix == ".gif" and film.n_frames > 10 and film.info["duration"] > 0
+    before = sorted(tmp_path.iterdir())
     monkeypatch.setattr("matplotlib.animation.FFMpegWriter.isAvailable", lambda: False)
-    with pytest.raises(md.InputError, match=r"an \.mp4 needs ffmpeg, which is not installed here; write a .gif"):
+    with pytest.raises(
+        md.InputError, match=r"an \.mp4 needs the program ffmpeg, which is not installed here; write a .gif"
+    ):
         ran("valley").animate(tmp_path / "a.mp4")
     with pytest.raises(md.InputError, match=r"a film cannot be written as \.avi; use one of gif, mp4"):
         ran("valley").animate(tmp_path / "a.avi")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for ffmpeg is a shell's script")
+def test_a_film_by_ffmpeg(tmp_path, monkeypatch):
+    """An .mp4 is what the program ffmpeg makes of every frame; where it fails a sentence says so and nothing is left.
+    A film of quantities has a legend that names each flow."""
+    program, named = tmp_path / "ffmpeg", []
+    compose = moving.compose
+    monkeypatch.setattr(moving, "compose", lambda *a, **o: named.append(compose(*a, **o)) or named[-1])
+    monkeypatch.setitem(matplotlib.rcParams, "animation.ffmpeg_path", str(program))
+    program.write_text('#!/bin/sh\nfor last; do :; done\nwc -c > "$last"\n')
+    program.chmod(0o755)
+    result = ran("scalar_deep")
+    target = result.animate(tmp_path / "a.mp4", seconds=2)
+    width, height = named[0].canvas.get_width_height()
+    shown = min(120, len(result.runs[result.map_label].steps))
+    assert int(target.read_text()) % shown == 0 and int(target.read_text()) // shown // 4 >= (width - 1) * (height - 1)
+    legends = [text.get_text() for legend in [*named[0].legends, *(ax.get_legend() for ax in named[0].axes)] if legend
+               for text in legend.get_texts()]  # fmt: skip
+    assert all(any(text.startswith(label) for text in legends) for label in result.runs)
+    program.write_text("#!/bin/sh\ncat > /dev/null\nexit 3\n")
+    with pytest.raises(
+        md.ArchiveError, match=r"ffmpeg could not make the film `.*b\.mp4`; write a \.gif, or mend ffmpeg"
+    ):
+        result.animate(tmp_path / "b.mp4", seconds=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "ffmpeg"]
 
 
 def test_show_without_a_window_says_what_to_do(capsys):

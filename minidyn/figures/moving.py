@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CalledProcessError
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
 from PIL import Image
 
-from minidyn.common.errors import InputError
+from minidyn.common.errors import ArchiveError, InputError
 from minidyn.common.intake import between
 from minidyn.compare.comparison import Comparison
 from minidyn.figures.canvas import target_of, write_bytes
@@ -45,12 +46,13 @@ def animate(result: Run | Comparison, path: Any, *, seconds: float = 8.0, size: 
     With two parameters paths move on the landscape (of `loss`, or of the loss that a comparison carries); otherwise the
     quantities, means over the paths, grow over the steps. Returns the file.
 
-    Raises InputError for another format, and where ffmpeg is not there; ArchiveError where `path` cannot be written.
+    Raises InputError for another format, and where ffmpeg is not there; ArchiveError where `path` cannot be written, or
+    ffmpeg fails.
     """
     target, kind = target_of(path, ("gif", "mp4"), "a film", "gif")
     seconds = between(seconds, "seconds", 0, 600)
     if kind == "mp4" and not FFMpegWriter.isAvailable():
-        raise InputError("an .mp4 needs ffmpeg, which is not installed here; write a .gif, or install ffmpeg.")
+        raise InputError("an .mp4 needs the program ffmpeg, which is not installed here; write a .gif, or install it.")
     if isinstance(result, Comparison):
         (title, *below), runs, looks = headline_of(result), result.runs, looks_in(result)
     else:
@@ -71,11 +73,14 @@ def animate(result: Run | Comparison, path: Any, *, seconds: float = 8.0, size: 
         artists = [artist.set_animated(True) or artist for move in advance for artist in move(0)]
         made, fps = Path(folder) / f"film.{kind}", max(1, round(len(shown) / seconds))
         writer = FFMpegWriter(fps=fps) if kind == "mp4" else _Redrawn(artists, fps=fps)
-        with writer.saving(fig, str(made), dpi=fig.dpi):
-            for place in shown:
-                for move in advance:
-                    move(int(place))
-                writer.grab_frame()
+        try:
+            with writer.saving(fig, str(made), dpi=fig.dpi):
+                for place in shown:
+                    for move in advance:
+                        move(int(place))
+                    writer.grab_frame()
+        except (CalledProcessError, BrokenPipeError) as error:  # not an ffmpeg, or one without this codec
+            raise ArchiveError(f"ffmpeg could not make the film `{path}`; write a .gif, or mend ffmpeg.") from error
         write_bytes(target, made.read_bytes(), path)
     return target
 
@@ -132,11 +137,6 @@ def _on_landscape(ax: Axes, runs: dict[str, Run], loss: Any, looks: dict[str, Lo
     return move
 
 
-def _line(ax: Axes, look: Look, label: str) -> Any:
-    """A line that has no points yet."""
-    return ax.plot([], [], color=look.colour, ls=look.dash, lw=look.width, label=label)[0]
-
-
 def _growing(name: str, runs: dict[str, Run], looks: dict[str, Look], advance: list[Callable[[int], list[Any]]]) -> Any:
     """A panel in which the means of one quantity grow."""
 
@@ -150,10 +150,12 @@ def _growing(name: str, runs: dict[str, Run], looks: dict[str, Look], advance: l
         low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
         margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
         ax.set_ylim(low - margin, high + margin)
-        lines = [
-            (_line(ax, looks[label], legend_label(label, held[label])), held[label].steps, mean)
-            for label, mean in means.items()
-        ]
+        lines = []
+        for label, mean in means.items():  # whole at first: legends name what has points
+            look, steps = looks[label], held[label].steps
+            said = legend_label(label, held[label])
+            (line,) = ax.plot(steps, mean, color=look.colour, ls=look.dash, lw=look.width, label=said)
+            lines.append((line, steps, mean))
         Clock.of(first.steps, first.time, list(means.values())).put(ax)
         ax.set_title(pretty(name), loc="left")
 

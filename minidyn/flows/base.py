@@ -54,13 +54,12 @@ class _Remembering(ByValue):
 
 
 class Flow(_Remembering):
-    """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`.
+    """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`; docs/limits.md says for
+    which maps a theory predicts none.
 
     map : the map.  name, label : what it is called, and what tables and figures call it.  reference : where it is from.
     reads : how the map is read beside it: "iterates", "midpoints" (of two successive ones) or "projected" (on the
         minima, along the gradient flow).  first_step : the number of the map's first step in a run.
-
-    docs/limits.md says for which maps a theory predicts none.
 
     A subclass names the kernels that it needs (`needs`) and gives two compiled functions of them:
     `field(fns, w, k, hp, c, d, nz, fp, b, f)` fills the change per step `b` (size,) and its noise factor per
@@ -95,13 +94,11 @@ class Flow(_Remembering):
     columns: int = 0
     rows: int = 0
     reads: str = "iterates"
-
     python_stepped: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
     first_step: int = 1
     reasons: ClassVar[Mapping[int, str]] = {}  # why this flow has no field at a point, with what to try: `explain`
     ahead: ClassVar[int] = 0  # 1 where the state is a pair of iterates, which goes on by the step behind them
     reach: ClassVar[int] = 40  # steps of the map that one step of a scheme for noisy flows covers at most by default
-
     name: ClassVar[str] = "flow"
     reference: ClassVar[str] = ""
 
@@ -120,10 +117,8 @@ class Flow(_Remembering):
         if first_step in (1, self.first_step):
             return self
         if self.first_step != 1:
-            raise InputError(
-                f"the {self.name} was made for first_step = {self.first_step} and the run begins at {first_step}: "
-                "give it to the run alone."
-            )
+            made = f"the {self.name} was made for first_step = {self.first_step}"
+            raise InputError(f"{made} and the run begins at {first_step}: give it to the run alone.")
         flow = copy.copy(self)
         flow.first_step = first_step
         return flow

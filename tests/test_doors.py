@@ -68,7 +68,7 @@ def raised(path):
 
 def test_no_error_of_a_command_names_what_only_python_has():
     """Where a command can come, sentences name functions and keywords of Python's through `said` alone."""
-    python = re.compile(r"\bmd\.(?!Map\b|SGD|vector|Gaussian|Manifold)\w|[(, ](?!real=|k=)\w+=(?!=)|\.project\(")
+    python = re.compile(r"\bmd\.(?!Map\b|SGD|vector|matrix|Gaussian|Manifold)\w|[(, ](?!real=|k=)\w+=(?!=)|\.project\(")
     found = [(path.name, line, text) for path in PACKAGE.rglob("*.py") for line, text in raised(path)
              if not str(path.relative_to(PACKAGE)).startswith(ONLY_PYTHON) and python.search(text)]  # fmt: skip
     assert not found

@@ -28,6 +28,8 @@ NAMES: dict[str, str] = {
     ", or resolve smaller curvatures with Manifold(loss, gap=...)": "",
     ", or accumulators=full": "",
     "try a larger gap=": "start elsewhere",
+    "say how many, slow=, or compare": "compare",
+    "say how many are slow, slow=0 for an isolated minimum": "start elsewhere",
     "constants=": "constants",
     "data=": "it [loss.inputs]",
     "observe={name: expression or function}": "observe = {name = expression} in the model file",

@@ -66,7 +66,6 @@ class Flow(_Remembering):
     square root of a step `f` (size, columns) and returns a status code; `retract(fns, w, ...)` puts a point
     back where the flow lives. Both are compiled once per machine; only `fns` belong to one model. The state is
     theta (D,), followed by further numbers where `size` is larger than D (an amplitude, a momentum).
-
     For stiff solvers a flow may give `jacobian(fns, w, k, hp, c, d, nz, fp, J)`, a compiled function of the kernels
     named in `jacobian_needs`; otherwise differences of the field are taken. `noise_kind` ("additive", "diagonal",
     "commutative" or "general") and `reading` ("ito" or "stratonovich") decide which schemes fit.
@@ -216,8 +215,7 @@ class Flow(_Remembering):
 
     @cached_property
     def inlined(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
-        """`field`, `retract` and the kernels that they take, as functions that become part of the time loop; None where
-        they are too long for that, or put points back."""
+        """`field`, `retract` and their kernels as functions in the time loop; None if too long or put back."""
         return None
 
     @property

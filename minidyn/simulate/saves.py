@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, said
 from minidyn.common.intake import shown, whole
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
@@ -25,7 +25,7 @@ def spacing(value: Any) -> Any:
     if isinstance(value, str):
         if value == LOG:
             return LOG
-        raise InputError(f"save_every is a number of steps or 'log', not {shown(value)}.")
+        raise InputError(f"{said('save_every')} is a number of steps or 'log', not {shown(value)}.")
     return whole("save_every", value, 1)
 
 

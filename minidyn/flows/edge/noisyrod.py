@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
-from minidyn.common.errors import FlowError, InputError
+from minidyn.common.errors import FlowError, InputError, said
 from minidyn.common.intake import one_of, whole
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
@@ -89,7 +89,7 @@ class NoisyRodFlow(Flow):
         if self.rule.sign_gain is not None:
             raise FlowError(
                 f"{system.rule.name} takes signs of the gradient: the cloud of a noisy rod knows no noise but what is "
-                "multiplied by slopes; follow the map itself, or near the minima md.QuasistaticFlow."
+                f"multiplied by slopes; follow the map itself, or near the minima {said('md.QuasistaticFlow')}."
             )
         self.slow_directions = None if slow is None else whole("slow", slow, 0)
         if (self.slow_directions or 0) > self.dim:
@@ -138,7 +138,7 @@ class NoisyRodFlow(Flow):
         if len(found) > 1:
             raise FlowError(
                 f"the {self.name}: {' or '.join(map(str, sorted(found)))} directions are slow, from start to start; "
-                "say how many, slow=, or compare starts alike."
+                f"{said('say how many, slow=, or compare')} starts alike."
             )
         return found.pop() if found else 0
 
@@ -156,7 +156,8 @@ class NoisyRodFlow(Flow):
             shown = ", ".join(f"{v:.3g}" for v in values[::-1][:6]) + (", ..." if self.dim > 6 else "")
             raise FlowError(
                 f"the {self.name} at theta = {self._place(np.asarray(theta))}: the curvatures {shown} have no gap, so "
-                "nothing tells slow directions from fast ones; say how many are slow, slow=0 for an isolated minimum."
+                "nothing tells slow directions from fast ones; "
+                f"{said('say how many are slow, slow=0 for an isolated minimum')}."
             )
         return place + 1, float(ratios[place])
 

@@ -76,8 +76,8 @@ class Labels(OfSamples):
         """Refuse a loss without targets that could be noisy."""
         if bound.loss.criterion == "softmax":
             raise InputError(
-                "label noise adds numbers to targets, and class labels are none; take md.Minibatch, or change the "
-                "labels themselves with loss.with_data."
+                "label noise adds numbers to targets, and class labels are none; take minibatches, or change the "
+                "labels themselves."
             )
         if bound.loss.criterion != "squared":
             raise InputError("label noise needs Loss.regression with the squared criterion.")

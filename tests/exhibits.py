@@ -49,7 +49,8 @@ def shown_objects():
         VALLEY, WELLS, held_out, md.SGD(0.1), md.AdamW(0.1 / k), MAP, SAMPLED, EDGE, quasistatic,
         quasistatic.closed_form(), *edges, md.GradientFlow(MAP), *(md.ModifiedFlow(EDGE, n) for n in (1, 2, 3, 4)),
         md.ModifiedFlow(adam), md.QuasistaticFlow(adam), *(md.StochasticModifiedFlow(adam, n) for n in (1, 2)), own,
-        md.StochasticModifiedFlow(MAP, 2), md.load_model("double_valley"),
+        md.StochasticModifiedFlow(MAP, 2), md.NoisyRodFlow(MAP), md.NoisyRodFlow(adam, slow=1),
+        md.load_model("double_valley"),
     ]  # fmt: skip
 
 
@@ -59,7 +60,9 @@ def noises():
     sums = [md.LabelNoise(0.1, 2), md.Minibatch(2, replace=True) + md.GaussianNoise(x) + md.LabelNoise(0.2)]
     sigmas = [0.3, 1e-5, [0.1, 0.2], [[0.1, y], [x**2, 1]], x * sp.exp(-y), sp.eye(30)]
     alone = [md.Minibatch(1), md.Minibatch(4000), md.Reshuffle(1), md.Reshuffle(8), md.LabelNoise(0.1)]
-    return [*map(md.GaussianNoise, sigmas), *alone, *sums, md.LabelNoise(0.5, kind="rademacher"), md.Noise()]
+    heavy = [md.StudentNoise(3, 0.1), md.StudentNoise(0.5, [0.1, y]), md.StableNoise(1.5, 0.1), md.StableNoise(2, x)]
+    signs = md.LabelNoise(0.5, kind="rademacher")
+    return [*map(md.GaussianNoise, sigmas), *alone, *sums, signs, *heavy, md.Noise()]
 
 
 @functools.cache

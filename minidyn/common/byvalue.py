@@ -96,3 +96,15 @@ def _same_arrays(a: Any, b: Any) -> bool:
     if a.dtype == object:
         return all(map(same, a.flat, b.flat))
     return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+
+
+class Remembering(ByValue):
+    """Knows what it was made with beside its map, its first argument, so that it can be made of another one."""
+
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """The object, before it is initialized."""
+        made = super().__new__(cls)
+        made._made_with = (args[1:], {name: v for name, v in options.items() if name != "system"})
+        return made

@@ -11,7 +11,7 @@ import numpy as np
 from sympy import Expr
 
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
-from minidyn.common.byvalue import ByValue
+from minidyn.common.byvalue import Remembering
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, flag, numbers, shown
@@ -42,18 +42,7 @@ def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
 FLOWS: dict[str, type[Flow]] = {}  # flows by the key that model files name them by
 
 
-class _Remembering(ByValue):
-    """Knows what it was made with beside its map, so that `of` can give that to another one."""
-
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
-
-    def __new__(cls, *args: Any, **options: Any) -> Any:
-        flow = super().__new__(cls)
-        flow._made_with = (args[1:], {name: v for name, v in options.items() if name != "system"})
-        return flow
-
-
-class Flow(_Remembering):
+class Flow(Remembering):
     """The continuous dynamics that a theory predicts for a map: `dw = drift dt + diffusion dW`; docs/limits.md says for
     which maps a theory predicts none.
 

@@ -17,6 +17,7 @@ import numpy as np
 import sympy as sp
 from numpy.typing import NDArray
 
+from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import ExpressionError
 from minidyn.graph.nodes import Index, Node
 from minidyn.graph.shapes import Common, Part, Shapes, Template
@@ -30,7 +31,7 @@ _WRITTEN = 12  # up to so many exponentials are read as one quotient, logarithm 
 _ORDERS = 8  # orders of the terms that are tried: by the first places that differ
 
 
-class Numbers:
+class Numbers(ByValue):
     """The numbers that loops read turn by turn: they lie in one array, behind `first` others.
 
     shortest : how long a sum is that has loops. used : whether there has been any. Once `closed`, nothing is added.

@@ -52,8 +52,8 @@ class NoisyRodFlow(Flow):
         (leading order in W). None: "hermite" where one direction is fast, else "cubature".
     first_step : the number of the map's first step (see `simulate`).
 
-    One step of Euler and Maruyama per step of the map, as `simulate` takes by default, is the recursion for pairs of
-    iterates: it is the more exact form where the map is far from the identity.
+    `slow_directions` is what was given as `slow`. One step of Euler and Maruyama per step of the map, which `simulate`
+    takes by default, is the recursion for pairs of iterates: more exact where the map is far from the identity.
 
     >>> import sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")

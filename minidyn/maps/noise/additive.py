@@ -39,12 +39,16 @@ class Additive(Part):
         """sigma on a loss: floats and expressions in its parameters, of shape (), (D,) or (D, r)."""
         return np.asarray(self.sigma, dtype=object)
 
+    def law_of(self, letter: str) -> str:
+        """The law of the numbers in LaTeX."""
+        return self.law.formula(letter)
+
     def formula(self, seen: str) -> tuple[str, str]:
         """Sigma is written where it is one number, and below where it is small."""
         sigma: Any = getattr(self, "sigma", None)
         prime = "'" * seen.count("z")  # of another one in the sum
         letter, name = f"z{prime}_{{k}}", rf"\sigma{prime}"
-        said = f"${self.law.formula(letter)}$, fresh every step"
+        said = f"${self.law_of(letter)}$, fresh every step"
         if isinstance(sigma, float):
             return rf"{seen} + {number_in_latex(sigma)} \, {letter}", said
         shape = np.shape(sigma)

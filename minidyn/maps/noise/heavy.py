@@ -89,6 +89,10 @@ class StudentNoise(_Heavy):
         excess = 6.0 / (self.df - 4.0) if self.df > 4.0 else math.inf
         return Law(f"student(word, more, {1.0 / self.df!r}, {square!r})", excess, words=2)
 
+    def law_of(self, letter: str) -> str:
+        """Student's law of scale 1."""
+        return rf"{letter} \sim t_{{{self.df:g}}}"
+
     def __repr__(self) -> str:
         return f"StudentNoise({self.df:g}, {brief(self.sigma)})"
 
@@ -128,6 +132,10 @@ class StableNoise(_Heavy):
     def law(self) -> Law:  # type: ignore[override]
         """The normal one for alpha = 2."""
         return NORMAL if self.alpha == 2.0 else Law(f"stable(word, more, {self.alpha!r})", math.inf, words=2)
+
+    def law_of(self, letter: str) -> str:
+        """The stable law of scale 1."""
+        return rf"\mathrm{{E}} \exp(i u {letter}) = \exp(-|u|^{{{self.alpha:g}}})"
 
     def __repr__(self) -> str:
         return f"StableNoise({self.alpha:g}, {brief(self.sigma)})"

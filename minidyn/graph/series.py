@@ -11,8 +11,11 @@ from functools import cache
 
 import sympy as sp
 
+from minidyn.graph import walk
+
 _TERMS = 90
 _MOST_PARTS = 10
+_LARGEST = 200  # parts of a sum, written out as a tree, as which sympy would walk through it
 T = sp.Dummy("t")
 
 
@@ -145,7 +148,7 @@ def expansion(e: sp.Expr) -> Series | None:
 
 def recognized(e: sp.Expr) -> tuple[Series, sp.Expr] | None:
     """(series, t): the sum as a series in t, which its functions are of; None where it is none."""
-    if len(e.args) > _MOST_PARTS:
+    if len(e.args) > _MOST_PARTS or not walk.within(e, _LARGEST):
         return None
     bases = (_base(f)[0] for a in e.args for f in sp.Mul.make_args(a))
     first = next((f for f in bases if isinstance(f, _KNOWN) and len(f.args) == 1), None)

@@ -55,6 +55,15 @@ def extent(e: sp.Basic) -> tuple[int, int]:
     return known[id(e)]
 
 
+def within(e: sp.Basic, most: int) -> bool:
+    """Whether an expression written out as a tree has at most so many parts; no more of them are looked at."""
+    todo = [e]
+    while todo and most:
+        most -= 1
+        todo.extend(todo.pop().args)
+    return not todo
+
+
 def written(e: sp.Basic) -> bool:
     """Whether an expression is of a size that sympy can write out."""
     size, depth = extent(e)

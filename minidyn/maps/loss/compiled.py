@@ -245,9 +245,10 @@ class Compiled(metaclass=Named):
         add(name, args, [*before, *self.emitter(stores, **options).lines()], doc)
 
     def _titled(self, what: str) -> str:
-        text = (
-            str(self.expr) if walk.extent(self.expr)[0] < 3 * _TITLE else ""
+        short = walk.within(self.expr, 3 * _TITLE) and walk.written(
+            self.expr
         )  # a part has a third of a letter at least
+        text = str(self.expr) if short else ""
         return f"{what} {text}" if 0 < len(text) < _TITLE else what
 
 

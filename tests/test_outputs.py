@@ -322,7 +322,7 @@ REFUSED = {
     "weights of others": (lambda: build(weights=[1.0, 2.0, 3.0]), "the data for weight has 3 samples"),
     "weights of NaN": (lambda: build(weights=[1.0, np.nan]), "weights must be finite"),
     "labels of classes": (lambda: md.Map(build(TWO, [0, 1], "softmax"), md.GD(0.1), md.LabelNoise(0.1)),
-                          "label noise adds numbers to targets, and class labels are none; take md.Minibatch"),
+                          "label noise adds numbers to targets, and class labels are none; take minibatches"),
     "labels of signs": (lambda: md.Map(build(TWO, np.ones((2, 2)), "logistic"), md.GD(0.1), md.LabelNoise(0.1)),
                         "label noise needs Loss.regression with the squared criterion"),
     "probabilities later": (lambda: (lambda loss: loss.with_data({loss.target: [[0.5, 0.5]] * 2}))(

@@ -186,7 +186,7 @@ class SubquadraticFlow(PairFlow):
         >>> import sympy as sp, minidyn as md
         >>> x, y = sp.symbols("x y")
         >>> flow = md.SubquadraticFlow(md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1)))
-        >>> print(flow.describe(w=flow.start([5.0, 0.1])).splitlines()[-2].split("; ")[1])
+        >>> print(flow.describe(w=flow.start([5.0, 0.1])).splitlines()[-2].strip())
         at theta = [4.998, -0.02957] it is 0.423
         """
         rule = self.map.rule

@@ -145,7 +145,11 @@ def test_scalar_and_single_accumulators_agree_in_one_dimension():
 def test_central_flow_says_what_it_cannot():
     """Other rules, schedules and unknown options are refused in a sentence."""
     k = sp.Symbol("k")
-    for rule, words in ((md.Adam(0.1), "RodFlow"), (md.GD(0.1 / k), "constant"), (md.SGD(0.1, 0.5), "GD and RMSProp")):
+    for rule, words in (
+        (md.Adam(0.1), "the rod flow takes any rule"),
+        (md.GD(0.1 / k), "constant"),
+        (md.SGD(0.1, 0.5), "GD and RMSProp"),
+    ):
         with pytest.raises(md.FlowError, match=words):
             md.CentralFlow(md.Map(PUSHED, rule))
     with pytest.raises(md.InputError, match="'each' or 'scalar'"):

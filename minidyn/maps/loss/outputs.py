@@ -79,7 +79,7 @@ def read_model(model: Any, taken: Sequence[Any]) -> sp.Expr | Outputs:
         if len(shape) > 1:
             raise InputError(f"a model's outputs are a list, a row or a column, not of the shape {model.shape}.")
         model = list(np.array(model, dtype=object).flat)
-    if isinstance(model, (sp.Expr, str)) or not hasattr(model, "__iter__"):
+    if isinstance(model, (sp.Expr, str, dict)) or not hasattr(model, "__iter__"):
         return walk.expression(model, "the model")
     parts = ordered(model, "the model")
     if len(parts) == 2 and isinstance(parts[1], (tuple, list, sp.Tuple)):

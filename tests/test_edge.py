@@ -248,15 +248,12 @@ def test_periods_of_sequences():
 
 
 def test_compare_takes_midpoints():
-    """Beside a flow of mid-points the map is compared at (theta_k + theta_{k+1}) / 2, and noise is refused."""
+    """Beside a flow of mid-points the map is compared at (theta_k + theta_{k+1}) / 2."""
     system = md.Map(VALLEY, md.GD(0.1))
     result = md.compare(system, md.RodFlow(system), w0=[5.0, 1.0], steps=40, paths=1, save_every=10)
     mid = who_wins.midpoints(system, [5.0, 1.0], 40)
     np.testing.assert_allclose(result.quantities["x"]["GD"][0], mid[result.steps, 0], rtol=1e-14)
     assert "mid-points" in result.summary()
-    noisy = md.Map(VALLEY, md.GD(0.1), md.GaussianNoise(0.1))
-    with pytest.raises(md.InputError, match="without noise"):
-        md.compare(noisy, md.RodFlow(noisy), w0=[5.0, 1.0], steps=40, paths=2)
 
 
 def test_edge_measures_in_the_rules_own_metric():

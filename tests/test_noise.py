@@ -445,7 +445,7 @@ def on(loss, noise):
     (lambda: md.Reshuffle(None), "batch must be a whole number, not None."),
     (lambda: md.Reshuffle(float("inf")), "batch must be a whole number, not inf."),
     (on(PLAIN, md.Minibatch(2)), "Minibatch(2) draws samples, but the loss has no data: give data= or use "
-                                 "GaussianNoise."),
+                                 "Gaussian noise."),
     (on(LOSS, md.Minibatch(6)), "the batch of 6 is larger than the 5 samples; choose at most 5."),
     (on(LOSS, md.Reshuffle(6)), "the batch of 6 is larger than the 5 samples; choose at most 5."),
     (lambda: md.LabelNoise(0), "the standard deviation of label noise must be a positive number, not 0."),
@@ -470,8 +470,8 @@ def test_only_noises_add_to_noises():
 
 
 def test_reshuffling_has_no_covariance():
-    """Steps of an epoch depend on each other: a flow that asks for Σ is told to use Minibatch."""
-    with pytest.raises(md.FlowError, match=r"random reshuffling has no covariance per step.* use Minibatch\(batch\)"):
+    """Steps of an epoch depend on each other: a flow that asks for Σ is told to use minibatches."""
+    with pytest.raises(md.FlowError, match=r"random reshuffling has no covariance per step.* use minibatches"):
         stated_covariance(md.Map(LOSS, md.GD(0.1), md.Reshuffle(2)), W)
 
 

@@ -122,7 +122,7 @@ def test_who_wins_notes_an_erratic_map(monkeypatch):
     """The report's notes on flows of mid-points carry the remark."""
     monkeypatch.setattr(who_wins, "regime", lambda *_: md.Regime(4, 0.0, 1.0, 256, "."))
     entries = who_wins.entries_of("quartic", steps=20)
-    edge = ("central", "subquadratic", "rod", "rod, order 2")
+    edge = ("central", "subquadratic", "rod", "rod, order 2", "noisy-rod")
     assert all(("orbit of period four" in e.note) == (e.flow in edge) for e in entries)
 
 

@@ -70,7 +70,7 @@ def declared(tmp_path):
             src.add("gentle_speed", "hp", [f"return hp[{place}] / {float(self.order)}"])
             return src
 
-        def describe(self, latex=False, w=None):
+        def _describe(self, latex, w=None):
             equation = r"$\dot w = -\nabla L$" if latex else "dw/dt = -grad L"
             valid = f"valid: everywhere{self._here(w)}"
             return "\n".join([f"Gentle flow of {self.map.rule}", equation, valid, self.reference])

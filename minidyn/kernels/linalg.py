@@ -243,6 +243,14 @@ def copy(a, out):
 
 
 @inner
+def add_multiple(x, factor, out):
+    """out += factor x"""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] += factor * x[i, j]
+
+
+@inner
 def subtract(a, b, out):
     """out = a - b"""
     for i in range(a.shape[0]):

@@ -15,7 +15,16 @@ import numpy as np
 
 from minidyn.common.status import Status
 from minidyn.kernels.elimination import solve
-from minidyn.kernels.linalg import cholesky_semidefinite, inner, symmetric_eigen
+from minidyn.kernels.linalg import (
+    add_multiple,
+    cholesky_semidefinite,
+    inner,
+    multiply,
+    multiply_transposed,
+    symmetric_eigen,
+    trace,
+    transpose,
+)
 
 _SMALL = 1e-3  # noise along the slow directions, as a part of all of it, that moves the path by itself alone
 
@@ -61,25 +70,16 @@ def _axes(hessian, theta, c, d, V):
 def _factor(W, V, L):
     """The columns `l_j` of L: `W = L L^T`, lower triangular in the basis V of theta and of every state."""
     dim, size = V.shape[0], W.shape[0]
-    turned = np.zeros((size, size))
-    half = np.zeros((size, size))
+    basis, turn = np.zeros((size, size)), np.empty((size, size))
+    turned, half = np.empty((size, size)), np.empty((size, size))
     for i in range(size):
-        first = i - i % dim  # of the block that the row lies in: theta's, or a state's
-        for j in range(size):
-            for r in range(dim):
-                half[i, j] += V[r, i - first] * W[first + r, j]
-    for j in range(size):
-        first = j - j % dim
-        for i in range(size):
-            for r in range(dim):
-                turned[i, j] += half[i, first + r] * V[r, j - first]
+        for j in range(dim):
+            basis[i, i - i % dim + j] = V[i % dim, j]
+    transpose(basis, turn)
+    multiply(turn, W, half)
+    multiply_transposed(half, turn, turned)
     cholesky_semidefinite(turned, half)
-    for i in range(size):
-        first = i - i % dim
-        for j in range(size):
-            L[i, j] = 0.0
-            for r in range(dim):
-                L[i, j] += V[i - first, r] * half[first + r, j]
+    multiply(basis, half, L)
 
 
 @inner
@@ -104,14 +104,6 @@ def _step(kernels, model, z, varies, out, gain, S, room):
 
 
 @inner
-def _add(x, weight, out):
-    """out += weight x, of matrices."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[i, j] += weight * x[i, j]
-
-
-@inner
 def _over_the_cloud(kernels, model, p, L, fp, mean, cov, gains, S, room):
     """The mean of `F(p + w)`, its covariance, and the means of its answers to the noise and of the noise's covariance,
     of which the last three are halved and added to what there is."""
@@ -119,10 +111,10 @@ def _over_the_cloud(kernels, model, p, L, fp, mean, cov, gains, S, room):
     varies = fp[At.VARIES] != 0.0
     nodes = np.int64(fp[At.NODES])
     z, middle, plus, minus, bent = np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    gain = np.empty((dim, gains.shape[1]))
-    noise = np.zeros((dim, dim))
+    gain, gain_here = np.empty((dim, gains.shape[1])), np.empty((dim, gains.shape[1]))
+    noise, noise_here = np.zeros((dim, dim)), np.zeros((dim, dim))
     share = 1.0
-    _step(kernels, model, p, varies, middle, gain, noise, room)
+    _step(kernels, model, p, varies, middle, gain_here, noise_here, room)
     for i in range(size):
         mean[i] = middle[i]
     for j in range(size):
@@ -139,9 +131,9 @@ def _over_the_cloud(kernels, model, p, L, fp, mean, cov, gains, S, room):
                 for i in range(size):
                     z[i] = p[i] + sign * x * L[i, j]
                 _step(kernels, model, z, varies, plus if side == 0 else minus, gain, noise, room)
-                _add(gain, 0.5 * weight, gains)
+                add_multiple(gain, 0.5 * weight, gains)
                 if varies:
-                    _add(noise, 0.5 * weight, S)
+                    add_multiple(noise, 0.5 * weight, S)
             share -= 2.0 * weight
             for i in range(size):
                 z[i] = 0.5 * (plus[i] + minus[i]) - middle[i]
@@ -155,88 +147,67 @@ def _over_the_cloud(kernels, model, p, L, fp, mean, cov, gains, S, room):
         for i in range(size):
             for r in range(size):
                 cov[i, r] -= 0.5 * bent[i] * bent[r]
-    _step(kernels, model, p, varies, plus, gain, noise, room)
-    _add(gain, 0.5 * share, gains)
+    add_multiple(gain_here, 0.5 * share, gains)
     if varies:
-        _add(noise, 0.5 * share, S)
+        add_multiple(noise_here, 0.5 * share, S)
 
 
 @inner
-def _split(S, V, slow, T, rest):
+def _split(S, turn, T, rest):
     """The noise as `T z` along the slow directions, T (D, slow), with what the fast ones have in common with it, and
-    the covariance `rest` (D, D) of what they have not.
+    the covariance `rest` (D, D) of what they have not. The rows of `turn` are the directions, slow ones first.
 
     `K = S_FS (S_SS + small)^-1`: noise across the valley stays in the cloud where there is hardly any along it,
     whatever the two have in common."""
-    dim = V.shape[0]
-    turned, half = np.zeros((dim, dim)), np.zeros((dim, dim))
-    for i in range(dim):  # in the basis V from its end: the slow directions come first
-        for j in range(dim):
-            for r in range(dim):
-                half[i, j] += V[r, dim - 1 - i] * S[r, j]
-    total = 0.0
-    for i in range(dim):
-        for j in range(dim):
-            for r in range(dim):
-                turned[i, j] += half[i, r] * V[r, dim - 1 - j]
-        total += turned[i, i]
-    common, block, factor = np.zeros((slow, dim)), np.zeros((slow, slow)), np.zeros((slow, slow))
+    dim, slow = T.shape[0], T.shape[1]
+    turned, half, apart = np.empty((dim, dim)), np.empty((dim, dim)), np.zeros((dim, dim))
+    common, block, factor = np.zeros((slow, dim)), np.empty((slow, slow)), np.empty((slow, slow))
+    multiply(turn, S, half)
+    multiply_transposed(half, turn, turned)
+    total = trace(turned)
     for i in range(slow):
         for j in range(slow):
             factor[i, j] = turned[i, j]
             block[i, j] = turned[i, j]
         block[i, i] += _SMALL * total
-        for j in range(dim):
-            common[i, j] = turned[i, j] if j >= slow else 0.0
+        for j in range(slow, dim):
+            common[i, j] = turned[i, j]
     if total > 0.0 and slow > 0 and slow < dim:
         solve(block, common)
-    for i in range(slow, dim):
-        for j in range(slow, dim):
-            for r in range(slow):
-                turned[i, j] -= common[r, i] * turned[r, j] + turned[i, r] * common[r, j]
-                for q in range(slow):
-                    turned[i, j] += common[r, i] * factor[r, q] * common[q, j]
+    for i in range(slow, dim):  # what is left of a fast part: itself without K times the slow one
+        apart[i, i] = 1.0
+        for r in range(slow):
+            apart[i, r] = -common[r, i]
     for i in range(slow):
         common[i, i] = 1.0
     cholesky_semidefinite(factor, block)
-    _rotate(V, turned, common, block, T, rest)
-
-
-@inner
-def _rotate(V, turned, common, block, T, rest):
-    """`_split` in the parameters: `T = V common^T block` and `rest = V turned V^T`, of the fast directions."""
-    dim, slow = V.shape[0], block.shape[0]
+    lead = np.empty((slow, dim))
+    multiply(common, turn, lead)
     for i in range(dim):
         for j in range(slow):
             T[i, j] = 0.0
-            for r in range(dim):
-                for q in range(slow):
-                    T[i, j] += V[i, dim - 1 - r] * common[q, r] * block[q, j]
-        for j in range(dim):
-            rest[i, j] = 0.0
-            for r in range(slow, dim):
-                for q in range(slow, dim):
-                    rest[i, j] += V[i, dim - 1 - r] * turned[r, q] * V[j, dim - 1 - q]
+            for q in range(slow):
+                T[i, j] += lead[q, i] * block[q, j]
+    multiply(apart, turn, half)  # turn^T apart turn is the same in the parameters
+    transpose(turn, turned)
+    multiply(turned, half, apart)
+    multiply(apart, S, half)
+    multiply_transposed(half, apart, rest)
 
 
 @inner
-def _drawn(noise_factor, theta, model, V, width, slow, U):
+def _drawn(noise_factor, theta, model, turn, U):
     """U (slow, width): the numbers that drive the slow directions, as what the map draws makes them there."""
     _, _, c, d, nz = model
-    dim = theta.shape[0]
-    made = np.empty(dim * width)
-    along = np.zeros((slow, width))
-    square = np.zeros((slow, slow))
-    factor = np.empty((slow, slow))
+    dim, slow, width = theta.shape[0], U.shape[0], U.shape[1]
+    made, along = np.empty(dim * width), np.zeros((slow, width))
+    square, factor = np.empty((slow, slow)), np.empty((slow, slow))
     noise_factor(theta, c, d, nz, made)
     for i in range(slow):
         for q in range(width):
             for r in range(dim):
-                along[i, q] += V[r, dim - 1 - i] * made[r * width + q]
-    for i in range(slow):
-        for j in range(slow):
-            for q in range(width):
-                square[i, j] += along[i, q] * along[j, q]
+                along[i, q] += turn[i, r] * made[r * width + q]
+    multiply_transposed(along, along, square)
     cholesky_semidefinite(square, factor)
     for i in range(slow):
         for q in range(width):
@@ -253,7 +224,8 @@ def field(fns, w, k, hp, c, d, nz, fp, b, f):
     size = np.int64(math.sqrt(1.0 + b.shape[0]) + 0.5) - 1  # of 2 n + n^2 numbers
     dim = size // (1 + states)
     W, V, L, cov = np.empty((size, size)), np.empty((dim, dim)), np.empty((size, size)), np.zeros((size, size))
-    gains, S, T, rest = np.zeros((dim, 1 + states)), np.zeros((dim, dim)), np.empty((dim, slow)), np.empty((dim, dim))
+    gains, S, T = np.zeros((dim, 1 + states)), np.zeros((dim, dim)), np.empty((dim, slow))
+    rest, turn = np.empty((dim, dim)), np.empty((dim, dim))
     ends, p, kk = np.empty((2, size)), np.empty(size), np.empty(1)
     kk[0] = k + 1.0 + fp[At.STEPS_BEFORE]
     room = (np.empty(dim), np.empty(dim), np.empty(3 + states), np.empty(1 + states),
@@ -272,12 +244,15 @@ def field(fns, w, k, hp, c, d, nz, fp, b, f):
         _over_the_cloud(kernels, model, p, L, fp, ends[side], cov, gains, S, room)
     if fp[At.VARIES] == 0.0:
         sigma(w[0:dim], c, d, nz, S)
-    _split(S, V, slow, T, rest)
+    for i in range(dim):
+        for r in range(dim):
+            turn[i, r] = V[r, dim - 1 - i]
+    _split(S, turn, T, rest)
     total = _fill(w, (ends, cov), gains, rest, b)
     for i in range(f.shape[0]):
         for q in range(f.shape[1]):
             f[i, q] = 0.0
-    _drive(noise_factor, w[0:dim], model, V, (slow, width, fp[At.COUPLES] != 0.0), gains, T, f)
+    _drive(noise_factor, w[0:dim], model, turn, (width, fp[At.COUPLES] != 0.0), gains, T, f)
     return 0 if total < np.inf else Status.SINGULAR
 
 
@@ -299,18 +274,15 @@ def _fill(w, made, gains, rest, b):
 
 
 @inner
-def _drive(noise_factor, theta, model, V, counts, gains, T, f):
+def _drive(noise_factor, theta, model, turn, counts, gains, T, f):
     """What moves the mid-point at random."""
-    slow, width, couples = counts
-    dim = theta.shape[0]
-    U = np.zeros((slow, width))
+    width, couples = counts
+    dim, slow = T.shape[0], T.shape[1]
+    moved, U = T.copy(), np.empty((slow, width))
     if couples:
-        _drawn(noise_factor, theta, model, V, width, slow, U)
+        _drawn(noise_factor, theta, model, turn, U)
+        moved = np.empty((dim, width))
+        multiply(T, U, moved)
     for i in range(dim * gains.shape[1]):
-        gain = gains[i % dim, i // dim]
-        for r in range(slow):
-            if couples:
-                for q in range(width):
-                    f[i, q] += gain * T[i % dim, r] * U[r, q]
-            else:
-                f[i, r] = gain * T[i % dim, r]
+        for q in range(moved.shape[1]):
+            f[i, q] = gains[i % dim, i // dim] * moved[i % dim, q]

@@ -12,6 +12,7 @@ import numpy as np
 
 from minidyn.common.status import Status
 from minidyn.kernels.linalg import (
+    add_multiple,
     double,
     extreme_eigenvalues,
     inner,
@@ -106,14 +107,6 @@ def product(a, b):
         for j in range(a.shape[1]):
             total += a[i, j] * b[i, j]
     return total
-
-
-@inner
-def add_multiple(x, factor, out):
-    """out += factor x"""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[i, j] += factor * x[i, j]
 
 
 @inner

@@ -1,5 +1,6 @@
 """The commands: each computes, writes its files, and returns what it has to say."""
 
+import contextlib
 import importlib
 import shlex
 import threading
@@ -111,7 +112,9 @@ def run(
 
     Writes the data (.h5) and a picture.
     """
-    every = int(save_every) if save_every and save_every.lstrip("+-").isdecimal() else save_every
+    every: Any = save_every
+    with contextlib.suppress(ValueError, TypeError):  # "log", nothing, or what is refused where it is read
+        every = int(every)
     chosen = load_model(model).with_overrides(lr=lr, steps=steps, paths=paths, save_every=every, seed=seed)
     outputs = results_at(out, chosen.name, no_figure)
     began = time.perf_counter()

@@ -18,10 +18,12 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
     """Run one command; its exit code. Errors become one sentence on stderr."""
     _asked_to_stop.clear()
     previous = signal.signal(signal.SIGINT, _interrupt)
+    names: dict[str, str] = {}
     try:
         command = typer.main.get_command(app)
         options: dict[str, Any] = {"prog_name": "minidyn", "standalone_mode": False, "obj": arguments}
-        with speaking(names_for(_options(command, arguments))):
+        names = names_for(_options(command, arguments))
+        with speaking(names):
             said = command.main(arguments or ["--help"], **options)
         if not isinstance(said, Said):
             return said if isinstance(said, int) else 0
@@ -41,7 +43,8 @@ def run(app: typer.Typer, arguments: list[str]) -> int:
             return _say("interrupted; nothing more was written.", 130)
         if "--debug" in arguments:
             traceback.print_exc()
-        return _explain(error)
+        with speaking(names):
+            return _explain(error)
     finally:
         signal.signal(signal.SIGINT, previous)
 

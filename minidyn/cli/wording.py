@@ -17,6 +17,8 @@ NAMES: dict[str, str] = {
     "md.simulate": "`minidyn run`, without flows in the model file",
     "md.stability": "`minidyn stability`",
     "scaling_study": "`minidyn scale`",
+    "md.GaussianNoise": "Gaussian noise",
+    "md.vector": "vector",
     "md.ModifiedFlow(map, order=1)": 'the flow "modified 1"',
     "order=2, or md.GD(lr)": 'the flow "modified 2", or the rule "GD"',
     "manifold.project(w)": _PROJECTION,

@@ -211,7 +211,7 @@ def row_of(name: str, label: str, a: Floats, b: Floats, step: int, time: float, 
 def _mean(values: Floats) -> Floats:
     """The mean of the paths that are there at each time, (paths, T) -> (T,)."""
     there = (v[np.isfinite(v)] for v in values.T)
-    return np.array([unit_of(v) * (v / unit_of(v)).mean() if len(v) else np.nan for v in there])
+    return np.array([unit * (v / unit).mean() if len(v) else np.nan for v in there for unit in (unit_of(v),)])
 
 
 def _stats(v: Floats, unit: float) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from minidyn.flows.base import Flow
 from minidyn.flows.edge.twostep import TwoStep
 from minidyn.maps.discrete import Map
 from minidyn.simulate.choose import make_engine
-from minidyn.simulate.saves import saves_of, spacing, stride
+from minidyn.simulate.saves import every_of, saves_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,7 +94,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: Any =
             raise InputError(f"{shown(flow)} predicts no oscillation: use {', '.join(able[:-1])} or {able[-1]}.")
     check_flows(system, flows)
     steps, first_step = whole("steps", steps, 1), whole("first_step", first_step, 1)
-    saves = np.array(saves_of(steps, stride(system, steps) if save_every is None else spacing(save_every)))
+    saves = np.array(saves_of(steps, every_of(system, steps, save_every)))
     two = TwoStep(system)
     z = one_start(system, w0)
     labels = labels_of(system, flows)

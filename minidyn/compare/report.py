@@ -40,14 +40,15 @@ def report_of(result: Comparison) -> Report:
     """All that is said of a comparison."""
     labels = list(result.runs)[1:]
     report: Report = [_headline(result)]
-    if _alike(result):
+    alike = _alike(result)
+    if alike:
         report += ["", *_one_path(result, labels)]
     else:
         scales = scales_of(result)
         for label in labels:
             report += ["", *_many_paths(result, label, scales)]
     read = {result.reading(label) for label in labels}
-    notes = [] if _alike(result) else ["±: the spread over the paths, their standard deviation"]
+    notes = [] if alike else ["±: the spread over the paths, their standard deviation"]
     notes += [text for reading, text in _MEANT.items() if reading in read]
     silent = [label for label in labels if result.runs[label].meta.get("leaves_out")]
     if silent:

@@ -15,7 +15,7 @@ from minidyn.compare.readings import check_flows, check_options, labels_of, one_
 from minidyn.compare.regime import regime
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
-from minidyn.simulate import check_checkpoint, observables, paths_needed, seed_key, simulate, spacing, starts_of, stride
+from minidyn.simulate import check_checkpoint, every_of, observables, paths_needed, seed_key, simulate, starts_of
 from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
@@ -135,7 +135,7 @@ class _Experiment:
         flag(self.coupled, "coupled")
         for name in ("steps", "rows", "first_step"):
             whole(name, getattr(self, name), 1)
-        self.save_every = self.save_every if self.save_every is None else spacing(self.save_every)
+        self.save_every = every_of(self.system, self.steps, self.save_every)
         thread_count(self.threads)
         start = starts_of(self.system, self.w0, whole("paths", self.paths, 1))
         self.paths = paths_needed(self.system, start)
@@ -192,7 +192,7 @@ class _Experiment:
     @property
     def common(self) -> dict[str, Any]:
         """What all runs are given."""
-        return {"save_every": self.save_every or stride(self.system, self.steps), "threads": self.threads}
+        return {"save_every": self.save_every, "threads": self.threads}
 
     @property
     def seen(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
     there = [Panel(name, partial(draw_run, run=run, name=name, look=look, label=label_of(title), clock=clock),
                    above=_above(name, clock)) for name in [*shown, *(n for n in every if n not in shown)]]  # fmt: skip
     details = [*made, f"{run.paths:,} paths" if run.paths > 1 else "one path", f"{int(run.steps[-1]):,} steps",
-               f"seed {run.meta['seed']}" if run._by_chance and "seed" in run.meta else ""]  # fmt: skip
+               f"seed {run._seed}" if run._seed else ""]  # fmt: skip
     if panels is None and len(every) > len(shown):
         details.append(f"{len(shown)} of {len(every):,} quantities drawn")
     details += [] if run.finished.all() else [run.describe_status()]

@@ -121,7 +121,6 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 def named(what: str, system: str, model: Any = None) -> tuple[str, str, str]:
     """A title, `valley: SGD`, and below it the loss and the rule; without a model's name the title has the loss."""
     loss, params, samples, rule = parts_of(system)
-    rule = rule or system
     if model or not loss:
         subject, below = model, f"loss {loss}, {samples}".removesuffix(", ") if loss else ""
     elif len(loss) <= _TITLED:

@@ -55,6 +55,11 @@ def extent(e: sp.Basic) -> tuple[int, int]:
     return known[id(e)]
 
 
+def has_matrices(e: sp.Basic) -> bool:
+    """Whether matrices stand in an expression."""
+    return any(isinstance(part, sp.MatrixExpr) for part, _ in postorder(e))
+
+
 def within(e: sp.Basic, most: int) -> bool:
     """Whether an expression written out as a tree has at most so many parts; no more of them are looked at."""
     todo = [e]

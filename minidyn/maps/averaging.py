@@ -336,6 +336,6 @@ def check_noise(rule: AveragedRule, bound: BoundNoise) -> None:
         curve = "takes signs of the gradient" if rule.sign_gain is not None else "is no straight line in the gradient"
         raise FlowError(
             f"{name} {curve}, and {bound.noise} is not Gaussian: where such a rule rests, and how it moves, depends on "
-            "the whole law of the noise, not on its covariance; use md.GaussianNoise, or follow the map itself with "
-            f"{said('md.simulate')}."
+            "the whole law of the noise, not on its covariance; "
+            f"use {said('md.GaussianNoise')}, or follow the map itself with {said('md.simulate')}."
         )

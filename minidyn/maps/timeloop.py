@@ -14,10 +14,10 @@ from minidyn.graph import SAMPLE, Graph, Index, Node, reachable
 from minidyn.kernels import Emitter, Places, Source, coordinate, store, store_gradient
 from minidyn.kernels.rewrite import balanced, dependence, replaced, without_divisions
 from minidyn.maps.loss import Loss
+from minidyn.maps.loss.compiled import IN_REGISTERS
 from minidyn.maps.noise import BoundNoise, place
 from minidyn.maps.rules import Rule
 
-FUSED = 24  # up to this many state components a step is one straight-line body
 _CHUNK = 256  # steps between two looks at memory, and rows of the table
 _TABLE: Places = {"table": lambda place: f"table[{place * _CHUNK} + t]"}
 _PATHS = "s[({})*64 + lane]"  # an element of a state that lies in memory
@@ -33,7 +33,7 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     )
     if any(law.words > 1 for law, *_ in bound.draws):
         src.line("from minidyn.kernels.heavytails import stable, student")
-    if loss.dim * (1 + len(rule.states)) <= FUSED and loss.straight and not bound.picks:
+    if loss.dim * (1 + len(rule.states)) <= IN_REGISTERS and loss.straight and not bound.picks:
         _add_fused(src, loss, rule, bound)
     else:
         _add_called(src, loss, rule, bound)

@@ -304,7 +304,7 @@ class Chart(ByValue):
             return "lies in the minima (proved symbolically)"
         return f"lies in the minima (gradient checked numerically at {_SAMPLES} points, not proved)"
 
-    def in_latex(self) -> str:
+    def _repr_latex_(self) -> str:
         """Where each parameter lies, in one formula."""
         places = [(sp.latex(p), sp.latex(self.public(e))) for p, e in zip(self.loss.params, self.place, strict=True)]
         return f"${', '.join(f'{p} = {e}' for p, e in places)}$"
@@ -312,9 +312,6 @@ class Chart(ByValue):
     def __repr__(self) -> str:
         parts = ", ".join(f"{p} = {self.public(e)}" for p, e in zip(self.loss.params, self.place, strict=True))
         return f"Chart({parts})"
-
-    def _repr_latex_(self) -> str:
-        return self.in_latex()
 
 
 def slope(e: sp.Expr, x: sp.Symbol) -> sp.Expr:

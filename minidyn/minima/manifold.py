@@ -202,7 +202,7 @@ class Manifold(ByValue):
     def _to_interpolation(self, start: Floats) -> float:
         w, value = start.copy(), float(self.loss.value(start))
         for _ in range(200):
-            jacobian = self.loss.jacobian(w).reshape(-1, self.loss.dim)
+            jacobian = self.loss.residual_grads(w)
             move = np.asarray(-np.linalg.lstsq(jacobian, self.loss.residuals(w), rcond=1e-10)[0])
             if np.linalg.norm(move) <= 1e-9 * (1e-3 + np.linalg.norm(w - start)):
                 return float(np.linalg.norm(w + move - start))
@@ -241,7 +241,7 @@ class Manifold(ByValue):
         return f"Manifold of the minima of {self.loss}{f', {self.chart}' if self.chart else ''}"
 
     def _repr_html_(self) -> str:
-        lines = [self.loss._repr_latex_(), *([self.chart.in_latex()] if self.chart else [])]
+        lines = [self.loss._repr_latex_(), *([self.chart._repr_latex_()] if self.chart else [])]
         return formulas("Manifold of the minima", lines, repr(self))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import InputError
+from minidyn.common.errors import InputError, said
 from minidyn.common.intake import shown
 from minidyn.common.reports import Report, Reported, digits, named
 from minidyn.maps.loss import Block, Loss
@@ -103,7 +103,8 @@ def first_layer(loss: Loss, name: Any = None) -> FirstLayer:
     inputs = loss.inputs
     if len(inputs) != 1:
         raise InputError(
-            f"input smoothness needs one input, and this loss has {len(inputs)}; gather several in one md.vector."
+            f"input smoothness needs one input, and this loss has {len(inputs)}; gather several in one "
+            f"{said('md.vector')}."
         )
     width = int(np.prod(loss.data[inputs[0]].shape[1:], dtype=int))
     wanted = None if name is None else str(getattr(name, "label", name))

@@ -26,11 +26,11 @@ from minidyn.simulate.phases import Phases
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.simulate.run import Run, provenance
-from minidyn.simulate.saves import LOG, count_of, saves_of, spacing, stride
+from minidyn.simulate.saves import LOG, count_of, every_of, saves_of
 from minidyn.simulate.threads import thread_count
 
 __all__ = [
-    "check_checkpoint", "paths_needed", "saves_of", "seed_key", "simulate", "spacing", "starts_of", "stride",
+    "check_checkpoint", "every_of", "paths_needed", "saves_of", "seed_key", "simulate", "starts_of",
 ]  # fmt: skip
 
 _SAVE = 50  # bytes that a save takes beside its values
@@ -94,31 +94,29 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     >>> run.w[0, :, 0]
     array([1.    , 0.5   , 0.25  , 0.125 , 0.0625])
     """
-    return _Planned(system, w0, steps, paths, save_every, observe, rng, method, rtol, atol, substeps, keep, first_step,
-                    threads, checkpoint, stop).run(progress)  # fmt: skip
+    return _Planned(
+        system, w0, steps, paths=paths, save_every=save_every, observe=observe, rng=rng, method=method, rtol=rtol,
+        atol=atol, substeps=substeps, keep=keep, first_step=first_step, threads=threads, checkpoint=checkpoint,
+        stop=stop,
+    ).run(progress)  # fmt: skip
 
 
-def check_checkpoint(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int, save_every: Any, rng: Any,
-                     first_step: int, checkpoint: Any, observe: Any = None, method: Any = None, rtol: Any = None,
-                     atol: Any = None, substeps: Any = None, threads: int | None = None) -> None:  # fmt: skip
-    """Raise now what `simulate` would raise of this checkpoint, where other runs come first."""
-    planned = _Planned(
-        system, w0, steps, paths, save_every, observe, rng, method, rtol, atol, substeps, "paths", first_step, threads,
-        checkpoint, None,
-    )  # fmt: skip
-    belongs(checkpoint, planned.what)
+def check_checkpoint(system: Map | Flow, w0: ArrayLike, steps: int, *, checkpoint: Any, **options: Any) -> None:
+    """Raise now what `simulate` with these options would raise of this checkpoint, where other runs come first."""
+    belongs(checkpoint, _Planned(system, w0, steps, checkpoint=checkpoint, **options).what)
 
 
 class _Planned:
     """A run whose arguments are all checked."""
 
-    def __init__(self, system: Map | Flow, w0: Any, steps: int, paths: int, save_every: Any, observe: Any, rng: Any,
-                 method: Any, rtol: Any, atol: Any, substeps: Any, keep: str, first_step: int, threads: int | None,
-                 checkpoint: Any, stop: Any):  # fmt: skip
+    def __init__(self, system: Map | Flow, w0: Any, steps: int, *, paths: int, save_every: Any, rng: Any,
+                 first_step: int, checkpoint: Any, observe: Any = None, method: Any = None, rtol: Any = None,
+                 atol: Any = None, substeps: Any = None, keep: str = "paths", threads: int | None = None,
+                 stop: Any = None):  # fmt: skip
         if not isinstance(system, (Map, Flow)):
             raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
         steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
-        every = stride(system, steps) if save_every is None else spacing(save_every)
+        every = every_of(system, steps, save_every)
         keep = one_of(keep, "keep", ("paths", "moments"))
         first_step = whole("first_step", first_step, 1)
         if isinstance(system, Flow):

@@ -99,10 +99,10 @@ class Run(Reported, Result, Moving):
         return total.hexdigest()
 
     @property
-    def _by_chance(self) -> bool:
-        """Whether another seed would give another run."""
-        quiet = str(self.meta.get("system", "")).rstrip(")").endswith("no noise")
-        return not (quiet or self.meta.get("noise") == "none")
+    def _seed(self) -> str:
+        """The seed, where another one would give another run."""
+        quiet = str(self.meta.get("system", "")).rstrip(")").endswith("no noise") or self.meta.get("noise") == "none"
+        return "" if quiet else str(self.meta.get("seed", ""))
 
     def describe_status(self) -> str:
         """One line: how many paths ended how."""
@@ -151,7 +151,7 @@ class Run(Reported, Result, Moving):
         running = self.finished | (self.status == Status.INTERRUPTED)
         alike = f" ({self.meta['alike']})" if self.meta.get("alike") else ""
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}{alike}"))
-        rows += [("seed", str(self.meta["seed"]))] if self._by_chance and "seed" in self.meta else []
+        rows += [("seed", self._seed)] if self._seed else []
         shown = [*self.names[:6], *self.observables]
         for name in shown:
             if {"mean", "variance"} <= self.moments.get(name, {}).keys():

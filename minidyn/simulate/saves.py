@@ -29,6 +29,11 @@ def spacing(value: Any) -> Any:
     return whole("save_every", value, 1)
 
 
+def every_of(system: Map | Flow, steps: int, given: Any) -> Any:
+    """The spacing that was given as `save_every`, or `stride` where there is none."""
+    return stride(system, steps) if given is None else spacing(given)
+
+
 def count_of(steps: int, every: Any) -> int:
     """How many saves there are, at most."""
     return int(_DECADE * np.log10(steps)) + 3 if every == LOG else steps // every + 2

@@ -107,11 +107,11 @@ class _Builder:
         if name not in FUNCTIONS:
             near = did_you_mean(name, [*FUNCTIONS, *SPECIAL_FORMS])
             raise ExpressionError(f"{shorten(name)} is not a function that expressions may call{near}")
-        many = name in ANY_NUMBER and len(arguments) > 0
-        many = many or (name in EITHER and len(arguments) == 2)
+        many = (name in ANY_NUMBER and len(arguments) > 0) or (name in EITHER and len(arguments) == 2)
         if len(arguments) != (2 if name in TWO else 1) and not many:
             wanted = "two arguments" if name in TWO else "one argument"
             wanted = "at least one argument" if name in ANY_NUMBER else wanted
+            wanted = "one or two arguments" if name in EITHER else wanted
             raise ExpressionError(f"{shorten(name)} takes {wanted}, not {len(arguments)}.")
         return algebra.apply(name, [self.expression(argument) for argument in arguments])
 

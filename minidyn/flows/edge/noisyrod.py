@@ -134,7 +134,7 @@ class NoisyRodFlow(Flow):
             return 0
         if self.slow_directions is not None:
             return self.slow_directions
-        found = {self.gap(z)[0] for z in np.unique(w[:, : self.dim], axis=0)}
+        found = {self.gap(z)[0] for z in np.unique((w if w.strides[0] else w[:1])[:, : self.dim], axis=0)}
         if len(found) > 1:
             raise FlowError(
                 f"the {self.name}: {' or '.join(map(str, sorted(found)))} directions are slow, from start to start; "

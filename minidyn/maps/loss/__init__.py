@@ -19,7 +19,7 @@ from minidyn.graph import Graph, walk
 from minidyn.maps.loss.compiled import ONE_SAMPLE, Floats, differentiate, first_sample, mean
 from minidyn.maps.loss.fitted import Fitted
 from minidyn.maps.loss.outputs import CRITERIA, Outputs, compared, read_model, read_target, read_weights
-from minidyn.maps.loss.parameters import Block, as_list, constant, label_of, lay_out, matrix, shape_of, vector
+from minidyn.maps.loss.parameters import Block, as_list, constant, label_of, lay_out, matrix, shape_of, unused, vector
 
 __all__ = ["ONE_SAMPLE", "Block", "Loss", "differentiate", "first_sample", "matrix", "mean", "vector"]
 
@@ -130,9 +130,10 @@ class Loss(Fitted, Drawn):
         inputs, constants = table(inputs, "inputs"), table(constants, "constants")
         taken = [*inputs, *as_list(params), *constants]
         model = read_model(model, taken)
-        count = model.count if isinstance(model, Outputs) else None
+        outputs = model if isinstance(model, Outputs) else None
+        plain, count = (outputs.model, outputs.count) if outputs else (model, None)
         values, certain = read_target(criterion, target, count)
-        taken += walk.free_symbols(sp.Tuple(model.model) if isinstance(model, Outputs) else model)
+        taken += walk.free_symbols(plain)
         y: Any = _unused("y", taken)
         y = y if count is None else vector(y.name, count)
         expr, data = compared(criterion, model, y, certain), {**inputs, y: target}
@@ -144,8 +145,7 @@ class Loss(Fitted, Drawn):
         if weights is not None:
             data[weight] = read_weights(weights)
         loss = cls(expr, params, constants=constants, data=data)
-        loss.outputs = model if isinstance(model, Outputs) else None
-        loss.model = loss.outputs.model if loss.outputs else model
+        loss.outputs, loss.model = outputs, plain
         loss.criterion, loss.target, loss.weight, loss.certain = criterion, y, weight, certain
         loss.model_node(Graph())
         return loss
@@ -351,9 +351,7 @@ class Loss(Fitted, Drawn):
 def _unused(name: str, symbols: Sequence[Any]) -> sp.Symbol:
     """A symbol of this name, lengthened until no other one bears it, whatever is assumed of that one."""
     taken = {str(label_of(s)) for p in symbols for s in ([p] if not isinstance(p, sp.MatrixBase) else p)}
-    while name in taken:
-        name += "_"
-    return sp.Symbol(name)
+    return sp.Symbol(unused(name, taken))
 
 
 def _names(symbols: Mapping[Any, Any]) -> str:

@@ -12,7 +12,7 @@ from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import Named
 from minidyn.common.errors import InputError
 from minidyn.common.locks import cached_property
-from minidyn.graph import SAMPLE, SHORTEST, Array, Converter, Graph, Index, Node, Numbers, derivatives, walk
+from minidyn.graph import SAMPLE, SHORTEST, Array, Converter, Graph, Index, Node, Numbers, derivatives, tables, walk
 from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradient
 from minidyn.maps.loss import quoted
 from minidyn.maps.loss.outputs import Outputs
@@ -61,7 +61,7 @@ class Compiled(metaclass=Named):
                 symbols[s] = graph.load("c", offset)
         for s, (offset, shape) in self._columns.items():
             if shape:
-                arrays[str(label_of(s))] = Array("d", offset, shape, per)
+                arrays[str(label_of(s))] = self.array(s)
             else:
                 symbols[s] = graph.load("d", offset, per=per)
         for block in self.blocks:
@@ -88,19 +88,23 @@ class Compiled(metaclass=Named):
         """The loss: the mean of `sample_node` over samples."""
         return mean(self.sample_node(graph, replace))
 
-    def model_node(self, graph: Graph, loops: bool = True) -> Node:
-        """The model `f(x; w)` of a regression loss at one sample; of several outputs the one that their loop is at."""
+    def need_model(self) -> None:
+        """InputError where there is no model."""
         if self.model is None:
             raise InputError("this loss has no model: build it with Loss.regression(model, params, inputs, target).")
+
+    def model_node(self, graph: Graph, loops: bool = True) -> Node:
+        """The model `f(x; w)` of a regression loss at one sample; of several outputs the one that their loop is at."""
+        self.need_model()
         convert = self.converter(graph, numbers=self.numbers if loops else None)
         if self.outputs is None:
             return convert(self.model)
-        of = self.outputs
-        if not of.each.has(sp.MatrixExpr):
-            return convert.inside({of.letter: (of.index, of.low)}, of.each)
+        of, each = self.outputs, self.outputs.each
+        if not walk.has_matrices(each):
+            return convert.inside({of.letter: (of.index, of.low)}, each)
         whole = Index(1, "sum", of.count)  # tables have slopes only where a loop runs over all their entries
-        own = graph.binary("eq", *(graph.make("index", data=i, indices=frozenset([i])) for i in (whole, of.index)))
-        return graph.sum(graph.select(own, convert.inside({of.letter: (whole, of.low)}, of.each), 0.0), whole)
+        own = graph.binary("eq", tables.number(graph, whole), tables.number(graph, of.index))
+        return graph.sum(graph.select(own, convert.inside({of.letter: (whole, of.low)}, each), 0.0), whole)
 
     @property
     def turns(self) -> str:
@@ -131,7 +135,7 @@ class Compiled(metaclass=Named):
         loops = (self.outputs is not None and not self.outputs.listed) or self.numbers.used
         if self.per_sample or loops or any(b.shape for b in self.blocks):
             return False
-        return not any(isinstance(e, sp.MatrixExpr) for e, _ in walk.postorder(self.expr))
+        return not walk.has_matrices(self.expr)
 
     @cached_property
     def _places(self) -> dict[Any, tuple[int, tuple[int, ...]]]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import InputError
-from minidyn.graph import Graph
 from minidyn.maps.loss.compiled import Compiled
 from minidyn.maps.loss.outputs import Outputs, curved, read_target
 
@@ -81,6 +80,10 @@ class Fitted(Compiled):
         """Outputs minus targets at one point, output by output, (n,) or (n C,)."""
         return np.asarray((self.model_values(w) - self.data[self.target]).ravel())
 
+    def residual_grads(self, w: ArrayLike) -> Floats:
+        """Gradients of the residuals at one point, in their order, (n, D) or (n C, D)."""
+        return self.jacobian(w).reshape(-1, self.dim)
+
     def input_grads(self, w: ArrayLike) -> Floats:
         """Gradients of the model's outputs in the inputs, shape `(..., n, q)`, of several `(..., n, C, q)`: all inputs
         side by side, in their order; needs `Loss.regression`.
@@ -95,7 +98,7 @@ class Fitted(Compiled):
 
     def _of_model(self, what: str, w: ArrayLike, tail: tuple[int, ...]) -> Floats:
         """What a kernel says of every output at every sample."""
-        self.model_node(Graph())
+        self.need_model()
         kernel = {
             "model_values": lambda: self.kernels.model_values, "jacobian": lambda: self.kernels.model_grads,
             "input_grads": lambda: self.sample_kernels.input_grads,

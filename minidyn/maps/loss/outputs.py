@@ -15,6 +15,7 @@ from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, ordered, shown
 from minidyn.graph import Index, walk
+from minidyn.maps.loss.parameters import unused
 
 CRITERIA = ("squared", "logistic", "softmax")
 _NEVER = sp.Float(1e300)  # taken off the logit of a sample's own class, it leaves the sum over the other classes
@@ -83,7 +84,7 @@ def read_model(model: Any, taken: Sequence[Any]) -> sp.Expr | Outputs:
         return walk.expression(model, "the model")
     parts = ordered(model, "the model")
     if len(parts) == 2 and isinstance(parts[1], (tuple, list, sp.Tuple)):
-        return _ranged(parts[0], *parts[1:])
+        return _ranged(*parts)
     if not parts:
         raise InputError("the model has no outputs: its list is empty.")
     exprs = tuple(walk.expression(f, f"output {k} of the model") for k, f in enumerate(parts))
@@ -92,10 +93,7 @@ def read_model(model: Any, taken: Sequence[Any]) -> sp.Expr | Outputs:
 
 
 def _letter(names: set[str]) -> sp.Symbol:
-    name = "c"
-    while name in names:
-        name += "_"
-    return sp.Symbol(name, integer=True)
+    return sp.Symbol(unused("c", names), integer=True)
 
 
 def _of_matrix(model: sp.MatrixExpr, taken: Sequence[Any]) -> Any:

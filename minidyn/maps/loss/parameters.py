@@ -13,6 +13,13 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import finite, numbers, ordered, shown, whole
 
 
+def unused(name: str, taken: set[str]) -> str:
+    """The name, lengthened until no other one bears it."""
+    while name in taken:
+        name += "_"
+    return name
+
+
 def vector(name: str, size: int) -> sp.IndexedBase:
     """An indexed parameter or input of `size` entries, for sums over units or features.
 

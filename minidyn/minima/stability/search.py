@@ -35,7 +35,7 @@ def _fit(loss: Loss, start: Floats) -> Floats | None:
     for _ in range(_ROUNDS):
         if np.abs(residual).max() <= enough:
             break
-        J = loss.jacobian(w).reshape(-1, loss.dim)
+        J = loss.residual_grads(w)
         gram = J @ J.T
         for _ in range(30):
             size = damping * np.trace(gram) / len(gram)

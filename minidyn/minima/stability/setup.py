@@ -1,5 +1,6 @@
 """From a map and a minimum to the modes of its linearization: curvatures, scales, slopes."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class Minimum(ByValue):
             return None
         if np.abs(self.loss.residuals(self.w)).max() > 1e-9 * (1.0 + np.abs(self.loss.data[self.loss.target]).max()):
             return None
-        return self.loss.jacobian(self.w).reshape(-1, self.loss.dim) * np.sqrt(self._shares)[:, None]
+        return self.loss.residual_grads(self.w) * np.sqrt(self._shares)[:, None]
 
     @property
     def _shares(self) -> Floats:
@@ -219,10 +220,12 @@ class Minimum(ByValue):
         """Hessians of the outputs f_ic by the samples' weights, (n, C, r, r): with one output's residual 1 and the
         others 0, `H_i = sum_a grad f_ia grad f_ia^T + Hess f_ic`."""
         values = self.loss.model_values(self.w)
-        along = self._by_sample(self.loss.jacobian(self.w).reshape(-1, self.loss.dim) @ basis)
+        along = self._by_sample(self.loss.residual_grads(self.w) @ basis)
         mine, out = self.loss.shares[:, None, None] * np.einsum("ica,icb->iab", along, along), []
-        for unit in [1.0] if self.loss.outputs is None else np.eye(self.loss.outputs.count):
-            shifted = self.loss.with_data({self.loss.target: values - unit})
+        shifted, target = self.loss.with_data({self.loss.target: values}), self.loss.array(self.loss.target)
+        values, column = values.reshape(len(values), -1), slice(target.offset, target.offset + math.prod(target.shape))
+        for unit in np.eye(self.loss.n_outputs or 1):
+            shifted.rows[:, column] = values - unit
             out.append(shifted.sample_hvps(self.w, np.ascontiguousarray(basis.T)) @ basis - mine)
         return np.stack(out, axis=1)
 

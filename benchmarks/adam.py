@@ -98,10 +98,12 @@ def sweep() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for r in RATIOS:
         points.append((r, *discrete(r)))
         lr, beta2, steps, paths = setting(r)
-        print(f"  ratio {r:6.2f}: lr {lr:.2e}, beta2 {beta2:.5f}, {steps:,} steps, {paths:,} paths: "
-              f"discrete/frozen {points[-1][1]:.4f} +- {points[-1][2]:.4f}, "
-              f"full/frozen {np.interp(np.log(r), np.log(fine), curve):.4f}",
-              flush=True)  # fmt: skip
+        print(
+            f"  ratio {r:6.2f}: lr {lr:.2e}, beta2 {beta2:.5f}, {steps:,} steps, {paths:,} paths: "
+            f"discrete/frozen {points[-1][1]:.4f} +- {points[-1][2]:.4f}, "
+            f"full/frozen {np.interp(np.log(r), np.log(fine), curve):.4f}",
+            flush=True,
+        )
     return fine, curve, np.array(points)
 
 
@@ -117,8 +119,12 @@ def draw(fine: np.ndarray, curve: np.ndarray, points: np.ndarray, path: Path) ->
     axes.semilogx(fine, curve, color="C0", lw=1.8, label="full accumulators")
     axes.errorbar(points[:, 0], points[:, 1], 2 * points[:, 2], fmt="o", ms=4.5, color="k", capsize=2.5,
                   label="Adam, discrete (± 2 standard errors)")  # fmt: skip
-    axes.set(xlabel=r"$(1-\beta_2)\,/\,(\eta\lambda)$", ylabel="drift along the minima / frozen theory",
-             title=r"Adam, label noise, $f = ab + 2cd$", ylim=(0, 1.15))  # fmt: skip
+    axes.set(
+        xlabel=r"$(1-\beta_2)\,/\,(\eta\lambda)$",
+        ylabel="drift along the minima / frozen theory",
+        title=r"Adam, label noise, $f = ab + 2cd$",
+        ylim=(0, 1.15),
+    )
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
 

@@ -46,8 +46,11 @@ def _measure(compiler: str, *sizes: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [sys.executable, "-c", _WORK, *map(str, sizes)],
-            env={**_environment(cache), "MINIDYN_COMPILER": compiler}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            env={**_environment(cache), "MINIDYN_COMPILER": compiler},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     return json.loads(done.stdout.split("JSON ", 1)[1])
 
 

@@ -17,12 +17,14 @@ import sympy as sp
 import minidyn as md
 
 RULES = {
-    "SGD": md.SGD(0.02), "heavy ball": md.SGD(0.01, momentum=0.8),
+    "SGD": md.SGD(0.02),
+    "heavy ball": md.SGD(0.01, momentum=0.8),
     "Nesterov": md.SGD(0.01, momentum=0.6, nesterov=True),
-    "RMSProp": md.RMSProp(0.005, beta2=0.95), "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95),
+    "RMSProp": md.RMSProp(0.005, beta2=0.95),
+    "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95),
     "sign GD": md.SignGD(0.004),
     "AdamW": md.AdamW(0.005, beta2=0.98, weight_decay=0.1),
-}  # fmt: skip
+}
 MODELS = ["valley", "ellipse", "product", "two_products", "logcosh_valley"]
 
 
@@ -70,8 +72,11 @@ def main(*names: str) -> None:
                 for accumulators in ("full", "frozen") if "v" in rule.states else ("full",):
                     flow = md.QuasistaticFlow(md.Map(loss, rule, noise), manifold, accumulators)
                     drift, covariance, letters, took = difference(flow)
-                    print(f"{name:15s} {kind:9s} {label:11s} {accumulators:7s} drift {drift:.1e}  "
-                          f"covariance {covariance:.1e}  {letters:3d} letters  {took:5.1f} s", flush=True)  # fmt: skip
+                    print(
+                        f"{name:15s} {kind:9s} {label:11s} {accumulators:7s} drift {drift:.1e}  "
+                        f"covariance {covariance:.1e}  {letters:3d} letters  {took:5.1f} s",
+                        flush=True,
+                    )
 
 
 if __name__ == "__main__":

@@ -44,13 +44,20 @@ def higher(quick: bool) -> Iterator[Row]:
     points = np.stack([problems.network_start(100, seed) for seed in range(10)])
     u, v = np.random.default_rng(3).normal(size=(2, 10, loss.dim))
     cases = {
-        "gradient": lambda: loss.grad(points), "value": lambda: loss.value(points),
-        "hvp": lambda: loss.hvp(points, u), "third": lambda: loss.third(points, u, v),
-    }  # fmt: skip
+        "gradient": lambda: loss.grad(points),
+        "value": lambda: loss.value(points),
+        "hvp": lambda: loss.hvp(points, u),
+        "third": lambda: loss.third(points, u, v),
+    }
     one = interleaved({**cases, "Hessian": lambda: loss.hessian(w)}, 3 if quick else 7)
     bars = {"value": None, "hvp": None, "third": 12.0, "Hessian": 3.0 * loss.dim}
     for name, bar in bars.items():
         taken = one[name] / (1 if name == "Hessian" else 10)
         gradient = one["gradient"] / 10
-        yield Row(f"{name} of L4, in gradients", "gradients", taken / gradient, bar=bar,
-                  note=f"{taken * 1e6:.0f} us; D = {loss.dim}")  # fmt: skip
+        yield Row(
+            f"{name} of L4, in gradients",
+            "gradients",
+            taken / gradient,
+            bar=bar,
+            note=f"{taken * 1e6:.0f} us; D = {loss.dim}",
+        )

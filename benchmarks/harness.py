@@ -83,8 +83,9 @@ def _short(value: float | None) -> str:
 HEAD = f"{'work':48s} {'minidyn':>8s} {'unit':12s} {'other':>8s} {'against':20s} {'ratio':>7s} {'bar':>8s} met"
 
 
-def interleaved(cases: Mapping[str, Case], repeats: int = 7, wall: bool = False,
-                least: float = 0.02) -> dict[str, float]:  # fmt: skip
+def interleaved(
+    cases: Mapping[str, Case], repeats: int = 7, wall: bool = False, least: float = 0.02
+) -> dict[str, float]:
     """Median seconds of one call of each case, the cases run in turn.
 
     Seconds are processor time of this process, which other people's load on the machine does not lengthen; with
@@ -148,9 +149,13 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None
     return {
-        "processor": _processor(), "system": platform.platform(), "cores": cores, "load": load,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": versions,
-    }  # fmt: skip
+        "processor": _processor(),
+        "system": platform.platform(),
+        "cores": cores,
+        "load": load,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": versions,
+    }
 
 
 def _processor() -> str:

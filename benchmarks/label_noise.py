@@ -51,13 +51,18 @@ class Network:
     def minimum(self, value, slope, start: np.ndarray) -> np.ndarray:
         """Sequential quadratic programming on the interpolating parameters; `slope` is dvalue/dH_ii."""
         constraint = {
-            "type": "eq", "fun": lambda w: self.X @ self.coefficients(w) - self.y,
+            "type": "eq",
+            "fun": lambda w: self.X @ self.coefficients(w) - self.y,
             "jac": lambda w: np.hstack([2 * self.X * w[:10], -2 * self.X * w[10:]]),
-        }  # fmt: skip
+        }
         return minimize(
-            lambda w: value(self.diagonal(w)), start, jac=lambda w: slope(self.diagonal(w)) * 8 * self.weights * w,
-            constraints=constraint, method="SLSQP", options={"ftol": 1e-15, "maxiter": 5000},
-        ).x  # fmt: skip
+            lambda w: value(self.diagonal(w)),
+            start,
+            jac=lambda w: slope(self.diagonal(w)) * 8 * self.weights * w,
+            constraints=constraint,
+            method="SLSQP",
+            options={"ftol": 1e-15, "maxiter": 5000},
+        ).x
 
     def least_trace(self) -> float:
         """The minimum of tr H, a linear program: 4 sum_j mean(x_j^2) |coefficient_j|."""
@@ -92,8 +97,10 @@ def follow(flow: md.QuasistaticFlow, w: np.ndarray, legs: tuple[float, ...], sho
         w = run.w[0, -1]
         curvatures = np.linalg.eigvalsh(flow.loss.hessian(w))
         rank = int((curvatures > flow.manifold.gap * curvatures[-1]).sum())
-        print(f"  after {steps:.1e} {'more ' if number else ''}steps: {show(w)}, rank {rank}, {run.describe_status()}",
-              flush=True)  # fmt: skip
+        print(
+            f"  after {steps:.1e} {'more ' if number else ''}steps: {show(w)}, rank {rank}, {run.describe_status()}",
+            flush=True,
+        )
     return w
 
 
@@ -123,9 +130,11 @@ def adam(net: Network, name: str, lr: float = 1e-3 * NOISE, eps: float = 0.1 * N
     w = follow(flow, net.start, (1.3 / lr**2, 1.3 / lr**2), show)
     best = net.least_psi(eps, np.abs(w) + 0.05 * np.abs(np.random.default_rng(0).normal(size=20)))
     least = psi(net.diagonal(best), eps)
-    print(f"  SLSQP from the end, disturbed by 0.05: psi {least:.10f}; "
-          f"psi / minimum - 1 = {psi(net.diagonal(w), eps) / least - 1:+.1e}, "
-          f"largest difference of |parameters| {np.abs(np.abs(best) - np.abs(w)).max():.1e}")  # fmt: skip
+    print(
+        f"  SLSQP from the end, disturbed by 0.05: psi {least:.10f}; "
+        f"psi / minimum - 1 = {psi(net.diagonal(w), eps) / least - 1:+.1e}, "
+        f"largest difference of |parameters| {np.abs(np.abs(best) - np.abs(w)).max():.1e}"
+    )
 
 
 def main() -> None:

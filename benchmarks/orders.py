@@ -155,8 +155,9 @@ class Weak:
     limit: str
 
 
-def weak_order(name: str, kind: str, paths: int = 16384, batches: int = 8, seed: int = 1,
-               spans: Sequence[float] = (8, 4, 2)) -> Weak:  # fmt: skip
+def weak_order(
+    name: str, kind: str, paths: int = 16384, batches: int = 8, seed: int = 1, spans: Sequence[float] = (8, 4, 2)
+) -> Weak:
     """The slope of the error of means, on the paths of a fine solution so that most of the noise drops out."""
     problem, scheme = problems()[kind], SCHEMES[name]
     flow = flow_of(problem, scheme.reading)
@@ -243,7 +244,7 @@ def noise() -> None:
             f"| `{name}` | {s.reading} | {kind} | {s.strong[kind]:g}, {strong:.2f} | {s.weak[kind]:g}, "
             f"{weak.slope:.2f} ± {weak.slope_error:.2f} | {weak.limit} | {time.perf_counter() - began:.0f} |",
             flush=True,
-        )  # fmt: skip
+        )
 
 
 # -- accuracy without noise -------------------------------------------------------------------------

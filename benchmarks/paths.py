@@ -55,14 +55,17 @@ def rules(quick: bool) -> Iterator[Row]:
     """W2 with heavy ball, Nesterov and Adam."""
     paths, steps = (51_200, 400) if quick else (102_400, 500)
     chosen = {
-        "heavy_ball": md.SGD(LR, BETA1), "nesterov": md.SGD(LR, BETA1, nesterov=True), "adam": md.Adam(LR),
-    }  # fmt: skip
+        "heavy_ball": md.SGD(LR, BETA1),
+        "nesterov": md.SGD(LR, BETA1, nesterov=True),
+        "adam": md.Adam(LR),
+    }
     for name, rule in chosen.items():
         yield from _ensemble(f"W2 {name.replace('_', ' ')}", rule, name, paths, steps, 1.5, quick)
 
 
-def _ensemble(work: str, rule: md.Rule, name: str, paths: int, steps: int, bar: float, quick: bool,
-              threads: bool = False) -> Iterator[Row]:  # fmt: skip
+def _ensemble(
+    work: str, rule: md.Rule, name: str, paths: int, steps: int, bar: float, quick: bool, threads: bool = False
+) -> Iterator[Row]:
     system = md.Map(problems.valley(), rule, md.GaussianNoise(SIGMA))
     numbers = np.array([LR, BETA1, BETA1, BETA2, EPS, SIGMA])
 
@@ -139,8 +142,9 @@ def network_noise(quick: bool) -> Iterator[Row]:
         yield from found("network", work, "ns/path-step", seconds, per, {LIMIT: 1.5}, compile=compiled)
 
 
-def found(program: str, work: str, unit: str, seconds: Any, per: Any, bars: dict[str, float | None],
-          **extra: Any) -> Iterator[Row]:  # fmt: skip
+def found(
+    program: str, work: str, unit: str, seconds: Any, per: Any, bars: dict[str, float | None], **extra: Any
+) -> Iterator[Row]:
     """Rows against every variant that ran; without AVX-512 the bar goes to the plain one, and the row says so."""
     note = references.remark(program)
     if LIMIT in bars and LIMIT not in seconds:

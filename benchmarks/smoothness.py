@@ -28,8 +28,9 @@ def fitted(model: md.Model, steps: int = 40_000) -> np.ndarray:
 
 def fall(model: md.Model, start: np.ndarray, folder: Path) -> md.Run:
     """The run along which all three fall, saved and drawn."""
-    run = md.simulate(model.map, start, model.steps, paths=model.paths, save_every=model.save_every, rng=model.seed,
-                      observe=WATCHED)  # fmt: skip
+    run = md.simulate(
+        model.map, start, model.steps, paths=model.paths, save_every=model.save_every, rng=model.seed, observe=WATCHED
+    )
     for name in WATCHED:
         first, last = run.observables[name][:, 0].mean(), run.observables[name][:, -1]
         print(f"  {name:21s} {first:8.4f} -> {last.mean():8.4f} +- {last.std() / np.sqrt(run.paths):.4f}")
@@ -51,8 +52,10 @@ def bound(model: md.Model, networks: np.ndarray, points: int = 10_000) -> None:
     w = networks[rng.integers(len(networks), size=points)] + size * rng.standard_normal((points, model.loss.dim))
     found = md.smoothness(model.loss, w)
     each, mean = found.ratio, found.mean_square / found.mean_bound
-    print(f"{model.name}: bound at {points:,} points, {each.size:,} samples: largest ratio {each.max():.6f} per "
-          f"sample, {mean.max():.6f} on average; holds: {found.holds}")  # fmt: skip
+    print(
+        f"{model.name}: bound at {points:,} points, {each.size:,} samples: largest ratio {each.max():.6f} per "
+        f"sample, {mean.max():.6f} on average; holds: {found.holds}"
+    )
 
 
 def main(folder: str = "results") -> None:

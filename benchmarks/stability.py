@@ -44,9 +44,11 @@ def main() -> None:
     print(f"{loss.dim:,} parameters, {loss.n_samples} samples")
     timed("flatness", lambda: md.flatness(loss, w).summary())
     for rule, noise in (
-        (md.SGD(0.02), md.Minibatch(10)), (md.SGD(0.01, 0.8), md.Minibatch(10)),
-        (md.Adam(0.001, eps=0.01), md.Minibatch(10)), (md.SGD(0.02), md.LabelNoise(0.1, batch=10)),
-    ):  # fmt: skip
+        (md.SGD(0.02), md.Minibatch(10)),
+        (md.SGD(0.01, 0.8), md.Minibatch(10)),
+        (md.Adam(0.001, eps=0.01), md.Minibatch(10)),
+        (md.SGD(0.02), md.LabelNoise(0.1, batch=10)),
+    ):
         system = md.Map(loss, rule, noise)
         timed("stability", lambda m=system: md.stability(m, w).summary())
 

@@ -99,10 +99,11 @@ def _derive(units: int, samples: int, evaluate: bool = True) -> dict[str, list[f
 def cold(quick: bool) -> Iterator[Row]:
     """W5: derive and compile value, gradient, hvp, Hessian and third of L3, of L4, of a net of 10 000 units."""
     given = {
-        "W5 cold, L3: all five": (10, 20, True, 1.5), "W5 cold, L4: all five": (100, 200, True, 1.5),
+        "W5 cold, L3: all five": (10, 20, True, 1.5),
+        "W5 cold, L4: all five": (100, 200, True, 1.5),
         "W5 cold, 10 000 units: all five": (10_000, 20, False, 2.0),
         "W5 cold, 20 000 samples: all five": (10, 20_000, True, None),
-    }  # fmt: skip
+    }
     compiling = {}
     for work, (units, samples, evaluate, bar) in given.items():
         runs = [_derive(units, samples, evaluate) for _ in range(1 if quick else 3)]

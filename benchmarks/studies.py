@@ -83,8 +83,10 @@ def hashes() -> None:
             found["streamed to disk"] = run(many, checkpoint=Path(folder) / "c").digest() == whole.digest()
         same = [what for what, equal in found.items() if equal]
         differ = [what for what, equal in found.items() if not equal]
-        print(f"  {name:17s} {whole.digest()}: {len(same)} of {len(found)} ways agree"
-              + f"; DIFFERENT: {', '.join(differ)}" * bool(differ))  # fmt: skip
+        print(
+            f"  {name:17s} {whole.digest()}: {len(same)} of {len(found)} ways agree"
+            + f"; DIFFERENT: {', '.join(differ)}" * bool(differ)
+        )
 
 
 def kills(wanted: int = 100, seed: int = 0) -> None:
@@ -105,8 +107,9 @@ def kills(wanted: int = 100, seed: int = 0) -> None:
             state.SECONDS, state.SPARE = [(0.0, 0.0), (0.02, 1.0)][turn % 2]
             turn += 1
 
-            def job(checkpoint: Path | None, file: Path, system=system, starts=starts, steps=steps, paths=paths,
-                    keep=keep) -> None:  # fmt: skip
+            def job(
+                checkpoint: Path | None, file: Path, system=system, starts=starts, steps=steps, paths=paths, keep=keep
+            ) -> None:
                 run = md.simulate(system, starts, steps, paths=paths, rng=3, save_every=steps // 50, keep=keep,
                                   observe="loss", threads=1, checkpoint=checkpoint)  # fmt: skip
                 run.save(file)
@@ -126,8 +129,10 @@ def kills(wanted: int = 100, seed: int = 0) -> None:
             finished += 1
             equal += _same_data(place.with_suffix(".h5"), place.with_suffix(".whole.h5"))
     late = [n for n in late if n > 0]
-    print(f"  {hit} kills in {finished} runs of {len(cases)} kinds; {equal} of {finished} final files hold the same "
-          f"data bit for bit; {len(late)} attempts found or left a state")  # fmt: skip
+    print(
+        f"  {hit} kills in {finished} runs of {len(cases)} kinds; {equal} of {finished} final files hold the same "
+        f"data bit for bit; {len(late)} attempts found or left a state"
+    )
 
 
 def _in_child(job: Callable[[], None], lifetime: float | None) -> bool:
@@ -203,14 +208,17 @@ def coupling() -> None:
         for row, other in zip(together.errors, apart.errors, strict=True):
             if row.step == 400:
                 measured = (other.standard_error / row.standard_error) ** 2 if row.standard_error else np.inf
-                print(f"  {name}, {row.quantity}: {row.variance_ratio:.3g} as the summary says, {measured:.3g} against "
-                      "an uncoupled run")  # fmt: skip
+                print(
+                    f"  {name}, {row.quantity}: {row.variance_ratio:.3g} as the summary says, {measured:.3g} against "
+                    "an uncoupled run"
+                )
     for name, ratio in zip("xy", _literal_modified_equation(), strict=True):
         print(f"  the same in numpy, steps of 0.0625 lr, {name}: {ratio:.3g}")
 
 
-def _literal_modified_equation(lr: float = 0.05, sigma: float = 0.25, steps: int = 400, paths: int = 2000,
-                               fine: int = 16) -> np.ndarray:  # fmt: skip
+def _literal_modified_equation(
+    lr: float = 0.05, sigma: float = 0.25, steps: int = 400, paths: int = 2000, fine: int = 16
+) -> np.ndarray:
     """SGD and `dw = -g dt + (lr)^(1/2) sigma dW` on one Brownian path, in numpy: variance ratios of x and y."""
     rng = np.random.default_rng(0)
     w = np.tile([2.0, 0.0], (paths, 1)).T
@@ -283,8 +291,9 @@ def _covers_order(studies: int) -> dict[str, list[bool]]:
     names = {"x": "x", "loss": "loss"}
     hits: dict[str, list[bool]] = {f"fitted order, {name}": [] for name in names}
     for seed in range(studies):
-        study = md.scaling_study(_OU, md.GradientFlow, lrs=rates, w0=[1.0], time=1.0, paths=400, observe="loss",
-                                 rng=[4, seed])  # fmt: skip
+        study = md.scaling_study(
+            _OU, md.GradientFlow, lrs=rates, w0=[1.0], time=1.0, paths=400, observe="loss", rng=[4, seed]
+        )
         for name in names:
             rows = [r for r in study.rows if r.quantity == name]
             exact = [_exact(r.lr, r.steps)[name] for r in rows]

@@ -101,8 +101,10 @@ def main(count: int = 1_000_000, *names: str) -> None:
         found = errors(name, args)
         worst = int(np.argmax(np.where(np.isnan(found), np.inf, found)))
         at = ", ".join(repr(float(a[worst])) for a in args)
-        print(f"{name:10s} {len(found):8d} points, at most {found[worst]:.3f} ulp, at {at}; {speed(name):.2f} ns",
-              flush=True)  # fmt: skip
+        print(
+            f"{name:10s} {len(found):8d} points, at most {found[worst]:.3f} ulp, at {at}; {speed(name):.2f} ns",
+            flush=True,
+        )
 
 
 def speed(name: str) -> float:

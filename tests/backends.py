@@ -244,9 +244,14 @@ def special_functions():
 
 
 RULES = [
-    md.SGD(0.05), md.SGD(0.05, momentum=0.9, nesterov=True), md.SignGD(0.01), md.Lion(0.01), md.RMSProp(0.02),
-    md.Adam(0.02), md.AdamW(0.02),
-]  # fmt: skip
+    md.SGD(0.05),
+    md.SGD(0.05, momentum=0.9, nesterov=True),
+    md.SignGD(0.01),
+    md.Lion(0.01),
+    md.RMSProp(0.02),
+    md.Adam(0.02),
+    md.AdamW(0.02),
+]
 
 
 @case
@@ -259,9 +264,13 @@ def rules():
 
 
 NOISES = [
-    md.Minibatch(4), md.Minibatch(8, replace=True), md.Reshuffle(3), md.LabelNoise(0.3),
-    md.LabelNoise(0.3, batch=2, kind="rademacher"), md.GaussianNoise(0.1 + x**2),
-]  # fmt: skip
+    md.Minibatch(4),
+    md.Minibatch(8, replace=True),
+    md.Reshuffle(3),
+    md.LabelNoise(0.3),
+    md.LabelNoise(0.3, batch=2, kind="rademacher"),
+    md.GaussianNoise(0.1 + x**2),
+]
 
 
 @case
@@ -280,9 +289,13 @@ def noises():
 
 def flows(system: md.Map) -> list[md.Flow]:
     return [
-        md.GradientFlow(system), md.ModifiedFlow(system), md.ModifiedFlow(system, order=4),
-        md.StochasticModifiedFlow(system), md.StochasticModifiedFlow(system, order=2), md.RodFlow(system),
-    ]  # fmt: skip
+        md.GradientFlow(system),
+        md.ModifiedFlow(system),
+        md.ModifiedFlow(system, order=4),
+        md.StochasticModifiedFlow(system),
+        md.StochasticModifiedFlow(system, order=2),
+        md.RodFlow(system),
+    ]
 
 
 @case
@@ -326,9 +339,10 @@ def made_by(compiler: str, folder: Path, names: list[str]) -> dict[str, np.ndarr
     """What a back end makes of some cases, in a process of its own where warnings are errors."""
     target = folder / f"{compiler}.npz"
     subprocess.run(
-        [sys.executable, "-W", "error", __file__, "make", str(target), *names], check=True,
+        [sys.executable, "-W", "error", __file__, "make", str(target), *names],
+        check=True,
         env={**os.environ, "MINIDYN_COMPILER": compiler},
-    )  # fmt: skip
+    )
     with np.load(target) as arrays:
         return dict(arrays)
 

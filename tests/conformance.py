@@ -205,8 +205,10 @@ def noises(key: str) -> Iterator[tuple[str, md.Noise, dict[str, Any]]]:
     x, y = PARAMS
     values = {
         "expressions": [0.3, [0.3, 0.1], [[0.3, 0.0, 0.1], [0.1, 0.2, 0.0]], [0.2 + x**2 / 9, x * y]],
-        "batch": [2], "number": [0.4], "flag": [False, True],
-    }  # fmt: skip
+        "batch": [2],
+        "number": [0.4],
+        "flag": [False, True],
+    }
     options = NOISES[key].options
     several = [
         [*([] if o.default is REQUIRED else [o.default]), *(o.choices or values[o.kind])] for o in options.values()
@@ -247,10 +249,13 @@ def check_noise(noise: md.Noise, loss: md.Loss) -> None:
     check_map(system, w)
 
     # without a covariance or a linear response it says so; else they are those of what it draws
-    reasons = [next((getattr(p, what) for p in noise.parts if getattr(p, what)), "")
-               for what in ("no_covariance", "no_response")]  # fmt: skip
-    for reason, ask in zip(reasons, (lambda: md.StochasticModifiedFlow(system), lambda: bound.linear_response(w)),
-                           strict=True):  # fmt: skip
+    reasons = [
+        next((getattr(p, what) for p in noise.parts if getattr(p, what)), "")
+        for what in ("no_covariance", "no_response")
+    ]
+    for reason, ask in zip(
+        reasons, (lambda: md.StochasticModifiedFlow(system), lambda: bound.linear_response(w)), strict=True
+    ):
         if reason:
             with pytest.raises(md.FlowError) as error:
                 ask()
@@ -277,9 +282,11 @@ def _check_covariance(system: md.Map, w) -> None:
     third, fourth = moments(system, w)
     square = xi**2 - np.diag(sigma)
     for found, stated in (
-        (xi, np.zeros(2)), (xi[:, :, None] * xi[:, None], sigma), (xi[:, :, None] * xi[:, None] ** 2, third),
+        (xi, np.zeros(2)),
+        (xi[:, :, None] * xi[:, None], sigma),
+        (xi[:, :, None] * xi[:, None] ** 2, third),
         (square[:, :, None] * square[:, None], fourth),
-    ):  # fmt: skip
+    ):
         error = found.std(0) / np.sqrt(PATHS)
         assert (abs(found.mean(0) - stated) <= 5 * error + 1e-12).all()
     assert bound.gaussian <= (abs(fourth - 2 * sigma**2).max() <= 1e-12)
@@ -313,11 +320,15 @@ def _check_response(system: md.Map, w) -> None:
 def check_named(key: str, options: dict[str, Any], noise: md.Noise) -> None:
     """A model file that names a noise and its options means this noise."""
     kind = "regression" if NOISES[key].needs else "expression"
-    inputs = {"regression": 'model = "x*u + y"\ninputs = {u = [1, 2, 3]}\ntarget = [1, 2, 4]', "expression":
-              'expr = "(1 + x**2)*y**2"'}[kind]  # fmt: skip
+    inputs = {
+        "regression": 'model = "x*u + y"\ninputs = {u = [1, 2, 3]}\ntarget = [1, 2, 4]',
+        "expression": 'expr = "(1 + x**2)*y**2"',
+    }[kind]
     lines = "\n".join(f"{name} = {_toml(v)}" for name, v in options.items() if v is not None)
-    text = (f'[loss]\nkind = "{kind}"\nparams = ["x", "y"]\n{inputs}\n[rule]\nname = "GD"\nlr = 0.1\n'
-            f'[[noise]]\nkind = "{key}"\n{lines}\n[experiment]\nw0 = [1, 0]\nsteps = 1\n')  # fmt: skip
+    text = (
+        f'[loss]\nkind = "{kind}"\nparams = ["x", "y"]\n{inputs}\n[rule]\nname = "GD"\nlr = 0.1\n'
+        f'[[noise]]\nkind = "{key}"\n{lines}\n[experiment]\nw0 = [1, 0]\nsteps = 1\n'
+    )
     named = model_of_text(text, "mine").map.noise
     assert repr(named) == repr(noise) and type(named) is type(noise)
 

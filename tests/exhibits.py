@@ -25,15 +25,19 @@ def results():
     model = md.load_model("valley")
     regression = md.Loss.regression(c * sp.tanh(y * x), [c, y], {x: [1.0, 2.0]}, [0.5, 1.0])
     return {
-        "comparison": model.run(steps=40, paths=50), "stopped": stopped, "stopped run": stopped.runs["GD"],
-        "scaling": model.scale([0.1, 0.05], slow_time=0.1, paths=32), "stability": md.stability(SAMPLED, [1.0]),
+        "comparison": model.run(steps=40, paths=50),
+        "stopped": stopped,
+        "stopped run": stopped.runs["GD"],
+        "scaling": model.scale([0.1, 0.05], slow_time=0.1, paths=32),
+        "stability": md.stability(SAMPLED, [1.0]),
         "diagram": md.stability_diagram(SAMPLED, [[0.0], [1.0]], batches=[1, None]),
         "flatness": md.flatness(VALLEY, [1.0, 0.0], method="matrix-free", probes=4),
         "escape": md.escape(SAMPLED, [1.0], paths=64, steps=20, rng=0),
         "edge": md.edge(EDGE, md.RodFlow(EDGE), w0=[4.5, 0.1], steps=20),
         "erratic edge": md.edge(LOGISTIC, md.RodFlow(LOGISTIC), w0=[0.3], steps=600, save_every=300),
-        "regime": md.regime(LOGISTIC, [0.3], 600), "smoothness": md.smoothness(regression, [1.0, 0.5]),
-    }  # fmt: skip
+        "regime": md.regime(LOGISTIC, [0.3], 600),
+        "smoothness": md.smoothness(regression, [1.0, 0.5]),
+    }
 
 
 @functools.cache

@@ -166,8 +166,13 @@ def _bounded(op, function):
 BOUNDED = Arithmetic(lambda x: Bounded(np.float64(x)), {op: _bounded(op, f) for op, f in FLOAT.functions.items()})
 
 
-def evaluate(node: Node, arrays: dict[str, Any], numbers: Arithmetic = FLOAT,
-             turn: dict[Index, int] | None = None, memo: dict | None = None) -> Any:  # fmt: skip
+def evaluate(
+    node: Node,
+    arrays: dict[str, Any],
+    numbers: Arithmetic = FLOAT,
+    turn: dict[Index, int] | None = None,
+    memo: dict | None = None,
+) -> Any:
     """The value of a node; `turn` says where its open loops stand. `d` is a table, the rest are lists."""
     turn, memo = turn or {}, {} if memo is None else memo
     key = (node.id, tuple(sorted((i, k) for i, k in turn.items() if i in node.indices)))
@@ -349,8 +354,10 @@ def derivative(f: Callable[[list], Any], w, directions) -> Any:
     """The mixed derivative of f(w) along the directions, by central differences of step 1e-25."""
     h, total = mpf(10) ** -25, mpf(0)
     for signs in itertools.product((-1, 1), repeat=len(directions)):
-        point = [x + h * sum(s * mpf(d[k]) for s, d in zip(signs, directions, strict=True))
-                 for k, x in enumerate(map(mpf, w))]  # fmt: skip
+        point = [
+            x + h * sum(s * mpf(d[k]) for s, d in zip(signs, directions, strict=True))
+            for k, x in enumerate(map(mpf, w))
+        ]
         total += math.prod(signs) * f(point)
     return total / (2 * h) ** len(directions)
 

@@ -92,15 +92,20 @@ class Moments:
         x, n = model.params, len(model.samples)
         self.dim, self.states, self.w = len(x), states, np.asarray(w, float)
         self.losses = [_derivatives(e, x, w) for e in model.samples]
-        self.models = [
-            [_derivatives(s * e, x, w) for e in es] for s, es in zip(model.share, model.outputs, strict=True)
-        ] if label else []  # fmt: skip
+        self.models = (
+            [[_derivatives(s * e, x, w) for e in es] for s, es in zip(model.share, model.outputs, strict=True)]
+            if label
+            else []
+        )
         sigma = sp.Matrix(sigma) if sigma is not None else sp.zeros(self.dim, 0)
         self.sigma = [[(float(e.subs(dict(zip(x, w, strict=True)))), *_derivatives(e, x, w)[:2])
                        for e in sigma.row(i)] for i in range(self.dim)] if sigma.cols else None  # fmt: skip
         size = batch or n
-        self.batches = list(combinations(range(n), size)) if not replace else [
-            tuple(np.unravel_index(k, (n,) * size)) for k in range(n**size)]  # fmt: skip
+        self.batches = (
+            list(combinations(range(n), size))
+            if not replace
+            else [tuple(np.unravel_index(k, (n,) * size)) for k in range(n**size)]
+        )
         self.label, self.lr = label, lr
         self.squares, self.value, self.slope, self.curve, self.gain = _jets(rule, states)
 

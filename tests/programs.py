@@ -50,9 +50,14 @@ def arguments(seed: int) -> tuple[object, ...]:
     """A float, a small whole number, arrays a (64,), m (64,) of whole numbers, b (3, 4), two (64,) to be changed."""
     rng = np.random.default_rng(seed)
     return (
-        float(rng.normal()), int(rng.integers(0, 6)), rng.normal(size=64), rng.integers(-9, 10, 64),
-        rng.normal(size=(3, 4)), rng.normal(size=64), rng.integers(-9, 10, 64),
-    )  # fmt: skip
+        float(rng.normal()),
+        int(rng.integers(0, 6)),
+        rng.normal(size=64),
+        rng.integers(-9, 10, 64),
+        rng.normal(size=(3, 4)),
+        rng.normal(size=64),
+        rng.integers(-9, 10, 64),
+    )
 
 
 def program(rng: random.Random, in_lanes: bool) -> str:
@@ -67,8 +72,13 @@ class _Plain:
 
     floats, wholes = ("x", "u", "v"), ("n", "i", "j")
     arrays: tuple[str, ...] = (
-        "a[{} % 64]", "out[{} % 64]", "b[{} % 3, {} % 4]", "b[{} % 3][{} % 4]", "TABLE[{} % 2, {} % 3]", "w[{} % 5]",
-    )  # fmt: skip
+        "a[{} % 64]",
+        "out[{} % 64]",
+        "b[{} % 3, {} % 4]",
+        "b[{} % 3][{} % 4]",
+        "TABLE[{} % 2, {} % 3]",
+        "w[{} % 5]",
+    )
 
     def __init__(self, rng: random.Random):
         self.rng, self.counters, self.depth = rng, 0, 0
@@ -115,15 +125,22 @@ class _Plain:
     def truth(self, deep: int = 1) -> str:
         """A condition."""
         if deep <= 0:
-            return self.rng.choice([
-                f"{self.real(0)} {self.pick('<', '<=', '>', '>=', '==', '!=')} {self.real(0)}",
-                f"{self.whole(0)} {self.pick('<', '<=', '>', '>=', '==', '!=')} {self.whole(0)}",
-            ])  # fmt: skip
+            return self.rng.choice(
+                [
+                    f"{self.real(0)} {self.pick('<', '<=', '>', '>=', '==', '!=')} {self.real(0)}",
+                    f"{self.whole(0)} {self.pick('<', '<=', '>', '>=', '==', '!=')} {self.whole(0)}",
+                ]
+            )
         p, q = (lambda: self.truth(deep - 1)), (lambda: self.truth(deep - 1))
-        return self.rng.choice([
-            lambda: f"({p()} and {q()})", lambda: f"({p()} or {q()})", lambda: f"(not {p()})",
-            lambda: f"-1.0 < {self.real(deep - 1)} <= {self.real(deep - 1)}", p,
-        ])()  # fmt: skip
+        return self.rng.choice(
+            [
+                lambda: f"({p()} and {q()})",
+                lambda: f"({p()} or {q()})",
+                lambda: f"(not {p()})",
+                lambda: f"-1.0 < {self.real(deep - 1)} <= {self.real(deep - 1)}",
+                p,
+            ]
+        )()
 
     # -- statements ---------------------------------------------------------------------------------
     def tamed(self) -> str:
@@ -132,20 +149,26 @@ class _Plain:
     def to_variables(self, u: str, v: str, i: str) -> list[Callable[[], list[str]]]:
         """Ways to give variables other values."""
         return [
-            lambda: [f"{u} = {self.tamed()}"], lambda: [f"{u} += 0.125 * {self.tamed()}", f"{u} *= 0.5"],
-            lambda: [f"{i} = {self.whole()} % 97"], lambda: [f"{i} += {self.whole()} % 5", f"{i} %= 97"],
-            lambda: [f"{u}, {v} = {v}, {u}"], lambda: [f"{u}, {v} = swing(0.5 * {u}, {self.tamed()} / 50.0)"],
-        ]  # fmt: skip
+            lambda: [f"{u} = {self.tamed()}"],
+            lambda: [f"{u} += 0.125 * {self.tamed()}", f"{u} *= 0.5"],
+            lambda: [f"{i} = {self.whole()} % 97"],
+            lambda: [f"{i} += {self.whole()} % 5", f"{i} %= 97"],
+            lambda: [f"{u}, {v} = {v}, {u}"],
+            lambda: [f"{u}, {v} = swing(0.5 * {u}, {self.tamed()} / 50.0)"],
+        ]
 
     def assignment(self) -> list[str]:
         u, v = self.rng.sample(["x", "u", "v"], 2)
         i = self.pick("i", "j")
-        return self.rng.choice([
-            *self.to_variables(u, v, i),
-            lambda: [f"out[{self.whole()} % 64] = {self.tamed()}"], lambda: [f"out[{self.whole()} % 64] *= 0.5"],
-            lambda: [f"whole[{self.whole()} % 64] = {self.whole()} % 97"],
-            lambda: [f"w[{self.whole()} % 5] = {self.tamed()}"],
-        ])()  # fmt: skip
+        return self.rng.choice(
+            [
+                *self.to_variables(u, v, i),
+                lambda: [f"out[{self.whole()} % 64] = {self.tamed()}"],
+                lambda: [f"out[{self.whole()} % 64] *= 0.5"],
+                lambda: [f"whole[{self.whole()} % 64] = {self.whole()} % 97"],
+                lambda: [f"w[{self.whole()} % 5] = {self.tamed()}"],
+            ]
+        )()
 
     def block(self, size: int, in_loop: bool) -> list[str]:
         return [line for _ in range(size) for line in self.statement(in_loop)]

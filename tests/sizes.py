@@ -68,14 +68,17 @@ def in_turn(stream: Stream, step: int, deck: list[int], n: int, batch: int) -> l
 PICKS = {  # the noise for a batch, and the samples that step number `step` picks of n
     "all": (lambda batch: md.GaussianNoise(0.0), lambda s, step, deck, n, batch: np.arange(n)),
     "subset": (md.Minibatch, lambda s, step, deck, n, batch: fisher_yates(s, n, batch)),
-    "again": (lambda batch: md.Minibatch(batch, replace=True),
-              lambda s, step, deck, n, batch: [s.below(n) for _ in range(batch)]),
+    "again": (
+        lambda batch: md.Minibatch(batch, replace=True),
+        lambda s, step, deck, n, batch: [s.below(n) for _ in range(batch)],
+    ),
     "epoch": (md.Reshuffle, in_turn),
-}  # fmt: skip
+}
 LABELS = {
-    "none": (None, lambda s, count: np.zeros(count)), "normal": ("normal", pairs),
+    "none": (None, lambda s, count: np.zeros(count)),
+    "normal": ("normal", pairs),
     "signs": ("rademacher", lambda s, count: np.array([s.sign() for _ in range(count)])),
-}  # fmt: skip
+}
 
 
 def literal_path(path: int, samples: int, batch: int, picks: str, labels: str, steps: int) -> np.ndarray:
@@ -131,10 +134,12 @@ def check_derivatives(units: int, samples: int, lead: tuple[int, ...]) -> None:
     hessian = c.T @ c / samples - z.mean() * np.sin(w)[..., None] * np.eye(units)
     wanted = {
         "value": ((miss**2).mean(-1) / 2 + z.mean() * np.sin(w).sum(-1), (w,)),
-        "grad": (each.mean(-2), (w,)), "sample_grads": (each, (w,)), "hessian": (hessian, (w,)),
+        "grad": (each.mean(-2), (w,)),
+        "sample_grads": (each, (w,)),
+        "hessian": (hessian, (w,)),
         "hvp": (np.einsum("...ij,...j->...i", hessian, p), (w, p)),
         "third": (-z.mean() * np.cos(w) * p * q, (w, p, q)),
-    }  # fmt: skip
+    }
     for name, (want, args) in wanted.items():
         CLOSE(getattr(loss, name)(*args), want, rtol=1e-11, atol=1e-11 * units, err_msg=name)
 
@@ -178,10 +183,15 @@ def bowl(size: int, symbols: bool) -> md.Loss:
 
 
 RULES = {
-    "gd": md.GD(0.1), "heavy_ball": md.SGD(0.1, 0.9), "nesterov": md.SGD(0.1, 0.9, nesterov=True),
-    "sign_gd": md.SignGD(0.1), "lion": md.Lion(0.1), "rmsprop": md.RMSProp(0.1), "adam": md.Adam(0.1),
+    "gd": md.GD(0.1),
+    "heavy_ball": md.SGD(0.1, 0.9),
+    "nesterov": md.SGD(0.1, 0.9, nesterov=True),
+    "sign_gd": md.SignGD(0.1),
+    "lion": md.Lion(0.1),
+    "rmsprop": md.RMSProp(0.1),
+    "adam": md.Adam(0.1),
     "adamw": md.AdamW(0.1),
-}  # fmt: skip
+}
 SIGMAS = ("number", "vector", "matrix", "functions")
 
 
@@ -254,15 +264,20 @@ def fingerprint() -> str:
     start = np.random.default_rng(0).normal(size=(70, 3))
     data = regression(130)[0]
     found = [
-        *(carried(md.Map(data, md.SGD(LR), noise), START, 70) for noise in (
-            md.Minibatch(32), md.Minibatch(33), md.Reshuffle(100), md.LabelNoise(STD, batch=8))),
-        *(carried(md.Map(chain(3), rule, md.GaussianNoise([0.1, 0.2, 0.3])), start, 70) for rule in (
-            md.Adam(0.1), md.Lion(0.1))),
+        *(
+            carried(md.Map(data, md.SGD(LR), noise), START, 70)
+            for noise in (md.Minibatch(32), md.Minibatch(33), md.Reshuffle(100), md.LabelNoise(STD, batch=8))
+        ),
+        *(
+            carried(md.Map(chain(3), rule, md.GaussianNoise([0.1, 0.2, 0.3])), start, 70)
+            for rule in (md.Adam(0.1), md.Lion(0.1))
+        ),
         carried(md.Map(waves(5), md.RMSProp(0.01), md.GaussianNoise(0.1)), np.ones(5), 70),
         carried(md.GradientFlow(md.Map(chain(3), md.GD(0.1))), start, 70),
         carried(md.StochasticModifiedFlow(md.Map(chain(3), md.SGD(0.1), md.GaussianNoise(0.1))), start, 70),
-        data.hessian(start[:, :2]), waves(17).third(*np.random.default_rng(0).normal(size=(3, 9, 17))),
-    ]  # fmt: skip
+        data.hessian(start[:, :2]),
+        waves(17).third(*np.random.default_rng(0).normal(size=(3, 9, 17))),
+    ]
     assert all(np.isfinite(f).all() for f in found)
     return hashlib.sha256(b"".join(f.tobytes() for f in found)).hexdigest()
 

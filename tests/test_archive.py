@@ -20,8 +20,13 @@ from minidyn.files import results
 from minidyn.simulate.run import QUANTILES, Run
 
 META = {
-    "system": "Map(SGD)", "seed": str(2**100), "lr": 0.1, "paths": 3, "minidyn": "0.1.0", "wall_seconds": 1e-3,
-}  # fmt: skip
+    "system": "Map(SGD)",
+    "seed": str(2**100),
+    "lr": 0.1,
+    "paths": 3,
+    "minidyn": "0.1.0",
+    "wall_seconds": 1e-3,
+}
 ODD = {  # keys and values that no netCDF attribute holds as they are
     "none": None, "yes": True, "big": 2**200, "nested": {"a": [1, 2.5, {"b": None}]}, "": "", "_x": 1, "a/b": 2,
     "a b": 3, "nul": "a\0b", "half": "\ud800", "CLASS": "c", "NAME": "n", "title": "T", "coordinates": "c d",

@@ -11,8 +11,9 @@ from minidyn.flows.slow.oscillation import spread
 x, y = sp.symbols("x y")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])
 FLAT = md.Loss(y**2 + 0 * x, [x, y])
-FEW = md.Loss.regression(x * y * sp.Symbol("u"), [x, y], inputs={sp.Symbol("u"): np.array([0.5, 1.0, 2.0])},
-                         target=np.array([0.5, 1.0, 2.0]))  # fmt: skip
+FEW = md.Loss.regression(
+    x * y * sp.Symbol("u"), [x, y], inputs={sp.Symbol("u"): np.array([0.5, 1.0, 2.0])}, target=np.array([0.5, 1.0, 2.0])
+)
 
 
 @md.rule
@@ -55,9 +56,12 @@ def twice(theta, g, m, n, v, *, lr, beta1=0.9, beta2=0.999):
 
 CLIPS = {
     "smooth_clip": (smooth_clip, lambda g, c: c * np.tanh(g / c), lambda g, c: np.cosh(g / c) ** -2.0),
-    "clipped_momentum": (clipped_momentum, lambda g, c: g / np.sqrt(1 + (g / c) ** 2),
-                         lambda g, c: (1 + (g / c) ** 2) ** -1.5),
-}  # fmt: skip
+    "clipped_momentum": (
+        clipped_momentum,
+        lambda g, c: g / np.sqrt(1 + (g / c) ** 2),
+        lambda g, c: (1 + (g / c) ** 2) ** -1.5,
+    ),
+}
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.3, 0.7])
@@ -156,8 +160,9 @@ def literal_memories(name, lr, paths=800, steps=5000, beta1=0.9, beta2=0.999):
 RULES = {r(0.1).name: r for r in (belief, squared_memory, old_memory, twice)}
 
 
-@pytest.mark.parametrize("name, lr", [("belief", 2e-3), ("squared_memory", 2e-3), ("old_memory", 2e-3),
-                                      ("twice", 3e-4)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, lr", [("belief", 2e-3), ("squared_memory", 2e-3), ("old_memory", 2e-3), ("twice", 3e-4)]
+)
 def test_accumulators_of_memories_drift_as_literal_runs(name, lr):
     """At beta2 = 0.999 the drift is the literal runs' within 3 standard errors, each below 1 %: what the accumulators
     hear of the oscillation through their memories is in it."""
@@ -172,8 +177,10 @@ def test_accumulators_of_memories_drift_as_literal_runs(name, lr):
 def test_squares_of_memories_stay_alike():
     """`sum_l r_l^2` over all lags of what is squared: `(1 + beta1^2)/(1 - beta1^2)` for a running mean, 1 for the
     gradient, and the literal sum over weights of `g + m`."""
-    alike = [md.QuasistaticFlow(md.Map(VALLEY, r(1e-4), md.GaussianNoise(0.3))).averaged.rule.alike
-             for r in (squared_memory, md.RMSProp, old_memory)]  # fmt: skip
+    alike = [
+        md.QuasistaticFlow(md.Map(VALLEY, r(1e-4), md.GaussianNoise(0.3))).averaged.rule.alike
+        for r in (squared_memory, md.RMSProp, old_memory)
+    ]
     weights = np.append(1.0, 0.1 * 0.9 ** np.arange(500))
     lags = np.correlate(weights, weights, "full") / (weights @ weights)
     np.testing.assert_allclose(alike, [1.81 / 0.19, 1.0, (lags**2).sum()], rtol=1e-4)
@@ -190,8 +197,9 @@ def oscillation(name, lr, paths):
     return flow, W[1, 1], run.w[:, 30:]
 
 
-@pytest.mark.parametrize("name, lr", [("belief", 2e-2), ("squared_memory", 5e-3), ("old_memory", 2e-2),
-                                      ("twice", 3e-4)])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, lr", [("belief", 2e-2), ("squared_memory", 5e-3), ("old_memory", 2e-2), ("twice", 3e-4)]
+)
 def test_accumulators_of_memories_oscillate_as_discrete_runs(name, lr):
     """The variance across the valley, and that of 2000 steps along it, are those of 3000 paths within 2 % and 3
     standard errors."""
@@ -225,8 +233,9 @@ def test_adabelief_and_squared_memory_have_the_closed_forms():
     md.Minibatch(1), md.Minibatch(2, replace=True), md.LabelNoise(0.1, batch=1), md.LabelNoise(0.1, kind="rademacher"),
     md.GaussianNoise(0.1) + md.Minibatch(1),
 ], ids=str)  # fmt: skip
-@pytest.mark.parametrize("rule", [md.SignGD(0.01), md.Lion(0.01), smooth_clip(0.01, 1.0), clipped_momentum(0.01, 1.0)],
-                         ids=lambda r: r.name)  # fmt: skip
+@pytest.mark.parametrize(
+    "rule", [md.SignGD(0.01), md.Lion(0.01), smooth_clip(0.01, 1.0), clipped_momentum(0.01, 1.0)], ids=lambda r: r.name
+)
 def test_signs_and_curves_are_refused_where_noise_is_not_gaussian(rule, noise):
     """The reason and what works are named."""
     with pytest.raises(md.FlowError, match=r"is not Gaussian: .* use md.GaussianNoise"):

@@ -58,9 +58,12 @@ def test_a_difference_is_seen():
 def run(compiler: str, *arguments: str) -> subprocess.CompletedProcess:
     """What `python arguments` does with a back end."""
     return subprocess.run(
-        [sys.executable, "-W", "error", *arguments], env={**os.environ, "MINIDYN_COMPILER": compiler},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-W", "error", *arguments],
+        env={**os.environ, "MINIDYN_COMPILER": compiler},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_back_end_that_does_not_exist():
@@ -125,9 +128,9 @@ def test_plain_python_shows_its_lines():
 # -- versions --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version, right", [
-    ("0.44.0", True), ("0.50.1", True), ("0.51.0", False), ("1.0.0rc1", False), ("0.43.9", False)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "version, right", [("0.44.0", True), ("0.50.1", True), ("0.51.0", False), ("1.0.0rc1", False), ("0.43.9", False)]
+)
 def test_llvmlite_outside_the_tested_range_is_warned_of(version, right, monkeypatch):
     """A version of llvmlite that minidyn's requirement leaves out is named with the range, in one sentence."""
     monkeypatch.setattr(llvm, "requires", lambda name: ["numpy>=1.26", "llvmlite<0.51,>=0.44"])

@@ -106,10 +106,15 @@ def test_flow_program_solves_the_flow(variants):
 
 def test_ensemble_program_is_the_noisy_map(variants):
     """Without noise the C++ ensembles of all rules take minidyn's steps; noise has the stated standard deviation."""
-    loss, rules = problems.valley(), {
-        "sgd": md.SGD(0.01), "heavy_ball": md.SGD(0.01, 0.9), "nesterov": md.SGD(0.01, 0.9, nesterov=True),
-        "adam": md.Adam(0.01),
-    }  # fmt: skip
+    loss, rules = (
+        problems.valley(),
+        {
+            "sgd": md.SGD(0.01),
+            "heavy_ball": md.SGD(0.01, 0.9),
+            "nesterov": md.SGD(0.01, 0.9, nesterov=True),
+            "adam": md.Adam(0.01),
+        },
+    )
     for plain in range(2) if references.LIMIT in variants else [1]:
         for name, rule in rules.items():
             x, y = np.full(64, 1.0), np.full(64, 0.8)

@@ -78,9 +78,11 @@ SINGULAR = [
 SMOOTH = [lambda a: a, sp.sin, sp.tanh, lambda a: a**2, lambda a: 3 - 2 * a]
 inner = st.sampled_from([x, y, x, y, x - c, y + c, x * y, x + y, -x, x**2 + y**2, 1 - x**2])
 conditions = st.builds(
-    lambda relation, a, level: relation(a, level), st.sampled_from([sp.Gt, sp.Ge, sp.Lt]), inner,
+    lambda relation, a, level: relation(a, level),
+    st.sampled_from([sp.Gt, sp.Ge, sp.Lt]),
+    inner,
     st.sampled_from([0, 0, 1, c]),
-)  # fmt: skip
+)
 
 
 @st.composite

@@ -84,7 +84,7 @@ def test_constants_of_the_loss_may_appear():
         (md.InputError, "list of different", {x: s, y: 0}, []),
         (md.InputError, "not finite", {x: sp.sqrt(-1 - s**2), y: 0}, [s]),
     ],
-)  # fmt: skip
+)
 def test_wrong_charts_are_refused(error, message, place, coordinates):
     """A chart off the minima, singular, or of the wrong symbols is refused in one sentence that names the trouble."""
     with pytest.raises(error, match=message):

@@ -159,7 +159,7 @@ BAD = {
     "sum": (larger, (2**62 - 1, 2), "a whole number does not fit"),
     "product in lanes": (larger_lanes, (PLACES * BIG, np.zeros(16, np.int64)), "does not fit into 64 bits"),
     "shift": (shifted, (1, 64), "a word of 64 bits is shifted by 64"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -51,9 +51,10 @@ GD = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.4))
 MORE = {
     "additive": lambda: md.SymbolicFlow(SGD, [-x * y**2, -(1 + x**2) * y], [0.1, 0.2]),
     "modified": lambda: md.ModifiedFlow(GD),
-    "rod": lambda: md.RodFlow(GD), "central": lambda: md.CentralFlow(GD),
+    "rod": lambda: md.RodFlow(GD),
+    "central": lambda: md.CentralFlow(GD),
     "subquadratic": lambda: md.SubquadraticFlow(GD),
-}  # fmt: skip
+}
 STARTS = np.tile([1.0, 0.02], (70, 1)) + 0.001 * np.arange(70)[:, None]
 
 

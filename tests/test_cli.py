@@ -179,13 +179,16 @@ def test_version_and_help_from_a_shell(tmp_path):
 WRITING = {
     "run": (["run", "valley", *SMALL, "--out", "made"], ["made.h5", "made.png"]),
     "map alone": (["run", "alone.toml", "--out", "made"], ["made.h5", "made.png"]),
-    "scale": (["scale", "valley", "--lrs", "0.1,0.05", "--slow-time", "0.1", "--paths", "64", "--out", "made"],
-              ["made.h5", "made.png"]),
+    "scale": (
+        ["scale", "valley", "--lrs", "0.1,0.05", "--slow-time", "0.1", "--paths", "64", "--out", "made"],
+        ["made.h5", "made.png"],
+    ),
     "stability": (["stability", "valley", "--starts", "2", "--out", "made"], ["made.png"]),
     "who-wins": (["who-wins", "scalar_deep", "--out", "made.md"], ["made.md"]),
     "plot": (["plot", "valley.h5", "--out", "made.png"], ["made.png"]),
-    "show": (["show", "valley.h5"], []), "help": (["--help"], []),
-}  # fmt: skip
+    "show": (["show", "valley.h5"], []),
+    "help": (["--help"], []),
+}
 
 
 def shell(arguments, folder, written, **options):

@@ -54,9 +54,13 @@ FIELDS = {
 
 
 @settings(max_examples=24, deadline=None, derandomize=True)
-@given(st.sampled_from(list(SCHEDULES)), st.sampled_from(list(FIELDS)), st.integers(1, 30),
-       st.sampled_from(["auto", "tsit5", "radau", "scipy:RK45", "scipy:LSODA"]),
-       st.sampled_from([1, 7, 40]))  # fmt: skip
+@given(
+    st.sampled_from(list(SCHEDULES)),
+    st.sampled_from(list(FIELDS)),
+    st.integers(1, 30),
+    st.sampled_from(["auto", "tsit5", "radau", "scipy:RK45", "scipy:LSODA"]),
+    st.sampled_from([1, 7, 40]),
+)
 def test_a_flow_has_the_numbers_of_the_step_that_it_is_in(name, kind, first, method, every):
     """Without noise a flow is scipy's solution, begun anew at every step with that step's rate."""
     make, field = FIELDS[kind]
@@ -127,8 +131,9 @@ def test_noise_has_the_rate_of_its_step(name, first, paths):
         h, dh = 1 + w**2, 2 * w
         w = w - lr**2 * 0.09 / 2 * dh / (h * (2 - lr * h)) - lr * 0.3 * noise
     system = md.Map(VALLEY, md.SGD(schedule(name)), md.GaussianNoise(0.3))
-    run = md.simulate(md.QuasistaticFlow(system), [1.0, 0.0], 60, paths=paths, first_step=first, substeps=1, rng=1,
-                      save_every=13)  # fmt: skip
+    run = md.simulate(
+        md.QuasistaticFlow(system), [1.0, 0.0], 60, paths=paths, first_step=first, substeps=1, rng=1, save_every=13
+    )
     assert run.finished.all()
     np.testing.assert_allclose(run.w[:, -1, 0], w, rtol=1e-9)
 
@@ -218,8 +223,11 @@ def test_the_step_number_in_a_rule_is_whole():
 def test_floor_ceiling_and_mod_are_functions_of_a_loss_too():
     """They have kernels, and slopes of zero (Mod: of one)."""
     w = np.array([-2.75, -0.5, 0.25, 3.5])
-    for e, value, slopes in ((sp.floor(x), np.floor(w), 0), (sp.ceiling(x), np.ceil(w), 0),
-                             (sp.Mod(x, 2), np.mod(w, 2), 1)):  # fmt: skip
+    for e, value, slopes in (
+        (sp.floor(x), np.floor(w), 0),
+        (sp.ceiling(x), np.ceil(w), 0),
+        (sp.Mod(x, 2), np.mod(w, 2), 1),
+    ):
         loss = md.Loss(e + x**2, [x])
         np.testing.assert_allclose(loss.value(w[:, None]), value + w**2, rtol=1e-15)
         np.testing.assert_allclose(loss.grad(w[:, None])[:, 0], slopes + 2 * w, rtol=1e-15)

@@ -17,9 +17,12 @@ CURVED = md.Loss((2 + sp.cos(x)) * (y - sp.sin(x)) ** 2 / 2, [x, y])
 u = sp.Symbol("u")  # its mean is zero: samples disagree, the minima are those of the first term
 SAMPLES = md.Loss((1 + x**2 / 3) * y**2 / 2 + u * (1 + x / 2) * y + u * x, [x, y], data={u: [0.5, -1.0, 0.5]})
 RULES = {
-    "SGD": md.SGD(0.02), "heavy ball": md.SGD(0.01, momentum=0.8), "RMSProp": md.RMSProp(0.01, beta2=0.95, eps=1e-3),
-    "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95), "sign": md.SignGD(0.004),
-}  # fmt: skip
+    "SGD": md.SGD(0.02),
+    "heavy ball": md.SGD(0.01, momentum=0.8),
+    "RMSProp": md.RMSProp(0.01, beta2=0.95, eps=1e-3),
+    "Adam": md.Adam(0.005, beta1=0.8, beta2=0.95),
+    "sign": md.SignGD(0.004),
+}
 GAUSS, LABEL = md.GaussianNoise(0.3), md.LabelNoise(0.5)
 VARYING = md.GaussianNoise([sp.sqrt(sp.Rational(1, 5) + x**2 / 20), sp.sqrt(sp.Rational(1, 10) + y**2 / 20)])
 
@@ -34,15 +37,21 @@ def of_chart(loss, place):
 
 
 PLACES = {
-    "valley": lambda: of_model("valley"), "ellipse": lambda: of_model("ellipse"),
-    "product": lambda: of_model("product"), "two_products": lambda: of_model("two_products"),
+    "valley": lambda: of_model("valley"),
+    "ellipse": lambda: of_model("ellipse"),
+    "product": lambda: of_model("product"),
+    "two_products": lambda: of_model("two_products"),
     "curved": lambda: of_chart(CURVED, {x: s, y: sp.sin(s)}),
     "samples": lambda: of_chart(SAMPLES, {x: s, y: 0}),
-}  # fmt: skip
+}
 NOISES = {
-    ("valley", "SGD"): GAUSS, ("ellipse", "SGD"): GAUSS, ("product", "Adam"): LABEL, ("two_products", "SGD"): LABEL,
-    ("curved", "RMSProp"): VARYING, ("samples", "SGD"): md.Minibatch(2),
-}  # fmt: skip
+    ("valley", "SGD"): GAUSS,
+    ("ellipse", "SGD"): GAUSS,
+    ("product", "Adam"): LABEL,
+    ("two_products", "SGD"): LABEL,
+    ("curved", "RMSProp"): VARYING,
+    ("samples", "SGD"): md.Minibatch(2),
+}
 SDE, ODE = ("valley", "SGD"), ("product", "Adam")
 
 
@@ -75,8 +84,10 @@ def test_closed_form_equals_the_numerical_flow(name, rule):
     chart = flow.manifold.chart
     samples = chart.sample(3, np.random.default_rng(11))
     samples = np.sign(samples) * (0.6 + 0.3 * np.abs(samples))  # where the minima are stable
-    bend = [[sp.lambdify([chart.coordinates], sp.diff(e, p, q)) for p in chart.coordinates for q in chart.coordinates]
-            for e in chart.place]  # fmt: skip
+    bend = [
+        [sp.lambdify([chart.coordinates], sp.diff(e, p, q)) for p in chart.coordinates for q in chart.coordinates]
+        for e in chart.place
+    ]
     for at in samples:
         drift, covariance = by_formula(closed, at)
         w, slope = chart.point(at), chart.jacobian(at)

@@ -106,8 +106,9 @@ def test_each_flow_is_held_against_its_own_reading():
     )
     assert {"SGD", "SGD on the minima"} == {
         part.title.partition(" against ")[2].partition(",")[0]
-        for part in result._report() if isinstance(part, Table) and " against " in part.title
-    }  # fmt: skip
+        for part in result._report()
+        if isinstance(part, Table) and " against " in part.title
+    }
 
 
 def test_edge_says_of_a_flow_what_it_says_alone():
@@ -127,9 +128,12 @@ def test_a_scaling_study_says_of_a_flow_what_it_says_alone():
     louder = lambda m: md.SymbolicFlow(m, [-x - x * y**2, -(1 + x**2) * y], [[0.05, 0], [0, 0.05]])  # noqa: E731
     cases = [
         (stable, [lambda m: md.ModifiedFlow(m, order=2), md.RodFlow, md.GradientFlow], {"time": 1.0, "w0": [0.8, 0.6]}),
-        (SGD, [md.GradientFlow, louder],
-         {"time": 0.5, "w0": [1.0, 0.5], "rng": 1, "pilot": 64, "max_paths": 1500, "precision": 0.3}),
-    ]  # fmt: skip
+        (
+            SGD,
+            [md.GradientFlow, louder],
+            {"time": 0.5, "w0": [1.0, 0.5], "rng": 1, "pilot": 64, "max_paths": 1500, "precision": 0.3},
+        ),
+    ]
     for system, makes, given in cases:
         lrs = [0.05, 0.025, 0.0125] if system is stable else [0.1, 0.05]
         alone = [md.scaling_study(system, make, lrs=lrs, **given) for make in makes]
@@ -249,8 +253,9 @@ def valley():
 
 def test_rows_thin_the_table_alone(valley):
     """`rows` changes how many rows there are, and neither the values nor the picture."""
-    short = md.compare(SGD, md.QuasistaticFlow(SGD), w0=[1, 0], steps=80, paths=64, save_every=2, rng=0, observe="loss",
-                       rows=1)  # fmt: skip
+    short = md.compare(
+        SGD, md.QuasistaticFlow(SGD), w0=[1, 0], steps=80, paths=64, save_every=2, rng=0, observe="loss", rows=1
+    )
     assert len(short.errors) < len(valley.errors) and set(map(repr, short.errors)) < set(map(repr, valley.errors))
     for name, by in valley.quantities.items():
         for label, values in by.items():
@@ -303,9 +308,12 @@ def test_a_run_that_alternates_between_saves_says_so(r, every, said):
     found = re.search(r"alternates with period (\d), by up to ±([\d.]+)", run.meta.get("between_saves", ""))
     assert (int(found[1]) if found else 0) == said
     result = md.compare(system, md.GradientFlow(system), w0=[0.3], steps=200, save_every=every, paths=1)
-    texts = [repr(run), result.summary(), result._repr_html_(), *(
-        " ".join(t.get_text() for t in fig.texts) for fig in (run.plot(), result.plot())
-    )]  # fmt: skip
+    texts = [
+        repr(run),
+        result.summary(),
+        result._repr_html_(),
+        *(" ".join(t.get_text() for t in fig.texts) for fig in (run.plot(), result.plot())),
+    ]
     assert all(("alternates" in text) == bool(said) for text in texts)
     if said:  # the two points of the orbit are (r + 1 -+ sqrt((r - 3) (r + 1))) / 2 r
         assert float(found[2]) == pytest.approx(np.sqrt((r - 3) * (r + 1)) / (2 * r), rel=0.02)

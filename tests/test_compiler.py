@@ -473,31 +473,39 @@ def three_for_two(x):
 HALF_AGAIN = 0.5
 
 
-@pytest.mark.parametrize("function, args, sentence", [
-    (on_one_branch, (1.0,), r"on_one_branch, line \d+: y has no value here on some way to this line \(`y`\)"),
-    (in_a_loop, (3,), "last has no value here"),
-    (before_a_jump, (3,), "rest has no value here"),
-    (own_name, (1.0,), "HALF_AGAIN has no value here"),
-    (two_meanings, (1.0,), "f is known while compiling, and stands for one thing only"),
-    (known_changed, (Known(3), 1.0), "n is known while compiling"),
-    (three_for_two, (1.0,), r"three_for_two, line \d+: these values cannot be unpacked"),
-    (with_else, (3,), "a for loop has one variable, and no else"),
-    (changes_type, (3,), r"changes_type, line \d+: a f8 does not fit where a i8 is kept in x \(`x = x \+ 0.5`\)"),
-    (branches, (np.zeros(64),), "a branch must go the same way in all lanes"),
-    (recursive, (3,), "recursive calls itself"),
-    (powers_of_a_sum, (3.0,), r"line \d+: a polynomial is of a variable, its coefficients in brackets"),
-    (outside, (np.zeros(3),), r"sum is not known here \(`sum\(a\)`\)"),
-    (two_kinds, (1.0,), "does not fit"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "function, args, sentence",
+    [
+        (on_one_branch, (1.0,), r"on_one_branch, line \d+: y has no value here on some way to this line \(`y`\)"),
+        (in_a_loop, (3,), "last has no value here"),
+        (before_a_jump, (3,), "rest has no value here"),
+        (own_name, (1.0,), "HALF_AGAIN has no value here"),
+        (two_meanings, (1.0,), "f is known while compiling, and stands for one thing only"),
+        (known_changed, (Known(3), 1.0), "n is known while compiling"),
+        (three_for_two, (1.0,), r"three_for_two, line \d+: these values cannot be unpacked"),
+        (with_else, (3,), "a for loop has one variable, and no else"),
+        (changes_type, (3,), r"changes_type, line \d+: a f8 does not fit where a i8 is kept in x \(`x = x \+ 0.5`\)"),
+        (branches, (np.zeros(64),), "a branch must go the same way in all lanes"),
+        (recursive, (3,), "recursive calls itself"),
+        (powers_of_a_sum, (3.0,), r"line \d+: a polynomial is of a variable, its coefficients in brackets"),
+        (outside, (np.zeros(3),), r"sum is not known here \(`sum\(a\)`\)"),
+        (two_kinds, (1.0,), "does not fit"),
+    ],
+)
 def test_refusals_name_the_line(function, args, sentence):
     """What is outside the subset is refused with the function, the line and the reason."""
     with pytest.raises(Unsupported, match=sentence):
         function(*args)
 
 
-@pytest.mark.parametrize("bad, sentence", [
-    (np.zeros((4, 4)).T, "C-contiguous"), (np.zeros(3, np.float32), "arrays of float64"), ("text", "cannot take 'text'")
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bad, sentence",
+    [
+        (np.zeros((4, 4)).T, "C-contiguous"),
+        (np.zeros(3, np.float32), "arrays of float64"),
+        ("text", "cannot take 'text'"),
+    ],
+)
 def test_refused_arguments(bad, sentence):
     """Arrays of other kinds and other objects are refused before they reach machine code."""
     with pytest.raises(TypeError, match=sentence):

@@ -132,11 +132,15 @@ def test_flow(name):
     check_flow(flow(system), w)
 
 
-@pytest.mark.parametrize("check, name", [
-    *((check_known_flow, key) for key in flows.FLOWS), *((check_known_rule, name) for name in LIBRARY),
-    *((check_known_observable, name) for name in observables.NAMES),
-    *((check_known_model, name) for name in md.list_models()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "check, name",
+    [
+        *((check_known_flow, key) for key in flows.FLOWS),
+        *((check_known_rule, name) for name in LIBRARY),
+        *((check_known_observable, name) for name in observables.NAMES),
+        *((check_known_model, name) for name in md.list_models()),
+    ],
+)
 def test_whatever_is_declared(check, name):
     """What a registry holds, or the folder of models, satisfies all that its kind must, whoever put it there."""
     check(name)

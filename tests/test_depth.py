@@ -109,8 +109,9 @@ def test_printed_is_short_and_exact_where_it_can_be():
     sp.Integer(10) ** 400, sp.Rational(1, 10**400), sp.Rational(10**400, 3), -(sp.Integer(10) ** 400),
     sp.Float("1e500"), sp.Float("1e-500"),
 ], ids=["huge", "tiny", "fraction", "negative", "float", "tiny float"])  # fmt: skip
-@pytest.mark.parametrize("place", [lambda n: n + x, lambda n: n * x, lambda n: x**2 / n, lambda n: sp.Max(x, n),
-                                   lambda n: sp.sin(x) * n + n])  # fmt: skip
+@pytest.mark.parametrize(
+    "place", [lambda n: n + x, lambda n: n * x, lambda n: x**2 / n, lambda n: sp.Max(x, n), lambda n: sp.sin(x) * n + n]
+)
 def test_numbers_beyond_double(number, place):
     """A number that no double comes near is refused in a sentence, wherever it stands."""
     with pytest.raises(ExpressionError, match=r"contains .*, which is .* double precision(; it stands in .*)?\.$"):

@@ -135,10 +135,15 @@ ONE_ARGUMENT = [
     (3 + sp.cos(t)) ** -3, 1 / (2 + sp.cos(t)), sp.Heaviside(t),
 ]  # fmt: skip
 TWO_ARGUMENTS = [
-    lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b, lambda a, b: a / (1 + b**2), sp.Max, sp.Min,
+    lambda a, b: a + b,
+    lambda a, b: a - b,
+    lambda a, b: a * b,
+    lambda a, b: a / (1 + b**2),
+    sp.Max,
+    sp.Min,
     lambda a, b: (2 + sp.tanh(a)) ** sp.sin(b),
     lambda a, b: sp.Piecewise((a, b > sp.Rational(1, 7)), (a * b, True)),
-]  # fmt: skip
+]
 
 
 def apply(f, a):
@@ -269,13 +274,12 @@ KINKS = {  # value and slope left of 1, at 1, right of 1
     sp.Piecewise((t**2, t < 1), (5, t <= 1), (7 * t, True)): ((0.25, 1), (5, 0), (10.5, 7)),
     sp.Piecewise((t, sp.And(t > 0, t < 1)), (2 * t, sp.Eq(t, 1)), (3 * t, True)): ((0.5, 1), (2, 2), (4.5, 3)),
     sp.Piecewise((t, sp.Or(t > 1, t < 0)), (2 * t, sp.Ne(t, 1)), (3 * t, True)): ((1, 2), (3, 3), (1.5, 1)),
-    sp.Piecewise((t, sp.Piecewise((2 * t, t < 1), (t / 2, True)) > 0.6), (5 * t, True)): (
-        (0.5, 1), (5, 5), (1.5, 1)),
+    sp.Piecewise((t, sp.Piecewise((2 * t, t < 1), (t / 2, True)) > 0.6), (5 * t, True)): ((0.5, 1), (5, 5), (1.5, 1)),
     sp.Piecewise((t, sp.ITE(t > 1.2, True, t < 0.7)), (5 * t, True)): ((0.5, 1), (5, 5), (1.5, 1)),
     sp.Min(t, 1): ((0.5, 1), (1, {0, 1}), (1, 0)),
     sp.Max(t, 1): ((1, 0), (1, {0, 1}), (1.5, 1)),
     sp.Max(t, 2 * t - 1, 3 * t - 2): ((0.5, 1), (1, {1, 2, 3}), (2.5, 3)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("f", KINKS, ids=str)

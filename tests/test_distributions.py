@@ -23,9 +23,10 @@ def test_values_are_scipys():
             a, b = a.round(), b.round()
         found = distances(a, b, False, 3, rng)
         expected = (
-            scipy.stats.wasserstein_distance(a, b), scipy.stats.ks_2samp(a, b).statistic,
+            scipy.stats.wasserstein_distance(a, b),
+            scipy.stats.ks_2samp(a, b).statistic,
             scipy.stats.energy_distance(a, b),
-        )  # fmt: skip
+        )
         np.testing.assert_allclose([found[name][0] for name in DISTANCES], expected, rtol=1e-12)
 
 
@@ -40,10 +41,12 @@ def samples(rng, paired, shift=0.0, n=60):
 def test_equal_laws_are_found_different_in_five_percent(paired):
     """Of 400 pairs of samples of one law 5 % are called different by each distance, within 3.5 standard errors."""
     count = 400
-    p = np.array([
-        [found[name][2] for name in DISTANCES]
-        for found in (distances(*samples(RNG([9, i]), paired), paired, 99, RNG(i)) for i in range(count))
-    ])  # fmt: skip
+    p = np.array(
+        [
+            [found[name][2] for name in DISTANCES]
+            for found in (distances(*samples(RNG([9, i]), paired), paired, 99, RNG(i)) for i in range(count))
+        ]
+    )
     rates = (p <= 0.05).mean(axis=0)
     assert (np.abs(rates - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / count)).all(), rates
 
@@ -51,8 +54,9 @@ def test_equal_laws_are_found_different_in_five_percent(paired):
 @pytest.mark.parametrize("paired", [False, True])
 def test_detectable_differences_are_detected(paired):
     """Laws whose true Wasserstein distance is `detectable` are told apart in at least 80 % of 100 cases."""
-    shift = float(np.mean([distances(*samples(RNG([8, i]), paired), paired, 99, RNG(i))["Wasserstein-1"][4]
-                           for i in range(20)]))  # fmt: skip
+    shift = float(
+        np.mean([distances(*samples(RNG([8, i]), paired), paired, 99, RNG(i))["Wasserstein-1"][4] for i in range(20)])
+    )
     hits = [
         distances(*samples(RNG([7, i]), paired, shift), paired, 99, RNG(i))["Wasserstein-1"][2] <= 0.05
         for i in range(100)
@@ -70,9 +74,9 @@ def test_common_noise_lets_smaller_differences_be_seen():
 
 def test_error_is_that_of_repeated_samples():
     """The bootstrap error of the Wasserstein distance is the spread over repeated samples, within 30 %."""
-    values, errors = np.array([
-        distances(*samples(RNG([6, i]), False, 1.0), False, 99, RNG(i))["Wasserstein-1"][:2] for i in range(200)
-    ]).T  # fmt: skip
+    values, errors = np.array(
+        [distances(*samples(RNG([6, i]), False, 1.0), False, 99, RNG(i))["Wasserstein-1"][:2] for i in range(200)]
+    ).T
     assert errors.mean() == pytest.approx(values.std(), rel=0.3)
 
 

@@ -36,10 +36,12 @@ def called(tmp_path, capsys, monkeypatch):
 def test_names_are_said_as_each_door_has_them():
     """One fault, two doors: Python's sentence names the argument, the shell's the option; afterwards Python's again."""
     faults = {
-        "save_every": lambda: whole("save_every", 0, 1), "precision": lambda: between(2.0, "precision", 0, 1),
-        "rng": lambda: generator(True), "lrs": lambda: md.load_model("valley").scale([0.1], time=1.0),
+        "save_every": lambda: whole("save_every", 0, 1),
+        "precision": lambda: between(2.0, "precision", 0, 1),
+        "rng": lambda: generator(True),
+        "lrs": lambda: md.load_model("valley").scale([0.1], time=1.0),
         "slow_time=": lambda: md.load_model("valley").scale([0.1, 0.05], time=1.0, slow_time=1.0),
-    }  # fmt: skip
+    }
     for name, fault in faults.items():
         option = {"rng": "--seed"}.get(name, "--" + name.rstrip("=").replace("_", "-"))
         for catalogue, expected in ((None, name), (names_for({"seed": "--seed", name.rstrip("="): option}), option)):
@@ -69,8 +71,12 @@ def raised(path):
 def test_no_error_of_a_command_names_what_only_python_has():
     """Where a command can come, sentences name functions and keywords of Python's through `said` alone."""
     python = re.compile(r"\bmd\.(?!Map\b|SGD|vector|matrix|Gaussian|Manifold)\w|[(, ](?!real=|k=)\w+=(?!=)|\.project\(")
-    found = [(path.name, line, text) for path in PACKAGE.rglob("*.py") for line, text in raised(path)
-             if not str(path.relative_to(PACKAGE)).startswith(ONLY_PYTHON) and python.search(text)]  # fmt: skip
+    found = [
+        (path.name, line, text)
+        for path in PACKAGE.rglob("*.py")
+        for line, text in raised(path)
+        if not str(path.relative_to(PACKAGE)).startswith(ONLY_PYTHON) and python.search(text)
+    ]
     assert not found
 
 
@@ -100,8 +106,13 @@ WRONG = {
     "--seed": COUNTS[:-1],
 }
 WRONG |= dict.fromkeys(("--lr", "--time", "--slow-time", "--precision", "--spread"), NUMBERS)
-TRIED = [(name, p.opts[0], value) for name, command in COMMANDS.items() for p in command.params
-         if p.opts[0].startswith("--") and not p.is_flag for value in WRONG.get(p.opts[0], COUNTS)]  # fmt: skip
+TRIED = [
+    (name, p.opts[0], value)
+    for name, command in COMMANDS.items()
+    for p in command.params
+    if p.opts[0].startswith("--") and not p.is_flag
+    for value in WRONG.get(p.opts[0], COUNTS)
+]
 
 
 @pytest.mark.parametrize(("name", "option", "value"), TRIED)

@@ -23,9 +23,13 @@ def own(theta, g, m, *, lr, beta=0.7):
 
 
 RULES = {
-    "GD": md.GD(0.1), "heavy ball": md.SGD(0.1, momentum=0.5), "Nesterov": md.SGD(0.1, 0.5, nesterov=True),
-    "RMSProp": md.RMSProp(0.1, eps=0.1), "Adam": md.Adam(0.1, eps=0.1), "own": own(lr=0.1),
-}  # fmt: skip
+    "GD": md.GD(0.1),
+    "heavy ball": md.SGD(0.1, momentum=0.5),
+    "Nesterov": md.SGD(0.1, 0.5, nesterov=True),
+    "RMSProp": md.RMSProp(0.1, eps=0.1),
+    "Adam": md.Adam(0.1, eps=0.1),
+    "own": own(lr=0.1),
+}
 
 
 def point(size, seed=0):
@@ -47,10 +51,15 @@ def test_rod_field_is_two_steps_of_the_map(name, loss):
     np.testing.assert_allclose(TwoStep(system).jacobian(c, 3.0), np.transpose(slopes), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize(("lr", "sup", "rest"), [
-    (0.2, 0.4701, (0.75151, 0.56082)), (0.1, 0.2827, (0.85227, 0.78887)),
-    (0.05, 0.1587, (0.92188, 0.91183)), (0.025, 0.08876, (0.96152, 0.95989)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lr", "sup", "rest"),
+    [
+        (0.2, 0.4701, (0.75151, 0.56082)),
+        (0.1, 0.2827, (0.85227, 0.78887)),
+        (0.05, 0.1587, (0.92188, 0.91183)),
+        (0.025, 0.08876, (0.96152, 0.95989)),
+    ],
+)
 def test_rod_flow_keeps_its_distance_on_the_valley(lr, sup, rest):
     """Sup distance of the rod flow to GD's mid-points on the log-cosh valley, and where the sharpness of flow and
     GD ends (times lr / 2), to four digits: 1.1 % apart at lr 0.05, 0.2 % at 0.025."""
@@ -82,8 +91,11 @@ def test_rod_field_of_order_two_is_the_first_turned_along_itself(name, loss):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("rule", [md.GD, lambda lr: md.SGD(lr, 0.5), lambda lr: md.SGD(lr, 0.5, nesterov=True)],
-                         ids=["GD", "heavy ball", "Nesterov"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [md.GD, lambda lr: md.SGD(lr, 0.5), lambda lr: md.SGD(lr, 0.5, nesterov=True)],
+    ids=["GD", "heavy ball", "Nesterov"],
+)
 def test_rod_flow_has_its_order_below_the_edge(rule, order):
     """At fixed t, after the transient of the momentum, the distance to the map's mid-points falls as lr^order."""
     loss, errors = md.Loss(x**4 / 4 + x * y / 3 + sp.cos(y) + y**2, [x, y]), []
@@ -110,9 +122,13 @@ def test_rod_flow_of_order_two_ends_where_gradient_descent_does(lr, sup):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("heavy ball", (1.99, 2.70, 1.87, 0.831)), ("Nesterov", (0.674, 0.445, 0.275, 0.158)),
-     ("RMSProp, eps = 1", None), ("Adam, beta1 = 0.5, eps = 1", None)],
-)  # fmt: skip
+    [
+        ("heavy ball", (1.99, 2.70, 1.87, 0.831)),
+        ("Nesterov", (0.674, 0.445, 0.275, 0.158)),
+        ("RMSProp, eps = 1", None),
+        ("Adam, beta1 = 0.5, eps = 1", None),
+    ],
+)
 def test_rod_flow_of_every_rule_closes_in_as_lr_falls(name, expected):
     """At a drift of order one the sup distance falls with each of the last three rungs of lr."""
     rungs = who_wins.rod_errors(name)
@@ -139,9 +155,12 @@ def test_thresholds_are_those_of_linear_stability():
     for lr, b in zip(rng.uniform(0.01, 0.5, 3), rng.uniform(0.05, 0.95, 3), strict=True):
         momentum, second = (2 * (1 + b) / lr, 2 * (1 + b) / ((1 - b) * lr)), 0.999
         for rule, known in (
-            (md.GD(lr), 2 / lr), (md.SGD(lr, b), momentum[0]), (md.Adam(lr, b, second, eps=1.0), momentum[1]),
-            (md.SGD(lr, b, nesterov=True), momentum[0] / (1 + 2 * b)), (md.RMSProp(lr, second, eps=1.0), 2 / lr),
-        ):  # fmt: skip
+            (md.GD(lr), 2 / lr),
+            (md.SGD(lr, b), momentum[0]),
+            (md.Adam(lr, b, second, eps=1.0), momentum[1]),
+            (md.SGD(lr, b, nesterov=True), momentum[0] / (1 + 2 * b)),
+            (md.RMSProp(lr, second, eps=1.0), 2 / lr),
+        ):
             steps = TwoStep(md.Map(VALLEY, rule))
             w = np.zeros(steps.size)
             adaptive = rule.name in ("Adam", "RMSProp")

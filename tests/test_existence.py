@@ -69,8 +69,10 @@ def test_the_flow_exists_where_stability_says_stable(model, rule, noise):
 
 
 HEARD = [  # noise that hears of motion along the minima, which a rule with a memory lags behind
-    md.LabelNoise(0.5, batch=1), md.Minibatch(1), md.GaussianNoise(sp.Matrix([[0.1 + a, 0], [a * b + 1, 0.3 * b]])),
-]  # fmt: skip
+    md.LabelNoise(0.5, batch=1),
+    md.Minibatch(1),
+    md.GaussianNoise(sp.Matrix([[0.1 + a, 0], [a * b + 1, 0.3 * b]])),
+]
 
 
 @pytest.mark.parametrize("rule", list(RULES))

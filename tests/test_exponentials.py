@@ -119,10 +119,13 @@ def test_softmax_over_a_loop():
     forms = (sp.log(whole), -sp.log(E(A[1] * y) / whole), E(A[2] * y) / whole, sp.log(1 + whole))
     zs = sp.symbols("z:4")  # each with a factor, the slope in which is its value
     looped, plain = (
-        md.Loss(sum(z * (f.doit() if written else f) for z, f in zip(zs, forms, strict=True)), [A, *zs],
-                data={y: [1.0, -1.0, 0.3]})
+        md.Loss(
+            sum(z * (f.doit() if written else f) for z, f in zip(zs, forms, strict=True)),
+            [A, *zs],
+            data={y: [1.0, -1.0, 0.3]},
+        )
         for written in (False, True)
-    )  # fmt: skip
+    )
     w, u = np.append(w, [1.0, 0.7, -0.3, 2.0]), np.append(np.linspace(-1, 2, 5), [1.0, 2.0, 3.0, -1.0])
     for name, args in (("value", ()), ("grad", ()), ("hvp", (u,)), ("third", (u, u[::-1]))):
         got, want = getattr(looped, name)(w, *args), getattr(plain, name)(w, *args)

@@ -89,8 +89,10 @@ def test_what_is_computed_changes_the_key(was, now):
 def test_functions_given_as_arguments():
     """A function that is known while compiling is in the key by what it does; one behind an address by its type."""
     text = TEXT + "\n@jit\ndef applied(f, v):\n    return f(v, v)\n"
-    made = [load_module(f"# {next(NUMBER)}\n{t}") for t in (text, text.replace("added", "summed"),
-                                                             text.replace("v - 3.0", "v - 2.0"))]  # fmt: skip
+    made = [
+        load_module(f"# {next(NUMBER)}\n{t}")
+        for t in (text, text.replace("added", "summed"), text.replace("v - 3.0", "v - 2.0"))
+    ]
     keys = [m.applied.hash((type_of(m.inner), F8)) for m in made]
     assert keys[0] == keys[1] != keys[2]
     assert len({m.applied.hash((signature("f8(f8,f8)"), F8)) for m in made}) == 1
@@ -183,8 +185,11 @@ def test_every_kernel_of_the_package(tmp_path):
         path.write_text(ast.unparse(Spelled(compiled).visit(ast.parse(path.read_text()))))
     assert keys_of(tmp_path) == before
 
-    edits = {"solvers/tableaus.py": ("44 / 45", "44 / 46"), "kernels/linalg.py": ("0.0", "1e-300"),
-             "compiler/values.py": ("operator.add", "operator.sub")}  # fmt: skip
+    edits = {
+        "solvers/tableaus.py": ("44 / 45", "44 / 46"),
+        "kernels/linalg.py": ("0.0", "1e-300"),
+        "compiler/values.py": ("operator.add", "operator.sub"),
+    }
     for name, (was, now) in edits.items():
         path = tmp_path / "minidyn" / name
         text = path.read_text()

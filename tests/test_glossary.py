@@ -9,12 +9,21 @@ import minidyn as md
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(md.__file__).parent
 GIVEN_UP = {
-    "centres": r"\bcentres\b", "flow of centres": r"\bflows? of centres?\b", "s.e.": r"\bs\.e\.",
-    "heard": r"\bheard\b", "so many times the variance": r"so many times the variance",
-    "sup distance of means": r"sup distance of means", "read as each flow says": r"map read as each flow",
-}  # fmt: skip
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "models").glob("*.toml"),
-         *(ROOT / "notebooks").glob("*.ipynb")]  # fmt: skip
+    "centres": r"\bcentres\b",
+    "flow of centres": r"\bflows? of centres?\b",
+    "s.e.": r"\bs\.e\.",
+    "heard": r"\bheard\b",
+    "so many times the variance": r"so many times the variance",
+    "sup distance of means": r"sup distance of means",
+    "read as each flow says": r"map read as each flow",
+}
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "models").glob("*.toml"),
+    *(ROOT / "notebooks").glob("*.ipynb"),
+]
 
 
 def texts(path):

@@ -144,10 +144,15 @@ def test_long_sums_do_not_exhaust_the_stack():
 
 
 STABLE = {
-    sp.log(1 + sp.exp(2 * x)): "softplus", 1 / (1 + sp.exp(-x)): "logistic", sp.log(sp.cosh(x)): "logcosh",
-    sp.exp(x) / (1 + sp.exp(x)): "logistic", sp.log(1 + x * y): "log1p", sp.exp(x * y) - 1: "expm1",
-    1 - sp.exp(-x): "expm1", y * sp.exp(x) / (1 + sp.exp(x)): "logistic",
-}  # fmt: skip
+    sp.log(1 + sp.exp(2 * x)): "softplus",
+    1 / (1 + sp.exp(-x)): "logistic",
+    sp.log(sp.cosh(x)): "logcosh",
+    sp.exp(x) / (1 + sp.exp(x)): "logistic",
+    sp.log(1 + x * y): "log1p",
+    sp.exp(x * y) - 1: "expm1",
+    1 - sp.exp(-x): "expm1",
+    y * sp.exp(x) / (1 + sp.exp(x)): "logistic",
+}
 
 
 @pytest.mark.parametrize("expr", STABLE, ids=str)
@@ -195,7 +200,7 @@ REFUSED = {  # expression: what the sentence must name
     "number of indices": (sp.Sum(sp.IndexedBase("a")[j, j], (j, 0, 3)), r"a\[j, j\]: a has 1 indices, not 2"),
     "symbolic limit": (sp.Sum(a[j], (j, 0, k)), r"sum over j runs from 0 to k: both must be integers"),
     "infinite sum": (sp.Sum(x**j, (j, 0, sp.oo)), r"from 0 to oo"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -52,8 +52,10 @@ def test_stable(alpha):
 def test_a_loop_in_registers_draws_what_a_loop_in_memory_does(noise):
     """The same numbers come in the same order, alone and beside normal ones; along a direction they are one number."""
     for one in (noise, noise + md.GaussianNoise([[0.3, 0.0, 0.1], [0.1, 0.2, 0.0]])):
-        runs = [md.simulate(md.Map(loss, md.SGD(0.1, 0.5), one), [0.7, 0.3], 5, paths=66, rng=3, save_every=1).w
-                for loss in (BOWL, SAMPLES)]  # fmt: skip
+        runs = [
+            md.simulate(md.Map(loss, md.SGD(0.1, 0.5), one), [0.7, 0.3], 5, paths=66, rng=3, save_every=1).w
+            for loss in (BOWL, SAMPLES)
+        ]
         np.testing.assert_allclose(*runs, rtol=1e-12, atol=1e-14)
     along = numbers(type(noise)(next(iter(vars(noise).values())), [[1.0], [-0.5]]))
     np.testing.assert_allclose(along[1], -0.5 * along[0], rtol=1e-14)
@@ -101,14 +103,17 @@ def test_the_fourth_moment_is_asked_for_where_a_rule_squares_the_noise():
     md.StochasticModifiedFlow(md.Map(VALLEY, md.SGD(0.01), md.StudentNoise(4, 0.3)), order=2)
 
 
-@pytest.mark.parametrize("make, sentence", [
-    (lambda: md.StableNoise(2.1, 0.3), "alpha must be from 0.1 to 2, not 2.1."),
-    (lambda: md.StableNoise(0, 0.3), "alpha must be a positive number, not 0."),
-    (lambda: md.StableNoise(1.5, -1), "sigma is a standard deviation and must not be negative."),
-    (lambda: md.StudentNoise(0.01, 0.3), "the degrees of freedom must be at least 0.1, not 0.01."),
-    (lambda: md.StudentNoise("3", 0.3), "the degrees of freedom must be a number, not '3'."),
-    (lambda: md.StudentNoise(np.nan, 0.3), "the degrees of freedom must be a positive number, not nan."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: md.StableNoise(2.1, 0.3), "alpha must be from 0.1 to 2, not 2.1."),
+        (lambda: md.StableNoise(0, 0.3), "alpha must be a positive number, not 0."),
+        (lambda: md.StableNoise(1.5, -1), "sigma is a standard deviation and must not be negative."),
+        (lambda: md.StudentNoise(0.01, 0.3), "the degrees of freedom must be at least 0.1, not 0.01."),
+        (lambda: md.StudentNoise("3", 0.3), "the degrees of freedom must be a number, not '3'."),
+        (lambda: md.StudentNoise(np.nan, 0.3), "the degrees of freedom must be a positive number, not nan."),
+    ],
+)
 def test_error_is_a_sentence(make, sentence):
     """A law that cannot be is one sentence."""
     with pytest.raises(md.InputError) as error:

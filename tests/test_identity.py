@@ -48,8 +48,11 @@ CHANGED = {
 }  # fmt: skip
 FLOWS = {
     "system": [md.SymbolicFlow(SGD, DRIFT, [x, y], reading="stratonovich"), md.SymbolicFlow(SGD, DRIFT, [x, 2 * y])],
-    "method": ["milstein", "weak2"], "substeps": [1, 0.5], "rtol": [1e-4], "first_step": [3],
-}  # fmt: skip
+    "method": ["milstein", "weak2"],
+    "substeps": [1, 0.5],
+    "rtol": [1e-4],
+    "first_step": [3],
+}
 
 
 def outcome(call):
@@ -303,8 +306,9 @@ def test_identities_are_those_of_another_process(tmp_path):
 
     def script(seed):
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONHASHSEED": seed}
-        return subprocess.run([sys.executable, "-c", _SCRIPT, tmp_path], env=environment, text=True,
-                              capture_output=True, check=True).stdout.split()  # fmt: skip
+        return subprocess.run(
+            [sys.executable, "-c", _SCRIPT, tmp_path], env=environment, text=True, capture_output=True, check=True
+        ).stdout.split()
 
     one = script("1")
     assert one == script("2") and len(set(one)) == len(one) == 13

@@ -169,9 +169,14 @@ def test_samples_are_not_paired_by_position_across_their_labels():
     assert md.Loss(a * x * c, [a], data={x: first, c: first}).value([1.0]) == 2.5
 
 
-@pytest.mark.parametrize("made", [
-    lambda v: md.Loss(a * x, [a], data={x: v}), lambda v: md.Loss.regression(a * x, [a], {x: v}, v),
-], ids=["data", "regression"])  # fmt: skip
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda v: md.Loss(a * x, [a], data={x: v}),
+        lambda v: md.Loss.regression(a * x, [a], {x: v}, v),
+    ],
+    ids=["data", "regression"],
+)
 def test_a_loss_keeps_its_own_numbers(made):
     """Changing the caller's array afterwards changes nothing."""
     given = np.array([1.0, 2.0])
@@ -200,12 +205,17 @@ def test_starts_are_copied():
     assert (run.w[0, 0] == [1.0, 2.0]).all() and (state == [1.0, 2.0]).all()
 
 
-@pytest.mark.parametrize("take", [
-    lambda: md.Loss(x * y, {x, y}), lambda: md.Loss(x * y, frozenset([x, y])),
-    lambda: md.Loss(x * y, sp.FiniteSet(x, y)),
-    lambda: md.Manifold(PLANE, chart={x: s, y: 0}, coordinates={s}), lambda: md.SymbolicFlow(GD, {-x, -y}),
-    lambda: md.Loss(x * y, (x * y).free_symbols),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda: md.Loss(x * y, {x, y}),
+        lambda: md.Loss(x * y, frozenset([x, y])),
+        lambda: md.Loss(x * y, sp.FiniteSet(x, y)),
+        lambda: md.Manifold(PLANE, chart={x: s, y: 0}, coordinates={s}),
+        lambda: md.SymbolicFlow(GD, {-x, -y}),
+        lambda: md.Loss(x * y, (x * y).free_symbols),
+    ],
+)
 def test_a_set_has_no_order(take):
     """Parameters, coordinates and drifts in a set are refused: their order would be that of their hashes."""
     with pytest.raises(md.InputError, match="is a set, which has no order; give a list"):

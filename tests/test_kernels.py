@@ -46,8 +46,9 @@ def single_operations():
     """A compiled module that stores each operation's result, and what each is in the interpreter."""
     g = Graph()
     p, q = g.load("w", 0), g.load("w", 1)
-    nodes = {op: build(g, op, p, q) if op in "add sub mul div min max pow".split() else g.unary(op, p)
-             for op in OPERATIONS}  # fmt: skip
+    nodes = {
+        op: build(g, op, p, q) if op in "add sub mul div min max pow".split() else g.unary(op, p) for op in OPERATIONS
+    }
     nodes |= {f"**{n}": g.powi(p, n) for n in POWERS} | {f"**{n}": g.pow(p, g.const(n)) for n in HALF_POWERS}
     source = Source("one operation at a time")
     stores = [store(g, node, "out", i) for i, node in enumerate(nodes.values())]
@@ -193,10 +194,15 @@ def test_processes_share_the_cache(tmp_path):
     """Four processes that compile one loss at once, with other hash seeds, end with one module and the same bits."""
     environment = os.environ | {"MINIDYN_CACHE_DIR": str(tmp_path / "new"), "PYTHONPATH": str(ROOT)}
     runs = [
-        subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment | {"PYTHONHASHSEED": str(seed)},
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env=environment | {"PYTHONHASHSEED": str(seed)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for seed in range(4)
-    ]  # fmt: skip
+    ]
     answers = [run.communicate() for run in runs]
     assert [run.returncode for run in runs] == [0] * 4, answers
     assert len({out for out, _ in answers}) == 1
@@ -268,8 +274,10 @@ def test_functions_of_not_a_number():
     """sign, Heaviside, Min and Max of NaN are NaN, and logistic, softplus, log cosh have their limits at ±inf."""
     from minidyn.kernels import functions as f
 
-    assert all(math.isnan(r) for r in (f.sign(math.nan), f.heaviside(math.nan), f.minimum(math.nan, 1.0),
-                                       f.maximum(1.0, math.nan)))  # fmt: skip
+    assert all(
+        math.isnan(r)
+        for r in (f.sign(math.nan), f.heaviside(math.nan), f.minimum(math.nan, 1.0), f.maximum(1.0, math.nan))
+    )
     assert (f.logistic(-math.inf), f.logistic(math.inf)) == (0.0, 1.0)
     assert (f.softplus(-math.inf), f.softplus(math.inf), f.logcosh(-math.inf)) == (0.0, math.inf, math.inf)
     assert f.logistic_slope(-math.inf) == 0.0

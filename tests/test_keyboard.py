@@ -65,8 +65,11 @@ def test_whatever_is_offered_is_explained():
 
 def test_everything_public_is_among_the_exhibits():
     """The laws here are held by an instance of every public class."""
-    classes = {thing for name in md.__all__ if isinstance(thing := getattr(md, name), type)
-               and not issubclass(thing, Exception)}  # fmt: skip
+    classes = {
+        thing
+        for name in md.__all__
+        if isinstance(thing := getattr(md, name), type) and not issubclass(thing, Exception)
+    }
     shown = {kind for thing in everything() for kind in type(thing).__mro__}
     assert not classes - shown
 

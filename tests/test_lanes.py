@@ -20,9 +20,12 @@ NOISES = {
     "matrix": [[0.2, 0.1, 0.0], [0.0, x, 0.3]],
 }
 RULES = {
-    "SGD": md.SGD(0.1), "heavy ball": md.SGD(0.05, 0.7), "Nesterov": md.SGD(0.05, 0.7, nesterov=True),
-    "RMSProp": md.RMSProp(0.02, beta2=0.97, eps=0.1), "Adam": md.Adam(0.02, beta1=0.8, beta2=0.95, eps=0.1),
-}  # fmt: skip
+    "SGD": md.SGD(0.1),
+    "heavy ball": md.SGD(0.05, 0.7),
+    "Nesterov": md.SGD(0.05, 0.7, nesterov=True),
+    "RMSProp": md.RMSProp(0.02, beta2=0.97, eps=0.1),
+    "Adam": md.Adam(0.02, beta1=0.8, beta2=0.95, eps=0.1),
+}
 GBM = md.Map(md.Loss(x**2 / 2 + y**2 / 2, [x, y]), md.SGD(0.1), md.GaussianNoise(0.1))
 WRITTEN = {
     "euler-maruyama": md.SymbolicFlow(GBM, [-x + y, -sp.sin(y)], [[0.2 * x, 0.1, 0], [y / 5, 0.3, x]]),
@@ -95,9 +98,11 @@ def charted(name: str, **changes) -> md.QuasistaticFlow:
 
 
 CHARTED = {
-    "valley": {}, "ellipse": {"rule": md.SGD(0.02, 0.8), "noise": md.GaussianNoise([0.3, 0.2])},
-    "product": {"rule": md.SGD(0.02)}, "logcosh_valley": {"rule": md.SGD(0.01), "noise": md.GaussianNoise(0.2)},
-}  # fmt: skip
+    "valley": {},
+    "ellipse": {"rule": md.SGD(0.02, 0.8), "noise": md.GaussianNoise([0.3, 0.2])},
+    "product": {"rule": md.SGD(0.02)},
+    "logcosh_valley": {"rule": md.SGD(0.01), "noise": md.GaussianNoise(0.2)},
+}
 
 
 @pytest.mark.parametrize("name", CHARTED)

@@ -82,13 +82,18 @@ def test_real_roots():
     """Odd roots of negative numbers, |x| written as sqrt(x**2), and their slopes at 0 as limits."""
     s = sp.Symbol("s")  # of which sympy does not know that it is real
     for e, at, value, slope in (
-        (sp.real_root(x, 3), -8.0, -2.0, 1 / 12), (sp.real_root(s, 5), -32.0, -2.0, 1 / 80),
+        (sp.real_root(x, 3), -8.0, -2.0, 1 / 12),
+        (sp.real_root(s, 5), -32.0, -2.0, 1 / 80),
         (sp.cbrt(x), 27.0, 3.0, 1 / 27),
-        (sp.real_root(x, 3), 0.0, 0.0, math.inf), (sp.cbrt(x), 0.0, 0.0, math.inf), (sp.sqrt(s**2), -3.0, 3.0, -1.0),
-        (sp.sqrt(s**2), 0.0, 0.0, 0.0), ((s**2) ** sp.Rational(3, 2), -2.0, 8.0, -12.0),
+        (sp.real_root(x, 3), 0.0, 0.0, math.inf),
+        (sp.cbrt(x), 0.0, 0.0, math.inf),
+        (sp.sqrt(s**2), -3.0, 3.0, -1.0),
+        (sp.sqrt(s**2), 0.0, 0.0, 0.0),
+        ((s**2) ** sp.Rational(3, 2), -2.0, 8.0, -12.0),
         (1 / sp.sqrt(s**2), -2.0, 0.5, 0.25),
-        (sp.cbrt(x), -8.0, math.nan, math.nan), (sp.root(x, 4), -1.0, math.nan, math.nan),
-    ):  # fmt: skip
+        (sp.cbrt(x), -8.0, math.nan, math.nan),
+        (sp.root(x, 4), -1.0, math.nan, math.nan),
+    ):
         loss = md.Loss(e, list(e.free_symbols))
         np.testing.assert_allclose([loss.value([at]), loss.grad([at])[0]], [value, slope], rtol=4e-16)
 
@@ -99,14 +104,19 @@ def test_what_is_to_be_done_later():
 
     s = sp.Symbol("s")
     for e, value in (
-        (sp.Derivative(x**3 * sp.sin(s), x), 12 * math.sin(0.5)), (sp.Subs(x**2 + s, x, s), 0.75),
-        (sp.log(x, 2, evaluate=False) + 0 * s, 1.0), (sp.re(s) + sp.im(s) + sp.conjugate(s), 1.0),
-        (sp.arg(s - 2), math.pi), (sp.exp(x, evaluate=False), math.exp(2)), (sp.Rem(-x - 3, 3), -2.0),
+        (sp.Derivative(x**3 * sp.sin(s), x), 12 * math.sin(0.5)),
+        (sp.Subs(x**2 + s, x, s), 0.75),
+        (sp.log(x, 2, evaluate=False) + 0 * s, 1.0),
+        (sp.re(s) + sp.im(s) + sp.conjugate(s), 1.0),
+        (sp.arg(s - 2), math.pi),
+        (sp.exp(x, evaluate=False), math.exp(2)),
+        (sp.Rem(-x - 3, 3), -2.0),
         (sp.Mod(-x - 3, 3), 1.0),
         (c.exp2(x) + c.log2(x) + c.log10(s) + c.Cbrt(s), 5 + math.log10(0.5) + math.cbrt(0.5)),
         (c.expm1(x) - c.log1p(s) + c.hypot(x, s), math.expm1(2) - math.log1p(0.5) + math.hypot(2, 0.5)),
-        (sp.UnevaluatedExpr(x + 1) * x, 6.0), (sp.Sum(sp.KroneckerDelta(j, n) * j * x, (j, 0, 3), (n, 1, 2)), 6.0),
-    ):  # fmt: skip
+        (sp.UnevaluatedExpr(x + 1) * x, 6.0),
+        (sp.Sum(sp.KroneckerDelta(j, n) * j * x, (j, 0, 3), (n, 1, 2)), 6.0),
+    ):
         assert md.Loss(e, [x, s]).value([2.0, 0.5]) == pytest.approx(value, rel=1e-15)
 
 
@@ -149,9 +159,14 @@ def test_a_condition_that_is_decided_asks_no_more():
 
 def test_constants_that_are_complex_are_refused():
     """What sympy folds into a complex number is an error that names it."""
-    for e in (sp.sqrt(-2 * x**2), x + sp.log(-3), sp.acosh(sp.Rational(1, 2)) * x,
-              x * sp.Integer(-8) ** sp.Rational(1, 3), sp.atanh(2) + x,
-              sp.Piecewise((sp.asin(2), x > 0), (x, True))):  # fmt: skip
+    for e in (
+        sp.sqrt(-2 * x**2),
+        x + sp.log(-3),
+        sp.acosh(sp.Rational(1, 2)) * x,
+        x * sp.Integer(-8) ** sp.Rational(1, 3),
+        sp.atanh(2) + x,
+        sp.Piecewise((sp.asin(2), x > 0), (x, True)),
+    ):
         with pytest.raises(md.ExpressionError, match=r"is not real|zoo|not a finite"):
             md.Loss(e, [x])
 

@@ -16,10 +16,15 @@ SEEDS = st.integers(0, 2**32 - 1)
 some = settings(max_examples=8, deadline=None, derandomize=True)
 few = settings(max_examples=5, deadline=None, derandomize=True)
 SHAPES = (
-    lambda t: t**2 / 2, lambda t: sp.log(sp.cosh(t)), lambda t: 1 - sp.cos(t), lambda t: sp.sqrt(1 + t**2),
-    lambda t: t**4 / 12 + t**2 / 4, lambda t: sp.log(1 + t**2), lambda t: 1 - sp.exp(-(t**2) / 2),
+    lambda t: t**2 / 2,
+    lambda t: sp.log(sp.cosh(t)),
+    lambda t: 1 - sp.cos(t),
+    lambda t: sp.sqrt(1 + t**2),
+    lambda t: t**4 / 12 + t**2 / 4,
+    lambda t: sp.log(1 + t**2),
+    lambda t: 1 - sp.exp(-(t**2) / 2),
     lambda t: sp.atan(t) ** 2,
-)  # fmt: skip
+)
 
 
 def letters(size: int) -> list[sp.Symbol]:
@@ -44,10 +49,15 @@ def expression(rng: np.random.Generator, w: list[sp.Symbol]) -> sp.Expr:
 def rule(rng: np.random.Generator, lr: float = 2.0**-5) -> md.Rule:
     """One of the built-in rules, whose numbers are not special."""
     return (
-        md.GD(lr), md.SGD(lr, momentum=0.6), md.SGD(lr, momentum=0.7, nesterov=True),
-        md.RMSProp(lr, beta2=0.9, eps=0.1), md.Adam(lr, beta1=0.8, beta2=0.9, eps=0.1),
-        md.AdamW(lr, beta1=0.7, beta2=0.95, eps=0.1, weight_decay=0.1), md.Lion(lr), md.SignGD(lr),
-    )[int(rng.integers(8))]  # fmt: skip
+        md.GD(lr),
+        md.SGD(lr, momentum=0.6),
+        md.SGD(lr, momentum=0.7, nesterov=True),
+        md.RMSProp(lr, beta2=0.9, eps=0.1),
+        md.Adam(lr, beta1=0.8, beta2=0.9, eps=0.1),
+        md.AdamW(lr, beta1=0.7, beta2=0.95, eps=0.1, weight_decay=0.1),
+        md.Lion(lr),
+        md.SignGD(lr),
+    )[int(rng.integers(8))]
 
 
 def case(seed: int, low: int = 1, high: int = 9):
@@ -174,10 +184,12 @@ def test_a_loss_written_differently_has_the_same_derivatives(seed):
     u, v = rng.normal(size=(2, len(w)))
     for other in (md.Loss(sp.expand(expr), w), md.Loss(decimals, w), held):
         for ours, theirs in (
-            (plain.value(w0), other.value(w0)), (plain.grad(w0), other.grad(w0)),
-            (plain.hessian(w0), other.hessian(w0)), (plain.hvp(w0, v), other.hvp(w0, v)),
+            (plain.value(w0), other.value(w0)),
+            (plain.grad(w0), other.grad(w0)),
+            (plain.hessian(w0), other.hessian(w0)),
+            (plain.hvp(w0, v), other.hvp(w0, v)),
             (plain.third(w0, u, v), other.third(w0, u, v)),
-        ):  # fmt: skip
+        ):
             np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-9)
 
 
@@ -206,9 +218,13 @@ def test_a_path_does_not_know_its_company(seed, paths, kind):
     rng, w, model, data, target, w0 = gradients(seed)
     count = len(target)
     batch = int(rng.integers(1, count + 1))
-    noise = {"gaussian": md.GaussianNoise(0.1), "minibatch": md.Minibatch(batch),
-             "replacement": md.Minibatch(batch, replace=True), "label": md.LabelNoise(0.1, batch),
-             "reshuffle": md.Reshuffle(batch)}[kind]  # fmt: skip
+    noise = {
+        "gaussian": md.GaussianNoise(0.1),
+        "minibatch": md.Minibatch(batch),
+        "replacement": md.Minibatch(batch, replace=True),
+        "label": md.LabelNoise(0.1, batch),
+        "reshuffle": md.Reshuffle(batch),
+    }[kind]
     system = md.Map(md.Loss.regression(model, w, data, target), rule(rng), noise)
     run = md.simulate(system, w0, 12, paths=130, rng=seed, save_every=3)
     less = md.simulate(system, w0, 12, paths=paths, rng=seed, save_every=12, observe=["loss", w[0] ** 2])

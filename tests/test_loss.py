@@ -63,10 +63,15 @@ def test_batches(lead):
     w, u, v = (point(loss, *lead, seed=s) for s in range(3))
     n, size = loss.n_samples, loss.dim
     calls = {
-        "value": ((w,), ()), "grad": ((w,), (size,)), "hessian": ((w,), (size, size)), "hvp": ((w, u), (size,)),
-        "third": ((w, u, v), (size,)), "sample_grads": ((w,), (n, size)), "model_values": ((w,), (n,)),
+        "value": ((w,), ()),
+        "grad": ((w,), (size,)),
+        "hessian": ((w,), (size, size)),
+        "hvp": ((w, u), (size,)),
+        "third": ((w, u, v), (size,)),
+        "sample_grads": ((w,), (n, size)),
+        "model_values": ((w,), (n,)),
         "jacobian": ((w,), (n, size)),
-    }  # fmt: skip
+    }
     for name, (arrays, tail) in calls.items():
         out = np.asarray(getattr(loss, name)(*arrays))
         assert out.shape == lead + tail, name
@@ -308,7 +313,7 @@ WRONG = {
     "criterion": (lambda: md.Loss.regression(x, [x], {}, [1.0], "huber"), r"'logistic' or 'softmax', not 'huber'"),
     "no samples to differentiate": (lambda: valley().sample_grads([1.0, 2.0]), r"this loss has no data"),
     "no model": (lambda: valley().jacobian([1.0, 2.0]), r"no model: build it with Loss\.regression"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -38,8 +38,10 @@ ROWS = 'target = [[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]]\ninputs = { x = [[1.0, 2.0],
 def test_outputs_in_a_letter_or_a_list():
     """A letter with `outputs`, or a list, is a model of several outputs; words of a column are classes in order."""
     ranged = model_of_text(CLASSES, "mine").loss
-    listed = model_of_text(CLASSES.replace('"b[c] + Sum(V[c, j]*x[j], (j, 0, 1))"', f"[{LISTED}]")
-                           .replace("outputs = { c = 3 }", ""), "mine").loss  # fmt: skip
+    listed = model_of_text(
+        CLASSES.replace('"b[c] + Sum(V[c, j]*x[j], (j, 0, 1))"', f"[{LISTED}]").replace("outputs = { c = 3 }", ""),
+        "mine",
+    ).loss
     words = [
         row["species"] for row in csv.DictReader((library() / "penguins.csv").read_text(encoding="utf-8").splitlines())
     ]
@@ -60,19 +62,22 @@ def test_rows_of_targets():
     assert loss.data[loss.target].tolist() == [[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]]
 
 
-@pytest.mark.parametrize(("old", "new", "part"), [
-    ("outputs = { c = 3 }", "outputs = { c = 4 }", "runs from 0 to 3"),
-    ("outputs = { c = 3 }", "outputs = { V = 3 }", "a letter with the number of outputs, as in {c = 3}"),
-    ("outputs = { c = 3 }", "outputs = { c = 0 }", "`loss.outputs.c`"),
-    ("outputs = { c = 3 }", "outputs = { c = 3, d = 2 }", "a letter with the number of outputs"),
-    ("outputs = { c = 3 }", "", "`c` is not declared"),
-    ('"b[c] + Sum(V[c, j]*x[j], (j, 0, 1))"', f"[{LISTED}]", "one expression where `outputs` has a letter"),
-    ('target = "species"', "target = [0, 1, 2, 3, 0, 1, 2, 0, 1]", "target holds 3 (sample 3), which is no class"),
-    ('target = "species"', "target = [0, 1, 2]", "differ in their number of samples"),
-    ('weights = "year"', "weights = [1.0]", "differ in their number of samples"),
-    ('weights = "year"', "weights = [0.0, 0, 0, 0, 0, 0, 0, 0, 0]", "not all zero"),
-    ('"softmax"', '"softmaks"', "did you mean `softmax`?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("outputs = { c = 3 }", "outputs = { c = 4 }", "runs from 0 to 3"),
+        ("outputs = { c = 3 }", "outputs = { V = 3 }", "a letter with the number of outputs, as in {c = 3}"),
+        ("outputs = { c = 3 }", "outputs = { c = 0 }", "`loss.outputs.c`"),
+        ("outputs = { c = 3 }", "outputs = { c = 3, d = 2 }", "a letter with the number of outputs"),
+        ("outputs = { c = 3 }", "", "`c` is not declared"),
+        ('"b[c] + Sum(V[c, j]*x[j], (j, 0, 1))"', f"[{LISTED}]", "one expression where `outputs` has a letter"),
+        ('target = "species"', "target = [0, 1, 2, 3, 0, 1, 2, 0, 1]", "target holds 3 (sample 3), which is no class"),
+        ('target = "species"', "target = [0, 1, 2]", "differ in their number of samples"),
+        ('weights = "year"', "weights = [1.0]", "differ in their number of samples"),
+        ('weights = "year"', "weights = [0.0, 0, 0, 0, 0, 0, 0, 0, 0]", "not all zero"),
+        ('"softmax"', '"softmaks"', "did you mean `softmax`?"),
+    ],
+)
 def test_wrong_outputs(old, new, part):
     """Outputs, classes and weights that do not fit are refused in a sentence with the file."""
     assert old in CLASSES

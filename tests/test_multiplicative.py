@@ -41,9 +41,10 @@ def stable_rate(loss, rule, noise, w, share):
     return share * md.stability(md.Map(loss, rule(1e-3 if "Adam" not in str(rule(1.0)) else 1e-6), noise), w).max_lr
 
 
-@pytest.mark.parametrize(("name", "rule", "share"), [
-    (name, rule, (0.7, 0.25)[(i + j) % 2]) for i, name in enumerate(MODELS) for j, rule in enumerate(RULES)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "rule", "share"),
+    [(name, rule, (0.7, 0.25)[(i + j) % 2]) for i, name in enumerate(MODELS) for j, rule in enumerate(RULES)],
+)
 def test_label_noise_of_every_batch_equals_the_moments(name, rule, share):
     """With label noise on batches of 1, 2 and all samples the drift is that of the literal map's moments to 1e-6."""
     loss, model, w = regression(name)
@@ -142,12 +143,15 @@ def test_adaptive_runs_move_as_the_flow_says(rule):
     move within 3 standard errors of the flow and what averages over v leave out, far more narrowly than N adds."""
     loss, _, w = regression("product")
     std, beta2, settle, steps = 0.005, 0.999, 6000, 4000
-    lr, build = {"rmsprop": (1.134e-3, lambda lr: md.RMSProp(lr, beta2=beta2, eps=std)),
-                 "adam": (2.427e-3, lambda lr: md.Adam(lr, 0.9, beta2, std))}[rule]  # fmt: skip
+    lr, build = {
+        "rmsprop": (1.134e-3, lambda lr: md.RMSProp(lr, beta2=beta2, eps=std)),
+        "adam": (2.427e-3, lambda lr: md.Adam(lr, 0.9, beta2, std)),
+    }[rule]
     system = md.Map(loss, build(lr), md.LabelNoise(std, batch=1))
     quiet = md.Map(loss, build(lr), md.LabelNoise(std * np.sqrt(2)))  # the same at the minimum, and no batches
-    run = md.simulate(system, system.fixed_point(w), settle + steps, paths=8000, save_every=2000, rng=4,
-                      first_step=10**6)  # fmt: skip
+    run = md.simulate(
+        system, system.fixed_point(w), settle + steps, paths=8000, save_every=2000, rng=4, first_step=10**6
+    )
     apart = run.w[:, -1, 0] - run.w[:, settle // 2000, 0]
     start = md.Manifold(loss).project(run.w[:, settle // 2000].mean(axis=0))
 

@@ -36,15 +36,18 @@ def written(text: str, name: str = "rule"):
 def test_no_name_is_special(names):
     """Heavy ball and Adam under any names of their arguments make the steps of the built-in rules, to the last bit."""
     w, grad, m, v, beta, other = names[:6]
-    ball = md.rule(written(
+    text = (
         f"def rule({w}, {grad}, {m}, *, lr, {beta}=0.5):\n    {m} = {beta}*{m} + {grad}\n    return {w} - lr*{m}, {m}"
-    ))  # fmt: skip
+    )
+    ball = md.rule(written(text))
     assert np.array_equal(run(ball(0.1)), run(md.SGD(0.1, 0.5)))
-    adam = md.rule(written(
-        f"def rule({w}, {grad}, {m}, {v}, *, lr, {beta}, {other}=0.99, eps=1e-3, k):\n"
-        f"    {m} = {beta}*{m} + (1-{beta})*{grad}\n    {v} = {other}*{v} + (1-{other})*{grad}**2\n"
-        f"    return {w} - lr*({m}/(1-{beta}**k))/(sp.sqrt({v}/(1-{other}**k)) + eps), {m}, {v}"
-    ))  # fmt: skip
+    adam = md.rule(
+        written(
+            f"def rule({w}, {grad}, {m}, {v}, *, lr, {beta}, {other}=0.99, eps=1e-3, k):\n"
+            f"    {m} = {beta}*{m} + (1-{beta})*{grad}\n    {v} = {other}*{v} + (1-{other})*{grad}**2\n"
+            f"    return {w} - lr*({m}/(1-{beta}**k))/(sp.sqrt({v}/(1-{other}**k)) + eps), {m}, {v}"
+        )
+    )
     np.testing.assert_allclose(run(adam(0.02, 0.8)), run(md.Adam(0.02, 0.8, 0.99, 1e-3)), rtol=1e-13, atol=1e-13)
 
 
@@ -238,16 +241,18 @@ def same_step(name):
         "SGD": "def SAM(w, d, p, *, mu=0.5, lr): p = mu*p + d; return w - lr*p, p",
         "Nesterov": "def GD(w, d, p, *, mu=0.5, lr): p = mu*p + d; return w - lr*(d + mu*p), p",
         "RMSProp": "def Adam(w, d, s, *, tiny=1e-2, keep=0.9, lr):\n    s = keep*s + (1 - keep)*d**2\n"
-                   "    return w - lr*d/(sp.sqrt(s) + tiny), s",
-    }  # fmt: skip
+        "    return w - lr*d/(sp.sqrt(s) + tiny), s",
+    }
     text = texts[name]
     return md.rule(written(text, text.split("(")[0].split()[1]))
 
 
 PAIRS = {
-    "GD": md.GD(0.1), "SGD": md.SGD(0.1, 0.5), "Nesterov": md.SGD(0.1, 0.5, nesterov=True),
+    "GD": md.GD(0.1),
+    "SGD": md.SGD(0.1, 0.5),
+    "Nesterov": md.SGD(0.1, 0.5, nesterov=True),
     "RMSProp": md.RMSProp(0.1, 0.9, 1e-2),
-}  # fmt: skip
+}
 VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])
 
 

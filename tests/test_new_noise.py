@@ -60,9 +60,11 @@ class Twice(Sampling):
 
     def lines(self) -> list[str]:
         return [
-            f"size = {self.batch}", "with_replacement(r, index, 1, n)",
-            "for q in range(64, size * 64):", "    index[q] = index[q - 64]",
-        ]  # fmt: skip
+            f"size = {self.batch}",
+            "with_replacement(r, index, 1, n)",
+            "for q in range(64, size * 64):",
+            "    index[q] = index[q - 64]",
+        ]
 
     def weight(self, size: Any, n: int) -> Any:
         return 1 + 0 * size
@@ -125,8 +127,10 @@ def test_a_loop_in_registers_draws_what_a_loop_in_memory_does(paths):
     straight, looped = md.Loss(expr, [x, y]), md.Loss(u * expr, [x, y], data={u: [1.0, 1.0]})
     odd = md.GaussianNoise([[0.3, 0.0, 0.1], [0.1, 0.2, 0.0]])
     for noise in (Coins(0.3), odd, md.GaussianNoise(0.2), Coins(0.3) + odd):
-        runs = [md.simulate(md.Map(loss, md.SGD(0.1, 0.5), noise), at, 5, paths=paths, rng=3, save_every=1).w
-                for loss in (straight, looped)]  # fmt: skip
+        runs = [
+            md.simulate(md.Map(loss, md.SGD(0.1, 0.5), noise), at, 5, paths=paths, rng=3, save_every=1).w
+            for loss in (straight, looped)
+        ]
         np.testing.assert_allclose(*runs, rtol=1e-12, atol=1e-14)
     with pytest.raises(md.InputError, match="sigma names the data u"):
         md.Map(looped, md.GD(0.1), Proportional(0.5))

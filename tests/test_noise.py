@@ -76,8 +76,12 @@ def test_literal_generator_is_the_published_one():
     stream = Stream([0, 0], 0)
     stream.s = [1, 2, 3, 4]
     assert [stream.word() for _ in range(5)] == [
-        41943041, 58720359, 3588806011781223, 3591011842654386, 9228616714210784205,
-    ]  # fmt: skip
+        41943041,
+        58720359,
+        3588806011781223,
+        3591011842654386,
+        9228616714210784205,
+    ]
 
 
 def lanes(seed=0, first=0):

@@ -148,8 +148,9 @@ def test_without_noise_it_is_the_rod_flow(rule):
 CURVED = md.Loss((1 + x**2) * (y - sp.sin(x)) ** 2 / 2 + (y - sp.sin(x)) ** 3 / 5, [x, y])
 
 
-@pytest.mark.parametrize("rule, tolerance", [(md.GD(0.1), 2e-3), (md.SGD(0.05, 0.7), 2e-3),
-                                             (md.Adam(2e-6, 0.8, 0.99), 0.01)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "rule, tolerance", [(md.GD(0.1), 2e-3), (md.SGD(0.05, 0.7), 2e-3), (md.Adam(2e-6, 0.8, 0.99), 0.01)], ids=str
+)
 @pytest.mark.parametrize("noise", [[1.0, 1.0], [[1.0, 0.0], [0.6, 0.8]]], ids=["isotropic", "correlated"])
 def test_on_a_stable_valley_it_is_the_quasistatic_flow(rule, tolerance, noise):
     """Started on the minima of a curved, lopsided valley, the mean moves with the quasistatic drift once rod and cloud
@@ -192,10 +193,12 @@ def test_noise_holds_the_sharpness_below_the_threshold():
 
 
 TABLE = [
-    ("gd", md.GD(0.1), 0.5, 0.0, 1.5, 300), ("loud", md.GD(0.1), 1.0, 0.0, 1.5, 200),
-    ("correlated", md.GD(0.1), 0.5, 0.6, 1.3, 400), ("heavy ball", md.SGD(0.05, 0.5), 0.5, 0.6, 1.4, 400),
+    ("gd", md.GD(0.1), 0.5, 0.0, 1.5, 300),
+    ("loud", md.GD(0.1), 1.0, 0.0, 1.5, 200),
+    ("correlated", md.GD(0.1), 0.5, 0.6, 1.3, 400),
+    ("heavy ball", md.SGD(0.05, 0.5), 0.5, 0.6, 1.4, 400),
     ("heavier", md.SGD(0.05, 0.8), 0.3, 0.0, 1.2, 400),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name, rule, sigma, rho, beyond, steps", TABLE, ids=[row[0] for row in TABLE])

@@ -91,8 +91,9 @@ def test_pages_take_their_colours_from_the_reader():
 CELLS = st.text(max_size=9) | st.sampled_from(["<b>", "a < b", "</table>", "&amp;", "\x1b[31m", "$x$", "'\""])
 
 
-@given(st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=5), st.integers(0, 3),
-       st.booleans(), CELLS)  # fmt: skip
+@given(
+    st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=5), st.integers(0, 3), st.booleans(), CELLS
+)
 @settings(derandomize=True, max_examples=60, deadline=None)
 def test_whatever_is_in_a_table_is_text(rows, left, head, title):
     """Names of any characters, such as `<b>` or a bell, are shown letter by letter in their cells and paragraphs."""
@@ -144,11 +145,13 @@ def test_rules_of_the_library_in_latex(lr):
 def test_rules_read_as_in_their_papers():
     """Gradient descent, heavy ball and Adam are written as Polyak (1964) and Kingma and Ba (2015) write them."""
     assert md.GD(0.5).describe(latex=True).splitlines()[1:] == [
-        r"$\theta_{k+1} = \theta_{k} - \eta \, \nabla L(\theta_{k})$", r"$\eta = 0.5$"
-    ]  # fmt: skip
+        r"$\theta_{k+1} = \theta_{k} - \eta \, \nabla L(\theta_{k})$",
+        r"$\eta = 0.5$",
+    ]
     assert md.SGD(1e-3, 0.9).describe(latex=True).splitlines()[1:3] == [
-        r"$m_{k+1} = \beta \, m_{k} + \nabla L(\theta_{k})$", r"$\theta_{k+1} = \theta_{k} - \eta \, m_{k+1}$"
-    ]  # fmt: skip
+        r"$m_{k+1} = \beta \, m_{k} + \nabla L(\theta_{k})$",
+        r"$\theta_{k+1} = \theta_{k} - \eta \, m_{k+1}$",
+    ]
     adam = md.Adam(1e-3).describe(latex=True).splitlines()
     assert adam[4:] == [
         r"$\hat{m}_{k+1} = \frac{m_{k+1}}{1 - \beta_{1}^{k + 1}}$",
@@ -253,8 +256,10 @@ def test_noises_in_latex():
         assert all(letter in "".join(lines[1:]) or sp.Matrix(noise.sigma).shape == (30, 30) for letter in letters)
     assert md.GaussianNoise(0.3).in_formulas()[0] == r"$g_{k} = \nabla L(\theta_{k}) + 0.3 \, z_{k}$"
     two = (md.LabelNoise(0.2, 3) + md.GaussianNoise(x)).in_formulas()
-    assert two[0] == (r"$g_{k} = \frac{1}{3} \sum_{i \in B_{k}} \nabla \ell_{i}(\theta_{k}; y + 0.2 \, e_{k})"
-                      r" + \sigma(\theta_{k}) \, z_{k}$")  # fmt: skip
+    assert two[0] == (
+        r"$g_{k} = \frac{1}{3} \sum_{i \in B_{k}} \nabla \ell_{i}(\theta_{k}; y + 0.2 \, e_{k})"
+        r" + \sigma(\theta_{k}) \, z_{k}$"
+    )
     assert "3 of the samples, fresh every step, without replacement" in two[1] and r"$\sigma = x$" in two[3]
 
 

@@ -26,10 +26,15 @@ def test_strong_order(name, kind):
     assert abs(strong_order(name, kind, paths=1024) - SCHEMES[name].strong[kind]) < 0.2
 
 
-@pytest.mark.parametrize("name, kind, spans", [
-    ("euler-maruyama", "general", (4, 2, 1)), ("heun", "commutative", (4, 2, 1)), ("sra1", "additive", (8, 4, 2)),
-    ("weak2", "general", (16, 8, 4)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, kind, spans",
+    [
+        ("euler-maruyama", "general", (4, 2, 1)),
+        ("heun", "commutative", (4, 2, 1)),
+        ("sra1", "additive", (8, 4, 2)),
+        ("weak2", "general", (16, 8, 4)),
+    ],
+)
 def test_weak_order(name, kind, spans):
     """The error of a mean has the stated order ± 0.2 (and 2 standard errors); the limit is right within 4."""
     found = weak_order(name, kind, paths=16384, batches=3, spans=spans)

@@ -123,11 +123,14 @@ def test_one_output_is_the_scalar_form(kind):
     u, v = net.rng.standard_normal((2, len(net.w)))
     for loss in (several, flat):
         for a, b in [
-            (loss.value(net.w), alone.value(net.w)), (loss.grad(net.w), alone.grad(net.w)),
-            (loss.hessian(net.w), alone.hessian(net.w)), (loss.third(net.w, u, v), alone.third(net.w, u, v)),
-            (loss.jacobian(net.w)[:, 0], alone.jacobian(net.w)), (loss.sample_grads(net.w), alone.sample_grads(net.w)),
+            (loss.value(net.w), alone.value(net.w)),
+            (loss.grad(net.w), alone.grad(net.w)),
+            (loss.hessian(net.w), alone.hessian(net.w)),
+            (loss.third(net.w, u, v), alone.third(net.w, u, v)),
+            (loss.jacobian(net.w)[:, 0], alone.jacobian(net.w)),
+            (loss.sample_grads(net.w), alone.sample_grads(net.w)),
             (loss.input_grads(net.w)[:, 0], alone.input_grads(net.w)),
-        ]:  # fmt: skip
+        ]:
             np.testing.assert_array_equal(a, b)
     assert alone.n_outputs is None
 
@@ -137,10 +140,14 @@ def test_ways_to_write_outputs(form):
     """A list, a tuple, a column, a row, an array of numpy and a letter that starts anywhere mean the same outputs."""
     f = [x * X + y**2, sp.sin(x * y), y * X]
     forms = {
-        "list": f, "tuple": tuple(f), "column": sp.Matrix(f), "row": sp.Matrix([f]), "array": np.array(f),
+        "list": f,
+        "tuple": tuple(f),
+        "column": sp.Matrix(f),
+        "row": sp.Matrix([f]),
+        "array": np.array(f),
         "ranged from 1": (sp.Piecewise((f[0], sp.Eq(c, 1)), (f[1], sp.Eq(c, 2)), (f[2], True)), (c, 1, 3)),
         "letters taken": [e.subs({x: sp.Symbol("c"), y: sp.Symbol("y")}) for e in f],
-    }  # fmt: skip
+    }
     params = [x, y] if form != "letters taken" else [sp.Symbol("c"), y]
     data = {X: [0.5, -1.0]}
     for target, name in (([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0]], "squared"), ([2, 0], "softmax")):
@@ -272,8 +279,9 @@ def test_third_and_fourth_moments(name, weighted):
     signs = [np.reshape(e, (2, -1)) for e in itertools.product((-1, 1), repeat=2 * J.shape[1])]
     draws = [
         sum(each[s] - 0.3 * e[b] @ J[s] for b, s in enumerate(batch)) / 2 - each.mean(0)
-        for batch in itertools.combinations(range(5), 2) for e in signs
-    ]  # fmt: skip
+        for batch in itertools.combinations(range(5), 2)
+        for e in signs
+    ]
     xi = np.array(draws)
     third, fourth = conformance.moments(system, POINT)
     np.testing.assert_allclose(third, np.einsum("si,sj->ij", xi, xi**2) / len(xi), rtol=1e-10, atol=1e-13)
@@ -346,9 +354,13 @@ def test_ways_to_give_targets():
     probabilities that are certain; one sample is enough, and other targets go in by `with_data` and `hold_out`."""
     plain = build(THREE, [2, 0], "softmax")
     for target in (
-        np.array([2, 0], np.uint8), [2.0, 0.0], [[0, 0, 1], [1, 0, 0]], pd.Series([2, 0]),
-        pd.Series([2, 0], index=[7, 3]), pd.DataFrame(np.eye(3)[[2, 0]]),
-    ):  # fmt: skip
+        np.array([2, 0], np.uint8),
+        [2.0, 0.0],
+        [[0, 0, 1], [1, 0, 0]],
+        pd.Series([2, 0]),
+        pd.Series([2, 0], index=[7, 3]),
+        pd.DataFrame(np.eye(3)[[2, 0]]),
+    ):
         assert build(THREE, target, "softmax").value(POINT) == plain.value(POINT)
     assert build(TWO, pd.DataFrame([[1.0, 2.0], [0.0, 1.0]])).value(POINT) == build().value(POINT)
     alone = md.Loss.regression(THREE, [x, y], {X: [0.5]}, [1], "softmax")

@@ -38,8 +38,9 @@ def test_slow_motion_equals_the_moments(name, rule):
     here = dict(zip(params, w, strict=True))
     targets = [[float(f.subs({x: v, **here})) for f in outputs] for v in inputs]
     loss = md.Loss.regression(model, params, {x: inputs}, targets, weights=weights)
-    residuals = [[f.subs(x, v) - u for f, u in zip(outputs, us, strict=True)]
-                 for v, us in zip(inputs, targets, strict=True)]  # fmt: skip
+    residuals = [
+        [f.subs(x, v) - u for f, u in zip(outputs, us, strict=True)] for v, us in zip(inputs, targets, strict=True)
+    ]
     twin = moments.Model(params, residuals, shares=list(loss.shares))
     ours, literal, states = RULES[rule]
     for batch in {1, loss.n_samples}:

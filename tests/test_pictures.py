@@ -197,9 +197,13 @@ def test_without_a_model_titles_name_the_loss(tmp_path):
         noisy = md.Map(md.Loss(loss, [a, b]), md.SGD(0.01), md.GaussianNoise(0.1))
         gd = md.Map(noisy.loss, md.GD(0.01))
         result = md.compare(noisy, md.GradientFlow(noisy), w0=[1.1, 1.0], steps=4, paths=5, rng=0, progress=False)
-        heads = [md.simulate(noisy, [1.1, 1.0], 4, rng=0).plot(), result.plot(), result.runs["gradient flow"].plot(),
-                 md.stability_diagram(noisy, [[1.0, 1.0]] if loss is short else [[0.0, 0.0]]).plot(),
-                 md.scaling_study(gd, md.GradientFlow, lrs=[0.01, 0.005], w0=[1.1, 1.0], time=0.02).plot()]  # fmt: skip
+        heads = [
+            md.simulate(noisy, [1.1, 1.0], 4, rng=0).plot(),
+            result.plot(),
+            result.runs["gradient flow"].plot(),
+            md.stability_diagram(noisy, [[1.0, 1.0]] if loss is short else [[0.0, 0.0]]).plot(),
+            md.scaling_study(gd, md.GradientFlow, lrs=[0.01, 0.005], w0=[1.1, 1.0], time=0.02).plot(),
+        ]
         for fig in heads:
             title, below = fig.texts[0].get_text(), fig.texts[1].get_text()
             assert " ".join(title.split()).startswith(f"{subject}: ") and subject not in below
@@ -332,13 +336,15 @@ def ran_quartic():
 def thing(kind):
     gd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.GD(0.1))
     made = {
-        "comparison": lambda: ran("valley"), "run": lambda: ran("valley").runs["SGD"],
+        "comparison": lambda: ran("valley"),
+        "run": lambda: ran("valley").runs["SGD"],
         "study": lambda: md.scaling_study(gd, md.GradientFlow, lrs=[0.1, 0.05], w0=[1, 0.5], time=0.5, progress=False),
         "diagram": lambda: md.stability_diagram(JUMPY, [[0.0], [1.0]]),
         "edge": lambda: md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=20),
         "escape": lambda: md.escape(JUMPY, [1.0], paths=50, steps=40, rng=0),
-        "loss": lambda: WELLS, "slice": lambda: gd.loss,
-    }  # fmt: skip
+        "loss": lambda: WELLS,
+        "slice": lambda: gd.loss,
+    }
     return made[kind]()
 
 
@@ -385,8 +391,11 @@ def test_a_loss_of_many_parameters_is_a_slice():
     a = md.vector("a", 3)
     k = sp.Symbol("k", integer=True)
     loss = md.Loss(sp.Sum((k + 1) * a[k] ** 2, (k, 0, 2)), [a])
-    with pytest.raises(md.InputError, match=r"a loss of 3 parameters is drawn as a slice: name two of them, such as "
-                                            r"panels=\('a\[0\]', 'a\[1\]'\), and in at= the point"):  # fmt: skip
+    with pytest.raises(
+        md.InputError,
+        match=r"a loss of 3 parameters is drawn as a slice: name two of them, such as "
+        r"panels=\('a\[0\]', 'a\[1\]'\), and in at= the point",
+    ):
         loss.plot()
     fig = loss.plot(panels="a[2]", at=[1.0, 2.0, 0.0], window=1)
     line = next(line for line in fig.axes[0].lines if len(line.get_xdata()) > 9)
@@ -431,8 +440,12 @@ def test_a_film_by_ffmpeg(tmp_path, monkeypatch):
     width, height = named[0].canvas.get_width_height()
     shown = min(120, len(result.runs[result.map_label].steps))
     assert int(target.read_text()) % shown == 0 and int(target.read_text()) // shown // 4 >= (width - 1) * (height - 1)
-    legends = [text.get_text() for legend in [*named[0].legends, *(ax.get_legend() for ax in named[0].axes)] if legend
-               for text in legend.get_texts()]  # fmt: skip
+    legends = [
+        text.get_text()
+        for legend in [*named[0].legends, *(ax.get_legend() for ax in named[0].axes)]
+        if legend
+        for text in legend.get_texts()
+    ]
     assert all(any(text.startswith(label) for text in legends) for label in result.runs)
     program.write_text("#!/bin/sh\ncat > /dev/null\nexit 3\n")
     with pytest.raises(

@@ -36,11 +36,16 @@ SUMS = {  # whose terms cancel at 0
     "sin(2x)-2sin(x)": (sp.sin(2 * x) - 2 * sp.sin(x)) / x**3, "(asinh-x)/x^3": (sp.asinh(x) - x) / x**3,
 }  # fmt: skip
 TAILS = {
-    "erfc(x)": sp.erfc(x), "erfc(-x)": sp.erfc(-x), "1+erf(x)": 1 + sp.erf(x), "1-erf(x)": 1 - sp.erf(x),
+    "erfc(x)": sp.erfc(x),
+    "erfc(-x)": sp.erfc(-x),
+    "1+erf(x)": 1 + sp.erf(x),
+    "1-erf(x)": 1 - sp.erf(x),
     "(1+erf)/2": (1 + sp.erf(x / sp.sqrt(2))) / 2,
-    "gelu": x * (1 + sp.erf(x / sp.sqrt(2))) / 2, "1-cos(x)": 1 - sp.cos(x), "cosh(x)-1": sp.cosh(x) - 1,
+    "gelu": x * (1 + sp.erf(x / sp.sqrt(2))) / 2,
+    "1-cos(x)": 1 - sp.cos(x),
+    "cosh(x)-1": sp.cosh(x) - 1,
     "3-3cos(2x)": 3 - 3 * sp.cos(2 * x),
-}  # fmt: skip
+}
 
 
 def exact(e: sp.Expr, at: float, n: int) -> mpf:

@@ -62,9 +62,13 @@ def per_step(flow, w):
     return flow.drift(w) * lr, s @ s.T * lr
 
 
-@pytest.mark.parametrize(("name", "accumulators"), [
-    *((name, "full") for name in RULES), *((name, "frozen") for name in ("rmsprop", "adam", "adamw")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "accumulators"),
+    [
+        *((name, "full") for name in RULES),
+        *((name, "frozen") for name in ("rmsprop", "adam", "adamw")),
+    ],
+)
 def test_drift_and_covariance_equal_the_literal_oracle(name, accumulators):
     """On an ellipse with noise that depends on the position, drift and covariance are the dense oracle's."""
     rule, hyper = RULES[name]

@@ -111,8 +111,9 @@ MODULES = {
     for path in (ROOT / "minidyn").rglob("*.py")
 }
 DOORS = {  # results save and draw themselves
-    ("minidyn.common.reports", "minidyn.files.results"), ("minidyn.common.reports", "minidyn.figures"),
-}  # fmt: skip
+    ("minidyn.common.reports", "minidyn.files.results"),
+    ("minidyn.common.reports", "minidyn.figures"),
+}
 
 
 def test_imports_go_in_no_circle():

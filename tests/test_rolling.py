@@ -107,8 +107,13 @@ def test_any_sum_is_what_it_was(tree, size, order, layout, beside, outer, data):
 
 
 @settings(max_examples=12)
-@given(rows=st.integers(1, 20), columns=st.integers(1, 20), swapped=st.booleans(), hole=st.booleans(),
-       layout=st.sampled_from(["blocks", "mixed"]))  # fmt: skip
+@given(
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 20),
+    swapped=st.booleans(),
+    hole=st.booleans(),
+    layout=st.sampled_from(["blocks", "mixed"]),
+)
 def test_any_double_sum_is_what_it_was(rows, columns, swapped, hole, layout):
     """Sums over pairs, `(u_i v_j - A_ij)^2`, whole or with an entry left out: those written out, in a nest of loops."""
     u, v = symbols("u", rows), symbols("v", columns)
@@ -163,8 +168,9 @@ def test_two_layers_are_the_indexed_ones(outer, inner):
     indexed = sp.Sum(a[k] * sp.tanh(within), (k, 0, outer - 1))
     written = sum(a[i] * sp.tanh(sum(weights[i, q] * hidden[q] for q in range(inner))) for i in range(outer))
     mixed = sum(a[i] * sp.tanh(within.subs(k, i)) for i in range(outer))
-    losses = [md.Loss((f - y) ** 2, [a, u, weights], data={x: [0.1, 0.7], y: [1.0, 2.0]})
-              for f in (indexed, written, mixed)]  # fmt: skip
+    losses = [
+        md.Loss((f - y) ** 2, [a, u, weights], data={x: [0.1, 0.7], y: [1.0, 2.0]}) for f in (indexed, written, mixed)
+    ]
     alike(losses[1], losses[0])
     alike(losses[2], losses[0])
 
@@ -176,14 +182,17 @@ def test_kernels_do_not_grow():
         return re.sub(r"\d+", "#", loss.source.text)
 
     units = [[symbols(n, size) for n in "awb"] for size in (100, 130)]
-    nets = [md.Loss((net(len(p[0]), *p) - y) ** 2, [q for f in p for q in f], data={x: [0.1, 2.0], y: [1.0, 2.0]})
-            for p in units]  # fmt: skip
+    nets = [
+        md.Loss((net(len(p[0]), *p) - y) ** 2, [q for f in p for q in f], data={x: [0.1, 2.0], y: [1.0, 2.0]})
+        for p in units
+    ]
     assert text(nets[0]) == text(nets[1]) and len(text(nets[0])) < 15_000
     found = []
     for size in (100, 200):
         given, target = np.random.default_rng(0).normal(size=(2, size))
-        found.append(md.Loss(sum((s * sp.exp(-x * t) + y - v) ** 2 for t, v in zip(given, target, strict=True)),
-                             [s, x, y]))  # fmt: skip
+        found.append(
+            md.Loss(sum((s * sp.exp(-x * t) + y - v) ** 2 for t, v in zip(given, target, strict=True)), [s, x, y])
+        )
         assert loops(found[-1]) == 1
     assert text(found[0]) == text(found[1])
 
@@ -287,10 +296,13 @@ def test_logarithms_of_sums_do_not_overflow(size, scale):
 
 
 CANCEL = {
-    "expm1": lambda u: sp.exp(u) - 1, "versine": lambda u: 1 - sp.cos(u), "tanh": lambda u: 1 - sp.tanh(30 * u),
-    "sinc": lambda u: sp.sin(u) / u, "softplus": lambda u: sp.log(1 + sp.exp(30 * u)),
+    "expm1": lambda u: sp.exp(u) - 1,
+    "versine": lambda u: 1 - sp.cos(u),
+    "tanh": lambda u: 1 - sp.tanh(30 * u),
+    "sinc": lambda u: sp.sin(u) / u,
+    "softplus": lambda u: sp.log(1 + sp.exp(30 * u)),
     "erfc": lambda u: 1 - sp.erf(9 * u),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("f", CANCEL.values(), ids=CANCEL)

@@ -192,8 +192,10 @@ def test_rules_in_latex():
     """A rule shows its updates in LaTeX as its paper does: gradient, states, their corrections, then theta."""
     text = md.Adam(0.1)._repr_latex_()
     assert text.startswith("$") and text.endswith("$")
-    rows = [text.index(f"{s} &=") for s in (
-        "g_{k}", "m_{k+1}", "v_{k+1}", r"\hat{m}_{k+1}", r"\hat{v}_{k+1}", r"\theta_{k+1}", r"\eta")]  # fmt: skip
+    rows = [
+        text.index(f"{s} &=")
+        for s in ("g_{k}", "m_{k+1}", "v_{k+1}", r"\hat{m}_{k+1}", r"\hat{v}_{k+1}", r"\theta_{k+1}", r"\eta")
+    ]
     assert rows == sorted(rows)
     assert r"\theta_{k+1} = \theta_{k} - \eta \, \nabla L(\theta_{k})" in md.GD(0.1).describe(latex=True)
 

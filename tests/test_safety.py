@@ -52,15 +52,19 @@ def test_no_text_is_evaluated(text, tmp_path, monkeypatch):
     """A text where an expression is expected is refused at every door, and nothing of it runs."""
     monkeypatch.chdir(tmp_path)
     doors = {
-        "loss": lambda: md.Loss(text, [x]), "model": lambda: md.Loss.regression(text, [x], {u: [1.0]}, [1.0]),
+        "loss": lambda: md.Loss(text, [x]),
+        "model": lambda: md.Loss.regression(text, [x], {u: [1.0]}, [1.0]),
         "chart": lambda: md.Manifold(PLANE, chart={x: s, y: text}, coordinates=[s]).chart,
         "coordinate": lambda: md.Manifold(PLANE, chart={x: s, y: 0}, coordinates=[text]).chart,
         "drift": lambda: md.SymbolicFlow(SGD, [-x, text]),
         "diffusion": lambda: md.SymbolicFlow(SGD, [-x, -y], [text, x]),
-        "constraint": lambda: md.SymbolicFlow(SGD, [-x, -y], constraint=[text]), "lr": lambda: md.GD(text),
-        "sigma": lambda: md.GaussianNoise([text, x]), "observe": lambda: md.simulate(SGD, [1, 0], 1, observe=text),
-        "stop": lambda: md.simulate(SGD, [1, 0], 1, stop=text), "params": lambda: md.Loss(x**2, [text]),
-    }  # fmt: skip
+        "constraint": lambda: md.SymbolicFlow(SGD, [-x, -y], constraint=[text]),
+        "lr": lambda: md.GD(text),
+        "sigma": lambda: md.GaussianNoise([text, x]),
+        "observe": lambda: md.simulate(SGD, [1, 0], 1, observe=text),
+        "stop": lambda: md.simulate(SGD, [1, 0], 1, stop=text),
+        "params": lambda: md.Loss(x**2, [text]),
+    }
     for door in doors.values():
         sentence(door)
     assert os.listdir() == []
@@ -188,8 +192,11 @@ def test_integers_that_nobody_can_print(key, number):
 @pytest.mark.parametrize("w", [np.ones((4, 4))[::2, ::2], np.zeros((0, 2)), np.ones((1, 2))])
 def test_one_point_is_one_point(w):
     """square_hvp and sample_hvps are given one point: several, strided ones and none are refused."""
-    for call in (lambda: FIT.square_hvp(w, [1.0, 2.0]), lambda: FIT.square_hvp([1.0, 2.0], w),
-                 lambda: FIT.sample_hvps(w, [[1.0, 2.0]])):  # fmt: skip
+    for call in (
+        lambda: FIT.square_hvp(w, [1.0, 2.0]),
+        lambda: FIT.square_hvp([1.0, 2.0], w),
+        lambda: FIT.sample_hvps(w, [[1.0, 2.0]]),
+    ):
         assert "expected (2,): one point." in sentence(call)
     strided = np.ones(4)[::2]
     np.testing.assert_array_equal(FIT.square_hvp(strided, strided), FIT.square_hvp([1.0, 1.0], [1.0, 1.0]))

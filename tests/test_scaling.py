@@ -185,21 +185,26 @@ def test_scale_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "--lrs takes learning rates such as 0.1,0.05,0.025, not 'a,b'." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"lrs": [0.1]}, "lrs must be at least two different positive learning rates, not [0.1]."),
-    ({"lrs": [0.1, -1]}, "lrs must be at least two different positive learning rates, not [0.1, -1]."),
-    ({"lrs": "fast"}, "lrs must be real numbers, not 'fast'."),
-    ({"time": None}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
-    ({"slow_time": 1.0}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
-    ({"time": -1.0}, "time must be a positive number, not -1.0."),
-    ({"precision": 2}, "precision must lie between 0 and 1, not 2."),
-    ({"checkpoint": "c"}, "a study with a checkpoint needs a seed: give rng=0 or another number."),
-    ({"flow": None}, "scaling_study needs at least one flow, for example md.QuasistaticFlow."),
-    ({"system": LOSS}, "scaling_study needs a Map first, not Loss."),
-    ({"flow": 3}, "3 is not a flow, nor a function that makes one of a map."),
-    ({"system": md.Map(LOSS, md.SGD(0.1 / sp.Symbol("k")))}, "SGD(lr=0.1/k) has a schedule: a scaling study needs one "
-                                                             "learning rate at a time."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"lrs": [0.1]}, "lrs must be at least two different positive learning rates, not [0.1]."),
+        ({"lrs": [0.1, -1]}, "lrs must be at least two different positive learning rates, not [0.1, -1]."),
+        ({"lrs": "fast"}, "lrs must be real numbers, not 'fast'."),
+        ({"time": None}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
+        ({"slow_time": 1.0}, "give the end of the runs as time= (t = lr k) or as slow_time= (lr^2 k), one of the two."),
+        ({"time": -1.0}, "time must be a positive number, not -1.0."),
+        ({"precision": 2}, "precision must lie between 0 and 1, not 2."),
+        ({"checkpoint": "c"}, "a study with a checkpoint needs a seed: give rng=0 or another number."),
+        ({"flow": None}, "scaling_study needs at least one flow, for example md.QuasistaticFlow."),
+        ({"system": LOSS}, "scaling_study needs a Map first, not Loss."),
+        ({"flow": 3}, "3 is not a flow, nor a function that makes one of a map."),
+        (
+            {"system": md.Map(LOSS, md.SGD(0.1 / sp.Symbol("k")))},
+            "SGD(lr=0.1/k) has a schedule: a scaling study needs one learning rate at a time.",
+        ),
+    ],
+)
 def test_error_is_a_sentence(change, sentence):
     """A study that cannot be is one sentence that says what was given and what is expected."""
     given = {"system": NOISY, "flow": md.GradientFlow, "lrs": LADDER, "w0": [1.0], "time": 1.0} | change

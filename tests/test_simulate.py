@@ -309,10 +309,14 @@ def test_observables_by_name_expression_function_and_dict():
     X, Y = w[..., 0], w[..., 1]
     hessian = np.stack([np.stack([Y**2, 2 * X * Y], -1), np.stack([2 * X * Y, 1 + X**2], -1)], -2)
     expected = {
-        "loss": (1 + X**2) * Y**2 / 2, "sharpness": np.linalg.eigvalsh(hessian)[..., -1], "trace": 1 + X**2 + Y**2,
-        "gradient_norm": np.hypot(X * Y**2, (1 + X**2) * Y), "norm": np.hypot(X, Y),
-        "x*y": X * Y, "distance_to_axis": abs(Y),
-    }  # fmt: skip
+        "loss": (1 + X**2) * Y**2 / 2,
+        "sharpness": np.linalg.eigvalsh(hessian)[..., -1],
+        "trace": 1 + X**2 + Y**2,
+        "gradient_norm": np.hypot(X * Y**2, (1 + X**2) * Y),
+        "norm": np.hypot(X, Y),
+        "x*y": X * Y,
+        "distance_to_axis": abs(Y),
+    }
     assert list(run.observables) == list(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(run.observables[name], values, rtol=1e-12, err_msg=name)

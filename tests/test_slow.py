@@ -117,9 +117,11 @@ def test_noise_that_vanishes_at_the_start_alone_drives_the_flow_beyond_it():
 def test_where_the_noise_vanishes_each_rule_is_told_what_helps_it():
     """A sign has nothing that smooths it, a rule with eps is not told to take one, one without is."""
     loss, noise = md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.GaussianNoise([0.5, y])
-    for rule, says in ((md.SignGD(0.01), "nothing smooths the sign that SignGD takes"),
-                       (md.Adam(0.001, eps=0), "give the rule an eps"),
-                       (md.Adam(0.001, eps=1e-70), "take a larger eps")):  # fmt: skip
+    for rule, says in (
+        (md.SignGD(0.01), "nothing smooths the sign that SignGD takes"),
+        (md.Adam(0.001, eps=0), "give the rule an eps"),
+        (md.Adam(0.001, eps=1e-70), "take a larger eps"),
+    ):
         with pytest.raises(md.FlowError, match=says):
             md.QuasistaticFlow(md.Map(loss, rule, noise)).drift([1.0, 0.0])
 

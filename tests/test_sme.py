@@ -99,8 +99,11 @@ def moments_of_a_step(system, z):
     for a, p in zip(xi, weight, strict=True):
         for b, q in zip(xi, weight, strict=True):
             shift = factor @ [a, b]  # a step on a loss that is tilted by the noise
-            tilted = md.Loss(LOSS.expr + x * sp.Symbol("s") + y * sp.Symbol("t"), [x, y],
-                             constants={sp.Symbol("s"): shift[0], sp.Symbol("t"): shift[1]})  # fmt: skip
+            tilted = md.Loss(
+                LOSS.expr + x * sp.Symbol("s") + y * sp.Symbol("t"),
+                [x, y],
+                constants={sp.Symbol("s"): shift[0], sp.Symbol("t"): shift[1]},
+            )
             new.append(md.Map(tilted, system.rule).step(z, k=10**6) - z)
             weights.append(p * q / (2 * np.pi))
     new, weights = np.array(new), np.array(weights)
@@ -202,10 +205,14 @@ def draws_of(noise, w):
 
 
 SKEWED = [
-    md.Minibatch(1), md.Minibatch(3), md.Minibatch(2, replace=True), md.LabelNoise(0.4, batch=2),
-    md.LabelNoise(0.4, batch=3, kind="rademacher"), md.LabelNoise(0.4, kind="rademacher"),
+    md.Minibatch(1),
+    md.Minibatch(3),
+    md.Minibatch(2, replace=True),
+    md.LabelNoise(0.4, batch=2),
+    md.LabelNoise(0.4, batch=3, kind="rademacher"),
+    md.LabelNoise(0.4, kind="rademacher"),
     md.LabelNoise(0.4) + md.Minibatch(2, replace=True),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("noise", SKEWED, ids=str)

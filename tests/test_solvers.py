@@ -107,8 +107,9 @@ def test_tableau_satisfies_its_order_conditions(name):
     """The quadrature conditions hold for the step up to its order, and inside the step up to its dense output's."""
     t = TABLEAUS[name]
     np.testing.assert_allclose(t.a.sum(1), t.c, atol=2e-15, rtol=0)
-    np.testing.assert_allclose([t.a[t.stages - 1] @ t.c**q for q in range(t.order)], 1 / np.arange(1, t.order + 1),
-                               atol=1e-15, rtol=0)  # fmt: skip
+    np.testing.assert_allclose(
+        [t.a[t.stages - 1] @ t.c**q for q in range(t.order)], 1 / np.arange(1, t.order + 1), atol=1e-15, rtol=0
+    )
     assert abs(t.a[t.stages - 1] @ t.c**t.order - 1 / (t.order + 1)) > 1e-6
     for theta in (0.2, 0.7, 1.0):
         weights = t.p @ theta ** np.arange(1, t.p.shape[1] + 1)
@@ -166,8 +167,12 @@ def test_a_run_resumes_in_the_middle_of_a_step():
     from minidyn.simulate.choose import make_engine
 
     start, key = np.array([[1.0, 0.2]]), np.array([1, 2], np.uint64)
-    for flow, method, substeps in ((ROTATION, "dop853", None), (ROTATION, "radau", None), (GEOMETRIC, "weak2", 8),
-                                   (GEOMETRIC, "milstein", "adaptive")):  # fmt: skip
+    for flow, method, substeps in (
+        (ROTATION, "dop853", None),
+        (ROTATION, "radau", None),
+        (GEOMETRIC, "weak2", 8),
+        (GEOMETRIC, "milstein", "adaptive"),
+    ):
 
         def made(flow=flow, method=method, substeps=substeps):
             return make_engine(flow, start, 100, key, method=method, substeps=substeps)
@@ -293,8 +298,10 @@ def test_adaptive_steps_are_unbiased():
 def test_brownian_path_can_be_refined():
     """With noise alone the end of a path is the sum of its increments, however finely they are asked for."""
     drifting = md.SymbolicFlow(clock(1 / 32), [0, 0], [[1, 0], [0, 2]])
-    ends = [md.simulate(drifting, [0.0, 0.0], 32, paths=500, substeps=s, rng=2, save_every=32).w[:, -1]
-            for s in (16, 1, 1 / 2, 1 / 32)]  # fmt: skip
+    ends = [
+        md.simulate(drifting, [0.0, 0.0], 32, paths=500, substeps=s, rng=2, save_every=32).w[:, -1]
+        for s in (16, 1, 1 / 2, 1 / 32)
+    ]
     for other in ends[1:]:
         np.testing.assert_allclose(other, ends[0], atol=1e-13, rtol=0)
 
@@ -430,8 +437,12 @@ def test_a_condition_is_met_where_it_becomes_defined():
     that crosses its level behind such a gap, or that is undefined again in between, is found too."""
     flow = md.GradientFlow(md.Map(md.Loss((x - 3) ** 2 / 2, [x]), md.GD(0.05)))
     gap = sp.sqrt((x - 1) * (x - 2))
-    for stop, place in ((sp.sqrt(x - 1) + 1 > 0, 1.0), (sp.sqrt(x - 1) - sp.Rational(1, 2), 1.25), (gap > -1, 0.0),
-                        (sp.And(x > 1, gap > -1), 2.0)):  # fmt: skip
+    for stop, place in (
+        (sp.sqrt(x - 1) + 1 > 0, 1.0),
+        (sp.sqrt(x - 1) - sp.Rational(1, 2), 1.25),
+        (gap > -1, 0.0),
+        (sp.And(x > 1, gap > -1), 2.0),
+    ):
         run = md.simulate(flow, [0.0], 60, stop=stop, rtol=1e-11, atol=1e-12)
         assert run.status == md.Status.STOPPED
         assert run.meta["stopped_at"] == pytest.approx([np.log(3 / (3 - place)) / 0.05], abs=1e-6)

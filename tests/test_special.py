@@ -32,11 +32,15 @@ erfinv, erfcinv = MP.functions["erfinv"], MP.functions["erfcinv"]
 def product(value, p):
     """Jets of a function by its value and the derivatives p of its logarithm."""
     return [
-        value * r for r in (
-            1, p[0], p[0] ** 2 + p[1], p[0] ** 3 + 3 * p[0] * p[1] + p[2],
+        value * r
+        for r in (
+            1,
+            p[0],
+            p[0] ** 2 + p[1],
+            p[0] ** 3 + 3 * p[0] * p[1] + p[2],
             p[0] ** 4 + 6 * p[0] ** 2 * p[1] + 4 * p[0] * p[2] + 3 * p[1] ** 2 + p[3],
         )
-    ]  # fmt: skip
+    ]
 
 
 def gamma(x):
@@ -113,8 +117,12 @@ def beside(points, low, high=-1.0):
 WHOLE = [float(k) for k in range(-20, 1)]
 AXIS = st.one_of(above(-60, 2.2), st.floats(1e-3, 171.0), beside([1.0, 1.4616321449683622, 2.0, 3.0], -15, -3))
 SIDES = st.one_of(st.floats(-20.0, 0.0), beside(WHOLE, -8, -2), spread(-60, 0)).filter(lambda x: x != round(x))
-INSIDE = st.one_of(st.floats(-0.999, 0.999), spread(-300, -1), beside([-1.0], -16).filter(lambda x: x > -1.0),
-                   above(-16, -1).map(lambda d: 1.0 - d))  # fmt: skip
+INSIDE = st.one_of(
+    st.floats(-0.999, 0.999),
+    spread(-300, -1),
+    beside([-1.0], -16).filter(lambda x: x > -1.0),
+    above(-16, -1).map(lambda d: 1.0 - d),
+)
 SHARES = st.one_of(st.floats(1e-3, 1.999), above(-75, -1), above(-15, -1).map(lambda d: 2.0 - d))
 EVERYWHERE = st.one_of(st.floats(-30.0, 30.0), spread(-40, 2.8))
 
@@ -239,11 +247,15 @@ LARGE = {  # forms whose gamma functions overflow: their value at a = 400, b = 3
     sp.gamma(a - b) ** 2 * sp.gamma(b) / sp.gamma(a) / b: lambda a, b: mp.gamma(a - b) * mp.beta(a - b, b) / b,
     sp.log(sp.gamma(a) * sp.gamma(b) ** 2 / sp.gamma(a + b)): lambda a, b: mp.log(mp.beta(a, b) * mp.gamma(b)),
     sp.log(5 * a * sp.gamma(a)): lambda a, b: mp.log(5 * a * mp.gamma(a)),
-    sp.log(sp.beta(a, b)): lambda a, b: mp.log(mp.beta(a, b)), sp.log(sp.factorial(a)): lambda a, b: mp.loggamma(a + 1),
-    sp.log(sp.binomial(a, b)): lambda a, b: mp.log(mp.binomial(a, b)), sp.binomial(a, b): mp.binomial,
-    sp.binomial(a, 3): lambda a, b: a * (a - 1) * (a - 2) / 6, sp.binomial(2 * a, 2): lambda a, b: a * (2 * a - 1),
-    sp.rf(a, 2, evaluate=False): lambda a, b: a * (a + 1), sp.ff(a, 2, evaluate=False): lambda a, b: a * (a - 1),
-}  # fmt: skip
+    sp.log(sp.beta(a, b)): lambda a, b: mp.log(mp.beta(a, b)),
+    sp.log(sp.factorial(a)): lambda a, b: mp.loggamma(a + 1),
+    sp.log(sp.binomial(a, b)): lambda a, b: mp.log(mp.binomial(a, b)),
+    sp.binomial(a, b): mp.binomial,
+    sp.binomial(a, 3): lambda a, b: a * (a - 1) * (a - 2) / 6,
+    sp.binomial(2 * a, 2): lambda a, b: a * (2 * a - 1),
+    sp.rf(a, 2, evaluate=False): lambda a, b: a * (a + 1),
+    sp.ff(a, 2, evaluate=False): lambda a, b: a * (a - 1),
+}
 
 
 @pytest.mark.parametrize("form", LARGE, ids=str)
@@ -276,7 +288,7 @@ REFUSED = {
     sp.LambertW(a, 2): "the order of LambertW is 2: it must be a whole number from -1 to 0",
     sp.bessely(0, a): r"bessely\(0, a\) uses bessely, which has no kernel; of the Bessel functions besselj and besseli",
     sp.erfi(a): r"erfi\(a\) uses erfi, which has no kernel; write a Sum over the points of a quadrature",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", REFUSED, ids=str)
@@ -320,10 +332,12 @@ POLYNOMIALS = {
     "erfinv_middle": [lambda: fitted(lambda z: erfinv(z**0.5) / mp.sqrt(z) if z else mp.sqrt(mp.pi) / 2, 0, 0.25, 16)],
     "erfcinv_tail": [lambda: fitted(lambda s: erfcinv(mp.exp(-s * s)) / s, mpf("0.83"), mpf("27.4"), 12, turn=4)],
     "upper": [lambda: fitted(branch_series(0), 0, mpf(0.95), 18)],
-    "lower": [lambda: fitted(branch_series(-1), -0.75, 0, 22),
-              lambda: fitted(far_on_the_lower_branch, mpf("0.74"), mpf("38.7"), 8, turn=5)],
+    "lower": [
+        lambda: fitted(branch_series(-1), -0.75, 0, 22),
+        lambda: fitted(far_on_the_lower_branch, mpf("0.74"), mpf("38.7"), 8, turn=5),
+    ],
     "from_far": [lambda: hankel(0, 0), lambda: hankel(0, 1), lambda: hankel(1, 0), lambda: hankel(1, 1)],
-}  # fmt: skip
+}
 
 
 def polynomials(name):

@@ -13,9 +13,12 @@ WELLS = md.Loss(sp.Min(x**2, c * (x - 1) ** 2), [x], data={c: [0.1, 1.9]})
 PARABOLAS = md.Loss(c * x**2 / 2, [x], data={c: [1.0, 2.0]})
 VALLEY = md.Loss((1 + a**2) * b**2 / 2, [a, b])
 RULES = {
-    "SGD": md.SGD(0.3), "momentum": md.SGD(0.2, 0.7), "nesterov": md.SGD(0.2, 0.6, nesterov=True),
-    "Adam": md.Adam(0.02, eps=0.1), "RMSProp": md.RMSProp(0.05, eps=0.1),
-}  # fmt: skip
+    "SGD": md.SGD(0.3),
+    "momentum": md.SGD(0.2, 0.7),
+    "nesterov": md.SGD(0.2, 0.6, nesterov=True),
+    "Adam": md.Adam(0.02, eps=0.1),
+    "RMSProp": md.RMSProp(0.05, eps=0.1),
+}
 
 
 def least_squares(n, size, seed=0):

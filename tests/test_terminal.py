@@ -130,9 +130,14 @@ def test_other_commands_fit_too(said):
 
 @pytest.mark.parametrize(
     ("out", "names"),
-    [("a.pdf", ["a.h5", "a.pdf"]), ("b.svg", ["b.h5", "b.svg"]), ("c.png", ["c.h5", "c.png"]),
-     ("d.h5", ["d.h5", "d.png"]), ("lr0.05", ["lr0.05.h5", "lr0.05.png"])],
-)  # fmt: skip
+    [
+        ("a.pdf", ["a.h5", "a.pdf"]),
+        ("b.svg", ["b.h5", "b.svg"]),
+        ("c.png", ["c.h5", "c.png"]),
+        ("d.h5", ["d.h5", "d.png"]),
+        ("lr0.05", ["lr0.05.h5", "lr0.05.png"]),
+    ],
+)
 def test_out_names_the_format_of_the_picture(out, names, said, folder):
     """`run --out NAME.pdf` writes a PDF and the data beside it, and says so; so do pictures alone, and folders."""
     begins = {".pdf": b"%PDF", ".svg": b"<?xml", ".png": b"\x89PNG", ".h5": b"\x89HDF"}
@@ -154,11 +159,16 @@ def test_out_names_the_format_of_the_picture(out, names, said, folder):
 
 @pytest.mark.parametrize(
     ("out", "names"),
-    [("s.pdf", ["s.h5", "s.pdf"]), ("s.svg", ["s.h5", "s.svg"]), ("s.PNG", ["s.h5", "s.PNG"]),
-     ("t.h5", ["t.h5", "t.png"]), ("u", ["u.h5", "u.png"]),
-     ("new/", ["new/valley-scaling.h5", "new/valley-scaling.png"]),
-     ("lr0.05", ["lr0.05.h5", "lr0.05.png"])],
-)  # fmt: skip
+    [
+        ("s.pdf", ["s.h5", "s.pdf"]),
+        ("s.svg", ["s.h5", "s.svg"]),
+        ("s.PNG", ["s.h5", "s.PNG"]),
+        ("t.h5", ["t.h5", "t.png"]),
+        ("u", ["u.h5", "u.png"]),
+        ("new/", ["new/valley-scaling.h5", "new/valley-scaling.png"]),
+        ("lr0.05", ["lr0.05.h5", "lr0.05.png"]),
+    ],
+)
 def test_scale_writes_what_its_out_names(out, names, said, folder):
     """`scale --out` writes the picture in the format that is named, and the study beside it, which can be read back;
     it says so; with --no-figure the study alone."""
@@ -176,9 +186,13 @@ def test_scale_writes_what_its_out_names(out, names, said, folder):
 
 @pytest.mark.parametrize(
     ("command", "out"),
-    [("run valley --steps 3 --paths 2", "a.xyz"), ("scale valley --lrs 0.1,0.05 --paths 2 --slow-time 0.01", "a.docx"),
-     ("stability two_wells --starts 2", "a.xyz"), ("plot a.h5", "a.doc")],
-)  # fmt: skip
+    [
+        ("run valley --steps 3 --paths 2", "a.xyz"),
+        ("scale valley --lrs 0.1,0.05 --paths 2 --slow-time 0.01", "a.docx"),
+        ("stability two_wells --starts 2", "a.xyz"),
+        ("plot a.h5", "a.doc"),
+    ],
+)
 def test_an_unknown_ending_is_no_format(command, out, said, folder):
     """An ending that no picture has is refused in one sentence before anything runs, everywhere, and nothing is
     written: a file that its name does not describe is found by nobody."""

@@ -133,11 +133,13 @@ CHANGED = {
     "kind of flow": (md.GradientFlow(STILL), md.RodFlow(STILL)),
     "accumulators": (md.QuasistaticFlow(ADAM), md.QuasistaticFlow(ADAM, accumulators="frozen")),
     "equations": (md.SymbolicFlow(NOISY, [-x, -y]), md.SymbolicFlow(NOISY, [-x, -2 * y])),
-    "reading": (md.SymbolicFlow(NOISY, [-x, -y], [x, y]),
-                md.SymbolicFlow(NOISY, [-x, -y], [x, y], reading="stratonovich")),
+    "reading": (
+        md.SymbolicFlow(NOISY, [-x, -y], [x, y]),
+        md.SymbolicFlow(NOISY, [-x, -y], [x, y], reading="stratonovich"),
+    ),
     "gap": (md.Manifold(VALLEY), md.Manifold(VALLEY, gap=1e-6)),
     "chart": (md.Manifold(VALLEY), FLOOR),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", CHANGED)
@@ -216,8 +218,12 @@ def test_processes_of_every_kind_give_the_same_bits(tmp_path):
     root = Path(md.__file__).resolve().parent.parent
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     kinds = ["fork", "spawn", "forkserver"]
-    done = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", str(script), *kinds], env=environment,
-                           capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", str(script), *kinds],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split() == ["fork", "ok", "spawn", "ok", "forkserver", "ok"], done.stderr
 
 

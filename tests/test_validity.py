@@ -79,9 +79,11 @@ def test_weak_forces_must_shift_the_minima_less_than_the_oscillation(decay):
 
 
 KINKED = [  # losses across y, and what is said of them on y = 0
-    (sp.Piecewise((y**2, y > 0), (2 * y**2, True)), "curvature is"), (y**2 + y * sp.Abs(y) / 2, "curvature is"),
-    (sp.Max(y, 0) ** 2 + 3 * sp.Max(-y, 0) ** 2, "curvature is"), (y**2 + sp.Abs(y), "slope is"),
-]  # fmt: skip
+    (sp.Piecewise((y**2, y > 0), (2 * y**2, True)), "curvature is"),
+    (y**2 + y * sp.Abs(y) / 2, "curvature is"),
+    (sp.Max(y, 0) ** 2 + 3 * sp.Max(-y, 0) ** 2, "curvature is"),
+    (y**2 + sp.Abs(y), "slope is"),
+]
 
 
 @pytest.mark.parametrize(("across", "says"), KINKED)

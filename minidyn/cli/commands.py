@@ -28,9 +28,11 @@ from minidyn.simulate import simulate
 from minidyn.simulate.run import Run
 
 app = typer.Typer(
-    name="minidyn", pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="minidyn",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Run an optimizer on a toy loss beside the effective dynamics that theory predicts for it.",
-)  # fmt: skip
+)
 
 
 # -- options -------------------------------------------------------------------------------------------
@@ -200,8 +202,12 @@ def derive(
     flows = chosen.flows()
     if not flows:
         known = ", ".join(FLOWS)
-        return Said(folded(f"{chosen.name} has no flows to derive: its file names none. Give it some, such as "
-                           f'flows = ["gradient"] below [experiment]; there are {known}.'))  # fmt: skip
+        return Said(
+            folded(
+                f"{chosen.name} has no flows to derive: its file names none. Give it some, such as "
+                f'flows = ["gradient"] below [experiment]; there are {known}.'
+            )
+        )
     return Said(folded("\n\n".join(_described(flow, chosen.w0, latex) for flow in flows)))
 
 
@@ -261,9 +267,12 @@ def stability(
     wrote, failure = write(targets, diagram.plot)
     count = f"{len(minima)} minim{'um' if len(minima) == 1 else 'a'} from {starts} start{'s' * (starts > 1)}"
     lines = [
-        f"{known.name}: {known.title}\n\nminimum 0, near the model's start:", report.summary() + "\n",
-        f"{count}:", diagram.summary(), *filter(None, ["\n" + wrote if wrote else ""]),
-    ]  # fmt: skip
+        f"{known.name}: {known.title}\n\nminimum 0, near the model's start:",
+        report.summary() + "\n",
+        f"{count}:",
+        diagram.summary(),
+        *filter(None, ["\n" + wrote if wrote else ""]),
+    ]
     return Said("\n".join(lines), failure)
 
 
@@ -346,7 +355,8 @@ def loss_of(result: Comparison) -> Any:
 def _nothing_finished(result: Comparison | Run) -> Exception | None:
     """An error where a run has no path left, or a flow does not exist."""
     runs = {"": result} if isinstance(result, Run) else {f" of the {n}": run for n, run in result.runs.items()}
-    failed = [f"no path{whose} finished: {run.describe_status()}"
-              for whose, run in runs.items() if not run.finished.any()]  # fmt: skip
+    failed = [
+        f"no path{whose} finished: {run.describe_status()}" for whose, run in runs.items() if not run.finished.any()
+    ]
     failed += [f"the {label} does not exist here" for label in result.meta.get("missing", ())]
     return SolverError("; ".join(failed) + "; try a smaller --lr or fewer --steps.") if failed else None

@@ -117,12 +117,14 @@ def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], N
     for name in chosen:
         load_model(name)  # a name that is none is said before anything runs
     lines = [
-        "# Who wins where", "",
+        "# Who wins where",
+        "",
         "Made by `minidyn who-wins`. Distance between each flow and the map as that flow reads it, in all parameters:",
         "gradient and modified flow beside the iterates `theta_k`, the others beside the mid-points",
         "`(theta_k + theta_{k+1})/2`. The largest over the run, with the one at its last step in brackets. `to k`: the",
-        "flow ends there; the distances are those up to its end, and the notes say why.", "",
-    ]  # fmt: skip
+        "flow ends there; the distances are those up to its end, and the notes say why.",
+        "",
+    ]
     entries: list[Entry] = []
     for name in chosen or MODELS:
         entries += entries_of(name, rtol)
@@ -166,24 +168,34 @@ def ladders() -> dict[str, tuple[Callable[[float], tuple[Map, list[float]]], tup
     free = load_model("logcosh_valley").loss
     pushed = Loss(free.expr - free.params[0] / 2, free.params)
 
-    def beyond(rule: Callable[[float], Rule], ratio: float, factor: float, loss: Loss, y0: float,
-               ) -> Callable[[float], tuple[Map, list[float]]]:  # fmt: skip
+    def beyond(
+        rule: Callable[[float], Rule],
+        ratio: float,
+        factor: float,
+        loss: Loss,
+        y0: float,
+    ) -> Callable[[float], tuple[Map, list[float]]]:
         """Start where the curvature `1 + x^2` is `ratio` times the threshold `factor / lr`."""
         return lambda lr: (Map(loss, rule(lr)), [float(np.sqrt(ratio * factor / lr - 1)), y0])
 
     return {
         "heavy ball": (beyond(lambda lr: SGD(lr, 0.5), 1.4, 3.0, free, 0.5), (0.4, 0.2, 0.1, 0.05), 20.0),
         "Nesterov": (
-            beyond(lambda lr: SGD(lr, 0.5, nesterov=True), 1.4, 1.5, free, 0.5), (0.2, 0.1, 0.05, 0.025), 20.0,
+            beyond(lambda lr: SGD(lr, 0.5, nesterov=True), 1.4, 1.5, free, 0.5),
+            (0.2, 0.1, 0.05, 0.025),
+            20.0,
         ),
         "RMSProp, eps = 1": (
-            beyond(lambda lr: RMSProp(lr, eps=1.0), 0.9, 2.0, pushed, 0.2), (0.2, 0.1, 0.05, 0.025), 20.0,
+            beyond(lambda lr: RMSProp(lr, eps=1.0), 0.9, 2.0, pushed, 0.2),
+            (0.2, 0.1, 0.05, 0.025),
+            20.0,
         ),
         "Adam, beta1 = 0.5, eps = 1": (
             beyond(lambda lr: Adam(lr, beta1=0.5, beta2=0.99, eps=1.0), 0.9, 6.0, pushed, 0.2),
-            (0.2, 0.1, 0.05, 0.025), 20.0,
+            (0.2, 0.1, 0.05, 0.025),
+            20.0,
         ),
-    }  # fmt: skip
+    }
 
 
 def rod_errors(name: str) -> list[tuple[float, float, float]]:
@@ -202,9 +214,11 @@ def rules_table(say: Callable[[str], None] = lambda line: None) -> list[str]:
     """The ladders of the four rules, and their rod flow on three models."""
     lines = [
         "On `(1 + x^2) log cosh y`, momentum 0.5, from 1.4 thresholds; adaptive rules on the same loss `- x/2`, which",
-        "pushes them through the edge from 0.9 thresholds. Sup distance in x over the drift in x:", "",
-        "| rule | " + " | ".join(["lr, sup / drift"] * 4) + " |", "|---|" + "---|" * 4,
-    ]  # fmt: skip
+        "pushes them through the edge from 0.9 thresholds. Sup distance in x over the drift in x:",
+        "",
+        "| rule | " + " | ".join(["lr, sup / drift"] * 4) + " |",
+        "|---|" + "---|" * 4,
+    ]
     for name in ladders():
         rungs = rod_errors(name)
         lines.append(f"| {name} | " + " | ".join(f"{lr:g}: {sup:.3g} / {drift:.3g}" for lr, sup, drift in rungs) + " |")
@@ -259,12 +273,14 @@ def valley_row(lr: float, rtol: float = 1e-8) -> dict[str, float]:
     bottom = path_of(SubquadraticFlow(system), [x0, 0.0], steps, rtol)[0][:, 0]
     paired = path_of(SubquadraticFlow(system), [x0, 1.0], steps, rtol)[0][:, 0]
     return {
-        "rod": float(np.abs(rod - mid).max()), "rod, order 2": float(np.abs(second - mid).max()),
+        "rod": float(np.abs(rod - mid).max()),
+        "rod, order 2": float(np.abs(second - mid).max()),
         "slaved": float(np.abs(bottom - mid).max()),
         "slaved, first pair": float(np.abs(paired - mid).max()),
-        "GD's end": lr * (1 + mid[-1] ** 2) / 2, "rod's end": lr * (1 + rod[-1] ** 2) / 2,
+        "GD's end": lr * (1 + mid[-1] ** 2) / 2,
+        "rod's end": lr * (1 + rod[-1] ** 2) / 2,
         "end at order 2": lr * (1 + second[-1] ** 2) / 2,
-    }  # fmt: skip
+    }
 
 
 def valley_table(lrs: tuple[float, ...] = (0.2, 0.1, 0.05, 0.025)) -> list[str]:
@@ -273,9 +289,11 @@ def valley_table(lrs: tuple[float, ...] = (0.2, 0.1, 0.05, 0.025)) -> list[str]:
     lines = [
         "`(1 + x^2) log cosh y`, GD from `1 + x0^2 = 3/lr`, `y0 = 1`, to `t = 40`: sup distances in x, and where the",
         "sharpness ends, times lr/2. The slaved flow starts at the valley's bottom, or at the mid-point of the first",
-        "pair.", "",
-        "| lr | " + " | ".join(rows[0]) + " |", "|---|" + "---|" * len(rows[0]),
-    ]  # fmt: skip
+        "pair.",
+        "",
+        "| lr | " + " | ".join(rows[0]) + " |",
+        "|---|" + "---|" * len(rows[0]),
+    ]
     for lr, row in zip(lrs, rows, strict=True):
         lines.append(f"| {lr:g} | " + " | ".join(f"{v:.4f}" for v in row.values()) + " |")
     return lines

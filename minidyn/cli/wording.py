@@ -13,33 +13,36 @@ from minidyn.maps.rules import LIBRARY
 
 _PROJECTION = 'the projection on the minima (start = "manifold" in the model file)'
 _CHART = "a [manifold] in the model file with a chart and coordinates"
-NAMES: dict[str, str] = {
-    "md.simulate": "`minidyn run`, without flows in the model file",
-    "md.stability": "`minidyn stability`",
-    "scaling_study": "`minidyn scale`",
-    "md.GaussianNoise": "Gaussian noise",
-    "md.vector": "vector",
-    "md.ModifiedFlow(map, order=1)": 'the flow "modified 1"',
-    "order=2, or md.GD(lr)": 'the flow "modified 2", or the rule "GD"',
-    "manifold.project(w)": _PROJECTION,
-    "manifold.project(w0)": _PROJECTION,
-    "Manifold(loss).project(w)": _PROJECTION,
-    "Manifold(loss, chart={...}, coordinates=[...])": _CHART,
-    "Manifold(loss, chart={parameter: expression, ...}, coordinates=[...])": _CHART,
-    "chart={parameter: expression, ...} and coordinates=[symbols]": "a chart and coordinates",
-    ", or resolve smaller curvatures with Manifold(loss, gap=...)": "",
-    ", or accumulators=full": "",
-    "try a larger gap=": "start elsewhere",
-    "say how many, slow=, or compare": "compare",
-    "say how many are slow, slow=0 for an isolated minimum": "start elsewhere",
-    "constants=": "constants",
-    "data=": "it [loss.inputs]",
-    "observe={name: expression or function}": "observe = {name = expression} in the model file",
-    "keep less (keep='moments', checkpoint=...)": "keep them on disk (--checkpoint)",
-    "first_step, steps": "--steps",
-    "rng=0": "--seed 0",
-} | {f"md.{flow.__name__}": f'the flow "{key}"' for key, flow in FLOWS.items()} \
-  | {f"md.{name}": f'the rule "{name}"' for name in LIBRARY}  # fmt: skip
+NAMES: dict[str, str] = (
+    {
+        "md.simulate": "`minidyn run`, without flows in the model file",
+        "md.stability": "`minidyn stability`",
+        "scaling_study": "`minidyn scale`",
+        "md.GaussianNoise": "Gaussian noise",
+        "md.vector": "vector",
+        "md.ModifiedFlow(map, order=1)": 'the flow "modified 1"',
+        "order=2, or md.GD(lr)": 'the flow "modified 2", or the rule "GD"',
+        "manifold.project(w)": _PROJECTION,
+        "manifold.project(w0)": _PROJECTION,
+        "Manifold(loss).project(w)": _PROJECTION,
+        "Manifold(loss, chart={...}, coordinates=[...])": _CHART,
+        "Manifold(loss, chart={parameter: expression, ...}, coordinates=[...])": _CHART,
+        "chart={parameter: expression, ...} and coordinates=[symbols]": "a chart and coordinates",
+        ", or resolve smaller curvatures with Manifold(loss, gap=...)": "",
+        ", or accumulators=full": "",
+        "try a larger gap=": "start elsewhere",
+        "say how many, slow=, or compare": "compare",
+        "say how many are slow, slow=0 for an isolated minimum": "start elsewhere",
+        "constants=": "constants",
+        "data=": "it [loss.inputs]",
+        "observe={name: expression or function}": "observe = {name = expression} in the model file",
+        "keep less (keep='moments', checkpoint=...)": "keep them on disk (--checkpoint)",
+        "first_step, steps": "--steps",
+        "rng=0": "--seed 0",
+    }
+    | {f"md.{flow.__name__}": f'the flow "{key}"' for key, flow in FLOWS.items()}
+    | {f"md.{name}": f'the rule "{name}"' for name in LIBRARY}
+)
 _ARGUMENTS = {"seed": "rng", "batch": "batches", "lr": "lrs"}  # of the library, where an option has another name
 
 

@@ -45,9 +45,10 @@ class ByValue(metaclass=Named):
     def __getstate__(self) -> dict[str, Any]:
         cls = type(self)
         return {
-            name: value for name, value in vars(self).items()
+            name: value
+            for name, value in vars(self).items()
             if name not in cls._leaves_behind and not isinstance(getattr(cls, name, None), cached_property)
-        }  # fmt: skip
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

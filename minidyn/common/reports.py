@@ -230,11 +230,12 @@ def _row(cells: list[str], widths: list[int], left: int) -> list[str]:
     """A row as lines."""
     folded = [fold(cell, w, "") for cell, w in zip(cells, widths, strict=True)]
     return [
-        "  " + "  ".join(
+        "  "
+        + "  ".join(
             cell.ljust(w) if c < left else cell.rjust(w) for c, (cell, w) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in zip_longest(*folded, fillvalue="")
-    ]  # fmt: skip
+    ]
 
 
 def as_text(report: Report) -> str:

@@ -25,8 +25,9 @@ SEAL_SIZE = len(_SEAL) + 32  # bytes
 _PIECE = 2**24
 
 
-def write_whole(target: Path, fill: Callable[[BinaryIO], Any], *, sync: bool = True, tidy: bool = True,
-                mode: int = 0o666) -> None:  # fmt: skip
+def write_whole(
+    target: Path, fill: Callable[[BinaryIO], Any], *, sync: bool = True, tidy: bool = True, mode: int = 0o666
+) -> None:
     """Replace `target` by a file that `fill` writes, whole or not at all; its folder is made where it is missing.
 
     sync : whether the file is on the disk, whatever becomes of the machine, when this returns.  tidy : remove what

@@ -54,10 +54,14 @@ class EdgeRun(Reported, Drawn):
     def _report(self, rows: int = 8) -> Report:
         chosen = np.unique(np.linspace(0, len(self.steps) - 1, min(rows, len(self.steps))).round().astype(int))
         table = [["step", "sharpness", "- 2/lr", *(f"amplitude, {label}" for label in self.amplitude)]] + [
-            [f"{self.steps[i]:,}", digits(self.sharpness[i], 4), digits(self.distance[i], 3, sign=True),
-             *(digits(v[i], 3) for v in self.amplitude.values())]
+            [
+                f"{self.steps[i]:,}",
+                digits(self.sharpness[i], 4),
+                digits(self.distance[i], 3, sign=True),
+                *(digits(v[i], 3) for v in self.amplitude.values()),
+            ]
             for i in chosen
-        ]  # fmt: skip
+        ]
         remark = self.regime.remark if self.regime else ""
         ends = [f"{label}: {how}" for label, how in self.ends.items()]
         return [Table(table, 0), *ends, *([f"remark: at the end {remark}"] if remark else [])]

@@ -100,8 +100,9 @@ class ScalingStudy(Reported, Result):
             report += ["", _differences(rows, quiet), *shared(r.variance_ratio for r in rows)]
         lost = [
             f"left out of the fit of {r.quantity}, {r.flow}: lr {r.lr:.6g}, where no path is left"
-            for r in self.rows if not np.isfinite(r.difference)
-        ]  # fmt: skip
+            for r in self.rows
+            if not np.isfinite(r.difference)
+        ]
         remarks = [*lost, *(f"remark: {text}" for text in m.get("remarks", []))]
         return [*report, *([""] if remarks else []), *remarks]
 
@@ -109,9 +110,10 @@ class ScalingStudy(Reported, Result):
 def _differences(rows: list[ScalingRow], quiet: bool) -> Table:
     """The differences of one flow in one quantity, by learning rate."""
     columns = {
-        "lr": [digits(r.lr, 6) for r in rows], "steps": [f"{r.steps:,}" for r in rows],
+        "lr": [digits(r.lr, 6) for r in rows],
+        "steps": [f"{r.steps:,}" for r in rows],
         "difference": ["0" if is_exact(r) else digits(r.difference, 3, sign=True) for r in rows],
-    }  # fmt: skip
+    }
     if not quiet:
         columns["std. error"] = [digits(r.standard_error, 2) if r.standard_error > 0 else "-" for r in rows]
         columns["paths"] = [f"{r.paths:,}" for r in rows]
@@ -192,8 +194,11 @@ def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> Fit:
     grid = np.linspace(*_ORDERS, 321)
     start = int(np.argmin(model(grid)[0]))
     around = (grid[max(start - 1, 0)], grid[min(start + 1, len(grid) - 1)])
-    order = float(optimize.minimize_scalar(lambda p: float(model(p)[0]), bounds=around, method="bounded",
-                                           options={"xatol": 1e-10}).x)  # fmt: skip
+    order = float(
+        optimize.minimize_scalar(
+            lambda p: float(model(p)[0]), bounds=around, method="bounded", options={"xatol": 1e-10}
+        ).x
+    )
     least, best = map(float, model(order))
     if float((d / s) @ (d / s)) - least < _RESOLVED:
         return _UNSEEN

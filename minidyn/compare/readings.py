@@ -95,8 +95,9 @@ def read_map(system: Map, reading: str, run: Run, later: Floats | None, times: I
     return w
 
 
-def one_later(system: Map, start: Floats, steps: Integers, first_step: int, key: Any, threads: int,
-              progress: bool | None) -> Floats:  # fmt: skip
+def one_later(
+    system: Map, start: Floats, steps: Integers, first_step: int, key: Any, threads: int, progress: bool | None
+) -> Floats:
     """The map's values (paths, T, D) one step after each of these `steps`, on the noise of its run, for the mid-points
     that flows of mid-points predict."""
     engine = make_engine(system, start, int(steps[-1]) + 1, key, threads=threads, first_step=first_step)

@@ -78,8 +78,12 @@ class Regime(Reported, ByValue):
 
     def _report(self) -> Report:
         parting = f"{digits(self.exponent, 3, sign=True)} per step"
-        rows = [("at the end", self.kind), ("largest Lyapunov exponent", parting),
-                ("half a step's length", digits(self.amplitude, 3)), ("steps looked at", str(self.steps))]  # fmt: skip
+        rows = [
+            ("at the end", self.kind),
+            ("largest Lyapunov exponent", parting),
+            ("half a step's length", digits(self.amplitude, 3)),
+            ("steps looked at", str(self.steps)),
+        ]
         return [named(rows), *([f"remark: at the end {self.remark}"] if self.remark else [])]
 
 

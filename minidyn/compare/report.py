@@ -64,8 +64,9 @@ def _alike(result: Comparison) -> bool:
     """Whether every path is the same, up to rounding: there is one, or nothing is left to chance."""
     return all(
         len(v) == 1 or bool((np.ptp(np.nan_to_num(v), axis=0) <= ROUNDING * np.nan_to_num(np.abs(v)).max()).all())
-        for name, values in result.quantities.items() for v in values.values()
-    )  # fmt: skip
+        for name, values in result.quantities.items()
+        for v in values.values()
+    )
 
 
 def _headline(result: Comparison) -> str:
@@ -125,8 +126,9 @@ def _one_path(result: Comparison, labels: list[str]) -> Report:
         last = int(result.runs[label].steps[-1]) if len(result.runs[label].steps) else 0
         cells = [_strayed((name, label), gaps, scales) for name in result.quantities]
         until = _last_alive(result, label)
-        rows.append([label + ("" if until is None else f" to step {min(until, last):,}"),
-                     _SHORT[result.reading(label)], *cells])  # fmt: skip
+        rows.append(
+            [label + ("" if until is None else f" to step {min(until, last):,}"), _SHORT[result.reading(label)], *cells]
+        )
     title = f"largest difference from {result.map_label} (in brackets: as a part of how far {result.map_label} moves)"
     said: Report = [Table(rows, 2, title), *_closest(result, labels, gaps, scales), *_jumps(result, scales)]
     for name in result.quantities:
@@ -229,13 +231,17 @@ def _strayed(which: tuple[str, str], gaps: dict[tuple[str, str], dict[str, float
     return digits(gap, 2) + part
 
 
-def _closest(result: Comparison, labels: list[str], gaps: dict[tuple[str, str], dict[str, float]],
-             scales: Scales) -> list[str]:  # fmt: skip
+def _closest(
+    result: Comparison, labels: list[str], gaps: dict[tuple[str, str], dict[str, float]], scales: Scales
+) -> list[str]:
     """A sentence: the flow that strays least, by its worst quantity."""
     worst: dict[str, tuple[float, str]] = {}
     for label in labels:
-        parts = [(gaps[name, label]["sup"] / scale.moved, name) for (name, flow), scale in scales.items()
-                 if flow == label and scale.moved > ROUNDING * scale.sizes[-1]]  # fmt: skip
+        parts = [
+            (gaps[name, label]["sup"] / scale.moved, name)
+            for (name, flow), scale in scales.items()
+            if flow == label and scale.moved > ROUNDING * scale.sizes[-1]
+        ]
         if parts and _last_alive(result, label) is None and np.isfinite([part for part, _ in parts]).all():
             worst[label] = max(parts)
     if not worst:
@@ -335,7 +341,7 @@ def _means(result: Comparison, rows: list[ErrorRow], scale: _Scale) -> Table:
         "difference": [_difference(r, scale.at(r.step)) for r in rows],
         "std. error": [_error(r, scale.at(r.step)) for r in rows],
         "in std. errors": [_sigmas(r, scale.at(r.step)) for r in rows],
-    }  # fmt: skip
+    }
     if any(r.paths < result.runs[result.map_label].paths for r in rows):
         columns["paths"] = [f"{r.paths:,}" for r in rows]
     return Table([list(columns), *map(list, zip(*columns.values(), strict=True))], 0, rows[0].quantity)
@@ -368,8 +374,9 @@ def _sigmas(row: ErrorRow, size: float) -> str:
 def _laws(found: list[list[LawRow]]) -> Table:
     """The distances between the laws at the last step, and from where on each would be seen."""
     rows = [["quantity", *(law.distance for law in found[0])]]
-    rows += [[laws[0].quantity, *(f"{digits(law.value, 2)} ({digits(law.detectable, 2)})" for law in laws)]
-             for laws in found]  # fmt: skip
+    rows += [
+        [laws[0].quantity, *(f"{digits(law.value, 2)} ({digits(law.detectable, 2)})" for law in laws)] for laws in found
+    ]
     first = found[0][0]
     seen = f"in brackets: what {first.paths:,} paths would show"
     return Table(rows, 1, f"distance of the laws at step {first.step:,} ({seen})")
@@ -380,8 +387,10 @@ def shared(ratios: Iterable[float]) -> list[str]:
     known = [ratio for ratio in ratios if np.isfinite(ratio)]
     if not known or max(known) < _GAINED:
         return []
-    low, high = (f"{float(f'{end:.3g}'):,.4g}" if end < 1000 else f"{float(f'{end:.2g}'):,.0f}"
-                 for end in (min(known), max(known)))  # fmt: skip
+    low, high = (
+        f"{float(f'{end:.3g}'):,.4g}" if end < 1000 else f"{float(f'{end:.2g}'):,.0f}"
+        for end in (min(known), max(known))
+    )
     times = low if low == high else f"{low} to {high}"
     return [
         f"same noise for both: the difference is as sharp as with {times} times as many paths and independent noise"

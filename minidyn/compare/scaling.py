@@ -182,8 +182,9 @@ class _Study:
         """Keep what a comparison says beside its table: paths that ended, what flows of mid-points do not describe."""
         ended = [
             f"at lr {lr:.6g} {called.get(label, label)}: {run.describe_status()}"
-            for label, run in result.runs.items() if not run.finished.all()
-        ]  # fmt: skip
+            for label, run in result.runs.items()
+            if not run.finished.all()
+        ]
         remark = result.meta["remark"]
         self.remarks += [*ended, *([f"at the end of lr {lr:.6g} {remark}"] if remark else [])]
 

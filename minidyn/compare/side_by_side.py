@@ -110,8 +110,9 @@ class _Experiment:
         quantities, zero = _quantities(
             self.system, runs, beside, times, self.watchers, later, thread_count(self.threads)
         )
-        paired = {label: self.coupled and flow.couples and runs[label].paths == self.paths
-                  for label, flow in beside.items()}  # fmt: skip
+        paired = {
+            label: self.coupled and flow.couples and runs[label].paths == self.paths for label, flow in beside.items()
+        }
         meta = {
             "map": repr(self.system), "flows": [f.name for f in beside.values()], "seed": str(entropy),
             "paths": self.paths, "steps": self.steps, "coupled": any(paired.values()), "paired": paired,
@@ -167,8 +168,11 @@ class _Experiment:
             own = np.random.SeedSequence(sequence.entropy, spawn_key=(*sequence.spawn_key, 1))
         todo: dict[str, tuple[Map | Flow, Any, dict[str, Any]]] = {}
         todo[self.name] = self.system, self.w0, self.options(self.paths, sequence, 0)
-        todo |= {label: (flow, self.start, self.options(counts[label], own, number) | self.flow_options)
-                 for number, (label, flow) in enumerate(self.asked.items(), 1) if label in counts}  # fmt: skip
+        todo |= {
+            label: (flow, self.start, self.options(counts[label], own, number) | self.flow_options)
+            for number, (label, flow) in enumerate(self.asked.items(), 1)
+            if label in counts
+        }
         for system, w0, options in todo.values() if self.checkpoint is not None else ():
             check_checkpoint(system, w0, self.steps, **options)
         runs: dict[str, Run] = {}
@@ -204,8 +208,12 @@ class _Experiment:
         folder = folder_of(self.checkpoint)
         return None if folder is None else folder / str(number)
 
-    def later(self, beside: dict[str, Flow], steps: Integers, sequence: np.random.SeedSequence,
-              ) -> tuple[Floats | None, str]:  # fmt: skip
+    def later(
+        self,
+        beside: dict[str, Flow],
+        steps: Integers,
+        sequence: np.random.SeedSequence,
+    ) -> tuple[Floats | None, str]:
         """Beside flows of mid-points, the map one step later, and what such flows do not describe about its end, if
         anything is known of it."""
         if all(flow.reads != "midpoints" for flow in beside.values()):
@@ -244,8 +252,10 @@ def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], time
     readings = list(dict.fromkeys(flow.reads for flow in beside.values()))
     keys = {r: map_label if len(readings) == 1 else read_label(map_label, r) for r in readings}
     seen = _seen(first, times)
-    read = {r: _values(system, read_map(system, r, first, later, times, threads), watchers,
-                       seen if r == "iterates" else {}) for r in readings}  # fmt: skip
+    read = {
+        r: _values(system, read_map(system, r, first, later, times, threads), watchers, seen if r == "iterates" else {})
+        for r in readings
+    }
     raw: dict[str, float] = {}  # the largest value along the map of what was asked for: its projections are small to it
     if "projected" in read:
         raw = {name: _top(values) for name, values in seen.items()}
@@ -278,8 +288,12 @@ def _seen(run: Run, times: Integers) -> dict[str, Floats]:
     return {name: values[:, times] for name, values in run.observables.items()}
 
 
-def _values(system: Map, w: Floats, watchers: dict[str, observables.Observable], seen: dict[str, Floats],
-            ) -> dict[str, Floats]:  # fmt: skip
+def _values(
+    system: Map,
+    w: Floats,
+    watchers: dict[str, observables.Observable],
+    seen: dict[str, Floats],
+) -> dict[str, Floats]:
     """name -> (paths, T) of points (paths, T, D), at which some are `seen` already."""
     few = system.dim <= _FEW
     out = {name: w[:, :, p] for p, name in enumerate(system.loss.param_names)} if few else {}

@@ -69,8 +69,9 @@ def folder() -> Path | None:
                     warnings.warn(
                         f"{path} belongs to somebody else or others may write there, so no kernels are kept in it: "
                         f"they are code that runs. `chmod 700` your own folder; if you trust all who may write there, "
-                        "set MINIDYN_CACHE_SHARED=1.", stacklevel=2,
-                    )  # fmt: skip
+                        "set MINIDYN_CACHE_SHARED=1.",
+                        stacklevel=2,
+                    )
                     return None
                 with tempfile.TemporaryFile(dir=path):
                     return path

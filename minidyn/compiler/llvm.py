@@ -46,8 +46,9 @@ def _look_at_version() -> None:
     if here < bounds.get(">=", here) or not here < bounds.get("<", (*here, 0)):
         warnings.warn(
             f"minidyn was tested with {wanted.replace(' ', '')}, not with llvmlite {llvmlite.__version__}: install one "
-            "of those, or set MINIDYN_COMPILER=numba and compare.", stacklevel=2,
-        )  # fmt: skip
+            "of those, or set MINIDYN_COMPILER=numba and compare.",
+            stacklevel=2,
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -34,8 +34,12 @@ __all__ = [
 def plot(result: Any, **options: Any) -> Figure:
     """The picture of any result: see `Result.plot`."""
     kinds: dict[type, Any] = {
-        Run: plot_run, Comparison: plot_comparison, ScalingStudy: plot_scaling, EdgeRun: plot_edge, Escape: plot_escape,
+        Run: plot_run,
+        Comparison: plot_comparison,
+        ScalingStudy: plot_scaling,
+        EdgeRun: plot_edge,
+        Escape: plot_escape,
         Loss: plot_loss,
-    }  # fmt: skip
+    }
     draw = next((draw for kind, draw in kinds.items() if isinstance(result, kind)), plot_stability)
     return draw(result, **options)

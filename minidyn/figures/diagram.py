@@ -35,14 +35,17 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None, panels: Any =
     """
     names = [f"lr {lr:g}, {'full batch' if batch is None else f'batch {batch}'}" for lr, batch in diagram.settings]
     if panels is None and len(names) > MOST:
-        raise InputError(f"{len(names)} pairs of learning rate and batch are too many panels; name some in panels=, "
-                         f"{MOST} at most.")  # fmt: skip
+        raise InputError(
+            f"{len(names)} pairs of learning rate and batch are too many panels; name some in panels=, {MOST} at most."
+        )
     right, top = _window(diagram)
     top = top if diagram.kappas.any() or diagram.nonuniformity.max() > 1e-9 * right else 0.0
     left = _left_out(diagram)
     given: dict[str, Any] = {"diagram": diagram, "right": right, "top": top, "more": bool(left)}
-    there = [Panel(name, partial(_draw, number=number, title=name, **given), (2.4 if top else 0.7,))
-             for number, name in enumerate(names)]  # fmt: skip
+    there = [
+        Panel(name, partial(_draw, number=number, title=name, **given), (2.4 if top else 0.7,))
+        for number, name in enumerate(names)
+    ]
     known = recognized(diagram.map.rule)
     metric = "" if known is not None and known.plain else "sharpness in the metric of the preconditioner"
     count = len(diagram.minima)
@@ -75,8 +78,7 @@ def _window(diagram: StabilityDiagram) -> tuple[float, float]:
     return 1.12 * right, 1.12 * top
 
 
-def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: float, top: float,
-          more: bool) -> None:  # fmt: skip
+def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: float, top: float, more: bool) -> None:
     wide, high = diagram.box(number)
     flat, left = not top, 0.0
     if flat and is_log([diagram.sharpness]):
@@ -93,8 +95,9 @@ def _draw(ax: Axes, diagram: StabilityDiagram, number: int, title: str, right: f
         ax.plot([wide, wide, 0], [-top * flat, high, high], color=GREY, ls="--", lw=1, zorder=1, label=label)
     stable = diagram.stable[:, number]
     for chosen, label, colour, marker, size in (
-        (stable, "stable minimum", MAP.colour, "o", 34), (~stable, "unstable minimum", MINIMA, "X", 48),
-    ):  # fmt: skip
+        (stable, "stable minimum", MAP.colour, "o", 34),
+        (~stable, "unstable minimum", MINIMA, "X", 48),
+    ):
         x, y = diagram.sharpness[chosen], diagram.nonuniformity[chosen]
         ax.scatter(x, y, size, color=colour, marker=marker, edgecolors="white", linewidths=0.5, zorder=5, clip_on=False,
                    label=label if chosen.any() else "_")  # fmt: skip

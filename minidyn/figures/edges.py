@@ -36,8 +36,9 @@ def plot_edge(result: EdgeRun, *, path: Any = None, panels: Any = None, size: An
     clock = _clock(result.steps, [result.sharpness, result.amplitude[first]])
     sharpness = partial(_draw_edge, clock=clock, title="sharpness at mid-points", curves={first: result.sharpness},
                         looks=looks, threshold=result.threshold)  # fmt: skip
-    amplitude = partial(_draw_edge, clock=clock, title="oscillation amplitude", curves=result.amplitude,
-                        looks=looks, threshold=None)  # fmt: skip
+    amplitude = partial(
+        _draw_edge, clock=clock, title="oscillation amplitude", curves=result.amplitude, looks=looks, threshold=None
+    )
     there = [Panel("sharpness", sharpness), Panel("amplitude", amplitude)]
     details = [f"threshold 2/lr = {result.threshold:.6g}", *(f"{label}: {how}" for label, how in result.ends.items())]
     return compose(there, f"{first} at the edge of stability", details, path=path, only=panels, size=size, ax=ax)
@@ -49,8 +50,9 @@ def _clock(steps: Any, curves: list[Floats]) -> Clock:
     return Clock.of(k, np.full(len(k), np.nan), curves)
 
 
-def _draw_edge(ax: Axes, clock: Clock, title: str, curves: Mapping[str, Floats], looks: Mapping[str, Look],
-               threshold: float | None) -> None:  # fmt: skip
+def _draw_edge(
+    ax: Axes, clock: Clock, title: str, curves: Mapping[str, Floats], looks: Mapping[str, Look], threshold: float | None
+) -> None:
     for order, (label, values) in enumerate(curves.items()):
         draw_curve(ax, clock.steps, values, looks[label], label, order)
     if threshold is not None:
@@ -78,10 +80,14 @@ def plot_escape(result: Escape, *, path: Any = None, panels: Any = None, size: A
     ['mean squared distance from the minimum', 'minima where the paths ended']
     """
     rule = result.report.place.map.rule.name
-    said = [f"growth of second moments per step: {result.measured:.5g} measured, {result.predicted:.5g} predicted",
-            f"{100 * result.left:.3g} % of {len(result.ends):,} paths left"]  # fmt: skip
-    there = [Panel("distance", partial(_draw_distance, result=result)),
-             Panel("destinations", partial(_draw_destinations, result=result))]  # fmt: skip
+    said = [
+        f"growth of second moments per step: {result.measured:.5g} measured, {result.predicted:.5g} predicted",
+        f"{100 * result.left:.3g} % of {len(result.ends):,} paths left",
+    ]
+    there = [
+        Panel("distance", partial(_draw_distance, result=result)),
+        Panel("destinations", partial(_draw_destinations, result=result)),
+    ]
     title = f"{rule} leaves a minimum" if result.left else f"{rule} stays in a minimum"
     return compose(there, title, said, path=path, only=panels, size=size, ax=ax)
 

@@ -60,8 +60,9 @@ def draw_floor(ax: Axes, runs: Mapping[str, Run], loss: Loss | None) -> list[str
     return gone
 
 
-def draw_ground(ax: Axes, value: Callable[[Floats], Any] | None, loss: Loss | None, low: Floats, high: Floats,
-                names: list[str]) -> None:  # fmt: skip
+def draw_ground(
+    ax: Axes, value: Callable[[Floats], Any] | None, loss: Loss | None, low: Floats, high: Floats, names: list[str]
+) -> None:
     """Level sets of `value`, minima of a loss of two parameters in a window, and its axes."""
     if value is not None:
         _draw_levels(ax, value, low, high)

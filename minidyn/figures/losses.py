@@ -67,8 +67,10 @@ def _sliced(names: list[str], panels: Any) -> list[str]:
         chosen = names if panels is None else list(panels)
     if len(chosen) > 2 and panels is None:
         few = f"panels=({names[0]!r}, {names[1]!r})"
-        raise InputError(f"a loss of {len(names)} parameters is drawn as a slice: name two of them, such as {few}, "
-                         "and in at= the point through which it goes.")  # fmt: skip
+        raise InputError(
+            f"a loss of {len(names)} parameters is drawn as a slice: name two of them, such as {few}, "
+            "and in at= the point through which it goes."
+        )
     for name in chosen:
         if name not in names:
             raise InputError(f"the loss has no parameter {shown(name)}; it has {', '.join(names[:20])}.")

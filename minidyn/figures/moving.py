@@ -143,8 +143,10 @@ def _growing(name: str, runs: dict[str, Run], looks: dict[str, Look], advance: l
     def draw(ax: Axes) -> None:
         first = next(iter(runs.values()))
         held = {label: run for label, run in runs.items() if name in [*run.names, *run.observables, *run.moments]}
-        means = {label: mean_of(run.quantity(name)) if not run.moments else spread_of(run, name)[0]
-                 for label, run in held.items()}  # fmt: skip
+        means = {
+            label: mean_of(run.quantity(name)) if not run.moments else spread_of(run, name)[0]
+            for label, run in held.items()
+        }
         values = np.concatenate(list(means.values()))
         values = values[np.isfinite(values)]
         low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)

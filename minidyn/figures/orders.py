@@ -39,8 +39,9 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
     keys = study.meta.get("keys", {})
     looks = looks_of({r.flow: keys.get(r.flow, "") for r in study.rows})
     above = _LINE * len(looks) + 0.15 * max(pretty(name).count("\n") for name in names)
-    there = [Panel(name, partial(_draw_orders, study=study, name=name, looks=looks), (2.1,), False, above)
-             for name in names]  # fmt: skip
+    there = [
+        Panel(name, partial(_draw_orders, study=study, name=name, looks=looks), (2.1,), False, above) for name in names
+    ]
     meta = study.meta
     drawn = names[:PANELS] if panels is None else [panels] if isinstance(panels, str) else list(panels)
     notes = [f"{len(drawn)} of {len(names)} quantities drawn"] if len(drawn) < len(names) else []
@@ -105,8 +106,9 @@ def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Loo
         if error[seen].max() > 0:
             bars: dict[str, Any] = {"ecolor": look.colour, "fmt": "none", "capsize": 2, "elinewidth": 1.0}
             known = "± 2 standard errors" in ax.get_legend_handles_labels()[1]
-            ax.errorbar(lr[seen], gap[seen], [below, 2 * error[seen]], **bars,
-                        label="_" if known else "± 2 standard errors")  # fmt: skip
+            ax.errorbar(
+                lr[seen], gap[seen], [below, 2 * error[seen]], **bars, label="_" if known else "± 2 standard errors"
+            )
     limits = (gap + 2 * error)[hidden]
     if hidden.any():
         known = "difference not seen: at most" in ax.get_legend_handles_labels()[1]

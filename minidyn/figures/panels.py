@@ -25,8 +25,9 @@ _ROUNDING = 1e-13  # of the values: a difference below is none
 # -- drawing -------------------------------------------------------------------------------------------
 
 
-def draw_curve(ax: Axes, k: Floats, values: Floats, look: Look, label: str, order: int = 0, width: float = 1.0,
-               least: float = 0.0) -> None:  # fmt: skip
+def draw_curve(
+    ax: Axes, k: Floats, values: Floats, look: Look, label: str, order: int = 0, width: float = 1.0, least: float = 0.0
+) -> None:
     """A line; of values that alternate between even and odd steps, by more than `least`, two lines and the area
     between."""
     style: dict[str, Any] = {"color": look.colour, "ls": look.dash, "zorder": 10 + order}
@@ -45,8 +46,9 @@ def draw_curve(ax: Axes, k: Floats, values: Floats, look: Look, label: str, orde
     ax.fill_between(k, even, odd, label=f"{label} between even and odd steps" if label[0] != "_" else "_", **between)
 
 
-def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison, name: str, looks: Mapping[str, Look],
-                  clock: Clock) -> None:  # fmt: skip
+def draw_quantity(
+    upper: Axes, lower: Axes | None = None, *, result: Comparison, name: str, looks: Mapping[str, Look], clock: Clock
+) -> None:
     """Means and bands above, differences below, of the same paths: those that `Comparison.pair` says."""
     k = clock.steps
     sides: list[Floats] = []
@@ -61,8 +63,9 @@ def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison,
         if not any(np.array_equal(a, side, equal_nan=True) for side in sides):  # another reading, or other paths
             first = not sides
             sides.append(a)
-            anchor += _draw_spread(upper, k, a, READINGS[reading][0], reading_label(result.map_label, reading), 0,
-                                   first, size)  # fmt: skip
+            anchor += _draw_spread(
+                upper, k, a, READINGS[reading][0], reading_label(result.map_label, reading), 0, first, size
+            )
         curves[label] = _draw_spread(
             upper, k, b, looks[label], legend_label(label, result.runs[label]), order, False, size
         )
@@ -73,8 +76,9 @@ def draw_quantity(upper: Axes, lower: Axes | None = None, *, result: Comparison,
     clock.put(upper, *([lower] if lower is not None else []))
 
 
-def _draw_spread(ax: Axes, k: Floats, values: Floats, look: Look, label: str, order: int, filled: bool,
-                 size: float) -> Curve:  # fmt: skip
+def _draw_spread(
+    ax: Axes, k: Floats, values: Floats, look: Look, label: str, order: int, filled: bool, size: float
+) -> Curve:
     """Mean and band of (paths, T)."""
     mean, low, high = _curve(values)
     if (high > low).any():
@@ -104,8 +108,12 @@ def _draw_gaps(ax: Axes, k: Floats, gaps: Mapping[str, tuple[Floats, Floats]], l
         set_limits(ax, list(sizes.values()), {}, True)
     else:
         ax.axhline(0.0, color=GREY, lw=0.7)
-        near = [end for label, (gap, error) in gaps.items() if label not in gone
-                for end in (gap - 2 * error, gap + 2 * error)]  # fmt: skip
+        near = [
+            end
+            for label, (gap, error) in gaps.items()
+            if label not in gone
+            for end in (gap - 2 * error, gap + 2 * error)
+        ]
         set_limits(ax, [np.zeros(1), *near], {}, False)
     words = ["|flow − map|" if log else "flow − map", *tidy(ax.yaxis)]
     ax.set_ylabel("\n".join(word.strip() for word in words), fontsize=8)
@@ -148,8 +156,13 @@ def spread_of(run: Run, name: str) -> tuple[Floats, dict[float, Floats], Floats 
     return _over_paths(values, np.mean), edges, values
 
 
-def _finish(ax: Axes, name: str, anchor: Sequence[Floats], curves: Mapping[str, Curve], values: Sequence[Floats],
-            ) -> list[str]:  # fmt: skip
+def _finish(
+    ax: Axes,
+    name: str,
+    anchor: Sequence[Floats],
+    curves: Mapping[str, Curve],
+    values: Sequence[Floats],
+) -> list[str]:
     """The quantity's name and its scale, that of the flows where the map is soon too far away; which flows leave."""
     if not any(np.isfinite(c).sum() > 1 for c in anchor):
         anchor = [*anchor, *(c for curve in curves.values() for c in curve)]

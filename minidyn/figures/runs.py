@@ -50,8 +50,12 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
     """
     loss = loss if loss is not None else getattr(result, "loss", None)
     looks, names = looks_in(result), list(result.quantities)
-    means = [mean_of(result.pair(name, label)[0]) for name in names
-             for label in [*result.runs][1:2] if result.holds(name, label)]  # fmt: skip
+    means = [
+        mean_of(result.pair(name, label)[0])
+        for name in names
+        for label in [*result.runs][1:2]
+        if result.holds(name, label)
+    ]
     clock = Clock.of(result.steps, result.time, means)
     there = [
         Panel(name, partial(draw_quantity, result=result, name=name, looks=looks, clock=clock), _BOTH, False,
@@ -62,8 +66,9 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
         there.insert(0, Panel(LANDSCAPE, ground, plane=True))
     drawn = min(len(names), PANELS)
     title, *made = headline_of(result)
-    return compose(there, title, [*made, *details_of(result, drawn)], path=path, only=panels, size=size, ax=ax,
-                   most=drawn)  # fmt: skip
+    return compose(
+        there, title, [*made, *details_of(result, drawn)], path=path, only=panels, size=size, ax=ax, most=drawn
+    )
 
 
 def _above(name: str, clock: Clock) -> float:
@@ -95,8 +100,12 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
     clock = Clock.of(run.steps, run.time, [spread_of(run, name)[0] for name in chosen])
     there = [Panel(name, partial(draw_run, run=run, name=name, look=look, label=label_of(title), clock=clock),
                    above=_above(name, clock)) for name in [*shown, *(n for n in every if n not in shown)]]  # fmt: skip
-    details = [*made, f"{run.paths:,} paths" if run.paths > 1 else "one path", f"{int(run.steps[-1]):,} steps",
-               f"seed {run._seed}" if run._seed else ""]  # fmt: skip
+    details = [
+        *made,
+        f"{run.paths:,} paths" if run.paths > 1 else "one path",
+        f"{int(run.steps[-1]):,} steps",
+        f"seed {run._seed}" if run._seed else "",
+    ]
     if panels is None and len(every) > len(shown):
         details.append(f"{len(shown)} of {len(every):,} quantities drawn")
     details += [] if run.finished.all() else [run.describe_status()]

@@ -111,8 +111,10 @@ def spread(anchor: Floats, others: Mapping[str, Floats]) -> tuple[Floats, list[s
     box, left, gone = anchor.copy(), dict(others), []
     while left:
         size = np.maximum(box[1] - box[0], 1e-300)
-        beyond = {label: float((np.maximum(np.maximum(box[0] - b[0], b[1] - box[1]), 0) / size).max())
-                  for label, b in left.items()}  # fmt: skip
+        beyond = {
+            label: float((np.maximum(np.maximum(box[0] - b[0], b[1] - box[1]), 0) / size).max())
+            for label, b in left.items()
+        }
         label = min(beyond, key=beyond.__getitem__)
         nearest = left.pop(label)
         if (box[1] > box[0]).any() and beyond[label] > (_NEAR if len(left) == len(others) - 1 else _FAR):
@@ -122,8 +124,9 @@ def spread(anchor: Floats, others: Mapping[str, Floats]) -> tuple[Floats, list[s
     return box, gone
 
 
-def set_limits(ax: Axes, anchor: Sequence[Floats], others: Mapping[str, Sequence[Floats]], log: bool,
-               decades: float = _DECADES) -> list[str]:  # fmt: skip
+def set_limits(
+    ax: Axes, anchor: Sequence[Floats], others: Mapping[str, Sequence[Floats]], log: bool, decades: float = _DECADES
+) -> list[str]:
     """Limits that follow the map (`anchor`) and the flows that stay near it; what leaves the picture, in words."""
 
     def reach(curves: Sequence[Floats], floor: float = -np.inf) -> Floats | None:
@@ -206,9 +209,9 @@ def tidy(axis: Axis) -> list[str]:
         said.append(f"   (×{power_of_ten(power)})")
     shown = [(t - offset) / 10.0**power for t in ticks]
     digits = next((d for d in range(12) if all(abs(round(v, d) - v) < 1e-6 * step / 10.0**power for v in shown)), 6)
-    axis.set_major_formatter(FuncFormatter(
-        lambda v, _: f"{(v - offset) / 10.0**power + 0.0:,.{digits}f}".replace("-", "−")
-    ))  # fmt: skip
+    axis.set_major_formatter(
+        FuncFormatter(lambda v, _: f"{(v - offset) / 10.0**power + 0.0:,.{digits}f}".replace("-", "−"))
+    )
     return said
 
 

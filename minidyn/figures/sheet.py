@@ -53,8 +53,11 @@ def compose(panels: Sequence[Panel], title: str, details: Sequence[str], *, path
         groups = sheet.add_axes()
         for panel, group in zip(chosen, groups, strict=True):
             panel.draw(*group)
-        sheet.finish(legend_of([ax for flat in sorted(zip(chosen, groups, strict=True), key=lambda p: p[0].plane)
-                                for ax in flat[1]]))  # fmt: skip
+        sheet.finish(
+            legend_of(
+                [ax for flat in sorted(zip(chosen, groups, strict=True), key=lambda p: p[0].plane) for ax in flat[1]]
+            )
+        )
         write_picture(sheet.fig, path)
     return sheet.fig
 
@@ -173,8 +176,10 @@ class _Sheet:
         row = free / self.rows
         parts = np.array(self.parts) / sum(self.parts) * (row - BETWEEN * (len(self.parts) - 1))
         if min(self.unit, *parts) < _LEAST:
-            raise InputError(f"a picture of {self.width:g} by {self.height:g} inches is too small for these panels; "
-                             "give a larger size= or fewer panels=.")  # fmt: skip
+            raise InputError(
+                f"a picture of {self.width:g} by {self.height:g} inches is too small for these panels; "
+                "give a larger size= or fewer panels=."
+            )
         plane = any(p.plane for p in self.panels)
         places = [divmod(i, self.columns) for i in range(self.rows * self.columns)]
         places = [(r, c) for r, c in places if not plane or c > 0 or (r > 0 and not self.tall)]
@@ -278,8 +283,10 @@ def _height(ax: Axes, points: Any) -> float:
     """How tall an area between two curves is on average, inside its axes, in points; (N, 2) in pixels, along one and
     back along the other."""
     box, half = ax.get_window_extent(), len(points) // 2
-    there, back = (np.clip(np.nan_to_num(side[:, 1], neginf=-1e9), box.y0, box.y1) for side in
-                   (points[1:half], points[half + 1 : 2 * half][::-1]))  # fmt: skip
+    there, back = (
+        np.clip(np.nan_to_num(side[:, 1], neginf=-1e9), box.y0, box.y1)
+        for side in (points[1:half], points[half + 1 : 2 * half][::-1])
+    )
     return float(np.abs(there - back).mean()) * 72 / ax.figure.dpi if len(there) else 0.0
 
 

@@ -181,8 +181,10 @@ def details_of(result: Comparison, drawn: int) -> list[str]:
     zero = dict.fromkeys(name for names in meta.get("zero", {}).values() for name in names)
     left = [name for name in zero if name not in result.quantities]
     others = [name for name in zero if name in result.quantities]
-    said = [f"zero on the minima, not drawn: {', '.join(left)}" if left else "",
-            f"zero on the minima, drawn for the other flows alone: {', '.join(others)}" if others else ""]  # fmt: skip
+    said = [
+        f"zero on the minima, not drawn: {', '.join(left)}" if left else "",
+        f"zero on the minima, drawn for the other flows alone: {', '.join(others)}" if others else "",
+    ]
     missing = [f"{label} is not there" for label in meta.get("missing", {})]
     return [part for part in (count, noise, *said, cut, phases, *missing, *ended) if part]
 

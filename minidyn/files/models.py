@@ -144,9 +144,14 @@ class Model(ByValue):
         64
         """
         given: dict[str, Any] = {
-            "w0": self.w0, "steps": self.steps, "paths": self.paths, "save_every": self.save_every,
-            "observe": self.observe, "rng": self.seed, "missing": "remark",
-        } | options  # fmt: skip
+            "w0": self.w0,
+            "steps": self.steps,
+            "paths": self.paths,
+            "save_every": self.save_every,
+            "observe": self.observe,
+            "rng": self.seed,
+            "missing": "remark",
+        } | options
         result = compare(self.map, *self.flows(charted=False), **given)
         result.meta |= {"model": self.name, "model_text": self.text}
         for one in result.runs.values():
@@ -212,8 +217,9 @@ def _loss(spec: LossSpec) -> Loss:
     inputs = {spec.symbols[n]: v for n, v in spec.inputs.items()}
     if spec.target is None or spec.criterion is None:
         return Loss(spec.expr, params, constants=constants, data=inputs)
-    loss = Loss.regression(spec.expr, params, inputs, spec.target, spec.criterion, weights=spec.weights,
-                           constants=constants)  # fmt: skip
+    loss = Loss.regression(
+        spec.expr, params, inputs, spec.target, spec.criterion, weights=spec.weights, constants=constants
+    )
     if spec.test is None:
         return loss
     return loss.hold_out({spec.symbols[n]: v for n, v in spec.test.inputs.items()}, spec.test.target)

@@ -290,11 +290,16 @@ class SymbolicFlow(Flow):
         if latex:
             lines = [f"${line}$" for line in lines]
         kept = [f"kept at zero: {', '.join(map(show, self.constraint))}"] if self.constraint else []
-        return "\n".join([
-            f"Symbolic flow beside {self.map.rule}", *lines, *kept, f"state: w; clock: t = lr k; {noise}",
-            "valid: an equation of your own, of which nothing is assumed",
-            f"reference: {self.reference}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Symbolic flow beside {self.map.rule}",
+                *lines,
+                *kept,
+                f"state: w; clock: t = lr k; {noise}",
+                "valid: an equation of your own, of which nothing is assumed",
+                f"reference: {self.reference}",
+            ]
+        )
 
 
 def _stores(graph: Graph, nodes: Sequence[Node], array: str) -> list[Node]:

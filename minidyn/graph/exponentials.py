@@ -160,11 +160,15 @@ class Exponentials:
             less = _factored({(): -1.0, x: 1.0})
             return None if less is None else _ONE.times(less, 1.0 if op == "expm1" else -1.0)
         return {
-            "logistic": Form(1.0, x).times(once, -1.0), "logistic_slope": Form(1.0, x).times(once, -2.0),
-            "tanh": minus.times(plus, -1.0), "tanh_slope": Form(4.0, twice).times(plus, -2.0),
-            "cosh": back.times(plus), "sinh": back.times(minus),
-            "sech": _ONE.times(back.times(plus), -1.0), "csch": _ONE.times(back.times(minus), -1.0),
-        }[op]  # fmt: skip
+            "logistic": Form(1.0, x).times(once, -1.0),
+            "logistic_slope": Form(1.0, x).times(once, -2.0),
+            "tanh": minus.times(plus, -1.0),
+            "tanh_slope": Form(4.0, twice).times(plus, -2.0),
+            "cosh": back.times(plus),
+            "sinh": back.times(minus),
+            "sech": _ONE.times(back.times(plus), -1.0),
+            "csch": _ONE.times(back.times(minus), -1.0),
+        }[op]
 
     def linear(self, n: Node, depth: int = 0) -> Exponent:
         """A node as a linear combination of others."""

@@ -171,9 +171,7 @@ class Matrices:
         if m > _FEW or log:
             return tables.determinant(self(x).node, m, log)
         letters = [[sp.Dummy() for _ in range(m)] for _ in range(m)]
-        known = {
-            letters[i][j]: self._part(x, (i, i + 1, 1), (j, j + 1, 1)).node for i in range(m) for j in range(m)
-        }  # fmt: skip
+        known = {letters[i][j]: self._part(x, (i, i + 1, 1), (j, j + 1, 1)).node for i in range(m) for j in range(m)}
         return self.converter.beside(known).read(sp.Matrix(letters).det())
 
     # -- matrices made of matrices --
@@ -327,9 +325,8 @@ def _costs(factors: list[Table]) -> dict[tuple[int, int], tuple[int, int]]:
         for i in range(len(factors) - length):
             j = i + length
             best[i, j] = min(
-                (best[i, k][0] + best[k + 1, j][0] + factors[i].m * factors[k].n * factors[j].n, k)
-                for k in range(i, j)
-            )  # fmt: skip
+                (best[i, k][0] + best[k + 1, j][0] + factors[i].m * factors[k].n * factors[j].n, k) for k in range(i, j)
+            )
     return best
 
 

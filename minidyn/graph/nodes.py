@@ -104,8 +104,9 @@ class Graph:
         self.supports: dict[int, Node | bool] = {}
         self._table: dict[tuple[Any, ...], Node] = {}
 
-    def make(self, op: str, args: Sequence[Node] = (), data: Any = None,
-             indices: frozenset[Index] | None = None) -> Node:  # fmt: skip
+    def make(
+        self, op: str, args: Sequence[Node] = (), data: Any = None, indices: frozenset[Index] | None = None
+    ) -> Node:
         """The node with this op, these arguments and this data, new only if there is none yet; nothing is simplified.
 
         indices : the loops that the node depends on; None: those of its arguments.
@@ -128,8 +129,9 @@ class Graph:
             raise ExpressionError(f"a constant of the expression is {value}: it must be a finite number.")
         return self.make("const", data=value if value != 0.0 else 0.0)
 
-    def load(self, array: str, offset: int = 0, strides: Iterable[tuple[Index, int]] = (),
-             per: Index | None = None) -> Node:  # fmt: skip
+    def load(
+        self, array: str, offset: int = 0, strides: Iterable[tuple[Index, int]] = (), per: Index | None = None
+    ) -> Node:
         """`array[offset + sum(index*stride)]`; `per` names the loop whose every turn has its own row."""
         strides = tuple(sorted(strides))
         indices = frozenset(i for i, _ in strides) | (frozenset([per]) if per else NO_INDICES)

@@ -50,9 +50,12 @@ def zero(name: str) -> Zero:
     odd, even = ([whole(2 * k + shift) for k in many] for shift in (1, 0))
     circle = {s: tuple([Fraction(s**k, n) for k, n in enumerate(w)] for w in (odd, even)) for s in (1, -1)}
     series, order, step, radius = {
-        "sin": (circle[-1][0], 1, 2, 1.0), "sinh": (circle[1][0], 1, 2, 1.0),
-        "tan": (over(*circle[-1]), 1, 2, 0.5), "tanh": (over(*circle[1]), 1, 2, 0.5),
-        "versine": ([-c for c in circle[-1][1][1:]], 2, 2, 1.0), "coshm1": (circle[1][1][1:], 2, 2, 1.0),
+        "sin": (circle[-1][0], 1, 2, 1.0),
+        "sinh": (circle[1][0], 1, 2, 1.0),
+        "tan": (over(*circle[-1]), 1, 2, 0.5),
+        "tanh": (over(*circle[1]), 1, 2, 0.5),
+        "versine": ([-c for c in circle[-1][1][1:]], 2, 2, 1.0),
+        "coshm1": (circle[1][1][1:], 2, 2, 1.0),
         "asin": ([Fraction(whole(2 * k), 4**k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
         "atan": ([Fraction((-1) ** k, 2 * k + 1) for k in many], 1, 2, 0.5),
         "asinh": ([Fraction(whole(2 * k), (-4) ** k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
@@ -62,7 +65,7 @@ def zero(name: str) -> Zero:
         "lambertw": ([Fraction((-k) ** (k - 1), whole(k)) for k in range(1, 81)], 1, 1, 0.15),
         "expm1": ([Fraction(1, whole(k + 1)) for k in many], 1, 1, 1.0),
         "log1p": ([Fraction((-1) ** k, k + 1) for k in many], 1, 1, 0.25),
-    }[name]  # fmt: skip
+    }[name]
     half = 0.5 * math.sqrt(math.pi)
     factor = {"erf": 1.0 / half, "erfinv": half}.get(name, 1.0)
     found = [factor * float(c) * (half ** (2 * k) if name == "erfinv" else 1.0) for k, c in enumerate(series)]
@@ -131,8 +134,9 @@ def factor(e: sp.Basic, power: int = 1) -> Factor | None:
 def met(factors: Sequence[sp.Basic]) -> tuple[list[Factor], dict[sp.Basic, int], list[sp.Basic]] | None:
     """The factors of a product in which a zero meets a pole: functions of one `rest`, the integer powers of what it is
     made of that are left once u is counted, and all the factors that this took. None if there are none."""
-    if not any(isinstance(e, (sp.csch, sp.coth)) or (isinstance(e, sp.Pow) and e.exp.is_Integer and e.exp < 0)
-               for e in factors):  # fmt: skip
+    if not any(
+        isinstance(e, (sp.csch, sp.coth)) or (isinstance(e, sp.Pow) and e.exp.is_Integer and e.exp < 0) for e in factors
+    ):
         return None  # most products: nothing is asked of large parts
     known = [(e, factor(e)) for e in factors]
     found: dict[sp.Basic, list[tuple[sp.Basic, Factor]]] = {}
@@ -157,8 +161,9 @@ def met(factors: Sequence[sp.Basic]) -> tuple[list[Factor], dict[sp.Basic, int],
     return None
 
 
-def near(graph: Graph, group: list[Factor], left: dict[sp.Basic, int], taken: list[sp.Basic],
-         go: Callable[[sp.Basic], Node]) -> tuple[Node, Node]:  # fmt: skip
+def near(
+    graph: Graph, group: list[Factor], left: dict[sp.Basic, int], taken: list[sp.Basic], go: Callable[[sp.Basic], Node]
+) -> tuple[Node, Node]:
     """Whether u lies where the series hold, and the product there."""
     rest, out, radius = go(group[0].rest), graph.const(1.0), math.inf
     for e in taken:  # a base that was met with the other sign: (y - x)^-1 for u = x - y

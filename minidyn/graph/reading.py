@@ -40,8 +40,13 @@ class Converter(Together):
     where it lives. Long sums become loops if there is a place for the `numbers` that differ between their terms.
     """
 
-    def __init__(self, graph: Graph, symbols: Mapping[sp.Basic, Node], arrays: Mapping[str, Array] | None = None,
-                 numbers: Numbers | None = None):  # fmt: skip
+    def __init__(
+        self,
+        graph: Graph,
+        symbols: Mapping[sp.Basic, Node],
+        arrays: Mapping[str, Array] | None = None,
+        numbers: Numbers | None = None,
+    ):
         super().__init__(graph)
         self.symbols, self.arrays = symbols, dict(arrays or {})
         self.loops: dict[sp.Basic, tuple[Index, int]] = {}
@@ -86,8 +91,12 @@ class Converter(Together):
             if (e, key) in self._memo or not descend(e):
                 todo.pop()
                 continue
-            pending = [a for b in self.rolling.split(e)[1] for a in (b.args if isinstance(b, ExprCondPair) else [b])
-                       if descend(a) and (a, key) not in self._memo]  # fmt: skip
+            pending = [
+                a
+                for b in self.rolling.split(e)[1]
+                for a in (b.args if isinstance(b, ExprCondPair) else [b])
+                if descend(a) and (a, key) not in self._memo
+            ]
             if pending:
                 todo.extend(pending)
                 continue

@@ -34,9 +34,7 @@ _SHOWN = 60
 def no_kernel(e: sp.Basic) -> ExpressionError:
     """The error about a subexpression of a class that is not read."""
     hint = next((text for kind, text in _NEAREST.items() if isinstance(e, kind)), f"supported: {SUPPORTED}")
-    return ExpressionError(
-        f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; {hint}."
-    )  # fmt: skip
+    return ExpressionError(f"the subexpression {printed(e)} uses {type(e).__name__}, which has no kernel; {hint}.")
 
 
 def placed(error: ExpressionError, whole: sp.Basic, part: sp.Basic) -> ExpressionError:

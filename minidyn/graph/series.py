@@ -77,13 +77,17 @@ def _function(name: str) -> tuple[list[Fraction], float]:
     if name in ("tan", "tanh"):
         return over(sin, cos) if name == "tan" else over(sinh, cosh), 0.75
     return {
-        "exp": (exp, 2.0), "sin": (sin, 2.0), "cos": (cos, 2.0),
-        "sinh": (sinh, 2.0), "cosh": (cosh, 2.0), "asin": (_spread(half, 1, 2), 0.5),
+        "exp": (exp, 2.0),
+        "sin": (sin, 2.0),
+        "cos": (cos, 2.0),
+        "sinh": (sinh, 2.0),
+        "cosh": (cosh, 2.0),
+        "asin": (_spread(half, 1, 2), 0.5),
         "asinh": (_spread(lambda n: sign(n) * half(n), 1, 2), 0.5),
         "atan": (_spread(lambda n: sign(n) / (2 * n + 1), 1, 2), 0.5),
         "atanh": (_spread(lambda n: Fraction(1, 2 * n + 1), 1, 2), 0.5),
         "log": (_spread(lambda n: sign(n) / (n + 1), 1, 1), 0.5),
-    }[name]  # fmt: skip
+    }[name]
 
 
 _KNOWN = (sp.exp, sp.sin, sp.cos, sp.sinh, sp.cosh, sp.tan, sp.tanh, sp.asin, sp.asinh, sp.atan, sp.atanh, sp.log)

@@ -127,8 +127,10 @@ class AveragedRule:
     @property
     def moved_at_a_node(self) -> list[sp.Expr]:
         """The same before curves are averaged, at the noise `NORMAL`."""
-        return [displaced(m if e is None else e.xreplace(self.noisy), s)
-                for e, m, s in zip(self.curved, self.outputs, self._places, strict=True)]  # fmt: skip
+        return [
+            displaced(m if e is None else e.xreplace(self.noisy), s)
+            for e, m, s in zip(self.curved, self.outputs, self._places, strict=True)
+        ]
 
     def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
         """The expressions as functions of the loads `x = (theta, g, q, states...)`, `hp` and `kk[0] = k`."""
@@ -140,8 +142,10 @@ class AveragedRule:
 
     def in_letters(self) -> list[sp.Expr]:
         """The averaged outputs: `q` the variance, `E(...)` the mean over a standard normal `x`."""
-        shown = [m if e is None else sp.Function("E")(e.xreplace(self.noisy))
-                 for e, m in zip(self.curved, self.outputs, strict=True)]  # fmt: skip
+        shown = [
+            m if e is None else sp.Function("E")(e.xreplace(self.noisy))
+            for e, m in zip(self.curved, self.outputs, strict=True)
+        ]
         named = {_Q: sp.Symbol("q", positive=True), NORMAL: sp.Symbol("x")}
         return [e.xreplace(named) for e in shown]
 
@@ -228,8 +232,10 @@ def vanishes(e: sp.Expr) -> bool:
     if e.is_number:
         return bool(e == 0)
     for shift in (1, 2):
-        at = {s: sp.sqrt(sp.prime(3 * i + shift)) / 11 + sp.Rational(shift, 7)
-              for i, s in enumerate(sorted(e.free_symbols, key=str))}  # fmt: skip
+        at = {
+            s: sp.sqrt(sp.prime(3 * i + shift)) / 11 + sp.Rational(shift, 7)
+            for i, s in enumerate(sorted(e.free_symbols, key=str))
+        }
         if abs(e.evalf(30, subs=at)) > 1e-15:
             return False
     return True
@@ -265,8 +271,12 @@ def _mean_square(rule: Rule, e: sp.Expr, carried: dict[sp.Symbol, list]) -> sp.E
     return e + _Q * sp.factor((second[G, G] + extra) / 2)
 
 
-def _breadth(rule: Rule, curves: list[sp.Expr], carried: dict[sp.Symbol, list], updates: list[sp.Expr],
-             ) -> tuple[sp.Expr, tuple[float, float, float, int]]:  # fmt: skip
+def _breadth(
+    rule: Rule,
+    curves: list[sp.Expr],
+    carried: dict[sp.Symbol, list],
+    updates: list[sp.Expr],
+) -> tuple[sp.Expr, tuple[float, float, float, int]]:
     """The standard deviation of the noise that curves see, for unit noise in the gradient, and its `memory`.
 
     They may bend in one running mean `g + ratio m`, and in nothing else that remembers."""
@@ -312,8 +322,11 @@ def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set
     (sign,) = signs
     free = [e.xreplace({sign: _SIGN}) for e in outputs]
     moving = {THETA, G, *rule.letters, _SIGN}
-    mixed = [a for a, e in enumerate(free) if not (a and squares[a - 1]) and (
-        sp.diff(e, G, 2) != 0 or sp.diff(e, _SIGN).free_symbols & (moving - {THETA}))]  # fmt: skip
+    mixed = [
+        a
+        for a, e in enumerate(free)
+        if not (a and squares[a - 1]) and (sp.diff(e, G, 2) != 0 or sp.diff(e, _SIGN).free_symbols & (moving - {THETA}))
+    ]
     if mixed:
         raise FlowError(
             f"{rule.name} mixes a sign with other curves of the gradient ({rule.show(steps[mixed[0]])}): averaging "
@@ -323,10 +336,15 @@ def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set
     step = sp.erf(sign.args[0] / (spread * sp.sqrt(2 * _Q)))
     gain, sign_gain = [sp.diff(e, G) for e in free], [sp.diff(e, _SIGN) for e in free]
     return AveragedRule(
-        rule, [e.xreplace({_SIGN: step}).xreplace(finish) for e in free], [e.xreplace(finish) for e in gain],
-        [e.xreplace(finish) for e in sign_gain], squares, [None] * len(free), memory,
+        rule,
+        [e.xreplace({_SIGN: step}).xreplace(finish) for e in free],
+        [e.xreplace(finish) for e in gain],
+        [e.xreplace(finish) for e in sign_gain],
+        squares,
+        [None] * len(free),
+        memory,
         bell=True,
-    )  # fmt: skip
+    )
 
 
 def check_noise(rule: AveragedRule, bound: BoundNoise) -> None:

@@ -59,15 +59,18 @@ def add_bends(src: Source, rule: AveragedRule) -> None:
     body = [f"for q in range({count * rule.powers}):", "    C[q] = 0.0"]
     if rule.summed:
         apart = [(e - e.xreplace({G: sp.S.Zero})).xreplace(rule.noisy) for e in curves.values()]
-        stores = [store(g, _weighted(node), "parts", NODES * n, [(SAMPLE, 1)])
-                  for n, node in enumerate(rule.nodes(g, apart))]  # fmt: skip
+        stores = [
+            store(g, _weighted(node), "parts", NODES * n, [(SAMPLE, 1)]) for n, node in enumerate(rule.nodes(g, apart))
+        ]
         lines = Emitter(stores, _TABLES, {SAMPLE: [f"for i in lanes({NODES}):"]}).lines()
         body += [f"parts = np.empty({NODES * len(stores)})", *lines]
         body += [f"powers(parts, {NODES * n}, C, {NODES * a})" for n, a in enumerate(curves)]
     elif curves:
         nodes = {(a, k): rule.answer(e, k) for a, e in curves.items() for k in range(1, rule.powers)}
-        stores = [store(g, n, "C", a * rule.powers + k)
-                  for (a, k), n in zip(nodes, rule.nodes(g, [*nodes.values()]), strict=True)]  # fmt: skip
+        stores = [
+            store(g, n, "C", a * rule.powers + k)
+            for (a, k), n in zip(nodes, rule.nodes(g, [*nodes.values()]), strict=True)
+        ]
         body += Emitter(stores).lines()
     src.add("bends", "x, hp, kk, C", body, "the averaged rule's answers to powers of the noise, one coordinate")
 

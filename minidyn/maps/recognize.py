@@ -52,10 +52,13 @@ class Recognized:
 
 _ADAM = "2 (1 + beta1)/((1 - beta1) lr), preconditioned", lambda beta: (1 + beta, 1 - beta)
 _EDGES: dict[str, tuple[str, Callable[[float], tuple[float, float]]]] = {  # theory.md, section 5
-    "GD": ("2/lr", lambda _: (1, 1)), "SGD": ("2 (1 + momentum)/lr", lambda beta: (1 + beta, 1)),
+    "GD": ("2/lr", lambda _: (1, 1)),
+    "SGD": ("2 (1 + momentum)/lr", lambda beta: (1 + beta, 1)),
     "Nesterov": ("2 (1 + momentum)/((1 + 2 momentum) lr)", lambda beta: (1 + beta, 1 + 2 * beta)),
-    "RMSProp": ("2/lr, preconditioned", lambda _: (1, 1)), "Adam": _ADAM, "AdamW": _ADAM,
-}  # fmt: skip
+    "RMSProp": ("2/lr, preconditioned", lambda _: (1, 1)),
+    "Adam": _ADAM,
+    "AdamW": _ADAM,
+}
 
 
 def recognized(rule: Rule) -> Recognized | None:
@@ -81,8 +84,12 @@ def recognized(rule: Rule) -> Recognized | None:
     return None
 
 
-def _readings(rule: Rule, states: tuple[str, ...], hyper: list[str], step: tuple[sp.Expr, ...],
-              ) -> Iterator[dict[str, str]]:  # fmt: skip
+def _readings(
+    rule: Rule,
+    states: tuple[str, ...],
+    hyper: list[str],
+    step: tuple[sp.Expr, ...],
+) -> Iterator[dict[str, str]]:
     """The ways in which a rule's hyperparameters can be read as those of a known step."""
     if len(rule.states) != len(states) or len(rule.hyper) != len(hyper):
         return

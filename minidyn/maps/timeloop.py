@@ -100,8 +100,11 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         stores.append(store(g, node, "aux" if a else "w", (a - 1) * size + p if a else p))
 
     places = _TABLE | {
-        "w": "s_{}", "aux": lambda q: f"s_{q + size}", "z": "z_{}", "label": lambda q: f"z_{q + bound.first_label}",
-    }  # fmt: skip
+        "w": "s_{}",
+        "aux": lambda q: f"s_{q + size}",
+        "z": "z_{}",
+        "label": lambda q: f"z_{q + bound.first_label}",
+    }
     names = loss.names | _hyper_names(rule)
     emitter = loss.emitter(stores, places=places, mutable=("w", "aux"), names=names)
     kept = [f"s_{q}" for q in range(size * (1 + states))]
@@ -113,15 +116,18 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         *[f"    {name} = s[{q * 64} + lane]" for q, name in enumerate(kept)],
         *[f"    {name} = r[{i * 64} + lane]" for i, name in enumerate(words)],
         *(["    kept = r[256 + lane].view(np.float64)"] if halved else []),
-        "    live = ok[lane]", "    lost = 0.0", "    for t in range(count):",
-        *["        " + line for line in draws], *["        " + line for line in emitter.lines()],
+        "    live = ok[lane]",
+        "    lost = 0.0",
+        "    for t in range(count):",
+        *["        " + line for line in draws],
+        *["        " + line for line in emitter.lines()],
         *[f"        lost = lost + {name} * 0.0" for name in kept[:size]],  # zero until something is not finite
         "        live = live + 1.0 if lost == 0.0 else live",
         *[f"    s[{q * 64} + lane] = {name}" for q, name in enumerate(kept)],
         *[f"    r[{i * 64} + lane] = {name}" for i, name in enumerate(words)],
         *(["    r[256 + lane] = kept.view(np.uint64)"] if halved else []),
         "    ok[lane] = live",
-    ]  # fmt: skip
+    ]
     _add_table(src, rule, entries)
     src.add("advance", _ARGS, _chunked(entries, lines, []), "many paths, many steps", fma=True)
 
@@ -153,20 +159,26 @@ def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     outs = rule.update(rg, rg.load("s", 0, here), rg.load("out", 0, here), aux, rg.load("kk", 0))
     rule_lines, entries = _rule_lines(rule, outs, size, p)
     lines = [
-        "for t in range(count):", "    used = draw(r, z, index, orders[block] if shuffles else own, k + t + 1, n)",
-        "    for lane in lanes(min(64, paths - 64*block)):", f"        out = np.empty({size})",
+        "for t in range(count):",
+        "    used = draw(r, z, index, orders[block] if shuffles else own, k + t + 1, n)",
+        "    for lane in lanes(min(64, paths - 64*block)):",
+        f"        out = np.empty({size})",
         "        noisy_grad(s, c, d, nz, z, index, used, lane, out)",
         *(["        add_gaussian(s, c, d, nz, z, lane, out)"] if gaussian else []),
-        "        lost = 0.0", *["        " + line for line in rule_lines],
+        "        lost = 0.0",
+        *["        " + line for line in rule_lines],
         f"            lost = lost + s[({p.var})*64 + lane] * 0.0",
         "        ok[lane] = ok[lane] + (1.0 if lost == 0.0 else 0.0)",
-    ]  # fmt: skip
+    ]
     own = "n * 64" if bound.picks else "1"
     before = [
-        f"shuffles = {bound.shuffles}", f"z = np.zeros({(bound.rows + 1) * 64})",
-        f"index = np.zeros({bound.batch * 64}, np.int64)", f"own = np.zeros({own}, np.int64)",
-        "for q in range(own.shape[0]):", "    own[q] = q // 64",
-    ]  # fmt: skip
+        f"shuffles = {bound.shuffles}",
+        f"z = np.zeros({(bound.rows + 1) * 64})",
+        f"index = np.zeros({bound.batch * 64}, np.int64)",
+        f"own = np.zeros({own}, np.int64)",
+        "for q in range(own.shape[0]):",
+        "    own[q] = q // 64",
+    ]
     _add_table(src, rule, entries)
     src.add("advance", _ARGS, _chunked(entries, lines, before), "many paths, many steps", fma=True)
 
@@ -192,7 +204,8 @@ def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
     g = Graph()
     stores = [
         store(g, sigma * z, "out", *place(position), add=True)
-        for position in bound.positions for sigma, z in bound.sigma_terms(g, position)
-    ]  # fmt: skip
+        for position in bound.positions
+        for sigma, z in bound.sigma_terms(g, position)
+    ]
 
     return loss.emitter(stores, places={"w": _PATHS, "z": "z[({})*64 + lane]"}).lines()

@@ -122,8 +122,9 @@ class Chart(ByValue):
                 if isinstance(symbol, sp.Symbol):
                     numbers[symbol] = exact(array[i])
                 else:
-                    numbers |= {e: exact(array[(i, *map(int, e.indices))]) for e in expr.atoms(sp.Indexed)
-                                if e.base == symbol}  # fmt: skip
+                    numbers |= {
+                        e: exact(array[(i, *map(int, e.indices))]) for e in expr.atoms(sp.Indexed) if e.base == symbol
+                    }
             out.append(expr.xreplace(numbers).xreplace(rename))
         if len(out) * (1 + sp.count_ops(expr)) > _LARGEST:
             raise InputError(

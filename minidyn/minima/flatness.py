@@ -46,12 +46,14 @@ class Flatness(Reported, ByValue):
             return f"{value:.6g}" + (f" ± {digits(error, 2)}" if error else "")
 
         rows = [
-            ("sharpness", f"{self.sharpness:.6g}"), ("trace", about(self.trace, self.trace_error)),
+            ("sharpness", f"{self.sharpness:.6g}"),
+            ("trace", about(self.trace, self.trace_error)),
             ("Frobenius norm", about(self.frobenius, self.frobenius_error)),
             ("non-uniformity", f"{self.nonuniformity:.6g}"),
             ("effective dimension", f"{self.effective_dimension:.6g}"),
-            ("preconditioned sharpness", f"{self.preconditioned_sharpness:.6g}"), ("method", self.method),
-        ]  # fmt: skip
+            ("preconditioned sharpness", f"{self.preconditioned_sharpness:.6g}"),
+            ("method", self.method),
+        ]
         return [named(rows)]
 
 

@@ -85,8 +85,7 @@ class Manifold(ByValue):
             )
         return points
 
-    def limits(self, w: ArrayLike, rtol: float, max_steps: int,
-               threads: int = 1) -> tuple[Floats, NDArray[np.int64]]:  # fmt: skip
+    def limits(self, w: ArrayLike, rtol: float, max_steps: int, threads: int = 1) -> tuple[Floats, NDArray[np.int64]]:
         """Where gradient flow ends (..., D), NaN where at no minimum, and codes (...): 0, or why at none."""
         given, rtol = self.loss.check(w), between(rtol, "rtol", 0, 1)
         max_steps = whole("max_steps", max_steps, 1)

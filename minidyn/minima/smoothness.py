@@ -71,8 +71,10 @@ class Smoothness(Reported, ByValue):
     def holds(self) -> bool:
         """Whether no bound is violated beyond rounding."""
         sides = [
-            (self.input_gradient, self.bound), (self.operator, self.operator_bound), (self.mean_square, self.mean_bound)
-        ]  # fmt: skip
+            (self.input_gradient, self.bound),
+            (self.operator, self.operator_bound),
+            (self.mean_square, self.mean_bound),
+        ]
         return all(bool((np.asarray(a) <= np.asarray(b) * (1 + 1e-10) + 1e-300).all()) for a, b in sides)
 
     def _report(self) -> Report:
@@ -182,9 +184,14 @@ def smoothness(loss: Loss, w: ArrayLike, layer: Any = None) -> Smoothness:
     total = total if length.all() else np.full_like(total, np.inf)
     shape, mean = (*lead, len(length)), (left[0] ** 2 * loss.shares).mean(axis=-1)
     return Smoothness(
-        left[0].reshape(shape), bounds[0].reshape(shape), left[1].reshape(shape), bounds[1].reshape(shape),
-        mean.reshape(lead)[()], total.reshape(lead)[()], found.name,
-    )  # fmt: skip
+        left[0].reshape(shape),
+        bounds[0].reshape(shape),
+        left[1].reshape(shape),
+        bounds[1].reshape(shape),
+        mean.reshape(lead)[()],
+        total.reshape(lead)[()],
+        found.name,
+    )
 
 
 def _norms(loss: Loss, slopes: Floats) -> tuple[Floats, Floats]:

@@ -69,9 +69,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         large one finds bias corrections over, as `w0=map.fixed_point(w)` wants it for Adam. A flow has the numbers of
         the step that its time lies in; `Run.time` is 0 before the first and grows by the learning rates.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
-    threads : at most this many, and never more than this process may use, which is the default.
-    progress : show a bar; by default on a terminal, once a second has passed. The logger `minidyn` gets the same every
-        ten seconds (level INFO).
+    threads : at most this many; by default as many as this process may use.  progress : show a bar; by default on a
+        terminal, once a second has passed. The logger `minidyn` gets the same every ten seconds (level INFO).
     checkpoint : a folder for this run alone, where its state is written every few seconds, and its saves as they are
         made: memory does not grow with them (`Run.w` is then mapped from disk, and read-only). The same call goes on
         where a killed one was, to the same bits (`Run.digest`), or returns a finished run; to start anew, delete it.
@@ -81,8 +80,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         where an observable reaches a number from either side, "edge" where the sharpness reaches the rule's limit of
         stability. For a flow without noise the instant is found between saves (`meta["stopped_at"]`, in steps, and
         `meta["located"]`). Maps, flows with noise, scipy's methods and flows that carry themselves are looked at where
-        they are saved: what is met and left again between two saves is not seen, and `ended` is the first save at which
-        it holds; `save_every=1` looks at every step.
+        they are saved (`save_every=1`: at every step), and `ended` is the first save at which it holds.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
@@ -131,8 +129,9 @@ class _Planned:
         asked = observables.asked(system.loss, observe)
         self.watchers = observables.resolve(system.loss, asked)
         ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
-        self.engine = make_engine(system, start, steps, key, threads=thread_count(threads), first_step=first_step,
-                                  **ways)  # fmt: skip
+        self.engine = make_engine(
+            system, start, steps, key, threads=thread_count(threads), first_step=first_step, **ways
+        )
         if stop is not None:
             self.engine = StoppingEngine(self.engine, Conditions(system, stop))
         self.system, self.steps, self.paths, self.keep, self.first_step = system, steps, paths, keep, first_step
@@ -184,9 +183,10 @@ def _check_room(system: Map | Flow, steps: int, paths: int, saves: int, keep: st
     kept = 8 * system.dim * paths * saves if keep == "paths" and checkpoint is None else 0
     less = said("keep less (keep='moments', checkpoint=...)")
     need(
-        8 * size * paths + _SAVE * saves + kept, f"a run of {paths:,} paths with {saves - 1:,} saves",
+        8 * size * paths + _SAVE * saves + kept,
+        f"a run of {paths:,} paths with {saves - 1:,} saves",
         f"take fewer paths, save less often ({said('save_every')}), or {less}",
-    )  # fmt: skip
+    )
 
 
 def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], bar: Bar) -> tuple[int, bool]:
@@ -224,15 +224,18 @@ def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], b
     return done, False
 
 
-def _identity(system: Map | Flow, start: Floats, asked: dict[str, Any], stop: Any,
-              options: dict[str, Any]) -> dict[str, str]:  # fmt: skip
+def _identity(
+    system: Map | Flow, start: Floats, asked: dict[str, Any], stop: Any, options: dict[str, Any]
+) -> dict[str, str]:
     """Everything that reaches the numbers of a run, as texts: no other run is taken for it."""
     owner = system if isinstance(system, Map) else system.map
     by_itself = isinstance(system, Flow) and system.python_stepped  # has no kernels of its own
     own = type(system).__qualname__ if by_itself else system.source.text
     kernels = "".join(sorted({owner.source.text, owner.loss.source.text, own}))
-    watched = {f"observable {name}": f"{_called(what)} {identity(what, f'the observable {name}')}"
-               for name, what in asked.items()}  # fmt: skip
+    watched = {
+        f"observable {name}": f"{_called(what)} {identity(what, f'the observable {name}')}"
+        for name, what in asked.items()
+    }
     return {
         "system": repr(system), **{name: str(value) for name, value in options.items()},
         "observe": ", ".join(asked), **watched,

@@ -164,9 +164,13 @@ class Checkpoint(Keeper):
         recorder.observe()
         self.rows.sync()
         header = {
-            "format": _FORMAT, "identity": self.identity, "done": done, "saves": recorder.count,
-            "seconds": self.seconds + now - self._began, "rows": self.rows.lengths(),
-        }  # fmt: skip
+            "format": _FORMAT,
+            "identity": self.identity,
+            "done": done,
+            "saves": recorder.count,
+            "seconds": self.seconds + now - self._began,
+            "rows": self.rows.lengths(),
+        }
         with self._guarded():
             write_sealed(self.folder / "state", lambda file: _write_state(file, header, engine.state()))
         self.safe = done

@@ -59,9 +59,10 @@ def identity(value: Any, name: str) -> str:
 def environment() -> Mapping[str, str]:
     """What computes, beside the versions of packages: minidyn's own code, the processor, the C library."""
     return {
-        "minidyn's code": code_version(), "the processor": instruction_set(),
+        "minidyn's code": code_version(),
+        "the processor": instruction_set(),
         "the C library": " ".join(platform.libc_ver()),
-    }  # fmt: skip
+    }
 
 
 class _Reader:
@@ -153,9 +154,14 @@ class _Reader:
             return known
         cells = [self._cell(cell, code) for cell in f.__closure__ or ()]
         return hash_of(
-            "function", self.of(code), self.of(f.__defaults__), self.of(f.__kwdefaults__), *cells,
-            self.of({k: v for k, v in vars(f).items() if k != "__wrapped__"}), *self._globals(f),
-        )  # fmt: skip
+            "function",
+            self.of(code),
+            self.of(f.__defaults__),
+            self.of(f.__kwdefaults__),
+            *cells,
+            self.of({k: v for k, v in vars(f).items() if k != "__wrapped__"}),
+            *self._globals(f),
+        )
 
     def _cell(self, cell: Any, code: CodeType) -> bytes:
         try:

@@ -92,8 +92,10 @@ class Observable:
 
 def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
     """`{name: function of w (paths, D)}` for what the user asked to observe."""
-    return {name: Observable(name, _function(loss, what), isinstance(what, (str, sp.Expr)))
-            for name, what in asked(loss, observe).items()}  # fmt: skip
+    return {
+        name: Observable(name, _function(loss, what), isinstance(what, (str, sp.Expr)))
+        for name, what in asked(loss, observe).items()
+    }
 
 
 def asked(loss: Loss, observe: Any) -> dict[str, Any]:

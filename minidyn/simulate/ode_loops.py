@@ -105,9 +105,13 @@ def advance_implicit(system, jacobian, columns, paths, first, last, goal, back, 
     size = points.shape[1]
     f = np.zeros((size, columns))
     room = (
-        np.empty(size), np.empty(size), f, np.empty((size, size)), np.empty((size, size)),
+        np.empty(size),
+        np.empty(size),
+        f,
+        np.empty((size, size)),
+        np.empty((size, size)),
         np.empty((2 * size, 2 * size)),
-    )  # fmt: skip
+    )
     waiting = 0
     for path in range(first, last):
         row = rows[path]
@@ -115,7 +119,7 @@ def advance_implicit(system, jacobian, columns, paths, first, last, goal, back, 
             continue
         code = implicit_steps(
             system, jacobian, (points[path], starts[path], slopes[path], row), goal, back, tolerance, room
-        )  # fmt: skip
+        )
         if code == NOT_STIFF:
             row[At.MODE] = 0.0
             row[At.STIFF] = 0.0
@@ -144,7 +148,7 @@ def show(system, tableau, columns, paths, shown, first, last, target):
             else:
                 code = state_inside(
                     system, tableau, (points[path], starts[path], slopes[path], row), target, out, trial, f
-                )  # fmt: skip
+                )
             if code != 0:
                 settle(code, f, path, status)
         if status[path] != 0:

@@ -64,8 +64,9 @@ class Bar:
             parts += [*rates, f"{count} paths"]
         left = f"{(self.total - done) / speed:.0f} s left" if speed > 0 else ""
         if self.task is not None:
-            self.screen.update(self.task, completed=done, text=self._fitted(parts), left=left,
-                               count=_count(done, self.total))  # fmt: skip
+            self.screen.update(
+                self.task, completed=done, text=self._fitted(parts), left=left, count=_count(done, self.total)
+            )
         if write:
             self.logged = now
             what = ", ".join([*parts, left or "time left unknown"])
@@ -123,9 +124,14 @@ def _screen() -> Any:
 
     console = Console(stderr=True, force_jupyter=False)
     screen = Progress(
-        TextColumn("{task.description}"), BarColumn(_bar_width(console.width)), TextColumn("{task.fields[count]}"),
-        TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=console, transient=True,
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(_bar_width(console.width)),
+        TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
     screen.start()
     return screen
 
@@ -162,8 +168,12 @@ class Cell:
         if self.handle is None or now - self.drawn > _REDRAWN:
             self.drawn = now
             lines = [self._line(t) for t in self.tasks.values()]
-            self._show("\n".join(lines), progress([(t["completed"] / t["total"], line) for t, line in zip(
-                self.tasks.values(), lines, strict=True)]))  # fmt: skip
+            self._show(
+                "\n".join(lines),
+                progress(
+                    [(t["completed"] / t["total"], line) for t, line in zip(self.tasks.values(), lines, strict=True)]
+                ),
+            )
 
     def remove_task(self, task: int) -> None:
         """A bar is over; the one that it belongs to goes on."""

@@ -138,8 +138,9 @@ class Run(Reported, Result, Moving):
         coords: dict[str, Any] = {
             "step": ("step", self.steps, {"long_name": "step number k"}),
             "time": ("step", self.time, {"long_name": "flow time t"}),
-            "parameter": self.names, "path": np.arange(self.paths),
-        }  # fmt: skip
+            "parameter": self.names,
+            "path": np.arange(self.paths),
+        }
         coords |= {"quantile": list(QUANTILES)} if self.moments else {}
         return xr.Dataset(values, coords, attrs={k: str(v) for k, v in self.meta.items()})
 

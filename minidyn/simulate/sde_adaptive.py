@@ -204,9 +204,7 @@ def block_to_end_of_window(equations, brownian, paths, chosen, block, w, stop, t
         for i in range(w.shape[0]):
             w[i] = s[i * 64 + lane]
         one = (increments, areas, key, path, lane, start)
-        code, at, h, made = to_end_of_window(
-            equations, one, w, (places[path], sizes[path], stop), tolerance, room
-        )  # fmt: skip
+        code, at, h, made = to_end_of_window(equations, one, w, (places[path], sizes[path], stop), tolerance, room)
         places[path], sizes[path] = at, h
         counts[path] += made
         code = worse(code, Status.FINISHED if lost_now(code, 0.0, w) == 0.0 else Status.DIVERGED)
@@ -273,6 +271,4 @@ def advance_adaptive(equations, normals, shape, paths, chosen, bounds, tolerance
                 for q in range(WORDS * 64):
                     streams[block, q] = words[q]
             going = start + WINDOW < target
-        show_block(
-            equations, (increments, areas, key, windows[block]), paths, chosen, block, w, target, room
-        )  # fmt: skip
+        show_block(equations, (increments, areas, key, windows[block]), paths, chosen, block, w, target, room)

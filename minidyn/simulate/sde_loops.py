@@ -136,10 +136,15 @@ def steps_of_path(system, scheme, normals, shape, rates, stream, w, span_of, fou
         (np.empty(columns), np.zeros(columns), np.zeros((columns, columns))),
         (np.empty((columns, parts)), np.empty((columns, parts))),
         (
-            np.empty(size), np.empty(size), np.empty(size), np.empty(size),
-            np.zeros((size, columns)), np.zeros((size, columns)), np.zeros((size, columns)),
+            np.empty(size),
+            np.empty(size),
+            np.empty(size),
+            np.empty(size),
+            np.zeros((size, columns)),
+            np.zeros((size, columns)),
+            np.zeros((size, columns)),
         ),
-    )  # fmt: skip
+    )
     here, words = np.empty(size), np.empty(WORDS, np.uint64)
     exchange(w, here, r, words)
     look = checks
@@ -201,7 +206,7 @@ def advance_sde(system, scheme, normals, shape, rates, paths, first, last, span_
                 stream = (key, path, r)
                 code, lost, live = steps_of_path(
                     system, scheme, normals, shape, rates, stream, w, (k0, goal, span), found
-                )  # fmt: skip
+                )
                 status[path] = code
                 ended[path] = k0 + span * (np.int64(live) + 1) if before == 0 and code != 0 else ended[path]
                 for q in range(WORDS):

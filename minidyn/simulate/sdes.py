@@ -53,9 +53,13 @@ class SdeEngine(FlowPaths):
         self.counts = np.zeros(choosing, np.int64)
         substeps = span / 2**level if level else span or "adaptive"
         self.meta: dict[str, Any] = {
-            "method": scheme.name, "substeps": substeps, "coupled": flow.couples, "noise": flow.noise_kind,
-            "threads": self.workers, **({} if span else {"rtol": rtol, "atol": atol}),
-        }  # fmt: skip
+            "method": scheme.name,
+            "substeps": substeps,
+            "coupled": flow.couples,
+            "noise": flow.noise_kind,
+            "threads": self.workers,
+            **({} if span else {"rtol": rtol, "atol": atol}),
+        }
 
     def _choose(self) -> None:
         """The loop that carries the paths, and what of the flow and the scheme it is given."""
@@ -65,9 +69,11 @@ class SdeEngine(FlowPaths):
         self.functions = flow.inlined or flow.pointers
         self.normals = (*map(number, flow.draws), number(self.shift))
         self.given = (
-            (scheme.step, *kind), self.normals, (number(flow.size), number(flow.columns)),
+            (scheme.step, *kind),
+            self.normals,
+            (number(flow.size), number(flow.columns)),
             (self.clock.rates, self.clock.rate),
-        )  # fmt: skip
+        )
         lanes = flow.inlined is not None and self.paths >= _FEW
         self.loop, self.loops = (f if lanes else f.one_by_one for f in (advance_sde, advance_stretches))
 
@@ -105,10 +111,14 @@ class SdeEngine(FlowPaths):
         flow, clock = self.flow, self.clock
         stretches = np.append(clock.ends[:-1], _NEVER), clock.moves.astype(np.int64), clock.hyper
         advance_adaptive(
-            (flow.pointers, self.scheme.step, stretches, self.model), (*flow.draws, self.shift),
-            (flow.size, flow.columns), paths, (self.windows, self.places, self.sizes, self.counts),
-            (first, last, target), (self.rtol, self.atol),
-        )  # fmt: skip
+            (flow.pointers, self.scheme.step, stretches, self.model),
+            (*flow.draws, self.shift),
+            (flow.size, flow.columns),
+            paths,
+            (self.windows, self.places, self.sizes, self.counts),
+            (first, last, target),
+            (self.rtol, self.atol),
+        )
 
     def _plan(self, at: int, target: int) -> tuple[Integers, Floats]:
         """The stretches between the main chain's last step and `target`, in rows for `advance_stretches`, and their

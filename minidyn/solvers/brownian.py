@@ -86,7 +86,5 @@ def pieces(key, path, step, column, level, w, h, W, H):
     for depth in range(level):
         for place in range((1 << depth) - 1, -1, -1):
             node, left, right = (1 << depth) + place, 2 * place, 2 * place + 1
-            W[left], H[left], W[right], H[right] = halves(
-                key, path, step, column, node, length, W[place], H[place]
-            )  # fmt: skip
+            W[left], H[left], W[right], H[right] = halves(key, path, step, column, node, length, W[place], H[place])
         length *= 0.5

@@ -221,9 +221,7 @@ def explicit_steps(system, method, shape, todo, many, paths, goal, control):
         turn = 0
         while turn < attempts and some(row[At.NOW] < target and code == 0 and row[At.MODE] == 0.0):
             turn += 1
-            code, good = one_step(
-                system, method, shape, row, code, goal, control, (w, w0, K, trial, near, f)
-            )  # fmt: skip
+            code, good = one_step(system, method, shape, row, code, goal, control, (w, w0, K, trial, near, f))
             there = 1.0 if good > 0.0 and row[At.NOW] >= target else 0.0
             if some(there > 0.0):
                 for i in range(size):

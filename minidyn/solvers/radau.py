@@ -18,11 +18,13 @@ from minidyn.solvers.system import field_at
 
 _S = math.sqrt(6.0)
 _NODES = np.array([(4.0 - _S) / 10.0, (4.0 + _S) / 10.0, 1.0])
-_A = np.array([
-    [(88 - 7 * _S) / 360, (296 - 169 * _S) / 1800, (-2 + 3 * _S) / 225],
-    [(296 + 169 * _S) / 1800, (88 + 7 * _S) / 360, (-2 - 3 * _S) / 225],
-    [(16 - _S) / 36, (16 + _S) / 36, 1 / 9],
-])  # fmt: skip
+_A = np.array(
+    [
+        [(88 - 7 * _S) / 360, (296 - 169 * _S) / 1800, (-2 + 3 * _S) / 225],
+        [(296 + 169 * _S) / 1800, (88 + 7 * _S) / 360, (-2 - 3 * _S) / 225],
+        [(16 - _S) / 36, (16 + _S) / 36, 1 / 9],
+    ]
+)
 _ESTIMATE = np.array([(-13.0 - 7.0 * _S) / 3.0, (-13.0 + 7.0 * _S) / 3.0, -1.0 / 3.0])
 # weights of the stages Z in the collocation polynomial through 0 and the nodes
 DENSE_RADAU = np.ascontiguousarray(np.linalg.inv(np.vander(_NODES, 4, increasing=True)[:, 1:]).T)

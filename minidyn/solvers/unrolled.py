@@ -34,12 +34,16 @@ def unrolled(name: str) -> tuple[Any, Any]:
     src.add("attempt", _ATTEMPT, [*lines, "return code"], "the stages of one step", fma=True)
     first, second = _sum(t.e[0]), _sum(t.e[1])
     lines = [
-        "first, second = 0.0, 0.0", "for i in range(w.shape[0]):",
-        "    scale = 1.0 / (atol + rtol * max(abs(w[i]), abs(v[i])))", f"    a = ({first}) * scale",
-        *([f"    b = ({second}) * scale"] if second else []), "    first += a * a",
-        *(["    second += b * b"] if second else []), "both = first + 0.01 * second",
+        "first, second = 0.0, 0.0",
+        "for i in range(w.shape[0]):",
+        "    scale = 1.0 / (atol + rtol * max(abs(w[i]), abs(v[i])))",
+        f"    a = ({first}) * scale",
+        *([f"    b = ({second}) * scale"] if second else []),
+        "    first += a * a",
+        *(["    second += b * b"] if second else []),
+        "both = first + 0.01 * second",
         "return abs(step) * first / sqrt(both * size) if both > 0.0 else both",
-    ]  # fmt: skip
+    ]
     src.add("error_of", _ERROR, lines, "the error of a step in units of the tolerance", fma=True)
     module = src.load()
     return module.attempt, module.error_of

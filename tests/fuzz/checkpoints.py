@@ -40,10 +40,12 @@ SGD = md.Map(PLANE, md.SGD(0.1), md.GaussianNoise(0.3))
 FIT = md.Loss.regression(a * u, [a], {u: np.linspace(-1, 2, 5)}, np.linspace(0, 1, 5))
 GD = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.4))
 SYSTEMS: dict[str, tuple[Any, list[float]]] = {
-    "map": (SGD, [1.0, 0.1]), "shuffles": (md.Map(FIT, md.SGD(0.1), md.Reshuffle(2)), [1.0]),
-    "ode": (md.GradientFlow(SGD), [1.0, 0.1]), "sde": (md.SymbolicFlow(SGD, [-x, -y], [0.1, 0.2]), [1.0, 0.1]),
+    "map": (SGD, [1.0, 0.1]),
+    "shuffles": (md.Map(FIT, md.SGD(0.1), md.Reshuffle(2)), [1.0]),
+    "ode": (md.GradientFlow(SGD), [1.0, 0.1]),
+    "sde": (md.SymbolicFlow(SGD, [-x, -y], [0.1, 0.2]), [1.0, 0.1]),
     "carried": (md.SubquadraticFlow(GD), [2.0, 0.3]),
-}  # fmt: skip
+}
 
 
 class Stop(BaseException):

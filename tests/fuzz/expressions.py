@@ -99,8 +99,10 @@ def expression(rng: np.random.Generator, depth: int, letters: tuple[Any, ...] = 
     if depth <= 0 or rng.random() < 0.1:
         leaf = letters[rng.integers(len(letters))]
         return leaf * sp.Rational(int(rng.integers(1, 9)), int(rng.integers(1, 5))) if rng.random() < 0.3 else leaf
-    kind = rng.choice(["function", "sum", "product", "quotient", "power", "choice", "loop", "number"],
-                      p=[0.45, 0.15, 0.12, 0.1, 0.07, 0.05, 0.03, 0.03])  # fmt: skip
+    kind = rng.choice(
+        ["function", "sum", "product", "quotient", "power", "choice", "loop", "number"],
+        p=[0.45, 0.15, 0.12, 0.1, 0.07, 0.05, 0.03, 0.03],
+    )
     if kind == "function":
         of, form = signatures()[rng.integers(len(signatures()))]
         return of(*(again() if a == "x" else sp.Integer(int(rng.integers(0, 4))) for a in form))
@@ -137,7 +139,7 @@ def value(e: sp.Basic, at: dict[Any, Any], moved: dict[Any, Any] | None = None) 
     elif e in (sp.true, sp.false):
         return bool(e)
     elif isinstance(e, (sp.Sum, sp.Product)):
-        (letter, low, high), = e.limits  # fmt: skip
+        ((letter, low, high),) = e.limits
         turns = [value(e.function, at | {letter: mpf(i)}, moved) for i in range(int(low), int(high) + 1)]
         out = sum(turns) if isinstance(e, sp.Sum) else mp.fprod(turns)
     else:
@@ -186,10 +188,16 @@ def _vanishes(e: sp.Basic, at: dict[Any, Any]) -> bool:
 def jets(e: sp.Basic, at: tuple[float, float], moved: dict[Any, Any] | None = None) -> list[Any]:
     """Value and three derivatives along the direction, by differences."""
     h = _STEP
-    f = [value(e, {s: mpf(a) + k * h * mpf(d) for s, a, d in zip((x, y), at, _DIRECTION, strict=True)}, moved)
-         for k in (-2, -1, 0, 1, 2)]  # fmt: skip
-    return [f[2], (f[3] - f[1]) / (2 * h), (f[3] - 2 * f[2] + f[1]) / h**2,
-            (f[4] - 2 * f[3] + 2 * f[1] - f[0]) / (2 * h**3)]  # fmt: skip
+    f = [
+        value(e, {s: mpf(a) + k * h * mpf(d) for s, a, d in zip((x, y), at, _DIRECTION, strict=True)}, moved)
+        for k in (-2, -1, 0, 1, 2)
+    ]
+    return [
+        f[2],
+        (f[3] - f[1]) / (2 * h),
+        (f[3] - 2 * f[2] + f[1]) / h**2,
+        (f[4] - 2 * f[3] + 2 * f[1] - f[0]) / (2 * h**3),
+    ]
 
 
 def expected(e: sp.Basic, at: tuple[float, float]) -> tuple[list[Any], list[Any]] | None:

@@ -54,8 +54,9 @@ def _compare(checkpoint: Path, out: Path) -> None:
 
 
 def _study(checkpoint: Path, out: Path) -> None:
-    made = md.scaling_study(SGD, FLOW, lrs=[0.1, 0.05, 0.025], w0=[1.0, 0.0], time=1.0, paths=20, rng=1,
-                            checkpoint=checkpoint)  # fmt: skip
+    made = md.scaling_study(
+        SGD, FLOW, lrs=[0.1, 0.05, 0.025], w0=[1.0, 0.0], time=1.0, paths=20, rng=1, checkpoint=checkpoint
+    )
     out.write_text(repr(made.rows))
 
 
@@ -69,9 +70,13 @@ def _command(checkpoint: Path, out: Path) -> None:
 
 
 WORK: dict[str, Callable[[Path, Path], None]] = {
-    "map": _simulate(SGD), "sde": _simulate(md.SymbolicFlow(SGD, [-x, -y], [0.1, 0.2])),
-    "ode": _simulate(md.GradientFlow(SGD)), "compare": _compare, "study": _study, "command": _command,
-}  # fmt: skip
+    "map": _simulate(SGD),
+    "sde": _simulate(md.SymbolicFlow(SGD, [-x, -y], [0.1, 0.2])),
+    "ode": _simulate(md.GradientFlow(SGD)),
+    "compare": _compare,
+    "study": _study,
+    "command": _command,
+}
 ENDS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk", "folder gone")
 
 

@@ -43,7 +43,7 @@ def examples(folder: Path) -> list[Path]:
         "comparison": md.compare(sgd, flow, w0=[1.0, 0.1], steps=20, paths=40, rng=0),
         "study": md.scaling_study(sgd, flow, lrs=[0.1, 0.05], w0=[1.0, 0.1], time=0.5, paths=20, rng=0),
         "large": md.simulate(sgd, [1.0, 0.1], 400, paths=40, save_every=2, rng=0),
-    }  # fmt: skip
+    }
     for name, result in made.items():
         result.save(folder / f"{name}.h5")
     return [folder / f"{name}.h5" for name in made]

@@ -22,9 +22,12 @@ from minidyn.compiler.values import arithmetic, is_product, written_out
 _POWERS = {2: "square_", 3: "cube_", 4: "fourth_"}
 
 PLAIN: dict[str, Any] = {  # the helpers that mean the same everywhere
-    "square_": lambda a: a * a, "cube_": lambda a: a * a * a, "fourth_": lambda a: a * a * a * a,
-    "min_": lambda a, b: b if b < a else a, "max_": lambda a, b: b if b > a else a,
-}  # fmt: skip
+    "square_": lambda a: a * a,
+    "cube_": lambda a: a * a * a,
+    "fourth_": lambda a: a * a * a * a,
+    "min_": lambda a, b: b if b < a else a,
+    "max_": lambda a, b: b if b > a else a,
+}
 
 
 def call(name: str, *args: ast.expr, like: ast.AST) -> ast.expr:

@@ -127,10 +127,14 @@ def _(a):
 
 _plain = nb.njit(**_OPTIONS)
 _HELPERS = {
-    "muladd_": _muladd, "mulsub_": _mulsub, "submul_": _submul, "view_": _view,
-    "divide_": _plain(lambda a, b: a / b), "power_": _plain(lambda a, b: math.pow(a, b)),
+    "muladd_": _muladd,
+    "mulsub_": _mulsub,
+    "submul_": _submul,
+    "view_": _view,
+    "divide_": _plain(lambda a, b: a / b),
+    "power_": _plain(lambda a, b: math.pow(a, b)),
     **{name: _plain(meaning) for name, meaning in explicit.PLAIN.items()},
-}  # fmt: skip
+}
 _across = _plain(intrinsics.across)
 
 

@@ -139,8 +139,7 @@ def read_target(table: Table, samples: Samples, criterion: str) -> np.ndarray:
     return samples.standardized(table, "target", "target", values)
 
 
-def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray],
-              criterion: str) -> spec.TestSpec | None:  # fmt: skip
+def read_test(table: Table, samples: Samples, inputs: dict[str, np.ndarray], criterion: str) -> spec.TestSpec | None:
     """`[loss.test]`: held-out samples, `rows` of the file of `loss.data` (or "rest", all others), or `inputs` and
     `target` in numbers. They are standardized with the mean and deviation of the samples that are trained on."""
     if "test" not in table:

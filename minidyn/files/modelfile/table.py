@@ -99,8 +99,9 @@ class Table:
             self.fail(key, expected, value)
         return np.array(rows, dtype=np.float64)
 
-    def expression(self, key: str, value: object, symbols: Mapping[str, Any],
-                   sizes: Mapping[str, int] | None = None) -> sp.Expr:  # fmt: skip
+    def expression(
+        self, key: str, value: object, symbols: Mapping[str, Any], sizes: Mapping[str, int] | None = None
+    ) -> sp.Expr:
         """`value`, text or a number, as a sympy expression in `symbols`, and in letters that have so many values."""
         if is_number(value):
             return sp.Float(float(value)) if isinstance(value, float) else sp.Integer(value)

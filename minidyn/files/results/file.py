@@ -31,8 +31,7 @@ from minidyn.files.results.layout import OWN, Group, Variable, check_format, is_
 _PIECE = 2**24
 _LOST = "truncated or damaged, was edited after `save`, or is not a minidyn result; copy or compute it again"
 # What h5py, numpy, zlib and json raise on bytes that are not what they were.
-BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
-          zlib.error)  # fmt: skip
+BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, zlib.error)
 
 
 # ---------------------------------------------------------------- writing HDF5

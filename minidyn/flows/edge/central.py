@@ -333,14 +333,18 @@ class CentralFlow(Flow):
                 equations.insert(1, "  dv/dk = (1 - beta2)/beta2 [g^2 + diag(H S H) - v]")
                 if self.accumulators == "scalar":
                     equations[1] = "  dv/dk = (1 - beta2)/beta2 [|g|^2 + tr(H S H) - v], one v for all coordinates"
-        return "\n".join([
-            f"Central flow of {self.map.rule}", *equations,
-            f"state: {state}, averaged over the oscillation; clock: t = lr k; noise: left out",
-            "assumes: the oscillation averages out; third derivatives tell how it moves the sharpness",
-            "order: leading order in the oscillation; fourth derivatives along it are neglected",
-            "valid: the relative change of the critical curvature over the oscillation's length, small" + self._here(w),
-            f"reference: {self.reference}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Central flow of {self.map.rule}",
+                *equations,
+                f"state: {state}, averaged over the oscillation; clock: t = lr k; noise: left out",
+                "assumes: the oscillation averages out; third derivatives tell how it moves the sharpness",
+                "order: leading order in the oscillation; fourth derivatives along it are neglected",
+                "valid: the relative change of the critical curvature over the oscillation's length, small"
+                + self._here(w),
+                f"reference: {self.reference}",
+            ]
+        )
 
     def validity(self, w: ArrayLike) -> float:
         """How much the secant curvature over the oscillation's length `sqrt(S)` differs from the curvature, relatively.

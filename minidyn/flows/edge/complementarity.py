@@ -94,8 +94,12 @@ def _interior(E: Floats, a: Floats, k: Floats, tolerance: float) -> tuple[Floats
         left = np.array([vector(e @ Y + Y @ e) for e in E]).T  # dX -> dX Y + Y dX
         right = np.array([vector(e @ X + X @ e) for e in E]).T  # dY -> X dY + dY X
 
-        def direction(target: Floats, system: Floats = left + right @ k, known: Floats = right @ residual,
-                      residual: Floats = residual) -> tuple[Floats, Floats]:  # fmt: skip
+        def direction(
+            target: Floats,
+            system: Floats = left + right @ k,
+            known: Floats = right @ residual,
+            residual: Floats = residual,
+        ) -> tuple[Floats, Floats]:
             dx = np.linalg.solve(system, vector(target) - known)
             return np.einsum("p,pab->ab", dx, E), np.einsum("p,pab->ab", residual + k @ dx, E)
 

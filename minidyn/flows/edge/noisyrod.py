@@ -166,9 +166,13 @@ class NoisyRodFlow(Flow):
         slow = self._slow(w0)
         average = self.average or ("hermite" if self.dim - slow == 1 else "cubature")
         known = {
-            At.STATES: len(self.map.rule.states), At.STEPS_BEFORE: self.first_step - 1, At.SLOW: slow,
-            At.VARIES: self.map.bound.varies, At.COUPLES: self.couples, At.WIDTH: self.map.bound.width,
-        }  # fmt: skip
+            At.STATES: len(self.map.rule.states),
+            At.STEPS_BEFORE: self.first_step - 1,
+            At.SLOW: slow,
+            At.VARIES: self.map.bound.varies,
+            At.COUPLES: self.couples,
+            At.WIDTH: self.map.bound.width,
+        }
         if average == "second order":
             places, weights = np.array([_CLOSE]), np.array([0.5 / _CLOSE**2])
         else:
@@ -227,15 +231,18 @@ class NoisyRodFlow(Flow):
         slow = "those below the widest gap in curvature"
         if self.slow_directions is not None:
             slow = f"the {self.slow_directions} least curved ones"
-        return "\n".join([
-            f"Noisy rod flow of {self.map.rule}, F its step on z = ({', '.join(('theta', *self.map.rule.states))})",
-            *equations,
-            "state: mid-point c, half-difference d and covariance W of the fast oscillation; clock: t = lr k (Ito)",
-            f"slow directions: {slow}; their noise moves c, the rest of it feeds W",
-            "limits: without noise the rod flow; where d dies out and W follows c the quasistatic flow; at the edge "
-            "noise holds the sharpness below the threshold",
-            "assumes: a gap between slow and fast curvatures; a cloud smaller than the scale on which the valley turns",
-            "order: O(lr) at fixed t; a step of length one is the recursion for pairs of iterates",
-            f"valid: slow over fast curvature, small{self._here(w)}",
-            f"reference: {self.reference}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Noisy rod flow of {self.map.rule}, F its step on z = ({', '.join(('theta', *self.map.rule.states))})",
+                *equations,
+                "state: mid-point c, half-difference d and covariance W of the fast oscillation; clock: t = lr k (Ito)",
+                f"slow directions: {slow}; their noise moves c, the rest of it feeds W",
+                "limits: without noise the rod flow; where d dies out and W follows c the quasistatic flow; at the "
+                "edge noise holds the sharpness below the threshold",
+                "assumes: a gap between slow and fast curvatures; a cloud smaller than the scale on which the valley "
+                "turns",
+                "order: O(lr) at fixed t; a step of length one is the recursion for pairs of iterates",
+                f"valid: slow over fast curvature, small{self._here(w)}",
+                f"reference: {self.reference}",
+            ]
+        )

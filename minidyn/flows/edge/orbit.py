@@ -200,8 +200,9 @@ class Orbits(TwoStep):
         weights = 1.0 / (1.0 + np.arange(directions.shape[1]))
         return np.asarray(length * (directions @ weights))
 
-    def _iterate(self, s: _Split, c: Floats, a: Floats, d: Floats, k: float, turns: int,
-                 trace: list[Floats] | None = None) -> tuple[Floats, Floats, bool]:  # fmt: skip
+    def _iterate(
+        self, s: _Split, c: Floats, a: Floats, d: Floats, k: float, turns: int, trace: list[Floats] | None = None
+    ) -> tuple[Floats, Floats, bool]:
         """The map's own pairs, the slow part of the mid-point held; False where they leave every bound."""
         slow = np.eye(self.size) - s.N @ s.rows
         bound = 1e6 * (1.0 + np.abs(c).max())

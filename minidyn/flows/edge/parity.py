@@ -55,8 +55,11 @@ def parity(rule: Rule) -> Parity:
     step, *changes = (e.xreplace(rule.known) for e in moved.moved)
     even = tuple(s for s in rule.states if s not in odd)
     flips, rests = (_solve(rule, odd, changes, weight) for weight in (2, 0))
-    feeds = {s: tuple(sp.collect(sp.expand(e.xreplace(at)), G) for at in (flips, rests))
-             for s, e in zip(rule.states, changes, strict=True) if s in even}  # fmt: skip
+    feeds = {
+        s: tuple(sp.collect(sp.expand(e.xreplace(at)), G) for at in (flips, rests))
+        for s, e in zip(rule.states, changes, strict=True)
+        if s in even
+    }
     return Parity(even, sp.simplify(step.xreplace(flips)), sp.simplify(step.xreplace(rests)), feeds)
 
 

@@ -167,16 +167,21 @@ class RodFlow(PairFlow):
                 *(["  of which, as G, the flow is G - (dG) G / 2"] if second else []),
             ]
         title = "Rod flow of order 2" if second else "Rod flow"
-        return "\n".join([
-            f"{title} of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
-            f"state: mid-point {c} and half-difference {d} of two successive iterates; clock: t = lr k; "
-            "noise: left out",
-            "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the loss",
-            "order: " + ("" if second else "one step of length one is the map's own pair exactly; ")
-            + f"O({'lr^2' if second else 'lr'}) at fixed t while pairs change slowly",
-            f"valid: |1 + mu| small, mu the eigenvalue of dF/dz nearest to a flip{self._here(w)}",
-            f"reference: {self.reference}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"{title} of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})",
+                *equations,
+                f"state: mid-point {c} and half-difference {d} of two successive iterates; clock: t = lr k; "
+                "noise: left out",
+                "assumes: iterates that alternate, on pairs that change little from step to step; nothing about the "
+                "loss",
+                "order: "
+                + ("" if second else "one step of length one is the map's own pair exactly; ")
+                + f"O({'lr^2' if second else 'lr'}) at fixed t while pairs change slowly",
+                f"valid: |1 + mu| small, mu the eigenvalue of dF/dz nearest to a flip{self._here(w)}",
+                f"reference: {self.reference}",
+            ]
+        )
 
     def validity(self, w: ArrayLike) -> float:
         """`|1 + mu|` with mu the least real part of the eigenvalues of dF/dz at the mid-point of a state.

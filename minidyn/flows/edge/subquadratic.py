@@ -201,16 +201,20 @@ class SubquadraticFlow(PairFlow):
                 "  dc/dk = F_e(c, d(c)) - c,  -F_o(c, d) = d",
                 "  F_e, F_o = [F(c + d) +- F(c - d)] / 2",
             ]
-        return "\n".join([
-            f"Subquadratic flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})", *equations,
-            f"state: mid-point {c} of the period-two orbit and its half-difference {d}; clock: t = lr k; "
-            "noise: left out",
-            "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and a "
-            "mid-point that drifts slowly",
-            "order: leading order in the drift over the relaxation of d, which is slow near the threshold",
-            "valid: the orbit's relative change per step over the relaxation of d, small" + self._here(w),
-            f"reference: {self.reference}", *self._in_the_chart(latex),
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Subquadratic flow of {rule}, F its step on z = ({', '.join(('theta', *rule.states))})",
+                *equations,
+                f"state: mid-point {c} of the period-two orbit and its half-difference {d}; clock: t = lr k; "
+                "noise: left out",
+                "assumes: a stable period-two orbit beyond the threshold (subquadratic growth across the valley), and "
+                "a mid-point that drifts slowly",
+                "order: leading order in the drift over the relaxation of d, which is slow near the threshold",
+                "valid: the orbit's relative change per step over the relaxation of d, small" + self._here(w),
+                f"reference: {self.reference}",
+                *self._in_the_chart(latex),
+            ]
+        )
 
     def validity(self, w: ArrayLike) -> float:
         """The orbit's relative change per step over the relaxation rate of its amplitude.

@@ -123,11 +123,14 @@ class GradientFlow(Flow):
             small = f"lr/(1 - {momentum}) times the sharpness over 2"
             beta = in_papers(self.map.rule.hyper)[momentum]
             equation = rf"$\dot w = -\nabla L(w)/(1-{beta})$" if latex else f"dw/dt = -grad L(w) / (1 - {momentum})"
-        return "\n".join([
-            f"Gradient flow of {self.map.rule}", equation,
-            "state: w; clock: t = lr k; noise: left out",
-            "assumes: a smooth loss",
-            "order: error against the map O(lr) at fixed t",
-            f"valid: {small}, small{self._here(w)}",
-            f"reference: {self.reference}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Gradient flow of {self.map.rule}",
+                equation,
+                "state: w; clock: t = lr k; noise: left out",
+                "assumes: a smooth loss",
+                "order: error against the map O(lr) at fixed t",
+                f"valid: {small}, small{self._here(w)}",
+                f"reference: {self.reference}",
+            ]
+        )

@@ -339,15 +339,17 @@ class ModifiedFlow(Flow):
             assumed.append("the map's auxiliary state on its slow manifold (flow.slow_state(w))")
         if not self.moved.smooth:
             assumed.append("no sign changes on the way (signs are differentiated as constants)")
-        return "\n".join([
-            f"Modified flow of order {self.order} of {self.map.rule}",
-            *(self._latex() if latex else self._text()),
-            "state: w; clock: t = lr k; noise: left out; bias corrections: over",
-            f"assumes: {', '.join(assumed)}",
-            f"order: error against the map O(lr^{self.order}) at fixed t",
-            f"valid: small {small}: the last correction against the velocity, small{self._here(w)}",
-            f"reference: {self.reference}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Modified flow of order {self.order} of {self.map.rule}",
+                *(self._latex() if latex else self._text()),
+                "state: w; clock: t = lr k; noise: left out; bias corrections: over",
+                f"assumes: {', '.join(assumed)}",
+                f"order: error against the map O(lr^{self.order}) at fixed t",
+                f"valid: small {small}: the last correction against the velocity, small{self._here(w)}",
+                f"reference: {self.reference}",
+            ]
+        )
 
     def _text(self) -> list[str]:
         names, moved = self.map.rule.called, map(self.map.rule.show, self.moved.moved)
@@ -370,8 +372,10 @@ class ModifiedFlow(Flow):
         if self.order == 1:
             lines = [r"$\dot w = a_1 = G(S_0, w),\quad S_0 = U(S_0, w)$"]
         elif self.order == 2:
-            lines = [r"$\dot w = a_1 + \eta\,(\partial_s G\, S_1 - \frac{1}{2} a_1' a_1)$",
-                     r"$a_1 = G(S_0, w),\quad S_1 = (\partial_s U - I)^{-1} DS_0\, a_1$"]  # fmt: skip
+            lines = [
+                r"$\dot w = a_1 + \eta\,(\partial_s G\, S_1 - \frac{1}{2} a_1' a_1)$",
+                r"$a_1 = G(S_0, w),\quad S_1 = (\partial_s U - I)^{-1} DS_0\, a_1$",
+            ]
         else:
             top = r"-\eta^3\left(\frac{1}{12}(T[g,Hg] + H T[g,g]) + \frac{1}{4} H^3 g\right)" if self.order == 4 else ""
             lines = [

@@ -275,10 +275,14 @@ class StochasticModifiedFlow(Flow):
     def numbers(self, w0: Floats) -> Floats:
         """Those of `At`, whatever the starting points."""
         known = {
-            At.ORDER: self.order, At.STATES: len(self.map.rule.states), At.COUPLES: self.couples,
-            At.SQUARED_FROM: self._first, At.SQUARES: self.squares, At.NORMALS: self.map.bound.gaussian_rows,
+            At.ORDER: self.order,
+            At.STATES: len(self.map.rule.states),
+            At.COUPLES: self.couples,
+            At.SQUARED_FROM: self._first,
+            At.SQUARES: self.squares,
+            At.NORMALS: self.map.bound.gaussian_rows,
             At.SKEWED: self.skewed,
-        }  # fmt: skip
+        }
         return np.array([float(known[at]) for at in At])
 
     def start(self, w0: ArrayLike) -> Floats:
@@ -324,25 +328,28 @@ class StochasticModifiedFlow(Flow):
         assumed = ["smooth loss and noise"] + ["bias corrections over"] * self.map.rule.uses_step
         if self.squares and not self.skewed:
             assumed.append("third and fourth moments of the noise as those of a Gaussian")
-        return "\n".join([
-            f"Stochastic modified equation of order {self.order} of {self.map.rule} with {self.map.noise}",
-            *(self._latex() if latex else self._text(names)),
-            f"state: ({', '.join(names)}); clock: t = lr k (Ito)",
-            f"assumes: {', '.join(assumed)}",
-            f"order: weak error against the map O(h^{self.order}) at fixed t, h the size of a step",
-            f"valid: small {', '.join(small)}: the term of second order against the drift, small{self._here(w)}",
-            f"reference: {self.reference}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                f"Stochastic modified equation of order {self.order} of {self.map.rule} with {self.map.noise}",
+                *(self._latex() if latex else self._text(names)),
+                f"state: ({', '.join(names)}); clock: t = lr k (Ito)",
+                f"assumes: {', '.join(assumed)}",
+                f"order: weak error against the map O(h^{self.order}) at fixed t, h the size of a step",
+                f"valid: small {', '.join(small)}: the term of second order against the drift, small{self._here(w)}",
+                f"reference: {self.reference}",
+            ]
+        )
 
     def _text(self, names: list[str]) -> list[str]:
         drift = "M" if self.order == 1 else "(M - M' M/2)"
         moved = map(self.map.rule.show, self.moved.moved)
         steps = [f"  {n}' - {n} = {e}" for n, e in zip(names, moved, strict=True)]
         return [
-            "one step f, per coordinate:", *steps,
+            "one step f, per coordinate:",
+            *steps,
             f"dz = {drift} dk + C^1/2 dW,  M = f + q f_gg/2,  q = diag Sigma",
             *(_SKEWED if self.skewed else ["C = (f_g f_g^T) o Sigma" + _SQUARED * self.squares]),
-        ]  # fmt: skip
+        ]
 
     def _latex(self) -> list[str]:
         drift = "M" if self.order == 1 else r"(M - \frac{1}{2} M' M)"

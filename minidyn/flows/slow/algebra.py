@@ -102,8 +102,11 @@ def lyapunov(left: sp.Matrix, right: sp.Matrix, known: sp.Matrix, symmetric: boo
     return unknown.xreplace(dict(zip(names, solution, strict=True)))
 
 
-def expand(parts: list[sp.Matrix], meaning: dict[sp.Symbol, sp.Expr], roots: dict[sp.Symbol, sp.Expr],
-           ) -> tuple[list[sp.Matrix], dict[sp.Symbol, sp.Expr]]:  # fmt: skip
+def expand(
+    parts: list[sp.Matrix],
+    meaning: dict[sp.Symbol, sp.Expr],
+    roots: dict[sp.Symbol, sp.Expr],
+) -> tuple[list[sp.Matrix], dict[sp.Symbol, sp.Expr]]:
     """The formulas with their letters written out, if that stays short; else with the letters that they use."""
     work = 0.0
     full: dict[sp.Symbol, sp.Expr] = {}

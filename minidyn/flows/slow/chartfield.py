@@ -245,8 +245,9 @@ def can_be_written(form: ChartForm, chart: Chart, couples: bool) -> bool:
     return not form.seen and form.core.rows <= 2 and form.feedback.rows <= 1 and (couples or chart.dimension == 1)
 
 
-def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
-                    conversion: Callable[[Graph, str, int], Conversion]) -> None:  # fmt: skip
+def add_chart_field(
+    src: Source, form: ChartForm, chart: Chart, couples: bool, conversion: Callable[[Graph, str, int], Conversion]
+) -> None:
     """Add `written_field(w, k, hp, c, nz, b, f)`, which returns a status code, and `written_place(w, c, nz)`.
 
     conversion(graph, array, offset) : sympy -> nodes, with the coordinates read from `array` from `offset` on.
@@ -272,14 +273,16 @@ def add_chart_field(src: Source, form: ChartForm, chart: Chart, couples: bool,
     terms = [f"b[{i}]" for i in range(dim + count)] + [f"f[{i}, {r}]" for i in range(dim + count) for r in range(width)]
     terms += [f"core_{q}" for q in range(len(tests))]
     lines = [
-        *Emitter(stores, places=places).lines(), f"lost = {' + '.join(f'{t} * 0.0' for t in terms)}",
-        *_STABLE[form.core.rows], *([f"inside = inside and core_{len(form.core)} < 1.0"] if form.feedback.rows else []),
+        *Emitter(stores, places=places).lines(),
+        f"lost = {' + '.join(f'{t} * 0.0' for t in terms)}",
+        *_STABLE[form.core.rows],
+        *([f"inside = inside and core_{len(form.core)} < 1.0"] if form.feedback.rows else []),
         f"lawful = inside and core_{len(tests) - 1} >= 0.0" if form.cloud else "lawful = inside",
         "away = 0.0 if lawful else np.nan",  # else the map leaves the minima
         *[f"b[{dim + a}] += away" for a in range(count)],
         f"code = 0 if away == 0.0 else ({Status.LAWLESS:d} if inside else {Status.UNSTABLE:d})",
         f"return code if lost == 0.0 else {Status.SINGULAR:d}",
-    ]  # fmt: skip
+    ]
     src.add("written_field", "w, k, hp, c, nz, b, f", lines, "drift and noise factor per step", fma=True)
     place = conversion(g := Graph(), "w", dim)
     stores = [store(g, place(e), "w", i) for i, e in enumerate(chart.place)]

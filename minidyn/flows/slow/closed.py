@@ -252,8 +252,9 @@ class ClosedFormFlow(QuasistaticFlow):
         convert = self._conversion(g, "s", 0, letters)
         return Emitter([store(g, convert(e), "out", i) for i, e in enumerate(outputs)]).lines()
 
-    def _conversion(self, g: Graph, array: str, offset: int,
-                    letters: dict[sp.Symbol, sp.Expr] | None = None) -> Converter:  # fmt: skip
+    def _conversion(
+        self, g: Graph, array: str, offset: int, letters: dict[sp.Symbol, sp.Expr] | None = None
+    ) -> Converter:
         """sympy -> nodes, with the coordinates read from an array; all letters are known unless some are given."""
         letters = self.form.letters if letters is None else letters
         symbols: dict[Any, Node] = {c: g.load(array, offset + i) for i, c in enumerate(self.chart.coordinates)}
@@ -262,8 +263,9 @@ class ClosedFormFlow(QuasistaticFlow):
         constants = list(self.chart.constants.values())
         for symbol, value in self.form.values.items():
             symbols[symbol] = g.load("c", constants.index(symbol)) if symbol in constants else g.const(value)
-        rule = self.map.rule.converter(g, g.const(0.0), g.const(0.0), [g.const(0.0)] * len(self.map.rule.states),
-                                       g.load("kk", 0), held=True)  # fmt: skip
+        rule = self.map.rule.converter(
+            g, g.const(0.0), g.const(0.0), [g.const(0.0)] * len(self.map.rule.states), g.load("kk", 0), held=True
+        )
         convert = Converter(g, {**rule.symbols, **symbols})
         for letter, e in letters.items():
             convert.symbols[letter] = convert(e)  # type: ignore[index]
@@ -285,8 +287,9 @@ class ClosedFormFlow(QuasistaticFlow):
     def numbers(self, w0: Floats) -> Floats:
         """Sizes that the kernels read."""
         self.check_points(w0.reshape(-1, self.size)[:, : self.dim])
-        self._refuse_skew(np.asarray(w0).reshape(-1, self.size)[:, : self.dim], "is not in closed forms; use the "
-                          "numerical flow")  # fmt: skip
+        self._refuse_skew(
+            np.asarray(w0).reshape(-1, self.size)[:, : self.dim], "is not in closed forms; use the numerical flow"
+        )
         out, form = np.empty(len(Size)), self.form
         out[Size.THETA], out[Size.COORDINATES] = self.dim, self.chart.dimension
         out[Size.NORMALS], out[Size.COUPLED] = self.columns if self.couples else 0, self.couples

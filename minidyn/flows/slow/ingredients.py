@@ -56,11 +56,16 @@ def ingredients(system: Map, chart: Chart) -> Ingredients:
     q = [sigma[i, i] for i in range(size)]
     bends = _bends([(weight, column) for weight, column, bent in columns if bent], chart)
     return Ingredients(
-        sp.Matrix(hessian).applyfunc(on), third, sigma.applyfunc(on),
-        None if factor is None else factor.applyfunc(on), *bends, [on(e) for e in q],
+        sp.Matrix(hessian).applyfunc(on),
+        third,
+        sigma.applyfunc(on),
+        None if factor is None else factor.applyfunc(on),
+        *bends,
+        [on(e) for e in q],
         sp.Matrix(size, size, lambda i, j: on(slope(q[i], params[j]))),
-        [sp.Matrix(size, size, lambda i, j, e=e: on(slope(slope(e, params[i]), params[j]))) for e in q], symbols.values,
-    )  # fmt: skip
+        [sp.Matrix(size, size, lambda i, j, e=e: on(slope(slope(e, params[i]), params[j]))) for e in q],
+        symbols.values,
+    )
 
 
 Column = tuple[sp.Expr, sp.Matrix]
@@ -78,8 +83,10 @@ def _bends(columns: list[Column], chart: Chart) -> tuple[Bends, Bends]:
         if all(e == 0 for row in slopes for e in row):
             continue
         value = [tidy(chart.restrict(e)) for e in column]
-        curves = [[[chart.restrict(slope(e, p)) if v != 0 or any(value) else sp.S.Zero for p in params] for e in row]
-                  for row, v in zip(slopes, value, strict=True)]  # fmt: skip
+        curves = [
+            [[chart.restrict(slope(e, p)) if v != 0 or any(value) else sp.S.Zero for p in params] for e in row]
+            for row, v in zip(slopes, value, strict=True)
+        ]
         parts.append((weight, value, [[chart.restrict(e) for e in row] for row in slopes], curves))
 
     def entry(whole: bool, i: int, j: int, k: int, m: int) -> sp.Expr:
@@ -89,8 +96,13 @@ def _bends(columns: list[Column], chart: Chart) -> tuple[Bends, Bends]:
         )))  # fmt: skip
 
     def bends(whole: bool) -> list[list[sp.Matrix]]:
-        table = [[sp.Matrix(size, size, lambda k, m, i=i, j=j: entry(whole, i, j, min(k, m), max(k, m)))
-                  for j in range(i + 1)] for i in range(size)]  # fmt: skip
+        table = [
+            [
+                sp.Matrix(size, size, lambda k, m, i=i, j=j: entry(whole, i, j, min(k, m), max(k, m)))
+                for j in range(i + 1)
+            ]
+            for i in range(size)
+        ]
         return [[table[max(i, j)][min(i, j)] for j in range(size)] for i in range(size)]
 
     both = bends(True)
@@ -185,8 +197,9 @@ def jets(system: Map, accumulators: str) -> Jets:
     curves[0][0][0] = sp.S.Zero
     gain = [sp.S.Zero if a and frozen[a - 1] else here(e) for a, e in enumerate(rule.gain)]
     sign_gain = [here(e) for e in rule.sign_gain] if rule.sign_gain else None
-    return Jets(slopes, curves, gain, sign_gain, here(rule.outputs[0] - THETA), fixed, rule.rule.states,
-                rule.accumulators)  # fmt: skip
+    return Jets(
+        slopes, curves, gain, sign_gain, here(rule.outputs[0] - THETA), fixed, rule.rule.states, rule.accumulators
+    )
 
 
 def _fixed_states(rule: AveragedRule, states: list[sp.Symbol]) -> list[sp.Expr]:

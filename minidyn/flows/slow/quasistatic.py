@@ -193,8 +193,11 @@ class QuasistaticFlow(Flow):
         """The dimension of `M` at the starting points, and the scale that decides ranks there."""
         self.check_points(w0.reshape(-1, self.dim))
         if self.averaged.rule.remembers:
-            self._refuse_skew(w0, "is not known where squares of what is remembered are accumulated; use a batch of "
-                              f"half the samples, or follow the map itself with {said('md.simulate')}")  # fmt: skip
+            self._refuse_skew(
+                w0,
+                "is not known where squares of what is remembered are accumulated; use a batch of "
+                f"half the samples, or follow the map itself with {said('md.simulate')}",
+            )
         dims = self.manifold.dimensions(_some(w0.reshape(-1, self.dim), 64))
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
@@ -230,8 +233,10 @@ class QuasistaticFlow(Flow):
     def _refuse_skew(self, w0: Floats, what: str) -> None:
         """FlowError where skewed noise makes a force that is not in the flow."""
         if self.averaged.feels_skew and any(self.map.bound.skewed(w) for w in _some(w0.reshape(-1, self.dim), 16)):
-            raise FlowError(f"the noise of {self.map.noise} is skewed here, and {self.map.rule.name} turns that into a "
-                            f"force along the manifold that {what}.")  # fmt: skip
+            raise FlowError(
+                f"the noise of {self.map.noise} is skewed here, and {self.map.rule.name} turns that into a "
+                f"force along the manifold that {what}."
+            )
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`, here or beside: label noise on interpolating minima has none."""

@@ -82,8 +82,9 @@ class Reduction(Rows):
         if self.ing.slopes is not None:  # they alone decide whether displacements die out
             self.feedback = self._kept_up([self._added(a, b, self.ing.slopes) for a, b in self.pairs], place)
             self.cloud = x
-        self.noise = self.letters.matrix(self.ing.sigma + sum(
-            (v * m for v, m in zip(x, added, strict=True)), sp.zeros(self.size, self.size)), "s")  # fmt: skip
+        self.noise = self.letters.matrix(
+            self.ing.sigma + sum((v * m for v, m in zip(x, added, strict=True)), sp.zeros(self.size, self.size)), "s"
+        )
 
     def _kept_up(self, added: list[sp.Matrix], place: list[tuple[int, int]]) -> sp.Matrix:
         """What the oscillation under the noise that each covariance adds makes of all of them."""
@@ -332,10 +333,8 @@ class Reduction(Rows):
                 bend += lag * sum(C[a, c] * sp.diff(f, s[a], s[c]) for a in range(self.dim) for c in range(self.dim))
             bends.append(self.letters(bend))
         weak = [self.rule(self.jets.weak, i) for i in range(self.size)]
-        return sp.Matrix([
-            sum(self.reads[a, i] * ((pushes[i] - bends[i]) / 2 + weak[i]) for i in range(self.size))
-            for a in range(self.dim)
-        ])  # fmt: skip
+        moved = [(push - bend) / 2 + slip for push, bend, slip in zip(pushes, bends, weak, strict=True)]
+        return sp.Matrix([sum(self.reads[a, i] * moved[i] for i in range(self.size)) for a in range(self.dim)])
 
     def _push(self, i: int, W: sp.Matrix) -> sp.Expr:
         """`F2[W]` of coordinate i as `l` sees it: the loss's third derivative, q's second, the rule's curvature."""
@@ -394,5 +393,6 @@ class Reduction(Rows):
         if sigma is None or self.jets.sign_gain or (self.pairs and not self.slow_noise and self._reaches_along()):
             return None
         kick = self.slow_kick
-        return sp.Matrix(self.dim, sigma.cols, lambda a, r: sum(
-            (x * sigma[c[1], r] for c, x in kick[a].items()), sp.S.Zero))  # fmt: skip
+        return sp.Matrix(
+            self.dim, sigma.cols, lambda a, r: sum((x * sigma[c[1], r] for c, x in kick[a].items()), sp.S.Zero)
+        )

@@ -40,14 +40,18 @@ class Rows:
         normals, self.pivots = sp.Matrix([list(v) for v in null]).rref(simplify=tidy, iszerofunc=lambda e: tidy(e) == 0)
         self.N = L.matrix(normals.applyfunc(tidy), "n")
         self.K = L.matrix(self.ing.hessian.extract(list(self.pivots), list(self.pivots)), "h")
-        self.h = [[L(sum(self.N[a, i] * self.K[a, b] for a in range(self.codim))) for b in range(self.codim)]
-                  for i in range(self.size)]  # fmt: skip
+        self.h = [
+            [L(sum(self.N[a, i] * self.K[a, b] for a in range(self.codim))) for b in range(self.codim)]
+            for i in range(self.size)
+        ]
         # where q does not vary along the chart its root is a short expression, else a letter
         answers = self.self_consistent and any(self.jets.accumulators)
         self.more = [sp.Symbol(f"e_{i + 1}", positive=True) for i in range(self.size)] if answers else []
         seen = [q + e for q, e in zip(self.ing.q, self.more, strict=True)] if answers else self.ing.q
-        roots = [sp.sqrt(q) if not answers and not q.free_symbols & set(s) else sp.Symbol(f"r_{i + 1}", positive=True)
-                 for i, q in enumerate(self.ing.q)]  # fmt: skip
+        roots = [
+            sp.sqrt(q) if not answers and not q.free_symbols & set(s) else sp.Symbol(f"r_{i + 1}", positive=True)
+            for i, q in enumerate(self.ing.q)
+        ]
         self.roots = {r: sp.sqrt(q) for r, q in zip(roots, seen, strict=True) if r.is_Symbol and r != sp.sqrt(q)}
         self.at = [{Q_ROOT: r, THETA: t} for r, t in zip(roots, place, strict=True)]
         self.theta = L.matrix(self.slope, "t")

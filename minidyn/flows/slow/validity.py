@@ -68,10 +68,15 @@ def bounds(flow: QuasistaticFlow) -> str:
 
 def _forgotten(flow: QuasistaticFlow) -> float:
     """How much of an accumulator one step replaces, at most: the share by which averages of 1/sqrt(v) are off."""
-    rule, numbers = flow.averaged.rule, dict(zip(map(rule_symbols.hyper, flow.map.rule.hyper), flow.map.hyper_at(
-        flow.first_moving), strict=False))  # fmt: skip
-    kept = [sp.diff(e, s).subs(numbers) for e, s, a in
-            zip(rule.outputs[1:], flow.map.rule.letters, rule.accumulators, strict=True) if a]  # fmt: skip
+    rule, numbers = (
+        flow.averaged.rule,
+        dict(zip(map(rule_symbols.hyper, flow.map.rule.hyper), flow.map.hyper_at(flow.first_moving), strict=False)),
+    )
+    kept = [
+        sp.diff(e, s).subs(numbers)
+        for e, s, a in zip(rule.outputs[1:], flow.map.rule.letters, rule.accumulators, strict=True)
+        if a
+    ]
     return rule.alike * max((1.0 - float(e) for e in kept if e.is_number), default=0.0)
 
 

@@ -32,8 +32,11 @@ def equations(flow: ClosedFormFlow, latex: bool) -> list[str]:
     for a, s in enumerate(names):
         for b in range(a + 1):
             if cov[a, b] != 0:
-                left = (rf"\mathrm{{d}}\langle {show(s)}, {show(names[b])}\rangle/\mathrm{{d}}t" if latex
-                        else f"covariance of {s}, {names[b]} per t")  # fmt: skip
+                left = (
+                    rf"\mathrm{{d}}\langle {show(s)}, {show(names[b])}\rangle/\mathrm{{d}}t"
+                    if latex
+                    else f"covariance of {s}, {names[b]} per t"
+                )
                 lines.append((left, cov[a, b]))
     return [_equation(left, right, show) for left, right in lines]
 

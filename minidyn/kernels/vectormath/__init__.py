@@ -28,7 +28,7 @@ from minidyn.kernels.vectormath.inverse import (
     atanh,
     atanh_slope,
     cbrt,
-)  # fmt: skip
+)
 from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 __all__ = [

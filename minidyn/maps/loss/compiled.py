@@ -45,8 +45,9 @@ class Compiled(metaclass=Named):
         """Whether kernels loop over samples (one sample alone is read directly)."""
         return self.n_samples is not None and self.n_samples > 1
 
-    def converter(self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None,
-                  numbers: Numbers | None = None) -> Converter:  # fmt: skip
+    def converter(
+        self, graph: Graph, replace: Mapping[Any, Node | Array] | None = None, numbers: Numbers | None = None
+    ) -> Converter:
         """sympy -> nodes that read parameters from `w`, constants from `c` and data from `d`, or as `replace` says.
 
         numbers : of loops in sums that are written out; None where these stay so.
@@ -189,8 +190,9 @@ class Compiled(metaclass=Named):
         self.add_vector(add, "hvp", "w, u, c, d, out", along, "Hessian times u")
         self.add_vector(add, "third", "w, u, v, c, d, out", differentiate(along, "v"), "T[u, v]")
         one = self.sample_node(g)
-        src.add("sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **ONE_SAMPLE),
-                "one sample's loss")  # fmt: skip
+        src.add(
+            "sample_value", "w, c, d, sample", self._returning(g, first_sample(one), **ONE_SAMPLE), "one sample's loss"
+        )
         self.add_vector(src.add, "sample_grad", "w, c, d, sample, out",
                          derivatives.reverse(first_sample(one), "w"), "its gradient", **ONE_SAMPLE)  # fmt: skip
         if self.model is not None:

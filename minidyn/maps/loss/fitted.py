@@ -100,9 +100,10 @@ class Fitted(Compiled):
         """What a kernel says of every output at every sample."""
         self.need_model()
         kernel = {
-            "model_values": lambda: self.kernels.model_values, "jacobian": lambda: self.kernels.model_grads,
+            "model_values": lambda: self.kernels.model_values,
+            "jacobian": lambda: self.kernels.model_grads,
             "input_grads": lambda: self.sample_kernels.input_grads,
-        }[what]()  # fmt: skip
+        }[what]()
         n, several = self._count(what), () if self.outputs is None else (self.outputs.count,)
         out = self._batched(kernel, [w], (n * math.prod(several), *tail))
         return out.reshape(*out.shape[: out.ndim - 1 - len(tail)], n, *several, *tail)

@@ -163,8 +163,9 @@ def columns(bound: BoundNoise) -> list[Node]:
     g, width = Graph(), bound.width
     return [
         store(g, value, "f", position * width + z.data[1])
-        for position in range(bound.loss.dim) for value, z in bound.sigma_terms(g, position)
-    ]  # fmt: skip
+        for position in range(bound.loss.dim)
+        for value, z in bound.sigma_terms(g, position)
+    ]
 
 
 def add_factor(src: Source, bound: BoundNoise) -> list[str]:
@@ -175,10 +176,13 @@ def add_factor(src: Source, bound: BoundNoise) -> list[str]:
         return []
     _add_columns(src, bound, "noise_factor", "w", columns(bound))
     return [
-        f"f = np.empty({size * width})", "noise_factor(w, c, d, nz, f)",
-        f"for i in range({size}):", f"    for j in range({size}):", f"        for r in range({width}):",
+        f"f = np.empty({size * width})",
+        "noise_factor(w, c, d, nz, f)",
+        f"for i in range({size}):",
+        f"    for j in range({size}):",
+        f"        for r in range({width}):",
         f"            out[i, j] += f[i*{width} + r] * f[j*{width} + r]",
-    ]  # fmt: skip
+    ]
 
 
 def _add_columns(src: Source, bound: BoundNoise, name: str, inputs: str, stores: list[Node]) -> None:
@@ -217,11 +221,12 @@ def fourth_moments(bound: BoundNoise) -> list[str]:
     lines = [f"made = np.empty({size * width})", "noise_factor(w, c, d, nz, made)"] if odd else []
     for part in odd:
         lines += [
-            f"for i in range({size}):", f"    for j in range({size}):",
+            f"for i in range({size}):",
+            f"    for j in range({size}):",
             f"        for r in range({part.row}, {part.row + part.width}):",
             f"            both = made[i*{width} + r] * made[j*{width} + r]",
             f"            fourth[i, j] += {part.law.excess!r} * both * both",
-        ]  # fmt: skip
+        ]
     return lines
 
 

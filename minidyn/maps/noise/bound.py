@@ -168,10 +168,11 @@ class BoundNoise(ByValue):
                 first = f"z[{(self.first_label + c) * 64} + lane]"
                 turn = "q" if each == 1 else f"{each} * q + {c}" if c else f"{each} * q"
                 lines += [
-                    "for lane in lanes(64):", "    for q in range(1, size):",
+                    "for lane in lanes(64):",
+                    "    for q in range(1, size):",
                     f"        {first} = {first} + z[({self.first_label} + {turn}) * 64 + lane]",
                     f"    {first} = {first} / size",
-                ]  # fmt: skip
+                ]
         return [*lines, "return size"]
 
     # -- the gradient that the map sees --
@@ -328,8 +329,12 @@ class BoundNoise(ByValue):
         body = additive.bend(src, self) if self.additive and self.varies else []
         for part in self._of_samples:
             body += part.bend(src, self)
-        src.add("noise_bend", "w, u, share, c, d, nz, first, second, labels", body or ["pass"],
-                "what a displacement adds to Sigma")  # fmt: skip
+        src.add(
+            "noise_bend",
+            "w, u, share, c, d, nz, first, second, labels",
+            body or ["pass"],
+            "what a displacement adds to Sigma",
+        )
 
     def add_moments(self, src: Source, wanted: bool = True) -> None:
         """Add `noise_moments(w, c, d, nz, third, fourth)`: `E xi_i xi_j^2` and `Cov(xi_i^2, xi_j^2)`, (D, D) each;

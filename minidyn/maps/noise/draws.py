@@ -42,10 +42,13 @@ class Law:
             return [f"{self.filler}(r, z, {row}, {many})"]
         words = ", ".join(f"r[{64 * i} + lane]" for i in range(4))
         return [
-            "for lane in lanes(64):", f"    {_WORDS} = {words}", f"    for q in range({many}):",
-            *["        " + line for line in self._next], f"        z[({row} + q) * 64 + lane] = {self.value}",
+            "for lane in lanes(64):",
+            f"    {_WORDS} = {words}",
+            f"    for q in range({many}):",
+            *["        " + line for line in self._next],
+            f"        z[({row} + q) * 64 + lane] = {self.value}",
             *[f"    r[{64 * i} + lane] = r_{i}" for i in range(4)],
-        ]  # fmt: skip
+        ]
 
     def alone(self, row: int, count: int, steps: bool) -> list[str]:
         """The same for one lane; `steps` says whether what is left of a pair goes to the next step."""

@@ -39,9 +39,10 @@ class Labels(OfSamples):
     scale: ClassVar[str] = "label"
     kernel: ClassVar[str] = "model_grad"
     options: ClassVar[dict[str, Option]] = {
-        "std": Option("number"), "batch": Option("batch", None),
+        "std": Option("number"),
+        "batch": Option("batch", None),
         "distribution": Option("choice", "normal", tuple(LAWS)),
-    }  # fmt: skip
+    }
 
     def __post_init__(self) -> None:
         std = between(self.label_std, "the standard deviation of label noise", 0, np.inf)
@@ -121,11 +122,15 @@ class Labels(OfSamples):
         size = bound.loss.dim
         self.add_slopes(src, bound, "slope")
         return [
-            "n = d.shape[0]", f"p1 = np.empty({size})", f"for s in range({bound.loss.turns}):",
+            "n = d.shape[0]",
+            f"p1 = np.empty({size})",
+            f"for s in range({bound.loss.turns}):",
             "    model_slope(w, u, c, d, s, p1)",
-            f"    for i in range({size}):", f"        a = p1[i] * share * {self.amount(bound)} / n",
-            f"        for j in range({size}):", "            labels[i, j] += a * p1[j]",
-        ]  # fmt: skip
+            f"    for i in range({size}):",
+            f"        a = p1[i] * share * {self.amount(bound)} / n",
+            f"        for j in range({size}):",
+            "            labels[i, j] += a * p1[j]",
+        ]
 
 
 def LabelNoise(std: float, batch: int | None = None, kind: str = "normal") -> Noise:

@@ -25,10 +25,14 @@ def add_noise_moments(src: Source, bound: BoundNoise) -> None:
     """Add `noise_moments(w, c, d, nz, third, fourth)`, (D, D) each."""
     size = bound.loss.dim
     body = [
-        f"whole = np.empty(({size}, {size}))", "sigma(w, c, d, nz, whole)",
-        f"for i in range({size}):", f"    for j in range({size}):", "        third[i, j] = 0.0",
-        "        fourth[i, j] = 2.0 * whole[i, j] * whole[i, j]", *fourth_moments(bound),
-    ]  # fmt: skip
+        f"whole = np.empty(({size}, {size}))",
+        "sigma(w, c, d, nz, whole)",
+        f"for i in range({size}):",
+        f"    for j in range({size}):",
+        "        third[i, j] = 0.0",
+        "        fourth[i, j] = 2.0 * whole[i, j] * whole[i, j]",
+        *fourth_moments(bound),
+    ]
     if bound.picks or bound.labels:
         body += _samples(bound)
     src.add("noise_moments", "w, c, d, nz, third, fourth", body, "third and fourth moments of the noise")
@@ -44,9 +48,13 @@ def _samples(bound: BoundNoise) -> list[str]:
     xx, yy, xy, f = ("xx", "yy", "xy", "xy") if several else ("x * x", "y * y", "x * y", "f[i] * f[j]")
     each = _each_output(bound) if several else ["    model_grad(w, c, d, s, f)"] if bound.labels else []
     turn = [
-        "for s in range(n):", "    sample_grad(w, c, d, s, p)", *each,
-        f"    for i in range({size}):", f"        for j in range({size}):", *(_PRODUCTS if several else []),
-    ]  # fmt: skip
+        "for s in range(n):",
+        "    sample_grad(w, c, d, s, p)",
+        *each,
+        f"    for i in range({size}):",
+        f"        for j in range({size}):",
+        *(_PRODUCTS if several else []),
+    ]
     mixed = f"(3.0 * {kappa} - {lack!r}) * x * x * y * y"
     if several:
         mixed = f"({kappa} * (xx * yy + 2.0 * xy * xy) - {lack!r} * four)"

@@ -39,11 +39,16 @@ class Reshuffle(Sampling):
         """A permutation at the first step of an epoch, of which every step takes the next part."""
         batch = self.batch
         return [
-            f"epoch = (n + {batch - 1}) // {batch}", "turn = (k - 1) % epoch",
-            "if turn == 0:", "    for q in range(n * 64):", "        order[q] = q // 64",
-            "    shuffle(r, order, n, n)", f"size = min({batch}, n - turn * {batch})",
-            "for q in range(size * 64):", f"    index[q] = order[turn * {batch} * 64 + q]",
-        ]  # fmt: skip
+            f"epoch = (n + {batch - 1}) // {batch}",
+            "turn = (k - 1) % epoch",
+            "if turn == 0:",
+            "    for q in range(n * 64):",
+            "        order[q] = q // 64",
+            "    shuffle(r, order, n, n)",
+            f"size = min({batch}, n - turn * {batch})",
+            "for q in range(size * 64):",
+            f"    index[q] = order[turn * {batch} * 64 + q]",
+        ]
 
     def __repr__(self) -> str:
         return f"Reshuffle({self.batch})"

@@ -33,13 +33,17 @@ class OfSamples(Part):
         """Lines that add it to `out`."""
         size = bound.loss.dim
         return [
-            "n = d.shape[0]", f"p = np.empty({size})", f"mid = np.zeros({size})",
+            "n = d.shape[0]",
+            f"p = np.empty({size})",
+            f"mid = np.zeros({size})",
             *(["grad(w, c, d, mid)"] if self._centred else []),
-            f"for s in range({'n' if self._centred else bound.loss.turns}):", f"    {self.kernel}(w, c, d, s, p)",
+            f"for s in range({'n' if self._centred else bound.loss.turns}):",
+            f"    {self.kernel}(w, c, d, s, p)",
             f"    for i in range({size}):",
-            f"        a = (p[i] - mid[i]) * {self.amount(bound)} / n", f"        for j in range({size}):",
+            f"        a = (p[i] - mid[i]) * {self.amount(bound)} / n",
+            f"        for j in range({size}):",
             "            out[i, j] += a * (p[j] - mid[j])",
-        ]  # fmt: skip
+        ]
 
     def diagonal(self, g: Graph, bound: BoundNoise) -> Iterator[Node]:
         """Stores that add its diagonal to `out`."""

@@ -114,8 +114,10 @@ class Rule(ByValue):
         A time between two steps belongs to the step that it lies in: step k is under way from `k - 1/2` to `k + 1/2`.
         """
         k = max(math.floor(k + 0.5), 1)
-        values = [scheduled_value(self.name, h, v, k, self.builtin) if isinstance(v, sp.Expr) else float(v)
-                  for h, v in self.hyper.items()]  # fmt: skip
+        values = [
+            scheduled_value(self.name, h, v, k, self.builtin) if isinstance(v, sp.Expr) else float(v)
+            for h, v in self.hyper.items()
+        ]
         return [*values, float(k)]
 
     def table(self, first: int, steps: int) -> NDArray[np.float64]:
@@ -137,8 +139,9 @@ class Rule(ByValue):
         """Whether a step whose learning rate is zero leaves theta where it is."""
         return bool(self.step[0].subs(rule_symbols.hyper("lr"), 0) == THETA)
 
-    def converter(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node,
-                  held: bool = False) -> Converter:  # fmt: skip
+    def converter(
+        self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node, held: bool = False
+    ) -> Converter:
         """Letters -> nodes, with hyperparameters read from `hp` and schedules written out.
 
         With `held` schedules are read from `hp` too, and behind them the number of the step (see `numbers`): a flow
@@ -152,8 +155,7 @@ class Rule(ByValue):
             symbols[rule_symbols.hyper(name)] = symbols[rule_symbols.hyper(name, value)] = node
         return Converter(graph, symbols | {_CLOCK: k} if held else symbols)
 
-    def update(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node,
-               held: bool = False) -> list[Node]:  # fmt: skip
+    def update(self, graph: Graph, theta: Node, g: Node, states: list[Node], k: Node, held: bool = False) -> list[Node]:
         """Nodes of the new theta and the new states of one coordinate.
 
         With `held` (see `converter`) bias corrections alone, which are smooth, go on with the clock `k`.
@@ -232,8 +234,7 @@ def scheduled_value(rule_name: str, name: str, value: sp.Expr, k: float, builtin
 
 
 @lru_cache(maxsize=16)
-def _values(rule_name: str, name: str, value: sp.Expr, first: int, steps: int,
-            builtin: bool) -> NDArray[np.float64]:  # fmt: skip
+def _values(rule_name: str, name: str, value: sp.Expr, first: int, steps: int, builtin: bool) -> NDArray[np.float64]:
     """The values of a schedule at the steps `first`, `first + 1`, ..."""
     out = np.array([scheduled_value(rule_name, name, value, k, builtin) for k in range(first, first + steps)])
     out.setflags(write=False)

@@ -58,8 +58,10 @@ class StabilityDiagram(Reported, Drawn):
         heads = [f"lr {lr:g}, {'full batch' if b is None else f'batch {b}'}" for lr, b in self.settings]
         table = [["minimum", "sharpness", "non-uniformity", *heads]]
         for i, (a, s) in enumerate(zip(self.sharpness, self.nonuniformity, strict=True)):
-            cells = [f"{'stable' if ok else 'unstable'}, {digits(g)}"
-                     for ok, g in zip(self.stable[i], self.growth[i], strict=True)]  # fmt: skip
+            cells = [
+                f"{'stable' if ok else 'unstable'}, {digits(g)}"
+                for ok, g in zip(self.stable[i], self.growth[i], strict=True)
+            ]
             table.append([str(i), digits(a), digits(s), *cells])
         return [Table(table, 1, "verdict, and growth of second moments per step (stable: at most 1)")]
 
@@ -99,8 +101,13 @@ def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | 
         limits.append(column[0].threshold_from_A)
     first = cells[0]
     return StabilityDiagram(
-        system, points, np.array([s.preconditioned_sharpness for s in first]),
-        np.array([s.metric_nonuniformity for s in first]), tuple(settings),
+        system,
+        points,
+        np.array([s.preconditioned_sharpness for s in first]),
+        np.array([s.metric_nonuniformity for s in first]),
+        tuple(settings),
         np.array([[s.growth for s in column] for column in cells]).T,
-        np.array([[s.stable for s in column] for column in cells]).T, np.array(kappas), np.array(limits),
-    )  # fmt: skip
+        np.array([[s.stable for s in column] for column in cells]).T,
+        np.array(kappas),
+        np.array(limits),
+    )

@@ -138,8 +138,9 @@ class Modes(ByValue):
         c = self.curvatures
         return bool(len(self.lam)) and (
             (self.kappa > 0 and (c.ranks is not None or c.samples is not None))
-            or (self.label > 0 and c.models is not None) or c.sigmas is not None
-        )  # fmt: skip
+            or (self.label > 0 and c.models is not None)
+            or c.sigmas is not None
+        )
 
     def noise(self, W: Floats) -> Floats:
         """Covariance `N(W)` of the gradient noise at theta's second moment W, both (r, r)."""
@@ -245,8 +246,9 @@ class Modes(ByValue):
         return self.feedback(1.0)[0] if self.deterministic < 1 else np.inf
 
 
-def _leading(once: Callable[[Floats], Floats], start: Floats, r: int, symmetric: bool,
-             dense: bool) -> tuple[float, Floats]:  # fmt: skip
+def _leading(
+    once: Callable[[Floats], Floats], start: Floats, r: int, symmetric: bool, dense: bool
+) -> tuple[float, Floats]:
     """The eigenvalue of largest real part, and its vector."""
     size = r * r
     if dense or r <= _DENSE:

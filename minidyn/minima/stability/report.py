@@ -134,8 +134,11 @@ class Stability(Reported, ByValue):
 
     def _report(self) -> Report:
         rows = self._rows()
-        rows += [(c.kind, f"{c.quantity} = {digits(c.value)}, bound {digits(c.bound)}: {c.says}")
-                 for c in self.conditions if np.isfinite(c.bound)]  # fmt: skip
+        rows += [
+            (c.kind, f"{c.quantity} = {digits(c.value)}, bound {digits(c.bound)}: {c.says}")
+            for c in self.conditions
+            if np.isfinite(c.bound)
+        ]
         rows += [("note", note) for note in self.notes]
         system = self.place.map
         return [f"{system.rule} with {system.noise or 'no noise'}", named(rows)]

@@ -1,5 +1,7 @@
 """Flatness, input smoothness, held-out samples: against matrices and networks written out by hand."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -7,6 +9,7 @@ import sympy as sp
 import minidyn as md
 from minidyn.files.modelfile import read_model_text
 from minidyn.minima.smoothness import first_layer
+from minidyn.simulate.observables import resolve
 
 UNITS, WIDTH, SAMPLES = 6, 3, 10
 j, k = sp.symbols("j k", integer=True)
@@ -140,6 +143,23 @@ def test_observables_along_a_run_and_a_flow(net):
         assert run.observables["input_gradient_bound"][0, -1] == pytest.approx(s.mean_bound)
         assert run.observables["smoothness_ratio"][0, -1] == pytest.approx((s.input_gradient / s.bound).max())
     assert loss.with_data({X: loss.data[X]}).test.n_samples == 7
+
+
+def test_observables_compute_what_they_say_alone(net, monkeypatch):
+    """No observable takes the slopes, or the norms, that only the other side of the bound needs."""
+    loss, w = net
+    called = []
+    for part in ("input_grads", "jacobian"):
+        monkeypatch.setattr(
+            loss, part, partial(lambda part, of, w: called.append(part) or of(w), part, getattr(loss, part))
+        )
+    asked = {"input_gradient": ["input_grads"], "input_gradient_bound": ["jacobian"],
+             "smoothness_ratio": ["input_grads", "jacobian"]}  # fmt: skip
+    for name, parts in asked.items():
+        observed = resolve(loss, name)[name]
+        called.clear()
+        observed(w[None])
+        assert sorted(called) == parts
 
 
 def test_test_error_of_a_classifier():

@@ -13,6 +13,7 @@ from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import shown
+from minidyn.common.locks import cached_property
 from minidyn.common.reports import Report, Reported, digits, named
 from minidyn.maps.loss import Block, Loss
 
@@ -65,7 +66,7 @@ class Smoothness(Reported, ByValue):
     @property
     def ratio(self) -> Floats:
         """`input_gradient / bound`, (..., n): at most 1, and 0 where the model is flat in both."""
-        return self.input_gradient / np.where(self.bound == 0, 1.0, self.bound)
+        return _ratio(self.input_gradient, self.bound)
 
     @property
     def holds(self) -> bool:
@@ -171,35 +172,71 @@ def smoothness(loss: Loss, w: ArrayLike, layer: Any = None) -> Smoothness:
     points = loss.check(w)
     if not np.isfinite(points).all():
         raise InputError("w contains NaN or Inf; give finite parameters.")
-    lead, flat = points.shape[:-1], points.reshape(-1, loss.dim)
-    length = np.linalg.norm(found.inputs(), axis=1)
-    weights = np.linalg.norm(flat[:, found.part].reshape(-1, *found.shape), ord=2, axis=(1, 2))
-    gradients, along = loss.jacobian(flat), loss.input_grads(flat)
-    left, right = _norms(loss, along), _norms(loss, gradients[..., found.part])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bounds = [weights[:, None] * norm / length for norm in right]
-        total = weights**2 / length.min() ** 2 * mean_square(loss, gradients)
-    for bound in bounds:
-        bound[:, length == 0] = np.inf
-    total = total if length.all() else np.full_like(total, np.inf)
-    shape, mean = (*lead, len(length)), (left[0] ** 2 * loss.shares).mean(axis=-1)
+    lead, slopes = points.shape[:-1], Slopes(found, points.reshape(-1, loss.dim))
+    left, right = slopes.sides(None)
+    operator, operator_bound = slopes.sides(2) if loss.outputs is not None else (left, right)
+    shape, mean = (*lead, left.shape[-1]), (left**2 * loss.shares).mean(axis=-1)
     return Smoothness(
-        left[0].reshape(shape),
-        bounds[0].reshape(shape),
-        left[1].reshape(shape),
-        bounds[1].reshape(shape),
+        left.reshape(shape),
+        right.reshape(shape),
+        operator.reshape(shape),
+        operator_bound.reshape(shape),
         mean.reshape(lead)[()],
-        total.reshape(lead)[()],
+        slopes.mean_bound.reshape(lead)[()],
         found.name,
     )
 
 
-def _norms(loss: Loss, slopes: Floats) -> tuple[Floats, Floats]:
-    """Frobenius and operator norms (..., n) of the model's slopes, one row for each output."""
-    if loss.outputs is None:
-        norm = np.linalg.norm(slopes, axis=-1)
-        return norm, norm
-    return np.linalg.norm(slopes, axis=(-2, -1)), np.linalg.norm(slopes, ord=2, axis=(-2, -1))
+@dataclass(frozen=True, eq=False)
+class Slopes:
+    """What the bound compares, at points w (N, D); each part is computed when it is read."""
+
+    layer: FirstLayer
+    w: Floats
+
+    @cached_property
+    def by_input(self) -> Floats:
+        """`grad_x f(x_i)`, (N, n, d), of several outputs (N, n, C, d)."""
+        return self.layer.loss.input_grads(self.w)
+
+    @cached_property
+    def by_parameters(self) -> Floats:
+        """`grad_w f(x_i)`, (N, n, D), of several outputs (N, n, C, D)."""
+        return self.layer.loss.jacobian(self.w)
+
+    @cached_property
+    def size(self) -> Floats:
+        """`|W|_2`, (N,)."""
+        return np.linalg.norm(self.w[:, self.layer.part].reshape(-1, *self.layer.shape), ord=2, axis=(1, 2))
+
+    @cached_property
+    def length(self) -> Floats:
+        """`|x_i|`, (n,)."""
+        return np.linalg.norm(self.layer.inputs(), axis=1)
+
+    def sides(self, order: int | None) -> tuple[Floats, Floats]:
+        """`|grad_x f(x_i)|` and its bound, (N, n): Frobenius norms, or of `order` 2 operator norms."""
+        across, axes = self.by_parameters[..., self.layer.part], -1 if self.layer.loss.outputs is None else (-2, -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = self.size[:, None] * np.linalg.norm(across, ord=order, axis=axes) / self.length
+        bound[:, self.length == 0] = np.inf
+        return np.linalg.norm(self.by_input, ord=order, axis=axes), bound
+
+    @property
+    def ratio(self) -> Floats:
+        """`|grad_x f(x_i)|` over its bound, (N, n)."""
+        return _ratio(*self.sides(None))
+
+    @property
+    def mean_bound(self) -> Floats:
+        """What flatness allows for the mean of `|grad_x f(x_i)|^2`, (N,)."""
+        if not self.length.all():
+            return np.full(len(self.w), np.inf)
+        return self.size**2 / self.length.min() ** 2 * mean_square(self.layer.loss, self.by_parameters)
+
+
+def _ratio(side: Floats, bound: Floats) -> Floats:
+    return side / np.where(bound == 0, 1.0, bound)
 
 
 def mean_square(loss: Loss, slopes: Floats) -> Floats:

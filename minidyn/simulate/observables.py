@@ -17,15 +17,15 @@ from minidyn.common.intake import numbers, shown
 from minidyn.graph import walk
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold, curvatures
-from minidyn.minima.smoothness import Smoothness, first_layer, mean_square, smoothness
+from minidyn.minima.smoothness import Slopes, first_layer, mean_square
 
 _TAKEN = {"w", "status", "ended", "step", "time", "path", "parameter", "quantile"}  # names in Run.to_xarray
 
 
-def _smooth(part: Callable[[Smoothness], Any]) -> Callable[[Loss], Callable[[Floats], Any]]:
+def _smooth(part: Callable[[Slopes], Floats]) -> Callable[[Loss], Callable[[Floats], Any]]:
     def of(loss: Loss) -> Callable[[Floats], Any]:
         layer = first_layer(loss)  # found once, not at every save
-        return lambda w: part(smoothness(loss, w, layer))
+        return lambda w: part(Slopes(layer, w))
 
     return of
 

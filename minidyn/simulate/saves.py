@@ -25,7 +25,8 @@ def spacing(value: Any) -> Any:
     if isinstance(value, str):
         if value == LOG:
             return LOG
-        raise InputError(f"{said('save_every')} is a number of steps or 'log', not {shown(value)}.")
+        log = said("'log'")
+        raise InputError(f"{said('save_every')} is a number of steps or {log}, not {shown(value)}.")
     return whole("save_every", value, 1)
 
 

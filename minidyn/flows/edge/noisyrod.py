@@ -137,8 +137,8 @@ class NoisyRodFlow(Flow):
         found = {self.gap(z)[0] for z in np.unique((w if w.strides[0] else w[:1])[:, : self.dim], axis=0)}
         if len(found) > 1:
             raise FlowError(
-                f"the {self.name}: {' or '.join(map(str, sorted(found)))} directions are slow, from start to start; "
-                f"{said('say how many, slow=, or compare')} starts alike."
+                f"the {self.name}: {' or '.join(map(str, sorted(found)))} directions are slow, depending on the start; "
+                f"{said('give their number in slow=, or compare')} starts that agree in this."
             )
         return found.pop() if found else 0
 
@@ -157,7 +157,7 @@ class NoisyRodFlow(Flow):
             raise FlowError(
                 f"the {self.name} at theta = {self._place(np.asarray(theta))}: the curvatures {shown} have no gap, so "
                 "nothing tells slow directions from fast ones; "
-                f"{said('say how many are slow, slow=0 for an isolated minimum')}."
+                f"{said('give their number in slow=, 0 at an isolated minimum')}."
             )
         return place + 1, float(ratios[place])
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import said
 from minidyn.common.status import Status
 from minidyn.flows.edge.twostep import TwoStep
 from minidyn.maps.discrete import Map
@@ -258,7 +259,7 @@ class Orbits(TwoStep):
             return FieldFailed(
                 Status.NO_ORBIT,
                 "no period-two orbit: the loss is quadratic across the valley, so only motion along it can stop the "
-                "oscillation; rod flow and central flow have that, and a smaller rate of what counts as slow does",
+                f"oscillation, and it is held still here; try rod or central flow{said(', or a smaller slow=')}",
             )
         trace: list[Floats] = []
         a, d, alive = self._iterate(s, c, np.zeros(s.N.shape[1]), amplitude, k, 4000)

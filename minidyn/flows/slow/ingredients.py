@@ -167,9 +167,10 @@ def jets(system: Map, accumulators: str) -> Jets:
     if rule.wide:
         raise FlowError(f"{rule.rule.name} is averaged over the noise by quadrature: use the numerical flow.")
     if rule.remembers and accumulators == "self-consistent":
+        instead = said(", or accumulators='full'")
         raise FlowError(
             f"{rule.rule.name} accumulates squares of what it remembers, and what it sees of the oscillation has no "
-            f"closed form: use the numerical flow{said(', or accumulators=full')}."
+            f"closed form: use the numerical flow{instead}."
         )
     states = rule.rule.letters
     fixed = _fixed_states(rule, states)

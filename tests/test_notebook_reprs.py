@@ -96,7 +96,8 @@ CELLS = st.text(max_size=9) | st.sampled_from(["<b>", "a < b", "</table>", "&amp
 )
 @settings(derandomize=True, max_examples=60, deadline=None)
 def test_whatever_is_in_a_table_is_text(rows, left, head, title):
-    """Names of any characters, such as `<b>` or a bell, are shown letter by letter in their cells and paragraphs."""
+    """Names of any characters, such as `<b>` or a bell, are shown letter by letter in their cells and paragraphs; words
+    go on in a line below where a page is narrow, numbers stay whole."""
     page = Page(as_html([title, Table(rows, left, title, head)]))
     assert page.texts("td", "th") == [printable(cell, keep="\n") for row in rows for cell in row]
     assert page.texts("th") == [printable(c, keep="\n") for c in (rows[0] if head else [row[0] for row in rows])]
@@ -104,6 +105,7 @@ def test_whatever_is_in_a_table_is_text(rows, left, head, title):
     assert page.texts("p") == [said] * 2 * (said is not None)
     sides = [style.rpartition(" ")[2] for style in page.styles if "text-align" in style]
     assert sides == (["left"] * left + ["right"] * (3 - left)) * len(rows)
+    assert ["pre-wrap" in style for style in page.styles if "text-align" in style] == [s == "left" for s in sides]
 
 
 # LaTeX -------------------------------------------------------------------------------------------
@@ -222,6 +224,33 @@ def test_rules_of_ones_own_in_words(seed):
         assert known[f"{name}_new"] == pytest.approx(float(e.xreplace(letters).evalf()), rel=1e-12)
     text = pydoc.plain(pydoc.render_doc(make))
     assert f"{rule.called[0]}' = " in text and re.search(r"\(lr, \w+=0.25, \w+=2\)", text)
+
+
+WORDS = ["bias", "learning_rate", "weight_of_first_feature", "first", "a_long_name_of_thirty_letters"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_names_of_ones_own_in_latex(seed):
+    """In the LaTeX of losses, noises, charts and flows of one's own a word stands upright and whole, apart from its
+    neighbours, as in rules; a letter stays the letter that it is."""
+    rng = np.random.default_rng(seed)
+    a, b, data, s = map(sp.Symbol, [*rng.permutation(WORDS)[:3], "s_1"])
+    loss = md.Loss((1 + a**2) * (b - data) ** 2 / 2 * (1 + a * b), [a, b], data={data: [1.0, 1.0]})
+    system = md.Map(loss, md.SGD(0.1), md.GaussianNoise(a * b))
+    chart = md.Manifold(md.Loss((1 + a**2) * b**2 / 2, [a, b]), chart={a: s, b: 0}, coordinates=[s]).chart
+    texts = [
+        loss._repr_latex_(),
+        *system.noise.in_formulas(),
+        md.SymbolicFlow(system, [-a * b, -b]).describe(latex=True),
+    ]
+    for text in [*texts, chart._repr_latex_()]:
+        drawn(text.replace(r"\displaystyle ", "").splitlines())
+        for word in re.findall(r"[a-z_\\]{5,}", re.sub(r"\\mathrm\{(.*?)\}", "", text)):
+            assert not any(name.replace("_", r"\_") == word or name == word for name in WORDS), (word, text)
+        assert not re.search(r"\}(_\{\w+\})? *\\mathrm", text), text
+    upright = [rf"\mathrm{{{name}}}".replace("_", r"\_") for name in (a.name, b.name)]
+    assert all(word in text for word in upright for text in (texts[0], texts[2], texts[-1]))
+    assert "s_{1}" in chart._repr_latex_()
 
 
 def test_flows_in_latex_can_be_drawn():

@@ -203,6 +203,8 @@ def test_without_a_model_titles_name_the_loss(tmp_path):
             result.runs["gradient flow"].plot(),
             md.stability_diagram(noisy, [[1.0, 1.0]] if loss is short else [[0.0, 0.0]]).plot(),
             md.scaling_study(gd, md.GradientFlow, lrs=[0.01, 0.005], w0=[1.1, 1.0], time=0.02).plot(),
+            md.edge(gd, md.RodFlow(gd), w0=[1.1, 1.0], steps=4).plot(),
+            md.escape(noisy, [1.0, 1.0] if loss is short else [0.0, 0.0], paths=5, steps=8, rng=0).plot(),
         ]
         for fig in heads:
             title, below = fig.texts[0].get_text(), fig.texts[1].get_text()
@@ -286,6 +288,26 @@ def test_the_clock_follows_the_change():
     assert not scales.Clock.of(k, k, [late + 0.2 * (-1.0) ** np.arange(len(k))]).log  # what alternates is no change
     run = md.simulate(md.Map(md.Loss(x**2, [x]), md.GD(0.2)), [1.0], 1000)
     assert run.plot().axes[0].get_xscale() == "symlog" and "logarithmic" in run.plot().axes[0].get_xlabel()
+
+
+def test_the_clock_ends_with_the_paths():
+    """Where all paths of all that is drawn have ended, the axis of steps ends, in runs, comparisons and at the edge;
+    where one is left it goes to the last step."""
+    noisy = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.1), md.GaussianNoise(0.1))
+    for bound, end in ((0.5, None), (-9.0, 400)):
+        run = md.simulate(noisy, [1.0, 1.0], 400, paths=9, rng=0, stop=lambda w, bound=bound: w[:, 1] < bound)
+        end = end or run.ended.max()
+        assert end < 40 or bound < 0
+        for ax in run.plot().axes:
+            assert ax.get_xlim() == (0, end)
+            ticks = [t for t in ax.get_xticks() if 0 <= t <= end]
+            assert len(ticks) > 2 and ax.get_xscale() == "linear"
+    gd = md.Map(md.Loss(-(x**4) / 4, [x]), md.GD(0.1))
+    both = md.compare(gd, md.GradientFlow(gd), w0=[0.5], steps=600, progress=False)
+    last = max(int(run.ended.max()) for run in both.runs.values())
+    assert last < 100 and all(ax.get_xlim() == (0, last) for ax in both.plot().axes)
+    seen = md.edge(gd, md.RodFlow(gd), w0=[0.5], steps=400)
+    assert all(ax.get_xlim()[1] < 100 for ax in seen.plot().axes)
 
 
 @pytest.mark.parametrize("name", MODELS)

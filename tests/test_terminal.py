@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sympy as sp
 
 import minidyn as md
 from minidyn import cli
 from minidyn.common.reports import Table, as_text, fold
+from minidyn.compare.distributions import distances
+from minidyn.compare.report import scales_of
+from minidyn.simulate.saves import round_saves, saves_of
 
 x, y = sp.symbols("x y")
 MODELS = md.list_models()
@@ -68,6 +72,61 @@ def test_a_difference_that_is_rounding_is_said_as_such():
     assert "2,000 steps to t = 100, one path, no noise" in text and "std. error" not in text and "seed" not in text
     assert not re.search(r"e-(?:1[2-9]|[2-9]\d|\d{3})", text)
     assert re.search(r"modified flow, order 2 +iterates +[\d.e-]+ \([\d.]+ %\) +exact\n", text)
+
+
+def test_no_table_shows_what_is_below_rounding():
+    """An oscillation that a flow lets die is 0 and not 4e-42; laws that differ by rounding have no distance; where no
+    path is left a run says so in place of its numbers."""
+    gd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
+    seen = md.edge(gd, md.CentralFlow(gd), md.RodFlow(gd), w0=[4.5, 0.1], steps=60)
+    assert np.nanmin(seen.amplitude["central flow"]) < 1e-30
+    assert not re.search(r"e-(?:1[1-9]|[2-9]\d|\d{3})", seen.summary()) and "             0  " in seen.summary()
+    draw = np.random.default_rng(0).standard_normal(90)
+    for scale, shift in ((1.0, 0.0), (1e-8, 0.0), (1e9, 3e9), (1e-3, 1.0)):
+        a = shift + scale * draw
+        b = a * (1 + 1e-15 * np.sign(draw))
+        assert not np.array_equal(a, b)
+        for found in distances(a, b, True, 20, np.random.default_rng(1)).values():
+            assert found[0] == 0 and found[4] == 0 and found[2] == 1
+        apart = distances(a, a * (1 + 1e-9), True, 20, np.random.default_rng(1))
+        assert all(found[0] > 0 for found in apart.values())
+    noisy = md.Map(md.Loss(x**2 / 2, [x]), md.SGD(0.1), md.GaussianNoise(0.1))
+    run = md.simulate(noisy, [1.0], 50, paths=3, rng=0, stop=lambda w: w[:, 0] < 0.5, observe="loss")
+    assert "3 stopped by its condition" in run.summary() and run.summary().count("no path is left") == 2
+    assert "- ±" not in run.summary() and "no path is left" in run._repr_html_()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_diverged_makes_nothing_exact(seed):
+    """Where some paths diverge, rounding is judged beside the largest value so far of the paths that are left, map and
+    flow alike: what differs by more is a number and not `exact`; the table, the notes and the figure say how many
+    diverged, and what is exact in truth is not said to have saved paths."""
+    noisy = md.Map(md.Loss((x * y - 1) ** 2 / 2 + x**4 / 40, [x, y]), md.SGD(0.5), md.GaussianNoise(0.6))
+    flows = md.GradientFlow(noisy), md.StochasticModifiedFlow(noisy)
+    result = md.compare(noisy, *flows, w0=[2.0, 1.2], steps=80, paths=64, rng=seed, observe="loss", progress=False)
+    run = result.runs["SGD"]
+    assert 0 < (run.status == md.Status.DIVERGED).sum() < 40
+    exact = {label: set() for label in result.runs}
+    for row in result.errors:
+        a, b = result.pair(row.quantity, row.flow)
+        t = list(result.steps).index(row.step)
+        left = np.isfinite(a[:, t]) & np.isfinite(b[:, t] if result.paired(row.flow) else a[:, t])
+        size = np.abs(run.quantity(row.quantity)[left, : row.step + 1]).max()
+        assert scales_of(result)[row.quantity, row.flow].at(row.step) == size
+        exact[row.flow].add(abs(row.difference) <= 1e-12 * size)
+    assert exact["gradient flow"] == {False} and exact["stochastic modified equation, order 1"] == {True}
+    text = result.summary()
+    first, second = text.split("stochastic modified equation, order 1 against SGD")
+    assert "exact" not in first and "exact" in second and "times as many" not in text
+    said = f"{(run.status == md.Status.DIVERGED).sum()} diverged (first at step "
+    assert said in text and said in result._repr_html_() and said in run.summary()
+    fig = result.plot()
+    assert any(f"SGD: {(run.status == 0).sum()} finished, {said}" in t.get_text() for t in fig.texts)
+    for ax, name in zip(fig.axes[1:5:2], "xy", strict=True):  # paths on their way out do not rule what is seen
+        assert np.ptp(ax.get_ylim()) < 12 * np.ptp(
+            np.nanquantile(result.pair(name, "gradient flow")[0], [0.05, 0.95], axis=0)
+        )
+        assert "leave" in ax.get_title(loc="right")
 
 
 def test_the_overview_says_which_flow_is_closest():
@@ -242,3 +301,29 @@ def test_a_models_keys_are_not_taken_for_options(said, folder):
         (folder / "mine.toml").write_text(good.replace(old, new))
         code, out, err = said("run", "mine.toml")
         assert code == 2 and out == "" and told in err, err
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_of_logarithmic_saves_are_near_round_numbers(seed):
+    """A table of logarithmic saves has as many rows as wanted where there are so many saves that far apart, the last
+    among them, and the others within a spacing of the saves of numbers with one digit that is not zero; the saves stay
+    what they are."""
+    rng = np.random.default_rng(seed)
+    steps, rows = int(10 ** rng.uniform(0.5, 6)), int(rng.integers(1, 12))
+    saves = np.array(saves_of(steps, "log"))
+    chosen = saves[round_saves(saves, rows)].tolist()
+    assert chosen[-1] == steps and len(chosen) <= rows and chosen == sorted(set(chosen)) and chosen[0] > 0
+    for step in chosen[:-1]:
+        power = 10 ** (len(str(step)) - 1)
+        assert min(abs(np.log(step / (d * power))) for d in (1, 2, 3, 5, 10)) < 0.06, step
+    assert len(chosen) == rows or steps < 10 ** (rows / 3 + 1)
+    assert [*round_saves(saves[:1], rows)] == []
+
+
+def test_a_table_of_logarithmic_saves_says_its_rows():
+    """`save_every="log"` shows the saves nearest to 10, 100 and so on, and says so; its runs hold the same saves."""
+    gd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.GD(0.1))
+    result = md.compare(gd, md.GradientFlow(gd), w0=[1.0, 0.5], steps=5000, save_every="log", progress=False)
+    assert sorted({row.step for row in result.errors}) == [1, 10, 97, 962, 5000]
+    assert result.runs["GD"].steps.tolist() == saves_of(5000, "log")
+    assert "rows: of the logarithmic saves those nearest to round numbers" in result.summary()

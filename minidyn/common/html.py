@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # what is shown opens this room, not the other way round
 
 _PLAIN = "tex2jax_ignore mathjax_ignore"  # classes in which `$` is a dollar
 _WIDE = "overflow-x: auto; padding: 0.2em 0"
-_CELL = "padding: 0.15em 0.8em; white-space: pre; text-align: "
+_CELL = "padding: 0.15em 0.8em; white-space: {}; text-align: {}"  # numbers stay on a line, words go on below
 
 
 def as_html(report: Report) -> str:
@@ -54,8 +54,8 @@ def _row(table: Table, row: list[str], is_head: bool) -> str:
     names = len(row) if is_head else 0 if table.head else 1
     cells = []
     for place, cell in enumerate(row):
-        tag, side = "th" if place < names else "td", "left" if place < table.left else "right"
-        cells.append(f'<{tag} style="{_CELL}{side}">{escape(cell)}</{tag}>')
+        tag, how = "th" if place < names else "td", ("pre-wrap", "left") if place < table.left else ("pre", "right")
+        cells.append(f'<{tag} style="{_CELL.format(*how)}">{escape(cell)}</{tag}>')
     return f"<tr>{''.join(cells)}</tr>"
 
 

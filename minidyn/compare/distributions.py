@@ -18,6 +18,7 @@ import numpy as np
 from minidyn.common.arrays import Floats, Integers
 from minidyn.common.byvalue import ByValue
 from minidyn.common.units import unit_of
+from minidyn.compare.report import ROUNDING
 
 DISTANCES = ("Wasserstein-1", "KS", "energy")
 _LEVEL = 0.05
@@ -70,7 +71,9 @@ def distances(a: Floats, b: Floats, paired: bool, resamples: int, rng: np.random
     unit = unit_of(everything)
     everything /= unit
     order = np.argsort(everything, kind="stable")
-    gaps = np.diff(everything[order])
+    inorder = everything[order]
+    gaps = np.diff(inorder)
+    gaps[gaps <= ROUNDING * np.maximum(np.abs(inorder[1:]), np.abs(inorder[:-1]))] = 0.0  # equal but for rounding
     weights = np.concatenate([np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))])
     seen = _norms(weights[None], order, gaps)[0]
     each = max(1, _AT_ONCE // len(weights))

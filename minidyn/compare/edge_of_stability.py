@@ -12,6 +12,7 @@ from minidyn.common.reports import Drawn, Report, Reported, Table, as_text, digi
 from minidyn.common.status import Status
 from minidyn.compare.readings import check_flows, labels_of, one_start
 from minidyn.compare.regime import Regime, regime
+from minidyn.compare.report import NOTHING
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.flows.edge.twostep import TwoStep
@@ -32,7 +33,7 @@ class EdgeRun(Reported, Drawn):
     amplitude : label -> half the distance of successive iterates of the map, `|d|` of rod and subquadratic flow,
         `sqrt(tr S)` of the central flow.
     regime : what the map does at the end; its remark, if there is one, ends the summary.
-    ends : label -> how a flow ended before the last step, if it did.
+    ends : label -> how a flow ended before the last step, if it did.  map : the map.
     """
 
     steps: Integers
@@ -41,6 +42,7 @@ class EdgeRun(Reported, Drawn):
     amplitude: dict[str, Floats]
     regime: Regime | None = None
     ends: dict[str, str] = field(default_factory=dict)
+    map: Map | None = None
 
     @property
     def distance(self) -> Floats:
@@ -53,12 +55,13 @@ class EdgeRun(Reported, Drawn):
 
     def _report(self, rows: int = 8) -> Report:
         chosen = np.unique(np.linspace(0, len(self.steps) - 1, min(rows, len(self.steps))).round().astype(int))
+        largest = max((float(np.nanmax(np.abs(v), initial=0.0)) for v in self.amplitude.values()), default=0.0)
         table = [["step", "sharpness", "- 2/lr", *(f"amplitude, {label}" for label in self.amplitude)]] + [
             [
                 f"{self.steps[i]:,}",
                 digits(self.sharpness[i], 4),
                 digits(self.distance[i], 3, sign=True),
-                *(digits(v[i], 3) for v in self.amplitude.values()),
+                *("0" if abs(v[i]) <= NOTHING * largest else digits(v[i], 3) for v in self.amplitude.values()),
             ]
             for i in chosen
         ]
@@ -123,7 +126,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: Any =
             reason = engine.meta.get("reason")
             ends[label] = f"{Status(status).label} at step {ended:,}" + (f": {reason}" if reason else "")
     end = regime(system, w0, steps, first_step=first_step) if steps > 1 else None
-    return EdgeRun(saves, found[0] * threshold, threshold, amplitude, end, ends)
+    return EdgeRun(saves, found[0] * threshold, threshold, amplitude, end, ends, system)
 
 
 def _look(two: TwoStep, z: Floats, after: Floats, k: int) -> tuple[float, float]:

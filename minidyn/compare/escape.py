@@ -55,8 +55,8 @@ class Escape(Reported, Drawn):
         about = f" ± {digits(self.standard_error, 2)}" if self.standard_error > 0 else ""
         apart = f" ({self.z:+.1f} standard errors)" if self.standard_error > 0 else ""
         report: Report = [
-            f"growth of second moments per step: measured {self.measured:.6f}{about}, predicted {self.predicted:.6f}"
-            f"{apart}",
+            f"growth of second moments per step: measured {digits(self.measured)}{about}, "
+            f"predicted {digits(self.predicted)}{apart}",
             f"after {int(self.steps[-1]):,} steps {100 * self.left:.1f} % of the paths have left the minimum"
             + (f", {100 * self.lost:.1f} % of all are lost" if self.lost else ""),
         ]

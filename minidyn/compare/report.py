@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minidyn.common.arrays import Floats, Integers
 from minidyn.common.errors import InputError
 from minidyn.common.reports import Report, Table, digits, share
+from minidyn.simulate.phases import SEEN, alternates
 
 if TYPE_CHECKING:
     from minidyn.compare.comparison import Comparison, ErrorRow
@@ -29,10 +30,10 @@ _MEANT = {
 }
 _OLD = "this file holds one reading of the map for all flows; run it again to compare each flow as it reads the map"
 ROUNDING = 1e-12  # what lies below this part of its values is rounding
-_NOTHING = 1e-10  # a value below this part of the largest so far is zero: solvers promise no more
+NOTHING = 1e-10  # a value below this part of the largest so far is zero: solvers promise no more
 _LARGEST = float(np.finfo(np.float64).max)
 _DOUBT = 0.05  # means and laws differ where equal ones would look so different in this part of all comparisons
-SEEN = 0.01  # of what the map moves by: what jumps by less on average is not seen to
+_AT_ONCE = 256  # paths
 _GAINED = 1.5  # common noise is spoken of where it saves so many times the paths
 
 
@@ -107,11 +108,12 @@ def _remarks(result: Comparison) -> list[str]:
     m, out = result.meta, []
     phases = result.runs[result.map_label].meta.get("between_saves")
     out += [f"between saves: {phases}"] if phases else []
+    out += [f"rows: {m['rows']}"] if m.get("rows") else []
     out += [f"remark: at the end {m['remark']}"] if m.get("remark") else []
     if "reads" not in m and len(result.runs) > 2 and (m.get("projected") or m.get("centred")):
         out.append(f"remark: {_OLD}")
     out += [f"left out: {why}" for why in m.get("missing", {}).values()]
-    walls = ", ".join(f"{label} {run.meta.get('wall_seconds', 0.0):.2f} s" for label, run in result.runs.items())
+    walls = "; ".join(f"{label}: {run.meta.get('wall_seconds', 0.0):.2f} s" for label, run in result.runs.items())
     return [*out, f"wall time: {walls}"]
 
 
@@ -134,20 +136,6 @@ def _one_path(result: Comparison, labels: list[str]) -> Report:
     for name in result.quantities:
         said += ["", _values(result, name, labels, scales)]
     return said
-
-
-def alternates(k: Any, values: Floats, least: float = 0.0) -> bool:
-    """Whether values (T,) at steps `k` jump between even and odd steps, on average by more than `least`.
-
-    Along each kind of step they vary by less than half of what they do along all.
-    """
-    good = np.isfinite(values)
-    even, odd = (values[good & (k % 2 == side)] for side in (0, 1))
-    if min(len(even), len(odd)) < 4:
-        return False
-    jumps = np.abs(np.diff(values[good]))
-    along = float(np.abs(np.diff(even)).sum() + np.abs(np.diff(odd)).sum())
-    return along < 0.5 * float(jumps.sum()) and float(jumps.mean()) > least
 
 
 def _jumps(result: Comparison, scales: Scales) -> list[str]:
@@ -173,15 +161,15 @@ def _last_alive(result: Comparison, label: str) -> int | None:
 
 @dataclass(frozen=True)
 class _Scale:
-    """How far the map moves in a quantity, and its largest value `sizes` (T,) up to each of `steps`: what is rounding,
-    or nothing, is so beside these."""
+    """How far the map moves in a quantity, and the largest value so far, `sizes` (T,) at each of `steps`, of the paths
+    that are still there: what is rounding, or nothing, is so beside these, not beside what has diverged."""
 
     moved: float
     steps: Integers
     sizes: Floats
 
     def at(self, step: int) -> float:
-        """The largest value up to a step."""
+        """The largest value up to a step of the paths that have come to it."""
         return float(self.sizes[np.searchsorted(self.steps, step, "right") - 1])
 
 
@@ -190,17 +178,17 @@ def scales_of(result: Comparison) -> Scales:
     run, out = result.runs[result.map_label], {}
     for name in result.quantities:
         try:
-            kept = _extremes(run.quantity(name))
+            kept = run.quantity(name)
         except InputError:  # an observable that was compared only
-            kept = np.empty((2, 0))
+            kept = np.empty((0, 0))
         saves = np.searchsorted(run.steps[: kept.shape[1]], result.steps, "right")
+        ends = _ends_of(kept)
         for label in (label for label in list(result.runs)[1:] if result.holds(name, label)):
-            read = _extremes(result.pair(name, label)[0])
-            sizes = np.maximum(np.append(0.0, _peaks(kept))[saves], _peaks(read))
-            low, high = (
-                min(kept[0].min(initial=np.inf), read[0].min()),
-                max(kept[1].max(initial=-np.inf), read[1].max()),
-            )
+            read = result.pair(name, label)[0]
+            ended = result.runs[label].ended if result.paired(label) else np.full(run.paths, run.steps[-1])
+            peaks = np.append(0.0, _peaks(kept, run.steps[: kept.shape[1]], ended))[saves]
+            sizes = np.maximum(peaks, _peaks(read, result.steps, ended))
+            low, high = (f(one, other) for f, one, other in zip((min, max), ends, _ends_of(read), strict=True))
             moved = 2 * min(high / 2 - low / 2, _LARGEST / 2) if high >= low else np.nan
             out[name, label] = _Scale(float(moved), result.steps, sizes)
     return out
@@ -209,15 +197,22 @@ def scales_of(result: Comparison) -> Scales:
 Scales = dict[tuple[str, str], _Scale]
 
 
-def _extremes(values: Floats) -> Floats:
-    """The least and the largest finite value (2, T) of all paths at each time; infinities where there is none."""
+def _ends_of(values: Floats) -> tuple[float, float]:
+    """The least and the largest finite value; infinities where there is none."""
     seen = np.isfinite(values)
-    return np.array([values.min(axis=0, initial=np.inf, where=seen), values.max(axis=0, initial=-np.inf, where=seen)])
+    return float(values.min(initial=np.inf, where=seen)), float(values.max(initial=-np.inf, where=seen))
 
 
-def _peaks(ends: Floats) -> Floats:
-    """The largest size of extremes (2, T) up to each time."""
-    return np.asarray(np.maximum.accumulate(np.where(np.isfinite(ends), np.abs(ends), 0.0).max(axis=0)))
+def _peaks(values: Floats, steps: Integers, ended: Integers) -> Floats:
+    """The largest size so far, at each of these steps, of the paths (paths, T) that are there, each up to the step `ended`
+    (paths,) at which its partner ended."""
+    out = np.zeros(values.shape[1])
+    for first in range(0, len(values), _AT_ONCE):
+        part = np.abs(values[first : first + _AT_ONCE])
+        there = np.isfinite(part) & (steps <= ended[first : first + _AT_ONCE, None])
+        so_far = np.maximum.accumulate(np.where(there, part, 0.0), axis=1)
+        np.maximum(out, np.where(there, so_far, 0.0).max(axis=0), out=out)
+    return out
 
 
 def _strayed(which: tuple[str, str], gaps: dict[tuple[str, str], dict[str, float]], scales: Scales) -> str:
@@ -225,7 +220,7 @@ def _strayed(which: tuple[str, str], gaps: dict[tuple[str, str], dict[str, float
     if which not in gaps:
         return "-"
     gap, scale = gaps[which]["sup"], scales[which]
-    if gap <= ROUNDING * scale.sizes[-1]:
+    if gap <= ROUNDING * scale.sizes.max():
         return "exact"
     part = f" ({share(gap / scale.moved)})" if scale.moved > 0 and np.isfinite(gap) else ""
     return digits(gap, 2) + part
@@ -240,7 +235,7 @@ def _closest(
         parts = [
             (gaps[name, label]["sup"] / scale.moved, name)
             for (name, flow), scale in scales.items()
-            if flow == label and scale.moved > ROUNDING * scale.sizes[-1]
+            if flow == label and scale.moved > ROUNDING * scale.sizes.max()
         ]
         if parts and _last_alive(result, label) is None and np.isfinite([part for part, _ in parts]).all():
             worst[label] = max(parts)
@@ -270,7 +265,7 @@ def _values(result: Comparison, name: str, labels: list[str], scales: Scales) ->
 
 def _value(value: float, size: float) -> str:
     """A value; what is nothing beside the largest value of its quantity is zero."""
-    return "0" if abs(value) <= _NOTHING * size else digits(float(value), padded=True)
+    return "0" if abs(value) <= NOTHING * size else digits(float(value), padded=True)
 
 
 # -- many paths: means, spreads, standard errors ---------------------------------------------------------
@@ -285,7 +280,7 @@ def _many_paths(result: Comparison, label: str, scales: Scales) -> Report:
         said += ["", _means(result, [row for row in rows if row.quantity == name], scales[name, label])]
     laws = [found for (_, flow), found in result._last_laws.items() if flow == label]
     said += ["", _laws(laws)] if laws else []
-    said += shared(row.variance_ratio for row in rows)
+    said += shared(row.variance_ratio for row in rows if not _exact(row, scales[row.quantity, label].at(row.step)))
     started = result.runs[result.map_label].paths
     if any(row.paths < started for row in rows):
         said.append("paths: those that a row rests on; the others have ended, or passed what numbers hold")
@@ -388,7 +383,7 @@ def shared(ratios: Iterable[float]) -> list[str]:
     if not known or max(known) < _GAINED:
         return []
     low, high = (
-        f"{float(f'{end:.3g}'):,.4g}" if end < 1000 else f"{float(f'{end:.2g}'):,.0f}"
+        f"{float(f'{end:.3g}'):,.4g}" if end < 1000 else f"{float(f'{end:.2g}'):,.0f}" if end < 1e7 else digits(end, 2)
         for end in (min(known), max(known))
     )
     times = low if low == high else f"{low} to {high}"

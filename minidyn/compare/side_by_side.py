@@ -19,7 +19,7 @@ from minidyn.simulate import check_checkpoint, every_of, observables, paths_need
 from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
-from minidyn.simulate.saves import LOG
+from minidyn.simulate.saves import LOG, round_saves
 from minidyn.simulate.threads import thread_count
 
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
@@ -120,7 +120,9 @@ class _Experiment:
             "reads": {label: flow.reads for label, flow in beside.items()}, "zero": zero, "missing": absent,
         }  # fmt: skip
         result = Comparison(runs, quantities, first.steps[times], first.time[times], [], meta, self.system.loss)
-        result.errors += [row for label in beside for row in _rows_of(result, label, self.rows)]
+        log = self.save_every == LOG
+        meta |= {"rows": "of the logarithmic saves those nearest to round numbers"} if log else {}
+        result.errors += [row for label in beside for row in _rows_of(result, label, self.rows, log)]
         return result
 
     def check(self) -> None:
@@ -315,15 +317,15 @@ def _top(values: Floats) -> float:
     return float(finite.max()) if len(finite) else np.inf
 
 
-def _rows_of(result: Comparison, label: str, rows: int) -> list[ErrorRow]:
+def _rows_of(result: Comparison, label: str, rows: int, log: bool) -> list[ErrorRow]:
     """The table of one flow: every quantity at up to `rows` steps that its run reached."""
     held = int((result.steps <= result.runs[label].steps[-1]).sum())
+    places = round_saves(result.steps[:held], rows) if log else _pick(held, rows + 1)[1:]
     paired = result.paired(label)
     out = []
     for name in (name for name, values in result.quantities.items() if label in values):
         a, b = result.pair(name, label)
         out += [
-            row_of(name, label, a[:, t], b[:, t], int(result.steps[t]), float(result.time[t]), paired)
-            for t in _pick(held, rows + 1)[1:]
+            row_of(name, label, a[:, t], b[:, t], int(result.steps[t]), float(result.time[t]), paired) for t in places
         ]
     return out

@@ -16,7 +16,7 @@ from minidyn.compare.escape import Escape
 from minidyn.figures.panels import draw_curve
 from minidyn.figures.scales import Clock, grid, is_log, say_gone, set_limits, tidy
 from minidyn.figures.sheet import Panel, compose
-from minidyn.figures.style import MAP, MINIMA, PANELS, Look, looks_by_name
+from minidyn.figures.style import MAP, MINIMA, PANELS, Look, looks_by_name, named
 
 
 def plot_edge(result: EdgeRun, *, path: Any = None, panels: Any = None, size: Any = None, ax: Any = None) -> Figure:
@@ -33,7 +33,7 @@ def plot_edge(result: EdgeRun, *, path: Any = None, panels: Any = None, size: An
     """
     first, *flows = result.amplitude
     looks = {first: MAP} | looks_by_name(flows)
-    clock = _clock(result.steps, [result.sharpness, result.amplitude[first]])
+    clock = _clock(result.steps, [result.sharpness, *result.amplitude.values()])
     sharpness = partial(_draw_edge, clock=clock, title="sharpness at mid-points", curves={first: result.sharpness},
                         looks=looks, threshold=result.threshold)  # fmt: skip
     amplitude = partial(
@@ -41,13 +41,14 @@ def plot_edge(result: EdgeRun, *, path: Any = None, panels: Any = None, size: An
     )
     there = [Panel("sharpness", sharpness), Panel("amplitude", amplitude)]
     details = [f"threshold 2/lr = {result.threshold:.6g}", *(f"{label}: {how}" for label, how in result.ends.items())]
-    return compose(there, f"{first} at the edge of stability", details, path=path, only=panels, size=size, ax=ax)
+    title, *made = named(f"{first} at the edge of stability", repr(result.map) if result.map else "")
+    return compose(there, title, [*made, *details], path=path, only=panels, size=size, ax=ax)
 
 
 def _clock(steps: Any, curves: list[Floats]) -> Clock:
     """The axis of steps of a result that keeps no times."""
-    k = steps.astype(float)
-    return Clock.of(k, np.full(len(k), np.nan), curves)
+    k, seen = steps.astype(float), np.isfinite(curves).any(axis=0) if curves else np.zeros(len(steps), bool)
+    return Clock.of(k, np.full(len(k), np.nan), curves, k[seen].max(initial=0))
 
 
 def _draw_edge(
@@ -88,8 +89,9 @@ def plot_escape(result: Escape, *, path: Any = None, panels: Any = None, size: A
         Panel("distance", partial(_draw_distance, result=result)),
         Panel("destinations", partial(_draw_destinations, result=result)),
     ]
-    title = f"{rule} leaves a minimum" if result.left else f"{rule} stays in a minimum"
-    return compose(there, title, said, path=path, only=panels, size=size, ax=ax)
+    what = f"{rule} leaves a minimum" if result.left else f"{rule} stays in a minimum"
+    title, *made = named(what, repr(result.report.place.map))
+    return compose(there, title, [*made, *said], path=path, only=panels, size=size, ax=ax)
 
 
 def _draw_distance(ax: Axes, result: Escape) -> None:

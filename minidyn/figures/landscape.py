@@ -12,11 +12,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from minidyn.common.arrays import Floats
 from minidyn.common.errors import ManifoldError
-from minidyn.compare.report import alternates
+from minidyn.common.status import Status
 from minidyn.figures.scales import beyond, say_gone, spread, tidy
 from minidyn.figures.style import HUGE, MAP, MINIMA, THIN, Look, legend_label, power_of_ten, pretty
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold
+from minidyn.simulate.phases import alternates
 from minidyn.simulate.run import Run
 
 _LONG = 100  # saves of a path whose zigzag would fill the picture
@@ -46,7 +47,7 @@ def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: 
     ax.plot(*np.unique(start, axis=0)[:_POINTS].T, ls="", marker="X", ms=6.5, mfc="white", mec="black", zorder=30,
             label="start" if np.isfinite(start).any() else "_")  # fmt: skip
     some = f"{_POINTS:,} of {first.paths:,} points at step" if first.paths > _POINTS else "points at step"
-    some = "paths to step" if first.paths == 1 else some
+    some = "step" if gone else "paths to step" if first.paths == 1 else some  # beside what leaves there is less room
     ax.set_title(f"{some} {int(first.steps[-1]):,}", loc="left")
     if gone:
         say_gone(ax, gone)
@@ -54,10 +55,17 @@ def draw_landscape(ax: Axes, runs: Mapping[str, Run], loss: Loss | None, looks: 
 
 def draw_floor(ax: Axes, runs: Mapping[str, Run], loss: Loss | None) -> list[str]:
     """The ground below these runs, of the loss if it has two parameters; what is said of runs that leave it."""
-    low, high, gone = window({label: run.w for label, run in runs.items()}, ratio_of(ax))
+    low, high, gone = window({label: _staying(run) for label, run in runs.items()}, ratio_of(ax))
+    gone = gone or ["what diverges"] * any((run.status == Status.DIVERGED).any() for run in runs.values())
     plane = loss if loss is not None and loss.dim == 2 else None
     draw_ground(ax, plane.value if plane else None, plane, low, high, next(iter(runs.values())).names)
     return gone
+
+
+def _staying(run: Run) -> Floats | None:
+    """The paths that do not diverge, or all of them where none stays."""
+    stays = run.status != Status.DIVERGED
+    return run.w[stays] if run.w is not None and stays.any() and not stays.all() else run.w
 
 
 def draw_ground(

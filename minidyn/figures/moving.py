@@ -20,7 +20,7 @@ from minidyn.compare.comparison import Comparison
 from minidyn.figures.canvas import target_of, write_bytes
 from minidyn.figures.landscape import draw_floor
 from minidyn.figures.panels import mean_of, spread_of
-from minidyn.figures.runs import names_in
+from minidyn.figures.runs import last_step, names_in
 from minidyn.figures.scales import Clock
 from minidyn.figures.sheet import Panel, compose
 from minidyn.figures.style import (
@@ -158,7 +158,7 @@ def _growing(name: str, runs: dict[str, Run], looks: dict[str, Look], advance: l
             said = legend_label(label, held[label])
             (line,) = ax.plot(steps, mean, color=look.colour, ls=look.dash, lw=look.width, label=said)
             lines.append((line, steps, mean))
-        Clock.of(first.steps, first.time, list(means.values())).put(ax)
+        Clock.of(first.steps, first.time, list(means.values()), last_step(runs.values())).put(ax)
         ax.set_title(pretty(name), loc="left")
 
         def move(place: int) -> list[Any]:

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from minidyn.common.arrays import Floats
+from minidyn.common.arrays import Floats, Truths
 from minidyn.compare.comparison import Comparison
-from minidyn.compare.report import SEEN, alternates
 from minidyn.figures.scales import Clock, beyond, is_log, say_gone, set_limits, tidy
 from minidyn.figures.style import GREY, HUGE, READINGS, THIN, Look, legend_label, pretty, reading_label
+from minidyn.simulate.phases import SEEN, alternates
 from minidyn.simulate.run import QUANTILES, Run
 
 Curve = tuple[Floats, Floats, Floats]  # mean, lower and upper edge of the band, each (T,)
 
 _APART, _SPANS = 30.0, 100.0  # typical differences of two flows, and of one: beyond, they are drawn logarithmically
+_MEAN = "the mean"  # which a few paths can take out of the picture, where the others stay
 _ROUNDING = 1e-13  # of the values: a difference below is none
 
 
@@ -54,7 +55,8 @@ def draw_quantity(
     sides: list[Floats] = []
     size = range_of([v for key, v in result.quantities[name].items() if key not in looks or key == result.map_label])
     anchor: list[Floats] = []
-    curves: dict[str, Curve] = {}
+    curves: dict[str, Sequence[Floats]] = {}
+    means: dict[str, Floats] = {}
     gaps: dict[str, tuple[Floats, Floats]] = {}
     for order, label in enumerate([*result.runs][1:], 1):
         if label not in result.quantities[name]:
@@ -63,16 +65,23 @@ def draw_quantity(
         if not any(np.array_equal(a, side, equal_nan=True) for side in sides):  # another reading, or other paths
             first = not sides
             sides.append(a)
-            anchor += _draw_spread(
-                upper, k, a, READINGS[reading][0], reading_label(result.map_label, reading), 0, first, size
-            )
-        curves[label] = _draw_spread(
+            called = reading_label(result.map_label, reading)
+            means[reading], *band = _draw_spread(upper, k, a, READINGS[reading][0], called, 0, first, size)
+            anchor += band
+            curves[f"{_MEAN} of {called}"] = [means[reading]]
+        means[label], *curves[label] = _draw_spread(
             upper, k, b, looks[label], legend_label(label, result.runs[label]), order, False, size
         )
+        curves[f"{_MEAN} of {label}"] = [means[label]]
         gaps[label] = difference_of(a, b, result.paired(label))
     gone = _finish(upper, name, anchor, curves, [*result.quantities[name].values()])
     if lower is not None:
-        _draw_gaps(lower, k, gaps, looks, gone, max((np.nanmax(np.abs(c), initial=0) for c in anchor), default=0.0))
+        within = {
+            label: _inside(upper, means[result.reading(label)]) & _inside(upper, means[label])
+            for label in gaps
+            if label not in gone
+        }
+        _draw_gaps(lower, k, gaps, looks, within, _so_far(anchor))
     clock.put(upper, *([lower] if lower is not None else []))
 
 
@@ -90,10 +99,22 @@ def _draw_spread(
     return mean, low, high
 
 
+def _inside(ax: Axes, mean: Floats) -> Truths:
+    """Where a mean is in the picture."""
+    low, high = ax.get_ylim()
+    return np.asarray((mean >= low) & (mean <= high))
+
+
+def _so_far(curves: Sequence[Floats]) -> Floats:
+    """The largest size of curves (T,) up to each time."""
+    return np.asarray(np.maximum.accumulate(np.nan_to_num(np.abs(curves)).max(axis=0)) if curves else np.zeros(1))
+
+
 def _draw_gaps(ax: Axes, k: Floats, gaps: Mapping[str, tuple[Floats, Floats]], looks: Mapping[str, Look],
-               gone: Sequence[str], size: float) -> None:  # fmt: skip
+               within: Mapping[str, Truths], size: Floats) -> None:  # fmt: skip
     """Differences with two standard errors to each side; without errors, and over decades, their sizes on a logarithmic
-    scale."""
+    scale. Limits follow those `within` the picture of the means; what lies below the rounding of values up to `size`
+    is none."""
     exact = all(not np.nanmax(error, initial=0) > 0 for _, error in gaps.values())
     sizes = {label: np.where(np.abs(gap) > _ROUNDING * size, np.abs(gap), np.nan) for label, (gap, _) in gaps.items()}
     log = exact and _over_decades(list(sizes.values()))
@@ -110,9 +131,9 @@ def _draw_gaps(ax: Axes, k: Floats, gaps: Mapping[str, tuple[Floats, Floats]], l
         ax.axhline(0.0, color=GREY, lw=0.7)
         near = [
             end
-            for label, (gap, error) in gaps.items()
-            if label not in gone
-            for end in (gap - 2 * error, gap + 2 * error)
+            for label, inside in within.items()
+            for gap, error in [gaps[label]]
+            for end in ((gap - 2 * error)[inside], (gap + 2 * error)[inside])
         ]
         set_limits(ax, [np.zeros(1), *near], {}, False)
     words = ["|flow − map|" if log else "flow − map", *tidy(ax.yaxis)]
@@ -132,17 +153,18 @@ def _over_decades(sizes: Sequence[Floats]) -> bool:
 def draw_run(ax: Axes, run: Run, name: str, look: Look, label: str, clock: Clock) -> None:
     """One quantity of one run: a line, or a mean with bands and a few paths."""
     mean, edges, values = spread_of(run, name)
-    anchor = [mean, edges[0.05], edges[0.95]]
+    anchor, others = [edges[0.05], edges[0.95]], {_MEAN: [mean]}
     if (edges[0.95] > edges[0.05]).any():
         for low, high, alpha in ((0.05, 0.95, 0.17), (0.25, 0.75, 0.3)):
             words = f"{100 * low:.0f}–{100 * high:.0f} % of paths"
             ax.fill_between(run.steps, edges[low], edges[high], color=look.colour, alpha=alpha, lw=0, label=words)
         if values is not None:
             few = ax.plot(run.steps, values[:THIN].T, color=look.colour, lw=0.5, alpha=0.55)
-            few[0].set_label(f"{len(few)} of the paths" if run.paths > len(few) else "the paths")
-            anchor += [*values[:THIN]]
+            called = f"{len(few)} of the paths" if run.paths > len(few) else "the paths"
+            few[0].set_label(called)
+            others[called] = [*values[:THIN]]
     draw_curve(ax, clock.steps, mean, look, f"mean, {label}" if (edges[0.95] > edges[0.05]).any() else label)
-    _finish(ax, name, anchor, {}, [mean] if values is None else [values])
+    _finish(ax, name, anchor, others, [mean] if values is None else [values])
     clock.put(ax)
 
 
@@ -160,7 +182,7 @@ def _finish(
     ax: Axes,
     name: str,
     anchor: Sequence[Floats],
-    curves: Mapping[str, Curve],
+    curves: Mapping[str, Sequence[Floats]],
     values: Sequence[Floats],
 ) -> list[str]:
     """The quantity's name and its scale, that of the flows where the map is soon too far away; which flows leave."""
@@ -168,6 +190,7 @@ def _finish(
         anchor = [*anchor, *(c for curve in curves.values() for c in curve)]
     log = is_log([*anchor, *(c for curve in curves.values() for c in curve)])
     gone = set_limits(ax, anchor, curves, log)
+    gone = list(dict.fromkeys(_MEAN if words.startswith(_MEAN) else words for words in gone))
     gone = [*gone, *beyond(values)] if len(gone) < 2 else gone
     ax.set_title("".join([pretty(name), *tidy(ax.yaxis)]), loc="left")
     if gone:

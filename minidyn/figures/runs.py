@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,7 +56,7 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
         for label in [*result.runs][1:2]
         if result.holds(name, label)
     ]
-    clock = Clock.of(result.steps, result.time, means)
+    clock = Clock.of(result.steps, result.time, means, last_step(result.runs.values()))
     there = [
         Panel(name, partial(draw_quantity, result=result, name=name, looks=looks, clock=clock), _BOTH, False,
               _above(name, clock)) for name in names
@@ -69,6 +69,11 @@ def plot_comparison(result: Comparison, *, loss: Loss | None = None, path: Any =
     return compose(
         there, title, [*made, *details_of(result, drawn)], path=path, only=panels, size=size, ax=ax, most=drawn
     )
+
+
+def last_step(runs: Iterable[Run]) -> int:
+    """The last step at which any path of any run was there."""
+    return max(int(run.ended.max()) for run in runs)
 
 
 def _above(name: str, clock: Clock) -> float:
@@ -97,7 +102,7 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
     for name in chosen:
         if name not in every:
             run.quantity(name)  # says what the run holds
-    clock = Clock.of(run.steps, run.time, [spread_of(run, name)[0] for name in chosen])
+    clock = Clock.of(run.steps, run.time, [spread_of(run, name)[0] for name in chosen], last_step([run]))
     there = [Panel(name, partial(draw_run, run=run, name=name, look=look, label=label_of(title), clock=clock),
                    above=_above(name, clock)) for name in [*shown, *(n for n in every if n not in shown)]]  # fmt: skip
     details = [

@@ -12,6 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from minidyn.common.arrays import Floats
+from minidyn.common.reports import digits
 from minidyn.figures.style import FAINT, GREY, HUGE, power_of_ten, text_width
 
 _EARLY = 0.05  # part of the steps: where most of the change falls into it, steps are logarithmic
@@ -24,19 +25,22 @@ _DIGITS = 4  # that tick labels have in common: more are said once
 
 @dataclass(frozen=True)
 class Clock:
-    """The axis of steps k, logarithmic where most of the change falls into the first few percent of them."""
+    """The axis of steps k up to `end`, logarithmic where most of the change falls into the first few percent of it."""
 
     steps: Floats
     time: Floats
+    end: float
     log: bool = False
 
     @classmethod
-    def of(cls, steps: Any, time: Any, curves: Sequence[Floats]) -> Clock:
-        """The clock for these curves, each (T,)."""
+    def of(cls, steps: Any, time: Any, curves: Sequence[Floats], end: float = np.inf) -> Clock:
+        """The clock for these curves, each (T,), of which nothing is left beyond `end`."""
         k, t = np.asarray(steps, dtype=float), np.asarray(time, dtype=float)
-        early = [e for curve in curves if (e := _settled_at(k, curve)) is not None]
+        seen = k <= end
+        early = [e for curve in curves if (e := _settled_at(k[seen], curve[seen])) is not None]
         spaced = len(k) > 20 and k[-1] - k[-2] > 10 * (k[2] - k[1])  # logarithmically, as somebody asked for
-        return cls(k, t, spaced or (len(k) > 20 and len(early) > 0 and max(early) < _EARLY))
+        log = spaced or (seen.sum() > 20 and len(early) > 0 and max(early) < _EARLY)
+        return cls(k, t, min(end, k[-1]) if end > k[0] else k[-1], log)
 
     @property
     def bent(self) -> bool:
@@ -46,15 +50,15 @@ class Clock:
 
     def put(self, *axes: Axes) -> None:
         """Steps below the lowest axes, time beside them, or above where it is not a multiple of steps."""
-        k, t, lowest = self.steps, self.time, axes[-1]
+        k, t, end, lowest = self.steps, self.time, self.end, axes[-1]
         for ax in axes:
             grid(ax)
             if self.log:
                 ax.set_xscale("symlog", linthresh=k[1], linscale=0.4)
-            if k[-1] > k[0]:
-                ax.set_xlim(k[0], k[-1])
+            if end > k[0]:
+                ax.set_xlim(k[0], end)
             if self.log:
-                ax.xaxis.set_major_locator(FixedLocator([0, *_powers(k[1], k[-1])]))
+                ax.xaxis.set_major_locator(FixedLocator([0, *_powers(k[1], end)]))
             else:
                 ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
             ax.xaxis.set_minor_locator(NullLocator())
@@ -150,18 +154,16 @@ def set_limits(
     if log:
         ax.set_yscale("log")
     ax.set_ylim(*((10 ** (low - margin), 10 ** (high + margin)) if log else (low - margin, high + margin)))
-    words = [f"{label} (to {10**end if log else end:.3g})" for label in gone for end in [_farther(ranges[label], box)]]
+    words = [
+        f"{label} (to {digits(10**end if log else end, 3)})" for label in gone for end in [_farther(ranges[label], box)]
+    ]
     deep = log and (lowest := reach([*anchor, *(c for label in others for c in others[label])])) is not None
     return words or (["what is smaller"] if deep and lowest is not None and lowest[0, 0] < floor else [])
 
 
 def beyond(values: Sequence[Floats]) -> list[str]:
     """That some of it is too far away for any picture, in words."""
-    return (
-        [f"what is beyond {power_of_ten(round(np.log10(HUGE)))}"]
-        if any((np.abs(v) >= HUGE).any() for v in values)
-        else []
-    )
+    return ["what diverges"] if any((np.abs(v) >= HUGE).any() for v in values) else []
 
 
 def _farther(ends: Floats, box: Floats) -> float:
@@ -171,7 +173,7 @@ def _farther(ends: Floats, box: Floats) -> float:
 
 def say_gone(ax: Axes, gone: Sequence[str]) -> None:
     """Say beside the title what leaves the picture, in so many words as find room."""
-    many = f"{len(gone)} flows" if len(gone) > 2 else " and ".join(gone)
+    many = f"{len(gone)} curves" if len(gone) > 2 else " and ".join(gone)
     verb, title = "leave" if len(gone) > 1 else "leaves", ax.get_title(loc="left")
     room = 72 * ax.get_window_extent().width / ax.figure.dpi - 8
     for text in (f"{many} {verb} the picture", f"{many} {verb}", f"{many.partition(' (')[0]} {verb}"):

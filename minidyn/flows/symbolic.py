@@ -279,7 +279,7 @@ class SymbolicFlow(Flow):
             self._point(w)
 
         def show(e: Any) -> str:
-            return str(sp.latex(walk.shortened(e))) if latex else walk.named(e)
+            return walk.latex(walk.shortened(e)) if latex else walk.named(e)
 
         noise = f"{self.noise_kind} noise, {READINGS[self.reading]}" if self.stochastic(np.zeros(0)) else "no noise"
         lines = []

@@ -4,6 +4,7 @@ What sympy prints, or asks of an expression, takes the time of the expression wr
 with every layer of `h = sin(h) + cos(h)`, and as many frames of the stack as there are layers.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import sympy as sp
@@ -88,6 +89,23 @@ def printed(e: Any, longest: int = 80) -> str:
 def named(e: Any) -> str:
     """The text of an expression, whatever its length, or of anything else; of one too large, its outermost layers."""
     return str(shortened(e))
+
+
+def letter(name: str) -> str:
+    """A name in LaTeX: a letter as it is, Greek by its name, `beta1` with an index; a word or several upright."""
+    head, *more = name.split("_")
+    tex = str(sp.latex(sp.Symbol(name)))
+    word = (len(head) > 1 and tex.startswith(head)) or (len(more) > 1 and any(len(m) > 1 and m.isalpha() for m in more))
+    if name.isascii() and word:
+        return rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}"
+    return tex
+
+
+def latex(e: Any, names: Mapping[Any, str] | None = None) -> str:
+    """An expression in LaTeX: words stand upright and apart, and symbols that have `names` as these say."""
+    called = {s: letter(s.name) for s in sp.sympify(e).free_symbols if type(s) is sp.Symbol} | dict(names or {})
+    apart = r" \, " if any(name.startswith(r"\mathrm") for name in called.values()) else None
+    return str(sp.latex(e, symbol_names=called, mul_symbol=apart))
 
 
 def indexed(tex: str, index: str) -> str:

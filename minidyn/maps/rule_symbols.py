@@ -15,6 +15,7 @@ import sympy as sp
 
 from minidyn.common.errors import InputError
 from minidyn.common.locks import fork_safe_lock
+from minidyn.graph import walk
 
 _ARGUMENT, _NAMED = "\x02", "\x01"
 K = sp.Symbol("k")  # the step number, in rules and in schedules
@@ -115,25 +116,16 @@ def foreign_symbols(exprs: Iterable[sp.Expr], known: Iterable[sp.Symbol]) -> lis
 
 def in_papers(names: Iterable[str]) -> dict[str, str]:
     """Names in LaTeX, hyperparameters by the letters of papers where no other of these names has that letter."""
-    own = {n: _own_latex(n) for n in names}
+    own = {n: walk.letter(n) for n in names}
     paper = {n: _LATEX[n] for n in own if n in _LATEX and _LATEX[n] not in own.values()}
     return own | {n: tex for n, tex in paper.items() if list(paper.values()).count(tex) == 1}
-
-
-def _own_latex(name: str) -> str:
-    """A letter as it is, Greek by its name, `beta1` with an index; a word upright."""
-    head = name.split("_")[0]
-    tex = str(sp.latex(sp.Symbol(name)))
-    if name.isascii() and len(head) > 1 and tex.startswith(head):
-        return rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}"
-    return tex
 
 
 def in_latex(e: Any, beside: Iterable[str] = ()) -> str:
     """An expression in LaTeX, with the letters that papers use for hyperparameters where nothing `beside` has them."""
     symbols = sp.sympify(e).free_symbols
     named = in_papers({*beside, *(s.name for s in symbols)})
-    return str(sp.latex(e, symbol_names={s: named[s.name] for s in symbols if s.name in _LATEX}))
+    return walk.latex(e, {s: named[s.name] for s in symbols if s.name in _LATEX})
 
 
 def number_in_latex(value: float) -> str:

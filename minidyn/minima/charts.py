@@ -307,7 +307,9 @@ class Chart(ByValue):
 
     def _repr_latex_(self) -> str:
         """Where each parameter lies, in one formula."""
-        places = [(sp.latex(p), sp.latex(self.public(e))) for p, e in zip(self.loss.params, self.place, strict=True)]
+        places = [
+            (walk.latex(p), walk.latex(self.public(e))) for p, e in zip(self.loss.params, self.place, strict=True)
+        ]
         return f"${', '.join(f'{p} = {e}' for p, e in places)}$"
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from minidyn.maps.discrete import Map
 from minidyn.simulate.engines import MapEngine
 
 _PERIODS = (2, 3, 4)
-_SEEN, _SAVES = 0.01, 2  # of what the run moves by, at so many saves: less is not seen in a picture
+SEEN, _SAVES = 0.01, 2  # of what the run moves by, at so many saves: less is not seen in a picture
 _REST = 1e-9  # relative to theta: rounding
 
 
@@ -65,7 +65,7 @@ class Phases:
     @property
     def sentence(self) -> str:
         """What the saves hide, or nothing."""
-        least = _SEEN * float(np.linalg.norm(self.high - self.low))
+        least = SEEN * float(np.linalg.norm(self.high - self.low))
         seen = [found for found in self.found if found[0] > least]
         if len(seen) < _SAVES:
             return ""
@@ -83,3 +83,17 @@ def _opposed(s: Floats) -> Truths:
         inner = np.einsum("jpd,jpd->jp", s[1:], s[:-1])
         opposed: Truths = (inner < -0.8 * size[1:] * size[:-1]).all(axis=0)
         return opposed
+
+
+def alternates(k: Any, values: Floats, least: float = 0.0) -> bool:
+    """Whether values (T,) at steps `k` jump between even and odd steps, on average by more than `least`.
+
+    Along each kind of step they vary by less than half of what they do along all.
+    """
+    good = np.isfinite(values)
+    even, odd = (values[good & (k % 2 == side)] for side in (0, 1))
+    if min(len(even), len(odd)) < 4:
+        return False
+    jumps = np.abs(np.diff(values[good]))
+    along = float(np.abs(np.diff(even)).sum() + np.abs(np.diff(odd)).sum())
+    return along < 0.5 * float(jumps.sum()) and float(jumps.mean()) > least

@@ -12,6 +12,7 @@ from typing import Any
 from minidyn.common.html import progress
 from minidyn.common.intake import flag
 from minidyn.common.locks import cached_property
+from minidyn.common.reports import digits
 
 log = logging.getLogger("minidyn")
 _PATIENCE = 1.0  # seconds before a bar appears
@@ -107,7 +108,7 @@ class Bar:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
+    return f"{value:,.0f}" if 100 <= value < 1e7 else digits(value, 3)
 
 
 def _count(done: float, total: float) -> str:

@@ -166,7 +166,8 @@ class Run(Reported, Result, Moving):
                     )
             else:
                 continue
-            rows.append((f"final {name}", digits(mean, 6) + (f" ± {digits(spread, 3)}" if self.paths > 1 else "")))
+            about = f" ± {digits(spread, 3)}" if self.paths > 1 else ""
+            rows.append((f"final {name}", digits(mean, 6) + about if running.any() else "no path is left"))
         if len(self.names) > 6 and (self.w is not None or self.names[6] in self.moments):
             rows.append(("not shown", f"{len(self.names) - 6:,} more parameters"))
         if self.meta.get("between_saves"):

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from minidyn.common.arrays import Integers
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import shown, whole
 from minidyn.flows.base import Flow
@@ -12,6 +13,11 @@ from minidyn.maps.discrete import Map
 LOG = "log"
 _DECADE = 25  # saves in each factor of ten
 _ALL = 200
+_ROUND = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+)  # first digits of the steps that a reader expects in a short table, or in a longer one
 
 
 def stride(system: Map | Flow, steps: int) -> int:
@@ -49,3 +55,22 @@ def saves_of(steps: int, every: Any) -> list[int]:
     if every == LOG:
         return [0, *np.unique(np.geomspace(1, steps, count_of(steps, LOG) - 1).round().astype(np.int64)).tolist()]
     return [*range(0, steps, every), steps]
+
+
+def round_saves(saves: Integers, most: int) -> Integers:
+    """Places of up to `most` saves that a table of logarithmic ones shows: the last, and those nearest to powers of
+    ten, or to so many round numbers as there are rows for.
+
+    >>> import numpy as np
+    >>> saves = np.array(saves_of(100_000, "log"))
+    >>> saves[round_saves(saves, 5)].tolist()
+    [10, 96, 1037, 10184, 100000]
+    """
+    last = int(saves[-1])
+    for digits in _ROUND:
+        targets = [d * 10**power for power in range(len(str(last))) for d in digits if 1.5 * d * 10**power <= last]
+        if len(targets) >= most - 1:
+            break
+    targets = targets[max(len(targets) - most + 1, 0) :]
+    places = [int(np.abs(np.log(saves[1:] / target)).argmin()) + 1 for target in targets]
+    return np.unique([place for place in (*places, len(saves) - 1) if place > 0]).astype(np.int64)

@@ -323,11 +323,11 @@ class Loss(Fitted, Drawn):
 
     def _repr_latex_(self) -> str:
         if self.n_samples in (None, 1):
-            return rf"$\displaystyle L = {sp.latex(walk.shortened(self.expr))}$"
+            return rf"$\displaystyle L = {walk.latex(walk.shortened(self.expr))}$"
         taken = {str(s) for s, _ in walk.postorder(self.expr) if isinstance(s, sp.Symbol)}
         i = next(i for i in (*"inms", "sample") if i not in taken)  # a sum of the loss's own may run over i
-        sample = {label_of(s): walk.indexed(sp.latex(label_of(s)), i) for s in self.data}
-        body = sp.latex(walk.shortened(self.expr), symbol_names=sample)
+        sample = {label_of(s): walk.indexed(walk.latex(label_of(s)), i) for s in self.data}
+        body = walk.latex(walk.shortened(self.expr), sample)
         body = rf"\left({body}\right)" if self.expr.is_Add else body
         body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{{i}}} {body}"
         return rf"$\displaystyle L = {body}$"
@@ -341,7 +341,7 @@ class Loss(Fitted, Drawn):
             held = f"; {self.test.n_samples:,} more held out" if self.test is not None else ""
             lines.append(f"samples: {self.n_samples:,} of {_names(self.data)}{held}")
         if self.model is not None:
-            lines.append(rf"model: $f = {sp.latex(walk.shortened(self.model))}$, {self.criterion} criterion")
+            lines.append(rf"model: $f = {walk.latex(walk.shortened(self.model))}$, {self.criterion} criterion")
         return lines
 
     def _repr_html_(self) -> str:

@@ -53,7 +53,7 @@ class Additive(Part):
             return rf"{seen} + {number_in_latex(sigma)} \, {letter}", said
         shape = np.shape(sigma)
         if sigma is not None and np.prod(shape) <= _WRITTEN:
-            said = f"${name} = {sp.latex(sp.Matrix(sigma) if shape else walk.shortened(sigma))}$; {said}"
+            said = f"${name} = {walk.latex(sp.ImmutableMatrix(sigma) if shape else walk.shortened(sigma))}$; {said}"
         times = r"\odot" if len(shape) == 1 else r"\,"
         return rf"{seen} + {name}(\theta_{{k}}) {times} {letter}", said
 

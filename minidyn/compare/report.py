@@ -204,8 +204,8 @@ def _ends_of(values: Floats) -> tuple[float, float]:
 
 
 def _peaks(values: Floats, steps: Integers, ended: Integers) -> Floats:
-    """The largest size so far, at each of these steps, of the paths (paths, T) that are there, each up to the step `ended`
-    (paths,) at which its partner ended."""
+    """The largest size so far, at each of these steps, of the paths (paths, T) that are there, each up to the step
+    `ended` (paths,) of its partner."""
     out = np.zeros(values.shape[1])
     for first in range(0, len(values), _AT_ONCE):
         part = np.abs(values[first : first + _AT_ONCE])

@@ -35,7 +35,8 @@ def readme_commands():
 
 def repository_files():
     """Every file in the top folder and in the project's own folders."""
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix not in {".h5", ".png"})
+    top = (path for path in ROOT.iterdir() if path.is_file() and path.name != ".git")  # that of a second work tree
+    yield from (path for path in top if path.suffix not in {".h5", ".png"})
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts and ".ipynb_checkpoints" not in path.parts:
@@ -77,6 +78,31 @@ def test_nothing_names_a_machine():
     """No file holds a path of someone's machine or the host of a package registry, binary files included."""
     found = [(path, FOREIGN.search(path.read_bytes())) for path in repository_files()]
     assert not [f"{path.relative_to(ROOT)}: {match[0]}" for path, match in found if match]
+
+
+def private(node):
+    """The private names that a piece of a file gives to something: those of protocols, `_repr_html_`, are public."""
+    given = getattr(node, "name", None) or (
+        isinstance(getattr(node, "ctx", None), ast.Store) and (getattr(node, "attr", None) or getattr(node, "id", None))
+    )
+    return {given} if isinstance(given, str) and given.startswith("_") and not given.endswith("_") else set()
+
+
+def test_private_names_stay_in_their_room():
+    """What a room calls by a leading underscore, no other room imports or asks for."""
+    nodes = {path: [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))] for path in MODULES.values()}
+    given = {path: set().union(*map(private, inside)) for path, inside in nodes.items()}
+    room = {path: path.relative_to(ROOT).parts[1] for path in nodes}
+    taken = []
+    for path, inside in nodes.items():
+        own = set().union(*(given[other] for other in nodes if room[other] == room[path]))
+        others = set().union(*given.values()) - own
+        for node in inside:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "minidyn":
+                taken += [f"{path}:{node.lineno}: {a.name}" for a in node.names if a.name in others]
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls", "super()"):
+                taken += [f"{path}:{node.lineno}: {node.attr}"] if node.attr in others else []
+    assert not taken
 
 
 def test_tests_allow_no_more_than_they_say():

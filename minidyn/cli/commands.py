@@ -17,8 +17,8 @@ from minidyn.cli.shell import Said, stop_if_asked
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
 from minidyn.common.reports import Table, as_text, fold, folded
 from minidyn.compare.comparison import Comparison
-from minidyn.files.modelfile import list_models
-from minidyn.files.models import Model, load_model, model_of_text
+from minidyn.files.modelfile import list_models, read_model
+from minidyn.files.models import Model, load_model, model_of_text, noise_of, rule_of
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.kernels import cache as kernels
@@ -87,9 +87,9 @@ def models(debug: _Debug = False) -> Said:
     """List the models of the library."""
     table = [["model", "title; parameters, rule, noise"]]
     for name in list_models():
-        model = load_model(name)
-        count = f"{model.loss.dim} parameter{'s' * (model.loss.dim > 1)}"
-        table += [[name, model.title], ["", f"  {count}, {model.map.rule}, {model.map.noise or 'no noise'}"]]
+        spec = read_model(name)  # no loss need be built
+        count = f"{spec.loss.dimension} parameter{'s' * (spec.loss.dimension > 1)}"
+        table += [[name, spec.title], ["", f"  {count}, {rule_of(spec)}, {noise_of(spec) or 'no noise'}"]]
     return Said(as_text([Table(table, 2)]))
 
 

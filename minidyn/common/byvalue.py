@@ -69,6 +69,11 @@ class ByValue(metaclass=Named):
         return hash((type(self).__qualname__, *(v for v in kept if isinstance(v, Hashable))))
 
 
+def ingredients(value: ByValue) -> dict[str, Any]:
+    """By name, what an object is made of."""
+    return value._ingredients()
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two values are alike to the last bit: arrays entry by entry with their types, NaN like NaN."""
     if a is b:

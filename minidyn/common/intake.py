@@ -7,6 +7,7 @@ them.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -200,13 +201,18 @@ def _in_order(array: NDArray[Any], axes: list[list[str] | None], name: str, labe
     )
 
 
+def has_mask(value: Any) -> bool:
+    """Whether an array may have masked entries: none may before somebody has loaded numpy's module for them."""
+    return "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray)
+
+
 def _as_array(value: Any, name: str) -> NDArray[Any]:
     """A numpy array of real numbers, of any type."""
     if isinstance(value, (set, frozenset)):
         raise InputError(f"{said(name)} is a set, which has no order; give a list.")
     if isinstance(value, (str, bytes, bytearray)):
         raise InputError(f"{said(name)} must be real numbers, not {shown(value)}.")
-    if isinstance(value, np.ma.MaskedArray):
+    if has_mask(value):
         if np.ma.getmaskarray(value).any():
             raise InputError(f"{said(name)} has masked entries; fill or drop them first.")
         value = value.data
@@ -233,7 +239,7 @@ def _real(value: Any, name: str) -> float:
     if kind in _REFUSED:
         raise InputError(f"{said(name)} holds {_REFUSED[kind]}.")
     try:
-        if value is np.ma.masked or np.ndim(value) != 0:
+        if (has_mask(value) and np.ma.is_masked(value)) or np.ndim(value) != 0:
             raise TypeError
         return float(value)
     except OverflowError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -308,6 +307,8 @@ def _differ(row: ErrorRow, size: float, among: int) -> bool | None:
     """Whether means differ, as one of so many comparisons (Bonferroni); None where nothing can be said."""
     if not np.isfinite(row.difference) or not np.isfinite(row.standard_error):
         return None
+    from statistics import NormalDist
+
     within = NormalDist().inv_cdf(1 - _DOUBT / among / 2) * row.standard_error  # Student's quantile is no smaller
     if _exact(row, size) or abs(row.difference) <= within:
         return False  # without scipy, which takes as long to import as all else

@@ -109,7 +109,7 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
         *made,
         f"{run.paths:,} paths" if run.paths > 1 else "one path",
         f"{int(run.steps[-1]):,} steps",
-        f"seed {run._seed}" if run._seed else "",
+        f"seed {run.seed}" if run.seed else "",
     ]
     if panels is None and len(every) > len(shown):
         details.append(f"{len(shown)} of {len(every):,} quantities drawn")

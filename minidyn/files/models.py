@@ -21,8 +21,8 @@ from minidyn.flows.base import Flow
 from minidyn.kernels.random import generator
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
-from minidyn.maps.noise import NOISES, total
-from minidyn.maps.rules import LIBRARY
+from minidyn.maps.noise import NOISES, Noise, total
+from minidyn.maps.rules import LIBRARY, Rule
 from minidyn.minima.manifold import Manifold
 from minidyn.minima.stability.search import find_minima
 from minidyn.simulate.saves import LOG, spacing
@@ -203,12 +203,21 @@ def _built(spec: ModelSpec) -> Model:
     try:
         with of_a_file():
             loss = _loss(spec.loss)
-            rule = LIBRARY[spec.rule.name](**spec.rule.hyperparameters)
-            system = Map(loss, rule, total(NOISES[n.kind].from_options(**n.options) for n in spec.noise))
+            system = Map(loss, rule_of(spec), noise_of(spec))
     except InputError as error:
         raise ModelFileError(f"{spec.path or spec.name}: {error}") from error
     e = spec.experiment
     return Model(spec, loss, system, e.steps, e.paths, e.save_every, e.rng)
+
+
+def rule_of(spec: ModelSpec) -> Rule:
+    """The rule that a model file names."""
+    return LIBRARY[spec.rule.name](**spec.rule.hyperparameters)
+
+
+def noise_of(spec: ModelSpec) -> Noise | None:
+    """The sum of the noises that a model file names."""
+    return total(NOISES[n.kind].from_options(**n.options) for n in spec.noise)
 
 
 def _loss(spec: LossSpec) -> Loss:

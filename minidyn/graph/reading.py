@@ -18,7 +18,7 @@ from minidyn.graph.numbers import double
 from minidyn.graph.refusals import no_kernel, placed
 from minidyn.graph.rolling import Numbers, Rolling
 from minidyn.graph.together import Together
-from minidyn.graph.vocabulary import VOCABULARY
+from minidyn.graph.vocabulary import reading_of
 from minidyn.graph.walk import extent, postorder, printed
 
 _RELATIONS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
@@ -152,8 +152,8 @@ class Converter(Together):
         for kind, build in self._KINDS.items():
             if isinstance(e, kind):
                 return build(self, e, go)
-        if type(e) in VOCABULARY:
-            return VOCABULARY[type(e)](*map(go, e.args))
+        if (read := reading_of(type(e))) is not None:
+            return read(*map(go, e.args))
         if isinstance(e, sp.Rel):
             return g.binary(_RELATIONS[e.rel_op], go(e.args[0]), go(e.args[1]))
         if e in (sp.true, sp.false):
@@ -376,7 +376,7 @@ def _plain(e: sp.Basic) -> bool:
     """True for what the walk descends into: not loops, elements or branches."""
     if isinstance(e, (sp.Add, sp.Mul, sp.Pow)):
         return not isinstance(e, sp.MatrixExpr)
-    return type(e) in VOCABULARY and not isinstance(e, _LATE)
+    return reading_of(type(e)) is not None and not isinstance(e, _LATE)
 
 
 def _composed(e: sp.Basic) -> bool:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import sympy as sp
-from sympy.codegen import cfunctions
 
 from minidyn.graph.branches import guarded
 from minidyn.graph.functions import of
@@ -52,10 +51,6 @@ def _where(relation: str, a: Node, b: Node, yes: float) -> Node:
     return guarded(g.select(met, yes, 0.0), [met], [a])
 
 
-def _log2(x: Node) -> Node:
-    return of("log", x) / math.log(2.0)
-
-
 VOCABULARY: dict[Any, Reading] = {
     **{getattr(sp, name): _one(name) for name in _SAME_NAME},
     sp.Abs: _one("abs"), sp.ceiling: _one("ceil"), sp.Not: _one("not"),
@@ -66,14 +61,20 @@ VOCABULARY: dict[Any, Reading] = {
     sp.UnevaluatedExpr: lambda x: x, sp.re: lambda x: x, sp.conjugate: lambda x: x,
     sp.im: lambda x: guarded(x.graph.const(0.0), [x], [x]),
     sp.arg: lambda x: _where("lt", x, x.graph.const(0.0), math.pi),
-    cfunctions.expm1: _one("expm1"), cfunctions.log1p: _one("log1p"), cfunctions.log2: _log2,
-    cfunctions.log10: lambda x: of("log", x) / math.log(10.0),
-    cfunctions.exp2: lambda x: x.graph.pow(x.graph.const(2.0), x),
-    cfunctions.Sqrt: _one("sqrt"), cfunctions.Cbrt: _one("cbrt"), cfunctions.fma: lambda a, b, c: a * b + c,
-    cfunctions.hypot: lambda a, b: of("sqrt", a * a + b * b),
     **READINGS,
+}  # fmt: skip
+_OF_C: dict[str, Reading] = {  # of `sympy.codegen.cfunctions`, by name: whoever uses one has loaded them
+    "expm1": _one("expm1"), "log1p": _one("log1p"), "Sqrt": _one("sqrt"), "Cbrt": _one("cbrt"),
+    "log2": lambda x: of("log", x) / math.log(2.0), "log10": lambda x: of("log", x) / math.log(10.0),
+    "exp2": lambda x: x.graph.pow(x.graph.const(2.0), x), "fma": lambda a, b, c: a * b + c,
+    "hypot": lambda a, b: of("sqrt", a * a + b * b),
 }  # fmt: skip
 # read by `reading` as what stands around them allows
 _OTHERS = "sech Heaviside Min Max Piecewise ITE Sum Product sqrt".split()
-_NAMES = sorted([*_OTHERS, *(k.__name__ for k in VOCABULARY if k.__module__ != cfunctions.__name__)], key=str.lower)
+_NAMES = sorted([*_OTHERS, *(k.__name__ for k in VOCABULARY)], key=str.lower)
 SUPPORTED = "+ - * / ** < > & | ~ " + " ".join(_NAMES)
+
+
+def reading_of(kind: type) -> Reading | None:
+    """The row of a class; None where it has none."""
+    return _OF_C.get(kind.__name__) if kind.__module__ == "sympy.codegen.cfunctions" else VOCABULARY.get(kind)

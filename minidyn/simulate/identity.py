@@ -21,9 +21,9 @@ import numpy as np
 import sympy as sp
 from sympy.core.operations import LatticeOp
 
-from minidyn.common.byvalue import ByValue
+from minidyn.common.byvalue import ByValue, ingredients
 from minidyn.common.errors import InputError
-from minidyn.common.intake import shown
+from minidyn.common.intake import has_mask, shown
 from minidyn.compiler.cache import code_version
 from minidyn.compiler.fingerprint import hash_of
 from minidyn.compiler.llvm import instruction_set
@@ -95,14 +95,14 @@ class _Reader:
             return hash_of(kind.__name__, *map(self.of, value))
         if kind in (set, frozenset):
             return hash_of(kind.__name__, *sorted(map(self.of, value)))
-        if isinstance(value, (np.ndarray, np.generic)) and not isinstance(value, np.ma.MaskedArray):
+        if isinstance(value, (np.ndarray, np.generic)) and not has_mask(value):
             return self._array(np.asarray(value))
         if isinstance(value, (sp.Basic, sp.MatrixBase)) and not isinstance(value, type):
             return _expression(value if isinstance(value, sp.Basic) else sp.ImmutableDenseMatrix(value))
         if isinstance(value, Mapping):
             return hash_of("mapping", *(self.of(part) for item in value.items() for part in item))
         if isinstance(value, ByValue):
-            return hash_of("made of", self.of(kind), self.of(value._ingredients()))
+            return hash_of("made of", self.of(kind), self.of(ingredients(value)))
         return self._code(value) if callable(value) or isinstance(value, ModuleType | property) else self._object(value)
 
     def _array(self, array: np.ndarray) -> bytes:

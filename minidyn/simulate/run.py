@@ -99,8 +99,8 @@ class Run(Reported, Result, Moving):
         return total.hexdigest()
 
     @property
-    def _seed(self) -> str:
-        """The seed, where another one would give another run."""
+    def seed(self) -> str:
+        """The seed, where another one would give another run; empty elsewhere."""
         quiet = str(self.meta.get("system", "")).rstrip(")").endswith("no noise") or self.meta.get("noise") == "none"
         return "" if quiet else str(self.meta.get("seed", ""))
 
@@ -152,7 +152,7 @@ class Run(Reported, Result, Moving):
         running = self.finished | (self.status == Status.INTERRUPTED)
         alike = f" ({self.meta['alike']})" if self.meta.get("alike") else ""
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}{alike}"))
-        rows += [("seed", self._seed)] if self._seed else []
+        rows += [("seed", self.seed)] if self.seed else []
         shown = [*self.names[:6], *self.observables]
         for name in shown:
             if {"mean", "variance"} <= self.moments.get(name, {}).keys():

@@ -19,9 +19,10 @@ import numpy as np
 import sympy as sp
 from command import parser
 from mpmath import mp, mpf
+from sympy.codegen import cfunctions
 
 import minidyn as md
-from minidyn.graph.vocabulary import VOCABULARY
+from minidyn.graph.vocabulary import VOCABULARY, reading_of
 
 x, y = sp.symbols("x y", real=True)
 j = sp.Symbol("j", integer=True)
@@ -50,7 +51,9 @@ def _reads(e: sp.Basic) -> bool:
 def signatures() -> list[tuple[Any, str]]:
     """Each class of the table, and what its arguments may be: x any expression, n a whole number."""
     found = []
-    for kind in sorted((k for k in VOCABULARY if k not in _WITHOUT_NUMBERS), key=lambda k: k.__name__):
+    of_c = [k for k in vars(cfunctions).values() if isinstance(k, type) and reading_of(k)]
+    known = {*VOCABULARY, *of_c}.difference(_WITHOUT_NUMBERS)
+    for kind in sorted(known, key=lambda k: k.__name__):
         for form in ("x", "xx", "nx", "xn", "xxx"):
             try:
                 e = kind(*(x / 3 + 2 + y if a == "x" else sp.Integer(2) for a in form), evaluate=False)

@@ -82,7 +82,7 @@ class RuleFunction:
         names = dict(zip(places, (*self.arguments, *self.states), strict=True)) | {s: h for h, s in hyper.items()}
         names |= {K: "k"} if self.uses_step else {}
         try:
-            with rule_symbols.unbranched(self.name, names):
+            with contextlib.nullcontext() if self.builtin else rule_symbols.unbranched(self.name, names):
                 out = self.call(*places, **given)
             out = tuple(out) if isinstance(out, (tuple, list)) else (out,)
             exprs = tuple(sp.sympify(e, strict=True) for e in out)
@@ -153,8 +153,9 @@ def rule(function: Callable[..., Any]) -> Callable[..., Rule]:
 def maker(made: RuleFunction) -> Callable[..., Rule]:
     """What makes a rule of numbers for its hyperparameters."""
     function = made.call
-    with contextlib.suppress(Exception):  # what is wrong with it is said when it is called
-        made.step({h: v for h, v in made.defaults.items() if _is_structure(v)})
+    if not made.builtin:  # minidyn's own are made when they are used: names in them mean the same later
+        with contextlib.suppress(Exception):  # what is wrong with it is said when it is called
+            made.step({h: v for h, v in made.defaults.items() if _is_structure(v)})
 
     def make(*args: Any, **given: Any) -> Rule:
         values = made.values(args, given)

@@ -26,7 +26,7 @@ INTERVALS = {  # where the function is neither 0, infinite nor constant
     "erfc": (-6.5, 26.5), "pow": (-745.0, 709.7), "asinh": (-30.0, 30.0), "acosh": (1.0, 30.0), "atanh": (-1.0, 1.0),
     "asech": (0.0, 1.0), "acsch": (-30.0, 30.0), "acoth": (-30.0, 30.0), "asec": (-30.0, 30.0), "acsc": (-30.0, 30.0),
     "acot": (-30.0, 30.0), "cbrt": (-30.0, 30.0), "asinh_slope": (-30.0, 30.0), "acosh_slope": (1.0, 30.0),
-    "atanh_slope": (-1.0, 1.0), "acoth_slope": (-30.0, 30.0), "atan2": (-30.0, 30.0),
+    "atanh_slope": (-1.0, 1.0), "acoth_slope": (-30.0, 30.0), "atan2": (-30.0, 30.0), "erf_slope": (-26.5, 26.5),
 }  # fmt: skip
 TOP = {
     "exp": 3,
@@ -72,6 +72,7 @@ def function(name: str) -> Any:
         "acosh_slope": lambda x: 1 / mp.sqrt(x**2 - 1),
         "atanh_slope": lambda x: 1 / (1 - x**2),
         "acoth_slope": lambda x: 1 / (1 - x**2),
+        "erf_slope": lambda x: 2 * mp.exp(-(x**2)) / mp.sqrt(mp.pi),
         "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)),
         "erfc": lambda x: mp.erfc(max(mpf(-1000), min(mpf(1000), x))),
     }  # fmt: skip  (mpmath squares x as a double)

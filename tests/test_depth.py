@@ -105,6 +105,19 @@ def test_printed_is_short_and_exact_where_it_can_be():
     assert walk.free_symbols(layers(lambda h: sp.sin(h + y, evaluate=False), 100)) == {x, y}
 
 
+def test_printing_inverts_no_matrix(monkeypatch):
+    """sympy asks a product for its sign and inverts matrices of entries for that: nothing of minidyn waits for it."""
+    w = sp.symbols("w:16", real=True)
+    m, b = (sp.ImmutableMatrix(4, 4, lambda i, k: w[4 * i + k] + shift * (i == k)) for shift in (3, 1))  # noqa: B023
+    loss = md.Loss(sp.Trace(sp.MatMul(sp.Inverse(m), b, evaluate=False)), list(w))
+    monkeypatch.setattr(sp.ImmutableMatrix, "_eval_inverse", lambda *_, **__: pytest.fail("inverted"))
+    at = np.random.default_rng(0).normal(size=16)
+    entries = at.reshape(4, 4)
+    want = np.trace(np.linalg.solve(entries + 3 * np.eye(4), entries + np.eye(4)))
+    assert loss.value(at) == pytest.approx(want, rel=1e-13)
+    assert "Trace" in repr(loss) and loss._repr_latex_()
+
+
 @pytest.mark.parametrize("number", [
     sp.Integer(10) ** 400, sp.Rational(1, 10**400), sp.Rational(10**400, 3), -(sp.Integer(10) ** 400),
     sp.Float("1e500"), sp.Float("1e-500"),

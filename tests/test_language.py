@@ -34,9 +34,9 @@ def exact(e, at, order):
         return sum(terms) / h**order
 
 
-def jets(loss, at):
+def jets(loss, at, others=1.0):
     """Value and three derivatives in the first parameter."""
-    w, u = np.array([at, *np.ones(loss.dim - 1)]), np.eye(loss.dim)[0]
+    w, u = np.array([at, *np.full(loss.dim - 1, others)]), np.eye(loss.dim)[0]
     return [loss.value(w), loss.grad(w)[0], loss.hvp(w, u)[0], loss.third(w, u, u)[0]]
 
 
@@ -141,6 +141,25 @@ def test_what_is_complex_is_no_number(e, at):
     for build in UNDEFINED[COMPLEX.index((e, at)) % 3 :: 3]:
         loss = md.Loss(build(e), [x, y])
         assert math.isnan(loss.value([at, 0.7])) and np.isnan(loss.grad([at, 0.7])[1]), build(e)
+
+
+BEYOND = [
+    (sp.log(1 - x**2), 2.0), (sp.log(x, 2), -1.0), (sp.loggamma(x), -0.5), (sp.log(sp.gamma(x)), -0.5),
+    (sp.erfinv(x), 1.5), (sp.erfcinv(x), -1.0), (sp.LambertW(x), -1.0), (sp.LambertW(x, -1), 1.0),
+    (sp.log(sp.beta(x, y)), -0.3),
+    (sp.log(sp.Determinant(sp.ImmutableMatrix(4, 4, lambda i, k: x if i == k else sp.Rational(i + k, 3)))), 1.2),
+]  # fmt: skip
+
+
+STEPS = (sp.sign, sp.floor, sp.ceiling, sp.Heaviside, sp.frac, lambda e: sp.besselj(0, e))
+
+
+@pytest.mark.parametrize("e, at", COMPLEX + BEYOND, ids=str)
+def test_what_is_no_number_has_no_slope(e, at):
+    """Outside its domain a function has no derivative of any order, nor has a step of it."""
+    for form in (e, STEPS[(COMPLEX + BEYOND).index((e, at)) % len(STEPS)](e)):
+        found = jets(md.Loss(form + x + y**2, [x, y]), at, 0.7)
+        assert np.isnan(found).all(), (form, found)
 
 
 def test_parts_of_what_is_undefined_are_undefined():

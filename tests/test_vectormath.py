@@ -40,7 +40,7 @@ def exact(name, *args):
                 "erfc": (2, 0), "atan": (-math.pi / 2, math.pi / 2), "asinh": (-INF, INF), "acosh": (NAN, INF),
                 "acsch": (-0.0, 0), "acoth": (-0.0, 0), "asec": (math.pi / 2,) * 2, "acsc": (-0.0, 0),
                 "acot": (-0.0, 0), "cbrt": (-INF, INF), "asinh_slope": (0, 0), "acosh_slope": (NAN, 0),
-                "acoth_slope": (-0.0, -0.0)}  # fmt: skip
+                "acoth_slope": (-0.0, -0.0), "erf_slope": (0, 0)}  # fmt: skip
         return float(ends.get(name, (NAN, NAN))[x > 0])
     if name in ("log", "log1p"):
         place = x + (name == "log1p")
@@ -106,12 +106,12 @@ def test_vectorized(name):
 
 def test_odd_and_even():
     """tanh, sin, erf ... are odd and cos, cosh, the slope of tanh even, to the bit."""
-    for name in ("tanh", "sin", "tan", "sinh", "erf", "asin", "atan", "cos", "cosh", "tanh_slope"):
+    for name in ("tanh", "sin", "tan", "sinh", "erf", "asin", "atan", "cos", "cosh", "tanh_slope", "erf_slope"):
         x = np.abs(points(name, 300)[0])
         plus, minus = np.empty(len(x)), np.empty(len(x))
         elementwise(name)(x, plus)
         elementwise(name)(-x, minus)
-        np.testing.assert_array_equal(minus, plus if name in ("cos", "cosh", "tanh_slope") else -plus)
+        np.testing.assert_array_equal(minus, plus if name in ("cos", "cosh", "tanh_slope", "erf_slope") else -plus)
 
 
 # -- samples side by side ---------------------------------------------------------------------------

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from minidyn.graph.nodes import Node
 
 INF = math.inf
-_ERF_SLOPE = 2.0 / math.sqrt(math.pi)
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,16 @@ def _flat(n: Node, *x: Node) -> tuple[None, ...]:
     return (None,) * len(x)
 
 
+def _above_zero(x: Node, slope: Node) -> Node:
+    """A slope where x >= 0; below, where the function is no number, neither is its slope."""
+    return x.graph.select(x.graph.binary("ge", x, x.graph.const(0.0)), slope, of("undefined", x))
+
+
+def _reciprocal(x: Node) -> Node:
+    """The slope of a logarithm."""
+    return _above_zero(x, 1.0 / x)
+
+
 def _inverse_length(n: Node, y: Node, x: Node) -> tuple[Node, Node]:
     square = x * x + y * y
     return x / square, -(y / square)
@@ -58,8 +67,23 @@ def _next(n: Node, x: Node) -> tuple[Node]:
     return (of(n.op, x, n.data[0] + 1),)
 
 
+def _gap(a: Node, b: Node) -> Node:
+    """`psi(a + b) - psi(a)`"""
+    return a.graph.make("polygamma_gap", (a, b), (0,))
+
+
 def _beta_slopes(n: Node, a: Node, b: Node) -> tuple[Node, Node]:
-    return -n * n.graph.make("polygamma_gap", (a, b), (0,)), -n * n.graph.make("polygamma_gap", (b, a), (0,))
+    return -n * _gap(a, b), -n * _gap(b, a)
+
+
+def _binomial_slopes(c: Node, n: Node, k: Node) -> tuple[Node, Node]:
+    """`psi(n + 1) - psi(n - k + 1)` and `psi(n - k + 1) - psi(k + 1)` times the function; NaN at poles of
+    psi, where the function is zero."""
+    g, a, b = c.graph, n - k + 1.0, k + 1.0
+    apart = g.select(
+        g.binary("eq", c, g.const(0.0)), of("polygamma", a, 0) - of("polygamma", b, 0), _gap(b, n - 2.0 * k)
+    )
+    return c * _gap(a, k), c * apart
 
 
 def _gap_slopes(n: Node, a: Node, b: Node) -> tuple[Node, Node]:
@@ -100,8 +124,8 @@ _GAMMA, _BETA, _QUANTILE, _LAMBERT, _BESSEL = map(_special, "gamma beta quantile
 FUNCTIONS: dict[str, Function] = {
     "exp": _row(lambda n, x: n, tame=False),
     "expm1": _row(lambda n, x: of("exp", x), tame=False, zero=True),
-    "log": _row(lambda n, x: 1.0 / x, tame=False, domain=(0.0, INF)),
-    "log1p": _row(lambda n, x: 1.0 / (1.0 + x), tame=False, zero=True, domain=(-1.0, INF)),
+    "log": _row(lambda n, x: _reciprocal(x), tame=False, domain=(0.0, INF)),
+    "log1p": _row(lambda n, x: _reciprocal(1.0 + x), tame=False, zero=True, domain=(-1.0, INF)),
     "sqrt": _row(lambda n, x: 0.5 / n, tame=False, zero=True, domain=(0.0, INF)),
     "cbrt": _row(lambda n, x: 1.0 / (3.0 * (n * n)), tame=False, zero=True, home="vectormath"),
     "sin": _row(lambda n, x: of("cos", x), zero=True),
@@ -126,12 +150,13 @@ FUNCTIONS: dict[str, Function] = {
     "acosh_slope": _row(lambda n, x: -(x * n**3), domain=(1.0, INF), **_WITH_POLE),
     "atanh": _row(lambda n, x: of("atanh_slope", x), domain=(-1.0, 1.0), zero=True, **_WITH_POLE),
     "atanh_slope": _row(lambda n, x: 2.0 * (x * (n * n)), domain=(-1.0, 1.0), **_WITH_POLE),
-    "asech": _row(lambda n, x: -(of("asin_slope", x) / x), domain=(0.0, 1.0), **_WITH_POLE),
+    "asech": _row(lambda n, x: -_above_zero(x, of("asin_slope", x) / x), domain=(0.0, 1.0), **_WITH_POLE),
     "acsch": _row(lambda n, x: -(of("asinh_slope", x) / of("abs", x)), **_WITH_POLE),
     "acoth": _row(lambda n, x: of("acoth_slope", x), **_WITH_POLE),
     "acoth_slope": _row(lambda n, x: 2.0 * (x * (n * n)), **_WITH_POLE),
-    "erf": _row(lambda n, x: _ERF_SLOPE * of("exp", -(x * x)), zero=True),
-    "erfc": _row(lambda n, x: -_ERF_SLOPE * of("exp", -(x * x)), ulps=3.5),
+    "erf": _row(lambda n, x: of("erf_slope", x), zero=True),
+    "erfc": _row(lambda n, x: -of("erf_slope", x), ulps=3.5),
+    "erf_slope": _row(lambda n, x: -2.0 * (x * n), home="vectormath"),
     "signed_pow": Function(  # sign(x) |x|^y for a number y
         lambda n, x, y: (y * x.graph.pow(of("abs", x), y - 1.0), None), home="functions", tame=False, zero=True
     ),
@@ -149,10 +174,11 @@ FUNCTIONS: dict[str, Function] = {
     "logcosh": _row(lambda n, x: of("tanh", x)),
     "bose": _row(lambda n, x: -0.25 * of("csch", 0.5 * x) ** 2, tame=False),
     "gamma": _row(lambda n, x: n * of("polygamma", x, 0), **_GAMMA),
-    "loggamma": _row(lambda n, x: of("polygamma", x, 0), **_GAMMA, domain=(0.0, INF)),
-    "log_of_gamma": _row(lambda n, x: of("polygamma", x, 0), **_GAMMA),
+    "loggamma": _row(lambda n, x: _above_zero(x, of("polygamma", x, 0)), **_GAMMA, domain=(0.0, INF)),
+    "log_of_gamma": _row(lambda n, x: _above_zero(of("gamma", x), of("polygamma", x, 0)), **_GAMMA),
     "polygamma": Function(_next, **_GAMMA),
     "beta": Function(_beta_slopes, **_BETA),
+    "binomial": Function(_binomial_slopes, **_BETA),
     "polygamma_gap": Function(_gap_slopes, **_BETA),
     "erfinv": _row(lambda n, x: of("erfinv_slope", x), domain=(-1.0, 1.0), zero=True, **_QUANTILE),
     "erfinv_slope": _row(lambda n, x: 2.0 * (of("erfinv", x) * (n * n)), domain=(-1.0, 1.0), **_QUANTILE),

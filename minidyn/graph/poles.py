@@ -49,26 +49,26 @@ def zero(name: str) -> Zero:
     whole = math.factorial
     odd, even = ([whole(2 * k + shift) for k in many] for shift in (1, 0))
     circle = {s: tuple([Fraction(s**k, n) for k, n in enumerate(w)] for w in (odd, even)) for s in (1, -1)}
-    series, order, step, radius = {
-        "sin": (circle[-1][0], 1, 2, 1.0),
-        "sinh": (circle[1][0], 1, 2, 1.0),
-        "tan": (over(*circle[-1]), 1, 2, 0.5),
-        "tanh": (over(*circle[1]), 1, 2, 0.5),
-        "versine": ([-c for c in circle[-1][1][1:]], 2, 2, 1.0),
-        "coshm1": (circle[1][1][1:], 2, 2, 1.0),
-        "asin": ([Fraction(whole(2 * k), 4**k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
-        "atan": ([Fraction((-1) ** k, 2 * k + 1) for k in many], 1, 2, 0.5),
-        "asinh": ([Fraction(whole(2 * k), (-4) ** k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
-        "atanh": ([Fraction(1, 2 * k + 1) for k in many], 1, 2, 0.5),
-        "erf": ([Fraction((-1) ** k, whole(k) * (2 * k + 1)) for k in many], 1, 2, 1.0),
-        "erfinv": (_inverse_of_erf(len(many)), 1, 2, 0.5),
-        "lambertw": ([Fraction((-k) ** (k - 1), whole(k)) for k in range(1, 81)], 1, 1, 0.15),
-        "expm1": ([Fraction(1, whole(k + 1)) for k in many], 1, 1, 1.0),
-        "log1p": ([Fraction((-1) ** k, k + 1) for k in many], 1, 1, 0.25),
+    terms, order, step, radius = {
+        "sin": (lambda: circle[-1][0], 1, 2, 1.0),
+        "sinh": (lambda: circle[1][0], 1, 2, 1.0),
+        "tan": (lambda: over(*circle[-1]), 1, 2, 0.5),
+        "tanh": (lambda: over(*circle[1]), 1, 2, 0.5),
+        "versine": (lambda: [-c for c in circle[-1][1][1:]], 2, 2, 1.0),
+        "coshm1": (lambda: circle[1][1][1:], 2, 2, 1.0),
+        "asin": (lambda: [Fraction(whole(2 * k), 4**k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
+        "atan": (lambda: [Fraction((-1) ** k, 2 * k + 1) for k in many], 1, 2, 0.5),
+        "asinh": (lambda: [Fraction(whole(2 * k), (-4) ** k * whole(k) ** 2 * (2 * k + 1)) for k in many], 1, 2, 0.5),
+        "atanh": (lambda: [Fraction(1, 2 * k + 1) for k in many], 1, 2, 0.5),
+        "erf": (lambda: [Fraction((-1) ** k, whole(k) * (2 * k + 1)) for k in many], 1, 2, 1.0),
+        "erfinv": (lambda: _inverse_of_erf(len(many)), 1, 2, 0.5),
+        "lambertw": (lambda: [Fraction((-k) ** (k - 1), whole(k)) for k in range(1, 81)], 1, 1, 0.15),
+        "expm1": (lambda: [Fraction(1, whole(k + 1)) for k in many], 1, 1, 1.0),
+        "log1p": (lambda: [Fraction((-1) ** k, k + 1) for k in many], 1, 1, 0.25),
     }[name]
     half = 0.5 * math.sqrt(math.pi)
     factor = {"erf": 1.0 / half, "erfinv": half}.get(name, 1.0)
-    found = [factor * float(c) * (half ** (2 * k) if name == "erfinv" else 1.0) for k, c in enumerate(series)]
+    found = [factor * float(c) * (half ** (2 * k) if name == "erfinv" else 1.0) for k, c in enumerate(terms())]
     last = max(k for k, c in enumerate(found) if abs(c) * radius ** (step * k) * (1 + step * k) ** 3 > _ROUNDING)
     return Zero(order, step, radius, tuple(found[: last + 1]))
 

@@ -18,7 +18,7 @@ from minidyn.graph.numbers import double
 from minidyn.graph.refusals import no_kernel, placed
 from minidyn.graph.rolling import Numbers, Rolling
 from minidyn.graph.together import Together
-from minidyn.graph.vocabulary import reading_of
+from minidyn.graph.vocabulary import reading_of, step
 from minidyn.graph.walk import extent, postorder, printed
 
 _RELATIONS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
@@ -180,8 +180,8 @@ class Converter(Together):
 
     def _heaviside(self, e: sp.Basic, go: Any) -> Node:
         g, x, at_zero = self.graph, go(e.args[0]), e.args[1]
-        step = g.unary("heaviside", x)
-        return step if at_zero == sp.S.Half else g.select(g.binary("eq", x, g.const(0.0)), go(at_zero), step)
+        found = step("heaviside", x)
+        return found if at_zero == sp.S.Half else g.select(g.binary("eq", x, g.const(0.0)), go(at_zero), found)
 
     def _ite(self, e: sp.Basic, go: Any) -> Node:
         """sympy's reading of a Piecewise inside a condition."""

@@ -60,10 +60,10 @@ def _rising(x: Node, k: Node) -> Node:
 
 
 def _binomial(n: Node, k: Node) -> Node:
-    """A polynomial for a whole k, a beta function for others."""
+    """A polynomial for a whole k that is known now."""
     if k.is_const and float(k.data).is_integer() and 0 <= k.data <= _HIGHEST:
         return _falling(n, k) / float(math.factorial(int(k.data)))
-    return 1.0 / ((n + 1.0) * _beta(n - k + 1.0, k + 1.0))
+    return n.graph.make("binomial", (n, k))
 
 
 READINGS: dict[Any, Callable[..., Node]] = {

@@ -124,7 +124,7 @@ def tangent(n: Node, tangents: Sequence[Node]) -> Node:
         first = dot(moved(n, {columns: k}), moved(change, {rows: k, columns: m}), k)
         return -dot(first, moved(n, {rows: m}), m)
     slope = g.sum(g.sum(_turned(inverse(n.args[0], rows.size), rows, columns) * change, columns), rows)
-    return slope if n.op == "logdet" else n * slope
+    return _share(n, slope)
 
 
 def adjoints(n: Node, bar: Node) -> list[tuple[Node, Node]]:
@@ -142,7 +142,14 @@ def adjoints(n: Node, bar: Node) -> list[tuple[Node, Node]]:
         first = dot(moved(n, {rows: k, columns: rows}), moved(bar, {rows: k, columns: m}), k)
         return [(a, -dot(first, moved(n, {rows: columns, columns: m}), m))]
     slope = bar * _turned(inverse(a, rows.size), rows, columns)
-    return [(a, slope if n.op == "logdet" else n * slope)]
+    return [(a, _share(n, slope))]
+
+
+def _share(n: Node, slope: Node) -> Node:
+    """A slope of a determinant, given that of its logarithm, which is no number where the logarithm is none."""
+    if n.op == "det":
+        return n * slope
+    return n.graph.select(n.graph.binary("eq", n, n), slope, n.graph.unary("undefined", n))
 
 
 def _turned(n: Node, rows: Index, columns: Index) -> Node:

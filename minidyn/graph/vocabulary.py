@@ -18,13 +18,17 @@ from minidyn.graph.special import READINGS
 
 Reading = Callable[..., Node]
 _SAME_NAME = (
-    "exp log sin cos tan asin acos atan asec acsc acot sinh cosh tanh csch asinh acosh atanh asech acsch acoth erf "
-    "erfc sign floor"
+    "exp log sin cos tan asin acos atan asec acsc acot sinh cosh tanh csch asinh acosh atanh asech acsch acoth erf erfc"
 ).split()
 
 
 def _one(op: str) -> Reading:
     return partial(of, op)
+
+
+def step(op: str, x: Node) -> Node:
+    """A function that is flat between its jumps, its slope NaN with it."""
+    return guarded(of(op, x), [x], [x])
 
 
 def _inverse(op: str) -> Reading:
@@ -53,7 +57,8 @@ def _where(relation: str, a: Node, b: Node, yes: float) -> Node:
 
 VOCABULARY: dict[Any, Reading] = {
     **{getattr(sp, name): _one(name) for name in _SAME_NAME},
-    sp.Abs: _one("abs"), sp.ceiling: _one("ceil"), sp.Not: _one("not"),
+    **{kind: partial(step, op) for kind, op in {sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil"}.items()},
+    sp.Abs: _one("abs"), sp.Not: _one("not"),
     sp.sec: _inverse("cos"), sp.csc: _inverse("sin"), sp.cot: _inverse("tan"), sp.coth: _inverse("tanh"),
     sp.atan2: _atan2, sp.sinc: sinc,
     sp.Mod: _mod, sp.Rem: _rem, sp.frac: lambda x: x - of("floor", x),

@@ -76,6 +76,14 @@ def written(e: sp.Basic) -> bool:
     return size <= _WRITTEN and depth <= _DEEPEST
 
 
+def prints(e: sp.Basic) -> bool:
+    """Whether sympy can write an expression out, and does not look for its sign by inverting a matrix of entries."""
+    return written(e) and not any(
+        isinstance(part, (sp.Inverse, sp.MatPow)) and isinstance(part.args[0], sp.MatrixBase)
+        for part, _ in postorder(e)
+    )
+
+
 def free_symbols(e: sp.Basic) -> set[Any]:
     """`e.free_symbols`, of deep expressions too (where the letters of sums count as symbols)."""
     return set(e.free_symbols) if written(e) else {s for s, _ in postorder(e) if isinstance(s, sp.Symbol)}
@@ -115,7 +123,7 @@ def indexed(tex: str, index: str) -> str:
 
 def shortened(e: Any) -> Any:
     """The expression itself, or its outermost layers with dots below where it is too large to be written."""
-    return e if not isinstance(e, sp.Basic) or written(e) else _outermost(e, _SHOWN_LAYERS)
+    return e if not isinstance(e, sp.Basic) or prints(e) else _outermost(e, _SHOWN_LAYERS)
 
 
 def _outermost(e: sp.Basic, layers: int) -> sp.Basic:

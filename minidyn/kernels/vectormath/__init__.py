@@ -11,7 +11,7 @@ from typing import Any
 from minidyn.compiler.cache import load_module
 from minidyn.kernels.vectormath.circle import acos, asin, atan, cos, sin, tan
 from minidyn.kernels.vectormath.exponential import cosh, exp, expm1, sinh, tanh, tanh_slope
-from minidyn.kernels.vectormath.gauss import erf, erfc
+from minidyn.kernels.vectormath.gauss import erf, erf_slope, erfc
 from minidyn.kernels.vectormath.inverse import (
     acosh,
     acosh_slope,
@@ -33,8 +33,8 @@ from minidyn.kernels.vectormath.logarithm import log, log1p, pow
 
 __all__ = [
     "acos", "acosh", "acosh_slope", "acot", "acoth", "acoth_slope", "acsc", "acsch", "asec", "asech", "asin", "asinh",
-    "asinh_slope", "atan", "atan2", "atanh", "atanh_slope", "cbrt", "cos", "cosh", "elementwise", "erf", "erfc", "exp",
-    "expm1", "log", "log1p", "pow", "sin", "sinh", "tan", "tanh", "tanh_slope",
+    "asinh_slope", "atan", "atan2", "atanh", "atanh_slope", "cbrt", "cos", "cosh", "elementwise", "erf", "erf_slope",
+    "erfc", "exp", "expm1", "log", "log1p", "pow", "sin", "sinh", "tan", "tanh", "tanh_slope",
 ]  # fmt: skip
 
 

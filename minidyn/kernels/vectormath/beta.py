@@ -1,4 +1,4 @@
-"""Euler's beta function, and differences of polygamma functions, which are its derivatives, without cancellation."""
+"""Euler's beta function, binomials, and differences of polygamma functions without cancellation: their derivatives."""
 
 import math
 
@@ -69,6 +69,16 @@ def beta(a, b):
         turned = math.nan if (q == np.floor(q)) | ((p < 0.0) & (p == np.floor(p))) else turned
         out = turned if q < 0.0 else out
     return out
+
+
+@apart
+def binomial(n, k):
+    """`gamma(n + 1)/(gamma(k + 1) gamma(n - k + 1))`: 0 where k or n - k is a negative whole number, NaN where n is."""
+    rest = n - k
+    out = 1.0 / ((n + 1.0) * beta(rest + 1.0, k + 1.0))
+    nothing = ((k < 0.0) & (k == np.floor(k))) | ((rest < 0.0) & (rest == np.floor(rest)))
+    out = (n - n) + (k - k) if nothing else out
+    return math.nan if (n < 0.0) & (n == np.floor(n)) else out
 
 
 @inline

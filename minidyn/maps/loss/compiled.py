@@ -251,9 +251,7 @@ class Compiled(metaclass=Named):
         add(name, args, [*before, *self.emitter(stores, **options).lines()], doc)
 
     def _titled(self, what: str) -> str:
-        short = walk.within(self.expr, 3 * _TITLE) and walk.written(
-            self.expr
-        )  # a part has a third of a letter at least
+        short = walk.within(self.expr, 3 * _TITLE) and walk.prints(self.expr)  # a part has a third of a letter
         text = str(self.expr) if short else ""
         return f"{what} {text}" if 0 < len(text) < _TITLE else what
 

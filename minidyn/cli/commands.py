@@ -134,8 +134,16 @@ def run(
 
 def _run_map(model: Model, **options: Any) -> Run:
     """A model without flows: its map alone."""
-    run = simulate(model.map, model.w0, model.steps, paths=model.paths, save_every=model.save_every,
-                   observe=model.observe, rng=model.seed, **options)  # fmt: skip
+    run = simulate(
+        model.map,
+        model.w0,
+        model.steps,
+        paths=model.paths,
+        save_every=model.save_every,
+        observe=model.observe,
+        rng=model.seed,
+        **options,
+    )
     run.meta |= {"model": model.name, "model_text": model.text}
     return run
 
@@ -174,8 +182,16 @@ def scale(
         slow = any(flow.slow for flow in chosen.flows(charted=False))
         span = chosen.map.lr() ** (2 if slow else 1) * chosen.steps
         time, slow_time = (None, span) if slow else (span, None)
-    study = chosen.scale(rates, time=time, slow_time=slow_time, precision=precision, paths=paths, max_paths=max_paths,
-                         threads=threads, checkpoint=checkpoint or None)  # fmt: skip
+    study = chosen.scale(
+        rates,
+        time=time,
+        slow_time=slow_time,
+        precision=precision,
+        paths=paths,
+        max_paths=max_paths,
+        threads=threads,
+        checkpoint=checkpoint or None,
+    )
     study.meta["command"] = _command(context)
     wrote, failure = write(outputs, study.save, lambda path: study.plot(path=path))
     return Said(f"{study.summary()}\n\n{wrote}", failure)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidyn.common.arrays import ArrayLike, NDArray
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import MinidynError
 from minidyn.compare.regime import regime
 from minidyn.files.models import load_model
@@ -25,7 +25,6 @@ from minidyn.maps.recognize import recognized
 from minidyn.maps.rules import GD, SGD, Adam, RMSProp, Rule
 from minidyn.simulate import simulate
 
-Floats = NDArray[np.float64]
 MODELS = (
     "logcosh_valley", "minimalist_eos", "quartic", "scalar_deep", "matrix_factorization", "double_valley", "tanh_net",
 )  # fmt: skip

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import InputError, clipped, said
 
-Floats = NDArray[np.float64]
 Labels = Callable[[], Sequence[str]]
 _PLAIN = (float, int, bool, np.float64, np.int64, np.bool_)
 _LARGEST = 2**53  # whole numbers beyond are not exact in the clocks of kernels

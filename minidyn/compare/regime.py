@@ -26,10 +26,10 @@ from minidyn.flows.edge.twostep import TwoStep
 from minidyn.maps.discrete import Map, unpack
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import MapEngine
+from minidyn.simulate.phases import REST
 
 _TAIL, _LEAST, _LONGEST = 1024, 256, 32  # steps that are looked at, at most and at least, and the longest period
 _SMALL = 0.05  # D_p below this is a repetition
-_REST = 1e-9  # steps below this, relative to theta, are rounding
 _FADED, _PARTS = 0.1, 8  # what shrinks to this over the parts of the tail, without doubling on the way, is a transient
 _NEAR = 1e-8  # how near the neighbouring run is kept
 _PARTING = 3.0  # a neighbour that parts by less than e^3 over the tail does so along a drift
@@ -152,7 +152,7 @@ def _period(theta: Floats) -> int:
     """The period of the last iterates (T + 1, D), in the meaning of `Regime`."""
     last = theta[-_LEAST - 1 :]
     moves = np.diff(theta, axis=0)
-    floor = _REST * (1.0 + _rms(theta))
+    floor = REST * (1.0 + _rms(theta))
     if not np.isfinite(theta).all() or _rms(moves) <= floor:
         return 0
     repeats = _repeats(last) if _rms(moves[-_LEAST:]) > floor else 0

@@ -164,10 +164,17 @@ class _Study:
             folder = folder_of(self.checkpoint)
             folder = folder and folder / f"{stage}-{place}-{group[0]}"
             result: Comparison = compare(
-                m, *(flows[i] for i in group), w0=self.starts[place], steps=steps, save_every=steps, paths=paths,
-                rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key), rows=1, checkpoint=folder,
+                m,
+                *(flows[i] for i in group),
+                w0=self.starts[place],
+                steps=steps,
+                save_every=steps,
+                paths=paths,
+                rng=np.random.SeedSequence(self.sequence.entropy, spawn_key=key),
+                rows=1,
+                checkpoint=folder,
                 **self.given,
-            )  # fmt: skip
+            )
             called, scales = dict(zip(list(result.runs)[1:], (names[i] for i in group), strict=True)), scales_of(result)
             for r in result.errors:
                 least = ROUNDING * scales[r.quantity, r.flow].at(r.step)

@@ -243,9 +243,15 @@ def _pick(count: int, wanted: int, odd: bool = False) -> Integers:
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64))
 
 
-def _quantities(system: Map, runs: dict[str, Run], beside: dict[str, Flow], times: Integers,
-                watchers: dict[str, observables.Observable], later: Floats | None, threads: int,
-                ) -> tuple[dict[str, dict[str, Floats]], dict[str, list[str]]]:  # fmt: skip
+def _quantities(
+    system: Map,
+    runs: dict[str, Run],
+    beside: dict[str, Flow],
+    times: Integers,
+    watchers: dict[str, observables.Observable],
+    later: Floats | None,
+    threads: int,
+) -> tuple[dict[str, dict[str, Floats]], dict[str, list[str]]]:
     """name -> label -> values (paths, T); and label -> parameters that are zero on the manifold, which say nothing.
 
     Each flow is treated as if it stood alone: what is read, kept and left out depends on it and the map only.

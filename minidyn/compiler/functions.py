@@ -33,8 +33,16 @@ class Function:
     which takes two to four times as long and pays where a loop is long and its body short.
     """
 
-    def __init__(self, py_func: Callable[..., Any], *, inline: bool = False, noalias: bool = False, fma: bool = False,
-                 thorough: bool = False, side_by_side: bool = True):  # fmt: skip
+    def __init__(
+        self,
+        py_func: Callable[..., Any],
+        *,
+        inline: bool = False,
+        noalias: bool = False,
+        fma: bool = False,
+        thorough: bool = False,
+        side_by_side: bool = True,
+    ):
         self.py_func, self.inline, self.noalias = py_func, inline, noalias
         self.fma, self.thorough, self.side_by_side = fma and llvm.has_fma(), thorough, side_by_side
         self.name = py_func.__name__

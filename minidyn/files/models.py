@@ -117,8 +117,15 @@ class Model(ByValue):
             out.append(flow(self.map, **given))
         return out
 
-    def with_overrides(self, *, lr: float | None = None, steps: int | None = None, paths: int | None = None,
-                       save_every: Any = None, seed: int | None = None) -> "Model":  # fmt: skip
+    def with_overrides(
+        self,
+        *,
+        lr: float | None = None,
+        steps: int | None = None,
+        paths: int | None = None,
+        save_every: Any = None,
+        seed: int | None = None,
+    ) -> "Model":
         """The same model with another learning rate or another size of experiment."""
         changes: dict[str, Any] = {"steps": steps, "paths": paths, "seed": seed}
         given: dict[str, Any] = {k: whole(k, v, int(k != "seed")) for k, v in changes.items() if v is not None}

@@ -136,8 +136,16 @@ class SymbolicFlow(Flow):
         )
     }
 
-    def __init__(self, system: Map, drift: Any = (), diffusion: Any = None, *, reading: str = "ito",
-                 constraint: Sequence[Any] = (), reads: str = "iterates"):  # fmt: skip
+    def __init__(
+        self,
+        system: Map,
+        drift: Any = (),
+        diffusion: Any = None,
+        *,
+        reading: str = "ito",
+        constraint: Sequence[Any] = (),
+        reads: str = "iterates",
+    ):
         super().__init__(system)
         self.reading = one_of(reading, "reading", tuple(READINGS))
         self.reads = one_of(reads, "reads", ("iterates", "midpoints", "projected"))

@@ -6,8 +6,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.kernels import Source, pointer
 from minidyn.maps.averaging import averaged, check_noise
@@ -16,8 +16,6 @@ from minidyn.maps.linearization import NEEDS, Fact, linear_part
 
 if TYPE_CHECKING:
     from minidyn.maps.discrete import Map
-
-Floats = NDArray[np.float64]
 
 
 class AveragedMap(ByValue):

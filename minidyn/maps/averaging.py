@@ -313,8 +313,15 @@ def _by_nodes(e: sp.Expr) -> bool:
     return e.has(sp.sqrt(_Q)) or sp.degree(e, _Q) > 1 if e.has(_Q) else False
 
 
-def _signed(rule: Rule, plain: list[sp.Expr], outputs: list[sp.Expr], signs: set, squares: tuple[bool, ...],
-            finish: dict, steps: list[sp.Expr]) -> AveragedRule:  # fmt: skip
+def _signed(
+    rule: Rule,
+    plain: list[sp.Expr],
+    outputs: list[sp.Expr],
+    signs: set,
+    squares: tuple[bool, ...],
+    finish: dict,
+    steps: list[sp.Expr],
+) -> AveragedRule:
     """A rule that takes a sign, averaged over Gaussian noise."""
     if len(signs) > 1:
         what = f"{rule.name} takes the sign of {len(signs)} different quantities"

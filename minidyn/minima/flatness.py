@@ -57,8 +57,15 @@ class Flatness(Reported, ByValue):
         return [named(rows)]
 
 
-def flatness(loss: Loss, w: ArrayLike, *, preconditioner: ArrayLike | None = None, probes: int = 100,
-             method: str | None = None, rng: Any = 0) -> Flatness:  # fmt: skip
+def flatness(
+    loss: Loss,
+    w: ArrayLike,
+    *,
+    preconditioner: ArrayLike | None = None,
+    probes: int = 100,
+    method: str | None = None,
+    rng: Any = 0,
+) -> Flatness:
     """Sharpness, trace, Frobenius norm, non-uniformity and effective dimension of the Hessian at w (D,).
 
     preconditioner : the diagonal P (D,) of an adaptive rule, `1/(sqrt(v) + eps)`; all positive.
@@ -122,10 +129,16 @@ def _matrix_free(loss: Loss, w: Floats, P: Floats, probes: int, rng: np.random.G
     norm = float(np.sqrt(squares.mean()))
     trace, deviation = float(traces.mean()), np.sqrt(probes)
     return Flatness(
-        top, trace, float(traces.std(ddof=1) / deviation), norm,
-        float(squares.std(ddof=1) / deviation / (2 * norm)) if norm else 0.0, float(np.sqrt(max(spread, 0.0))),
-        _share(trace, top), sharp, "matrix-free",
-    )  # fmt: skip
+        top,
+        trace,
+        float(traces.std(ddof=1) / deviation),
+        norm,
+        float(squares.std(ddof=1) / deviation / (2 * norm)) if norm else 0.0,
+        float(np.sqrt(max(spread, 0.0))),
+        _share(trace, top),
+        sharp,
+        "matrix-free",
+    )
 
 
 def _refuse_infinite(curvature: Floats) -> None:

@@ -55,8 +55,14 @@ class Manifold(ByValue):
 
     _offers = "loss chart dimension gap find project tangent normal sharpness distance limits"
 
-    def __init__(self, loss: Loss, *, chart: Mapping[Any, Any] | None = None, coordinates: Sequence[Any] | None = None,
-                 gap: float = 1e-7):  # fmt: skip
+    def __init__(
+        self,
+        loss: Loss,
+        *,
+        chart: Mapping[Any, Any] | None = None,
+        coordinates: Sequence[Any] | None = None,
+        gap: float = 1e-7,
+    ):
         if not isinstance(loss, Loss):
             raise InputError(f"a Manifold needs a Loss, not {type(loss).__name__}.")
         self.loss, self.gap = loss, between(gap, "gap", 0, 1)

@@ -54,7 +54,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         and from one start.
     save_every : steps between saves; by default about 200 saves, an odd number of steps apart for a map without noise,
         so that an oscillation is seen. "log" saves at 25 steps in every factor of ten: what happens early is seen.
-    observe : names (`loss`, `sharpness`, `trace`, `distance`, `gradient_norm`, `norm`), sympy expressions, functions of
+    observe : names (`loss`, `sharpness`, ...; a wrong one is answered by all), sympy expressions, functions of
         w (paths, D), a list of these, or `{name: any of these}`.
     rng : seed, `SeedSequence` or `Generator`; path i depends on the seed and on i alone.
     method : without noise "auto" (the default: explicit, implicit where the flow turns stiff), "tsit5", "dop853",

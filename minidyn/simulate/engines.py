@@ -128,9 +128,17 @@ class MapEngine(_Threaded):
 
         def work(first: int, last: int) -> None:
             self.loop(
-                *self.state().values(), first, last, self.paths, self.before + done, count, m.hyper, m.loss.c,
-                m.loss.rows, m.bound.numbers,
-            )  # fmt: skip
+                *self.state().values(),
+                first,
+                last,
+                self.paths,
+                self.before + done,
+                count,
+                m.hyper,
+                m.loss.c,
+                m.loss.rows,
+                m.bound.numbers,
+            )
 
         self.spread(count, work)
 

@@ -226,9 +226,17 @@ def _expression(e: sp.Basic) -> bytes:
 def _layout(code: CodeType) -> tuple[Any, ...]:
     """What a piece of bytecode is, without where it was written and what its variables are called."""
     return (
-        code.co_code, code.co_exceptiontable, code.co_names, code.co_nlocals, code.co_freevars, code.co_cellvars,
-        code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount,
-    )  # fmt: skip
+        code.co_code,
+        code.co_exceptiontable,
+        code.co_names,
+        code.co_nlocals,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_flags,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+    )
 
 
 def _all_code(code: CodeType) -> list[CodeType]:

@@ -87,9 +87,15 @@ def pass_stretches(flow, method, shape, own, todo, paths, stretches, attempts, c
         fill_lanes(todo, count)
         if count > 0:
             count = advance_explicit(
-                (field, retract, fns, (hypers[q], c, d, nz, fp)), method, shape, todo, count, paths,
-                (targets[q], ends[q], attempts), control,
-            )  # fmt: skip
+                (field, retract, fns, (hypers[q], c, d, nz, fp)),
+                method,
+                shape,
+                todo,
+                count,
+                paths,
+                (targets[q], ends[q], attempts),
+                control,
+            )
         for j in range(own.shape[0]):
             path = own[j]
             if status[path] != 0 or rows[path, At.NOW] < targets[q]:

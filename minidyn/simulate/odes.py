@@ -175,9 +175,16 @@ class OdeEngine(FlowPaths):
                 count = self.loop(system, *self.given, todo, count, self.paths, (target, end, explicit), self.control)
             if self.may_turn_stiff and self.rows[first:last, At.MODE].any():
                 count += advance_implicit(
-                    (*self.flow.pointers, self.arrays), self.flow.jacobian_pointers, self.flow.columns, self.paths,
-                    first, last, (target, end, implicit), int(self.method == "auto"), self._tolerance("radau"),
-                )  # fmt: skip
+                    (*self.flow.pointers, self.arrays),
+                    self.flow.jacobian_pointers,
+                    self.flow.columns,
+                    self.paths,
+                    first,
+                    last,
+                    (target, end, implicit),
+                    int(self.method == "auto"),
+                    self._tolerance("radau"),
+                )
             waiting.append(count)
 
         self.spread(1, work)
@@ -201,9 +208,15 @@ class OdeEngine(FlowPaths):
 
         def work(first: int, last: int) -> None:
             show(
-                (*self.flow.pointers, self.arrays), (t.a, t.c, t.p, t.stages), self.flow.columns, self.paths,
-                self.shown, first, last, target,
-            )  # fmt: skip
+                (*self.flow.pointers, self.arrays),
+                (t.a, t.c, t.p, t.stages),
+                self.flow.columns,
+                self.paths,
+                self.shown,
+                first,
+                last,
+                target,
+            )
 
         if only is None:
             self.spread(1, work)

@@ -19,7 +19,7 @@ from minidyn.simulate.engines import MapEngine
 
 _PERIODS = (2, 3, 4)
 SEEN, _SAVES = 0.01, 2  # of what the run moves by, at so many saves: less is not seen in a picture
-_REST = 1e-9  # relative to theta: rounding
+REST = 1e-9  # steps below this, relative to theta, are rounding
 
 
 class Phases:
@@ -45,7 +45,7 @@ class Phases:
         for p in self.periods:
             out = away[1:p].max(axis=0)
             back = _opposed(np.diff(path, axis=0)[:3]) if p == 2 else away[p] < 0.5 * out
-            size = 0.5 * np.where(back & (out > _REST * (1 + np.linalg.norm(path[0], axis=1))), out, 0)
+            size = 0.5 * np.where(back & (out > REST * (1 + np.linalg.norm(path[0], axis=1))), out, 0)
             if size.max() > 0:  # the shortest period that explains it
                 self.found.append((float(size.max()), p, int(self.saves[turn])))
                 return

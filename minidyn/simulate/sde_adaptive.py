@@ -263,9 +263,16 @@ def advance_adaptive(equations, normals, shape, paths, chosen, bounds, tolerance
                 words[q] = streams[block, q]
             read_window(normals, key, block, start, words, r, z, increments, areas)
             block_to_end_of_window(
-                equations, (increments, areas, key, start), paths, chosen, block, w,
-                min(target, start + WINDOW) * UNIT, tolerance, room,
-            )  # fmt: skip
+                equations,
+                (increments, areas, key, start),
+                paths,
+                chosen,
+                block,
+                w,
+                min(target, start + WINDOW) * UNIT,
+                tolerance,
+                room,
+            )
             if start + WINDOW <= target:  # every path has reached the end of the window
                 windows[block] = start + WINDOW
                 for q in range(WORDS * 64):

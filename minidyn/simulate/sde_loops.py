@@ -216,9 +216,16 @@ def advance_sde(system, scheme, normals, shape, rates, paths, first, last, span_
                     s[i * 64 + lane] = here if before == 0 else s[i * 64 + lane]
                 if goal < target and some(code == 0):
                     code, lost, live = steps_of_path(
-                        system, scheme, normals, shape, rates, stream, w, (goal, target, target - goal),
+                        system,
+                        scheme,
+                        normals,
+                        shape,
+                        rates,
+                        stream,
+                        w,
+                        (goal, target, target - goal),
                         (code, lost, live),
-                    )  # fmt: skip
+                    )
                 for i in range(size):
                     out[i * 64 + lane] = w[i] if code == 0 else np.nan
 
@@ -258,6 +265,13 @@ def advance_stretches(flow, scheme, normals, shape, rates, paths, first, last, p
             draw_only(normals, shape, paths, first, last, k0, goal)
         else:
             advance_sde(
-                (field, retract, fns, (hypers[plan[j, 4]], c, d, nz, fp)), scheme, normals, shape, rates, paths,
-                first, last, (k0, goal, target, span),
-            )  # fmt: skip
+                (field, retract, fns, (hypers[plan[j, 4]], c, d, nz, fp)),
+                scheme,
+                normals,
+                shape,
+                rates,
+                paths,
+                first,
+                last,
+                (k0, goal, target, span),
+            )

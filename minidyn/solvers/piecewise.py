@@ -69,8 +69,15 @@ def carry(field: Field, event: Event, w: Floats, k: float, end: float, step: flo
     return w, end, step, False
 
 
-def _onto(field: Field, event: Event, w: Floats, first: Floats, k: float, length: float,
-          settle: Callable[[Floats, float], Floats]) -> tuple[Floats, float]:  # fmt: skip
+def _onto(
+    field: Field,
+    event: Event,
+    w: Floats,
+    first: Floats,
+    k: float,
+    length: float,
+    settle: Callable[[Floats, float], Floats],
+) -> tuple[Floats, float]:
     """The shortest step known to lie beyond the event: bisection and secants (Illinois) on its length."""
     low, high = 0.0, length
     y_high = settle(trial(field, w, first, k, length)[0], k + length)

@@ -13,6 +13,7 @@ from minidyn.files.modelfile import spec
 from minidyn.files.modelfile.data import Samples
 from minidyn.files.modelfile.table import Table, is_number
 from minidyn.flows import FLOWS
+from minidyn.maps.loss.outputs import CRITERIA
 from minidyn.maps.noise import NOISES, REQUIRED, Option
 from minidyn.maps.rules import LIBRARY
 from minidyn.simulate import observables
@@ -45,7 +46,7 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
     expr = _read_model(table, symbols) if regression else table.expression(key, table.get(key, str), symbols)
     if not expr.atoms(sp.Symbol, sp.IndexedBase) & {parameter.symbol for parameter in params}:
         table.fail(key, "an expression in at least one of the parameters")
-    criterion = table.choice("criterion", spec.CRITERIA, "squared") if regression else None
+    criterion = table.choice("criterion", CRITERIA, "squared") if regression else None
     target = read_target(table, samples, criterion) if criterion else None
     weights = samples.numbers(table, "weights", table.content["weights"]) if "weights" in table else None
     lengths = {name: len(values) for name, values in inputs.items()}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-CRITERIA = ("squared", "logistic", "softmax")
 STARTS = ("here", "manifold")
 
 
@@ -49,7 +48,7 @@ class LossSpec:
     constants: Mapping[str, float]
     inputs: Mapping[str, np.ndarray]
     target: np.ndarray | None  # (n,), or (n, C) for C outputs; None for kind "expression"
-    criterion: str | None  # one of CRITERIA; None for kind "expression"
+    criterion: str | None  # one of `maps.loss`'s CRITERIA; None for kind "expression"
     symbols: Mapping[str, Any]  # every declared name, in order: parameters, constants, inputs
     test: TestSpec | None = None
     weights: np.ndarray | None = None  # (n,), of a regression

@@ -113,7 +113,7 @@ class RodFlow(PairFlow):
     def __init__(self, system: Map, first_step: int = 1, order: int = 1):
         super().__init__(system)
         self.first_step = whole("first_step", first_step, 1)
-        self.order = one_of(order, "the order of a rod flow", (1, 2))
+        self.order = one_of(order, "the order of a rod flow", self.orders)
         self.steps = TwoStep(system)
 
     @property

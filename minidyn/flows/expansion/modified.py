@@ -200,7 +200,7 @@ class ModifiedFlow(Flow):
 
     def __init__(self, system: Map, order: int = 2):
         super().__init__(system)
-        self.order = one_of(order, "the order of a modified flow", (1, 2, 3, 4))
+        self.order = one_of(order, "the order of a modified flow", self.orders)
         self.moved = displacement(system.rule)
         moving = [h for h, v in system.rule.hyper.items() if isinstance(v, sp.Expr) and h != "lr"]
         if moving:

@@ -192,7 +192,7 @@ class StochasticModifiedFlow(Flow):
             raise FlowError(
                 f"a stochastic modified equation needs noise, and this map has none: use {said('md.ModifiedFlow')}."
             )
-        self.order = one_of(order, "the order of a stochastic modified equation", (1, 2))
+        self.order = one_of(order, "the order of a stochastic modified equation", self.orders)
         self.moved = displacement(system.rule)
         if not self.moved.smooth:
             raise FlowError(

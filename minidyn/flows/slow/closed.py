@@ -13,7 +13,7 @@ import numpy as np
 import sympy as sp
 from sympy.integrals.rationaltools import ratint
 
-from minidyn.common.arrays import ArrayLike, NDArray
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError, said
 from minidyn.common.intake import numbers
@@ -42,7 +42,6 @@ from minidyn.maps.discrete import Map
 from minidyn.minima.charts import Chart, tidy
 from minidyn.minima.manifold import Manifold
 
-Floats = NDArray[np.float64]
 SIGNATURES |= {
     "chart_form": "void(f8[:], f8[:], f8[:], f8[:], f8[:], f8[:])",  # s, kk, hp, c, nz, out
     "chart_place": "void(f8[:], f8[:], f8[:], f8[:])",  # s, c, nz, out

@@ -4,12 +4,11 @@ from functools import lru_cache
 
 import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.graph import walk
 from minidyn.maps.loss import Loss
 
-Floats = NDArray[np.float64]
 _KINKED = (sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside, sp.sign, sp.floor, sp.ceiling, sp.Mod)
 _NEAR = 1e-5  # how far on both sides of w it is looked, against the size of the parameters
 _SEEN = 1e-6  # what a jump must be of the curvature

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minidyn.common.arrays import ArrayLike, NDArray
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError, InputError, ManifoldError, said
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
-Floats = NDArray[np.float64]
 _FAR = 0.1
 
 

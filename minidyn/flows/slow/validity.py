@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import sympy as sp
-from numpy.typing import NDArray
 
+from minidyn.common.arrays import Floats
 from minidyn.common.errors import FlowError
 from minidyn.flows.slow.oscillation import spread
 from minidyn.maps import rule_symbols
@@ -17,7 +17,6 @@ from minidyn.maps.rule_symbols import THETA, G
 if TYPE_CHECKING:
     from minidyn.flows.slow.quasistatic import QuasistaticFlow
 
-Floats = NDArray[np.float64]
 _BENT = "the oscillation's change of the Hessian, against its smallest curvature across the manifold"
 _FORGOTTEN = "the share of an accumulator that one step replaces, as the oscillation answers to it"
 _TOSS = "the factor by which the noise of one step multiplies a displacement along the manifold"

@@ -66,8 +66,14 @@ class StabilityDiagram(Reported, Drawn):
         return [Table(table, 1, "verdict, and growth of second moments per step (stable: at most 1)")]
 
 
-def stability_diagram(system: Map, minima: ArrayLike, *, lrs: Sequence[float] | None = None,
-                      batches: Sequence[int | None] | None = None, gap: float = 1e-7) -> StabilityDiagram:  # fmt: skip
+def stability_diagram(
+    system: Map,
+    minima: ArrayLike,
+    *,
+    lrs: Sequence[float] | None = None,
+    batches: Sequence[int | None] | None = None,
+    gap: float = 1e-7,
+) -> StabilityDiagram:
     """Sharpness and non-uniformity of many minima (N, D), and which `lrs` and `batches` keep each of them.
 
     By default the map's own learning rate and batch; a batch of None is the full one. The verdicts are exact

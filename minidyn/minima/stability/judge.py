@@ -52,14 +52,22 @@ def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, met
     n = system.loss.n_samples
     conditions = _conditions(place) if len(modes.b) == 1 and not place.slopes.signs else ()
     return Stability(
-        place=place, stable=modes.margin <= 1 + 1e-12, growth=modes.growth, deterministic_radius=modes.deterministic,
-        sharpness=float(place.plain_spectrum[0]), nonuniformity=place.nonuniformity,
-        preconditioned_sharpness=float(modes.lam[0]), preconditioner=place.preconditioner,
-        threshold=closed_form_threshold(system.rule, k), threshold_from_A=_sharpness_limit(modes),
-        max_lr=lr, critical_batch=batch,
+        place=place,
+        stable=modes.margin <= 1 + 1e-12,
+        growth=modes.growth,
+        deterministic_radius=modes.deterministic,
+        sharpness=float(place.plain_spectrum[0]),
+        nonuniformity=place.nonuniformity,
+        preconditioned_sharpness=float(modes.lam[0]),
+        preconditioner=place.preconditioner,
+        threshold=closed_form_threshold(system.rule, k),
+        threshold_from_A=_sharpness_limit(modes),
+        max_lr=lr,
+        critical_batch=batch,
         min_batch=None if batch is None or n is None or batch > n * (1 + 1e-12) else max(1, int(np.ceil(batch - 1e-8))),
-        conditions=conditions, notes=_notes(place),
-    )  # fmt: skip
+        conditions=conditions,
+        notes=_notes(place),
+    )
 
 
 def _sharpness_limit(modes: Modes) -> float:
@@ -164,11 +172,17 @@ def _conditions(place: Minimum) -> tuple[Condition, ...]:
     within = np.diag((1 - step * modes.lam) ** 2) + step**2 * kappa * spread
     bound = 1 / (step * np.sqrt(kappa)) if kappa > 0 else np.inf
     return (
-        Condition("sufficient", "lambda_max((I - lr H)^2 + lr^2 kappa (mean H_i^2 - H^2))",
-                  float(np.linalg.eigvalsh(within)[-1]), 1.0, "stable", "undecided"),
+        Condition(
+            "sufficient",
+            "lambda_max((I - lr H)^2 + lr^2 kappa (mean H_i^2 - H^2))",
+            float(np.linalg.eigvalsh(within)[-1]),
+            1.0,
+            "stable",
+            "undecided",
+        ),
         Condition("necessary", "sharpness a", a, 2 / step, "undecided", "unstable"),
         Condition("necessary", "non-uniformity s", s, bound, "undecided", "unstable"),
-    )  # fmt: skip
+    )
 
 
 def _notes(place: Minimum) -> tuple[str, ...]:

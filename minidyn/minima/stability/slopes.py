@@ -92,8 +92,16 @@ def _number(value: Any, k: float) -> float:
     return float(value.subs(K, k)) if isinstance(value, sp.Expr) else float(value)
 
 
-def _settle(name: str, update: Callable[..., Any], states: Floats, moving: list[int], w: Floats, q: Floats,
-            values: list[float], k: float) -> None:  # fmt: skip
+def _settle(
+    name: str,
+    update: Callable[..., Any],
+    states: Floats,
+    moving: list[int],
+    w: Floats,
+    q: Floats,
+    values: list[float],
+    k: float,
+) -> None:
     """Newton's method for the states that stand still where the gradient vanishes."""
     if not moving:
         return

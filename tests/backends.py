@@ -270,6 +270,7 @@ NOISES = [
     md.LabelNoise(0.3),
     md.LabelNoise(0.3, batch=2, kind="rademacher"),
     md.GaussianNoise(0.1 + x**2),
+    *(md.GaussianNoise.like(md.Minibatch(2), shape) for shape in ("full", "diagonal", "isotropic")),
 ]
 
 

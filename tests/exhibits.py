@@ -66,7 +66,9 @@ def noises():
     alone = [md.Minibatch(1), md.Minibatch(4000), md.Reshuffle(1), md.Reshuffle(8), md.LabelNoise(0.1)]
     heavy = [md.StudentNoise(3, 0.1), md.StudentNoise(0.5, [0.1, y]), md.StableNoise(1.5, 0.1), md.StableNoise(2, x)]
     signs = md.LabelNoise(0.5, kind="rademacher")
-    return [*map(md.GaussianNoise, sigmas), *alone, *sums, signs, *heavy, md.Noise()]
+    alike = [md.GaussianNoise.like(md.Minibatch(2), s) for s in ("full", "diagonal", "isotropic")]
+    alike.append(md.GaussianNoise.like(md.StudentNoise(3, [0.1, y]) + md.Minibatch(3, replace=True), "isotropic"))
+    return [*map(md.GaussianNoise, sigmas), *alone, *sums, signs, *heavy, *alike, md.Noise()]
 
 
 @functools.cache

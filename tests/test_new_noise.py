@@ -188,7 +188,9 @@ def test_new_labels_are_a_law_away():
 def test_a_model_file_knows_the_names_that_there_are():
     """Among the kinds that a wrong name is told of is the new one, with its own options."""
     text = md.load_model("valley").text
-    with pytest.raises(md.ModelFileError, match=r"one of coins, gaussian, label, minibatch, proportional, reshuffle"):
+    with pytest.raises(
+        md.ModelFileError, match=r"one of coins, gaussian, gaussian-like, label, minibatch, proportional, reshuffle"
+    ):
         model_of_text(text.replace('"gaussian"', '"gauss"'), "mine")
     with pytest.raises(md.ModelFileError, match=r"unknown key `noise.0..sigma`"):
         model_of_text(text.replace('"gaussian"', '"proportional"'), "mine")

@@ -33,7 +33,7 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     )
     if any(law.words > 1 for law, *_ in bound.draws):
         src.line("from minidyn.kernels.heavytails import stable, student")
-    if loss.dim * (1 + len(rule.states)) <= IN_REGISTERS and loss.straight and not bound.picks:
+    if loss.dim * (1 + len(rule.states)) <= IN_REGISTERS and loss.straight and not bound.of_batches:
         _add_fused(src, loss, rule, bound)
     else:
         _add_called(src, loss, rule, bound)
@@ -146,6 +146,7 @@ def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     if loss.outputs is not None:
         label = f"b*{bound.per_sample} + {{}}" if loss.per_sample else "{}"
     places: Places = {"w": _PATHS, "label": f"z[({first_label} + {label})*64 + lane]"}
+    places["pull"] = f"z[({bound.first_alike} + {'b' if loss.per_sample else '0'})*64 + lane]"
     headers = {SAMPLE: ["for b in range(n):", *picked]}
     emitter = loss.emitter(stores, places, headers=headers, blocks=_by_blocks(bound))
     src.add("noisy_grad", "s, c, d, nz, z, index, n, lane, out", [*before, *emitter.lines()], fma=True)
@@ -199,13 +200,13 @@ def _rule_lines(rule: Rule, outs: list[Node], size: int, p: Index) -> tuple[list
 
 
 def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
-    if not bound.additive:
-        return []
     g = Graph()
     stores = [
         store(g, sigma * z, "out", *place(position), add=True)
         for position in bound.positions
         for sigma, z in bound.sigma_terms(g, position)
     ]
-
-    return loss.emitter(stores, places={"w": _PATHS, "z": "z[({})*64 + lane]"}).lines()
+    stores += [node for part in bound.alike for node in part.added(g, bound, bound.first_alike)]
+    count = ["n = d.shape[0]"] if bound.alike and loss.per_sample else []
+    lines = loss.emitter(stores, places={"w": _PATHS, "z": "z[({})*64 + lane]"}).lines() if stores else []
+    return [*count, *lines] if lines else []

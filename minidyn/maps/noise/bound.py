@@ -4,6 +4,7 @@
     additive     g + sigma z                              sigma sigma^T
     sampling     mean of B sample gradients               kappa C,  C = (1/n) sum (g_i - g)(g_i - g)^T
     labels       targets y_i + s e_i                      (s^2/B) (1/n) sum grad f_i grad f_i^T
+    alike        g + Sigma^1/2 z                          that of a sampling, or a part of it
 
 with kappa = 1/B (with replacement) or (n-B)/(B(n-1)) (without), and B = n for full batches.
 """
@@ -20,9 +21,10 @@ from minidyn.common.errors import FlowError
 from minidyn.common.locks import cached_property
 from minidyn.graph import Graph, Index, Node, derivatives
 from minidyn.kernels import Source, coordinate
-from minidyn.maps.loss import Loss
+from minidyn.maps.loss import Loss, mean
 from minidyn.maps.noise import additive
 from minidyn.maps.noise.additive import Additive, Sigma
+from minidyn.maps.noise.alike import LikeBatches
 from minidyn.maps.noise.base import Noise, total
 from minidyn.maps.noise.draws import NORMAL, Law
 from minidyn.maps.noise.labels import Labels
@@ -81,13 +83,19 @@ class BoundNoise(ByValue):
         return tuple(part for part in self.noise.parts if isinstance(part, Sampling))
 
     @property
-    def _of_samples(self) -> tuple[Labels | Sampling, ...]:
-        return *self.labels, *self._chosen
+    def alike(self) -> tuple[LikeBatches, ...]:
+        """What has the covariance of batches without choosing any: one part or none."""
+        return tuple(part for part in self.noise.parts if isinstance(part, LikeBatches))
+
+    @property
+    def _of_samples(self) -> tuple[Labels | Sampling | LikeBatches, ...]:
+        return *self.labels, *self._chosen, *self.alike
 
     @property
     def sampling(self) -> Sampling:
-        """How samples are chosen; all of them where the noise does not say."""
-        return self._chosen[0] if self._chosen else Minibatch(self.loss.n_samples or 1)
+        """How samples are chosen, or would be for this covariance; all of them where the noise does not say."""
+        found = [*self._chosen, *(part.of for part in self.alike)]
+        return found[0] if found else Minibatch(self.loss.n_samples or 1)
 
     @property
     def silent(self) -> bool:
@@ -97,12 +105,14 @@ class BoundNoise(ByValue):
     @property
     def batch(self) -> int:
         """Samples that a step looks at (1 where there is no data)."""
-        return self.sampling.batch
+        return self.loss.n_samples or 1 if self.alike else self.sampling.batch
 
     def with_batch(self, batch: int | None) -> Noise | None:
         """The noise with batches of another size; None for all samples."""
-        rest = [part for part in self.noise.parts if not isinstance(part, Sampling)]
-        parts = rest if batch is None else [*rest, replace(self.sampling, batch=batch)]  # type: ignore[type-var]
+        parts: list[Noise] = [part for part in self.noise.parts if part not in (*self._chosen, *self.alike)]
+        if batch is not None:
+            chosen = replace(self.sampling, batch=batch)  # type: ignore[type-var]
+            parts += [replace(part, of=chosen) for part in self.alike] or [chosen]
         return total(parts)
 
     # -- what is drawn --
@@ -129,7 +139,7 @@ class BoundNoise(ByValue):
     @property
     def rows(self) -> int:
         """Rows of the array of draws; each group of normals starts at an even row."""
-        return self.first_label + _even(self.label_rows)
+        return self.first_alike + sum(_even(part.count(self.loss)) for part in self.alike)
 
     @property
     def first_label(self) -> int:
@@ -137,9 +147,19 @@ class BoundNoise(ByValue):
         return _even(self.width)
 
     @property
+    def first_alike(self) -> int:
+        """The row of the first normal that stands for a choice of samples."""
+        return self.first_label + _even(self.label_rows)
+
+    @property
     def picks(self) -> bool:
         """Whether a step chooses samples."""
         return bool(self._chosen)
+
+    @property
+    def of_batches(self) -> bool:
+        """Whether the covariance has that of a choice of samples in it."""
+        return bool(self._chosen or self.alike)
 
     @property
     def shuffles(self) -> bool:
@@ -163,6 +183,7 @@ class BoundNoise(ByValue):
         each = self.per_sample
         many = "size" if each == 1 else f"size * {each}"
         lines += [*size, *(line for part in self.labels for line in part.law.lines(self.first_label, many))]
+        lines += [line for part in self.alike for line in part.lines(self.first_alike, self.loss)]
         if self.labels and self.batch > 1 and not self.loss.per_sample:  # one sample, drawn again and again
             for c in range(each):  # its mean label
                 first = f"z[{(self.first_label + c) * 64} + lane]"
@@ -179,7 +200,10 @@ class BoundNoise(ByValue):
     def gradient(self, graph: Graph) -> list[tuple[Node, Node]]:
         """(element, derivative) pairs of the loss as the step sees it, without what is added to its gradient."""
         swap = dict([(self.loss.target, part.target(graph, self)) for part in self.labels])
-        return derivatives.reverse(self.loss.mean_node(graph, swap), "w")
+        sample = self.loss.sample_node(graph, swap)
+        for part in self.alike:
+            sample = part.pulled(graph, self, sample)
+        return derivatives.reverse(mean(sample), "w")
 
     def sigma_terms(self, graph: Graph, position: int | Index) -> list[tuple[Node, Node]]:
         """Pairs (sigma_pr, z_r) whose products add up to the additive noise of coordinate `position`."""
@@ -195,7 +219,8 @@ class BoundNoise(ByValue):
     @cached_property
     def kappa(self) -> float:
         """The weight of batches: the covariance of a mean over one, per that of a sample."""
-        return float(self.sampling.weight(self.batch, self.loss.n_samples or 1)) if self.picks else 0.0
+        sampling = self.sampling
+        return float(sampling.weight(sampling.batch, self.loss.n_samples or 1)) if self.of_batches else 0.0
 
     @cached_property
     def label_variance(self) -> float:
@@ -204,7 +229,7 @@ class BoundNoise(ByValue):
 
     def amounts(self, batch: float) -> tuple[float, float]:
         """kappa and the variance of the mean label at another batch size, which may be no whole number."""
-        label = sum(part.label_std**2 for part in self.labels) / batch
+        label = sum(part.label_std**2 for part in self.labels) / (self.batch if self.alike else batch)
         return max(self.sampling.weight(batch, self.loss.n_samples or 1), 0.0), label
 
     @property
@@ -233,7 +258,7 @@ class BoundNoise(ByValue):
     @property
     def gaussian(self) -> bool:
         """Whether the noise in the gradient is normal: nothing of it comes from a choice of samples or from +-1."""
-        return self.kappa == 0.0 and all(
+        return (self.kappa == 0.0 or not self.picks) and all(
             law.normal for law in [part.law for part in self.additive] + [part.law for part in self.labels]
         )
 
@@ -245,11 +270,11 @@ class BoundNoise(ByValue):
     @property
     def varies(self) -> bool:
         """Whether the covariance of the noise depends on the parameters."""
-        return bool(self._chosen or self.labels) or any(sigma.varies for sigma in self.additive)
+        return bool(self._of_samples) or any(sigma.varies for sigma in self.additive)
 
     def skewed(self, w: Floats) -> bool:
         """Whether the choice of samples gives the gradient's noise a third moment at w, in any coordinate."""
-        if self.kappa == 0.0 or not (self.labels or self.sampling.skews(self.loss.n_samples or 1)):
+        if self.kappa == 0.0 or not self.picks or not (self.labels or self.sampling.skews(self.loss.n_samples or 1)):
             return False
         apart = self.loss.sample_grads(w)
         apart = apart - apart.mean(axis=0)
@@ -297,7 +322,7 @@ class BoundNoise(ByValue):
         body = [f"for i in range({size}):", f"    for j in range({size}):", "        out[i, j] = 0.0"]
         body += additive.add_factor(src, self)
         for part in self._of_samples:
-            body += part.covariance(self)
+            body += part.covariance(src, self)
         src.add("sigma", "w, c, d, nz, out", body)
         g = Graph()
         stores = list(additive.diagonal(g, self))

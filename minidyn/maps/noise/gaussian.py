@@ -10,7 +10,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import number, numbers
 from minidyn.graph import walk
 from minidyn.maps.noise.additive import Additive, varies
-from minidyn.maps.noise.base import Option
+from minidyn.maps.noise.base import Noise, Option
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,7 +24,7 @@ class GaussianNoise(Additive):
     GaussianNoise(0.3)
     """
 
-    _offers = "sigma"
+    _offers = "sigma like"
     sigma: Any
 
     key: ClassVar[str] = "gaussian"
@@ -33,6 +33,25 @@ class GaussianNoise(Additive):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", entries(self.sigma))
+
+    @staticmethod
+    def like(noise: Noise, shape: str = "full") -> Noise:
+        """Normal numbers with the covariance of another noise, wherever the parameters are: `g + Sigma(w)^1/2 z`.
+
+        noise : `Minibatch`, or anything that is added to the gradient and has a variance; of a sum each part.
+        shape : "full", "diagonal" (the variances alone) or "isotropic" (their mean in every coordinate).
+
+        Nothing is factorized: n numbers are drawn for the n samples ("full"), else one for each coordinate.
+
+        Raises InputError for a noise without a covariance per step, and for label noise.
+
+        >>> import minidyn as md
+        >>> md.GaussianNoise.like(md.Minibatch(4), "diagonal")
+        GaussianNoise.like(Minibatch(4), 'diagonal')
+        """
+        from minidyn.maps.noise.alike import like
+
+        return like(noise, shape)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({brief(self.sigma)})"

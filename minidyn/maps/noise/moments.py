@@ -42,7 +42,7 @@ def _samples(bound: BoundNoise) -> list[str]:
     """What drawn samples and their labels add to Gaussian moments."""
     size, n = bound.loss.dim, bound.loss.n_samples or 1
     w0, w1, w2 = bound.sampling.moments(n) if bound.picks else (0.0, 0.0, 0.0)
-    v, kappa = bound.reads("label"), bound.reads("kappa")
+    v, kappa = bound.reads("label"), "0.0" if bound.alike else bound.reads("kappa")
     lack = 0.0 - sum(part.law.excess for part in bound.labels) / bound.batch
     several = bool(bound.labels) and not (bound.loss.outputs is None and bound.loss.weight is None)
     xx, yy, xy, f = ("xx", "yy", "xy", "xy") if several else ("x * x", "y * y", "x * y", "f[i] * f[j]")

@@ -29,7 +29,7 @@ class OfSamples(Part):
     def _centred(self) -> bool:
         return self.kernel == "sample_grad"
 
-    def covariance(self, bound: BoundNoise) -> list[str]:
+    def covariance(self, src: Source, bound: BoundNoise) -> list[str]:
         """Lines that add it to `out`."""
         size = bound.loss.dim
         return [
@@ -47,6 +47,11 @@ class OfSamples(Part):
 
     def diagonal(self, g: Graph, bound: BoundNoise) -> Iterator[Node]:
         """Stores that add its diagonal to `out`."""
+        for element, variance in self.variances(g, bound):
+            yield store(g, variance, "out", element.data[1], element.data[2], add=True)
+
+    def variances(self, g: Graph, bound: BoundNoise) -> Iterator[tuple[Node, Node]]:
+        """Its diagonal as pairs (element of `w`, variance there), a pair for each entry."""
         for loops in (True, False):  # terms that share a parameter are apart where they are written out
             node = self._node(g, bound, loops)
             pairs = derivatives.reverse(node, "w", fixed=node.indices | {SAMPLE})
@@ -65,7 +70,7 @@ class OfSamples(Part):
             second = mean(square if self._centred else square * bound.loss.share_node(g) ** 2)
             if self._centred:
                 second = second - mean(slope) ** 2
-            yield store(g, scale * second, "out", element.data[1], element.data[2], add=True)
+            yield element, scale * second
 
     def amount(self, bound: BoundNoise) -> str:
         """What a kernel multiplies a turn's part of the mean by."""
@@ -158,7 +163,7 @@ class Sampling(OfSamples):
     def columns(self, chart: Any, bound: BoundNoise) -> Iterator[Column]:
         """Every sample's gradient about the mean."""
         n = bound.loss.n_samples or 1
-        kappa, mean = self.weight(sp.Integer(bound.batch), n), chart.gradient
+        kappa, mean = self.weight(sp.Integer(self.batch), n), chart.gradient
         for e in chart.on_samples(bound.loss.expr):
             yield kappa / n, chart.slopes(e) - mean, True
 

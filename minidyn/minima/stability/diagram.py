@@ -93,7 +93,7 @@ def stability_diagram(
         raise InputError(f"minima has shape {points.shape}, expected ({system.dim},) or (N, {system.dim}), N >= 1.")
     rates = [system.lr()] if lrs is None else np.atleast_1d(numbers(lrs, "lrs")).tolist()
     sizes = (
-        [system.bound.sampling.batch if system.bound.picks else None]
+        [system.bound.sampling.batch if system.bound.of_batches else None]
         if batches is None
         else ordered(batches, "batches")
     )

@@ -195,12 +195,12 @@ def test_stability_is_that_of_the_batches():
         ),
         (
             lambda: md.GaussianNoise.like(md.LabelNoise(0.1, batch=2)),
-            "LabelNoise(0.1) changes targets, with normal numbers of its own; give GaussianNoise.like the batches "
-            "alone, and add md.LabelNoise(std) to it.",
+            "LabelNoise(0.1) changes targets, with numbers of its own; give GaussianNoise.like the batches alone, and "
+            "add label noise to it.",
         ),
         (
             lambda: md.GaussianNoise.like(0.3),
-            "GaussianNoise.like takes a noise such as md.Minibatch(4), not 0.3.",
+            "GaussianNoise.like takes a noise such as Minibatch(4), not 0.3.",
         ),
         (
             lambda: md.GaussianNoise.like(md.Minibatch(2), "trace"),

@@ -44,7 +44,7 @@ def like(noise: Noise, shape: str) -> Noise:
     """What `GaussianNoise.like` returns: the sum of what its parts become."""
     one_of(shape, "the shape of the covariance", SHAPES)
     if not isinstance(noise, Noise) or not noise.parts:
-        raise InputError(f"GaussianNoise.like takes a noise such as md.Minibatch(4), not {shown(noise)}.")
+        raise InputError(f"GaussianNoise.like takes a noise such as Minibatch(4), not {shown(noise)}.")
     return total([_alike(part, shape) for part in noise.parts])  # type: ignore[return-value]
 
 
@@ -56,8 +56,8 @@ def _alike(part: Part, shape: str) -> Part:
     if isinstance(part, Additive):
         return LikeAdded(part, shape)
     raise InputError(
-        f"{part!r} changes targets, with normal numbers of its own; give GaussianNoise.like the batches alone, and add "
-        f"{said('md.LabelNoise(std)')} to it."
+        f"{part!r} changes targets, with numbers of its own; give GaussianNoise.like the batches alone, and add label "
+        "noise to it."
     )
 
 
@@ -72,8 +72,10 @@ class _Like(Part):
 
     def formula(self, seen: str) -> tuple[str, str]:
         """Sigma by the noise that has it."""
-        said = rf"$\Sigma = {_WORDS[self.shape]}$ of {self.of!r}; ${NORMAL.formula('z_{k}')}$, fresh every step"
-        return rf"{seen} + \Sigma(\theta_{{k}})^{{1/2}} \, z_{{k}}", said
+        prime = "'" * seen.count("z")  # of another one in the sum
+        words = rf"$\Sigma{prime} = {_WORDS[self.shape]}$ of {self.of!r}; "
+        words += f"${NORMAL.formula(f'z{prime}_{{k}}')}$, fresh every step"
+        return rf"{seen} + \Sigma{prime}(\theta_{{k}})^{{1/2}} \, z{prime}_{{k}}", words
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -254,7 +254,7 @@ def check_noise(noise: md.Noise, loss: md.Loss) -> None:
         for what in ("no_covariance", "no_response")
     ]
     for reason, ask in zip(
-        reasons, (lambda: md.StochasticModifiedFlow(system), lambda: bound.linear_response(w)), strict=True
+        reasons, (lambda: md.QuasistaticFlow(system), lambda: bound.linear_response(w)), strict=True
     ):
         if reason:
             with pytest.raises(md.FlowError) as error:

@@ -254,7 +254,8 @@ def test_what_has_no_modified_equation_is_refused():
     noise = md.GaussianNoise(0.1)
     for system, message in (
         (md.Map(LOSS, md.SGD(0.1)), "has none: use md.ModifiedFlow"),
-        (md.Map(DATA, md.SGD(0.1), md.Reshuffle(2)), "reshuffling"),
+        (md.Map(DATA, md.SGD(0.1, 0.5), md.Reshuffle(2)), "remembers within an epoch"),
+        (md.Map(DATA, md.SGD(0.1), md.Reshuffle(2) + md.LabelNoise(0.1)), "a last batch of its own size"),
         (md.Map(LOSS, md.SignGD(0.1), noise), "not smooth"),
     ):
         with pytest.raises(md.FlowError, match=message):

@@ -26,7 +26,9 @@ from minidyn.common.intake import finite, one_of
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
-from minidyn.flows.expansion.steps import add_steps, all_at_rest, answer
+from minidyn.flows.expansion.epochs import FORCE, add_force, epoch, lean, place_of_rate
+from minidyn.flows.expansion.formulas import in_latex, in_text
+from minidyn.flows.expansion.steps import add_lean, add_steps, all_at_rest, answer
 from minidyn.flows.look import OLIVE
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import inner, jit
@@ -40,6 +42,8 @@ class At(IntEnum):
 
     ORDER = 0
     STATES = 1
+    EPOCH = 2  # of reshuffled batches the factor of lr^2 c in the drift per step; else 0
+    RATE = 3  # the place of lr among the hyperparameters, -1 without
 
 
 @inner
@@ -73,7 +77,7 @@ def _log_step(hvp, third, w, c, d, gain, order, b):
 @inner
 def _slow(fns, w, k, hp, c, d, X, R, J, b):
     """States at rest X[:, 3:], displacements R and slopes J there, and b = R[:, 0]; a status code."""
-    grad, _, _, steps = fns
+    grad, _, _, steps, _ = fns
     dim = w.shape[0]
     g = np.empty(dim)
     grad(w, c, d, g)
@@ -109,7 +113,7 @@ def _lags(hvp, w, c, d, J, b, bent, ahead, lag):
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     """The modified velocity per step; a status code."""
-    _, hvp, third, _ = fns
+    _, hvp, third, _, epoch_force = fns
     dim = w.shape[0]
     order = fp[At.ORDER]
     states = np.int64(fp[At.STATES])
@@ -135,6 +139,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
                 speed += J[i, 3 + a] * ahead[i, a]
                 total += J[i, 3 + a] * lag[i, a]
             b[i] += total - 0.5 * speed
+        add_lean(epoch_force, w, hp, c, d, (fp[At.EPOCH], np.int64(fp[At.RATE])), b)
     for i in range(dim):
         if not abs(b[i]) < np.inf:
             return Status.SINGULAR
@@ -144,7 +149,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
 @jit
 def _slow_state(fns, w, k, hp, c, d, fp, z):
     """z = (w, S0 + lr S1) at w; a status code."""
-    _, hvp, _, _ = fns
+    _, hvp, _, _, _ = fns
     dim = w.shape[0]
     states = np.int64(fp[At.STATES])
     X = np.empty((dim, 3 + states))
@@ -171,7 +176,8 @@ class ModifiedFlow(Flow):
 
     Parameters
     ----------
-    system : the map, with any rule; its noise is not looked at (`StochasticModifiedFlow` has it).
+    system : the map, with any rule; its noise is not looked at (`StochasticModifiedFlow` has it), but for reshuffled
+        batches: order 2 is the mean over the orders of an epoch, at whole epochs, for rules linear in the gradient.
     order : 1 (`dw/dt = G(S0, w)`, the small-lr limit of any rule), 2, or for gradient descent 3 and 4.
 
     The error against the map at a fixed time is `O(lr^order)`, if the map's auxiliary state starts where it
@@ -195,7 +201,6 @@ class ModifiedFlow(Flow):
         "Hairer, Lubich, Wanner (2006), chapter IX; Barrett, Dherin (2021); Kovachki, Stuart (2021); "
         "Cattaneo, Klusowski, Shigida (2024)"
     )
-    needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "third", "steps")
     field: ClassVar[Any] = staticmethod(_field)
 
     def __init__(self, system: Map, order: int = 2):
@@ -213,6 +218,26 @@ class ModifiedFlow(Flow):
                 f"orders 3 and 4 are known for gradient descent, not for {system.rule.name}: use "
                 f"{said('order=2, or md.GD(lr)')}."
             )
+        if self.of_epochs and not (self.moved.linear and self.order == 2):
+            raise FlowError(
+                "reshuffled batches have a modified flow of order 2 for rules that are linear in the gradient, none of "
+                f"order {self.order} for {system.rule.name}; {said('md.ModifiedFlow(map, order=1)')} leaves them out."
+            )
+
+    @property
+    def of_epochs(self) -> bool:
+        """Whether it has the mean effect of reshuffling."""
+        return self.order > 1 and self.map.bound.shuffles
+
+    @property
+    def noisy(self) -> bool:  # type: ignore[override]
+        """Where the order of the samples is all that is random, its mean over orders is in the equations."""
+        return self.of_epochs and len(self.map.bound.noise.parts) == 1
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The last one is called for reshuffled batches only."""
+        return "grad", "hvp", "third", "steps", FORCE if self.of_epochs else "grad"
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -224,11 +249,14 @@ class ModifiedFlow(Flow):
         """`steps`, the displacement of one coordinate with its slopes (see `add_steps`)."""
         src = Source(f"steps of {self.map.rule.name}")
         add_steps(src, self.moved)
+        if self.of_epochs:
+            add_force(src, self.map)
         return src
 
     def numbers(self, w0: Floats) -> Floats:
         """Those of `At`, whatever the starting points."""
-        known = {At.ORDER: self.order, At.STATES: len(self.map.rule.states)}
+        rule = self.map.rule
+        known = {At.ORDER: self.order, At.STATES: len(rule.states), At.EPOCH: -self.force, At.RATE: place_of_rate(rule)}
         return np.array([float(known[at]) for at in At])
 
     def speeds(self, numbers: Floats) -> Floats | None:
@@ -278,29 +306,39 @@ class ModifiedFlow(Flow):
 
     # -- the modified loss --
     @cached_property
-    def _coefficients(self) -> tuple[float, float] | None:
+    def coefficients(self) -> tuple[float, float] | None:
         """`(c0, c1)` of `c0 L + lr c1 |grad L|^2`, for rules that are linear in the gradient; None for others."""
         if not self.moved.linear or self.order > 2:
             return None
-        m, states = self.map, len(self.map.rule.states)
-        width = 3 + states
-        R, J = np.zeros(1 + states), np.zeros((1 + states) * width)
-        room = np.zeros(1 + states), np.zeros(1 + states)
-        hyper = m.hyper_at(self.first_moving)
-        self.kernels.steps(np.zeros(width), hyper, np.ones(1), R, J, *room)
-        slopes = J.reshape(1 + states, width)
+        states, slopes, lr = len(self.map.rule.states), self._slopes, self.map.lr(self.first_moving)
         answer = -np.linalg.solve(slopes[1:, 3:], slopes[1:, 1]) if states else np.zeros(0)
         later = np.linalg.solve(slopes[1:, 3:], answer) if states else np.zeros(0)
-        lr = m.lr(self.first_moving)
         first = (slopes[0, 1] + slopes[0, 3:] @ answer) / lr  # a1 = first g
         second = (slopes[0, 3:] @ later) / lr * first - 0.5 * first**2  # of lr H g
         return -first, -0.5 * second
+
+    @cached_property
+    def _slopes(self) -> Floats:
+        """Those of a step that is linear in the gradient: displacements by rows, inputs by columns as in `steps`."""
+        outputs = 1 + len(self.map.rule.states)
+        R, J, *room = (np.zeros(size) for size in (outputs, outputs * (2 + outputs), outputs, outputs))
+        hyper = self.map.hyper_at(self.first_moving)
+        self.kernels.steps(np.zeros(2 + outputs), hyper, np.ones(1), R, J, *room)
+        return J.reshape(outputs, 2 + outputs)
+
+    @cached_property
+    def force(self) -> float:
+        """`a kappa` of reshuffled batches: the drift has `-lr a kappa c` more; else 0."""
+        if not self.of_epochs or self.coefficients is None:
+            return 0.0
+        return self.coefficients[0] * lean(self.map, self._slopes, self.map.lr(self.first_moving))
 
     def modified_loss(self, w: ArrayLike) -> Any:
         """The loss whose gradient flow this is, `c0 L + lr c1 |grad L|^2`, at points of shape (..., D).
 
         GD: `L + lr |grad L|^2 / 4`; heavy ball `(L + lr (1+b)/(4 (1-b)^2) |grad L|^2) / (1-b)`. Rules that are not
-        linear in the gradient, and orders above 2, have none in general (the field has a curl): FlowError.
+        linear in the gradient, and orders above 2, have none in general (the field has a curl): FlowError. Reshuffled
+        batches add to GD's `lr (m-1)/(n-1) tr C/4`, with C the covariance of the samples' gradients, m steps an epoch.
 
         >>> import sympy as sp, minidyn as md
         >>> x = sp.Symbol("x")
@@ -309,16 +347,19 @@ class ModifiedFlow(Flow):
         """
         if isinstance(self.map.rule.hyper.get("lr"), sp.Expr):
             raise FlowError("with a schedule of lr the modified loss changes with the step; give a constant lr.")
-        if self._coefficients is None:
+        if self.coefficients is None:
             what = f"order {self.order}" if self.moved.linear else self.map.rule.name
             raise FlowError(
                 f"there is no modified loss for {what}: the modified flow is not a gradient flow in general; "
                 "it exists up to order 2 for rules that are linear in the gradient."
             )
-        c0, c1 = self._coefficients
+        c0, c1 = self.coefficients
         g = self.loss.grad(w)
         c1 = c1 * self.map.lr() if self.order > 1 else 0.0
         values = c0 * self.loss.value(w) + c1 * np.sum(g * g, axis=-1)
+        if self.of_epochs:
+            spread = self.loss.sample_grads(w).var(axis=-2).sum(axis=-1)
+            values = values + 0.5 * self.force * self.map.lr() * spread
         return float(values) if np.ndim(values) == 0 else values
 
     # -- in words --
@@ -337,54 +378,19 @@ class ModifiedFlow(Flow):
         assumed = ["a smooth loss"]
         if self.map.rule.states:
             assumed.append("the map's auxiliary state on its slow manifold (flow.slow_state(w))")
+        if self.of_epochs:
+            small += f", and {epoch(self.map)} lr, an epoch's, against 1/sharpness"
+            assumed.append("whole epochs, in the mean over the orders of the samples")
         if not self.moved.smooth:
             assumed.append("no sign changes on the way (signs are differentiated as constants)")
         return "\n".join(
             [
                 f"Modified flow of order {self.order} of {self.map.rule}",
-                *(self._latex() if latex else self._text()),
-                "state: w; clock: t = lr k; noise: left out; bias corrections: over",
+                *(in_latex(self) if latex else in_text(self)),
+                f"state: w; clock: t = lr k; noise: {'its mean' if self.noisy else 'left out'}; bias corrections: over",
                 f"assumes: {', '.join(assumed)}",
                 f"order: error against the map O(lr^{self.order}) at fixed t",
                 f"valid: small {small}: the last correction against the velocity, small{self._here(w)}",
                 f"reference: {self.reference}",
             ]
         )
-
-    def _text(self) -> list[str]:
-        names, moved = self.map.rule.called, map(self.map.rule.show, self.moved.moved)
-        step = [f"  {n}' - {n} = {e}" for n, e in zip(names, moved, strict=True)]
-        if self.order == 1:
-            lines = ["dw/dt = a1 = G(S0, w),  S0 = U(S0, w)"]
-        elif self.order == 2:
-            lines = ["dw/dt = a1 + lr (dG/ds S1 - a1' a1 / 2),  a1 = G(S0, w),  S1 = (dU/ds - I)^-1 DS0 a1"]
-        else:
-            lines = ["dw/dt = -g - lr/2 H g - lr^2 (T[g,g]/12 + H^2 g/3)"]
-            if self.order == 4:
-                lines[0] += " - lr^3 ((T[g,Hg] + H T[g,g])/12 + H^3 g/4)"
-        if self._coefficients is not None and not self.map.rule.scheduled:
-            c0, c1 = self._coefficients
-            lines.append(f"modified loss: {c0:.6g} L" + (f" + {c1:.6g} lr |grad L|^2" if self.order > 1 else ""))
-        return ["one step:", *step, *lines]
-
-    def _latex(self) -> list[str]:
-        step = ["one step:", *self.moved.in_latex]
-        if self.order == 1:
-            lines = [r"$\dot w = a_1 = G(S_0, w),\quad S_0 = U(S_0, w)$"]
-        elif self.order == 2:
-            lines = [
-                r"$\dot w = a_1 + \eta\,(\partial_s G\, S_1 - \frac{1}{2} a_1' a_1)$",
-                r"$a_1 = G(S_0, w),\quad S_1 = (\partial_s U - I)^{-1} DS_0\, a_1$",
-            ]
-        else:
-            top = r"-\eta^3\left(\frac{1}{12}(T[g,Hg] + H T[g,g]) + \frac{1}{4} H^3 g\right)" if self.order == 4 else ""
-            lines = [
-                r"$\dot w = -g - \frac{\eta}{2} H g - \eta^2\left(\frac{1}{12}T[g,g] + \frac{1}{3} H^2 g\right)"
-                + top
-                + "$"
-            ]
-        if self._coefficients is not None and not self.map.rule.scheduled:
-            c0, c1 = self._coefficients
-            more = rf" + {c1:.6g}\,\eta\,|\nabla L|^2" if self.order > 1 else ""
-            lines.append(rf"$\tilde L = {c0:.6g}\, L{more}$")
-        return [*step, *lines]

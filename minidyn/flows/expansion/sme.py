@@ -28,8 +28,11 @@ from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.base import Flow, stay
+from minidyn.flows.expansion.epochs import FORCE, add_force, place_of_rate
+from minidyn.flows.expansion.formulas import equation, equation_in_latex
+from minidyn.flows.expansion.modified import ModifiedFlow
 from minidyn.flows.expansion.stepnoise import add_gaussian, add_skewed
-from minidyn.flows.expansion.steps import add_skew, add_steps, all_at_rest
+from minidyn.flows.expansion.steps import add_lean, add_skew, add_steps, all_at_rest
 from minidyn.flows.expansion.written import add_written, can_be_written
 from minidyn.flows.look import GREY
 from minidyn.kernels import Source
@@ -37,9 +40,6 @@ from minidyn.kernels.linalg import jit
 from minidyn.maps.discrete import Map
 from minidyn.maps.rule_symbols import G
 from minidyn.maps.rules import displacement
-
-_SQUARED = " + (f_gg f_gg^T) o Sigma o Sigma / 2"
-_SKEWED = ("to M is added E xi^3 f_ggg/6; C = Cov(f_g xi + f_gg xi^2/2), with the third and fourth moments of xi",)
 
 
 class At(IntEnum):
@@ -52,17 +52,18 @@ class At(IntEnum):
     SQUARES = 4
     NORMALS = 5  # Gaussian ones that the map draws
     SKEWED = 6
+    EPOCH = 7  # of reshuffled batches the factor of lr^2 c in the drift per step; else 0
+    RATE = 8  # the place of lr among the hyperparameters, -1 without
 
 
 def _field(fns, w, k, hp, c, d, nz, fp, b, f):
     """Drift per step and noise factor per square root of a step; a status code."""
-    grad, hvp, sigma, noise_factor, noise_q, noise_dq, steps, noise_moments, steps_skew = fns
+    grad, hvp, sigma, noise_factor, noise_q, noise_dq, steps, noise_moments, steps_skew, epoch_force = fns
     states = np.int64(fp[At.STATES])
     dim = w.shape[0] // (1 + states)
     width = 3 + states
     theta = w[0:dim].copy()
-    g = np.empty(dim)
-    q = np.empty(dim)
+    g, q = np.empty(dim), np.empty(dim)
     x = np.empty(width)
     R = np.empty(1 + states)
     kk = np.empty(1)
@@ -113,6 +114,7 @@ def _field(fns, w, k, hp, c, d, nz, fp, b, f):
                 b[a * dim + i] -= 0.5 * turn
                 if not abs(turn) < np.inf:
                     return Status.SINGULAR
+        add_lean(epoch_force, theta, hp, c, d, (fp[At.EPOCH], np.int64(fp[At.RATE])), b)
     return 0
 
 
@@ -125,7 +127,7 @@ def _written(fns, w, k, hp, c, d, nz, fp, b, f):
 @jit
 def _at_rest(fns, w, hp, c, d, nz, fp, z):
     """z = (w, the states whose mean displacement vanishes at w); a status code."""
-    grad, _, _, _, noise_q, _, steps, _, _ = fns
+    grad, _, _, _, noise_q, _, steps, _, _, _ = fns
     dim = w.shape[0]
     states = np.int64(fp[At.STATES])
     g = np.empty(dim)
@@ -148,7 +150,9 @@ class StochasticModifiedFlow(Flow):
 
     Parameters
     ----------
-    system : the map, with a rule that is smooth in the gradient and any noise that has a covariance.
+    system : the map, with a rule that is smooth in the gradient and any noise that has a covariance; reshuffled
+        batches with gradient descent, at whole epochs: their noise adds up to nothing, or to what a smaller last batch
+        leaves of it, and order 2 has its mean effect, as `ModifiedFlow` has.
     order : 1 or 2: at a fixed time `|E phi(theta_k) - E phi(flow)| = O(h^order)` for smooth `phi`, where `h` is
         the size of a step: `lr` for SGD; with a memory, `lr` and `1 - beta` together (`lr` of order `(1 - beta)^2`
         for momentum in PyTorch's convention, of order `1 - beta` for RMSProp and Adam).
@@ -175,8 +179,6 @@ class StochasticModifiedFlow(Flow):
     look = GREY
     orders = (1, 2)
     reference: ClassVar[str] = "Li, Tai, E (2017, 2019); Malladi, Lyu, Panigrahi, Arora (2022)"
-    needs: ClassVar[tuple[str, ...]] = ("grad", "hvp", "sigma", "noise_factor", "noise_q", "noise_dq", "steps",
-                                        "noise_moments", "steps_skew")  # fmt: skip
     field: ClassVar[Any] = staticmethod(_field)
     reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
     reasons: ClassVar[dict[int, str]] = {
@@ -199,7 +201,30 @@ class StochasticModifiedFlow(Flow):
                 f"{system.rule.name} is not smooth in the gradient: its step has no expansion in the noise; "
                 f"near the minima {said('md.QuasistaticFlow')} averages signs over the noise."
             )
+        self.mean = ModifiedFlow(system) if system.bound.shuffles else None
+        if self.mean is not None:
+            self._check_epochs()
         self.source  # noqa: B018 - refuse noises without a covariance right away
+
+    def _check_epochs(self) -> None:
+        """Refuse what an epoch of reshuffled batches does not add up to a step's noise for."""
+        system = self.map
+        if system.rule.states:
+            raise FlowError(
+                f"{system.rule.name} remembers within an epoch of reshuffled batches what cancels at its end, so its "
+                f"state has no equation with noise; {said('md.ModifiedFlow')} is the mean."
+            )
+        if system.bound.labels and (system.loss.n_samples or 1) % system.bound.batch:
+            raise FlowError(
+                f"{system.noise} has a last batch of its own size, and label noise depends on it; choose batches of a "
+                f"size that divides the {system.loss.n_samples} samples."
+            )
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The last one is called for reshuffled batches only."""
+        noise = "sigma", "noise_factor", "noise_q", "noise_dq", "steps", "noise_moments", "steps_skew"
+        return "grad", "hvp", *noise, FORCE if self.mean is not None else "grad"
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -234,7 +259,9 @@ class StochasticModifiedFlow(Flow):
         """
         src = Source(f"stochastic modified equation of {self.map.rule.name} on {self.map.loss}")
         bound = self.map.bound
-        bound.add_covariance(src)
+        bound.add_covariance(src, of_epochs=True)
+        if self.mean is not None:
+            add_force(src, self.map)
         add_steps(src, self.moved)
         bound.add_moments(src, self.skewed)
         if self.skewed:
@@ -269,8 +296,9 @@ class StochasticModifiedFlow(Flow):
         return plain, self._first, self.dim if self.squares else 0
 
     def stochastic(self, w0: Floats) -> bool:
-        """Always: an equation with noise, though the noise may vanish at some points."""
-        return True
+        """Always, though the noise may vanish at some points, but where reshuffled batches alone cancel in an epoch."""
+        bound = self.map.bound
+        return not bound.shuffles or bound.kappa > 0.0 or len(bound.noise.parts) > 1
 
     def numbers(self, w0: Floats) -> Floats:
         """Those of `At`, whatever the starting points."""
@@ -282,6 +310,8 @@ class StochasticModifiedFlow(Flow):
             At.SQUARES: self.squares,
             At.NORMALS: self.map.bound.gaussian_rows,
             At.SKEWED: self.skewed,
+            At.EPOCH: 0.0 if self.mean is None else -self.mean.force,
+            At.RATE: place_of_rate(self.map.rule),
         }
         return np.array([float(known[at]) for at in At])
 
@@ -326,12 +356,14 @@ class StochasticModifiedFlow(Flow):
         small += [f"1 - {h} = {sp.sympify(1 - v).evalf(3)}" for h, v in hyper.items() if h.startswith(("beta", "mom"))]
         names = self.map.rule.called
         assumed = ["smooth loss and noise"] + ["bias corrections over"] * self.map.rule.uses_step
+        if self.mean is not None:
+            assumed.append("whole epochs, Sigma what is left of the noise after one, per step")
         if self.squares and not self.skewed:
             assumed.append("third and fourth moments of the noise as those of a Gaussian")
         return "\n".join(
             [
                 f"Stochastic modified equation of order {self.order} of {self.map.rule} with {self.map.noise}",
-                *(self._latex() if latex else self._text(names)),
+                *(equation_in_latex(self) if latex else equation(self)),
                 f"state: ({', '.join(names)}); clock: t = lr k (Ito)",
                 f"assumes: {', '.join(assumed)}",
                 f"order: weak error against the map O(h^{self.order}) at fixed t, h the size of a step",
@@ -339,32 +371,3 @@ class StochasticModifiedFlow(Flow):
                 f"reference: {self.reference}",
             ]
         )
-
-    def _text(self, names: list[str]) -> list[str]:
-        drift = "M" if self.order == 1 else "(M - M' M/2)"
-        moved = map(self.map.rule.show, self.moved.moved)
-        steps = [f"  {n}' - {n} = {e}" for n, e in zip(names, moved, strict=True)]
-        return [
-            "one step f, per coordinate:",
-            *steps,
-            f"dz = {drift} dk + C^1/2 dW,  M = f + q f_gg/2,  q = diag Sigma",
-            *(_SKEWED if self.skewed else ["C = (f_g f_g^T) o Sigma" + _SQUARED * self.squares]),
-        ]
-
-    def _latex(self) -> list[str]:
-        drift = "M" if self.order == 1 else r"(M - \frac{1}{2} M' M)"
-        step = ["one step, f the change of z in it, per coordinate:", *self.moved.in_latex]
-        if self.skewed:
-            return [
-                *step,
-                r"$\mathrm{d}z = (M - \frac{1}{2} M' M)\,\mathrm{d}k + C^{1/2}\,\mathrm{d}W,\quad"
-                r" M = f + \frac{1}{2} q f_{gg} + \frac{1}{6} \mathrm{E}\xi^3 f_{ggg}$",
-                r"$C = \mathrm{Cov}(f_g \xi + \frac{1}{2} f_{gg} \xi^2)$",
-            ]
-        more = r" + \frac{1}{2} (f_{gg} f_{gg}^\top) \circ \Sigma \circ \Sigma" if self.squares else ""
-        return [
-            *step,
-            rf"$\mathrm{{d}}z = {drift}\,\mathrm{{d}}k + C^{{1/2}}\,\mathrm{{d}}W,\quad"
-            r" M = f + \frac{1}{2} q f_{gg}$",
-            rf"$C = (f_g f_g^\top) \circ \Sigma{more}$",
-        ]

@@ -98,3 +98,15 @@ def all_at_rest(steps, w, g, q, k, hp, X, R, J):
         if not _rest(steps, states, X[i], hp, kk, R[i], J[i], gain, curve, block, change):
             return Status.SINGULAR
     return 0
+
+
+@inner
+def add_lean(epoch_force, w, hp, c, d, how, b):
+    """b += factor lr^2 c, the mean effect of reshuffled batches (see `epochs`); how = (factor, place of lr in hp)."""
+    factor, place = how
+    if factor != 0.0:
+        rate = hp[place] if place >= 0 else 1.0
+        lean = np.empty(w.shape[0])
+        epoch_force(w, c, d, lean)
+        for i in range(w.shape[0]):
+            b[i] += factor * rate * rate * lean[i]

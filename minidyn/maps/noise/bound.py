@@ -312,10 +312,11 @@ class BoundNoise(ByValue):
         return out
 
     # -- the covariance that a flow sees --
-    def add_covariance(self, src: Source) -> None:
+    def add_covariance(self, src: Source, of_epochs: bool = False) -> None:
         """Add `sigma(w, c, d, nz, out)` (D, D), its diagonal `noise_q`, that diagonal's first and second directional
-        derivatives `noise_dq(w, u, ...)`, `noise_ddq(w, u, v, ...)`, and `noise_bend` to a module."""
-        self.refuse("no_covariance")
+        derivatives `noise_dq(w, u, ...)`, `noise_ddq(w, u, v, ...)`, and `noise_bend` to a module. `of_epochs`: of
+        shuffled samples that of an epoch's mean, per step."""
+        self.refuse("no_covariance", of_epochs)
         size = self.loss.dim
         names = "grad, sample_grad" + ", model_grad" * (self.loss.model is not None)
         src.line(f"from {self.loss.kernels.__name__} import {names}")
@@ -383,10 +384,11 @@ class BoundNoise(ByValue):
             columns += part.columns(chart, self)
         return columns, sp.Matrix.hstack(*sigma) if self.couples else None
 
-    def refuse(self, what: str) -> None:
-        """FlowError where a part has no covariance per step, "no_covariance", or no linear response, "no_response"."""
+    def refuse(self, what: str, of_epochs: bool = False) -> None:
+        """FlowError where a part has no covariance per step, "no_covariance", or no linear response, "no_response";
+        `of_epochs` where that of a whole epoch will do."""
         for part in self.noise.parts:
-            if getattr(part, what):
+            if getattr(part, what) and not (of_epochs and part in self._chosen):
                 raise FlowError(getattr(part, what))
 
 

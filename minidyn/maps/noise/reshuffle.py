@@ -30,6 +30,11 @@ class Reshuffle(Sampling):
         "use minibatches, sampled without replacement within a step."
     )
 
+    def weight(self, size: Any, n: int) -> Any:
+        """That of an epoch's mean, per step: its batches add up to all samples, but where the last one is smaller."""
+        last = n % size
+        return (1 / last - 1 / size) ** 2 * last * (n - last) / ((n - 1) * (n // size + 1)) if last else 0 * size
+
     @property
     def words(self) -> str:
         """The next ones in the epoch's order."""

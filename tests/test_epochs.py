@@ -62,7 +62,7 @@ def test_the_mean_over_all_orders_of_an_epoch(n, size):
         without = md.ModifiedFlow(md.Map(loss, md.GD(lr), md.Minibatch(size)))
         errors.append([np.abs(after(f, AT, steps) - mean).max() for f in (flow, without)])
     fitted = np.polyfit(np.log(rates), np.log(errors), 1)[0]
-    np.testing.assert_allclose(fitted, [3.0, 3.0 if size == n else 2.0], atol=0.15)
+    np.testing.assert_allclose(fitted, [3.0, 3.0 if size == n else 2.0], rtol=0, atol=0.15)
 
 
 def affine(rule: md.Rule, H: np.ndarray, g0: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_means_of_any_rule_that_is_linear_in_the_gradient(make, n, size):
         mean = (np.linalg.matrix_power(total, epochs) @ np.append(z, 1.0))[:2]
         errors.append([np.abs(after(f, AT, epochs * steps) - mean).max() for f in (flow, without)])
     order = np.log2(np.divide(*errors))
-    np.testing.assert_allclose(order, [2.0, 1.0], atol=0.2)
+    np.testing.assert_allclose(order, [2.0, 1.0], rtol=0, atol=0.2)
     assert errors[-1][0] < 0.15 * errors[-1][1]
 
 
@@ -160,7 +160,7 @@ def test_runs_show_the_implicit_term(beta):
 def test_with_replacement_there_is_no_such_term():
     """The control: runs with replacement have the mean of their own stochastic equation within 3 standard errors, and
     are more than five from it with the term of reshuffling added."""
-    loss, lr, steps, paths = bent(8, seed=3, scale=0.5), 0.02, 80, 10_000
+    loss, lr, steps, paths = bent(8, seed=3, scale=0.5), 0.02, 80, 25_000
     system = md.Map(loss, md.GD(lr), md.Minibatch(2, replace=True))
     one, other = (
         md.simulate(s, AT, steps, paths=paths, save_every=steps, rng=seed, **options).w[:, -1]

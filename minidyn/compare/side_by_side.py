@@ -147,7 +147,7 @@ class _Experiment:
         self.asked = dict(zip(labels, self.flows, strict=True))
         self.start = np.atleast_2d(self.system.state(self.w0, "w0"))
         many = self.observe is None and self.system.dim > _FEW
-        self.watchers = observables.resolve(self.system.loss, ["loss", "sharpness", "trace"] if many else self.observe)
+        self.watchers = observables.resolve(self.system, ["loss", "sharpness", "trace"] if many else self.observe)
         for watch in self.watchers.values():  # a function that does not fit is found at the first point
             watch(self.start[:1, : self.system.dim])
 

@@ -127,7 +127,7 @@ class _Planned:
         self.entropy, key = seed_key(stored_seed(checkpoint) if rng is None else rng)
         self.began = time.perf_counter()
         asked = observables.asked(system.loss, observe)
-        self.watchers = observables.resolve(system.loss, asked)
+        self.watchers = observables.resolve(system if isinstance(system, Map) else system.map, asked)
         ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
         self.engine = make_engine(
             system, start, steps, key, threads=thread_count(threads), first_step=first_step, **ways

@@ -34,6 +34,9 @@ class Engine(Protocol):
     def parameters(self) -> Floats:
         """Theta (paths, D) where the run stands; NaN where a path has ended."""
 
+    def states(self) -> Floats:
+        """Whole states of the map (paths, components), of flows that do not carry them theta; NaN alike."""
+
     def columns(self) -> Iterator[Floats]:
         """The same by parameters: the values (paths,) of each in turn, in memory of their own."""
         return map(np.copy, self.parameters().T)
@@ -70,6 +73,15 @@ class FlowEngine(Engine):
     def parameters(self) -> Floats:
         """Theta (paths, D), of each path that of its point; NaN where it has ended."""
         return self.shown[self.which, : self.flow.dim]
+
+    @property
+    def carried(self) -> int:
+        """How many numbers of the map's state the flow's begins with: all, or theta."""
+        return self.flow.size if self.flow.size == self.flow.map.components else self.flow.dim
+
+    def states(self) -> Floats:
+        """The flow's states where they are the map's, else theta."""
+        return self.shown[self.which, : self.carried]
 
     def ending(self, done: int) -> tuple[Codes, Integers]:
         """Status and last step (paths,) as noted of each path's point; `done` where it goes on."""
@@ -144,8 +156,15 @@ class MapEngine(_Threaded):
 
     def parameters(self) -> Floats:
         """Theta (paths, D), a copy; all of it NaN where any of it is not finite."""
+        return self._parts(self.system.dim)
+
+    def states(self) -> Floats:
+        """Theta and the rule's states (paths, components), likewise."""
+        return self._parts(self.system.components)
+
+    def _parts(self, count: int) -> Floats:
         gone = self._gone()
-        w = unpack(self.blocks, self.paths, 0, self.system.dim)
+        w = unpack(self.blocks, self.paths, 0, count)
         w[gone] = np.nan
         return w
 

@@ -162,11 +162,18 @@ class StoppingEngine(Engine):
 
         Engines that are not watched step by step are looked at here.
         """
-        w, at = self.inner.parameters(), int(self.stop_at[0])
+        w = self.inner.parameters()
         if self.watched is None:
-            self._look(w, float(at))
-        if at:  # a path that stops where it starts shows its start
-            w[(self.stop_when <= at)[self.which]] = np.nan
+            self._look(w, float(self.stop_at[0]))
+        return self._ended(w)
+
+    def states(self) -> Floats:
+        """The inner engine's, NaN likewise; `parameters` has looked at them."""
+        return self._ended(self.inner.states())
+
+    def _ended(self, w: Floats) -> Floats:
+        if self.stop_at[0]:  # a path that stops where it starts shows its start
+            w[(self.stop_when <= self.stop_at[0])[self.which]] = np.nan
         return w
 
     def ending(self, done: int) -> tuple[Codes, Integers]:
@@ -218,7 +225,7 @@ def _conditions(owner: Map, one: Any) -> list[Condition]:
 
 def _value(owner: Map, what: Any, name: str = "") -> Callable[[Floats], Floats]:
     """A function of w (paths, D) from an expression or a function, NaN where w is not finite."""
-    ((_, function),) = observables.resolve(owner.loss, {name or f"stop {walk.named(what)}": what}).items()
+    ((_, function),) = observables.resolve(owner, {name or f"stop {walk.named(what)}": what}).items()
     return function
 
 

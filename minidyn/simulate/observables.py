@@ -1,11 +1,12 @@
 """Named quantities along a run: loss, sharpness, trace, distance to the manifold, ...
 
 An observable is a name from `NAMES`, a sympy expression in the parameters, or a function of the
-parameters `w` of shape (paths, D) that returns (paths,).
+parameters `w` of shape (paths, D) that returns (paths,). Those that `noisy` has are of a map, with its rule and noise.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from minidyn.common.arrays import Floats
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import numbers, shown
 from minidyn.graph import walk
+from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
 from minidyn.minima.manifold import Manifold, curvatures
 from minidyn.minima.smoothness import Slopes, first_layer, mean_square
+from minidyn.simulate.noisy import OfMap, batch_sharpness, noise_alignment, update_sharpness
 
 _TAKEN = {"w", "status", "ended", "step", "time", "path", "parameter", "quantile"}  # names in Run.to_xarray
 
@@ -42,8 +45,8 @@ def _test_error(loss: Loss) -> Callable[[Floats], Any]:
     return lambda w: (test.model_values(w) * target <= 0).mean(axis=tuple(range(-lead, 0)))
 
 
-# name -> what it is, and loss -> function of w (N, D): the value of each point is that of the point alone
-NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
+# name -> what it is, and loss -> function of w (N, D), or `OfMap`: the value of each point is that of the point alone
+NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]] | OfMap]] = {
     "loss": ("the loss", lambda loss: loss.value),
     "gradient_norm": ("Euclidean norm of the gradient", lambda loss: lambda w: np.linalg.norm(loss.grad(w), axis=-1)),
     "sharpness": ("largest eigenvalue of the Hessian", lambda loss: lambda w: curvatures(loss, w)[..., -1]),
@@ -60,6 +63,20 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
         _smooth(lambda s: s.ratio.max(axis=-1)),
     ),
     "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
+    "batch_sharpness": ("curvature of a step's batch along its gradient, mean over batches", OfMap(batch_sharpness)),
+    "batch_sharpness_error": (
+        "its standard error, 0 where all batches are taken",
+        OfMap(partial(batch_sharpness, error=True)),
+    ),
+    "update_sharpness": (
+        "curvature along the optimizer's next step, mean over its noise",
+        OfMap(update_sharpness, True),
+    ),
+    "update_sharpness_error": (
+        "its standard error, 0 where all batches are taken, or none",
+        OfMap(partial(update_sharpness, error=True), True),
+    ),
+    "noise_alignment": ("cosine between the Hessian and the covariance of the noise", OfMap(noise_alignment)),
 }
 
 
@@ -67,12 +84,14 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]]]] = {
 class Observable:
     """A function of w (paths, D), fed only with finite points: others give NaN.
 
-    pointwise : whether a path's value depends on that path alone, so that points of many saves may go together.
+    pointwise : whether a path's value depends on its parameters alone, so that points of many saves may go together.
+    whole : whether it takes states (paths, components) of the map as well, and means another thing by them.
     """
 
     name: str
     function: Callable[[Floats], Any]
     pointwise: bool
+    whole: bool = False
 
     def __call__(self, w: Floats) -> Floats:
         """The values (paths,) at points; InputError where the function returns anything else."""
@@ -90,12 +109,14 @@ class Observable:
         return out
 
 
-def resolve(loss: Loss, observe: Any) -> dict[str, Observable]:
+def resolve(system: Map, observe: Any) -> dict[str, Observable]:
     """`{name: function of w (paths, D)}` for what the user asked to observe."""
-    return {
-        name: Observable(name, _function(loss, what), isinstance(what, (str, sp.Expr)))
-        for name, what in asked(loss, observe).items()
-    }
+    out = {}
+    for name, what in asked(system.loss, observe).items():
+        named = NAMES.get(what) if isinstance(what, str) else None
+        whole = bool(named and isinstance(named[1], OfMap) and named[1].whole and system.rule.states)
+        out[name] = Observable(name, _function(system, what), isinstance(what, (str, sp.Expr)) and not whole, whole)
+    return out
 
 
 def asked(loss: Loss, observe: Any) -> dict[str, Any]:
@@ -120,13 +141,15 @@ def asked(loss: Loss, observe: Any) -> dict[str, Any]:
     return dict(items)
 
 
-def _function(loss: Loss, what: Any) -> Callable[[Floats], Any]:
+def _function(system: Map, what: Any) -> Callable[[Floats], Any]:
+    loss = system.loss
     if isinstance(what, str):
         if what not in NAMES:
             raise InputError(
                 f"no observable is called {shown(what)}; use {', '.join(NAMES)}, a sympy expression or a function of w."
             )
-        return NAMES[what][1](loss)
+        make = NAMES[what][1]
+        return make.of(system) if isinstance(make, OfMap) else make(loss)
     if isinstance(what, sp.Expr):
         return Loss(what, loss.params, constants=loss.constants).value
     if callable(what):

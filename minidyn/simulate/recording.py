@@ -59,13 +59,14 @@ class Recorder:
         if self.keep == "paths":
             w = engine.parameters()
             self.rows.put("w", self.count, w)
-            self._observe({self.count: w}, pointwise=False)
+            self._observe({self.count: w}, engine)
             self.waiting |= {self.count: w} if any(watch.pointwise for watch in self.watchers.values()) else {}
         else:
             table = [*map(_moments, engine.columns())]  # one after the other: a million paths are 8 MB each
             if self.watchers:
                 w = engine.parameters()
-                table += [_moments(np.array(watch(w))) for watch in self.watchers.values()]
+                seen = (watch(engine.states() if watch.whole else w) for watch in self.watchers.values())
+                table += [_moments(np.array(values)) for values in seen]
             self.rows.put("moments", self.count, np.array(table))
         self.also(engine, self.count)
         self.count += 1
@@ -77,16 +78,17 @@ class Recorder:
         if not self.waiting:
             return
         began = time.perf_counter()
-        self._observe(self.waiting, pointwise=True)
+        self._observe(self.waiting)
         quick = time.perf_counter() - began < _SOON
         self.together = max(1, min(self.most, 2 * self.together) if quick else self.together // 2)
         self.waiting = {}
 
-    def _observe(self, saves: dict[int, Floats], pointwise: bool) -> None:
-        """Keep the values of some of the observables at these saves."""
+    def _observe(self, saves: dict[int, Floats], engine: Engine | None = None) -> None:
+        """Keep the values at these saves of what is pointwise, or, where the engine stands at one, of the rest."""
         for number, watch in enumerate(self.watchers.values()):
-            if watch.pointwise == pointwise:
-                values = watch(np.concatenate([*saves.values()])).reshape(len(saves), -1)
+            if watch.pointwise == (engine is None):
+                w = engine.states() if engine is not None and watch.whole else np.concatenate([*saves.values()])
+                values = watch(w).reshape(len(saves), -1)
                 for turn, row in zip(saves, values, strict=True):
                     self.rows.put(f"observed-{number}", turn, row)
 

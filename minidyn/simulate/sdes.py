@@ -144,6 +144,10 @@ class SdeEngine(FlowPaths):
         """Theta (paths, D) as shown, a copy; NaN where a path has ended."""
         return unpack(self.shown, self.paths, 0, self.flow.dim)
 
+    def states(self) -> Floats:
+        """The flow's states as shown where they are the map's, else theta."""
+        return unpack(self.shown, self.paths, 0, self.carried)
+
     def columns(self) -> Iterator[Floats]:
         """Each parameter's values in turn: a million paths are copied one parameter at a time."""
         return (unpack(self.shown, self.paths, i, i + 1)[:, 0] for i in range(self.flow.dim))

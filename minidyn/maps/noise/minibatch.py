@@ -1,10 +1,13 @@
 """The mean of a fresh choice of samples per step, without or with replacement."""
 
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import comb, factorial, prod
 from typing import Any, ClassVar
 
 import numpy as np
 
+from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.intake import flag
 from minidyn.maps.noise.base import Option, Part
 from minidyn.maps.noise.sampling import Sampling
@@ -55,6 +58,18 @@ class Minibatch(Sampling):
         if not self.replace:
             return super().size_for(kappa, n)
         return 1 / kappa if kappa > 0 else np.inf
+
+    def choices(self, n: int, most: int) -> list[tuple[NDArray[Any], Floats, bool]]:
+        """With replacement batches in which samples may be there more than once."""
+        size = self.batch
+        if not self.replace:
+            return super().choices(n, most)
+        if comb(n + size - 1, size) > most:
+            drawn = np.random.default_rng(0).integers(0, n, (most, size))
+            return [(drawn, np.full(most, 1 / most), False)]
+        rows = np.array([*combinations_with_replacement(range(n), size)], np.int64)
+        orders = [factorial(size) // prod(map(factorial, np.unique(r, return_counts=True)[1].tolist())) for r in rows]
+        return [(rows, np.array([ways / n**size for ways in orders]), True)]
 
     def moments(self, n: int) -> tuple[float, float, float]:
         """With replacement those of B independent samples."""

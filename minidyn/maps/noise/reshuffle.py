@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from minidyn.maps.noise.sampling import Sampling, few
+from minidyn.common.arrays import Floats, NDArray
+from minidyn.maps.noise.sampling import Sampling, few, subsets
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +35,12 @@ class Reshuffle(Sampling):
         """That of an epoch's mean, per step: its batches add up to all samples, but where the last one is smaller."""
         last = n % size
         return (1 / last - 1 / size) ** 2 * last * (n - last) / ((n - 1) * (n // size + 1)) if last else 0 * size
+
+    def choices(self, n: int, most: int) -> list[tuple[NDArray[Any], Floats, bool]]:
+        """Any step of an epoch: the last one may see fewer samples."""
+        full, last = divmod(n, self.batch)
+        sizes = [(self.batch, full)] * bool(full) + [(last, 1)] * bool(last)
+        return [subsets(n, size, most, times / (full + bool(last))) for size, times in sizes]
 
     @property
     def words(self) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import sympy as sp
 
-from minidyn.common.arrays import Floats
+from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import FlowError, InputError, said
 from minidyn.common.intake import whole
 from minidyn.graph import SAMPLE, Graph, Node, derivatives
@@ -141,6 +144,11 @@ class Sampling(OfSamples):
         """The batch size, as a real number, whose weight is kappa: the inverse of `weight`, infinite without an end."""
         return n / (1 + kappa * (n - 1))
 
+    def choices(self, n: int, most: int) -> list[tuple[NDArray[Any], Floats, bool]]:
+        """The batches of a step, in groups of one size: samples (R, B), probabilities (R,), and whether these are all;
+        of more than `most` so many are drawn, always the same ones."""
+        return [subsets(n, min(self.batch, n), most)]
+
     def moments(self, n: int) -> tuple[float, float, float]:
         """How third and fourth moments of a mean over a batch follow from those of the samples, c centred:
         `E xi^3 = w0 <c^3>`, `E xi^4 = w1 <c^4> + 3 w2 <c^2>^2`."""
@@ -187,6 +195,14 @@ class Sampling(OfSamples):
             "            bent = b * (p[2, j] - mid[2, j])", "            second[i, j] += bent",
             "            second[j, i] += bent",
         ]  # fmt: skip
+
+
+def subsets(n: int, size: int, most: int, share: float = 1.0) -> tuple[NDArray[Any], Floats, bool]:
+    """All subsets of `size` of n samples, or `most` of them, with probabilities that add up to `share`."""
+    exact = comb(n, size) <= most
+    rng = np.random.default_rng(0)
+    rows = [*combinations(range(n), size)] if exact else [rng.choice(n, size, replace=False) for _ in range(most)]
+    return np.array(rows, np.int64), np.full(len(rows), share / len(rows)), exact
 
 
 def few(size: int) -> str:

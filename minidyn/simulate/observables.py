@@ -63,7 +63,10 @@ NAMES: dict[str, tuple[str, Callable[[Loss], Callable[[Floats], Any]] | OfMap]] 
         _smooth(lambda s: s.ratio.max(axis=-1)),
     ),
     "norm": ("Euclidean norm of the parameters", lambda loss: lambda w: np.linalg.norm(w, axis=-1)),
-    "batch_sharpness": ("curvature of a step's batch along its gradient, mean over batches", OfMap(batch_sharpness)),
+    "batch_sharpness": (
+        "batch sharpness: of a step's batch along its gradient, mean over batches",
+        OfMap(batch_sharpness),
+    ),
     "batch_sharpness_error": (
         "its standard error, 0 where all batches are taken",
         OfMap(partial(batch_sharpness, error=True)),

@@ -5,6 +5,7 @@ The artists of the figures say so: models run for a few steps with all their flo
 
 import re
 import sys
+import types
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -14,6 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import sympy as sp
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.backend_bases import FigureManagerBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
@@ -475,6 +479,46 @@ def test_a_film_by_ffmpeg(tmp_path, monkeypatch):
     ):
         result.animate(tmp_path / "b.mp4", seconds=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "ffmpeg"]
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """A backend of windows that are closed at once; what was shown, and what was open while its loop ran."""
+    seen = types.SimpleNamespace(shown=[], open=[])
+
+    class Manager(FigureManagerBase):
+        def show(self):
+            seen.shown.append(self.canvas.figure)
+
+        @classmethod
+        def start_main_loop(cls):
+            seen.open.append([manager.canvas.figure for manager in Gcf.get_all_fig_managers()])
+            for number in plt.get_fignums():
+                Gcf.destroy(number)
+
+    class Canvas(FigureCanvasAgg):
+        manager_class = Manager
+
+    monkeypatch.setitem(sys.modules, "windows_of_a_test", types.SimpleNamespace(FigureCanvas=Canvas))
+    before = plt.get_backend()
+    plt.switch_backend("module://windows_of_a_test")
+    yield seen
+    plt.switch_backend(before)
+
+
+def test_show_opens_a_window_and_waits(windows, tmp_path, capsys):
+    """In a script `plot().show()` opens a window with the picture, waits until that is closed, leaves no figure of
+    pyplot behind, and the picture can be saved and shown again; figures of somebody else's are shown beside it."""
+    first, second = ran("valley").plot(), ran("valley").plot(panels="x")
+    first.show()
+    assert windows.shown == [first] and windows.open == [[first]] and plt.get_fignums() == []
+    first.savefig(tmp_path / "a.png")
+    theirs = plt.figure()
+    second.show()
+    assert windows.open[1:] == [[theirs, second]] and plt.get_fignums() == []
+    first.show()
+    assert windows.open[2:] == [[first]] and first._repr_png_().startswith(b"\x89PNG")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_show_without_a_window_says_what_to_do(capsys):

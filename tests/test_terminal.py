@@ -327,3 +327,30 @@ def test_a_table_of_logarithmic_saves_says_its_rows():
     assert sorted({row.step for row in result.errors}) == [1, 10, 97, 962, 5000]
     assert result.runs["GD"].steps.tolist() == saves_of(5000, "log")
     assert "rows: of the logarithmic saves those nearest to round numbers" in result.summary()
+
+
+LONG = {"x": "width_of_the_valley_of_minima_x", "y": "distance_from_the_valley_of_min"}  # letters of 31 characters
+NAME = "a_model_whose_name_is_as_long_as_sixty_characters_can_be_her"
+
+
+def test_every_command_fits_with_long_names(said, folder, monkeypatch):
+    """With a name of sixty characters and parameters of thirty no command prints a line of more than 80 columns, in a
+    pipe; what goes wrong is one line there, and in a terminal lines of 80 columns."""
+    text = re.sub(r"(?m)^(params|chart|expr|observe).*$", lambda m: re.sub(r"\b[xy]\b", lambda w: LONG[w[0]], m[0]),
+                  md.load_model("valley").text)  # fmt: skip
+    (folder / f"{NAME}.toml").write_text(text)
+    for command in (
+        "run {}.toml --steps 20 --paths 4 --out l/", "derive {}.toml", "derive {}.toml --latex", "show l/{}.h5",
+        "scale {}.toml --lrs 0.1,0.05 --slow-time 0.05 --paths 8 --no-figure", "plot l/{}.h5 --out l/p.png",
+        "stability {}.toml --starts 2 --no-figure", "stability {}.toml --starts 2 --lr 0.1 --lr 0.2 --out l/",
+    ):  # fmt: skip
+        code, out, err = said(*command.format(NAME).split())
+        assert code == 0 and err == "", err
+        if "--latex" not in command:  # which is for TeX
+            fits("\n".join(line for line in out.splitlines() if not line.startswith("  l/")))  # the name of a file
+    code, _, err = said("run", NAME[:-1] + ".toml")
+    assert code == 2 and err.count("\n") == 1 and len(err) > 80
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    code, _, folded = said("run", NAME[:-1] + ".toml")
+    fits(folded)
+    assert code == 2 and folded.split() == err.split()

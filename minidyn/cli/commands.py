@@ -283,7 +283,8 @@ def stability(
     wrote, failure = write(targets, diagram.plot)
     count = f"{len(minima)} minim{'um' if len(minima) == 1 else 'a'} from {starts} start{'s' * (starts > 1)}"
     lines = [
-        f"{known.name}: {known.title}\n\nminimum 0, near the model's start:",
+        *fold(f"{known.name}: {known.title}"),
+        "\nminimum 0, near the model's start:",
         report.summary() + "\n",
         f"{count}:",
         diagram.summary(),

@@ -12,6 +12,7 @@ import typer
 
 from minidyn.cli.wording import names_for
 from minidyn.common.errors import FlowError, ManifoldError, MinidynError, SolverError, advice, speaking
+from minidyn.common.reports import fold
 
 
 def run(app: typer.Typer, arguments: list[str]) -> int:
@@ -120,8 +121,9 @@ def _explain(error: Exception) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
+    text = "minidyn: " + " ".join(sentence.split())
     try:
-        print("minidyn: " + " ".join(sentence.split()), file=sys.stderr, flush=True)
+        print("\n".join(fold(text)) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
     except OSError:
         give_up(sys.stderr)
     return code

@@ -31,6 +31,7 @@ class Picture(Figure):
                 display(self)
                 return
         from matplotlib import pyplot
+        from matplotlib._pylab_helpers import Gcf  # a window that pyplot does not know is not waited for
         from matplotlib.backend_bases import FigureManagerBase
 
         canvas = pyplot.figure().canvas  # of the backend that pyplot finds for this machine
@@ -42,8 +43,9 @@ class Picture(Figure):
                     file=sys.stderr,
                 )
             return
-        type(canvas).new_manager(self, 1)
+        Gcf._set_new_active_manager(type(canvas).new_manager(self, max(pyplot.get_fignums(), default=0) + 1))
         canvas.manager_class.pyplot_show(block=True)
+        FigureCanvasAgg(self)  # the window is gone, the picture is not
 
 
 def new_figure(width: float, height: float) -> Picture:

@@ -473,6 +473,11 @@ def three_for_two(x):
 HALF_AGAIN = 0.5
 
 
+@jit
+def handed_back(a):
+    return a
+
+
 @pytest.mark.parametrize(
     "function, args, sentence",
     [
@@ -489,6 +494,7 @@ HALF_AGAIN = 0.5
         (recursive, (3,), "recursive calls itself"),
         (powers_of_a_sum, (3.0,), r"line \d+: a polynomial is of a variable, its coefficients in brackets"),
         (outside, (np.zeros(3),), r"sum is not known here \(`sum\(a\)`\)"),
+        (handed_back, (np.zeros(3),), r"line \d+: a function returns numbers, no array: .*\(`return a`\)"),
         (two_kinds, (1.0,), "does not fit"),
     ],
 )

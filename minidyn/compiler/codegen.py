@@ -61,6 +61,8 @@ class Writer(Calls):
         if self.result is not None:
             if value is None:
                 self.fail("one return gives a value, another none")
+            if isinstance(self.result, Array):
+                self.fail("a function returns numbers, no array: let it write to one that it is given")
             value = self.convert(value, self.result)
             kind = result_type(self.result)
             packed = value.parts[0]

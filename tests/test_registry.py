@@ -132,7 +132,15 @@ def test_the_command_line_knows_new_ones(declared, tmp_path, monkeypatch, capsys
     assert cli.call(["run", "ditch.toml"]) == cli.call(["derive", "ditch.toml"]) == 0
     said = capsys.readouterr().out
     assert "Leaky" in said and "gentle flow" in said and "dw/dt = -grad L\n" in said
+    assert cli.call(["derive", "ditch.toml", "--latex"]) == 0 and r"$\dot w" in capsys.readouterr().out
     assert "gentle" in who_wins.theories()
+
+
+def test_the_keyboard_shows_new_ones(declared):
+    """The page of a notebook has the flow's formula and the rule's update, as it has those of old ones."""
+    model = md.load_model(declared)
+    assert r"\dot w = -\nabla L" in model.flows()[0]._repr_html_()
+    assert r"\mathrm{leak}" in model.map._repr_html_() and "Leaky" in model._repr_html_()
 
 
 @pytest.mark.parametrize("value, read", [("false", False), ("true", True)])

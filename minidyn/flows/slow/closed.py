@@ -31,9 +31,9 @@ from minidyn.flows.slow.chartfield import (
     place_as_written,
     put_on_minima,
 )
+from minidyn.flows.slow.descriptions import describe_closed_form
 from minidyn.flows.slow.quasistatic import QuasistaticFlow
 from minidyn.flows.slow.reduction import ChartForm, Reduction
-from minidyn.flows.slow.wording import describe_closed_form
 from minidyn.graph import Converter, Graph, Node
 from minidyn.kernels import Emitter, Source, store
 from minidyn.kernels.pointers import SIGNATURES

@@ -29,10 +29,10 @@ from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.flows.look import ORANGE
+from minidyn.flows.slow.descriptions import describe_quasistatic, no_motion
 from minidyn.flows.slow.kinks import kink
 from minidyn.flows.slow.oscillation import across, noise_columns, stationary
 from minidyn.flows.slow.validity import validity
-from minidyn.flows.slow.wording import describe_quasistatic, no_motion
 from minidyn.kernels import Source
 from minidyn.kernels.linalg import identity_minus, multiply, multiply_transposed
 from minidyn.maps.averagedmap import AveragedMap, facts

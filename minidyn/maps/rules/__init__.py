@@ -5,8 +5,8 @@ discrete step, and derives the averaged rule that effective flows are built from
 """
 
 from minidyn.maps.rules.displacement import Displacement, displaced, displacement
-from minidyn.maps.rules.functions import rule
 from minidyn.maps.rules.library import BUILTIN, GD, LIBRARY, SGD, Adam, AdamW, Lion, RMSProp, SignGD
+from minidyn.maps.rules.making import rule
 from minidyn.maps.rules.rule import Rule, settled
 
 __all__ = [

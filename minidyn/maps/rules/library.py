@@ -7,7 +7,7 @@ import sympy as sp
 
 from minidyn.common.errors import InputError
 from minidyn.common.intake import finite, flag
-from minidyn.maps.rules.functions import RuleFunction, maker
+from minidyn.maps.rules.making import RuleFunction, maker
 from minidyn.maps.rules.rule import Rule
 
 BUILTIN: list[RuleFunction] = []

@@ -143,7 +143,7 @@ DOORS = {  # results save and draw themselves
 
 
 def test_imports_go_in_no_circle():
-    """But for the doors of results and of the quasistatic flow, no file needs one that needs it."""
+    """But for the doors of results, no file needs one that needs it."""
     graph = {name: imports_of(path) - {name} for name, path in MODULES.items()}
     assert all(there in graph[here] for here, there in DOORS)
     graph = {name: {other for other in others if (name, other) not in DOORS} for name, others in graph.items()}

@@ -45,7 +45,10 @@ class Ingredients:
 def ingredients(system: Map, chart: Chart) -> Ingredients:
     """Derivatives of the loss and of the noise's covariance on a chart."""
     params = chart.params
-    on = lambda e: tidy(chart.restrict(e))  # noqa: E731
+
+    def on(e: sp.Expr) -> sp.Expr:
+        return tidy(chart.restrict(e))
+
     hessian = [[slope(g, p) for p in params] for g in chart.gradient]
     third = [sp.Matrix([[on(slope(h, p)) for h in row] for row in hessian]) for p in params]
     symbols, size = _Symbols(system, chart), len(params)

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 import minidyn as md
 from minidyn.compiler import jit
 from minidyn.solvers.brownian import levy_area, piece, pieces
-from minidyn.solvers.piecewise import carry
+from minidyn.solvers.piecewise import carry, stays
 from minidyn.solvers.tableaus import TABLEAUS
 
 BITS = np.testing.assert_array_equal
@@ -466,9 +466,25 @@ def test_gradient_flow_ends_where_scipys_ends(seed):
     np.testing.assert_allclose(md.Manifold(loss).project(starts), ends, rtol=0, atol=3e-9)
 
 
+@jit
+def pushed(given, w, k, b):
+    """A smooth field."""
+    for i in range(w.shape[0]):
+        b[i] = np.sin(k + i) / (1.0 + w[i] * w[i])
+        for j in range(w.shape[0]):
+            b[i] += given[0][i, j] * w[j]
+    return 0
+
+
+@jit
+def passes(given, w, k):
+    """Positive beyond a height, on one side; with the side 0 never."""
+    return 0, given[1] * (w[0] - given[2]) if given[1] != 0.0 else -1.0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_carry_meets_its_tolerance_and_its_event(seed):
-    """A smooth field in Python goes where scipy's DOP853 goes, to its tolerance, and stops where the event is."""
+    """A smooth field goes where scipy's DOP853 goes, to its tolerance, and stops where the event is."""
     rng = np.random.default_rng(seed)
     size = 1 + 3 * seed
     A, w0 = rng.normal(size=(size, size)) - 2 * np.eye(size), rng.normal(size=size)
@@ -476,18 +492,22 @@ def test_carry_meets_its_tolerance_and_its_event(seed):
     def field(w, k):
         return A @ w + np.sin(k + np.arange(size)) / (1 + w**2)
 
+    def carried(w, sign, height, tolerance):
+        end = w.copy()
+        flow = pushed, passes, stays, (A, float(sign), float(height))
+        code, k, _, stopped = carry(flow, end, 0.0, 3.0, 0.1, (tolerance, tolerance))
+        assert code == 0
+        return end, k, stopped
+
     def there(end):
         found = solve_ivp(lambda k, w: field(w, k), (0.0, end), w0, method="DOP853", rtol=1e-12, atol=1e-13)
         return found.y[:, -1]
 
-    def stays(w, k):
-        return w
-
-    w, k, _, stopped = carry(field, lambda w, k: -1.0, w0, 0.0, 3.0, 0.1, 1e-9, 1e-9, stays)
-    assert (k, stopped) == (3.0, False)
+    w, k, stopped = carried(w0, 0.0, 1.0, 1e-9)
+    assert (k, stopped) == (3.0, 0)
     np.testing.assert_allclose(w, there(3.0), rtol=0, atol=1e-6)
     height = float(there(1.5)[0])
     side = np.sign(height - w0[0])
-    w, k, _, stopped = carry(field, lambda w, k: side * (w[0] - height), w0, 0.0, 3.0, 0.1, 1e-10, 1e-10, stays)
+    w, k, stopped = carried(w0, side, height, 1e-10)
     assert stopped and k <= 1.5 + 1e-6 and abs(w[0] - height) < 1e-12
     np.testing.assert_allclose(w, there(k), rtol=0, atol=1e-6)

@@ -53,7 +53,8 @@ class Flow(Remembering):
     A subclass names the kernels that it needs (`needs`) and gives two compiled functions of them:
     `field(fns, w, k, hp, c, d, nz, fp, b, f)` fills the change per step `b` (size,) and its noise factor per
     square root of a step `f` (size, columns) and returns a status code; `retract(fns, w, ...)` puts a point
-    back where the flow lives. Both are compiled once per machine; only `fns` belong to one model. The state is
+    back where the flow lives. A flow without noise whose equations change at events carries itself from one to the
+    next by a third, `carry`. They are compiled once per machine; only `fns` belong to one model. The state is
     theta (D,), followed by further numbers where `size` is larger than D (an amplitude, a momentum).
     For stiff solvers a flow may give `jacobian(fns, w, k, hp, c, d, nz, fp, J)`, a compiled function of the kernels
     named in `jacobian_needs`; otherwise differences of the field are taken. `noise_kind` ("additive", "diagonal",
@@ -82,7 +83,8 @@ class Flow(Remembering):
     columns: int = 0
     rows: int = 0
     reads: str = "iterates"
-    python_stepped: ClassVar[bool] = False  # brings its own `advance` instead of compiled `field` and `retract`
+    carry: ClassVar[Any] = None  # its own way to move: advance(fns, w, kept, k, end, rtol, atol, hp, c, d, nz, fp)
+    remembers: int = 1  # numbers `kept` from call to call of it, of which the first is the place that was reached
     first_step: int = 1
     reasons: ClassVar[Mapping[int, str]] = {}  # why this flow has no field at a point, with what to try: `explain`
     ahead: ClassVar[int] = 0  # 1 where the state is a pair of iterates, which goes on by the step behind them
@@ -265,12 +267,14 @@ class Flow(Remembering):
         """What to raise where a status says that there is no field at a point."""
         return FlowError(f"{self.name} at w = {np.round(point, 6)}: {self.explain(code)}")
 
-    def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
-        """Carry one state from step k to `end` in place, for flows that are `python_stepped`; a status code.
+    @cached_property
+    def carrier(self) -> Any:
+        """`carry` as a function pointer."""
+        return compiled(type(self).carry).pointer(flow_signatures(self.needs)["advance"])
 
-        `memory` is the path's own, empty at the start; a sentence under "reason" explains a status.
-        """
-        raise NotImplementedError
+    def why(self, w: Floats, kept: Floats, code: int) -> tuple[int, str]:
+        """Where `carry` stopped, at the state w: the status, looked at more closely, and a sentence."""
+        return code, self.explain(code)
 
     def check(self, w: ArrayLike) -> Floats:
         """A state of the flow as an array of shape (..., size), or an InputError."""
@@ -287,20 +291,12 @@ class Flow(Remembering):
     def fill(self, points: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> NDArray[np.int64]:
         """Fill b and f at all points; the status code of each."""
         codes = np.zeros(len(points), np.int64)
-        if self.python_stepped:
-            for i, w in enumerate(points):
-                codes[i] = self.at_point(w, k, numbers, b[i], f[i])
-            return codes
         m = self.map
         field, _, fns = self.pointers
         hyper = m.hyper_at(k + self.ahead * self.first_step)  # a pair counts from the run's first one
         model = hyper, m.loss.c, m.loss.rows, m.bound.numbers, numbers
         evaluate(field, fns, points, k, model, b, f, codes)
         return codes
-
-    def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
-        """Fill the field `b`, `f` at one point, for flows that are `python_stepped`; a status code."""
-        raise NotImplementedError
 
     def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
         points, k = self.check(w), finite(k, "k")

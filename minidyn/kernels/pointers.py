@@ -38,13 +38,14 @@ def functions(*names: str) -> Tuple:
 
 
 def flow_signatures(names: tuple[str, ...]) -> dict[str, Pointer]:
-    """Types of `field(fns, w, k, hp, c, d, nz, fp, b, f)`, `retract(fns, w, hp, c, d, nz, fp)` and
-    `jacobian(fns, w, k, hp, c, d, nz, fp, J)`."""
+    """Types of `field(fns, w, k, hp, c, d, nz, fp, b, f)`, `retract(fns, w, hp, c, d, nz, fp)`,
+    `jacobian(fns, w, k, hp, c, d, nz, fp, J)` and `advance(fns, w, kept, k, end, rtol, atol, hp, c, d, nz, fp)`."""
     fns, (i8, f8, f1, f2) = functions(*names), map(parse, ("i8", "f8", "f8[:]", "f8[:,:]"))
     return {
         "field": Pointer(i8, (fns, f1, f8, f1, f1, f2, f1, f1, f1, f2)),
         "retract": Pointer(i8, (fns, f1, f1, f1, f2, f1, f1)),
         "jacobian": Pointer(i8, (fns, f1, f8, f1, f1, f2, f1, f1, f2)),
+        "advance": Pointer(i8, (fns, f1, f1, f8, f8, f8, f8, f1, f1, f2, f1, f1)),
     }
 
 

@@ -229,9 +229,7 @@ def _identity(
 ) -> dict[str, str]:
     """Everything that reaches the numbers of a run, as texts: no other run is taken for it."""
     owner = system if isinstance(system, Map) else system.map
-    by_itself = isinstance(system, Flow) and system.python_stepped  # has no kernels of its own
-    own = type(system).__qualname__ if by_itself else system.source.text
-    kernels = "".join(sorted({owner.source.text, owner.loss.source.text, own}))
+    kernels = "".join(sorted({owner.source.text, owner.loss.source.text, system.source.text}))
     watched = {
         f"observable {name}": f"{_called(what)} {identity(what, f'the observable {name}')}"
         for name, what in asked.items()

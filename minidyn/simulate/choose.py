@@ -38,10 +38,10 @@ def make_engine(system: Map | Flow, start: Floats, steps: int, key: Words | None
     atol = (1e-6 if noisy else 1e-12) if atol is None else between(atol, "atol", 0, 1)
     if noisy:
         return SdeEngine(system, start, key, *_steps_of(system, method, substeps, steps), rtol, atol, steps, threads)
-    if system.python_stepped:
+    if system.carry is not None:
         if method is not None:
             raise InputError(f"the {system.name} brings its own way to move, from event to event: leave method= out.")
-        return CarriedEngine(system, start, rtol, atol)
+        return CarriedEngine(system, start, rtol, atol, steps, threads)
     method = method or "auto"
     if method in COMPILED:
         return OdeEngine(system, start, method, rtol, atol, steps, threads)

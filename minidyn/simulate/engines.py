@@ -1,9 +1,10 @@
 """Engines: a system, its paths, and how to move them."""
 
-import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps.discrete import Map, pack, unpack
 from minidyn.simulate.clock import Clock
+from minidyn.solvers.piecewise import carry_all
 
 _SLICE = 0.2  # seconds of work between two looks at Ctrl-C and the progress bar
 
@@ -188,54 +190,6 @@ class MapEngine(_Threaded):
         return status, np.where(alive < done, alive + 1, done).astype(np.int64)
 
 
-class CarriedEngine(FlowEngine):
-    """A flow that carries itself from event to event, in Python."""
-
-    kept = ("shown", "status", "ended")
-
-    def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float):
-        self.flow, self.rtol, self.atol = flow, rtol, atol
-        self.shown, self.which = distinct(start)
-        self.memory: list[dict[str, Any]] = [{} for _ in self.shown]
-        self.status, self.ended = np.zeros(len(self.shown), np.int8), np.zeros(len(self.shown), np.int64)
-        self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
-
-    def slice(self, wanted: int) -> int:
-        """At most 16 steps: they are made in Python, one start after the other."""
-        return min(wanted, 16)
-
-    def advance(self, done: int, count: int) -> None:
-        """Carry each distinct start, with a memory of its own, from `done + 1/2` to `done + count + 1/2` on the clock.
-
-        One that fails or is no longer finite is NaN from then on, and has ended with the last step of the slice.
-        """
-        for path, (w, memory) in enumerate(zip(self.shown, self.memory, strict=True)):
-            if self.status[path]:
-                continue
-            # step k of the map covers the times from k - 1 to k: in its middle a schedule stands at k
-            with np.errstate(over="ignore", invalid="ignore"):  # a status says it
-                code = self.flow.advance(w, memory, done + 0.5, done + count + 0.5, self.rtol, self.atol)
-            code = code or (0 if np.isfinite(w).all() else int(Status.DIVERGED))
-            if code:
-                self.status[path], self.ended[path] = code, done + count
-                self.meta.setdefault("reason", memory.get("reason", ""))
-                w[:] = np.nan
-
-    def state(self) -> Arrays:
-        """States, statuses and ends of the distinct starts; their memories and `meta` as JSON in bytes."""
-        text = json.dumps([self.memory, self.meta], default=lambda array: {"array": array.tolist()})
-        return super().state() | {"memory": np.frombuffer(text.encode(), np.uint8)}
-
-    def restore(self, state: Arrays) -> None:
-        """Go on from such a state; what was an array in a memory is one of floats again."""
-
-        def revive(found: dict[str, Any]) -> Any:
-            return np.array(found["array"], dtype=float) if list(found) == ["array"] else found
-
-        super().restore(state)
-        self.memory, self.meta = json.loads(state["memory"].tobytes(), object_hook=revive)
-
-
 class FlowPaths(FlowEngine, _Threaded):
     """What all kinds of flow keep: starts (N, size), statuses, a clock, numbers for the kernels."""
 
@@ -252,3 +206,51 @@ class FlowPaths(FlowEngine, _Threaded):
     def arrays(self) -> tuple[Floats, ...]:
         """What kernels read: the numbers of the stretch under way, and those of the model."""
         return self.clock.hyper[self.stretch], *self.model
+
+
+class CarriedEngine(FlowPaths):
+    """A flow without noise that carries itself from event to event; equal starting points are carried once."""
+
+    kept = ("shown", "rows", "status", "ended")
+
+    def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float, steps: int, threads: int):
+        self.shown, self.which = distinct(start)
+        super().__init__(flow, self.shown, len(self.shown), threads, Clock(flow, steps))
+        self.rows = np.zeros((len(self.shown), flow.remembers))
+        self.tolerance = rtol, atol
+        self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
+
+    def slice(self, wanted: int) -> int:
+        """At most 16 steps, however quick: where a call ends a step ends, and no bit may depend on the time."""
+        return min(wanted, 16)
+
+    def advance(self, done: int, count: int) -> None:
+        """Carry each start from step `done` to `done + count`. One that fails, or is no longer finite, is NaN from then
+        on; it fails in the step of the map that its clock is in."""
+        for stretch, until, _, _ in self.clock.stretches(done, done + count):
+            self.stretch = stretch
+            self.spread(until - done, partial(self._work, (self.clock.at(done), self.clock.at(until))))
+            done = until
+        for path in np.flatnonzero((self.status != 0) & (self.ended == 0)):
+            kept = self.rows[path]
+            self.ended[path] = min(math.floor(self.clock.steps(kept[0])) + 1, done)
+            self.status[path], reason = self.flow.why(self.shown[path], kept, int(self.status[path]))
+            self.meta.setdefault("reason", reason)
+            self.shown[path] = np.nan
+
+    def _work(self, span: tuple[float, float], first: int, last: int) -> None:
+        flow = self.flow
+        carry_all(
+            flow.carrier, flow.pointers[2], self.shown, self.rows, self.status, (first, last), span, self.tolerance,
+            self.arrays,
+        )  # fmt: skip
+
+    def state(self) -> Arrays:
+        """The arrays, and what the first failure was, as bytes."""
+        return super().state() | {"reason": np.frombuffer(self.meta.get("reason", "").encode(), np.uint8)}
+
+    def restore(self, state: Arrays) -> None:
+        """Go on from such a state."""
+        super().restore(state)
+        if len(state["reason"]):
+            self.meta["reason"] = state["reason"].tobytes().decode()

@@ -1,20 +1,26 @@
-"""Dormand-Prince 5(4) in Python, for fields that are smooth between events.
+"""Dormand-Prince 5(4) for fields that are smooth between events.
 
 A flow at the edge of stability changes its equations where an eigenvalue reaches the threshold or an
 oscillation dies out. A step that crosses such an event is repeated with the length that ends on it.
 Source: Dormand, Prince (1980); Hairer, Norsett, Wanner, *Solving ODEs I*, sections II.5 and II.6.
-"""
 
-from collections.abc import Callable
+What is carried are three functions and whatever they share, `flow = (field, event, settle, given)`, which return a
+status code (of `event` the second of two numbers is its value):
+
+    field(given, w, k, b)      b = the change per step at w
+    event(given, w, k)         positive beyond the event
+    settle(given, w, k)        an accepted point is put back where the flow lives
+"""
 
 import numpy as np
 
-from minidyn.common.arrays import Floats
+from minidyn.common.status import Status
+from minidyn.compiler import jit
 from minidyn.solvers.explicit import norm, rescaled
 from minidyn.solvers.tableaus import DOPRI5
 
-Field = Callable[[Floats, float], Floats]
-Event = Callable[[Floats, float], float]
+_A, _C, _E, _STAGES = DOPRI5.a, DOPRI5.c, DOPRI5.e, DOPRI5.stages
+_SHORTEST = 1e-10  # of the clock: a step this small has failed
 
 
 class FieldFailed(Exception):
@@ -25,72 +31,130 @@ class FieldFailed(Exception):
         self.code, self.reason = code, reason
 
 
-def trial(field: Field, w: Floats, first: Floats, k: float, step: float) -> tuple[Floats, Floats]:
-    """One step of order 5 from w, whose slope is `first`: the new point, and the error estimate of order 4."""
-    slopes = np.empty((DOPRI5.stages, len(w)))
-    slopes[0] = first
-    y = w
-    for stage in range(1, DOPRI5.stages):
-        y = w + step * (DOPRI5.a[stage, :stage] @ slopes[:stage])
-        slopes[stage] = field(y, k + DOPRI5.c[stage] * step)
-    return y, step * (DOPRI5.e[0] @ slopes)
+@jit
+def nowhere(given, w, k):
+    """A flow without events."""
+    return 0, -1.0
 
 
-def carry(field: Field, event: Event, w: Floats, k: float, end: float, step: float, rtol: float, atol: float,
-          settle: Callable[[Floats, float], Floats]) -> tuple[Floats, float, float, bool]:  # fmt: skip
-    """Carry w from k towards `end`, until an event: the point, its k, the next step, whether an event stopped it.
+@jit
+def stays(given, w, k):
+    """A flow that may be anywhere."""
+    return 0
 
-    `event(w, k)` is positive beyond the event; `settle` puts an accepted point back where the flow lives.
-    Raises FieldFailed with the field's own code where no step is short enough, 4 where the error stays too large.
+
+@jit
+def trial(flow, w, k, step, slopes, y):
+    """One step of order 5 from w, whose slope is the first of `slopes`: y, and the other slopes; a status code."""
+    field, _, _, given = flow
+    for stage in range(1, _STAGES):
+        for i in range(w.shape[0]):
+            total = 0.0
+            for j in range(stage):
+                total += _A[stage, j] * slopes[j, i]
+            y[i] = w[i] + step * total
+        code = field(given, y, k + _C[stage] * step, slopes[stage])
+        if code != 0:
+            return code
+    return 0
+
+
+@jit
+def attempt(flow, w, k, step, slopes, y, tolerance):
+    """Such a step, put back: its error in units of the tolerance, infinite where it fails; a status code."""
+    _, _, settle, given = flow
+    code = trial(flow, w, k, step, slopes, y)
+    if code != 0:
+        return code, np.inf
+    wrong = np.zeros(w.shape[0])
+    for i in range(w.shape[0]):
+        for stage in range(_STAGES):
+            wrong[i] += step * _E[0, stage] * slopes[stage, i]
+    error = norm(wrong, w, y, tolerance)
+    if not error <= 1.0:
+        return 0, error if error < np.inf else np.inf
+    code = settle(given, y, k + step)
+    return code, np.inf if code != 0 else error
+
+
+@jit
+def carry(flow, w, k, end, step, tolerance):
+    """Carry w from k towards `end`, in place, until an event: `(code, k, next step, 1 where an event stopped it)`.
+
+    The code is the field's own where no step is short enough, SOLVER_FAILED where the error stays too large.
     """
+    field, event, _, given = flow
+    slopes, y = np.empty((_STAGES, w.shape[0])), np.empty(w.shape[0])
     while k < end:
-        first = field(w, k)
-        length = min(step, end - k)
-        while True:
-            try:
-                y, wrong = trial(field, w, first, k, length)
-                error = norm(wrong, w, y, (rtol, atol))
-                y = settle(y, k + length) if error <= 1.0 else y
-                failed = None
-            except FieldFailed as e:
-                error, failed = np.inf, e
-            if error <= 1.0:
-                break
-            length *= rescaled(error, 0.2)
-            if not length > 1e-10 * (1.0 + abs(k)):
-                raise failed or FieldFailed(4, "the step size vanishes")
+        code = field(given, w, k, slopes[0])
+        if code != 0:
+            return code, k, step, 0
+        length, error = min(step, end - k), np.inf
+        while not error <= 1.0:
+            code, error = attempt(flow, w, k, length, slopes, y, tolerance)
+            if not error <= 1.0:
+                length *= rescaled(error, 0.2) if error < np.inf else 0.2
+                if not length > _SHORTEST * (1.0 + abs(k)):
+                    return code if code != 0 else Status.SOLVER_FAILED, k, step, 0
         grown = length * rescaled(error, 0.2)
-        if event(y, k + length) > 0.0:
-            y, length = _onto(field, event, w, first, k, length, settle)
-            return y, k + length, max(length, 0.1 * step), True
-        step = max(step, grown) if length < step and length == end - k else grown
-        k = end if length == end - k else k + length
-        w = y
-    return w, end, step, False
+        code, beyond = event(given, y, k + length)
+        if code == 0 and beyond > 0.0:
+            code, length = _onto(flow, w, k, length, slopes, y)
+        if code != 0:
+            return code, k, step, 0
+        for i in range(w.shape[0]):
+            w[i] = y[i]
+        if beyond > 0.0:
+            return 0, k + length, max(length, 0.1 * step), 1
+        last = length == end - k
+        step = max(step, grown) if length < step and last else grown
+        k = end if last else k + length
+    return 0, end, step, 0
 
 
-def _onto(
-    field: Field,
-    event: Event,
-    w: Floats,
-    first: Floats,
-    k: float,
-    length: float,
-    settle: Callable[[Floats, float], Floats],
-) -> tuple[Floats, float]:
-    """The shortest step known to lie beyond the event: bisection and secants (Illinois) on its length."""
-    low, high = 0.0, length
-    y_high = settle(trial(field, w, first, k, length)[0], k + length)
-    f_low, f_high = event(w, k), event(y_high, k + length)
+@jit
+def _onto(flow, w, k, length, slopes, y):
+    """y at the end of the shortest step known to lie beyond the event: bisection and secants (Illinois) on its length;
+    a status code, and the length."""
+    _, event, settle, given = flow
+    low, high, guess = 0.0, length, length
+    code, f_low = event(given, w, k)
+    code_high, f_high = event(given, y, k + length)
+    best = y.copy()
     for _ in range(80):
-        if high - low <= 1e-13 * (abs(k) + high) or abs(f_high) <= 1e-13:
+        if code != 0 or code_high != 0 or high - low <= 1e-13 * (abs(k) + high) or abs(f_high) <= 1e-13:
             break
         guess = high - f_high * (high - low) / (f_high - f_low) if f_low < 0.0 else 0.5 * (low + high)
         guess = min(max(guess, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
-        y = settle(trial(field, w, first, k, guess)[0], k + guess)
-        value = event(y, k + guess)
+        code = trial(flow, w, k, guess, slopes, y)
+        code = settle(given, y, k + guess) if code == 0 else code
+        if code != 0:
+            break
+        code, value = event(given, y, k + guess)
         if value > 0.0:
-            high, y_high, f_high, f_low = guess, y, value, f_low / 2
+            high, f_high, f_low = guess, value, f_low / 2.0
+            for i in range(y.shape[0]):
+                best[i] = y[i]
         else:
-            low, f_low, f_high = guess, value, f_high / 2
-    return y_high, high
+            low, f_low, f_high = guess, value, f_high / 2.0
+    for i in range(y.shape[0]):
+        y[i] = best[i]
+    return code if code != 0 else code_high, high
+
+
+@jit
+def carry_all(advance, fns, points, rows, status, paths, span, tolerance, model):
+    """Carry the points first .. last-1 that are under way from one place on the clock to another, each with its row of
+    numbers by `advance`; note their statuses."""
+    first, last = paths
+    k, end = span
+    rtol, atol = tolerance
+    hp, c, d, nz, fp = model
+    for path in range(first, last):
+        if status[path] == 0:
+            w = points[path]
+            code = advance(fns, w, rows[path], k, end, rtol, atol, hp, c, d, nz, fp)
+            total = 0.0
+            for i in range(w.shape[0]):
+                total += w[i] * 0.0
+            status[path] = code if code != 0 or total == 0.0 else Status.DIVERGED

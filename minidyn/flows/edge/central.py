@@ -9,48 +9,21 @@ where `S` is the covariance of the oscillation, on the span of the critical dire
 Source: Cohen, Damian, Talwalkar, Kolter, Lee, *Understanding optimization in deep learning with central flows* (2025).
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, NDArray
-from minidyn.common.errors import FlowError, SolverError
+from minidyn.common.errors import FlowError
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
-from minidyn.flows.edge import complementarity
-from minidyn.flows.edge.twostep import TwoStep
+from minidyn.flows.edge import complementarity, critical
 from minidyn.flows.look import GREEN
+from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
-from minidyn.solvers.piecewise import FieldFailed, carry
-
-_ON = 1e-10  # how close to the threshold a curvature counts as critical, in units of the threshold
-
-
-@dataclass
-class _Edge:
-    """What the flow needs at a point: the critical directions and how their curvatures answer to motion."""
-
-    values: Floats  # all curvatures in units of the threshold, those of held directions first, falling
-    U: Floats  # (D, r) directions, u^T 2P u = 1
-    t: Floats  # (r, r, D) third derivatives T[u_a, u_b]
-    groups: Floats  # (r, r, accumulators) sums of u_a u_b over the coordinates of one accumulator
-    free: tuple[Floats, Floats]  # dtheta/dk and dv/dk without oscillation
-    A: Floats  # (r, r) rate at which 2P - H grows without oscillation
-    K: Floats  # (r, r, r, r) what an oscillation adds to it
-    pull: Floats  # (D, r, r) what an oscillation adds to dtheta/dk
-    push: Floats  # (accumulators, r, r) and to dv/dk
-
-
-def _holding(A: Floats, K: Floats) -> Floats:
-    """The oscillation under which no curvature that grows at the rates -A passes its threshold, or FieldFailed."""
-    try:
-        return complementarity.solve(A, K)[0]
-    except SolverError as error:
-        raise FieldFailed(Status.NO_ORBIT, str(error)) from error
 
 
 class CentralFlow(Flow):
@@ -83,7 +56,10 @@ class CentralFlow(Flow):
     name: ClassVar[str] = "central flow"
     reference: ClassVar[str] = "Cohen, Damian, Talwalkar, Kolter, Lee (2025)"
     reads = "midpoints"
-    python_stepped: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("grad", "hessian", "third")
+    field: ClassVar[Any] = staticmethod(critical.field)
+    carry: ClassVar[Any] = staticmethod(critical.advance)
+    remembers: ClassVar[int] = 4
     reasons: ClassVar[dict[int, str]] = {
         Status.SOLVER_FAILED: "the set of critical directions does not settle; take a smaller rtol.",
         Status.SINGULAR: "an accumulator vanishes; use eps > 0 or start with v > 0.",
@@ -104,7 +80,6 @@ class CentralFlow(Flow):
         self.hyper = {name: float(rule.hyper[own]) for name, own in known.called.items()}
         if known.name == "RMSProp" and self.hyper["beta2"] == 0:
             raise FlowError("the central flow of RMSProp needs beta2 > 0: without memory the step is a sign.")
-        self.steps = TwoStep(system)
 
     @cached_property
     def owner(self) -> NDArray[np.int64]:
@@ -134,80 +109,32 @@ class CentralFlow(Flow):
         return np.concatenate([theta - 0.5 * step, v], axis=-1)
 
     # -- the field --
-    def _scale(self, w: Floats) -> Floats:
-        """`P` (D,): half the curvature that is critical along each coordinate."""
-        if not len(self.owner):
-            return np.full(self.dim, 1.0 / self.hyper["lr"])
-        v = w[self.dim :]
-        if not (v > 0).all():
-            raise FieldFailed(Status.SINGULAR, "an accumulator vanishes")
-        return (np.sqrt(v)[self.owner] + self.hyper["eps"]) / self.hyper["lr"]
+    @cached_property
+    def source(self) -> Source:
+        """The loss's own kernels are all that it needs."""
+        return self.loss.source
 
-    def spectrum(self, w: Floats, held: Floats | None = None) -> tuple[Floats, Floats, Floats]:
-        """`P`, the curvatures over their threshold (falling), and directions (columns) with `u^T 2P u = 1`.
+    def numbers(self, w0: Floats) -> Floats:
+        """Those of `critical.At`, whatever the starting points."""
+        beta = self.hyper.get("beta2", 1.0)
+        return np.array([self.dim, self.hyper["lr"], self.hyper.get("eps", 0.0), (1 - beta) / beta])
 
-        With `held` (D, r) the r directions that overlap most with it come first, whatever their curvatures.
-        """
-        P = self._scale(w)
-        root = 1.0 / np.sqrt(2.0 * P)
-        H = self.loss.hessian(w[: self.dim])
-        if not np.isfinite(H).all():
-            raise FieldFailed(Status.DIVERGED, "the Hessian is not finite")
-        values, vectors = np.linalg.eigh(root[:, None] * H * root)
-        values, vectors = values[::-1], root[:, None] * vectors[:, ::-1]
-        if held is not None and held.shape[1]:
-            overlap = ((held.T @ (2.0 * P[:, None] * vectors)) ** 2).sum(axis=0)
-            first = np.sort(np.argsort(-overlap, kind="stable")[: held.shape[1]])
-            order = np.concatenate([first, np.setdiff1d(np.arange(self.dim), first)])
-            values, vectors = values[order], vectors[:, order]
-        return P, values, vectors
+    def spectrum(self, w: Floats) -> tuple[Floats, Floats, Floats]:
+        """`P`, the curvatures over their threshold (falling), and directions (rows) with `u^T 2P u = 1`."""
+        point, dim = np.ascontiguousarray(self.check(w)), self.dim
+        P, values, U = np.empty(dim), np.empty(dim), np.empty((dim, dim))
+        if code := critical.spectrum(self._system, point, U, 0, P, values, U):
+            raise self._refused(point, code)
+        return P, values, U
+
+    @property
+    def _system(self) -> tuple[Any, ...]:
+        """The flow as compiled functions take it."""
+        return self.pointers[2], (self.loss.c, self.loss.rows, self.numbers(np.empty(0)))
 
     def critical(self, w: Floats) -> int:
         """How many curvatures stand at the threshold."""
-        return int((self.spectrum(w)[1] >= 1.0 - _ON).sum())
-
-    def _edge(self, w: Floats, r: int, held: Floats | None = None) -> _Edge:
-        theta, (P, values, vectors) = w[: self.dim], self.spectrum(w, held)
-        U = vectors[:, :r]
-        t = np.empty((r, r, self.dim))
-        for a in range(r):
-            for b in range(a + 1):
-                t[a, b] = t[b, a] = self.loss.third(theta, U[:, a], U[:, b])
-        g = self.loss.grad(theta)
-        count = self.size - self.dim
-        along, grow = -g / P, np.zeros(count)
-        A, K = -t @ along, 0.5 * np.einsum("abi,i,cdi->abcd", t, 1.0 / P, t)
-        pull = -0.5 * np.moveaxis(t, 2, 0) / P[:, None, None]
-        pairs, push = np.zeros((r, r, count)), np.zeros((count, r, r))
-        if count:
-            rate = (1 - self.hyper["beta2"]) / self.hyper["beta2"]
-            members = np.eye(count)[self.owner]
-            pairs = np.einsum("ia,ib,ij->abj", U, U, members)
-            grow = rate * (members.T @ g**2 - w[self.dim :])
-            push = rate * np.einsum("ia,ib,ij->jab", 2 * P[:, None] * U, 2 * P[:, None] * U, members)
-            gain = 1.0 / (self.hyper["lr"] * np.sqrt(w[self.dim :]))  # d(2P)/dv
-            A = A + pairs @ (gain * grow)
-            K = K + np.einsum("abj,j,jcd->abcd", pairs, gain, push)
-        return _Edge(values, U, t, pairs, (along, grow), A, K, pull, push)
-
-    def _velocity(self, e: _Edge, X: Floats) -> Floats:
-        theta, v = e.free
-        return np.concatenate([theta + np.einsum("iab,ab->i", e.pull, X), v + np.einsum("jab,ab->j", e.push, X)])
-
-    def _held(self, w: Floats, held: Floats) -> tuple[_Edge, Floats]:
-        """The oscillation that keeps exactly the curvatures of the `held` directions where they are."""
-        e = self._edge(w, held.shape[1], held)
-        return e, complementarity.balanced(e.A, e.K) if len(e.A) else e.A
-
-    def _balance(self, w: Floats) -> tuple[int, Floats, _Edge]:
-        """How many critical curvatures are pressed against the threshold, with the oscillation that holds them."""
-        m = self.critical(w)
-        e = self._edge(w, m)
-        if m == 0:
-            return 0, np.zeros((0, 0)), e
-        X = _holding(e.A, e.K)
-        strength = np.linalg.eigvalsh(X)
-        return int((strength > 1e-9 * max(strength[-1], 1e-300)).sum()), X, e
+        return int((self.spectrum(w)[1] >= 1.0 - critical.ON).sum())
 
     def oscillation(self, w: ArrayLike) -> Floats:
         """The covariance `S` (D, D) of the oscillation at a state of the flow; zero below the threshold.
@@ -218,84 +145,19 @@ class CentralFlow(Flow):
         >>> float(md.CentralFlow(gd).oscillation([3**0.5, 0.0]).round(4)[1, 1])  # holds x: x y^2 = 1
         0.5774
         """
-        point = self.check(w)
-        try:
-            _, X, e = self._balance(point)
-        except FieldFailed as error:
-            raise self._refused(point, error.code) from error
-        return e.U @ X @ e.U.T
+        point, S = np.ascontiguousarray(self.check(w)), np.empty((self.dim, self.dim))
+        code = critical.pressing(self._system, point, np.empty_like(S), np.empty(self.size), S, np.empty(1))[0]
+        if code:
+            raise self._refused(point, code)
+        return S
 
-    def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
-        """Fill b with `(dtheta/dk, dv/dk)`, its oscillation solved for at w alone: k, `numbers` and f play no part."""
-        try:
-            _, X, e = self._balance(w)
-        except FieldFailed as error:
-            return error.code
-        b[:] = self._velocity(e, X)
-        return 0
-
-    # -- the path --
-    def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
-        """Carry a state from step k to `end` in place; a status code."""
-        step = memory.get("step", 0.5)
-        try:
-            turns = 0
-            if not memory:
-                w[:] = self._onto_the_edge(w)
-            while k < end:
-                r, X, e = self._balance(w)
-                held = e.U @ np.linalg.eigh(X)[1][:, len(X) - r :]
-                before = k
-                w[:], k, step, _ = carry(
-                    lambda y, _, h=held: self._velocity(*self._held(y, h)), lambda y, _, h=held: self._event(y, h),  # type: ignore[misc]
-                    w, k, end, step, rtol, atol, lambda y, _, h=held: self._put_back(y, h),  # type: ignore[misc]
-                )  # fmt: skip
-                turns = turns + 1 if k - before < 1e-9 * (1 + k) else 0
-                if turns > 50:
-                    raise FieldFailed(Status.SOLVER_FAILED, "the set of critical directions does not settle")
-        except FieldFailed as error:
-            memory["reason"] = error.reason
-            return error.code
-        memory["step"] = step
-        return 0
-
-    def _onto_the_edge(self, w: Floats) -> Floats:
-        """A start beyond the edge, moved onto it as the oscillation that forms there would move it."""
-        for _ in range(30):
-            values = self.spectrum(w)[1]
-            if values[0] <= 1.0 + 1e-12:
-                return w
-            e = self._edge(w, int((values > 0.9).sum()))
-            X = _holding(np.diag(1.0 - values[: len(e.A)]), e.K)
-            w = w + self._velocity(e, X) - np.concatenate(e.free)
-        if self.spectrum(w)[1][0] > 1.0 + _ON:
-            raise FieldFailed(Status.NO_ORBIT, "no oscillation brings the start back to the threshold")
-        return w
-
-    def _event(self, w: Floats, held: Floats) -> float:
-        """Positive once another curvature crosses the threshold, or the oscillation along a held one has died out."""
-        r = held.shape[1]
-        e, X = self._held(w, held)
-        crossing = e.values[r] - 1.0 - 0.5 * _ON if r < self.dim else -1.0
-        if r == 0:
-            return float(crossing)
-        strength = np.linalg.eigvalsh(X)
-        return float(max(crossing, -strength[0] / max(strength[-1], 1e-300)))
-
-    def _put_back(self, w: Floats, held: Floats) -> Floats:
-        """Newton's method back to where the held curvatures stand at the threshold, along their own normals."""
-        r = held.shape[1]
-        if r == 0:
-            return w
-        y = w.copy()
-        for _ in range(8):
-            gap = 1.0 - self.spectrum(y, held)[1][:r]
-            if np.abs(gap).max() < 1e-13:
-                break
-            e = self._edge(y, r, held)
-            X = complementarity.balanced(np.diag(gap), e.K)
-            y = y + self._velocity(e, X) - np.concatenate(e.free)
-        return y
+    def why(self, w: Floats, kept: Floats, code: int) -> tuple[int, str]:
+        """Which of the conditions cannot be met, where the path ended."""
+        if code != Status.NO_ORBIT:
+            return super().why(w, kept, code)
+        if complementarity.holds(kept[3]):
+            return code, "no oscillation brings the start back to the threshold"
+        return code, str(complementarity.refusal(kept[3]))
 
     def amplitude(self, w: ArrayLike) -> Any:
         """`sqrt(tr S)`, the root-mean-square length of the oscillation, at states of the flow (..., size)."""

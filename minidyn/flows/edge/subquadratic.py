@@ -14,14 +14,18 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import between, whole
+from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
+from minidyn.flows.edge import pairs
 from minidyn.flows.edge.chartorbit import OrbitForm, orbit_form
 from minidyn.flows.edge.orbit import Growth, Orbit, Orbits
+from minidyn.flows.edge.pairs import At
 from minidyn.flows.edge.twostep import PairFlow
 from minidyn.flows.look import PINK
+from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
-from minidyn.solvers.piecewise import FieldFailed, carry
+from minidyn.solvers.piecewise import FieldFailed
 
 
 class SubquadraticFlow(PairFlow):
@@ -58,7 +62,9 @@ class SubquadraticFlow(PairFlow):
     charted = True
     name: ClassVar[str] = "subquadratic flow"
     reference: ClassVar[str] = "Ma, Kunin, Wu, Ying (2022)"
-    python_stepped: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("grad", "hessian", "rule_step", "rule_slopes")
+    field: ClassVar[Any] = staticmethod(pairs.field)
+    carry: ClassVar[Any] = staticmethod(pairs.advance)
     reasons: ClassVar[dict[int, str]] = {
         Status.UNSTABLE: "the valley is unstable in another way than by a flip of sign; lower lr.",
         Status.SINGULAR: "an accumulator vanishes; use eps > 0 or a loss floor.",
@@ -80,10 +86,13 @@ class SubquadraticFlow(PairFlow):
         Raises FlowError where the map has no stable period-two orbit.
         """
         self.theta(w0)
-        midpoint, amplitude = self.steps.first_pair(w0, self.first_step)
-        flat = midpoint.reshape(-1, self.steps.size)
-        orbits = [self._orbit(c, d).amplitude for c, d in zip(flat, amplitude.reshape(flat.shape), strict=True)]
-        return np.concatenate([midpoint, np.array(orbits).reshape(midpoint.shape)], axis=-1)
+        pair = np.concatenate(self.steps.first_pair(w0, self.first_step), axis=-1)
+        flat = pair.reshape(-1, self.size)
+        change, none = np.empty_like(flat), np.empty((len(flat), self.size, 0))
+        for w in flat[self.fill(flat, 0.0, self.numbers(flat), change, none) != 0]:
+            self._orbit(*np.split(w, 2))  # says what is there instead
+        flat[:, self.steps.size :] += change[:, self.steps.size :]
+        return pair
 
     def _orbit(self, c: Floats, d: Floats) -> Orbit:
         try:
@@ -112,48 +121,32 @@ class SubquadraticFlow(PairFlow):
         point = self._point(z)
         return self.map.initial_state(point) if len(point) == self.dim else point[: self.steps.size]
 
-    # -- the field --
-    def _drift(self, c: Floats, guess: Floats, shift: Floats | None, k: float) -> tuple[Floats, Orbit]:
-        step = k + self.first_step  # of the two steps of a pair, the mean
-        orbit = self.steps.find(c, guess, step, shift)
-        return self.steps.parts(c, orbit.amplitude, step)[0] - c, orbit
+    @cached_property
+    def source(self) -> Source:
+        """`rule_step` and `rule_slopes` of the map's rule; `grad` and `hessian` are the loss's own."""
+        return self.steps.source
 
-    def at_point(self, w: Floats, k: float, numbers: Floats, b: Floats, f: Floats) -> int:
-        """Fill b with `(F_e(c, d(c)) - c, d(c) - d)`, d(c) the orbit that continues d; a status where there is none."""
-        half = self.steps.size
+    def numbers(self, w0: Floats) -> Floats:
+        """Those of `pairs.At`, whatever the starting points."""
+        known = {At.DIM: self.dim, At.STEPS_BEFORE: self.first_step - 1, At.SLOW: self.steps.slow}
+        return np.array([float(known[at]) for at in At])
+
+    @property
+    def remembers(self) -> int:  # type: ignore[override]
+        """The place on the clock, the next step, and the shift of the orbit's mid-point behind whether it is known."""
+        return 3 + self.map.components
+
+    def why(self, w: Floats, kept: Floats, code: int) -> tuple[int, str]:
+        """What the map does where the orbit could not be continued, near which theta."""
+        if code not in (Status.NO_ORBIT, Status.SINGULAR, Status.UNSTABLE):
+            return super().why(w, kept, code)
+        c, d = w[: self.steps.size], w[self.steps.size :]
+        step = kept[0] + self.first_step
         try:
-            drift, orbit = self._drift(w[:half], w[half:], None, k)
+            failed = self.steps.instead(c, d, step, self.steps.failed(code, c, step))
         except FieldFailed as error:
-            return error.code
-        b[:half] = drift
-        b[half:] = orbit.amplitude - w[half:]  # zero on the orbit
-        return 0
-
-    def advance(self, w: Floats, memory: dict[str, Any], k: float, end: float, rtol: float, atol: float) -> int:
-        """Carry `(c, d)` from step k to `end` in place; a status. After each step at most, the orbit is continued.
-
-        Where that fails w stays as it was; "reason" says near which theta, and what the map does there instead.
-        """
-        half = self.steps.size
-        c, d = w[:half].copy(), w[half:].copy()
-        shift = memory.get("shift")
-        try:
-            while k < end:
-                # the numbers of a schedule are those of the step under way, at its very end too
-                last = np.nextafter(k + 1.0, k) if self.map.rule.scheduled else np.inf
-                c, k, memory["step"], _ = carry(
-                    lambda y, at, d=d, shift=shift, last=last: self._drift(y, d, shift, min(at, last))[0],  # type: ignore[misc]
-                    lambda y, at: -1.0, c, k, min(end, k + 1.0), memory.get("step", 0.5), rtol, atol, lambda y, at: y,
-                )  # fmt: skip
-                orbit = self._drift(c, d, shift, k)[1]
-                d, shift = orbit.amplitude, orbit.midpoint - c
-        except FieldFailed as error:
-            failed = self.steps.instead(c, d, k + self.first_step, error)
-            memory["reason"] = f"near theta = {self._place(c)}: {failed.reason}"
-            return failed.code
-        memory["shift"] = shift
-        w[:half], w[half:] = c, d
-        return 0
+            failed = error
+        return failed.code, f"near theta = {self._place(c)}: {failed.reason}"
 
     def closed_form(self) -> OrbitForm:
         """The amplitude's equation and the mid-point's drift in the coordinates of the manifold's chart.

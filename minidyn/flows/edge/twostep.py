@@ -104,11 +104,16 @@ class TwoStep(ByValue):
         self.states = len(system.rule.states)
 
     @cached_property
-    def kernels(self) -> Any:
-        """`rule_step` and `rule_slopes`, compiled (see `add_rule_kernels`)."""
+    def source(self) -> Source:
+        """The text of `rule_step` and `rule_slopes` (see `add_rule_kernels`)."""
         src = Source(f"steps of {self.map.rule.name} on {self.map.loss}")
         add_rule_kernels(src, self.map)
-        return src.load()
+        return src
+
+    @cached_property
+    def kernels(self) -> Any:
+        """Both, compiled."""
+        return self.source.load()
 
     def step(self, z: Floats, k: float = 1.0) -> Floats:
         """`F(z)`."""

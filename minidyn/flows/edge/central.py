@@ -59,7 +59,7 @@ class CentralFlow(Flow):
     needs: ClassVar[tuple[str, ...]] = ("grad", "hessian", "third")
     field: ClassVar[Any] = staticmethod(critical.field)
     carry: ClassVar[Any] = staticmethod(critical.advance)
-    remembers: ClassVar[int] = 4
+    remembers = 4
     reasons: ClassVar[dict[int, str]] = {
         Status.SOLVER_FAILED: "the set of critical directions does not settle; take a smaller rtol.",
         Status.SINGULAR: "an accumulator vanishes; use eps > 0 or start with v > 0.",

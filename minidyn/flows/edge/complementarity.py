@@ -52,7 +52,7 @@ def matrix_of(x, M):
 
 @inner
 def balanced(a, k, x):
-    """x of any sign with `a + k x = 0`, the shortest where there are several, by one-sided rotations (Hestenes 1958)."""
+    """The shortest x of any sign with `a + k x = 0`, or nearly, by one-sided rotations (Hestenes 1958)."""
     n = a.shape[0]
     left, right = np.empty((n, n)), np.zeros((n, n))  # rows: columns of k, turned; and what has turned them
     for i in range(n):

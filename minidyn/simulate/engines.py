@@ -241,9 +241,16 @@ class CarriedEngine(FlowPaths):
     def _work(self, span: tuple[float, float], first: int, last: int) -> None:
         flow = self.flow
         carry_all(
-            flow.carrier, flow.pointers[2], self.shown, self.rows, self.status, (first, last), span, self.tolerance,
+            flow.carrier,
+            flow.pointers[2],
+            self.shown,
+            self.rows,
+            self.status,
+            (first, last),
+            span,
+            self.tolerance,
             self.arrays,
-        )  # fmt: skip
+        )
 
     def state(self) -> Arrays:
         """The arrays, and what the first failure was, as bytes."""

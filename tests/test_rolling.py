@@ -28,7 +28,9 @@ UNARY = {"tanh": sp.tanh, "exp": lambda u: sp.exp(-(u**2)), "sin": sp.sin, "relu
 
 def loops(loss: md.Loss) -> int:
     """How many loops over terms there are in the loss."""
-    return len({n.data for n in reachable([loss.mean_node(Graph())]) if n.op == "sum" and n.data.kind == "sum"})
+    return len(
+        {n.data for n in reachable([loss.mean_node(Graph())]) if n.op == "sum" and n.data.kind in ("sum", "row")}
+    )
 
 
 def jets(loss: md.Loss, rolled: bool, w, u) -> list:

@@ -21,7 +21,7 @@ from minidyn.graph.functions import FUNCTIONS
 
 @dataclass(frozen=True, order=True)
 class Index:
-    """A loop: `level` fixes the nesting order (lane < sample < sums, outermost first)."""
+    """A loop: `level` fixes the nesting order (lane < sample < sums, outermost first). Of kind "row": over a table."""
 
     level: int
     kind: str

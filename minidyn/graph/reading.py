@@ -345,10 +345,16 @@ class Converter(Together):
             turns.append((symbol, first, end - first))
         return self.looped(turns, lambda _: self.read(e.args[0]))
 
-    def looped(self, turns: Sequence[tuple[sp.Basic, int, int]], body: Callable[[list[Index]], Node]) -> Node:
-        """The sum over letters (letter, first value, how many), the outermost first, of a body that may name them."""
+    def looped(self, turns: Sequence[tuple[sp.Basic, int, int]], body: Callable[[list[Index]], Node],
+               table: bool = False) -> Node:  # fmt: skip
+        """The sum over letters (letter, first value, how many), the outermost first, of a body that may name them.
+
+        table : whether the turns have numbers of their own, as samples do; what lies outside of all else is then a row.
+        """
         saved, level = dict(self.loops), 1 + max((i.level for i, _ in self.loops.values()), default=-1)
-        opened = [Index(level + k, "sum", size) for k, (_, _, size) in enumerate(turns)]
+        opened = [
+            Index(level + k, "row" if table and level + k == 0 else "sum", size) for k, (_, _, size) in enumerate(turns)
+        ]
         self.loops |= {letter: (index, low) for (letter, low, _), index in zip(turns, opened, strict=True)}
         try:
             node = body(opened)

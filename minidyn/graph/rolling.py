@@ -204,7 +204,8 @@ class Rolling:
         """A loop over terms of a family; ExpressionError where the template cannot be read."""
         letters = [sp.Dummy(f"j{next(self._count)}", integer=True) for _ in loop.counts]
         turns = [(letter, 0, n) for letter, n in zip(letters, loop.counts, strict=True)]
-        return self.convert.looped(turns, partial(self._body, family.template, loop, letters))
+        body = partial(self._body, family.template, loop, letters)
+        return self.convert.looped(turns, body, table=bool(family.template.numbers))
 
     def _body(self, template: Template, loop: Turns, letters: list[sp.Dummy], indices: list[Index]) -> Node:
         """The template where its letters stand for the places and the numbers of one nest of loops."""

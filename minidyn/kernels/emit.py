@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from minidyn.graph import SAMPLE, Graph, Index, Node, reachable, users
 from minidyn.kernels import calls
-from minidyn.kernels.samples import BLOCK, SIDE, SIDES, fits, side_by_side
+from minidyn.kernels.samples import SIDE, SIDES, beside, block, side_by_side
 
 _LEAVES = frozenset(("const", "load", "count", "index"))
 _INFIX = {
@@ -72,7 +72,7 @@ class Emitter:
     `places` says how arrays lie in memory: for each of them the text of an element, with `{}` for its place, or a
     function of the place where that is a number known now; any other one lies as `array[place]`. `headers[index]` are
     the lines that open a loop (default `for var in range(size)`); `mutable` names arrays that are read and stored in
-    place. A loop over samples goes by blocks of samples side by side, unless `blocks` is false.
+    place. A loop over samples or a table goes by blocks of turns side by side, unless `blocks` is false.
     """
 
     def __init__(self, stores: Sequence[Node], places: Places | None = None,
@@ -82,13 +82,16 @@ class Emitter:
         self.places = places or {}
         self.headers = {SAMPLE: [_SAMPLES, "    i = b"]} | (headers or {})
         self.stores = calls.gathered(stores, lambda array: array not in self.places)
-        if blocks and self.headers[SAMPLE][0] == _SAMPLES and fits(self.stores):
-            self.stores = side_by_side(self.stores)
-            self.headers[BLOCK] = [f"for block in range((n + {SIDES - 1}) // {SIDES}):"]
+        self.sample_count = sample_count
+        loops = beside(self.stores) if blocks and self.headers[SAMPLE][0] == _SAMPLES else []
+        self.beside = {block(loop): loop for loop in loops}
+        if loops:
+            self.stores = side_by_side(self.stores, loops)
+        for each, loop in self.beside.items():
+            self.headers[each] = [f"for block in range(({self._count(loop)} + {SIDES - 1}) // {SIDES}):"]
         self.nodes = reachable(self.stores)
         self.mutable = frozenset(mutable)
         self.names = names or {}
-        self.sample_count = sample_count
         self.uses = users(self.nodes)
         self.place: dict[int, _Block] = {}
         self.place_result: dict[int, _Block] = {}
@@ -208,19 +211,21 @@ class Emitter:
                 index = item.context[-1]
                 body = self._write(item, bound)
                 out += self.headers.get(index, [f"for {index.var} in range({self._count(index)}):"])
-                if index == SIDE and BLOCK in item.context:
-                    out += self._places(body)
+                if index == SIDE and item.context[0] in self.beside:
+                    out += self._places(self.beside[item.context[0]], body)
                 out += ["    " + line for line in body]
             else:
                 out += self._statement(item, block, bound)
         return out or ["pass"]
 
-    def _places(self, body: list[str]) -> list[str]:
-        """Which sample this is, where the body wants to know: lines before it."""
-        text = "\n".join(body)
-        out = ["    inside = block*8 + side < n"] if "inside" in text else []
+    def _places(self, loop: Index, body: list[str]) -> list[str]:
+        """Which sample or row this is, where the body wants to know: lines before it."""
+        text, count = "\n".join(body), self._count(loop)
+        out = [f"    inside = block*8 + side < {count}"] if "inside" in text else []
+        if loop != SAMPLE:
+            return [*out, f"    {loop.var} = min(block*8 + side, {count} - 1)"]
         if re.search(r"\b[ib]\b", text):
-            out += ["    b = min(block*8 + side, n - 1)", *self.headers[SAMPLE][1:]]
+            out += [f"    b = min(block*8 + side, {count} - 1)", *self.headers[SAMPLE][1:]]
         return out
 
     def _statement(self, n: Node, block: _Block, bound: dict[int, str]) -> list[str]:
@@ -232,7 +237,7 @@ class Emitter:
             where = f"s{n.id}"
             if n.id in self.arrays:
                 where += f"[{self._slot(self.arrays[n.id])}]"
-            if n.data == BLOCK:
+            if n.data in self.beside:
                 part = self._name(f"a{n.id}")
                 return [f"{part} = {self._text(n.args[0], bound)[0]}", f"{where} += {part} if inside else 0.0"]
             return [f"{where} += {self._text(n.args[0], bound)[0]}"]

@@ -234,6 +234,34 @@ def losses():
 
 
 @case
+def tables():
+    """Matrices and what is made of whole ones; samples that were written out, which lie in a table of their own."""
+    A, B, S = (
+        md.matrix("A", 5, 3),
+        md.matrix("B", 3, 5),
+        sp.Matrix([[2, 1, 0, 1], [0, 3, 1, 0], [1, 0, 2, 1], [0, 1, 1, 4]]),
+    )
+    square = (A * B)[:4, :4] + sp.ImmutableMatrix(S)
+    loss = md.Loss(
+        sp.Trace(A * B * B.T * A.T) / 2 + sp.Trace((B * A).applyfunc(sp.tanh)) + sp.Trace(square.inverse())
+        + sp.Determinant(square) / 9 + sp.log(sp.Determinant(sp.Identity(5) + A * A.T)),
+        [A, B],
+    )  # fmt: skip
+    yield from jets(loss, np.random.default_rng(4).normal(size=loss.dim))
+    u = np.random.default_rng(5).normal(size=(43, 2)).round(3)
+    fits = [sp.log(1 + sp.exp(x * a + y * b)) * z + (z - a * sp.tanh(x * b)) ** 2 for a, b in u]
+    written = md.Loss(sp.Add(*fits) / 43, [x, y, z])
+    yield from jets(written, np.array([*START, 0.4]))
+    yield md.simulate(md.Map(written, md.SGD(0.1), md.GaussianNoise(0.1)), [*START, 0.4], 5, paths=5, rng=0).w
+
+
+def jets(loss, w):
+    """Value and derivatives along one direction."""
+    v = np.cos(np.arange(loss.dim))
+    return loss.value(w), loss.grad(w), loss.hvp(w, v), loss.third(w, v, w)
+
+
+@case
 def special_functions():
     forms = [
         sp.gamma(x), sp.log(sp.gamma(x)), sp.beta(x, 2 - y), sp.erfinv(x), sp.erfcinv(x), sp.LambertW(x),

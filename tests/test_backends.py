@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 # CI runs `tests/backends.py`, which leaves nothing out and takes minutes
 QUICK = ["the_language", "random_streams", "losses"]
-SPECIAL = ["special_functions"]  # numba takes a minute for them
+SPECIAL = ["special_functions", "tables"]  # numba takes a minute for each
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def own(tmp_path_factory):
 
 
 def test_plain_python_gives_the_same_bits(own, tmp_path):
-    """The language, random streams, losses to third derivatives, special functions: all bits agree."""
+    """The language, random streams, losses to third derivatives, special functions, matrices, tables: all bits
+    agree."""
     found = backends.made_by("python", tmp_path, [*QUICK, *SPECIAL])
     assert len(found) > 20 and backends.differences(own, found) == []
 

@@ -192,7 +192,7 @@ class Matrices:
         if home is None:
             known = ", ".join(sorted(self.converter.arrays)) or "none"
             raise ExpressionError(f"the matrix {e} is neither a parameter, a constant nor data (known: {known}).")
-        if home.shape != (m, n):
+        if home.shape not in ((m, n), (m,) if n == 1 else (m, n)):  # a vector is a column
             raise ExpressionError(f"{e} is used as a {m} x {n} matrix, but declared with the shape {home.shape}.")
         loops = ((axis(0, m), n), (axis(1, n), 1))
         return self.graph.load(home.array, home.offset, [(i, s) for i, s in loops if i is not None], per=home.per)

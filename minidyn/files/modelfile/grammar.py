@@ -1,7 +1,7 @@
 """Text to nested tuples: a tokenizer and the arithmetic part of Python's grammar.
 
-`+ - * / **`, parentheses, calls `f(a, b)`, subscripts `a[j]` and `W[j, k]`, and, inside a call,
-comparisons and tuples. Nothing else exists. Length, size and depth are limited while reading.
+`+ - * / @ **`, parentheses, calls `f(a, b)`, subscripts `a[j]`, `W[j, k]` and `W[:3, k]`, `.T`, and, inside a
+call, comparisons and tuples. Nothing else exists. Length, size and depth are limited while reading.
 """
 
 import re
@@ -19,8 +19,12 @@ RELATIONS = ("<", "<=", ">", ">=", "==", "!=")
 
 _NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _NAME = re.compile(r"[^\W\d]\w*")
-_OPERATOR = re.compile(r"\*\*|<=|>=|==|!=|[-+*/()\[\],<>]")
-_HINTS = {"^": "a power is written **", "=": "a comparison is written ==", ".": "there are no attributes"}
+_OPERATOR = re.compile(r"\*\*|<=|>=|==|!=|[-+*/@()\[\],<>]|\.T\b")
+_HINTS = {
+    "^": "a power is written **",
+    "=": "a comparison is written ==",
+    ".": "there are no attributes but .T, of a matrix",
+}
 
 
 def read_tree(text: str, names: Iterable[str]) -> tuple:
@@ -44,12 +48,14 @@ class _Token(NamedTuple):
 def _tokenize(text: str, names: Iterable[str]) -> list[_Token]:
     """Tokens of `text`; a declared name is one token even where Python would not take it for one."""
     unusual = sorted((n for n in names if n and not _NAME.fullmatch(n)), key=len, reverse=True)
-    tokens, at = [], 0
+    tokens: list[_Token] = []
+    at = inside = 0
     while at < len(text):
         if text[at].isspace():
             at += 1
             continue
-        token = _next_token(text, at, unusual)
+        token = _Token(":", ":") if inside and text[at] == ":" else _next_token(text, at, unusual)
+        inside += (token.kind == "[") - (token.kind == "]")
         tokens.append(token)
         at += len(token.text)
     return [*tokens, _Token("end", "the end")]
@@ -103,14 +109,14 @@ class _Grammar:
         return tree
 
     def product(self) -> tuple:
-        return self.chain(self.signed, "*", "/")
+        return self.chain(self.signed, "*", "/@")
 
-    def chain(self, part: Callable[[], tuple], joins: str, inverts: str) -> tuple:
-        """Parts with one of two operators between them; a part behind the one that inverts is a node of its own."""
+    def chain(self, part: Callable[[], tuple], joins: str, others: str) -> tuple:
+        """Parts with operators between them; a part behind another one than the first is a node of its own."""
         parts = [part()]
-        while self.peek() in (joins, inverts):
-            inverted = self.take().text == inverts
-            parts.append((inverts, part()) if inverted else part())
+        while self.peek() in (joins, *others):
+            operator = self.take().text
+            parts.append(part() if operator == joins else (operator, part()))
         return parts[0] if len(parts) == 1 else (joins, parts)
 
     def signed(self) -> tuple:
@@ -125,11 +131,29 @@ class _Grammar:
         return tree
 
     def power(self) -> tuple:
-        base = self.atom()
+        base = self.with_places()
         if self.peek() != "**":
             return base
         self.take()
         return ("**", base, self.signed())
+
+    def with_places(self) -> tuple:
+        """An atom, and what stands behind it: `.T`, places in brackets."""
+        tree, before = self.atom(), self.depth
+        while self.peek() in (".T", "["):
+            self.enter()
+            tree = ("entry", tree, self.items("[", "]", self.place)) if self.peek() == "[" else (self.take().kind, tree)
+        self.depth = before
+        return tree
+
+    def place(self) -> tuple:
+        """An index, or a range of them, `start:stop:step`."""
+        first = None if self.peek() == ":" else self.sum()
+        ends = [first]
+        while self.peek() == ":":
+            self.take()
+            ends.append(None if self.peek() in (":", ",", "]") else self.sum())
+        return first if first is not None and len(ends) == 1 else ("range", *ends)
 
     def atom(self) -> tuple:
         self.leaves += 1
@@ -148,15 +172,15 @@ class _Grammar:
         if self.peek() == "(":
             return ("call", token.text, self.items("(", ")"))
         if self.peek() == "[":
-            return ("index", token.text, self.items("[", "]"))
+            return ("index", token.text, self.items("[", "]", self.place))
         return ("name", token.text)
 
-    def items(self, opening: str, closing: str) -> list[tuple]:
-        """A list between brackets; an item is an expression, a comparison or a tuple of those."""
+    def items(self, opening: str, closing: str, item: Callable[[], tuple] | None = None) -> list[tuple]:
+        """A list between brackets; an item is an expression, a comparison or a tuple of those, if nothing else."""
         self.expect(opening)
         found: list[tuple] = []
         while self.peek() != closing:
-            found.append(self.item())
+            found.append((item or self.item)())
             if self.peek() != ",":
                 break
             self.take()

@@ -11,6 +11,7 @@ import sympy as sp
 
 from minidyn.files.modelfile import spec
 from minidyn.files.modelfile.data import Samples
+from minidyn.files.modelfile.matrices import is_matrix, number
 from minidyn.files.modelfile.table import Table, is_number
 from minidyn.flows import FLOWS
 from minidyn.maps.loss.outputs import CRITERIA
@@ -44,10 +45,12 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
             table.refuse(key, f"does not belong to a loss of kind {kind}, which has {other}")
     key = "model" if regression else "expr"
     expr = _read_model(table, symbols) if regression else table.expression(key, table.get(key, str), symbols)
-    if not expr.atoms(sp.Symbol, sp.IndexedBase) & {parameter.symbol for parameter in params}:
+    used = {str(atom) for atom in expr.atoms(sp.Symbol, sp.IndexedBase, sp.MatrixSymbol)}
+    if not used & {parameter.name for parameter in params}:
         table.fail(key, "an expression in at least one of the parameters")
     criterion = table.choice("criterion", CRITERIA, "squared") if regression else None
-    target = read_target(table, samples, criterion) if criterion else None
+    several = not isinstance(expr, sp.Expr) or is_matrix(expr)
+    target = read_target(table, samples, criterion, several) if criterion else None
     weights = samples.numbers(table, "weights", table.content["weights"]) if "weights" in table else None
     lengths = {name: len(values) for name, values in inputs.items()}
     lengths |= {} if target is None else {"target": len(target)}
@@ -60,14 +63,17 @@ def read_loss(root: Table, folder: Path | None) -> spec.LossSpec:
 
 
 def _read_model(table: Table, symbols: dict[str, Any]) -> sp.Basic:
-    """`model`: one expression, a list of them, or with `outputs = {c = 3}` one for every value of a letter."""
+    """`model`: one expression, a column or list of them, or with `outputs = {c = 3}` one for each value of a letter."""
     given, several = table.value("model", "an expression in quotes, or a list of them"), "outputs" in table
     if isinstance(given, list):
         if several or not given:
             table.fail("model", "one expression where `outputs` has a letter, else a list of one or more")
         return sp.Tuple(*(table.expression("model", text, symbols) for text in given))
     if not several:
-        return table.expression("model", table.get("model", str), symbols)
+        expr = table.expression("model", table.get("model", str), symbols, whole=True)
+        if is_matrix(expr) and 1 not in expr.shape:
+            table.refuse("model", f"is a {expr.shape[0]} x {expr.shape[1]} matrix; its outputs are a column or a row")
+        return number(expr) if is_matrix(expr) and expr.shape == (1, 1) else expr
     outputs = table.table("outputs")
     name = next(iter(outputs.content), "")
     if len(outputs.content) != 1 or not name.isidentifier() or name in symbols or name in _RESERVED:
@@ -111,12 +117,13 @@ def _declare(table: Table, key: str, name: str, shape: tuple[int, ...], symbols:
     return symbols[name]
 
 
-def read_constants(table: Table, symbols: dict[str, Any]) -> dict[str, float]:
-    """`[loss.constants]`: names with numbers."""
-    constants = table.table("constants", default={})
-    for name in constants.content:
-        _declare(table, "constants", name, (), symbols)
-    return {name: constants.number(name, value) for name, value in constants.content.items()}
+def read_constants(table: Table, symbols: dict[str, Any]) -> dict[str, Any]:
+    """`[loss.constants]`: names with numbers, with lists of them or with the rows of a matrix."""
+    constants, found = table.table("constants", default={}), {}
+    for name, value in constants.content.items():
+        found[name] = constants.array(name, value) if isinstance(value, list) else constants.number(name, value)
+        _declare(table, "constants", name, np.shape(found[name]), symbols)
+    return found
 
 
 def read_inputs(table: Table, samples: Samples, symbols: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -129,13 +136,13 @@ def read_inputs(table: Table, samples: Samples, symbols: dict[str, Any]) -> dict
     return found
 
 
-def read_target(table: Table, samples: Samples, criterion: str) -> np.ndarray:
+def read_target(table: Table, samples: Samples, criterion: str, several: bool) -> np.ndarray:
     """`target`: one number per sample, several outputs have one each; for "softmax" a class, in numbers or words."""
     value = table.value("target", "a column or a list of numbers")
     if criterion == "softmax":
         return samples.classes(table, "target", value)
     values = samples.numbers(table, "target", value)
-    if values.ndim != 1 and not ("outputs" in table or isinstance(table.content.get("model"), list)):
+    if values.ndim != 1 and not several:
         table.fail("target", "one number per sample")
     return samples.standardized(table, "target", "target", values)
 

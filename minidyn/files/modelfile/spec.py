@@ -44,8 +44,8 @@ class LossSpec:
 
     kind: str  # "expression" | "regression"
     params: tuple[ParameterSpec, ...]
-    expr: sp.Expr  # a sp.Tuple for a model of several outputs, as `Loss.regression` takes it
-    constants: Mapping[str, float]
+    expr: sp.Expr  # a sp.Tuple or a column for a model of several outputs, as `Loss.regression` takes it
+    constants: Mapping[str, Any]  # a number, or an array of the shape that its symbol has
     inputs: Mapping[str, np.ndarray]
     target: np.ndarray | None  # (n,), or (n, C) for C outputs; None for kind "expression"
     criterion: str | None  # one of `maps.loss`'s CRITERIA; None for kind "expression"

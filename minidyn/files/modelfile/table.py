@@ -100,15 +100,21 @@ class Table:
         return np.array(rows, dtype=np.float64)
 
     def expression(
-        self, key: str, value: object, symbols: Mapping[str, Any], sizes: Mapping[str, int] | None = None
+        self,
+        key: str,
+        value: object,
+        symbols: Mapping[str, Any],
+        sizes: Mapping[str, int] | None = None,
+        whole: bool = False,
     ) -> sp.Expr:
-        """`value`, text or a number, as a sympy expression in `symbols`, and in letters that have so many values."""
+        """`value`, text or a number, as a sympy expression in `symbols`, and in letters that have so many values; a
+        matrix where it may be a `whole` one."""
         if is_number(value):
             return sp.Float(float(value)) if isinstance(value, float) else sp.Integer(value)
         if not isinstance(value, str):
             self.fail(key, "an expression in quotes", value)
         try:
-            return parse_expression(value, symbols, sizes)
+            return parse_expression(value, symbols, sizes, whole)
         except ExpressionError as error:
             raise ModelFileError(f"{self.source}: {shorten(self.dotted(key))}: {error}") from None
 

@@ -326,8 +326,9 @@ class Loss(Fitted, Drawn):
             return rf"$\displaystyle L = {walk.latex(walk.shortened(self.expr))}$"
         taken = {str(s) for s, _ in walk.postorder(self.expr) if isinstance(s, sp.Symbol)}
         i = next(i for i in (*"inms", "sample") if i not in taken)  # a sum of the loss's own may run over i
-        sample = {label_of(s): walk.indexed(walk.latex(label_of(s)), i) for s in self.data}
-        body = walk.latex(walk.shortened(self.expr), sample)
+        names = {str(label_of(s)): walk.indexed(walk.latex(label_of(s)), i) for s in self.data}
+        atoms = (s for s, _ in walk.postorder(self.expr) if isinstance(s, (sp.Symbol, sp.MatrixSymbol)))
+        body = walk.latex(walk.shortened(self.expr), {s: names[str(s)] for s in atoms if str(s) in names})
         body = rf"\left({body}\right)" if self.expr.is_Add else body
         body = rf"\frac{{1}}{{{self.n_samples}}}\sum_{{{i}}} {body}"
         return rf"$\displaystyle L = {body}$"

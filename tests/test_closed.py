@@ -216,6 +216,20 @@ def test_description_holds_the_formula():
     assert latex.count("$") % 2 == 0 and "sigma**2" not in latex
 
 
+def test_potentials_are_real():
+    """A potential is a real number everywhere in its chart, and its slope is the leading drift."""
+    x, y, s = sp.symbols("x y s")
+    loss = md.Loss(sp.exp(x) * (x**2 / 4 + y**2 - 1) ** 2 / 2, [x, y])
+    manifold = md.Manifold(loss, chart={x: 2 * sp.cos(s), y: sp.sin(s)}, coordinates=[s])
+    flow = md.QuasistaticFlow(md.Map(loss, md.SGD(0.05), md.GaussianNoise(0.3)), manifold).closed_form()
+    known, at = flow.potential, {v: 1.0 for v in flow.values}
+    for place in (-2.5, 0.3, 1.1, 3.0):
+        here = at | {flow.coordinates[0]: place}
+        assert known.value.subs(here).is_real
+        slope = sp.diff(known.value, flow.coordinates[0]).subs(here)
+        assert float(flow.leading_drift[0].subs(here)) == pytest.approx(-float(slope / known.metric[0].subs(here)))
+
+
 def test_long_formulas_come_with_definitions():
     """Where the formula is too long it is given in letters, which the description defines."""
     closed = closed_of(*ODE)

@@ -105,7 +105,7 @@ WRONG = {
     "--checkpoint": ["/dev/null/x"],
     "--seed": COUNTS[:-1],
 }
-WRONG |= dict.fromkeys(("--lr", "--time", "--slow-time", "--precision", "--spread"), NUMBERS)
+WRONG |= dict.fromkeys(("--lr", "--time", "--slow-time", "--precision", "--spread", "--work"), NUMBERS)
 TRIED = [
     (name, p.opts[0], value)
     for name, command in COMMANDS.items()

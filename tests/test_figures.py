@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 import minidyn as md
 from minidyn import figures
-from minidyn.figures import canvas, landscape, panels, style
+from minidyn.figures import canvas, landscape, panels, scales, style
 from minidyn.flows import FLOWS
 from minidyn.flows.look import PALETTE
 from minidyn.simulate.run import Run
@@ -389,3 +389,38 @@ def test_figures_leave_no_global_state():
         "assert 'matplotlib.pyplot' not in sys.modules; assert dict(matplotlib.rcParams) == before"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_logarithmic_ticks_are_different_numbers(seed):
+    """Whatever the range, a logarithmic axis has two ticks at least, and each has a label of its own that is right."""
+    rng = np.random.default_rng(seed)
+    low = 10 ** rng.uniform(-9, 6)
+    high = low * 10**10 ** rng.uniform(-2, 1)
+    axis = figures.plot_run(synthetic(np.linspace(1, 2, 30))).axes[0].yaxis
+    axis.axes.set_yscale("log")
+    axis.axes.set_ylim(low, high)
+    scales.tidy(axis)
+    ticks = [t for t in axis.get_majorticklocs() if low <= t <= high]
+    labels = [axis.get_major_formatter()(t) for t in ticks]
+    assert len(ticks) >= 2 and len(set(labels)) == len(labels)
+    assert [in_numbers(label) for label in labels] == pytest.approx(ticks, rel=1e-3)
+
+
+def in_numbers(label):
+    """The number that a label on a logarithmic axis writes."""
+    power = "".join(c for c in label if c in "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    if not power:
+        return float(label.replace(",", ""))
+    first = label.removesuffix("10" + power).rstrip("×") or "1"
+    return float(first) * 10.0 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")))
+
+
+def test_what_is_exact_is_said_once():
+    """Differences that logarithmic axes cannot show are named by quantity, by flow where flows differ."""
+    x, y = sp.symbols("x y")
+    gd = md.Map(md.Loss(x**4 / 4 + 0 * y + y**2 / 2, [x, y]), md.GD(0.1))
+    study = md.scaling_study(gd, md.GradientFlow, md.ModifiedFlow, lrs=[0.1, 0.05], w0=[1.0, 0.0], time=1.0)
+    title = " ".join(text.get_text() for text in study.plot().texts)
+    assert "y: exact at lr 0.1, 0.05, not drawn" in " ".join(title.split()) and title.count("exact") == 1
+    assert "exact" in study.summary() and "exact" in study.plot().axes[1].get_legend().get_texts()[0].get_text()

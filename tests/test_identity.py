@@ -138,9 +138,9 @@ LADDER = {
 }  # fmt: skip
 RUNGS = {
     "lrs": [[0.1, 0.025]], "w0": [[1.0, 0.2], lambda m: [1.0, 0.1]], "time": [0.8], "slow_time": [0.04],
-    "precision": [0.1], "paths": [4], "pilot": [5], "max_paths": [6], "observe": [["loss"]], "rng": [2], "threads": [2],
-    "progress": [True], "system": [md.Map(PLANE, SGD.rule, md.GaussianNoise(0.1))], "flows": [[md.GradientFlow]],
-    "flow_options": [{"substeps": 1}],
+    "precision": [0.1], "paths": [4], "pilot": [5], "max_paths": [6], "work": [40.0], "observe": [["loss"]], "rng": [2],
+    "threads": [2], "progress": [True], "system": [md.Map(PLANE, SGD.rule, md.GaussianNoise(0.1))],
+    "flows": [[md.GradientFlow]], "flow_options": [{"substeps": 1}],
 }  # fmt: skip
 
 

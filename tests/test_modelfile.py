@@ -459,6 +459,16 @@ WRONG = [
     ('observe = ["loss", "x**2"]', 'observe = ["x"]', "that a run does not hold anyway"),
     ("[experiment]", "[experiment", "not TOML"),
     ("[[noise]]", "[noise]", "`noise` is a table, expected a list"),
+    (
+        "[experiment]",
+        "[scaling]\nlrs = [0.1, 0.1]\n[experiment]",
+        "`scaling.lrs` is `[0.1, 0.1]`, expected at least two",
+    ),
+    ("[experiment]", "[scaling]\nlrs = [0.1, [2]]\n[experiment]", "different positive numbers"),
+    ("[experiment]", "[scaling]\ntime = 0\n[experiment]", "`scaling.time` is `0`, expected a positive number"),
+    ("[experiment]", "[scaling]\ntime = 1\nslow_time = 1\n[experiment]", "does not go together with `time`"),
+    ("[experiment]", "[scaling]\nw0 = [1]\n[experiment]", "a list of 2 numbers or expressions in `lr`"),
+    ("[experiment]", '[scaling]\nw0 = ["1/rate", 1]\n[experiment]', "The name `rate` is not declared"),
 ]
 
 

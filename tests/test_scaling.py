@@ -1,6 +1,7 @@
 """Scaling studies: orders with intervals, planned paths, files, figures, the command line."""
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ import sympy as sp
 import minidyn as md
 from minidyn.cli import call
 from minidyn.compare.order import fit_order
+from minidyn.compare.scaling import WORK, work_of
+from minidyn.files import models
+from minidyn.files.modelfile import list_models
+from minidyn.files.models import model_of_text
 
 x, y = sp.symbols("x y")
 LOSS = md.Loss(x**2 / 2, [x])
@@ -222,3 +227,70 @@ def test_what_is_rounding_has_no_order():
     assert all(row.difference == 0.0 for row in study.rows if row.quantity == "y")
     assert abs(study.fit("gradient flow", "x").order - 1) < 0.1 and not study.fit("gradient flow", "y").resolved
     assert not re.search(r"e-(?:1[2-9]|[2-9]\d)|inf|std. error", study.summary())
+
+
+# What a study costs, and where it starts ----------
+
+
+def work(system, rows):
+    """Paths times steps times the gradients of a step, of one flow and quantity."""
+    quantity = rows[0].quantity
+    return sum(r.paths * r.steps for r in rows if r.quantity == quantity) * work_of(system)
+
+
+@pytest.mark.parametrize("most", [2e3, 3e4, 4e5])
+def test_plan_keeps_to_its_work(most):
+    """What precision asks for beyond `work` is left away and the study says so; the pilot is a quarter of it."""
+    study = md.scaling_study(NOISY, md.GradientFlow, lrs=LADDER, w0=[1.0], time=1.0, precision=1e-4, work=most, rng=1)
+    least = 32 * sum(r.steps for r in study.rows)  # a pilot of a few paths is always there
+    assert 0.9 * min(most, least) <= work(NOISY, study.rows) <= max(most, least)
+    assert f"limited by work {most:,.0f}" in study.meta["planned"]
+
+
+WITH_FLOWS = [name for name in list_models() if md.load_model(name).spec.experiment.flows]
+
+
+@pytest.mark.parametrize("name", WITH_FLOWS)
+def test_every_model_has_a_study_that_takes_seconds(name, monkeypatch):
+    """Without learning rates and times every model of the library has a ladder with room for many paths in its work,
+    and starts that exist."""
+    made = {}
+    monkeypatch.setattr(
+        models, "scaling_study", lambda system, *flows, **given: made.update(given) or types.SimpleNamespace(meta={})
+    )
+    model = md.load_model(name)
+    model.scale()
+    power = 2 if made.get("slow_time") else 1
+    span, rates = made.get("slow_time") or made["time"], made["lrs"]
+    steps = [span / rate**power for rate in rates]
+    assert len(set(rates)) >= 3 and max(steps) < 1e6
+    assert model.map.noise is None or 128 * sum(steps) * work_of(model.map) <= 1.001 * WORK
+    for rate in rates:
+        assert np.isfinite(made["w0"](model.map.with_lr(rate))).all()
+
+
+def test_a_file_says_where_a_study_starts():
+    """`[scaling]` gives rates, an end, and a start in terms of lr, which the summary repeats; arguments override, and a
+    start that is no number is said."""
+    text = md.load_model("logcosh_valley").text
+    model = model_of_text(text, "mine")
+    study = model.scale(time=0.3, progress=False, rtol=1e-3, observe=None)
+    assert [r.lr for r in study.rows if r.flow == "rod flow" and r.quantity == "x"] == [0.2, 0.1, 0.05, 0.025]
+    assert "from x = sqrt(-1 + 3/lr), y = 1" in " ".join(study.summary().split())
+    for rate in (0.2, 0.025):
+        assert model._start_at(model.map.with_lr(rate)) == pytest.approx([np.sqrt(3 / rate - 1), 1.0])
+    with pytest.raises(md.ModelFileError, match=r"`scaling\.w0` is no number at lr 4"):
+        model.scale([4.0, 2.0], progress=False)
+    with pytest.raises(md.InputError, match="lrs must be real numbers"):
+        model_of_text(text.partition("[scaling]")[0], "mine").scale("fast")
+
+
+def test_an_order_at_the_end_of_its_range_is_none():
+    """Where one point stands alone no power of lr fits it best: no order is named, in the table and in the figure."""
+    assert not fit_order([0.4, 0.2, 0.1], [1.0, 0.0, 0.0], [1e-3, 1e-3, 1e-3])[-1]
+
+
+def test_a_model_without_flows_says_so_to_scale(capsys):
+    """`minidyn scale` of a model without flows names the model and what its file lacks."""
+    assert call(["scale", "relu_net"]) == 2
+    assert "relu_net has no flows whose order could be measured: its file names none." in capsys.readouterr().err

@@ -17,6 +17,7 @@ from minidyn.cli.shell import Said, stop_if_asked
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
 from minidyn.common.reports import Table, as_text, fold, folded
 from minidyn.compare.comparison import Comparison
+from minidyn.compare.scaling import WORK
 from minidyn.files.modelfile import list_models, read_model
 from minidyn.files.models import Model, load_model, model_of_text, noise_of, rule_of
 from minidyn.flows import FLOWS
@@ -163,6 +164,9 @@ def scale(
     precision: Annotated[float, typer.Option(help="Wanted relative error of the differences.")] = 0.1,
     paths: Annotated[int | None, typer.Option(min=1, help="Paths at every lr; planned if not given.")] = None,
     max_paths: Annotated[int, typer.Option(min=1, help="Plan at most so many paths.")] = 100_000,
+    work: Annotated[
+        float, typer.Option(help="Plan at most so much: paths times steps times the gradients of a step.")
+    ] = WORK,
     seed: _Seed = None,
     threads: _Threads = None,
     checkpoint: _Checkpoint = "",
@@ -172,16 +176,15 @@ def scale(
 ) -> Said:
     """Measure the order of a model's flows in the learning rate.
 
-    Without --lrs the model's own rate, half, a quarter and an eighth of it; without --time or --slow-time the model's
-    own length: at fixed slow time for a quasistatic flow, at fixed time for others.
+    Without --lrs, --time and --slow-time as [scaling] of the model file says; else the model's own rate and three
+    smaller ones with twice the steps each, for the model's own length: at fixed slow time for a quasistatic flow, at
+    fixed time for others; shorter where that would take long.
     """
     chosen = load_model(model).with_overrides(seed=seed)
-    rates = _rates(lrs) if lrs else [chosen.map.lr() / 2**n for n in range(4)]
+    rates = _rates(lrs) if lrs else None
+    if not chosen.spec.experiment.flows:
+        raise InputError(_flowless(chosen, "whose order could be measured"))
     outputs = results_at(out, f"{chosen.name}-scaling", no_figure)
-    if time is None and slow_time is None:
-        slow = any(flow.slow for flow in chosen.flows(charted=False))
-        span = chosen.map.lr() ** (2 if slow else 1) * chosen.steps
-        time, slow_time = (None, span) if slow else (span, None)
     study = chosen.scale(
         rates,
         time=time,
@@ -189,6 +192,7 @@ def scale(
         precision=precision,
         paths=paths,
         max_paths=max_paths,
+        work=work,
         threads=threads,
         checkpoint=checkpoint or None,
     )
@@ -217,14 +221,17 @@ def derive(
     chosen = load_model(model)
     flows = chosen.flows()
     if not flows:
-        known = ", ".join(FLOWS)
-        return Said(
-            folded(
-                f"{chosen.name} has no flows to derive: its file names none. Give it some, such as "
-                f'flows = ["gradient"] below [experiment]; there are {known}.'
-            )
-        )
+        return Said(folded(_flowless(chosen, "to derive")))
     return Said(folded("\n\n".join(_described(flow, chosen.w0, latex) for flow in flows)))
+
+
+def _flowless(model: Model, purpose: str) -> str:
+    """That a model's file names no flows, and how it would."""
+    known = ", ".join(FLOWS)
+    return (
+        f"{model.name} has no flows {purpose}: its file names none. Give it some, such as "
+        f'flows = ["gradient"] below [experiment]; there are {known}.'
+    )
 
 
 def _described(flow: Flow, w0: Any, latex: bool) -> str:

@@ -86,15 +86,28 @@ class ScalingStudy(Reported, Result):
         names = ", ".join(sorted({f"{f.flow} / {f.quantity}" for f in self.fits}))
         raise InputError(f"the study has no fit for {flow!r} and {quantity!r}; it has {names}.")
 
+    def unseen(self, fit: OrderFit) -> str:
+        """Why a fit has no order, in words."""
+        mine = [r for r in self.rows if (r.flow, r.quantity) == (fit.flow, fit.quantity)]
+        if all(map(is_exact, mine)):
+            return "exact"
+        seen = any(abs(r.difference) > 2 * np.nan_to_num(r.standard_error) for r in mine)
+        return "no order seen" if seen else "no difference seen"
+
     def _report(self) -> Report:
         """Orders with their intervals, then the differences behind them."""
         m = self.meta
         clock = f"fixed {'t = lr k' if m.get('clock') == 'time' else 'slow time lr^2 k'} = {m.get('span', np.nan):.6g}"
         quiet = not any(r.standard_error > 0 for r in self.rows)
         seed = "" if quiet else f"; seed {m.get('seed', 'not known')}"
+        start = f"; {m['start']}" if m.get("start") else ""
         head = ["flow", "quantity", "order", "95 % interval", "chi^2 per freedom"]
-        fits = [head, *([f.flow, f.quantity, *_words(f)] for f in self.fits)]
-        report: Report = [f"{m.get('map', '')}\n{clock}; {m.get('planned', '')}{seed}", "", Table(fits, 2, ORDER)]
+        fits = [head, *([f.flow, f.quantity, *_words(f, self.unseen(f))] for f in self.fits)]
+        report: Report = [
+            f"{m.get('map', '')}\n{clock}{start}; {m.get('planned', '')}{seed}",
+            "",
+            Table(fits, 2, ORDER),
+        ]
         for f in self.fits:
             rows = [r for r in self.rows if (r.flow, r.quantity) == (f.flow, f.quantity)]
             report += ["", _differences(rows, quiet), *shared(r.variance_ratio for r in rows)]
@@ -121,9 +134,9 @@ def _differences(rows: list[ScalingRow], quiet: bool) -> Table:
     return Table(table, 0, f"{rows[0].flow}, {rows[0].quantity}")
 
 
-def _words(f: OrderFit) -> list[str]:
+def _words(f: OrderFit, unseen: str) -> list[str]:
     if not f.resolved:
-        return ["-", "no difference seen", "-"]
+        return ["-", unseen, "-"]
     chi2 = "-" if np.isnan(f.chi2) else f"{f.chi2:.2g}"
     return [f"{f.order:.2f}", f"{f.low:.2f} to {f.high:.2f}" if np.isfinite(f.high - f.low) else "-", chi2]
 
@@ -200,7 +213,7 @@ def _fit_noisy(lr: Floats, d: Floats, s: Floats, level: float) -> Fit:
         ).x
     )
     least, best = map(float, model(order))
-    if float((d / s) @ (d / s)) - least < _RESOLVED:
+    if float((d / s) @ (d / s)) - least < _RESOLVED or not _ORDERS[0] + 1e-6 < order < _ORDERS[1] - 1e-6:
         return _UNSEEN
     free = len(d) - 2
     misfit = free > 0 and special.chdtrc(free, least) < 1 - level  # more than the error bars explain

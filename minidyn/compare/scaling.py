@@ -27,13 +27,15 @@ from minidyn.simulate.run import provenance
 from minidyn.simulate.threads import thread_count
 
 log = logging.getLogger("minidyn")
+WORK = 3e8  # of a plan, if not said: tens of seconds on two cores for small models and large ones
+_FEW = 32  # paths of a pilot at least
 
 
 def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
                   w0: ArrayLike | Callable[[Map], ArrayLike], time: float | None = None,
                   slow_time: float | None = None, precision: float = 0.1, paths: int | None = None, pilot: int = 400,
-                  max_paths: int = 100_000, observe: Any = None, rng: Any = None, threads: int | None = None,
-                  progress: bool | None = None, checkpoint: Any = None,
+                  max_paths: int = 100_000, work: float = WORK, observe: Any = None, rng: Any = None,
+                  threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
                   **flow_options: Any) -> ScalingStudy:  # fmt: skip
     """The order p of `E[map] - E[flow] = C lr^p`, over a ladder of learning rates.
 
@@ -47,6 +49,8 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
         `lambda m: m.fixed_point(w)`.
     precision : wanted standard error of every difference, relative to it. A pilot of `pilot` paths measures spread
         and size of the differences and plans the paths that this takes, `max_paths` at most.
+    work : the plan is no more than this many gradients of one sample by one parameter: paths times steps, times the
+        parameters, times the samples that a step looks at. What is beyond is taken from all differences alike.
     paths : as many at every learning rate instead, without a pilot.  A map without noise has one path.
     observe : quantities beside the parameters (see `compare`).
     checkpoint : a folder in which every run of the study keeps its checkpoint; needs a seed in `rng`.
@@ -66,6 +70,7 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     precision = between(precision, "precision", 0, 1)
     _check(system, flows, flow_options, checkpoint, rng)
     pilot, max_paths = whole("pilot", pilot, 2), whole("max_paths", max_paths, 1)
+    work = between(work, "work", 0, np.inf)
     paths = None if paths is None else whole("paths", paths, 1)
     thread_count(threads)
     entropy, _ = seed_key(rng)
@@ -76,7 +81,7 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     study = _Study(maps, lengths, flows, w0, sequence, checkpoint, given)
     paths = 1 if system.noise is None else paths
     if paths is None:
-        counts, planned = study.plan(precision, pilot, max_paths)
+        counts, planned = study.plan(precision, pilot, max_paths, work)
     else:
         counts, planned = study.equal(paths), "no noise, one path" if system.noise is None else "paths as given"
     rows = study.run(counts, "study")
@@ -130,13 +135,22 @@ class _Study:
         """As many paths at every learning rate for every flow."""
         return [[paths] * len(self.flows) for _ in self.maps]
 
-    def plan(self, precision: float, pilot: int, most: int) -> tuple[list[list[int]], str]:
-        """The paths that a pilot says are needed, by rate and flow: each flow has those that it needs itself."""
+    def plan(self, precision: float, pilot: int, most: int, work: float) -> tuple[list[list[int]], str]:
+        """The paths that a pilot says are needed, by rate and flow: each flow has those that it needs itself.
+
+        Beyond `most` and `work` there are fewer; the pilot is a quarter of the work at most, down to a few paths.
+        """
+        costs = [work_of(m) * steps for m, steps in zip(self.maps, self.lengths, strict=True)]
+        pilot = int(min(pilot, max(_FEW, work / 4 / sum(costs))))
         first = self.run(self.equal(pilot), "pilot")
         needed = [_plan([r for r in first if r.flow == name], precision) for name in self.keys]
         counts = [[min(max(n, pilot), most) for n in rung] for rung in zip(*needed, strict=True)]
-        log.info("scaling study: %s paths of %s at lr %s", counts, [*self.keys], [m.lr() for m in self.maps])
         short = f", limited to {most:,}" * (max(map(max, counts)) == most)
+        wanted = sum(sum(set(rung)) * cost for rung, cost in zip(counts, costs, strict=True))
+        if wanted > work:
+            counts = [[max(int(n * work / wanted), pilot) for n in rung] for rung in counts]
+            short = f", limited by {said('work')} {work:,.0f}"
+        log.info("scaling study: %s paths of %s at lr %s", counts, [*self.keys], [m.lr() for m in self.maps])
         return counts, f"paths planned for a relative error of {precision:g} from a pilot of {pilot:,}{short}"
 
     def run(self, counts: list[list[int]], stage: str) -> list[ScalingRow]:
@@ -194,6 +208,11 @@ class _Study:
         ]
         remark = result.meta["remark"]
         self.remarks += [*ended, *([f"at the end of lr {lr:.6g} {remark}"] if remark else [])]
+
+
+def work_of(system: Map) -> int:
+    """The gradients of one sample by one parameter in a step of one path."""
+    return system.loss.dim * (system.bound.batch if system.noise is not None else system.loss.n_samples or 1)
 
 
 def _flow_of(flow: Any, system: Map) -> Flow:

@@ -45,13 +45,20 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
     meta = study.meta
     drawn = names[:PANELS] if panels is None else [panels] if isinstance(panels, str) else list(panels)
     notes = [f"{len(drawn)} of {len(names)} quantities drawn"] if len(drawn) < len(names) else []
-    notes += [f"{name}: not drawn: {', '.join(gone)}" for name, gone in _undrawn(study, drawn)]
+    notes += _undrawn(study, drawn)
     kind = "slow time lr² k" if meta.get("clock") != "time" else "time t"
     clock = f"at {kind} = {meta.get('span', np.nan):.6g}"
     title, *made = named(
         "difference of map and flow over the learning rate", str(meta.get("map", "")), meta.get("model")
     )
-    details = [*made, clock, str(meta.get("planned", "")), *notes, *meta.get("remarks", [])]
+    details = [
+        *made,
+        clock,
+        *filter(None, [meta.get("start")]),
+        str(meta.get("planned", "")),
+        *notes,
+        *meta.get("remarks", []),
+    ]
     return compose(there, title, details, path=path, only=panels, size=size, ax=ax)
 
 
@@ -86,9 +93,9 @@ def _words(study: ScalingStudy, flow: str, name: str) -> str:
     """The order of one flow in one quantity."""
     fit = study.fit(flow, name)
     if not fit.resolved:
-        return "no order seen"
+        return study.unseen(fit)
     known = f" ({fit.low:.2f} to {fit.high:.2f})" if np.isfinite(fit.high - fit.low) else ""
-    return f"order {fit.order:.2f}{known}"
+    return f"order {fit.order:.2f}{known}".replace("-", "\N{MINUS SIGN}")
 
 
 def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Look) -> list[Any]:
@@ -117,13 +124,21 @@ def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Loo
     return [gap[seen], (gap + 2 * error)[seen], limits, (gap - 2 * error)[seen & (gap > 4 * error)]]
 
 
-def _undrawn(study: ScalingStudy, names: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Points that logarithmic axes cannot show: exact agreement, and rates at which no path is left."""
+def _undrawn(study: ScalingStudy, names: Sequence[str]) -> list[str]:
+    """What logarithmic axes cannot show: exact agreement, and rates at which no path is left; a note per quantity and
+    reason, which names flows where it does not hold for all of them."""
+    reasons = {
+        "exact": lambda r: r.difference == 0 and not r.standard_error > 0,
+        "no path left": lambda r: not np.isfinite(r.difference),
+    }
     out = []
     for name in names:
         mine = [r for r in study.rows if r.quantity == name]
-        exact = [r for r in mine if r.difference == 0 and not r.standard_error > 0]
-        gone = [f"{r.flow} at lr {r.lr:.3g} (exact)" for r in exact]
-        gone += [f"{r.flow} at lr {r.lr:.3g} (no path left)" for r in mine if not np.isfinite(r.difference)]
-        out += [(name, gone)] if gone else []
+        flows = list(dict.fromkeys(r.flow for r in mine))
+        for reason, holds in reasons.items():
+            rates = {f: tuple(f"{r.lr:.3g}" for r in mine if r.flow == f and holds(r)) for f in flows}
+            for gone in dict.fromkeys(filter(None, rates.values())):
+                whose = [f for f in flows if rates[f] == gone]
+                of = "" if len(whose) == len(flows) else f", {', '.join(whose)}"
+                out.append(f"{name}{of}: {reason} at lr {', '.join(gone)}, not drawn")
     return out

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from minidyn.common.arrays import Floats
 from minidyn.common.reports import digits
@@ -218,13 +218,17 @@ def tidy(axis: Axis) -> list[str]:
 
 
 def _tidy_log(axis: Axis, low: float, high: float) -> None:
-    """Powers of ten, or where less than two are in sight also 2 and 5 times those."""
-    if np.log10(high / low) >= 1.9:
-        axis.set_major_locator(FixedLocator(_powers(low, high)))
-        axis.set_minor_locator(NullLocator())
-    else:
-        axis.set_major_locator(LogLocator(10, (1, 2, 5)))
-        axis.set_minor_locator(NullLocator())
+    """Powers of ten; where less than two are in sight as many multiples of them as make three ticks."""
+    ticks = _powers(low, high) if np.log10(high / low) >= 1.9 else []
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
+    for multiples in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        if len(ticks) < 2:
+            ticks = [t for t in np.outer(powers, multiples).ravel().tolist() if low <= t <= high]
+            ticks = ticks if len(ticks) > 2 else []
+    if not ticks:
+        ticks = [t for t in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(_in_powers))
 
 
@@ -233,5 +237,5 @@ def _in_powers(value: float, _: Any = None) -> str:
     power = int(np.floor(np.log10(value) + 1e-9)) if value > 0 else 0
     if -3 < power < 4:
         return f"{value:,.6g}"
-    first = round(value / 10.0**power)
-    return power_of_ten(power) if first == 1 else f"{first}×{power_of_ten(power)}"
+    first = f"{value / 10.0**power:.4g}"
+    return power_of_ten(power) if first == "1" else f"{first}×{power_of_ten(power)}"

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError, ModelFileError, of_a_file
 from minidyn.common.html import as_html
-from minidyn.common.intake import finite, whole
+from minidyn.common.intake import between, finite, numbers, whole
 from minidyn.common.locks import cached_property
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
-from minidyn.compare.scaling import scaling_study
+from minidyn.compare.scaling import WORK, scaling_study, work_of
 from minidyn.compare.side_by_side import compare
 from minidyn.files.modelfile import read_model, read_model_text
-from minidyn.files.modelfile.spec import LossSpec, ModelSpec
+from minidyn.files.modelfile.spec import LR, LossSpec, ModelSpec
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import generator
@@ -26,6 +28,8 @@ from minidyn.maps.rules import LIBRARY, Rule
 from minidyn.minima.manifold import Manifold
 from minidyn.minima.stability.search import find_minima
 from minidyn.simulate.saves import LOG, spacing
+
+_PATHS = 128  # for which a scaling study has room at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,21 +169,54 @@ class Model(ByValue):
             one.meta["model"] = self.name
         return result
 
-    def scale(self, lrs: Sequence[float], **options: Any) -> ScalingStudy:
+    def scale(self, lrs: Sequence[float] | None = None, **options: Any) -> ScalingStudy:
         """A `scaling_study` of the map and its flows from where the model starts; keyword arguments override.
 
         lrs : at least two learning rates.  options : those of `scaling_study`: time or slow_time, w0, precision, paths,
-            pilot, max_paths, observe, rng, threads, progress, checkpoint.
+            pilot, max_paths, work, observe, rng, threads, progress, checkpoint.
+
+        What is not given is as the model file's `[scaling]` says. Else there are four learning rates, the model's own
+        the largest, with steps that double from one to the next, and runs are as long as the model's own one: at fixed
+        slow time for a quasistatic flow, at fixed time for others; shorter where `work` has no room for many paths.
 
         >>> import minidyn as md
         >>> study = md.load_model("valley").scale([0.1, 0.05], slow_time=0.1, paths=64)
         >>> [row.steps for row in study.rows if row.quantity == "x"]
         [10, 40]
         """
-        given: dict[str, Any] = {"w0": self.w0, "observe": self.observe, "rng": self.seed} | options
-        study = scaling_study(self.map, *self.flows(charted=False), lrs=lrs, **given)
-        study.meta |= {"model": self.name, "model_text": self.text}
+        said, flows = self.spec.scaling, self.flows(charted=False)
+        power, own = (2 if any(flow.slow for flow in flows) else 1), self.map.lr()
+        rates = lrs if lrs is not None else said.lrs or [own / 2 ** (n / power) for n in range(4)]
+        given: dict[str, Any] = {"w0": self._start_at, "observe": self.observe, "rng": self.seed} | options
+        if given.get("time") is None and given.get("slow_time") is None:
+            span = (
+                said.time
+                or said.slow_time
+                or self._span(rates, power, between(given.get("work", WORK), "work", 0, np.inf))
+            )
+            given["slow_time" if said.slow_time or (power == 2 and not said.time) else "time"] = span
+        study = scaling_study(self.map, *flows, lrs=rates, **given)
+        start = "" if said.w0 is None or "w0" in options else _placed(self.loss.param_names, said.w0)
+        study.meta |= {"model": self.name, "model_text": self.text, "start": start}
         return study
+
+    def _span(self, lrs: Any, power: int, work: float) -> float:
+        """`lr^power k` of the model's own run; with noise less, where a few paths at all rates are beyond the work."""
+        span = self.map.lr() ** power * self.steps
+        rates = numbers(lrs, "lrs").ravel()
+        if self.map.noise is None or not (rates > 0).all():
+            return span
+        return min(span, work / float(_PATHS * work_of(self.map) * (rates**-power).sum()))
+
+    def _start_at(self, system: Map) -> Floats:
+        """Where a scaling study starts at the learning rate of a map."""
+        start, lr = self.spec.scaling.w0, system.lr()
+        if start is None:
+            return self.w0
+        try:
+            return np.array([float(value.subs(LR, lr)) for value in start])
+        except TypeError:  # no real number
+            raise ModelFileError(f"{self.spec.path or self.name}: `scaling.w0` is no number at lr {lr:g}.") from None
 
     def __repr__(self) -> str:
         return f"Model {self.name}: {self.title}\n  {self.map!r}\n  {self.steps:,} steps, {self.paths:,} paths"
@@ -187,6 +224,12 @@ class Model(ByValue):
     def _repr_html_(self) -> str:
         head, _, sizes = repr(self).splitlines()
         return as_html([head, self.description, sizes]) + self.map._repr_html_()
+
+
+def _placed(names: Sequence[str], values: Sequence[Any]) -> str:
+    """Where a study starts, for its title."""
+    said = [f"{float(value):.6g}" if value.is_number else str(value) for value in values]
+    return "from " + ", ".join(f"{name} = {value}" for name, value in zip(names, said, strict=True))
 
 
 def load_model(name: Any) -> Model:

@@ -147,7 +147,7 @@ class AveragedRule:
             for e, m in zip(self.curved, self.outputs, strict=True)
         ]
         named = {_Q: sp.Symbol("q", positive=True), NORMAL: sp.Symbol("x")}
-        return [e.xreplace(named) for e in shown]
+        return [sp.factor_terms(e.xreplace(named)) for e in shown]
 
     @property
     def noisy(self) -> dict[sp.Symbol, sp.Expr]:

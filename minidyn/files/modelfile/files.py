@@ -15,7 +15,7 @@ from minidyn.files.modelfile.table import Table
 from minidyn.files.modelfile.wording import did_you_mean
 
 MAX_BYTES = 1_000_000
-_KEYS = ("title", "description", "reference", "loss", "rule", "noise", "manifold", "experiment")
+_KEYS = ("title", "description", "reference", "loss", "rule", "noise", "manifold", "experiment", "scaling")
 
 
 def list_models() -> list[str]:
@@ -88,6 +88,7 @@ def _from_text(text: str, source: str, name: str, path: Path | None) -> ModelSpe
         noise=sections.read_noise(root, loss),
         manifold=sections.read_manifold(root, loss),
         experiment=sections.read_experiment(root, loss),
+        scaling=sections.read_scaling(root, loss),
     )
 
 

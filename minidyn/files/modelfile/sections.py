@@ -286,6 +286,24 @@ def read_experiment(root: Table, loss: spec.LossSpec) -> spec.ExperimentSpec:
     )
 
 
+def read_scaling(root: Table, loss: spec.LossSpec) -> spec.ScalingSpec:
+    """`[scaling]`: learning rates, `time` or `slow_time`, and where runs start, in terms of `lr`."""
+    table = root.table("scaling", ("lrs", "time", "slow_time", "w0"), {})
+    lrs, w0 = table.get("lrs", list, None), table.get("w0", list, None)
+    if lrs is not None and (not all(is_number(rate) and rate > 0 for rate in lrs) or len(set(lrs)) < 2):
+        table.fail("lrs", "at least two different positive numbers")
+    if "time" in table and "slow_time" in table:
+        table.refuse("slow_time", "does not go together with `time`: runs end at one of the two")
+    ends = {key: table.get(key, float, None) for key in ("time", "slow_time")}
+    for key, end in ends.items():
+        if end is not None and end <= 0:
+            table.fail(key, "a positive number")
+    if w0 is not None and len(w0) != loss.dimension:
+        table.fail("w0", f"a list of {loss.dimension} numbers or expressions in `lr`")
+    start = None if w0 is None else tuple(table.expression("w0", value, {"lr": spec.LR}) for value in w0)
+    return spec.ScalingSpec(None if lrs is None else tuple(map(float, lrs)), w0=start, **ends)
+
+
 def read_spacing(table: Table) -> int | str | None:
     """`save_every`: a number of steps, or "log"."""
     value = table.content.get("save_every")

@@ -10,6 +10,7 @@ import numpy as np
 import sympy as sp
 
 STARTS = ("here", "manifold")
+LR = sp.Symbol("lr")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,16 @@ class ExperimentSpec:
 
 
 @dataclass(frozen=True)
+class ScalingSpec:
+    """Where the orders of the flows in the learning rate are measured; None where the file does not say."""
+
+    lrs: tuple[float, ...] | None
+    time: float | None
+    slow_time: float | None
+    w0: tuple[sp.Expr, ...] | None  # the start, in terms of LR
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model file, whole: the loss, the rule, the noises, the default experiment and the text itself."""
 
@@ -118,3 +129,4 @@ class ModelSpec:
     noise: tuple[NoiseSpec, ...]
     manifold: ChartSpec | None
     experiment: ExperimentSpec
+    scaling: ScalingSpec

@@ -353,10 +353,17 @@ def integrate_gradient(slope: sp.Matrix, x: list[sp.Symbol]) -> sp.Expr | None:
 def _antiderivative(e: sp.Expr, x: sp.Symbol) -> sp.Expr:
     """Of a rational function of x, or of cos x (times sin x) or sin x (times cos x); else an integral sign."""
     if e.is_rational_function(x):
-        return ratint(e, x)
+        return _real(ratint(e, x), x, [-3.0, -1.1, -0.4, 0.3, 0.9, 1.7, 4.0])
     u = sp.Dummy("u", real=True)
     for within, outer, sign in ((sp.cos(x), sp.sin(x), -1), (sp.sin(x), sp.cos(x), 1)):
         rest = tidy(e / outer).xreplace({within: u})
         if not rest.has(x) and rest.is_rational_function(u):
-            return sign * ratint(rest, u).xreplace({u: within})
+            return sign * _real(ratint(rest, u), u, [-0.9, -0.5, 0.1, 0.4, 0.8]).xreplace({u: within})
     return sp.Integral(e, x)
+
+
+def _real(e: sp.Expr, x: sp.Symbol, places: list[float]) -> sp.Expr:
+    """With `log(-p)` for `log(p)` where p is a polynomial in x alone that is negative at all these places."""
+    logs = [f for f in e.atoms(sp.log) if f.args[0].free_symbols == {x}]
+    below = [f for f in logs if all(f.args[0].subs(x, at) < 0 for at in places)]
+    return e.xreplace({f: sp.log(sp.expand(-f.args[0])) for f in below})

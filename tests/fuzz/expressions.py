@@ -42,7 +42,19 @@ _SLACK = 2.0  # of first order bounds
 _FINITE = 1e-3  # relative bounds below which a NaN is wrong
 _NOTHING = mpf(10) ** -290
 _WITHOUT_NUMBERS = (sp.Not, sp.KroneckerDelta)
-_STEPS = (sp.sign, sp.floor, sp.ceiling, sp.Heaviside, sp.arg, sp.im, sp.KroneckerDelta, sp.frac, sp.Mod, sp.Rem)
+_STEPS = (
+    sp.sign,
+    sp.floor,
+    sp.ceiling,
+    sp.Heaviside,
+    sp.arg,
+    sp.im,
+    sp.KroneckerDelta,
+    sp.frac,
+    sp.Mod,
+    sp.Rem,
+    sp.Piecewise,
+)
 _EDGES = (0.0, 1.0, -1.0, 0.5, 1e-8, -1e-5, 20.0, -30.0, 1e3)
 
 # -- random expressions ---------------------------------------------------------------------------
@@ -258,7 +270,7 @@ def wrong(e: sp.Expr, at: dict[Any, float], got: np.ndarray, said: Counter[str])
     except Undefined:
         said["not real"] += 1
         last = 0 if e.has(*_STEPS) else order  # a slope of what is flat is 0, defined or not
-        numbers = [k for k in range(last + 1) if not np.isnan(got[0, k])]
+        numbers = [k for k in range(last + 1) if not (np.isnan(got[0, k]) or (k and not got[0, k]))]
         return [f"{e} at {at}, order {k}: {got[0, k]}, where it is not real" for k in numbers]
     except (Unclear, ZeroDivisionError, OverflowError, ValueError, mp.NoConvergence):
         said["unclear"] += 1
@@ -294,7 +306,7 @@ def tried(rng: np.random.Generator, order: int, said: Counter[str], digest: Any)
         said["expressions"] += len(some)
         for at in w:
             got = found(loss, np.concatenate([*at, np.ones(_TOGETHER)]), order)
-            digest.update(got[0].tobytes())
+            digest.update(np.where(np.isnan(got[0]), np.nan, got[0]).tobytes())  # a NaN may have any sign
             for k, f in some.items():
                 here = {letters[0][k]: float(at[0, k]), letters[1][k]: float(at[1, k])}
                 bad += wrong(f, here, got[:, :, k], said)

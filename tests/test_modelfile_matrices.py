@@ -196,3 +196,24 @@ def test_a_broken_net_is_refused_with_its_key(old, new, sentence):
     """The file, the key, and what does not fit."""
     with pytest.raises(ModelFileError, match=re.escape(sentence)):
         model_of_text(SOFTMAX.replace(old, new), "net")
+
+
+def test_the_deep_linear_net_learns_large_singular_values_first():
+    """At a quarter of the learning rate at the edge they are learned in their order, to the numbers of the file; beyond
+    the edge 2 / (3 * 5**(4/3)) the first one alternates; the flow conserves what the text says."""
+    model = md.load_model("deep_linear_net")
+    first, *_, balance = [q for q in model.observe if "W" in q]
+    modes = [q for q in model.observe if "[" in q]
+    edge = 2 / (3 * 5 ** (4 / 3))
+    assert 1 < model.spec.rule.hyperparameters["lr"] / edge < 1.05
+    slow = md.simulate(model.map.with_lr(edge / 4), model.w0, 700, save_every=1, observe=model.observe)
+    halfway = [np.argmax(slow.observables[q][0] > value / 2) for q, value in zip(modes, (5, 4, 3, 1), strict=True)]
+    assert halfway == sorted(halfway) and halfway[0] > 0
+    assert [slow.observables[q][0, -1] for q in modes] == pytest.approx([5, 4, 3, 1], abs=0.01)
+    beyond = md.simulate(model.map, model.w0, 200, save_every=1, observe={first: model.observe[first]}).observables[
+        first
+    ][0]
+    assert beyond[-1] == pytest.approx(beyond[-3], abs=1e-3) and abs(beyond[-1] - beyond[-2]) > 1
+    kept = {balance: model.observe[balance]}
+    flow = md.simulate(md.GradientFlow(model.map), model.w0, 40, save_every=20, observe=kept).observables[balance][0]
+    assert flow == pytest.approx(flow[0], rel=1e-6)

@@ -6,6 +6,7 @@ import sympy as sp
 from scipy.optimize import brentq
 
 import minidyn as md
+from minidyn.minima import manifold
 
 x, y, s = sp.symbols("x y s")
 
@@ -171,3 +172,16 @@ def test_what_is_no_point_gets_one_sentence(make):
             with pytest.raises(md.InputError, match=r"^w (must be (one point|real)|must hold|holds complex)") as caught:
                 call(w)
             assert "\n" not in str(caught.value)
+
+
+def test_the_steepest_curvature_of_many_parameters_needs_no_hessian(monkeypatch):
+    """Lanczos finds the largest `|eigenvalue|` of either sign, 0 where the Hessian is, NaN where that is not finite."""
+    a, i = md.vector("a", 40), sp.Symbol("i", integer=True)
+    bowl = md.Loss(sp.Sum((i + 1) * sp.cos(a[i]) + a[i] ** 2, (i, 0, 39)), [a])
+    flat, sharp = md.Loss(sp.Sum(a[i] ** 4, (i, 0, 39)), [a]), md.Loss(sp.Sum(sp.sqrt(a[i]), (i, 0, 39)), [a])
+    points = [(bowl, np.linspace(-2, 2, 40)), (bowl, np.full(40, np.pi)), (flat, np.zeros(40))]
+    exact = [manifold.steepest(loss, w) for loss, w in points]
+    monkeypatch.setattr(manifold, "_WIDE", 10)
+    monkeypatch.setattr(manifold, "curvatures", None)
+    assert [manifold.steepest(loss, w) for loss, w in points] == pytest.approx(exact, rel=1e-10)
+    assert exact[1] == pytest.approx(42) and np.isnan(manifold.steepest(sharp, np.full(40, -1.0)))

@@ -22,6 +22,7 @@ from minidyn.solvers.explicit import combined, norm, rescaled
 from minidyn.solvers.tableaus import DOPRI5
 
 _FEW = 256  # points that a thread of its own is not worth
+_WIDE = 1_000  # parameters, beyond which a Hessian is only multiplied with
 _A, _E = DOPRI5.a, DOPRI5.e[0].copy()
 
 
@@ -34,6 +35,19 @@ def curvatures(loss: Loss, w: ArrayLike) -> Floats:
     values = np.linalg.eigvalsh(H)
     values[lost] = np.nan
     return np.asarray(values)
+
+
+def steepest(loss: Loss, w: Floats) -> float:
+    """The largest `|eigenvalue|` of the Hessian at a point w (D,); of many parameters by Lanczos' method."""
+    if loss.dim <= _WIDE:
+        return float(np.abs(curvatures(loss, w)).max())
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    start = loss.hvp(w, np.random.default_rng(0).standard_normal(loss.dim))
+    if not np.abs(start).max() > 0 or not np.isfinite(start).all():
+        return float(np.abs(start).max())
+    operator = LinearOperator((loss.dim, loss.dim), matvec=lambda v: loss.hvp(w, v), dtype=float)
+    return float(np.abs(eigsh(operator, 1, which="LM", v0=start, return_eigenvectors=False))[0])
 
 
 class Manifold(ByValue):

@@ -16,7 +16,7 @@ from minidyn.kernels.pointers import SIGNATURES
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
 from minidyn.maps.rule_symbols import in_papers
-from minidyn.minima.manifold import curvatures
+from minidyn.minima.manifold import steepest
 
 SIGNATURES["speed"] = "f8(f8[:])"  # hp
 
@@ -110,7 +110,7 @@ class GradientFlow(Flow):
         0.1
         """
         point = self._point(w)[: self.dim]
-        sharpness = np.abs(curvatures(self.loss, point)).max()
+        sharpness = steepest(self.loss, point)
         (speed,) = self.speeds(self.map.hyper_at(self.first_moving)[None])
         return float(0.5 * speed * sharpness)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import combinations, permutations, product
 from math import comb
 
 import numpy as np
@@ -157,22 +157,23 @@ def test_runs_show_the_implicit_term(beta):
     assert (abs(gap) <= 3 * error).all() and (abs(terms[1]) > 30 * error).any()
 
 
-def test_with_replacement_there_is_no_such_term():
-    """The control: runs with replacement have the mean of their own stochastic equation within 3 standard errors, and
-    are more than five from it with the term of reshuffling added."""
-    loss, lr, steps, paths = bent(8, seed=3, scale=0.5), 0.02, 80, 25_000
-    system = md.Map(loss, md.GD(lr), md.Minibatch(2, replace=True))
-    one, other = (
-        md.simulate(s, AT, steps, paths=paths, save_every=steps, rng=seed, **options).w[:, -1]
-        for s, seed, options in (
-            (system, 1, {}),
-            (md.StochasticModifiedFlow(system, 2), 2, {"method": "weak2", "substeps": 1}),
-        )
-    )
-    off, error = one.mean(axis=0) - other.mean(axis=0), np.hypot(one.std(axis=0), other.std(axis=0)) / np.sqrt(paths)
-    reshuffled = md.ModifiedFlow(md.Map(loss, md.GD(lr), md.Reshuffle(2)))
-    term = after(reshuffled, AT, steps) - after(md.ModifiedFlow(md.Map(loss, md.GD(lr))), AT, steps)
-    assert (abs(off) <= 3 * error).all() and (abs(off - term) > 5 * error).any()
+@pytest.mark.parametrize("n, size", [(4, 1), (4, 2), (3, 1)])
+def test_steps_that_are_independent_have_no_such_term(n, size):
+    """The control: over all sequences of fresh batches the mean is that of the flow without noise to O(lr^3), and
+    O(lr^2) from the one of reshuffled batches."""
+    loss, errors, rates, steps = bent(n), [], (0.02, 0.01, 0.005), n // size
+    for lr in rates:
+        mean = np.zeros(2)
+        sequences = [*product(combinations(range(n), size), repeat=steps)]
+        for sequence in sequences:
+            w = AT.copy()
+            for chosen in sequence:
+                w = w - lr * loss.sample_grads(w)[list(chosen)].mean(axis=0)
+            mean += w / len(sequences)
+        flows = (md.ModifiedFlow(md.Map(loss, md.GD(lr), noise)) for noise in (md.Reshuffle(size), md.Minibatch(size)))
+        errors.append([np.abs(after(f, AT, steps) - mean).max() for f in flows])
+    fitted = np.polyfit(np.log(rates), np.log(errors), 1)[0]
+    np.testing.assert_allclose(fitted, [2.0, 3.0], rtol=0, atol=0.15)
 
 
 def test_words_and_what_is_left_out():

@@ -1,4 +1,4 @@
-"""What a picture says is where it is: numbers along axes, names of axes, lines, bars and points hold what was computed."""
+"""What a picture says is where it is: numbers along axes, names of axes, lines, bars and points are what was found."""
 
 import re
 
@@ -6,9 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import sympy as sp
+from matplotlib.colors import to_hex
 
 import minidyn as md
-from minidyn.figures import scales
+from minidyn.figures import scales, style
+from minidyn.figures.panels import difference_of
 
 x, y, c = sp.symbols("x y c")
 GD = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1))
@@ -19,7 +21,7 @@ SUPER = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 def number(text):
     """A tick label as a number: 1,234.5 or −0.02 or 10⁻³ or 2×10⁻³."""
-    power = re.fullmatch(r"(?:(\d+)×)?10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", text)
+    power = re.fullmatch(r"(?:([\d.]+)×)?10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", text)
     if power:
         return float(power[1] or 1) * 10.0 ** int(power[2].translate(SUPER))
     return float(text.replace(",", "").replace("−", "-"))
@@ -90,6 +92,32 @@ def test_a_comparison_says_where_its_numbers_are():
     np.testing.assert_array_equal(np.ravel(start.get_data()), [2e-6, 3e-7])
 
 
+def test_differences_are_drawn_as_their_flows_are():
+    """Below each quantity flow minus map is drawn in its flow's colour and dash, with two standard errors to each side
+    in the same colour, those of the table."""
+    flows = md.GradientFlow(NOISY), md.StochasticModifiedFlow(NOISY)
+    result = md.compare(NOISY, *flows, w0=[1.0, 0.5], steps=30, paths=30, rng=0, coupled=False, progress=False)
+    looks, fig = style.looks_in(result), result.plot()
+    for name, ax in zip("xy", fig.axes[2::2], strict=True):
+        for label in list(result.runs)[1:]:
+            a, b = result.pair(name, label)
+            gap, error = difference_of(a, b, result.paired(label))
+            (line,) = [o for o in ax.lines if len(o.get_ydata()) == len(gap) and np.array_equal(o.get_ydata(), gap)]
+            assert (line.get_color(), line.get_linestyle()) == (looks[label].colour, plain_line(looks[label]))
+            assert line.get_marker() == looks[label].marker or looks[label].dash == "-"
+            (band,) = [o for o in ax.collections if to_hex(o.get_facecolor()[0]) == looks[label].colour]
+            corners = band.get_paths()[0].vertices[:, 1]
+            assert corners.max() == pytest.approx((gap + 2 * error).max())
+            assert corners.min() == pytest.approx((gap - 2 * error).min())
+            row = [row for row in result.errors if (row.flow, row.quantity) == (label, name)][-1]
+            assert (gap[-1], error[-1]) == pytest.approx((row.difference, row.standard_error))
+
+
+def plain_line(look):
+    """What matplotlib calls the dash of a look."""
+    return plt.Line2D([], [], ls=look.dash).get_linestyle()
+
+
 def test_the_bar_beside_level_sets_says_the_loss():
     """Colours of level sets are the loss, or what it is above its least value there, as its bar says."""
     for shift in (0.0, 5.0):
@@ -136,15 +164,13 @@ def test_a_scaling_study_shows_its_fits():
             np.testing.assert_allclose(line.get_ydata(), fit.constant * line.get_xdata() ** fit.order)
         told = [text.get_text() for text in ax.get_legend().get_texts()]
         for words, (flow, fit) in zip(told, fits.items(), strict=True):
-            assert words.startswith(flow) and (f"order {fit.order:.2f}" in words) == fit.resolved
+            assert words.startswith(f"{flow}: order {fit.order:.2f}" if fit.resolved else f"{flow}: no order seen")
         bars = [segment for bar in ax.containers for segment in bar[2][0].get_segments()]
         rows = {r.lr: [r2 for r2 in study.rows if (r2.lr, r2.quantity) == (r.lr, name)] for r in study.rows}
         assert bars
         for (lr, low), (_, high) in bars:
-            row = min(
-                rows[min(rows, key=lambda r, lr=lr: abs(r - lr))],
-                key=lambda r: abs(abs(r.difference) + 2 * r.standard_error - high),
-            )  # noqa: E501
+            near = rows[min(rows, key=lambda r, lr=lr: abs(r - lr))]
+            row = min(near, key=lambda r, high=high: abs(abs(r.difference) + 2 * r.standard_error - high))
             assert high == pytest.approx(abs(row.difference) + 2 * row.standard_error)
             assert low == pytest.approx(abs(row.difference) - min(2 * row.standard_error, 0.999 * abs(row.difference)))
 
@@ -153,7 +179,7 @@ def test_settings_of_a_diagram_are_their_own():
     """Each panel of a stability diagram has the box of its own learning rate and batch."""
     diagram = md.stability_diagram(WELLS, [[0.0], [1.0]], lrs=[0.7, 0.9], batches=[1])
     for number_, ax in enumerate(diagram.plot().axes):
-        wide, high = diagram.box(number_)
+        wide, _ = diagram.box(number_)
         assert ax.get_title(loc="left") == f"lr {diagram.settings[number_][0]:g}, batch 1"
         dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
         for line in dashed:

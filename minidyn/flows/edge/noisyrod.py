@@ -2,8 +2,8 @@
 
 Per step, on the whole state of any rule, with F the map averaged over its noise,
 
-    F+- = E F(c +- d + w),  w ~ N(0, W)
-    dc = [(F+ + F-)/2 - c] dk + B K xi_s,   dd/dk = -(F+ - F-)/2 - d,   dW/dk = mean Cov F(c +- d + w) + B S_f B^T - W
+    F+- = E F(c +- d + w),  w ~ N(0, W+-),  C+- = Cov F(c +- d + w) + B S_f B^T
+    dc = [(F+ + F-)/2 - c] dk + B K xi_s,   dd/dk = -(F+ - F-)/2 - d,   dW+-/dk = C-+ - W+-
 
 The noise is split by directions of theta: its part `xi_s` along the slow ones moves the mid-point, with what the others
 have in common with it, `K xi_s`; the rest, of covariance `S_f`, feeds the cloud.
@@ -33,12 +33,13 @@ _GAP = 4.0  # how many times as curved as the slow directions the fast ones are 
 
 
 class NoisyRodFlow(Flow):
-    """Mid-point `c`, half-difference `d`, covariance `W` of the fast oscillation: one flow across the edge, with noise.
+    """Mid-point `c`, half-difference `d`, clouds `W+-` of the fast motion about `c +- d`: across the edge, with noise.
 
-    The state is `(c, d, W)` in the map's whole state z, `n + n + n^2` numbers; it starts from the first pair of
-    iterates without a cloud, and `compare` holds the mid-point against the map's mid-points. It needs neither a
-    manifold nor a stable minimum. Without noise it is the rod flow; on a stable valley, where `d` dies out and `W`
-    follows `c`, the quasistatic flow; at the edge noise holds the sharpness below the threshold.
+    The state is `(c, d, W, V)` in the map's whole state z, `2 n + 2 n^2` numbers, with the covariances `W+- = W +- V`
+    about the two ends; it starts from the first pair of iterates, and `compare` holds the mid-point against the map's
+    mid-points. It needs neither a manifold nor a stable minimum. Without noise it is the rod flow; on a stable valley,
+    where `d` dies out and `W` follows `c`, the quasistatic flow; at the edge noise holds the sharpness below the
+    threshold.
 
     Parameters
     ----------
@@ -60,8 +61,8 @@ class NoisyRodFlow(Flow):
     >>> sgd = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.1), md.GaussianNoise(0.5))
     >>> flow = md.NoisyRodFlow(sgd)
     >>> w = flow.start([5.0, 0.5])
-    >>> flow.drift(w)[:2].round(4), flow.parts(w)[2].tolist()
-    (array([-1.7141,  1.5025]), [[0.0, 0.0], [0.0, 0.0]])
+    >>> flow.drift(w)[:2].round(4), flow.parts(w)[2].round(5).tolist()
+    (array([-1.7174,  1.4896]), [[6e-05, 0.00026], [0.00026, 0.00119]])
     """
 
     _offers = "slow_directions spread average parts amplitude"
@@ -76,8 +77,8 @@ class NoisyRodFlow(Flow):
     reach: ClassVar[int] = 1  # it holds the fast motion of the map, which a longer step would not resolve
     reasons: ClassVar[dict[int, str]] = {
         Status.SINGULAR: (
-            "the rule cannot be evaluated at a node of the cloud (an accumulator falls below zero); use eps > 0, or "
-            "the cloud has grown out of every bound."
+            "the rule cannot be evaluated at an end of the rod (a mean square that has hardly begun falls below zero: "
+            "start with settled averages), or the cloud has grown out of every bound."
         )
     }
 
@@ -101,8 +102,8 @@ class NoisyRodFlow(Flow):
 
     @property
     def size(self) -> int:
-        """`2 n + n^2` for the `n` numbers of the map's state."""
-        return self.map.components * (2 + self.map.components)
+        """`2 n + 2 n^2` for the `n` numbers of the map's state."""
+        return 2 * self.map.components * (1 + self.map.components)
 
     @cached_property
     def source(self) -> Source:
@@ -182,26 +183,28 @@ class NoisyRodFlow(Flow):
 
     # -- states --
     def start(self, w0: ArrayLike) -> Floats:
-        """Mid-point and half-difference of the first two iterates, without a cloud (..., size), from theta or the map's
-        whole state; the second one is where the map averaged over its noise goes."""
+        """Mid-point and half-difference of the first two iterates, and the cloud of the second one (..., size), from
+        theta or the map's whole state; the second one is where the map averaged over its noise goes."""
         self.theta(w0)
         whole_state = self.map.whole_state(w0, "w0")
         n = self.map.components
         flat = np.zeros((whole_state.size // n, self.size))
         flat[:, :n] = whole_state.reshape(-1, n)
-        half = 0.5 * self.evaluate(flat, 0.0, self.numbers(flat))[0][:, :n] if len(flat) else flat[:, :n]
-        flat[:, :n] += half
-        flat[:, n : 2 * n] = half
+        half = 0.5 * self.evaluate(flat, 0.0, self.numbers(flat))[0] if len(flat) else flat.copy()
+        flat[:, : 2 * n] += np.tile(half[:, :n], 2)
+        flat[:, 2 * n :] = np.tile(half[:, 2 * n : 2 * n + n * n], 2)
         return flat.reshape(*whole_state.shape[:-1], self.size)
 
-    def parts(self, w: ArrayLike) -> tuple[Floats, Floats, Floats]:
-        """Mid-point (..., n), half-difference (..., n) and covariance (..., n, n) of states of the flow (..., size)."""
+    def parts(self, w: ArrayLike) -> tuple[Floats, Floats, Floats, Floats]:
+        """Of states of the flow (..., size): mid-point and half-difference (..., n); mean and half-difference of the
+        covariances about the two ends `c + d` and `c - d` (..., n, n)."""
         state, n = self.check(w), self.map.components
-        return state[..., :n], state[..., n : 2 * n], state[..., 2 * n :].reshape(*state.shape[:-1], n, n)
+        W, V = np.moveaxis(state[..., 2 * n :].reshape(*state.shape[:-1], 2, n, n), -3, 0)
+        return state[..., :n], state[..., n : 2 * n], W, V
 
     def amplitude(self, w: ArrayLike) -> Any:
         """`sqrt(|d|^2 + tr W)` in theta: the root-mean-square distance of iterates from the mid-point (...)."""
-        _, d, W = self.parts(w)
+        _, d, W, _ = self.parts(w)
         spread = np.trace(W[..., : self.dim, : self.dim], axis1=-2, axis2=-1)
         return np.sqrt((d[..., : self.dim] ** 2).sum(-1) + np.maximum(spread, 0.0))
 
@@ -216,17 +219,17 @@ class NoisyRodFlow(Flow):
         """See `Flow.describe`."""
         if latex:
             equations = [
-                r"$F_\pm = \mathrm{E} F(c \pm \delta + w),\quad w \sim N(0, W)$",
+                r"$F_\pm = \mathrm{E} F(c \pm \delta + w),\quad w \sim N(0, W_\pm)$",
                 r"$\mathrm{d}c = [\frac{1}{2}(F_+ + F_-) - c]\,\mathrm{d}k + B K \xi_s,\quad"
                 r" \frac{\mathrm{d}\delta}{\mathrm{d}k} = -\frac{1}{2}(F_+ - F_-) - \delta$",
-                r"$\frac{\mathrm{d}W}{\mathrm{d}k} = \frac{1}{2} \sum_\pm \mathrm{Cov} F(c \pm \delta + w)"
-                r" + B \Sigma_f B^\top - W$",
+                r"$\frac{\mathrm{d}W_\pm}{\mathrm{d}k} = \mathrm{Cov} F(c \mp \delta + w)"
+                r" + B \Sigma_f B^\top - W_\pm$",
             ]
         else:
             equations = [
-                "  F+- = E F(c +- d + w),  w ~ N(0, W)",
+                "  F+- = E F(c +- d + w),  w ~ N(0, W+-)",
                 "  dc = [(F+ + F-)/2 - c] dk + B K xi_s,  dd/dk = -(F+ - F-)/2 - d",
-                "  dW/dk = mean Cov F(c +- d + w) + B S_f B^T - W",
+                "  dW+-/dk = Cov F(c -+ d + w) + B S_f B^T - W+-",
             ]
         slow = "those below the widest gap in curvature"
         if self.slow_directions is not None:
@@ -235,9 +238,9 @@ class NoisyRodFlow(Flow):
             [
                 f"Noisy rod flow of {self.map.rule}, F its step on z = ({', '.join(('theta', *self.map.rule.states))})",
                 *equations,
-                "state: mid-point c, half-difference d and covariance W of the fast oscillation; clock: t = lr k (Ito)",
-                f"slow directions: {slow}; their noise moves c, the rest of it feeds W",
-                "limits: without noise the rod flow; where d dies out and W follows c the quasistatic flow; at the "
+                "state: mid-point c, half-difference d, covariances W+- about the ends c +- d; clock: t = lr k (Ito)",
+                f"slow directions: {slow}; their noise moves c, the rest of it feeds W+-",
+                "limits: without noise the rod flow; where d dies out and W+- follow c the quasistatic flow; at the "
                 "edge noise holds the sharpness below the threshold",
                 "assumes: a gap between slow and fast curvatures; a cloud smaller than the scale on which the valley "
                 "turns",

@@ -164,7 +164,9 @@ def test_a_scaling_study_shows_its_fits():
             np.testing.assert_allclose(line.get_ydata(), fit.constant * line.get_xdata() ** fit.order)
         told = [text.get_text() for text in ax.get_legend().get_texts()]
         for words, (flow, fit) in zip(told, fits.items(), strict=True):
-            assert words.startswith(f"{flow}: order {fit.order:.2f}" if fit.resolved else f"{flow}: no order seen")
+            assert re.match(
+                rf"{flow}: " + (f"order {fit.order:.2f}" if fit.resolved else "(no order seen|exact)$"), words
+            )
         bars = [segment for bar in ax.containers for segment in bar[2][0].get_segments()]
         rows = {r.lr: [r2 for r2 in study.rows if (r2.lr, r2.quantity) == (r.lr, name)] for r in study.rows}
         assert bars

@@ -260,7 +260,7 @@ def who_wins(
     rows: list[str] = []
     text = report(models or (), say=rows.append)
     wrote, failure = write([target], lambda path: write_text(text, path))
-    return Said("\n".join([*rows, wrote]), failure)
+    return Said("\n".join([*map(folded, rows), wrote]), failure)
 
 
 @app.command()

@@ -30,7 +30,7 @@ from minidyn.figures import moving, panels, scales, style
 from minidyn.flows import FLOWS
 
 MODELS = md.list_models()
-EDGE = [name for name in MODELS if "rod" in md.load_model(name).spec.experiment.flows]
+EDGE = [n for n in MODELS if "rod" in md.load_model(n).spec.experiment.flows and md.load_model(n).map.noise is None]
 x, y, c = sp.symbols("x y c")
 WELLS = md.Loss(sp.Min(x**2, c * (x - 1) ** 2), [x], data={c: [0.1, 1.9]})
 JUMPY = md.Map(WELLS, md.SGD(0.7), md.Minibatch(1))

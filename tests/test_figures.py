@@ -421,6 +421,10 @@ def test_what_is_exact_is_said_once():
     x, y = sp.symbols("x y")
     gd = md.Map(md.Loss(x**4 / 4 + 0 * y + y**2 / 2, [x, y]), md.GD(0.1))
     study = md.scaling_study(gd, md.GradientFlow, md.ModifiedFlow, lrs=[0.1, 0.05], w0=[1.0, 0.0], time=1.0)
-    title = " ".join(text.get_text() for text in study.plot().texts)
-    assert "y: exact at lr 0.1, 0.05, not drawn" in " ".join(title.split()) and title.count("exact") == 1
-    assert "exact" in study.summary() and "exact" in study.plot().axes[1].get_legend().get_texts()[0].get_text()
+    fig = study.plot()
+    said = " ".join(" ".join(text.get_text() for text in fig.texts).split())
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["$x$"] and "y: exact" in said and said.count("exact") == 1
+    fig = study.plot(panels=["x", "y"])
+    said = " ".join(" ".join(text.get_text() for text in fig.texts).split())
+    assert "y: exact at lr 0.1, 0.05, not drawn" in said and said.count("exact") == 1
+    assert "exact" in study.summary() and "exact" in fig.axes[1].get_legend().get_texts()[0].get_text()

@@ -117,6 +117,14 @@ def test_fit_is_the_minimum_of_chi_squared():
     assert resolved and low < order < high and chi2 == pytest.approx(rest @ rest, rel=1e-6)
 
 
+def test_an_order_of_unknown_sign_is_none():
+    """Without noise, differences that scatter by powers of ten have no order; near 0, but known, it is one."""
+    lr = [0.1, 0.05, 0.025]
+    assert not fit_order(lr, [1e-2, 1e-5, 1e-3], [0.0] * 3)[-1]
+    assert fit_order(lr, [1e-2, 2.6e-3, 6e-4], [0.0] * 3)[-1]
+    assert fit_order(lr, [1.0e-2, 1.02e-2, 1.01e-2], [0.0] * 3)[-1]
+
+
 def unseen():
     """A study whose two differences are smaller than their errors."""
     return md.scaling_study(NOISY, md.GradientFlow, lrs=LADDER[:2], w0=[0.0], time=1.0, paths=64, rng=3)

@@ -54,7 +54,7 @@ class OrderFit(ByValue):
 
     quantity, flow : of which.  order, constant : p and the factor.  low, high : ends of p's confidence interval (95 %).
     chi2 : per degree of freedom; well above 1 where the differences are no pure power of lr (NaN without noise).
-    resolved : whether any difference was seen at all; if not, p is NaN.
+    resolved : whether an order was seen at all; if not, p is NaN.
     """
 
     quantity: str
@@ -89,7 +89,8 @@ class ScalingStudy(Reported, Result):
     def unseen(self, fit: OrderFit) -> str:
         """Why a fit has no order, in words."""
         mine = [r for r in self.rows if (r.flow, r.quantity) == (fit.flow, fit.quantity)]
-        if all(map(is_exact, mine)):
+        left = [r for r in mine if np.isfinite(r.difference)]
+        if left and all(map(is_exact, left)):
             return "exact"
         seen = any(abs(r.difference) > 2 * np.nan_to_num(r.standard_error) for r in mine)
         return "no order seen" if seen else "no difference seen"
@@ -177,7 +178,7 @@ def fit_order(lrs: ArrayLike, differences: ArrayLike, errors: ArrayLike, level: 
 
 
 def _fit_exact(lr: Floats, d: Floats, level: float) -> Fit:
-    """A line through logarithms; its scatter gives the interval (none for two points)."""
+    """A line through logarithms; its scatter gives the interval (none for two points). None where all is open."""
     from scipy import special
 
     lr, d = lr[d > 0], d[d > 0]
@@ -188,6 +189,8 @@ def _fit_exact(lr: Floats, d: Floats, level: float) -> Fit:
     order = float(u @ np.log(d) / (u @ u))
     rest = np.log(d) - np.log(d).mean() - order * u
     half = float(special.stdtrit(free, 0.5 + level / 2) * np.sqrt(rest @ rest / free / (u @ u))) if free else np.inf
+    if free and half > max(abs(order), 1.0):  # not even its sign is known
+        return _UNSEEN
     constant = float(np.exp(np.log(d).mean() - order * np.log(lr).mean()))
     return order, order - half, order + half, constant, np.nan, True
 

@@ -36,6 +36,7 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
     ['$x$']
     """
     names = list(dict.fromkeys(r.quantity for r in study.rows))
+    plain = [name for name in names if not _empty(study, name)] or names
     keys = study.meta.get("keys", {})
     looks = looks_of({r.flow: keys.get(r.flow, "") for r in study.rows})
     above = _LINE * len(looks) + 0.15 * max(pretty(name).count("\n") for name in names)
@@ -43,9 +44,9 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
         Panel(name, partial(_draw_orders, study=study, name=name, looks=looks), (2.1,), False, above) for name in names
     ]
     meta = study.meta
-    drawn = names[:PANELS] if panels is None else [panels] if isinstance(panels, str) else list(panels)
+    drawn = plain[:PANELS] if panels is None else [panels] if isinstance(panels, str) else list(panels)
     notes = [f"{len(drawn)} of {len(names)} quantities drawn"] if len(drawn) < len(names) else []
-    notes += _undrawn(study, drawn)
+    notes += [f"{name}: exact" for name in names if name not in drawn and name not in plain] + _undrawn(study, drawn)
     kind = "slow time lr² k" if meta.get("clock") != "time" else "time t"
     clock = f"at {kind} = {meta.get('span', np.nan):.6g}"
     title, *made = named(
@@ -59,7 +60,7 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
         *notes,
         *meta.get("remarks", []),
     ]
-    return compose(there, title, details, path=path, only=panels, size=size, ax=ax)
+    return compose(there, title, details, path=path, only=drawn if panels is None else panels, size=size, ax=ax)
 
 
 def _draw_orders(ax: Axes, study: ScalingStudy, name: str, looks: Mapping[str, Look]) -> None:
@@ -124,21 +125,34 @@ def _draw_order(ax: Axes, study: ScalingStudy, rows: list[ScalingRow], look: Loo
     return [gap[seen], (gap + 2 * error)[seen], limits, (gap - 2 * error)[seen & (gap > 4 * error)]]
 
 
+def _empty(study: ScalingStudy, name: str) -> bool:
+    """Whether no flow differs from the map in a quantity, at any rate."""
+    rows = [r for r in study.rows if r.quantity == name]
+    return all(_exact(r) or _lost(r) for r in rows) and any(map(_exact, rows))
+
+
+def _exact(r: ScalingRow) -> bool:
+    return r.difference == 0 and not r.standard_error > 0
+
+
+def _lost(r: ScalingRow) -> bool:
+    return not np.isfinite(r.difference)
+
+
 def _undrawn(study: ScalingStudy, names: Sequence[str]) -> list[str]:
-    """What logarithmic axes cannot show: exact agreement, and rates at which no path is left; a note per quantity and
-    reason, which names flows where it does not hold for all of them."""
-    reasons = {
-        "exact": lambda r: r.difference == 0 and not r.standard_error > 0,
-        "no path left": lambda r: not np.isfinite(r.difference),
-    }
-    out = []
+    """What logarithmic axes cannot show: exact agreement, and rates at which no path is left; a note per reason, which
+    names quantities and flows where it does not hold for all of them."""
+    found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for name in names:
         mine = [r for r in study.rows if r.quantity == name]
         flows = list(dict.fromkeys(r.flow for r in mine))
-        for reason, holds in reasons.items():
+        for reason, holds in (("exact", _exact), ("no path left", _lost)):
             rates = {f: tuple(f"{r.lr:.3g}" for r in mine if r.flow == f and holds(r)) for f in flows}
             for gone in dict.fromkeys(filter(None, rates.values())):
                 whose = [f for f in flows if rates[f] == gone]
-                of = "" if len(whose) == len(flows) else f", {', '.join(whose)}"
-                out.append(f"{name}{of}: {reason} at lr {', '.join(gone)}, not drawn")
+                found.setdefault(("" if len(whose) == len(flows) else ", ".join(whose), reason, gone), []).append(name)
+    out = []
+    for (named_flows, reason, gone), quantities in found.items():
+        what = "" if len(quantities) == len(names) and named_flows else ", ".join(quantities)
+        out.append(f"{', '.join(filter(None, [what, named_flows]))}: {reason} at lr {', '.join(gone)}, not drawn")
     return out

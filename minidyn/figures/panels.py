@@ -52,7 +52,8 @@ def draw_quantity(
 ) -> None:
     """Means and bands above, differences below, of the same paths: those that `Comparison.pair` says."""
     k = clock.steps
-    sides: list[Floats] = []
+    sides: list[tuple[Floats, Floats]] = []
+    beside: dict[str, Any] = {}
     size = range_of([v for key, v in result.quantities[name].items() if key not in looks or key == result.map_label])
     anchor: list[Floats] = []
     curves: dict[str, Sequence[Floats]] = {}
@@ -62,13 +63,15 @@ def draw_quantity(
         if label not in result.quantities[name]:
             continue
         reading, (a, b) = result.reading(label), result.pair(name, label)
-        if not any(np.array_equal(a, side, equal_nan=True) for side in sides):  # another reading, or other paths
+        beside[label] = next((mean for side, mean in sides if np.array_equal(a, side, equal_nan=True)), None)
+        if beside[label] is None:  # another reading, or other paths
             first = not sides
-            sides.append(a)
             called = reading_label(result.map_label, reading)
-            means[reading], *band = _draw_spread(upper, k, a, READINGS[reading][0], called, 0, first, size)
+            mean, *band = _draw_spread(upper, k, a, READINGS[reading][0], called, 0, first, size)
             anchor += band
-            curves[f"{_MEAN} of {called}"] = [means[reading]]
+            curves[f"{_MEAN} of {called}"] = [mean]
+            beside[label] = mean
+            sides.append((a, mean))
         means[label], *curves[label] = _draw_spread(
             upper, k, b, looks[label], legend_label(label, result.runs[label]), order, False, size
         )
@@ -77,9 +80,7 @@ def draw_quantity(
     gone = _finish(upper, name, anchor, curves, [*result.quantities[name].values()])
     if lower is not None:
         within = {
-            label: _inside(upper, means[result.reading(label)]) & _inside(upper, means[label])
-            for label in gaps
-            if label not in gone
+            label: _inside(upper, beside[label]) & _inside(upper, means[label]) for label in gaps if label not in gone
         }
         _draw_gaps(lower, k, gaps, looks, within, _so_far(anchor))
     clock.put(upper, *([lower] if lower is not None else []))

@@ -71,7 +71,7 @@ def test_run_prints_the_comparison_and_says_what_it_wrote(minidyn, tmp_path):
     code, out, err = minidyn("run", "valley", *SMALL)
     assert (code, err) == (0, "")
     assert "running SGD(lr=0.05) beside its quasistatic flow: 64 paths, 40 steps" in out
-    assert "quasistatic flow against SGD" in out and re.search(r"wall time: SGD [\d.]+ s", out)
+    assert "quasistatic flow against SGD" in out and re.search(r"wall time: SGD: [\d.]+ s", out)
     assert out.endswith("wrote valley.h5 and valley.png\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["valley.h5", "valley.png"]
 

@@ -187,3 +187,14 @@ def test_settings_of_a_diagram_are_their_own():
         for line in dashed:
             assert line.get_xdata()[0] == wide
         assert dashed or wide >= ax.get_xlim()[1]
+
+
+def test_a_difference_is_seen_beside_what_is_too_small_for_the_axis():
+    """Where a flow's loss falls below a logarithmic axis, the difference from the map stays in the panel below."""
+    model = md.load_model("two_wells")
+    result = md.compare(
+        model.map, md.GradientFlow(model.map), w0=model.w0, steps=60, paths=100, observe=["loss"], rng=0
+    )
+    row = max((r for r in result.errors if r.quantity == "loss"), key=lambda r: abs(r.difference))
+    low, high = result.plot(panels=["loss"]).axes[1].get_ylim()
+    assert low <= row.difference <= high and abs(row.difference) > 1e-3

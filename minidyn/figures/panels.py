@@ -101,9 +101,9 @@ def _draw_spread(
 
 
 def _inside(ax: Axes, mean: Floats) -> Truths:
-    """Where a mean is in the picture."""
+    """Where a mean is in the picture; what is too small for a logarithmic axis is near its lower end all the same."""
     low, high = ax.get_ylim()
-    return np.asarray((mean >= low) & (mean <= high))
+    return np.asarray(((mean >= low) | (ax.get_yscale() == "log")) & (mean <= high))
 
 
 def _so_far(curves: Sequence[Floats]) -> Floats:

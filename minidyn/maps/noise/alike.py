@@ -80,7 +80,10 @@ class _Like(Part):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LikeAdded(_Like, Additive):
-    """Normal numbers in place of those of another law."""
+    """Normal numbers in place of those of another law.
+
+    of : the noise.  shape : "full", "diagonal" or "isotropic", what of its covariance is taken.
+    """
 
     _offers = "of shape"
     of: Additive
@@ -106,7 +109,10 @@ class LikeAdded(_Like, Additive):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LikeBatches(_Like):
-    """Normal numbers with the covariance of a mean over a batch, taken from the loss that they are on."""
+    """Normal numbers with the covariance of a mean over a batch, taken from the loss that they are on.
+
+    of : the batches.  shape : "full", "diagonal" or "isotropic", what of their covariance is taken.
+    """
 
     _offers = "of shape"
     of: Sampling

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import sympy as sp
+from matplotlib.axes._secondary_axes import SecondaryAxis
 from matplotlib.colors import to_hex
 
 import minidyn as md
@@ -198,3 +199,56 @@ def test_a_difference_is_seen_beside_what_is_too_small_for_the_axis():
     row = max((r for r in result.errors if r.quantity == "loss"), key=lambda r: abs(r.difference))
     low, high = result.plot(panels=["loss"]).axes[1].get_ylim()
     assert low <= row.difference <= high and abs(row.difference) > 1e-3
+
+
+def test_a_legend_shows_the_marks_of_its_lines():
+    """What stands beside a flow's label has the colour, the dash and the marker that are drawn: those of the line, or
+    those of its points on the landscape."""
+    flows = md.GradientFlow(NOISY), md.StochasticModifiedFlow(NOISY)
+    result = md.compare(NOISY, *flows, w0=[1.0, 0.5], steps=30, paths=30, rng=0, progress=False)
+    fig, looks = result.plot(), style.looks_in(result)
+    (legend,) = fig.legends
+    shown = {text.get_text(): o for text, o in zip(legend.get_texts(), legend.legend_handles, strict=True)}
+    for label in list(result.runs)[1:]:
+        (name,) = [name for name in shown if name.startswith(label)]
+        line = next(o for ax in fig.axes for o in ax.lines if o.get_label() == name)
+        points = [o.get_paths()[0] for ax in fig.axes for o in ax.collections if o.get_label() == name]
+        found = shown[name]
+        assert (found.get_color(), found.get_linestyle()) == (line.get_color(), line.get_linestyle())
+        assert line.get_color() == looks[label].colour
+        mark = found.get_marker()
+        if isinstance(mark, str):
+            assert mark == line.get_marker() == looks[label].marker
+        else:
+            assert any(np.array_equal(mark.vertices, drawn.vertices) for drawn in points)
+
+
+def test_an_axis_of_time_has_room():
+    """Where the learning rate changes, time stands above the first panel, and no two texts of the picture meet."""
+    k = sp.Symbol("k")
+    system = md.Map(GD.loss, md.GD(0.05 / (1 + k / 20)))
+    for result in (
+        md.compare(system, md.GradientFlow(system), w0=[1.0, 0.5], steps=60),
+        md.simulate(system, [1.0, 0.5], 60),
+    ):
+        fig = result.plot()
+        fig.canvas.draw()
+        above = [child for ax in fig.axes for child in ax.child_axes if isinstance(child, SecondaryAxis)]
+        assert above and all(ax.get_xlabel() == "time $t$" for ax in above)
+        renderer = fig.canvas.get_renderer()
+        titles = [o for ax in fig.axes for o in (ax.title, ax._left_title, ax._right_title) if o.get_text()]
+        for ax in above:
+            texts = [ax.xaxis.label, *(label for label in ax.get_xticklabels() if label.get_text())]
+            for title in [*titles, *fig.texts]:
+                box = title.get_window_extent(renderer)
+                assert not any(box.overlaps(text.get_window_extent(renderer)) for text in texts), title.get_text()
+
+
+def test_a_run_says_its_paths_and_how_they_ended():
+    """The lines below the title of a run's picture have the number of paths, of steps, and how paths ended."""
+    leaving = md.Map(md.Loss(x**4 / 4 - x**2, [x]), md.GD(0.3), md.GaussianNoise(0.5))
+    run = md.simulate(leaving, np.linspace(0.1, 4.0, 40)[:, None], 20, paths=40, rng=0)
+    assert 0 < run.finished.sum() < 40
+    said = " ".join(" ".join(text.get_text() for text in run.plot().texts).split())
+    assert "40 paths" in said and "20 steps" in said and run.describe_status() in said
+    assert "one path" in " ".join(text.get_text() for text in md.simulate(GD, [1.0, 0.5], 5).plot().texts)

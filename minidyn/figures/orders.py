@@ -85,7 +85,7 @@ def _draw_orders(ax: Axes, study: ScalingStudy, name: str, looks: Mapping[str, L
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
     ax.set_xlabel("learning rate")
-    ax.set_ylabel("".join(["|flow − map|", *tidy(ax.yaxis)]))
+    ax.set_ylabel("".join(["|flow − map|", *tidy(ax.yaxis)]), labelpad=1)
     grid(ax)
     ax.set_title(pretty(name), loc="left", y=1 + (0.08 + _LINE * len(said)) / place, pad=0)
 

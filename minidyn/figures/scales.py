@@ -225,8 +225,9 @@ def _tidy_log(axis: Axis, low: float, high: float) -> None:
         if len(ticks) < 2:
             ticks = [t for t in np.outer(powers, multiples).ravel().tolist() if low <= t <= high]
             ticks = ticks if len(ticks) > 2 else []
-    if not ticks:
-        ticks = [t for t in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= t <= high]
+    for steps in ([1, 2, 5, 10], [1, 2, 2.5, 5, 10]):  # of few digits, where that makes two
+        if len(ticks) < 2:
+            ticks = [t for t in MaxNLocator(4, steps=steps).tick_values(low, high) if low <= t <= high]
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(_in_powers))

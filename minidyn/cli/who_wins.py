@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minidyn.cli.noisy_valleys import noisy_table
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import MinidynError
 from minidyn.compare.regime import regime
@@ -71,7 +72,7 @@ def theories() -> dict[str, Callable[[Map], Flow]]:
     found: dict[str, Callable[[Map], Flow]] = {}
     flow: Any
     for key, flow in sorted(FLOWS.items(), key=lambda item: item[1].reads):
-        if not flow.driven:
+        if not flow.driven and flow.noisy is not True:  # with noise in it, another one's equal without
             found[key] = flow
             higher = flow.orders[1:] if flow.reads == "midpoints" else ()
             found |= {f"{key}, order {order}": partial(flow, order=order) for order in higher}
@@ -132,6 +133,7 @@ def report(names: Iterable[str] = (), rtol: float = 1e-6, say: Callable[[str], N
     if chosen:
         return "\n".join(lines)
     lines += ["## The rod flow of other rules", "", *rules_table(say), ""]
+    lines += ["## With noise, at the edge", "", *noisy_table(say), ""]
     lines += ["## The log-cosh valley over the learning rate", "", *valley_table(), ""]
     return "\n".join(lines)
 

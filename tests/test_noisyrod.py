@@ -351,7 +351,7 @@ def test_it_wins_at_the_edge_with_noise():
     """In the table of who wins its mean is nearer to the map's than any other flow's; what has no flow is said."""
     valley = noisy_valleys.valleys()["product of four, SGD"]
     moved, found = noisy_valleys.gaps(replace(valley, steps=80), paths=100)
-    mine = found.pop("noisy rod")
+    mine = found.pop("noisy-rod")
     assert mine.sup < 0.01 * moved + 3 * mine.error and not mine.note
     assert all(not g.sup < 5 * mine.sup for g in found.values())
     assert "unstable" in found["quasistatic"].note and np.isnan(found["quasistatic"].sup)

@@ -1,33 +1,30 @@
 """Who wins at the edge with noise: flows on valleys of many shapes, by the mean over paths, beside the noisy rod."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
-from minidyn.common.arrays import NDArray
-from minidyn.common.errors import InputError, MinidynError
+from minidyn.common.errors import MinidynError
 from minidyn.common.reports import digits
-from minidyn.flows import CentralFlow, NoisyRodFlow, QuasistaticFlow, RodFlow, StochasticModifiedFlow
+from minidyn.compare.comparison import Comparison, ErrorRow
+from minidyn.compare.side_by_side import compare
+from minidyn.flows import FLOWS
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise import GaussianNoise, Minibatch, Noise
 from minidyn.maps.rules import GD, SGD, Adam, RMSProp, Rule
-from minidyn.minima.manifold import Manifold
-from minidyn.simulate import simulate
 
-Floats = NDArray[np.float64]
-FLOWS: Mapping[str, Any] = {
-    "noisy rod": NoisyRodFlow,
-    "rod": RodFlow,
-    "central": CentralFlow,
-    "quasistatic": QuasistaticFlow,
-    "stochastic modified": StochasticModifiedFlow,
+KEYS: dict[str, dict[str, Any]] = {  # flows, and how they run; whole steps of a stochastic equation would be the map
+    "noisy-rod": {},
+    "rod": {},
+    "central": {},
+    "quasistatic": {},
+    "sme": {"substeps": 1 / 4},
 }
 _SETTLED = 10**6  # the number of a step at which averages that started long ago have settled
-_FINER = 1 / 4  # of a step of the map: a stochastic modified equation by whole steps would be the map again
 
 
 @dataclass(frozen=True)
@@ -89,43 +86,34 @@ def valleys() -> dict[str, Valley]:
 
 def gaps(valley: Valley, paths: int = 500, seed: int = 1) -> tuple[float, dict[str, Gap]]:
     """How far the mean of the map's mid-points moves, and each flow's gap, at forty steps of the run."""
-    system = valley.map
-    every, first = max(1, valley.steps // 40), _SETTLED if system.rule.states else 1
+    system, moved = valley.map, np.nan
+    out: dict[str, Gap] = {}
+    first = _SETTLED if system.rule.states else 1
     w0 = system.fixed_point(valley.w0) if system.rule.states else np.array(valley.w0)
-    options: dict[str, Any] = {"paths": paths, "rng": seed, "first_step": first, "progress": False}
-    run = simulate(system, w0, valley.steps + 1, save_every=1, **options)
-    assert run.w is not None
-    if not run.finished.all():
-        raise InputError(f"the map of a valley: {run.describe_status()}; start nearer to its minima.")
-    at = np.arange(0, valley.steps + 1, every)
-    read = {"iterates": run.w[:, at], "midpoints": 0.5 * (run.w[:, at] + run.w[:, at + 1])}
-    mean = read["midpoints"].mean(0)
-    moved = float(np.linalg.norm(mean - mean[0], axis=1).max())
-    out = {}
-    for name, make in FLOWS.items():
-        finer: dict[str, Any] = {"substeps": _FINER} if make is StochasticModifiedFlow else {}
+    for key, options in KEYS.items():
         try:
-            flow = make(system)
-            start = Manifold(valley.loss).project(valley.w0) if flow.reads == "projected" else w0
-            got = simulate(flow, start, valley.steps, save_every=every, **options, **finer)
+            result = compare(system, FLOWS[key](system), w0=w0, steps=valley.steps, paths=paths, rng=seed, rows=40,
+                             first_step=first, progress=False, **options)  # fmt: skip
         except MinidynError as error:
-            out[name] = Gap(np.nan, np.nan, str(error))
+            out[key] = Gap(np.nan, np.nan, str(error))
             continue
-        out[name] = _gap(got, read["iterates" if flow.reads == "projected" else flow.reads])
+        label, run = list(result.runs.items())[1]
+        out[key] = _gap(result, "" if run.finished.all() else run.describe_status())
+        if key == "noisy-rod":
+            mean = np.stack([result.pair(name, label)[0].mean(0) for name in result.quantities], axis=1)
+            moved = float(np.linalg.norm(mean - mean[0], axis=1).max())
     return moved, out
 
 
-def _gap(run: Any, read: Floats) -> Gap:
-    """The largest distance of means, over the paths that last."""
-    left = run.finished
-    if not left.any():
-        return Gap(np.nan, np.nan, run.describe_status())
-    gap = run.w[left] - read[left] if len(left) == len(read) else run.w[left] - read.mean(0)
-    sizes = np.linalg.norm(gap.mean(0), axis=1)
-    worst = int(np.argmax(sizes))
-    spread = read[:, worst].std(0) if len(left) < len(read) else gap[:, worst].std(0)
-    return Gap(float(sizes[worst]), float(np.linalg.norm(spread) / np.sqrt(len(read))),
-               "" if left.all() else run.describe_status())  # fmt: skip
+def _gap(result: Comparison, note: str) -> Gap:
+    """The largest distance of means."""
+    steps: dict[int, list[ErrorRow]] = {}
+    for row in result.errors:
+        steps.setdefault(row.step, []).append(row)
+    sizes = {k: np.linalg.norm([r.difference for r in rows]) for k, rows in steps.items()}
+    worst = max(sizes, key=lambda k: np.nan_to_num(sizes[k]))
+    error = np.linalg.norm([r.standard_error for r in steps[worst]])
+    return Gap(float(sizes[worst]), float(error), note)
 
 
 def noisy_table(say: Callable[[str], None] = lambda line: None, paths: int = 500) -> list[str]:
@@ -133,19 +121,20 @@ def noisy_table(say: Callable[[str], None] = lambda line: None, paths: int = 500
     lines = [
         f"Largest distance between the means of flow and map over {paths:,} paths, as a part of how far the map's mean",
         "moves (in brackets: two standard errors). The last column: how many times as far off the best other flow is.",
-        "Adaptive rules start with settled averages; the quasistatic flow starts where the gradient flow ends, so that",
-        "its distance is at least that at the start. The noise of batches dies out at the network's minima and is",
-        "multiplied by the oscillation, so that a cloud is as large as its rod and far from normal: there the noisy",
-        "rod is a rough theory, if the best.",
+        "Adaptive rules start with settled averages; the quasistatic flow is held against the map projected on the",
+        "minima, `sme` is the stochastic modified equation. Adam's minimum on the curved valley is stable: there the",
+        "quasistatic flow is as near. The noise of batches dies out at the network's minima and is multiplied by the",
+        "oscillation, so that a cloud is as large as its rod and far from normal: there the noisy rod is a rough",
+        "theory, if the best.",
         "",
-        "| valley | steps | moves by | " + " | ".join(FLOWS) + " | others / noisy rod |",
-        "|---|---|---|" + "---|" * (len(FLOWS) + 1),
+        "| valley | steps | moves by | " + " | ".join(KEYS) + " | others / noisy rod |",
+        "|---|---|---|" + "---|" * (len(KEYS) + 1),
     ]
     notes = []
     for name, valley in valleys().items():
         moved, found = gaps(valley, paths)
-        others = [g.sup for flow, g in found.items() if flow != "noisy rod" and np.isfinite(g.sup)]
-        factor = min(others, default=np.nan) / found["noisy rod"].sup
+        others = [g.sup for flow, g in found.items() if flow != "noisy-rod" and np.isfinite(g.sup)]
+        factor = min(others, default=np.nan) / found["noisy-rod"].sup
         cells = [
             f"{digits(100 * g.sup / moved, 3)} % ({digits(np.round(200 * g.error / moved, 9), 2)})"
             if np.isfinite(g.sup)

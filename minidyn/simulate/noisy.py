@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from minidyn.common.arrays import Floats
 from minidyn.common.errors import FlowError, InputError
+from minidyn.flows.base import Flow
 from minidyn.flows.expansion.modified import ModifiedFlow
 from minidyn.graph import Graph
 from minidyn.kernels import Emitter, Source, pointer, store
@@ -76,16 +77,17 @@ def update_sharpness(system: Map, error: bool = False) -> Callable[[Floats], Flo
     move = displacement(rule).nodes(graph)[0]
     src.add("move", "x, hp, kk, out", Emitter([store(graph, move, "out", 0)]).lines(), "a coordinate's displacement")
     src.quote(moves)
-    k = next(k for k in count(1) if system.lr(k) > 0.0)
-    draw = _gradients(system)
+    k = Flow(system).first_moving
+    hyper, clock = system.hyper_at(k), np.array([float(k)])
+    draw, rest = _gradients(system), _at_rest(system)
 
     def one(z: Floats) -> float:
         w = z[:dim]
-        states = z[dim:] if len(z) == system.components else _at_rest(system, w)
+        states = z[dim:] if len(z) == system.components else rest(w)
         found, H = [], loss.hessian(w)
         for gradients, share, exact in draw(w):
             u = np.empty_like(gradients)
-            src.load().moves(w, states.reshape(-1, dim), gradients, system.hyper_at(k), np.array([float(k)]), u)
+            src.load().moves(w, states.reshape(-1, dim), gradients, hyper, clock, u)
             with np.errstate(all="ignore"):
                 found.append((np.einsum("ri,ij,rj->r", u, H, u) / (u * u).sum(axis=1), share, exact))
         return _average(found, error)
@@ -143,14 +145,17 @@ def _gradients(system: Map) -> Callable[[Floats], list[Group]]:
     return lambda w: [(w - seen.step(np.tile(w, (MOST, 1)), rng=0), share, False)]
 
 
-def _at_rest(system: Map, w: Floats) -> Floats:
-    """The rule's states at rest at w, NaN where there is no rest."""
-    if system.components == system.dim:
-        return np.empty(0)
-    try:
-        return ModifiedFlow(Map(system.loss, system.rule), order=1).slow_state(w)[system.dim :]
-    except FlowError:
-        return np.full(system.components - system.dim, np.nan)
+def _at_rest(system: Map) -> Callable[[Floats], Floats]:
+    """The rule's states at rest at a point, NaN where there is no rest."""
+    flow = cache(lambda: ModifiedFlow(Map(system.loss, system.rule), order=1))  # made once, and only where it is asked
+
+    def states(w: Floats) -> Floats:
+        try:
+            return flow().slow_state(w)[system.dim :]
+        except FlowError:
+            return np.full(system.components - system.dim, np.nan)
+
+    return states
 
 
 # mypy: disable-error-code="name-defined, no-untyped-def, no-untyped-call"

@@ -205,3 +205,11 @@ def test_error_is_a_sentence(name, noise, error, sentence):
     with pytest.raises(error) as caught:
         md.simulate(md.Map(NET, md.SGD(0.1), noise), AT, 2, observe=name)
     assert str(caught.value) == sentence
+
+
+def test_an_update_that_never_moves_has_no_direction():
+    """With a learning rate that is zero at every step the sharpness along the update is NaN, and is found at once."""
+    k, v = sp.symbols("k v")
+    still = md.Map(md.Loss(v**2, [v]), md.GD(sp.Max(0, (1 - k) / 10)))
+    run = md.simulate(still, [1.0], 3, observe="update_sharpness")
+    assert np.isnan(run.observables["update_sharpness"]).all()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minidyn.kernels.elimination import solve
-from minidyn.kernels.linalg import inner, orthogonal_part
+from minidyn.kernels.linalg import inner, orthogonal_part, remove_along
 
 _ROUNDING = 2.0**-52
 
@@ -218,9 +218,5 @@ def rows_below(a, line, rows):
         for j in range(n):
             rows[t, j] /= left
         for i in range(n):
-            along = 0.0
-            for j in range(n):
-                along += a[i, j] * rows[t, j]
-            for j in range(n):
-                a[i, j] -= along * rows[t, j]
+            remove_along(rows[t], a[i])
     return count

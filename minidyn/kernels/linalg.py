@@ -102,17 +102,23 @@ def extreme_eigenvalues(a):
 
 
 @inner
+def remove_along(direction, v):
+    """Take from v its part along a direction of length one."""
+    along = 0.0
+    for r in range(v.shape[0]):
+        along += v[r] * direction[r]
+    for r in range(v.shape[0]):
+        v[r] -= along * direction[r]
+
+
+@inner
 def orthogonal_part(rows, t):
     """Take from row t its parts along the orthonormal rows before it, twice for accuracy (Gram, Schmidt); the square
     of what is left."""
     width = rows.shape[1]
     for _ in range(2):
         for e in range(t):
-            along = 0.0
-            for r in range(width):
-                along += rows[t, r] * rows[e, r]
-            for r in range(width):
-                rows[t, r] -= along * rows[e, r]
+            remove_along(rows[e], rows[t])
     left = 0.0
     for r in range(width):
         left += rows[t, r] * rows[t, r]

@@ -99,7 +99,7 @@ def carry(flow, w, k, end, step, tolerance):
         grown = length * rescaled(error, 0.2)
         code, beyond = event(given, y, k + length)
         if code == 0 and beyond > 0.0:
-            code, length = _onto(flow, w, k, length, slopes, y)
+            code, length = _onto(flow, w, k, length, beyond, slopes, y)
         if code != 0:
             return code, k, step, 0
         for i in range(w.shape[0]):
@@ -113,16 +113,14 @@ def carry(flow, w, k, end, step, tolerance):
 
 
 @jit
-def _onto(flow, w, k, length, slopes, y):
+def _onto(flow, w, k, length, beyond, slopes, y):
     """y at the end of the shortest step known to lie beyond the event: bisection and secants (Illinois) on its length;
-    a status code, and the length."""
+    a status code, and the length. `beyond` is the value of the event at y."""
     _, event, settle, given = flow
-    low, high, guess = 0.0, length, length
+    low, high, f_high, best = 0.0, length, beyond, y.copy()
     code, f_low = event(given, w, k)
-    code_high, f_high = event(given, y, k + length)
-    best = y.copy()
     for _ in range(80):
-        if code != 0 or code_high != 0 or high - low <= 1e-13 * (abs(k) + high) or abs(f_high) <= 1e-13:
+        if code != 0 or high - low <= 1e-13 * (abs(k) + high) or abs(f_high) <= 1e-13:
             break
         guess = high - f_high * (high - low) / (f_high - f_low) if f_low < 0.0 else 0.5 * (low + high)
         guess = min(max(guess, low + 1e-3 * (high - low)), high - 1e-3 * (high - low))
@@ -139,7 +137,7 @@ def _onto(flow, w, k, length, slopes, y):
             low, f_low, f_high = guess, value, f_high / 2.0
     for i in range(y.shape[0]):
         y[i] = best[i]
-    return code if code != 0 else code_high, high
+    return code, high
 
 
 @jit

@@ -319,7 +319,7 @@ def advance(fns, w, kept, k, end, rtol, atol, hp, c, d, nz, fp):
     kept : how far the path has come, the next step, whether the shift of the orbit's mid-point is known, the shift.
     """
     size = w.shape[0] // 2
-    middle, now, b, y = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    middle, now, y = np.empty(size), np.empty(size), np.empty(size)
     system, slow = of_the_map(fns, hp, c, d, fp)
     orbit = w[size : 2 * size], kept[3 : 3 + size], kept[2:3], middle, now
     given = system, slow, orbit
@@ -329,9 +329,7 @@ def advance(fns, w, kept, k, end, rtol, atol, hp, c, d, nz, fp):
         for i in range(size):
             y[i] = w[i]
         code, k, step, _ = carry((drift, nowhere, stays, given), y, k, min(end, k + 1.0), step, (rtol, atol))
-        if code == 0:
-            code = drift(given, y, k, b)
-        if code != 0:
+        if code != 0:  # else the last stage stood at y: `middle` and `now` are the orbit there
             return code
         kept[2] = 1.0
         for i in range(size):

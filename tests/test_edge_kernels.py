@@ -10,10 +10,9 @@ from scipy.linalg import schur
 from scipy.optimize import brentq, root
 
 import minidyn as md
-from minidyn.flows.edge.orbit import Orbits
+from minidyn.flows.edge.orbit import FieldFailed, Orbits
 from minidyn.kernels import eigenvalues
 from minidyn.simulate.choose import make_engine
-from minidyn.solvers.piecewise import FieldFailed
 
 x, y = sp.symbols("x y")
 EDGE = md.Loss((1 + x**2) * sp.log(sp.cosh(y)) + (x - 5) ** 2 / 10 * (1 + y / 3), [x, y])

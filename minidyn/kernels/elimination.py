@@ -54,6 +54,16 @@ def back_solve(a, order, b):
 
 
 @jit
+def solve_one(a, b):
+    """`solve` for one right side b (n,)."""
+    order = np.empty(b.shape[0], np.int64)
+    if not factorize(a, order):
+        return False
+    back_solve(a, order, b)
+    return True
+
+
+@jit
 def solve(a, b):
     """Overwrite b (n, m) by a^-1 b, and a by its factors; False if a is singular."""
     n, m = b.shape

@@ -23,14 +23,6 @@ _A, _C, _E, _STAGES = DOPRI5.a, DOPRI5.c, DOPRI5.e, DOPRI5.stages
 _SHORTEST = 1e-10  # of the clock: a step this small has failed
 
 
-class FieldFailed(Exception):
-    """A field does not exist at a point; `code` is a status."""
-
-    def __init__(self, code: int, reason: str = ""):
-        super().__init__(reason or f"status {code}")
-        self.code, self.reason = code, reason
-
-
 @jit
 def nowhere(given, w, k):
     """A flow without events."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from minidyn.common.status import Status
 from minidyn.compiler import jit
-from minidyn.kernels.elimination import back_solve, factorize
+from minidyn.kernels.elimination import back_solve, factorize, solve_one
 from minidyn.solvers.explicit import TINY, first_step, moved_back, norm, polynomial
 from minidyn.solvers.rows import IMPLICIT, At
 from minidyn.solvers.system import field_at
@@ -166,7 +166,7 @@ def full_newton(system, jacobian, w, k, h, stages, near, limit, tolerance, room)
     Z, _, F = stages
     rtol, atol = tolerance
     n = w.shape[0]
-    J, big, x, order = np.empty((n, n)), np.empty((3 * n, 3 * n)), np.empty(3 * n), np.empty(3 * n, np.int64)
+    J, big, x = np.empty((n, n)), np.empty((3 * n, 3 * n)), np.empty(3 * n)
     before = 0.0
     for turn in range(_NEWTON):
         for a in range(3):
@@ -182,9 +182,8 @@ def full_newton(system, jacobian, w, k, h, stages, near, limit, tolerance, room)
             for i in range(n):
                 big[a * n + i, a * n + i] += 1.0
                 x[a * n + i] = h * (_A[a, 0] * F[0, i] + _A[a, 1] * F[1, i] + _A[a, 2] * F[2, i]) - Z[a, i]
-        if not factorize(big, order):
+        if not solve_one(big, x):
             return 0
-        back_solve(big, order, x)
         total = 0.0
         for a in range(3):
             for i in range(n):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minidyn.common.arrays import ArrayLike, Floats, NDArray
+from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property
@@ -81,17 +81,12 @@ class CentralFlow(Flow):
         if known.name == "RMSProp" and self.hyper["beta2"] == 0:
             raise FlowError("the central flow of RMSProp needs beta2 > 0: without memory the step is a sign.")
 
-    @cached_property
-    def owner(self) -> NDArray[np.int64]:
-        """Which accumulator each coordinate uses; empty without accumulators."""
-        if "beta2" not in self.hyper:
-            return np.zeros(0, np.int64)
-        return np.arange(self.dim) if self.accumulators == "each" else np.zeros(self.dim, np.int64)
-
     @property
     def size(self) -> int:
         """D for theta, then the accumulators."""
-        return self.dim + (int(self.owner[-1]) + 1 if len(self.owner) else 0)
+        if "beta2" not in self.hyper:
+            return self.dim
+        return self.dim + (self.dim if self.accumulators == "each" else 1)
 
     def start(self, w0: ArrayLike) -> Floats:
         """The mid-point of the first two iterates, with the accumulators after the first step (..., size)."""
@@ -99,7 +94,7 @@ class CentralFlow(Flow):
         theta = array[..., : self.dim]
         before = array[..., self.dim :] if array.shape[-1] != self.dim else np.zeros_like(theta)
         g, lr = self.loss.grad(theta), self.hyper["lr"]
-        if not len(self.owner):
+        if self.size == self.dim:
             return theta - 0.5 * lr * g
         beta = self.hyper["beta2"]
         v = beta * before + (1 - beta) * g**2
@@ -176,22 +171,22 @@ class CentralFlow(Flow):
         >>> round(flow.validity([3**0.5, 0.0]), 12)  # quadratic across: exact
         0.0
         """
-        metric, state = ("sqrt(v) + eps", "(theta, v)") if len(self.owner) else ("1", "theta")
+        metric, state = ("sqrt(v) + eps", "(theta, v)") if self.size > self.dim else ("1", "theta")
         if latex:
             equations = [
                 r"$\dot\theta = -P^{-1}[\nabla L + \frac{1}{2}\nabla\langle H, \hat\Sigma\rangle]"
-                + (r",\quad P = \sqrt{v} + \epsilon$" if len(self.owner) else r",\quad P = 1$"),
+                + (r",\quad P = \sqrt{v} + \epsilon$" if self.size > self.dim else r",\quad P = 1$"),
                 r"$\hat\Sigma \succeq 0,\quad H \preceq \frac{2}{\eta} P,\quad"
                 r" \langle\hat\Sigma, \frac{2}{\eta} P - H\rangle = 0$",
             ]
-            if len(self.owner):
+            if self.size > self.dim:
                 equations.insert(1, r"$\dot v = \frac{1-\beta_2}{\eta\beta_2}[g^2 + \mathrm{diag}(H\hat\Sigma H) - v]$")
         else:
             equations = [
                 f"  dtheta/dt = -[grad L + T[S]/2] / P,  P = {metric}",
                 "  S >= 0,  H <= 2 P/lr,  <S, 2 P/lr - H> = 0",
             ]
-            if len(self.owner):
+            if self.size > self.dim:
                 equations.insert(1, "  dv/dk = (1 - beta2)/beta2 [g^2 + diag(H S H) - v]")
                 if self.accumulators == "scalar":
                     equations[1] = "  dv/dk = (1 - beta2)/beta2 [|g|^2 + tr(H S H) - v], one v for all coordinates"

@@ -12,14 +12,13 @@ import math
 
 import numpy as np
 
-from minidyn.common.arrays import Floats
 from minidyn.common.errors import SolverError
-from minidyn.kernels.elimination import back_solve, factorize
-from minidyn.kernels.elimination import solve as divide
+from minidyn.kernels.elimination import back_solve, factorize, solve
 from minidyn.kernels.linalg import cholesky_semidefinite, extreme_eigenvalues, inner, multiply
 
 _ROOT = math.sqrt(2.0)
 _CLOSE = 1e-10  # what may be left of the conditions
+_ENOUGH = 1e-12  # what is left of them where Newton's method ends
 NOTHING = -1.0  # instead of what is left: nothing holds anything
 
 
@@ -107,11 +106,11 @@ def _room(M, dM):
         if not low[i, i] > 0.0:
             return 0.0
     work = low.copy()
-    divide(work, half)
+    solve(work, half)
     for i in range(m):
         for j in range(m):
             inner_part[i, j] = half[j, i]
-    divide(low, inner_part)
+    solve(low, inner_part)
     for i in range(m):
         for j in range(i):
             inner_part[i, j] = inner_part[j, i] = 0.5 * (inner_part[i, j] + inner_part[j, i])
@@ -170,7 +169,7 @@ def _newton(a, k, x, y, gap):
     """One step, predicted and corrected, on `X Y + Y X = 2 mu I`, `y = a + k x`; False where rounding ends it."""
     n = a.shape[0]
     m = side(n)
-    room = np.empty((8, m, m))
+    room = np.empty((6, m, m))
     X, Y, dX, dY, product, square = room[0], room[1], room[2], room[3], room[4], room[5]
     left, right, system = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
     residual, known, target, dx, dy = np.empty(n), np.zeros(n), np.empty(n), np.empty(n), np.empty(n)
@@ -215,7 +214,7 @@ def _newton(a, k, x, y, gap):
 
 
 @inner
-def _interior(a, k, tolerance, x, y):
+def _interior(a, k, x, y):
     """The best x, y that Newton's method finds, with the gap driven to zero; and what is left."""
     n = a.shape[0]
     u, v = np.zeros(n), np.zeros(n)
@@ -231,13 +230,13 @@ def _interior(a, k, tolerance, x, y):
             best = wrong
             for p in range(n):
                 x[p], y[p] = u[p], v[p]
-        if wrong <= tolerance or not _newton(a, k, u, v, gap):
+        if wrong <= _ENOUGH or not _newton(a, k, u, v, gap):
             break
     return best
 
 
 @inner
-def pressed(a, k, tolerance, x, y):
+def pressed(a, k, x, y):
     """`x`, `y` with X >= 0, Y >= 0, y = a + k x, <x, y> = 0; what is left of that, or NOTHING where k does nothing."""
     n = a.shape[0]
     m = side(n)
@@ -261,7 +260,7 @@ def pressed(a, k, tolerance, x, y):
             units[p] = a[p] / size_y
             for q in range(n):
                 scaled[p, q] = 0.5 * (k[p, q] + k[q, p]) / size_k + (lift if p == q else 0.0)
-        wrong = _interior(units, scaled, tolerance, x, y)
+        wrong = _interior(units, scaled, x, y)
         if wrong <= _CLOSE:
             break
     for p in range(n):
@@ -283,38 +282,3 @@ def refusal(wrong: float) -> SolverError:
     return SolverError(
         f"the curvatures at the threshold cannot all be held there (the oscillation grows without bound; {wrong:.0e})."
     )
-
-
-def basis(m: int) -> Floats:
-    """Orthonormal symmetric matrices (m (m+1)/2, m, m)."""
-    out = []
-    for a in range(m):
-        for b in range(a + 1):
-            e = np.zeros((m, m))
-            e[a, b] = e[b, a] = 1.0 if a == b else np.sqrt(0.5)
-            out.append(e)
-    return np.array(out)
-
-
-def solve(A: Floats, K: Floats, tolerance: float = 1e-12) -> tuple[Floats, Floats]:
-    """`X`, `Y` (m, m) with `X >= 0`, `Y = A + K[X] >= 0` and `<X, Y> = 0`.
-
-    `A` is symmetric (m, m); `K` (m, m, m, m) acts as `K[X]_ab = sum_cd K_abcd X_cd`, symmetric and positive
-    semidefinite. The largest of `|Y - A - K[X]|`, `|X Y|` and the negative parts ends below `tolerance`, each
-    relative to the size of `X` and of `Y`. Where `X` is not unique it is in the middle of the solutions.
-
-    Raises SolverError where no solution is found (`A` negative in a direction in which `K` does nothing).
-
-    >>> import numpy as np
-    >>> X, Y = solve(np.diag([-1.0, 2.0]), np.einsum("ac,bd->abcd", np.eye(2), np.eye(2)))
-    >>> np.round(X, 10) + 0.0, np.round(Y, 10) + 0.0
-    (array([[1., 0.],
-           [0., 0.]]), array([[0., 0.],
-           [0., 2.]]))
-    """
-    E = basis(len(A))
-    a, k = np.einsum("pab,ab->p", E, A), np.einsum("pab,abcd,qcd->pq", E, K, E)
-    x, y = np.empty_like(a), np.empty_like(a)
-    if not holds(wrong := pressed(a, np.ascontiguousarray(k), tolerance, x, y)):
-        raise refusal(wrong)
-    return np.einsum("p,pab->ab", x, E), np.einsum("p,pab->ab", y, E)

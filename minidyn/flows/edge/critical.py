@@ -182,7 +182,7 @@ def pressing(system, w, held, b, S, wrong):
     answers(system, w, P, U, m, b, effects, a, k)
     if m == 0:
         return 0, 0
-    wrong[0] = pressed(a, k, 1e-12, x, rest)
+    wrong[0] = pressed(a, k, x, rest)
     if not holds(wrong[0]):
         return Status.NO_ORBIT, 0
     moved(effects, x, b)
@@ -296,7 +296,7 @@ def onto_the_edge(system, w, dim, wrong):
         for s in range(m):
             gaps[s, s] = 1.0 - values[s]
         vector_of(gaps, a)
-        wrong[0] = pressed(a, k, 1e-12, x, rest)
+        wrong[0] = pressed(a, k, x, rest)
         if not holds(wrong[0]):
             return Status.NO_ORBIT
         moved(effects, x, w)

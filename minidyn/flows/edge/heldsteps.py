@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from minidyn.kernels.elimination import back_solve, factorize
+from minidyn.kernels.elimination import solve_one
 from minidyn.kernels.linalg import inner
 
 
@@ -104,16 +104,6 @@ def restricted(R, A, out):
 
 
 @inner
-def solved(J, v):
-    """v = J^-1 v, J is overwritten; False if it is singular."""
-    order = np.empty(v.shape[0], np.int64)
-    if not factorize(J, order):
-        return False
-    back_solve(J, order, v)
-    return True
-
-
-@inner
 def rest_of(system, R, c, a):
     """a: where the fast part of the mid-point rests without oscillation; zero if that is far off."""
     size, count = c.shape[0], a.shape[0]
@@ -132,7 +122,7 @@ def rest_of(system, R, c, a):
         restricted(R, A, J)
         for t in range(count):
             J[t, t] -= 1.0
-        if not found or not solved(J, move):
+        if not found or not solve_one(J, move):
             break
         for t in range(count):
             a[t] += move[t]

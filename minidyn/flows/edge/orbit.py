@@ -23,7 +23,14 @@ from minidyn.flows.edge.twostep import TwoStep
 from minidyn.kernels.eigenvalues import rows_below
 from minidyn.kernels.pointers import pointer
 from minidyn.maps.discrete import Map
-from minidyn.solvers.piecewise import FieldFailed
+
+
+class FieldFailed(Exception):
+    """A field does not exist at a point; `code` is a status."""
+
+    def __init__(self, code: int, reason: str = ""):
+        super().__init__(reason or f"status {code}")
+        self.code, self.reason = code, reason
 
 
 @dataclass(frozen=True, eq=False)

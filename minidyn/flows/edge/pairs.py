@@ -18,10 +18,9 @@ from minidyn.flows.edge.heldsteps import (
     rest_of,
     restricted,
     shifted,
-    solved,
 )
 from minidyn.kernels.eigenvalues import eigenvalues, rows_below
-from minidyn.kernels.elimination import back_solve, factorize
+from minidyn.kernels.elimination import back_solve, factorize, solve_one
 from minidyn.kernels.linalg import inner, multiply, transpose
 from minidyn.solvers.piecewise import carry, nowhere, stays
 
@@ -103,7 +102,7 @@ def newton(system, R, c, a, d, plus, minus):
         if largest <= 1e-14 * scale or (largest <= 1e-11 * scale and largest >= before):
             return True
         bordered(R, plus, minus, J)
-        if not solved(J, wrong):
+        if not solve_one(J, wrong):
             return False
         for t in range(count):
             a[t] += wrong[t]
@@ -152,7 +151,7 @@ def cubic(system, R, z, A, v, left, length, count):
     for s in range(count):
         for t in range(count):
             J[s, t] = (1.0 if s == t else 0.0) - J[s, t]
-    if not solved(J, a):
+    if not solve_one(J, a):
         return 0.0
     shifted(z, R, a, middle)
     parts_of(system, middle, d, even, odd)

@@ -17,11 +17,9 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.intake import one_of, whole
-from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
-from minidyn.flows.edge.twostep import PairFlow, TwoStep, add_rule_kernels, along_slopes
+from minidyn.flows.edge.twostep import PairFlow, TwoStep, along_slopes
 from minidyn.flows.look import SKY
-from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
 
 
@@ -120,13 +118,6 @@ class RodFlow(PairFlow):
     def name(self) -> str:  # type: ignore[override]
         """What tables and figures call it."""
         return "rod flow" if self.order == 1 else "rod flow, order 2"
-
-    @cached_property
-    def source(self) -> Source:
-        """`rule_step` and `rule_slopes` of the map's rule; `grad` and `hvp` are the loss's own."""
-        src = Source(f"rod flow of {self.map.rule.name} on {self.map.loss}")
-        add_rule_kernels(src, self.map)
-        return src
 
     def numbers(self, w0: Floats) -> Floats:
         """Those of `At`, whatever the starting points."""

@@ -14,18 +14,15 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError
 from minidyn.common.intake import between, whole
-from minidyn.common.locks import cached_property
 from minidyn.common.status import Status
 from minidyn.flows.edge import pairs
 from minidyn.flows.edge.chartorbit import OrbitForm, orbit_form
-from minidyn.flows.edge.orbit import Growth, Orbit, Orbits
+from minidyn.flows.edge.orbit import FieldFailed, Growth, Orbit, Orbits
 from minidyn.flows.edge.pairs import At
 from minidyn.flows.edge.twostep import PairFlow
 from minidyn.flows.look import PINK
-from minidyn.kernels import Source
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
-from minidyn.solvers.piecewise import FieldFailed
 
 
 class SubquadraticFlow(PairFlow):
@@ -58,6 +55,7 @@ class SubquadraticFlow(PairFlow):
 
     _offers = "manifold amplitude orbit growth closed_form"
     key = "subquadratic"
+    steps: Orbits
     look = PINK
     charted = True
     name: ClassVar[str] = "subquadratic flow"
@@ -120,11 +118,6 @@ class SubquadraticFlow(PairFlow):
         """The map's whole state at theta, at such a state, or at the mid-point of a state of the flow."""
         point = self._point(z)
         return self.map.initial_state(point) if len(point) == self.dim else point[: self.steps.size]
-
-    @cached_property
-    def source(self) -> Source:
-        """`rule_step` and `rule_slopes` of the map's rule; `grad` and `hessian` are the loss's own."""
-        return self.steps.source
 
     def numbers(self, w0: Floats) -> Floats:
         """Those of `pairs.At`, whatever the starting points."""

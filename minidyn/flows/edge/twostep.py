@@ -81,6 +81,12 @@ class PairFlow(Flow):
 
     reads = "midpoints"
     ahead = 1
+    steps: "TwoStep"
+
+    @cached_property
+    def source(self) -> Source:
+        """`rule_step` and `rule_slopes` of the map's rule; the others are the loss's own."""
+        return self.steps.source
 
     @property
     def size(self) -> int:

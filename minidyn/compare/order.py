@@ -86,9 +86,13 @@ class ScalingStudy(Reported, Result):
         names = ", ".join(sorted({f"{f.flow} / {f.quantity}" for f in self.fits}))
         raise InputError(f"the study has no fit for {flow!r} and {quantity!r}; it has {names}.")
 
+    def _of(self, fit: OrderFit) -> list[ScalingRow]:
+        """The rows behind a fit."""
+        return [r for r in self.rows if (r.flow, r.quantity) == (fit.flow, fit.quantity)]
+
     def unseen(self, fit: OrderFit) -> str:
         """Why a fit has no order, in words."""
-        mine = [r for r in self.rows if (r.flow, r.quantity) == (fit.flow, fit.quantity)]
+        mine = self._of(fit)
         left = [r for r in mine if np.isfinite(r.difference)]
         if left and all(map(is_exact, left)):
             return "exact"
@@ -110,7 +114,7 @@ class ScalingStudy(Reported, Result):
             Table(fits, 2, ORDER),
         ]
         for f in self.fits:
-            rows = [r for r in self.rows if (r.flow, r.quantity) == (f.flow, f.quantity)]
+            rows = self._of(f)
             report += ["", _differences(rows, quiet), *shared(r.variance_ratio for r in rows)]
         lost = [
             f"left out of the fit of {r.quantity}, {r.flow}: lr {r.lr:.6g}, where no path is left"

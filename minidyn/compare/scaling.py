@@ -212,7 +212,7 @@ class _Study:
 
 def work_of(system: Map) -> int:
     """The gradients of one sample by one parameter in a step of one path."""
-    return system.loss.dim * (system.bound.batch if system.noise is not None else system.loss.n_samples or 1)
+    return system.loss.dim * system.bound.batch
 
 
 def _flow_of(flow: Any, system: Map) -> Flow:

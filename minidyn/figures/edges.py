@@ -47,8 +47,9 @@ def plot_edge(result: EdgeRun, *, path: Any = None, panels: Any = None, size: An
 
 def _clock(steps: Any, curves: list[Floats]) -> Clock:
     """The axis of steps of a result that keeps no times."""
-    k, seen = steps.astype(float), np.isfinite(curves).any(axis=0) if curves else np.zeros(len(steps), bool)
-    return Clock.of(k, np.full(len(k), np.nan), curves, k[seen].max(initial=0))
+    k = steps.astype(float)
+    seen = k[np.isfinite(curves).any(axis=0)] if curves else k
+    return Clock.of(k, np.full(len(k), np.nan), curves, seen.max(initial=0))
 
 
 def _draw_edge(

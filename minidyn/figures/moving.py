@@ -19,7 +19,7 @@ from minidyn.common.intake import between
 from minidyn.compare.comparison import Comparison
 from minidyn.figures.canvas import target_of, write_bytes
 from minidyn.figures.landscape import draw_floor
-from minidyn.figures.panels import mean_of, spread_of
+from minidyn.figures.panels import mean_in
 from minidyn.figures.runs import last_step, names_in
 from minidyn.figures.scales import Clock
 from minidyn.figures.sheet import Panel, compose
@@ -143,10 +143,7 @@ def _growing(name: str, runs: dict[str, Run], looks: dict[str, Look], advance: l
     def draw(ax: Axes) -> None:
         first = next(iter(runs.values()))
         held = {label: run for label, run in runs.items() if name in [*run.names, *run.observables, *run.moments]}
-        means = {
-            label: mean_of(run.quantity(name)) if not run.moments else spread_of(run, name)[0]
-            for label, run in held.items()
-        }
+        means = {label: mean_in(run, name) for label, run in held.items()}
         values = np.concatenate(list(means.values()))
         values = values[np.isfinite(values)]
         low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)

@@ -52,14 +52,7 @@ def plot_scaling(study: ScalingStudy, *, path: Any = None, panels: Any = None, s
     title, *made = named(
         "difference of map and flow over the learning rate", str(meta.get("map", "")), meta.get("model")
     )
-    details = [
-        *made,
-        clock,
-        *filter(None, [meta.get("start")]),
-        str(meta.get("planned", "")),
-        *notes,
-        *meta.get("remarks", []),
-    ]
+    details = [*made, clock, meta.get("start", ""), str(meta.get("planned", "")), *notes, *meta.get("remarks", [])]
     return compose(there, title, details, path=path, only=drawn if panels is None else panels, size=size, ax=ax)
 
 

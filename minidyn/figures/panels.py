@@ -236,6 +236,11 @@ def mean_of(values: Floats) -> Floats:
     return _over_paths(values, np.mean)
 
 
+def mean_in(run: Run, name: str) -> Floats:
+    """The mean of one quantity of a run over its steps."""
+    return run.moments[name]["mean"] if name in run.moments else mean_of(run.quantity(name))
+
+
 def difference_of(a: Floats, b: Floats, coupled: bool) -> tuple[Floats, Floats]:
     """Difference of means b - a and its standard error at each time, paired where both share their noise."""
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from minidyn.compare.comparison import Comparison
 from minidyn.figures.landscape import draw_landscape
-from minidyn.figures.panels import draw_quantity, draw_run, mean_of, spread_of
+from minidyn.figures.panels import draw_quantity, draw_run, mean_in, mean_of
 from minidyn.figures.scales import ABOVE, Clock
 from minidyn.figures.sheet import Panel, compose
 from minidyn.figures.style import (
@@ -102,7 +102,7 @@ def plot_run(run: Run, *, quantities: Sequence[str] | None = None, path: Any = N
     for name in chosen:
         if name not in every:
             run.quantity(name)  # says what the run holds
-    clock = Clock.of(run.steps, run.time, [spread_of(run, name)[0] for name in chosen], last_step([run]))
+    clock = Clock.of(run.steps, run.time, [mean_in(run, name) for name in chosen], last_step([run]))
     there = [Panel(name, partial(draw_run, run=run, name=name, look=look, label=label_of(title), clock=clock),
                    above=_above(name, clock)) for name in [*shown, *(n for n in every if n not in shown)]]  # fmt: skip
     details = [

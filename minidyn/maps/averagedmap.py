@@ -61,7 +61,7 @@ class AveragedMap(ByValue):
 def feels_skew(system: Map, accumulators: str) -> bool:
     """Whether skewed noise makes a force: a choice of samples under accumulators that move."""
     moved = any(averaged(system.rule, accumulators).accumulators) and accumulators != "frozen"
-    return moved and system.bound.picks and system.bound.kappa > 0.0
+    return moved and system.bound.chances
 
 
 def facts(system: Map, accumulators: str, coupled: bool, tangent: int, gap: float) -> Floats:

@@ -207,6 +207,7 @@ def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
         for sigma, z in bound.sigma_terms(g, position)
     ]
     stores += [node for part in bound.alike for node in part.added(g, bound, bound.first_alike)]
+    if not stores:
+        return []
     count = ["n = d.shape[0]"] if bound.alike and loss.per_sample else []
-    lines = loss.emitter(stores, places={"w": _PATHS, "z": "z[({})*64 + lane]"}).lines() if stores else []
-    return [*count, *lines] if lines else []
+    return [*count, *loss.emitter(stores, places={"w": _PATHS, "z": "z[({})*64 + lane]"}).lines()]

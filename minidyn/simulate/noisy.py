@@ -139,7 +139,12 @@ def _gradients(system: Map) -> Callable[[Floats], list[Group]]:
     if len(bound.noise.parts) == 1 and isinstance(bound.noise.parts[0], Sampling):
         groups = bound.sampling.choices(loss.n_samples or 1, MOST)
         if all(exact for *_, exact in groups):
-            return lambda w: [(loss.sample_grads(w)[picks].mean(axis=1), share, True) for picks, share, _ in groups]
+
+            def every(w: Floats) -> list[Group]:
+                each = loss.sample_grads(w)
+                return [(each[picks].mean(axis=1), share, True) for picks, share, _ in groups]
+
+            return every
     seen = Map(loss, GD(1.0), system.noise)
     share = np.full(MOST, 1.0 / MOST)
     return lambda w: [(w - seen.step(np.tile(w, (MOST, 1)), rng=0), share, False)]

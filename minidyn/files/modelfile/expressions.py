@@ -18,7 +18,7 @@ from minidyn.common.errors import ExpressionError
 from minidyn.files.modelfile import algebra, matrices
 from minidyn.files.modelfile.algebra import ANY_NUMBER, EITHER, FUNCTIONS, TWO, constant, finite, power
 from minidyn.files.modelfile.grammar import read_tree
-from minidyn.files.modelfile.matrices import is_matrix, number
+from minidyn.files.modelfile.matrices import is_matrix, is_table, number
 from minidyn.files.modelfile.wording import did_you_mean, shorten
 
 MAX_RANGE = 10_000_000  # terms of one index
@@ -75,7 +75,7 @@ class _Builder:
                 return self.divisor(self.expression(operand))
             case ("**", base, exponent):
                 a, b = self.expression(base), self.expression(exponent)
-                return matrices.power(a, b) if is_matrix(a) and a.shape != (1, 1) else power(number(a), number(b))
+                return matrices.power(a, b) if is_table(a) else power(number(a), number(b))
             case (".T", operand):
                 return matrices.turned(self.expression(operand))
             case ("entry", operand, places):
@@ -109,7 +109,7 @@ class _Builder:
 
     @staticmethod
     def divisor(e: sp.Expr) -> sp.Expr:
-        if is_matrix(e) and e.shape != (1, 1):
+        if is_table(e):
             raise ExpressionError(f"{matrices.sized(e)} and nothing is divided by it; a product with Inverse(...) is.")
         return power(number(e), sp.Integer(-1))
 
@@ -159,7 +159,7 @@ class _Builder:
             wanted = "one or two arguments" if name in EITHER else wanted
             raise ExpressionError(f"{shorten(name)} takes {wanted}, not {len(arguments)}.")
         given = [self.expression(argument) for argument in arguments]
-        if all(not is_matrix(a) or a.shape == (1, 1) for a in given):
+        if not any(map(is_table, given)):
             return algebra.apply(name, list(map(number, given)))
         return matrices.applied(partial(algebra.apply, name), given, [*self.symbols, *self.ranges])
 

@@ -26,6 +26,11 @@ def is_matrix(e: Any) -> bool:
     return isinstance(e, sp.MatrixExpr)
 
 
+def is_table(e: Any) -> bool:
+    """Whether it is a matrix of more than one number, or of none: a 1 x 1 matrix is a number where one is expected."""
+    return is_matrix(e) and e.shape != (1, 1)
+
+
 def sized(e: Any) -> str:
     """The expression and its size, for an error sentence."""
     return f"{shorten(e)} is " + (f"{e.shape[0]} x {e.shape[1]}" if is_matrix(e) else "a number")
@@ -46,7 +51,7 @@ def number(e: Any) -> Any:
 def add(terms: Sequence[Any]) -> Any:
     """The sum of matrices of one size."""
     if not all(map(is_matrix, terms)):  # a 1 x 1 matrix and a number make a number
-        odd = next((t for t in terms if is_matrix(t) and t.shape != (1, 1)), None)
+        odd = next(filter(is_table, terms), None)
         if odd is not None:
             plain = next(t for t in terms if not is_matrix(t))
             size = f"{odd.shape[0]}, {odd.shape[1]}"
@@ -63,8 +68,8 @@ def multiply(factors: Sequence[Any], tied: frozenset[int] = frozenset()) -> Any:
         for f in factors[k - 1 : k + 1]:
             if f.is_Atom and not is_matrix(f):  # others may be matrices that happen to be 1 x 1
                 raise ExpressionError(f"{sized(f)}, and `@` multiplies matrices; a product with a number is written *.")
-    parts = [f for f in factors if is_matrix(f) and f.shape != (1, 1)]
-    numbers = [number(f) for f in factors if not any(f is p for p in parts)]
+    parts = [f for f in factors if is_table(f)]
+    numbers = [number(f) for f in factors if not is_table(f)]
     for left, right in pairwise(parts):
         if left.shape[1] != right.shape[0]:
             raise ExpressionError(f"{sized(left)} and {sized(right)}: they do not fit in a product.")

@@ -11,7 +11,7 @@ import sympy as sp
 
 from minidyn.files.modelfile import spec
 from minidyn.files.modelfile.data import Samples
-from minidyn.files.modelfile.matrices import is_matrix, number
+from minidyn.files.modelfile.matrices import is_matrix, is_table, number
 from minidyn.files.modelfile.table import Table, is_number
 from minidyn.flows import FLOWS
 from minidyn.maps.loss.outputs import CRITERIA
@@ -73,7 +73,7 @@ def _read_model(table: Table, symbols: dict[str, Any]) -> sp.Basic:
         expr = table.expression("model", table.get("model", str), symbols, whole=True)
         if is_matrix(expr) and 1 not in expr.shape:
             table.refuse("model", f"is a {expr.shape[0]} x {expr.shape[1]} matrix; its outputs are a column or a row")
-        return number(expr) if is_matrix(expr) and expr.shape == (1, 1) else expr
+        return expr if is_table(expr) else number(expr)
     outputs = table.table("outputs")
     name = next(iter(outputs.content), "")
     if len(outputs.content) != 1 or not name.isidentifier() or name in symbols or name in _RESERVED:

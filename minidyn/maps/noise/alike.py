@@ -104,7 +104,6 @@ class LikeAdded(_Like, Additive):
     def check(self, bound: BoundNoise) -> None:
         """Refuse what the other law would be refused for."""
         self.of.check(bound)
-        super().check(bound)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -162,6 +162,11 @@ class BoundNoise(ByValue):
         return bool(self._chosen or self.alike)
 
     @property
+    def chances(self) -> bool:
+        """Whether the choice of samples is noise: not of all of them, nor where normals stand for a choice."""
+        return self.picks and self.kappa > 0.0
+
+    @property
     def shuffles(self) -> bool:
         """Whether samples are visited in permutations, epoch by epoch."""
         return self.sampling.shuffles
@@ -258,9 +263,8 @@ class BoundNoise(ByValue):
     @property
     def gaussian(self) -> bool:
         """Whether the noise in the gradient is normal: nothing of it comes from a choice of samples or from +-1."""
-        return (self.kappa == 0.0 or not self.picks) and all(
-            law.normal for law in [part.law for part in self.additive] + [part.law for part in self.labels]
-        )
+        laws = [part.law for part in self.additive] + [part.law for part in self.labels]
+        return not self.chances and all(law.normal for law in laws)
 
     @property
     def independent(self) -> bool:
@@ -274,7 +278,7 @@ class BoundNoise(ByValue):
 
     def skewed(self, w: Floats) -> bool:
         """Whether the choice of samples gives the gradient's noise a third moment at w, in any coordinate."""
-        if self.kappa == 0.0 or not self.picks or not (self.labels or self.sampling.skews(self.loss.n_samples or 1)):
+        if not self.chances or not (self.labels or self.sampling.skews(self.loss.n_samples or 1)):
             return False
         apart = self.loss.sample_grads(w)
         apart = apart - apart.mean(axis=0)

@@ -189,12 +189,10 @@ class Model(ByValue):
         rates = lrs if lrs is not None else said.lrs or [own / 2 ** (n / power) for n in range(4)]
         given: dict[str, Any] = {"w0": self._start_at, "observe": self.observe, "rng": self.seed} | options
         if given.get("time") is None and given.get("slow_time") is None:
-            span = (
-                said.time
-                or said.slow_time
-                or self._span(rates, power, between(given.get("work", WORK), "work", 0, np.inf))
-            )
-            given["slow_time" if said.slow_time or (power == 2 and not said.time) else "time"] = span
+            given |= {"time": said.time, "slow_time": said.slow_time}
+            if said.time is None and said.slow_time is None:
+                work = between(given.get("work", WORK), "work", 0, np.inf)
+                given["time" if power == 1 else "slow_time"] = self._span(rates, power, work)
         study = scaling_study(self.map, *flows, lrs=rates, **given)
         start = "" if said.w0 is None or "w0" in options else _placed(self.loss.param_names, said.w0)
         study.meta |= {"model": self.name, "model_text": self.text, "start": start}

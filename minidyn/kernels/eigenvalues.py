@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minidyn.kernels.elimination import solve
-from minidyn.kernels.linalg import inner, orthogonal_part, remove_along
+from minidyn.kernels.linalg import copy, inner, orthogonal_part, remove_along, squares
 
 _ROUNDING = 2.0**-52
 
@@ -162,18 +162,13 @@ def sign_of(a, work, other):
     n = a.shape[0]
     scaling = True
     for _ in range(100):
-        size, size_other = 0.0, 0.0
+        copy(a, work)
         for i in range(n):
             for j in range(n):
-                work[i, j] = a[i, j]
                 other[i, j] = 1.0 if i == j else 0.0
-                size += a[i, j] * a[i, j]
         if not solve(work, other):
             return False
-        for i in range(n):
-            for j in range(n):
-                size_other += other[i, j] * other[i, j]
-        scale = math.sqrt(math.sqrt(size_other / size)) if scaling else 1.0
+        scale = math.sqrt(math.sqrt(squares(other) / squares(a))) if scaling else 1.0
         change, total = 0.0, 0.0
         for i in range(n):
             for j in range(n):

@@ -155,13 +155,14 @@ def _block(e: Any) -> Any:
 def called(name: str, arguments: Sequence[Any]) -> Any:
     """A function of `NAMES` of matrices, or of sizes."""
     least, most, kind, build = NAMES[name]
+    first = 1 if name == "HadamardPower" else most  # so many of the arguments are matrices
     if not least <= len(arguments) <= most:
         wanted = {(1, 1): "one argument", (2, 2): "two arguments"}.get((least, most), "at least one argument")
         raise ExpressionError(f"{shorten(name)} takes {wanted}, not {len(arguments)}.")
     if kind == "matrix" and not arguments[0].is_Atom:  # a number may be a matrix that happens to be 1 x 1
-        arguments = [*map(_block, arguments[:1]), *arguments[1:]] if most == 2 else list(map(_block, arguments))
+        arguments = [*map(_block, arguments[:first]), *arguments[first:]]
     for k, a in enumerate(arguments):
-        if kind == "matrix" and not is_matrix(a) and (k == 0 or name != "HadamardPower"):
+        if kind == "matrix" and k < first and not is_matrix(a):
             raise ExpressionError(f"{shorten(name)} is of a matrix, and {sized(a)}.")
         if kind == "size" and not (not is_matrix(a) and a.is_Integer and 0 < a <= MAX_SIDE):
             raise ExpressionError(f"{shorten(name)} takes sizes, whole numbers from 1 to {MAX_SIDE}, not {shorten(a)}.")

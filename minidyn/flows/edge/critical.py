@@ -244,15 +244,22 @@ def event(given, w, k):
 
 
 @inner
-def _pushed(system, w, P, values, U, r):
-    """w, moved by the oscillation of any sign that would bring the first r curvatures to the threshold."""
-    entries, size = r * (r + 1) // 2, w.shape[0]
-    b, effects = np.empty(size), np.empty((entries, size))
-    a, k, x, gaps = np.empty(entries), np.empty((entries, entries)), np.empty(entries), np.zeros((r, r))
-    answers(system, w, P, U, r, b, effects, a, k)
+def _lacking(system, w, P, values, U, r, effects, a, k):
+    """`effects` and k of `answers`, and a: what the first r curvatures lack of the threshold."""
+    gaps = np.zeros((r, r))
+    answers(system, w, P, U, r, np.empty(w.shape[0]), effects, a, k)
     for s in range(r):
         gaps[s, s] = 1.0 - values[s]
     vector_of(gaps, a)
+
+
+@inner
+def _pushed(system, w, P, values, U, r):
+    """w, moved by the oscillation of any sign that would bring the first r curvatures to the threshold."""
+    entries = r * (r + 1) // 2
+    effects, a = np.empty((entries, w.shape[0])), np.empty(entries)
+    k, x = np.empty((entries, entries)), np.empty(entries)
+    _lacking(system, w, P, values, U, r, effects, a, k)
     balanced(a, k, x)
     moved(effects, x, w)
 
@@ -289,13 +296,10 @@ def onto_the_edge(system, w, dim, wrong):
         m = 0
         while m < dim and values[m] > 0.9:
             m += 1
-        entries, size = m * (m + 1) // 2, w.shape[0]
-        b, effects, gaps = np.empty(size), np.empty((entries, size)), np.zeros((m, m))
-        a, k, x, rest = np.empty(entries), np.empty((entries, entries)), np.empty(entries), np.empty(entries)
-        answers(system, w, P, U, m, b, effects, a, k)
-        for s in range(m):
-            gaps[s, s] = 1.0 - values[s]
-        vector_of(gaps, a)
+        entries = m * (m + 1) // 2
+        effects, a, k = np.empty((entries, w.shape[0])), np.empty(entries), np.empty((entries, entries))
+        x, rest = np.empty(entries), np.empty(entries)
+        _lacking(system, w, P, values, U, m, effects, a, k)
         wrong[0] = pressed(a, k, x, rest)
         if not holds(wrong[0]):
             return Status.NO_ORBIT

@@ -20,6 +20,7 @@ WORKLOADS = {
     "gradient": "benchmarks.derivatives:gradients",
     "hessian": "benchmarks.derivatives:higher",
     "quasistatic": "benchmarks.flows:quasistatic",
+    "calls": "benchmarks.calls:small",
     "compile": "benchmarks.startup:cold",
     "start": "benchmarks.startup:processes",
     "backends": "benchmarks.backends:costs",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +24,7 @@ from minidyn.compiler import cache as disk
 from minidyn.compiler.backends import own
 from minidyn.compiler.intrinsics import Known
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
+from minidyn.compiler.unpacking import MISSED, Quick
 
 
 class Function:
@@ -50,6 +52,7 @@ class Function:
         self.__wrapped__ = py_func
         self.entries: dict[Any, Callable[..., Any]] = {}
         self.addresses: dict[tuple[Any, ...], tuple[int, Any]] = {}
+        self.quick: Quick | None = None  # for the types that were last seen often
         self.meaning: bytes | None = None  # what it does, as a hash, once that is asked for
 
     @cached_property
@@ -83,10 +86,17 @@ class Function:
         Takes C-contiguous arrays of float64, int64 or uint64, numbers, compiled functions, and tuples of these; raises
         TypeError for anything else.
         """
+        quick = self.quick
+        if quick is not None:
+            unpack, table, returns = quick
+            result = unpack(args, table)
+            if result != MISSED:
+                return result if returns else None
         key = tuple(map(_key, args))
         entry = self.entries.get(key)
         if entry is None:
             entry = self.entries[key] = backends.chosen().entry(self, tuple(type_of(a) for a in args))
+        self.quick = getattr(entry, "quick", None)
         return entry(*args)
 
     def compile(self, types: tuple[Any, ...]) -> tuple[int, Any]:
@@ -121,7 +131,7 @@ class FunctionPointer:
         self.function, self.address = function, address
         # without addresses, code that takes it is compiled for the function itself
         self.type: Any = type_ if address is not None else Static(function)
-        self.key: Any = type_.name if address is not None else function
+        self.key: Any = sys.intern(type_.name) if address is not None else function
 
     def __call__(self, *args: Any) -> Any:
         """Call the function that the address stands for."""

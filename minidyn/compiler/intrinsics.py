@@ -1,7 +1,6 @@
 """Words that compiled code reads in its own way; in plain Python they mean nearly nothing."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 lanes = side_by_side = range  # in compiled code: several turns at once
 
@@ -25,8 +24,23 @@ def horner(x: Any, coefficients: tuple[float, ...]) -> Any:
     return out
 
 
-@dataclass(frozen=True)
 class Known:
-    """A whole number that a function is compiled for, like the types of its other arguments."""
+    """A whole number that a function is compiled for, like the types of its other arguments; one object for each."""
 
+    __slots__ = ("value",)
+    _made: ClassVar[dict[int, "Known"]] = {}
     value: int
+
+    def __new__(cls, value: int) -> "Known":
+        """The object for this number."""
+        if value not in cls._made:
+            made = super().__new__(cls)
+            made.value = value
+            return cls._made.setdefault(value, made)
+        return cls._made[value]
+
+    def __reduce__(self) -> tuple[type["Known"], tuple[int]]:
+        return Known, (self.value,)
+
+    def __repr__(self) -> str:
+        return f"Known({self.value})"

@@ -10,12 +10,15 @@ from minidyn.common.locks import fork_safe_lock
 from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
 from minidyn.compiler.codegen import Writer
+from minidyn.compiler.intrinsics import Known
 from minidyn.compiler.module import Module
-from minidyn.compiler.types import B1, F8, I8, Array, Fixed, Pointer, Tuple, parse
+from minidyn.compiler.types import F8, Array, Constant, Fixed, Pointer, Tuple, parse
+from minidyn.compiler.unpacking import MISSED, Quick, quick
 from minidyn.compiler.violations import checked, raising
 
 side_by_side = True  # `lanes` are several turns at once
 C_TYPES: Any = {"double": ctypes.c_double, "i64": ctypes.c_int64, "i1": ctypes.c_bool, "ptr": ctypes.c_void_p}
+_SELDOM = 3  # calls with arguments of the same types, of which the last one makes them quick
 _compiling = fork_safe_lock()
 
 
@@ -40,27 +43,54 @@ def _made(function: Any, types: tuple[Any, ...], symbol: str, key: str) -> tuple
     return made
 
 
+class Entry:
+    """A Python callable that takes arguments of these types apart and calls the machine code.
+
+    From the third call on `quick` is what does the same in machine code (see `unpacking`); None where it cannot.
+    """
+
+    quick: Quick | None = None
+
+    def __init__(self, function: Any, types: tuple[Any, ...]):
+        self.address, self.result = compile(function, types)
+        restype = None if self.result is None else C_TYPES[self.result.llvm]
+        self.call = ctypes.CFUNCTYPE(restype, *(C_TYPES[p] for t in types for p in t.parts))(self.address)
+        self.takers = [_taker(t) for t in types]
+        self.types, self.turns = types, 0
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the machine code with arguments of these types."""
+        if self.quick is not None:
+            unpack, table, returns = self.quick
+            result = unpack(args, table)
+            if result != MISSED:
+                return result if returns else None
+        self.turns += 1
+        if self.turns == _SELDOM:
+            self.quick = quick(self.types, self.address, self.result, _stands_for)
+        given: list[Any] = []
+        for take, a in zip(self.takers, args, strict=True):
+            take(given, a)
+        return self.call(*given)
+
+
+def _stands_for(type_: Any) -> Any:
+    """The object of Python that is passed for what is known while compiling; for None the class of addresses."""
+    from minidyn.compiler.functions import FunctionPointer
+
+    if type_ is None:
+        return FunctionPointer
+    return Known(type_.value) if isinstance(type_, Constant) else type_.value
+
+
 def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:
-    """A Python callable that takes arguments of these types apart and calls the machine code."""
-    address, result = compile(function, types)
-    flat = [p for t in types for p in t.parts]
+    """What Python calls for arguments of these types."""
+    _, result = compile(function, types)
     if isinstance(result, Tuple):  # for compiled code only; from Python the text itself runs
         text: Callable[..., Any] = function.py_func
         return text
-    restype = None if result is None else C_TYPES[result.llvm]
-    call = ctypes.CFUNCTYPE(restype, *(C_TYPES[p] for p in flat))(address)
-    takers = [_taker(t) for t in types]
-    plain = all(t in (F8, I8, B1) for t in types)
-
-    def entry(*args: Any) -> Any:
-        if plain:
-            return call(*args)
-        given: list[Any] = []
-        for take, a in zip(takers, args, strict=True):
-            take(given, a)
-        return call(*given)
-
-    return raising(entry) if checked() else entry
+    made = Entry(function, types)
+    return raising(made) if checked() else made
 
 
 def address(function: Any, signature: Pointer) -> int:

@@ -85,8 +85,7 @@ def test_machine_code_takes_the_arguments_apart():
     ],
 )
 def test_what_does_not_fit_is_left_to_python(other):
-    """Arguments of other types, orders, lengths and numbers are not touched by the quick way, and refused or read by the
-    slow one."""
+    """Arguments of other types, orders, lengths and numbers are not touched by the quick way."""
     out = np.zeros(4)
     for _ in range(4):
         filled(out, 0.5)

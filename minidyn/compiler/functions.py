@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable
 from functools import cache
@@ -21,6 +20,7 @@ import numpy as np
 from minidyn.common.locks import cached_property
 from minidyn.compiler import backends, fingerprint, llvm
 from minidyn.compiler import cache as disk
+from minidyn.compiler.addresses import FunctionPointer
 from minidyn.compiler.backends import own
 from minidyn.compiler.intrinsics import Known
 from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Pointer, Static, Tuple
@@ -120,25 +120,6 @@ class Function:
 
     def __repr__(self) -> str:
         return f"compiled function {self.identity}"
-
-
-class FunctionPointer:
-    """A compiled function by its address: code that takes it is compiled once, whatever the function."""
-
-    __slots__ = ("address", "function", "key", "type")
-
-    def __init__(self, function: Function, address: int | None, type_: Pointer):
-        self.function, self.address = function, address
-        # without addresses, code that takes it is compiled for the function itself
-        self.type: Any = type_ if address is not None else Static(function)
-        self.key: Any = sys.intern(type_.name) if address is not None else function
-
-    def __call__(self, *args: Any) -> Any:
-        """Call the function that the address stands for."""
-        return self.function(*args)
-
-    def __repr__(self) -> str:
-        return f"pointer to {self.function!r}"
 
 
 def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:

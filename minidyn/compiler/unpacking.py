@@ -16,7 +16,9 @@ import numpy as np
 
 from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
-from minidyn.compiler.types import B1, F8, I8, U8, Array, Fixed, Pointer, Tuple
+from minidyn.compiler.addresses import FunctionPointer
+from minidyn.compiler.intrinsics import Known
+from minidyn.compiler.types import B1, F8, I8, U8, Array, Constant, Fixed, Pointer, Tuple
 from minidyn.compiler.values import result_type
 
 MISSED = -(1 << 63)  # no kernel returns this
@@ -135,18 +137,18 @@ class _Text:
         return "\n".join([head, *self.lines, f"  ret i64 {out}", "missed:", f"  ret i64 {MISSED}", "}\n"])
 
 
-def _expected(type_: Any, key: Any) -> Iterator[Any]:
-    """What the table holds for an argument of a type, `key` being what tells functions from each other."""
+def _expected(type_: Any) -> Iterator[Any]:
+    """What the table holds for an argument of a type."""
     if isinstance(type_, Array):
         yield from (np.ndarray, _DTYPES[type_.item])
     elif isinstance(type_, Tuple):
         yield tuple
         for item in type_.items:
-            yield from _expected(item, key)
+            yield from _expected(item)
     elif isinstance(type_, Fixed):
-        yield key(type_)
+        yield Known(type_.value) if isinstance(type_, Constant) else type_.value
     elif isinstance(type_, Pointer):
-        yield from (key(None), sys.intern(type_.name))
+        yield from (FunctionPointer, sys.intern(type_.name))
     else:
         yield from {F8: (float, np.float64), B1: (bool, True), U8: (np.uint64,)}.get(type_, (int,))
 
@@ -172,16 +174,13 @@ def _generic(type_: Any) -> Any:
     return Pointer(None, ()) if isinstance(type_, Pointer) else type_
 
 
-def quick(types: tuple[Any, ...], address: int, result: Any, key: Callable[[Any], Any]) -> Quick | None:
+def quick(types: tuple[Any, ...], address: int, result: Any) -> Quick | None:
     """What calls the machine code at an address with the tuple of a call's arguments; None where objects are laid out
-    otherwise, or a result is neither nothing nor a whole number.
-
-    key : the object that stands for a `Fixed` type among the arguments, and the class of function pointers for None.
-    """
+    otherwise, or a result is neither nothing nor a whole number."""
     if not _as_known() or result not in (None, I8):
         return None
     call = _unpacker(tuple(map(_generic, types)), result)
-    held = [*_expected(Tuple(types), key)]
+    held = [*_expected(Tuple(types))]
     table = (ctypes.c_int64 * (1 + len(held)))(address, *map(id, held))
     _tables.append((table, held))
     return call, ctypes.addressof(table), result is not None

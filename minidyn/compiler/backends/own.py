@@ -10,9 +10,8 @@ from minidyn.common.locks import fork_safe_lock
 from minidyn.compiler import cache as disk
 from minidyn.compiler import llvm
 from minidyn.compiler.codegen import Writer
-from minidyn.compiler.intrinsics import Known
 from minidyn.compiler.module import Module
-from minidyn.compiler.types import F8, Array, Constant, Fixed, Pointer, Tuple, parse
+from minidyn.compiler.types import F8, Array, Fixed, Pointer, Tuple, parse
 from minidyn.compiler.unpacking import MISSED, Quick, quick
 from minidyn.compiler.violations import checked, raising
 
@@ -67,20 +66,11 @@ class Entry:
                 return result if returns else None
         self.turns += 1
         if self.turns == _SELDOM:
-            self.quick = quick(self.types, self.address, self.result, _stands_for)
+            self.quick = quick(self.types, self.address, self.result)
         given: list[Any] = []
         for take, a in zip(self.takers, args, strict=True):
             take(given, a)
         return self.call(*given)
-
-
-def _stands_for(type_: Any) -> Any:
-    """The object of Python that is passed for what is known while compiling; for None the class of addresses."""
-    from minidyn.compiler.functions import FunctionPointer
-
-    if type_ is None:
-        return FunctionPointer
-    return Known(type_.value) if isinstance(type_, Constant) else type_.value
 
 
 def entry(function: Any, types: tuple[Any, ...]) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ from minidyn.common.errors import InputError, clipped, said
 
 Labels = Callable[[], Sequence[str]]
 _PLAIN = (float, int, bool, np.float64, np.int64, np.bool_)
+_DOUBLE = np.dtype(np.float64)
 _LARGEST = 2**53  # whole numbers beyond are not exact in the clocks of kernels
 _OWN = (np.ndarray, np.matrix, np.memmap)
 _REFUSED = dict.fromkeys("UST", "text, and numbers are expected; convert it first") | {
@@ -35,11 +36,10 @@ def numbers(value: Any, name: str, labels: Labels | None = None, copy: bool = Tr
         count 0, 1, 2, ... say nothing, all others are refused.
     copy : if False, an array that already is as wanted is given back itself, for a look that changes nothing.
     """
+    if type(value) is np.ndarray and value.dtype is _DOUBLE:
+        return value if not copy and value.flags.carray else np.array(value, order="C")
     if isinstance(value, (bool, np.bool_)):
         raise InputError(f"{said(name)} must be a number, not {value!r}.")
-    if type(value) is np.ndarray and value.dtype == np.float64 and value.dtype.isnative:
-        wanted = value.flags
-        return value if not copy and wanted.carray else np.array(value, order="C")
     if isinstance(value, Mapping) and labels is not None:
         bare: Any = _stacked(value, name)
         axes: list[list[str] | None] | None = [None, _texts(value)]

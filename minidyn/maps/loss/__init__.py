@@ -243,17 +243,20 @@ class Loss(Fitted, Drawn):
         return point
 
     def _batched(self, kernel: Callable[..., None], arrays: Sequence[ArrayLike], tail: tuple[int, ...]) -> Floats:
-        given = [self.check(a, copy=False) for a in arrays]
-        try:
-            checked = np.broadcast_arrays(*given)
-        except ValueError as e:
-            shapes = " and ".join(str(a.shape) for a in given)
-            raise InputError(f"the points and directions have shapes {shapes}, which do not go together.") from e
-        lead = checked[0].shape[:-1]
-        flat = [np.ascontiguousarray(a.reshape(-1, self.dim)) for a in checked]
-        out = np.empty((len(flat[0]), *tail))
-        kernel(*flat, self.c, self.rows, out)
-        return out.reshape(lead + tail)
+        checked = [self.check(a, copy=False) for a in arrays]
+        shape = checked[0].shape
+        if len(checked) > 1 and any(a.shape != shape for a in checked):
+            try:
+                checked = [np.ascontiguousarray(a) for a in np.broadcast_arrays(*checked)]
+            except ValueError as e:
+                shapes = " and ".join(str(a.shape) for a in checked)
+                raise InputError(f"the points and directions have shapes {shapes}, which do not go together.") from e
+            shape = checked[0].shape
+        out = np.empty(shape[:-1] + tail)
+        count = math.prod(shape[:-1])
+        flat = [a.reshape(count, self.dim) for a in checked]
+        kernel(*flat, self.c, self.rows, out.reshape(count, *tail))
+        return out
 
     def value(self, w: ArrayLike) -> Any:
         """`L(w)`, shape `(...)`."""

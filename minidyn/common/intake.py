@@ -68,6 +68,8 @@ def number(value: Any, name: str) -> float:
     """
     if type(value) is float:
         return value
+    if type(value) is int and abs(value) <= _LARGEST:
+        return float(value)
     if value is None or isinstance(value, (str, bytes)):
         raise InputError(f"{said(name)} must be a number, not {shown(value)}.")
     out = numbers(value, name, copy=False)

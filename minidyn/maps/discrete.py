@@ -6,6 +6,7 @@ blocks of 64 paths side by side: component `q` of lane `j` is `s[q*64 + j]`.
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 import numpy as np
@@ -25,6 +26,7 @@ from minidyn.maps.loss import Loss
 from minidyn.maps.noise import BoundNoise, Noise
 from minidyn.maps.timeloop import add_advance
 
+_NO_KEY = np.zeros(2, np.uint64)  # of random streams that nothing is drawn from
 _FEW = 4  # fewer paths run one by one: lanes side by side would wait for each other's divisions
 
 
@@ -50,12 +52,12 @@ class Map(ByValue):
         self.loss, self.rule, self.noise = loss, rule, noise
         self.bound = BoundNoise(loss, noise)
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Number of parameters D."""
         return self.loss.dim
 
-    @property
+    @cached_property
     def components(self) -> int:
         """Length of the state `z`: D for theta and D for each auxiliary variable of the rule."""
         return self.dim * (1 + len(self.rule.states))
@@ -96,7 +98,7 @@ class Map(ByValue):
         return loop if paths >= _FEW else loop.one_by_one
 
     # -- in Python --
-    @property
+    @cached_property
     def hyper(self) -> Floats:
         """The hyperparameters' numbers as kernels read them."""
         return np.array(self.rule.hyper_values or [0.0])
@@ -146,23 +148,26 @@ class Map(ByValue):
         array, k = self.state(z, "z"), whole("k", k, 1)
         if self.rule.scheduled:
             self.rule.table(k, 1)  # refuses a rate that is none at this step
-        alone = array.shape[-1] == self.dim
-        state = self._at_rest(array) if alone else array
-        system = self if flag(noise, "noise") else Map(self.loss, self.rule)
+        system = self if flag(noise, "noise") else self._quiet
         bound = system.bound
-        lead, flat = state.shape[:-1], state.reshape(-1, self.components)
-        blocks, orders = pack(flat), system.orders(-(-len(flat) // 64))
-        _, key = seed_key(rng)
-        shuffler = np.random.default_rng(key)
+        key = _NO_KEY if rng is None and bound.silent else seed_key(rng)[1]
+        width = array.shape[-1]  # of theta, or of the whole state
+        flat = array.reshape(math.prod(array.shape[:-1]), width)
+        blocks, orders = pack(flat, self.components), system.orders(-(-len(flat) // 64))
         streams = seed_blocks(key, len(blocks))
         if bound.shuffles:  # in the middle of an epoch its order is any order
+            shuffler = np.random.default_rng(key)
             for row in orders:
                 row[:] = shuffler.permuted(row.reshape(-1, 64), axis=0).ravel()
         numbers = (self.hyper, self.loss.c, self.loss.rows, bound.numbers)
         advance, alive = system.advance(len(flat)), np.zeros((len(blocks), 64))
         advance(blocks, streams, alive, orders, 0, len(blocks), len(flat), k - 1, 1, *numbers)
-        new = unpack(blocks, len(flat)).reshape((*lead, self.components))
-        return new[..., : self.dim] if alone else new
+        return unpack(blocks, len(flat), 0, width).reshape(array.shape)
+
+    @cached_property
+    def _quiet(self) -> Map:
+        """The same map without noise."""
+        return Map(self.loss, self.rule)
 
     def fixed_point(self, w: ArrayLike) -> Floats:
         """The state z* = (w, aux*) that the noise-averaged map leaves in place at a point w of the minima.

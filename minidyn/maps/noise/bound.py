@@ -73,16 +73,16 @@ class BoundNoise(ByValue):
             row, at = row + out[-1].width, at + out[-1].entries.size
         return tuple(out)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[Labels, ...]:
         """What changes the targets: one part or none."""
         return tuple(part for part in self.noise.parts if isinstance(part, Labels))
 
-    @property
+    @cached_property
     def _chosen(self) -> tuple[Sampling, ...]:
         return tuple(part for part in self.noise.parts if isinstance(part, Sampling))
 
-    @property
+    @cached_property
     def alike(self) -> tuple[LikeBatches, ...]:
         """What has the covariance of batches without choosing any: one part or none."""
         return tuple(part for part in self.noise.parts if isinstance(part, LikeBatches))
@@ -91,18 +91,18 @@ class BoundNoise(ByValue):
     def _of_samples(self) -> tuple[Labels | Sampling | LikeBatches, ...]:
         return *self.labels, *self._chosen, *self.alike
 
-    @property
+    @cached_property
     def sampling(self) -> Sampling:
         """How samples are chosen, or would be for this covariance; all of them where the noise does not say."""
         found = [*self._chosen, *(part.of for part in self.alike)]
         return found[0] if found else Minibatch(self.loss.n_samples or 1)
 
-    @property
+    @cached_property
     def silent(self) -> bool:
         """Whether there is no noise."""
         return not self.noise.parts
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """Samples that a step looks at (1 where there is no data)."""
         return self.loss.n_samples or 1 if self.alike else self.sampling.batch
@@ -116,17 +116,17 @@ class BoundNoise(ByValue):
         return total(parts)
 
     # -- what is drawn --
-    @property
+    @cached_property
     def width(self) -> int:
         """Columns of sigma, and numbers that it is multiplied with per step."""
         return sum(sigma.width for sigma in self.additive)
 
-    @property
+    @cached_property
     def gaussian_rows(self) -> int:
         """How many of them are normal."""
         return sum(sigma.width for sigma in self.additive if sigma.law.normal)
 
-    @property
+    @cached_property
     def label_rows(self) -> int:
         """Number of label perturbations drawn per step."""
         return self.batch * self.per_sample if self.labels else 0
@@ -136,17 +136,17 @@ class BoundNoise(ByValue):
         """Label perturbations of a sample: one for each output."""
         return self.loss.n_outputs or 1
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows of the array of draws; each group of normals starts at an even row."""
         return self.first_alike + sum(_even(part.count(self.loss)) for part in self.alike)
 
-    @property
+    @cached_property
     def first_label(self) -> int:
         """The row of the first label perturbation."""
         return _even(self.width)
 
-    @property
+    @cached_property
     def first_alike(self) -> int:
         """The row of the first normal that stands for a choice of samples."""
         return self.first_label + _even(self.label_rows)
@@ -156,17 +156,17 @@ class BoundNoise(ByValue):
         """Whether a step chooses samples."""
         return bool(self._chosen)
 
-    @property
+    @cached_property
     def of_batches(self) -> bool:
         """Whether the covariance has that of a choice of samples in it."""
         return bool(self._chosen or self.alike)
 
-    @property
+    @cached_property
     def chances(self) -> bool:
         """Whether the choice of samples is noise: not of all of them, nor where normals stand for a choice."""
         return self.picks and self.kappa > 0.0
 
-    @property
+    @cached_property
     def shuffles(self) -> bool:
         """Whether samples are visited in permutations, epoch by epoch."""
         return self.sampling.shuffles
@@ -237,7 +237,7 @@ class BoundNoise(ByValue):
         label = sum(part.label_std**2 for part in self.labels) / (self.batch if self.alike else batch)
         return max(self.sampling.weight(batch, self.loss.n_samples or 1), 0.0), label
 
-    @property
+    @cached_property
     def numbers(self) -> Floats:
         """The numbers that kernels read as `nz`: of labels and batches (`reads`), then of sigma."""
         std = sum(part.label_std for part in self.labels)
@@ -255,12 +255,12 @@ class BoundNoise(ByValue):
         return graph.load("nz", _NUMBERS.index(name))
 
     # -- what it is like --
-    @property
+    @cached_property
     def couples(self) -> bool:
         """Whether a flow can be driven by the same normals: all noise is Gaussian."""
         return len(self.additive) == len(self.noise.parts) > 0 and self.width == self.gaussian_rows
 
-    @property
+    @cached_property
     def gaussian(self) -> bool:
         """Whether the noise in the gradient is normal: nothing of it comes from a choice of samples or from +-1."""
         laws = [part.law for part in self.additive] + [part.law for part in self.labels]
@@ -271,7 +271,7 @@ class BoundNoise(ByValue):
         """Whether no two coordinates share a number of sigma's."""
         return all(sigma.entries.ndim < 2 for sigma in self.additive)
 
-    @property
+    @cached_property
     def varies(self) -> bool:
         """Whether the covariance of the noise depends on the parameters."""
         return bool(self._of_samples) or any(sigma.varies for sigma in self.additive)

@@ -17,6 +17,7 @@ from minidyn.common.errors import InputError, said
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, flag, shown
 from minidyn.common.intake import number as as_number
+from minidyn.common.locks import cached_property
 from minidyn.graph import SAMPLE, Converter, Graph, Node
 from minidyn.maps import rule_symbols
 from minidyn.maps.rule_symbols import NORMAL, THETA, VARIANCE, G, K
@@ -50,7 +51,7 @@ class Rule(ByValue):
     doc: str = field(default="", compare=False)
     builtin: bool = field(default=False, compare=False)
 
-    @property
+    @cached_property
     def letters(self) -> list[sp.Symbol]:
         """The symbols of the states."""
         return [rule_symbols.state(s) for s in self.states]
@@ -88,17 +89,17 @@ class Rule(ByValue):
         powers = [p for e in self.step for p in e.atoms(sp.Pow) if p.free_symbols & vary]
         return any(not (p.exp.is_integer and p.exp.is_nonnegative) for p in powers)
 
-    @property
+    @cached_property
     def hyper_values(self) -> list[float]:
         """The numbers of the hyperparameters, in order; schedules stand as 0 and are compiled."""
         return [0.0 if isinstance(v, sp.Expr) else float(v) for v in self.hyper.values()]
 
-    @property
+    @cached_property
     def scheduled(self) -> bool:
         """Whether a hyperparameter changes with the step."""
         return any(isinstance(v, sp.Expr) for v in self.hyper.values())
 
-    @property
+    @cached_property
     def rate_changes(self) -> bool:
         """Whether the learning rate is a schedule."""
         return isinstance(self.hyper.get("lr"), sp.Expr)

@@ -26,6 +26,7 @@ from minidyn.common.errors import (
     MinidynError,
     ModelFileError,
     SolverError,
+    WorkerError,
 )
 from minidyn.common.status import Status
 from minidyn.compare.comparison import Comparison, ErrorRow
@@ -96,7 +97,7 @@ __all__ = [
     "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit", "QuasistaticFlow",
     "RMSProp", "Regime", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
     "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status", "StochasticModifiedFlow",
-    "StudentNoise", "SubquadraticFlow", "SymbolicFlow",
+    "StudentNoise", "SubquadraticFlow", "SymbolicFlow", "WorkerError",
     "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model", "matrix",
     "regime", "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
 ]  # fmt: skip

@@ -58,10 +58,10 @@ def test_a_study_shows_its_runs_below(slow, terminal, monkeypatch, capfd):
     monkeypatch.setattr(rich.progress.Progress, "update", noting)
     md.scaling_study(NOISY, md.GradientFlow, lrs=[0.1, 0.05], w0=[1.0], time=4.0, paths=65, rng=0, progress=True)
     shown = capfd.readouterr().err
-    assert "scaling study" in shown and not progress._open
+    assert "scaling study" in shown and not progress._open.bars
     assert any("lr 0.05, 2 of 2" in text for text in texts)
     assert any(text.startswith("3: Map: ") and "65 of 65 paths" in text for text in texts)
-    assert not progress._open
+    assert not progress._open.bars
 
 
 def test_bars_fit_a_terminal_of_80_columns(slow, terminal, monkeypatch, capfd):

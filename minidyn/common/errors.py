@@ -97,6 +97,10 @@ class SolverError(MinidynError):
     """A solver could not reach what it promised."""
 
 
+class WorkerError(MinidynError):
+    """The workers of an executor were lost for good; what they had done is kept where a folder was given."""
+
+
 _ADVICE = {
     errno.EACCES: "you may not write there; choose another folder or change its permissions",
     errno.EPERM: "you may not write there; choose another folder or change its permissions",

@@ -58,14 +58,14 @@ def write_whole(
                 os.close(handle)
 
 
-def write_sealed(target: Path, fill: Callable[[BinaryIO], Any]) -> None:
+def write_sealed(target: Path, fill: Callable[[BinaryIO], Any], *, sync: bool = True, tidy: bool = True) -> None:
     """`write_whole`, and behind what `fill` writes a hash of it, by which damage and edits are seen."""
 
     def filled(file: BinaryIO) -> None:
         fill(file)
         file.write(seal_of(file, file.seek(0, os.SEEK_END)))
 
-    write_whole(target, filled)
+    write_whole(target, filled, sync=sync, tidy=tidy)
 
 
 def seal_of(file: BinaryIO, end: int) -> bytes:

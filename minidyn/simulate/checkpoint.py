@@ -81,10 +81,10 @@ def belongs(path: Any, identity: Mapping[str, str]) -> None:
     file = None if folder is None else folder / "state"
     if folder is not None and file is not None and file.exists():
         with _reading(file), file.open("rb") as source:
-            _check(folder, _header(source)["identity"], identity)
+            check_identity(folder, _header(source)["identity"], identity)
 
 
-def _check(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+def check_identity(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
     """Refuse the state of another run, or of another version: it could not go on with the same bits."""
     for name in {**ours, **theirs}:
         there, here = theirs.get(name, "not given"), ours.get(name, "not given")
@@ -93,6 +93,24 @@ def _check(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> 
                 f"the checkpoint {folder} belongs to another run: {clipped(name)} is {clipped(there)} there and "
                 f"{clipped(here)} here; give another path, or delete it to start anew."
             )
+
+
+def claim(folder: Path, own: Callable[[Path], bool]) -> BinaryIO:
+    """Make a folder or take it over; its lock, to be closed. Refuses one that holds something else than is `own`, or
+    that another run is using. Raises OSError where there can be none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    foreign = sorted(p.name for p in folder.iterdir() if not own(p))
+    if foreign:
+        raise InputError(f"the checkpoint folder {folder} holds other things ({foreign[0]}); give a folder of its own.")
+    taken = (folder / "lock").open("ab")
+    try:
+        lock(taken)
+    except OSError:
+        taken.close()
+        raise InputError(
+            f"another run is writing the checkpoint {folder}; wait for it or give another folder."
+        ) from None
+    return taken
 
 
 class Checkpoint(Keeper):
@@ -111,19 +129,7 @@ class Checkpoint(Keeper):
     def open(self) -> None:
         """Make the folder or take it over; refuses one that holds something else, or that another run is using."""
         with self._guarded():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(p.name for p in self.folder.iterdir() if not _is_own(p))
-            if foreign:
-                raise InputError(
-                    f"the checkpoint folder {self.folder} holds other things ({foreign[0]}); give a folder of its own."
-                )
-            self._lock = (self.folder / "lock").open("ab")
-            try:
-                lock(self._lock)
-            except OSError:
-                raise InputError(
-                    f"another run is writing the checkpoint {self.folder}; wait for it or give another folder."
-                ) from None
+            self._lock = claim(self.folder, _is_own)
 
     def close(self) -> None:
         """Close the files of saves and give up the lock: another run may have the folder."""
@@ -141,7 +147,7 @@ class Checkpoint(Keeper):
             return 0
         with _reading(file), file.open("rb") as source:
             header = _header(source)
-            _check(self.folder, header["identity"], self.identity)
+            check_identity(self.folder, header["identity"], self.identity)
             done, count = (_whole(header[name]) for name in ("done", "saves"))
             known = done <= self.saves[-1] and count == bisect_right(self.saves, done)
             if not known or not 0 <= header["seconds"] < math.inf:
@@ -261,7 +267,7 @@ class FileRows(Rows):
                 while left and (block := source.read(min(left, _BLOCK))):
                     total, left = zlib.crc32(block, total), left - len(block)
             if left or total != lengths[name][1]:
-                raise _damaged(path)
+                raise damaged(path)
             self.sums[name], self.shapes[name] = (lengths[name][0], total), shape
 
     def _file(self, name: str) -> FileIO:
@@ -337,10 +343,11 @@ def _reading(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
 
 
-def _damaged(path: Path) -> ArchiveError:
+def damaged(path: Path) -> ArchiveError:
+    """The error for a file that is gone or not what it was."""
     return ArchiveError(f"the checkpoint's file {path} is missing or damaged; delete the folder to start anew.")
 
 

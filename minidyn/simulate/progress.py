@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -20,7 +21,16 @@ _LOGGED = 10.0  # seconds between two lines of the log
 _REDRAWN = 0.2  # seconds between two pictures in a notebook
 _WIDE, _BAR, _SHORT_BAR, _TIME = 100, 40, 8, 8  # columns: of a wide terminal, bars, and the time left
 _LABEL, _COUNTED = 28, 10_000  # columns of a long label; from so many on, per cent in place of a count
-_open: list[Bar] = []  # the bars under way; a study's bar has its runs' bars below it
+
+
+class _Open(threading.local):
+    """The bars of a thread that are under way; a study's bar has its runs' bars below it."""
+
+    def __init__(self) -> None:
+        self.bars: list[Bar] = []
+
+
+_open = _Open()
 
 
 class Bar:
@@ -33,7 +43,7 @@ class Bar:
 
     def __init__(self, total: float, paths: int, wanted: bool | None, label: str, unit: str = "steps"):
         self.total, self.paths, self.label, self.unit = total, paths, label, unit
-        self.outer = _open[-1] if _open else None
+        self.outer = _open.bars[-1] if _open.bars else None
         wanted = None if wanted is None else flag(wanted, "progress")
         self.wanted: bool | None = wanted if self.outer is None else self.outer.wanted
         self.began = self.logged = time.perf_counter()
@@ -42,7 +52,7 @@ class Bar:
         self.task: Any = None
 
     def __enter__(self) -> Bar:
-        _open.append(self)
+        _open.bars.append(self)
         return self
 
     def start(self, done: float) -> None:
@@ -75,7 +85,7 @@ class Bar:
 
     def _fitted(self, parts: list[str]) -> str:
         """As much as the line has room for: rates go first, those of paths before those of steps."""
-        seen = [bar for bar in _open if bar.task is not None]
+        seen = [bar for bar in _open.bars if bar.task is not None]
         label = max(_LABEL * (not self.paths), *(len(bar.label) for bar in seen))  # what runs below has long ones
         taken = label + max(len(_count(bar.total, bar.total)) for bar in seen)
         room = self.screen.console.width - taken - _bar_width(self.screen.console.width) - _TIME - 4
@@ -98,7 +108,7 @@ class Bar:
         self.task = self.screen.add_task(self.label, total=self.total, unit=self.unit, text="", count="")
 
     def __exit__(self, *_: object) -> None:
-        _open.remove(self)
+        _open.bars.remove(self)
         if self.task is None:
             return
         if self.outer is None:

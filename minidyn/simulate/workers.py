@@ -60,7 +60,7 @@ def _pickled(work: Any) -> bytes:
     except Exception as error:  # whatever foreign objects raise
         raise InputError(
             f"this cannot be sent to other processes ({shown(error)}); use names, sympy expressions and functions of a "
-            "module in observe= and stop=."
+            "module to say what is observed and what ends a run."
         ) from error
     return data
 

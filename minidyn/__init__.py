@@ -34,7 +34,7 @@ from minidyn.compare.distributions import LawRow
 from minidyn.compare.edge_of_stability import EdgeRun, edge
 from minidyn.compare.escape import Escape, escape
 from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
-from minidyn.compare.regime import Regime, regime
+from minidyn.compare.regime import Regime, Regimes, regime
 from minidyn.compare.scaling import scaling_study
 from minidyn.compare.side_by_side import compare
 from minidyn.files.modelfile import list_models
@@ -91,15 +91,15 @@ def load(path: _Any) -> _Any:
 
 
 __all__ = [
-    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "Condition", "EdgeRun",
-    "ErrorRow", "Escape", "ExpressionError", "Flatness", "Flow", "FlowError", "GaussianNoise", "GradientFlow",
-    "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold", "ManifoldError", "Map", "Minibatch",
-    "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit", "QuasistaticFlow",
-    "RMSProp", "Regime", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
-    "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status", "StochasticModifiedFlow",
-    "StudentNoise", "SubquadraticFlow", "SymbolicFlow", "WorkerError",
-    "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model", "matrix",
-    "regime", "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
+    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "Condition", "EdgeRun", "ErrorRow",
+    "Escape", "ExpressionError", "Flatness", "Flow", "FlowError", "GaussianNoise", "GradientFlow", "InputError",
+    "LabelNoise", "LawRow", "Lion", "Loss", "Manifold", "ManifoldError", "Map", "Minibatch", "MinidynError", "Model",
+    "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit", "QuasistaticFlow", "RMSProp", "Regime",
+    "Regimes", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
+    "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status", "StochasticModifiedFlow", "StudentNoise",
+    "SubquadraticFlow", "SymbolicFlow", "WorkerError",
+    "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model", "matrix", "regime", "rule",
+    "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
 ]  # fmt: skip
 
 

@@ -36,6 +36,7 @@ def results():
         "edge": md.edge(EDGE, md.RodFlow(EDGE), w0=[4.5, 0.1], steps=20),
         "erratic edge": md.edge(LOGISTIC, md.RodFlow(LOGISTIC), w0=[0.3], steps=600, save_every=300),
         "regime": md.regime(LOGISTIC, [0.3], 600),
+        "regimes": md.regime(LOGISTIC, [[0.3], [0.4], [1.5]], 600),
         "smoothness": md.smoothness(regression, [1.0, 0.5]),
     }
 

@@ -16,7 +16,7 @@ import numpy as np
 from minidyn.cli.noisy_valleys import noisy_table
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import MinidynError
-from minidyn.compare.regime import regime
+from minidyn.compare.regime import regimes_of
 from minidyn.files.models import load_model
 from minidyn.flows import FLOWS, RodFlow, SubquadraticFlow
 from minidyn.flows.base import Flow
@@ -88,7 +88,7 @@ def entries_of(name: str, rtol: float = 1e-6, steps: int | None = None) -> list[
     read = readings(system, model.w0, steps)
     mid = read["midpoints"]
     drift = float(np.linalg.norm(mid - mid[0], axis=1).max())
-    remark = regime(system, model.w0, steps).remark
+    remark = regimes_of(system, model.w0, steps).remark
     out = []
     for called, make in theories().items():
         began, reads = time.perf_counter(), "iterates"

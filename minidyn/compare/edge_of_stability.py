@@ -11,7 +11,7 @@ from minidyn.common.intake import shown, whole
 from minidyn.common.reports import Drawn, Report, Reported, Table, as_text, digits
 from minidyn.common.status import Status
 from minidyn.compare.readings import check_flows, labels_of, one_start
-from minidyn.compare.regime import Regime, regime
+from minidyn.compare.regime import Regime, regimes_of
 from minidyn.compare.report import NOTHING
 from minidyn.flows import FLOWS
 from minidyn.flows.base import Flow
@@ -125,7 +125,7 @@ def edge(system: Map, *flows: Flow, w0: ArrayLike, steps: int, save_every: Any =
         if status != Status.FINISHED:
             reason = engine.meta.get("reason")
             ends[label] = f"{Status(status).label} at step {ended:,}" + (f": {reason}" if reason else "")
-    end = regime(system, w0, steps, first_step=first_step) if steps > 1 else None
+    end = regimes_of(system, w0, steps, first_step=first_step)[0] if steps > 1 else None
     return EdgeRun(saves, found[0] * threshold, threshold, amplitude, end, ends, system)
 
 

@@ -12,7 +12,7 @@ from minidyn.common.intake import flag, one_of, whole
 from minidyn.common.status import Status
 from minidyn.compare.comparison import Comparison, ErrorRow, read_label, row_of
 from minidyn.compare.readings import check_flows, check_options, labels_of, one_later, paths_of, read_map
-from minidyn.compare.regime import regime
+from minidyn.compare.regime import regimes_of
 from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
 from minidyn.simulate import check_checkpoint, every_of, observables, paths_needed, seed_key, simulate, starts_of
@@ -224,9 +224,8 @@ class _Experiment:
         later = one_later(self.system, self.starts, steps, self.first_step, key, threads, self.progress)
         if self.steps == 1 or self.system.noise is not None:
             return later, ""
-        remark = regime(self.system, self.start[0], self.steps, first_step=self.first_step).remark
-        count = len(self.start)
-        return later, f"(of the first of {count:,} starts) {remark}" if remark and count > 1 else remark
+        found = regimes_of(self.system, self.start, self.steps, first_step=self.first_step, threads=threads)
+        return later, found.remark
 
 
 def _stop_if_interrupted(run: Run) -> None:

@@ -153,12 +153,17 @@ def _seed_all(key, streams):
         seed_lanes(key, LANES * block, streams[block])
 
 
-def seed_blocks(key: NDArray[np.uint64], count: int, odd: bool = True) -> NDArray[np.uint64]:
-    """The streams (count, 320) of the first `count` blocks of 64 paths; (count, 256) where steps never draw an odd
-    number of normals."""
+def counted_from(key: NDArray[np.uint64], places: int) -> NDArray[np.uint64]:
+    """The key with which a hash that counts on from key[0] has at 0, 1, ... what it had so many places later."""
+    return np.array([(int(key[0]) + places * 0x9E3779B97F4A7C15) % 2**64, int(key[1])], np.uint64)
+
+
+def seed_blocks(key: NDArray[np.uint64], count: int, odd: bool = True, first_path: int = 0) -> NDArray[np.uint64]:
+    """The streams (count, 320) of `count` blocks of 64 paths, the first of which has this number; (count, 256) where
+    steps never draw an odd number of normals."""
     streams = np.empty((count, (WORDS if odd else WORDS - 1) * LANES), np.uint64)
     if count:
-        _seed_all(key, streams)
+        _seed_all(counted_from(key, 4 * first_path), streams)
     return streams
 
 

@@ -40,7 +40,7 @@ log = logging.getLogger("minidyn")
 def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: Any = None,
              observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
              atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
-             threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
+             first_path: int = 0, threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
              stop: Any = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
@@ -68,6 +68,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     first_step : the number k of the first step, of a map and of the flows beside it: schedules go on from there, and a
         large one finds bias corrections over, as `w0=map.fixed_point(w)` wants it for Adam. A flow has the numbers of
         the step that its time lies in; `Run.time` is 0 before the first and grows by the learning rates.
+    first_path : the number of the first path, whose random numbers it has: path i of this run is path `first_path + i`
+        of a larger one, bit for bit, so that parts of it run anywhere; `w0` (paths, D) holds the starts of these.
     keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
     threads : at most this many; by default as many as this process may use.  progress : show a bar; by default on a
         terminal, once a second has passed. The logger `minidyn` gets the same every ten seconds (level INFO).
@@ -94,8 +96,8 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     """
     return _Planned(
         system, w0, steps, paths=paths, save_every=save_every, observe=observe, rng=rng, method=method, rtol=rtol,
-        atol=atol, substeps=substeps, keep=keep, first_step=first_step, threads=threads, checkpoint=checkpoint,
-        stop=stop,
+        atol=atol, substeps=substeps, keep=keep, first_step=first_step, first_path=first_path, threads=threads,
+        checkpoint=checkpoint, stop=stop,
     ).run(progress)  # fmt: skip
 
 
@@ -109,14 +111,14 @@ class _Planned:
 
     def __init__(self, system: Map | Flow, w0: Any, steps: int, *, paths: int, save_every: Any, rng: Any,
                  first_step: int, checkpoint: Any, observe: Any = None, method: Any = None, rtol: Any = None,
-                 atol: Any = None, substeps: Any = None, keep: str = "paths", threads: int | None = None,
-                 stop: Any = None):  # fmt: skip
+                 atol: Any = None, substeps: Any = None, keep: str = "paths", first_path: int = 0,
+                 threads: int | None = None, stop: Any = None):  # fmt: skip
         if not isinstance(system, (Map, Flow)):
             raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
         steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
         every = every_of(system, steps, save_every)
         keep = one_of(keep, "keep", ("paths", "moments"))
-        first_step = whole("first_step", first_step, 1)
+        first_step, first_path = whole("first_step", first_step, 1), whole("first_path", first_path, 0)
         if isinstance(system, Flow):
             system = system.beginning(first_step)
             first_step = system.first_step
@@ -130,15 +132,17 @@ class _Planned:
         self.watchers = observables.resolve(system if isinstance(system, Map) else system.map, asked)
         ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
         self.engine = make_engine(
-            system, start, steps, key, threads=thread_count(threads), first_step=first_step, **ways
-        )
+            system, start, steps, key, threads=thread_count(threads), first_step=first_step, first_path=first_path,
+            **ways,
+        )  # fmt: skip
         if stop is not None:
             self.engine = StoppingEngine(self.engine, Conditions(system, stop))
         self.system, self.steps, self.paths, self.keep, self.first_step = system, steps, paths, keep, first_step
+        self.first_path = first_path
         self.every, self.saves, self.checkpoint = every, saves_of(steps, every), checkpoint
         self.what = {} if checkpoint is None else _identity(system, start, asked, stop, {
             "steps": steps, "paths": paths, "save_every": every, "keep": keep, "first_step": first_step,
-            "seed": json.dumps(self.entropy, default=int), "stream": key.tobytes().hex(),
+            "first_path": first_path, "seed": json.dumps(self.entropy, default=int), "stream": key.tobytes().hex(),
             **{name: v if v is None or isinstance(v, str) else number(v, name) for name, v in ways.items()},
         })  # fmt: skip
 
@@ -165,6 +169,7 @@ class _Planned:
             }  # fmt: skip
             meta |= {"flow": system.key, "leaves_out": system.leaves_out} if isinstance(system, Flow) else {}
             alike = f"without noise all {self.wanted:,} paths are alike: one was run"
+            meta |= {"first_path": self.first_path} if self.first_path else {}
             meta |= {"alike": alike} if self.wanted > self.paths else {}
             meta |= {"between_saves": phases.sentence} if phases.sentence else {}
             times = clock.time(steps_kept, self.first_step)

@@ -20,8 +20,9 @@ _FINEST = 12
 
 def make_engine(system: Map | Flow, start: Floats, steps: int, key: Words | None = None, *, method: str | None = None,
                 rtol: float | None = None, atol: float | None = None, substeps: Any = None, threads: int = 1,
-                first_step: int = 1) -> Engine:  # fmt: skip
-    """The engine that carries this system from these starts (paths, size) for so many steps."""
+                first_step: int = 1, first_path: int = 0) -> Engine:  # fmt: skip
+    """The engine that carries this system from these starts (paths, size) for so many steps; the first path has the
+    random numbers of path `first_path`."""
     key = seed_key(0)[1] if key is None else key
     if method is not None and not isinstance(method, str):
         raise InputError(f"method is the name of a scheme, such as 'auto' or 'heun', not {shown(method)}.")
@@ -31,13 +32,14 @@ def make_engine(system: Map | Flow, start: Floats, steps: int, key: Words | None
             raise InputError(f"a map runs exactly as it is: {useless[0]} is for flows.")
         if system.rule.scheduled:
             system.rule.table(first_step, steps)  # a schedule that does not exist everywhere is refused now
-        return MapEngine(system, start, key, threads, first_step)
+        return MapEngine(system, start, key, threads, first_step, first_path)
     system = system.beginning(first_step)
     noisy = system.stochastic(start)
     rtol = (1e-3 if noisy else 1e-9) if rtol is None else between(rtol, "rtol", 0, 1)
     atol = (1e-6 if noisy else 1e-12) if atol is None else between(atol, "atol", 0, 1)
     if noisy:
-        return SdeEngine(system, start, key, *_steps_of(system, method, substeps, steps), rtol, atol, steps, threads)
+        way = *_steps_of(system, method, substeps, steps), rtol, atol
+        return SdeEngine(system, start, key, *way, steps, threads, first_path)
     if system.carry is not None:
         if method is not None:
             raise InputError(f"the {system.name} brings its own way to move, from event to event: leave method= out.")

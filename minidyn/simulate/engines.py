@@ -126,12 +126,13 @@ class MapEngine(_Threaded):
 
     kept = ("blocks", "streams", "alive", "orders")
 
-    def __init__(self, system: Map, start: Floats, key: Words, threads: int, first: int):
+    def __init__(self, system: Map, start: Floats, key: Words, threads: int, first: int, first_path: int = 0):
         self.system, self.paths, self.before = system, len(start), first - 1
         self.blocks = pack(start, system.components)
         super().__init__(threads, len(self.blocks))
         self.loop = system.advance(len(start))
-        self.streams = seed_blocks(key, len(self.blocks), odd=system.bound.gaussian_rows % 2 == 1)
+        odd = system.bound.gaussian_rows % 2 == 1
+        self.streams = seed_blocks(key, len(self.blocks), odd, first_path)
         self.alive = np.zeros((len(self.blocks), 64))
         self.orders = system.orders(len(self.blocks))
         self.meta: dict[str, Any] = {"threads": self.workers}

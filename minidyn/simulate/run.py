@@ -139,7 +139,7 @@ class Run(Reported, Result, Moving):
             "step": ("step", self.steps, {"long_name": "step number k"}),
             "time": ("step", self.time, {"long_name": "flow time t"}),
             "parameter": self.names,
-            "path": np.arange(self.paths),
+            "path": self.meta.get("first_path", 0) + np.arange(self.paths),
         }
         coords |= {"quantile": list(QUANTILES)} if self.moments else {}
         return xr.Dataset(values, coords, attrs={k: str(v) for k, v in self.meta.items()})

@@ -8,7 +8,7 @@ import numpy as np
 from minidyn.common.arrays import Codes, Floats, Integers, Words
 from minidyn.compiler import Known
 from minidyn.flows.base import Flow
-from minidyn.kernels.random import seed_blocks
+from minidyn.kernels.random import counted_from, seed_blocks
 from minidyn.maps.discrete import pack, unpack
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
@@ -29,7 +29,7 @@ class SdeEngine(FlowPaths):
     kept = ("blocks", "shown", "streams", "status", "ended", "at", "windows", "places", "sizes", "counts")
 
     def __init__(self, flow: Flow, start: Floats, key: Words, scheme: Scheme, span: int, level: int,
-                 rtol: float, atol: float, steps: int, threads: int):  # fmt: skip
+                 rtol: float, atol: float, steps: int, threads: int, first_path: int = 0):  # fmt: skip
         self.blocks = pack(start)
         super().__init__(flow, start, len(self.blocks), threads, Clock(flow, steps, True, span))
         self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
@@ -37,8 +37,9 @@ class SdeEngine(FlowPaths):
         # 1 where the map's first step takes the normal that is kept: see `half_pair`
         self.shift = (flow.first_step - 1) % 2 * (flow.draws[0] % 2)
         self._choose()
-        self.key = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
-        self.streams = seed_blocks(self.key, len(self.blocks))
+        key = key if flow.couples else key ^ np.uint64(0x9E3779B97F4A7C15)
+        self.streams = seed_blocks(key, len(self.blocks), first_path=first_path)
+        self.key = counted_from(key, first_path)  # with which Brownian paths are asked for path 0, 1, ... of this run
         lanes = len(self.blocks) * 64
         self.status = np.full(lanes, NO_PATH, np.int64)
         self.status[: self.paths] = 0

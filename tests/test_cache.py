@@ -16,6 +16,7 @@ import sympy as sp
 import minidyn as md
 from minidyn.common import wholefiles
 from minidyn.compiler import cache, jit, llvm
+from minidyn.compiler.types import F8
 
 x, y = sp.symbols("x y")
 
@@ -52,8 +53,34 @@ def test_damaged_caches_give_the_same_bits_and_run_nothing():
 
 
 def test_processes_that_start_together_on_an_empty_cache():
-    """Three processes at once compile the same kernels to the same bits and leave nothing unfinished."""
+    """Three processes at once have the same bits, leave nothing unfinished, and compile every kernel once in all."""
     assert fuzzed("--together", "3").startswith("3 processes, 0 failures")
+
+
+def test_nobody_waits_for_a_dead_process_or_for_ever(empty_cache, monkeypatch):
+    """The lock of a process that died is free; of one that hangs it is waited for a while, and code is made anyhow."""
+    holder = """
+import sys, time
+from minidyn.compiler import cache
+with cache._alone(sys.argv[1]):
+    print("holds", flush=True)
+    time.sleep(100)
+"""
+    key = raised.hash((F8,))
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    child = subprocess.Popen([sys.executable, "-c", holder, key], env=here, stdout=subprocess.PIPE)
+    with child:
+        try:
+            assert child.stdout.readline() == b"holds\n"
+            monkeypatch.setattr(cache, "_PATIENCE", 0.2)
+            began = time.monotonic()
+            assert raised(1.0) == 2.5 and time.monotonic() - began > 0.2
+        finally:
+            child.kill()
+    md.cache.clear()
+    (empty_cache / f"minidyn_kernel_{key}.lock").touch()
+    monkeypatch.setattr(cache, "_PATIENCE", 1e9)
+    assert again() == 2.5 and not list(empty_cache.glob("*.lock"))
 
 
 def test_modules_run_from_memory(empty_cache, monkeypatch):

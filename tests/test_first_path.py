@@ -1,5 +1,7 @@
 """Parts of an ensemble: path i of a run from `first_path=n` on is path n + i of the larger one."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -45,7 +47,7 @@ def test_a_part_is_what_the_whole_has_there(name):
     given = {"rng": 7, "save_every": 7, "observe": "loss", **options}
     whole = md.simulate(system, starts, 30, paths=200, **given)
     cuts = [0, 1, 64, int(rng.integers(65, 199)), 200]
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in pairwise(cuts):
         part = md.simulate(system, starts[first:last], 30, paths=last - first, first_path=first, **given)
         for one, all_ in ((part.w, whole.w), (part.observables["loss"], whole.observables["loss"])):
             np.testing.assert_array_equal(one, all_[first:last])

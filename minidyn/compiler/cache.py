@@ -5,8 +5,8 @@ One readable module per content hash, one object file per compiled function besi
 (`MINIDYN_CACHE_SHARED=1` allows that), there is no cache, which is no error. What is in it is code that will run.
 
 Modules run from the text in memory: their files are for people. Files are replaced whole, so that many processes may
-start at once; what is damaged, cut, unreadable, somebody else's or of another version is made again; the oldest go when
-the folder grows beyond `MINIDYN_CACHE_MB` (512 if not set).
+start at once: one compiles, and the others wait for it. What is damaged, cut, unreadable, somebody else's or of another
+version is made again; the oldest go when the folder grows beyond `MINIDYN_CACHE_MB` (512 if not set).
 """
 
 import hashlib
@@ -16,24 +16,27 @@ import os
 import stat
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache as memoize
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 import platformdirs
 
 from minidyn.common.errors import ArchiveError, InputError, advice
-from minidyn.common.wholefiles import PREFIX, SUFFIX, sweep, write_whole
+from minidyn.common.wholefiles import PREFIX, SUFFIX, lock, sweep, write_whole
 from minidyn.compiler.settings import setting
 
 _PREFIX = "minidyn_kernel_"
 _SELDOM = 64  # one write in so many looks how large the folder has become
+_PATIENCE, _LOOK = 60.0, 0.01  # seconds that one process waits for another's code, and between two looks
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -184,6 +187,53 @@ def write_code(key: str, kind: str, code: bytes, suffix: str = ".o") -> None:
     _write(place / f"{_PREFIX}{key}{suffix}", _seal(key, rest) + b"\n" + rest)
     if int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % _SELDOM == 0:  # a look at the whole folder is not free
         _shrink()
+
+
+def code_of(key: str, make: Callable[[], tuple[str, bytes]]) -> tuple[str, bytes]:
+    """What is kept under a key, or what `make` returns, which then is: other processes that want it wait for it."""
+    if found := read_code(key):
+        return found
+    with _alone(key):
+        if found := read_code(key):
+            return found
+        made = make()
+        write_code(key, *made)
+        return made
+
+
+@contextmanager
+def _alone(key: str) -> Iterator[None]:
+    """Here the code for a key is made, while other processes wait.
+
+    The lock is lifted when its process ends, however it does; after `_PATIENCE` seconds nobody waits any longer.
+    """
+    place, file = folder(), None
+    path = None if place is None else place / f"{_PREFIX}{key}.lock"
+    if path is not None:
+        with suppress(OSError):
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+            file = os.fdopen(os.open(path, flags, 0o666 if _shared() else 0o600), "r+b", buffering=0)
+            deadline = time.monotonic() + _PATIENCE
+            while not _locked(file) and time.monotonic() < deadline:
+                time.sleep(_LOOK)
+    try:
+        yield
+    finally:
+        if path is not None and file is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            file.close()
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Whether a file is locked now, or no file can be."""
+    try:
+        lock(file)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def _seal(key: str, rest: bytes) -> bytes:

@@ -158,10 +158,7 @@ def _unpacker(types: tuple[Any, ...], result: Any) -> Callable[..., int]:
     """`unpack` for these types, compiled once per machine."""
     text = _Text().written(types, result)
     key = hashlib.sha256(f"{llvm.machine()} {text}".encode()).hexdigest()[:40]
-    kept = disk.read_code(key)
-    code = kept[1] if kept else llvm.optimize(text, thorough=False)
-    if not kept:
-        disk.write_code(key, "i8", code)
+    _, code = disk.code_of(key, lambda: ("i8", llvm.optimize(text, thorough=False)))
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.py_object, ctypes.c_void_p)(llvm.load(code, "unpack"))
 
 

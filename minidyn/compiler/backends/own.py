@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,17 @@ def compile(function: Any, types: tuple[Any, ...]) -> tuple[int, Any]:
         if types not in function.addresses:
             key = function.hash(types)
             symbol = f"{function.name}_{key[:16]}"
-            kind, code = disk.read_code(key) or _made(function, types, symbol, key)
+            kind, code = disk.code_of(key, partial(_made, function, types, symbol))
             function.addresses[types] = llvm.load(code, symbol), Tuple(()) if "(" in kind else parse(kind)
         address, result = function.addresses[types]
         return address, result
 
 
-def _made(function: Any, types: tuple[Any, ...], symbol: str, key: str) -> tuple[str, bytes]:
-    """Result type and machine code, compiled and kept."""
+def _made(function: Any, types: tuple[Any, ...], symbol: str) -> tuple[str, bytes]:
+    """Result type and machine code."""
     module = Module(Writer, function.side_by_side)
     _, result = module.function(function, types, name=symbol)
-    made = result.name if result is not None else "void", llvm.optimize(module.assembly(), function.thorough)
-    disk.write_code(key, *made)
-    return made
+    return result.name if result is not None else "void", llvm.optimize(module.assembly(), function.thorough)
 
 
 class Entry:

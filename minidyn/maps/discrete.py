@@ -24,7 +24,7 @@ from minidyn.kernels.random import seed_blocks, seed_key
 from minidyn.maps import rules
 from minidyn.maps.loss import Loss
 from minidyn.maps.noise import BoundNoise, Noise
-from minidyn.maps.timeloop import add_advance
+from minidyn.maps.timeloop import Spot, add_advance
 
 _NO_KEY = np.zeros(2, np.uint64)  # of random streams that nothing is drawn from
 _FEW = 4  # fewer paths run one by one: lanes side by side would wait for each other's divisions
@@ -92,10 +92,17 @@ class Map(ByValue):
         """The compiled module."""
         return self.source.load()
 
-    def advance(self, paths: int) -> Function:
-        """The compiled time loop: lanes side by side for many paths, one by one for a few."""
-        loop: Function = self.kernels.advance
+    def advance(self, paths: int, spots: tuple[Spot, ...] = ()) -> Function:
+        """The compiled time loop: lanes side by side for many paths, one by one for a few. What kernels read at `spots`
+        lies behind the state of each path."""
+        kernels = self.kernels if not spots else self._differing(spots)
+        loop: Function = kernels.advance
         return loop if paths >= _FEW else loop.one_by_one
+
+    def _differing(self, spots: tuple[Spot, ...]) -> ModuleType:
+        src = Source(f"map {self.rule.name} on {self.loss}, with numbers that differ from path to path")
+        add_advance(src, self.loss, self.rule, self.bound, spots)
+        return src.load()
 
     # -- in Python --
     @cached_property

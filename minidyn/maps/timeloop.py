@@ -5,10 +5,13 @@
 carries the blocks `first .. last-1` through `steps` steps after `k0`. A block holds 64 paths: component `q` of
 lane `j` is `s[q*64 + j]`; `alive[j]` counts the steps that were finite. A state of a few numbers stays in
 registers from step to step; a longer one stays in memory, and the gradient is a function of its own.
-What depends on the step number alone (schedules, bias corrections) is tabulated ahead of the steps.
+What depends on the step number alone (schedules, bias corrections) is tabulated ahead of the steps. Numbers that differ
+from path to path (`maps.settings`) are further components, behind the state; what the table has of them each lane works
+out for itself by the same text, and so to the same bits.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from minidyn.graph import SAMPLE, Graph, Index, Node, reachable
 from minidyn.kernels import Emitter, Places, Source, coordinate, store, store_gradient
@@ -21,11 +24,12 @@ from minidyn.maps.rules import Rule
 _CHUNK = 256  # steps between two looks at memory, and rows of the table
 _TABLE: Places = {"table": lambda place: f"table[{place * _CHUNK} + t]"}
 _PATHS = "s[({})*64 + lane]"  # an element of a state that lies in memory
+Spot = tuple[str, int]  # an array that kernels read numbers from, and a place in it
 _ARGS = "blocks, streams, alive, orders, first, last, paths, k0, steps, hp, c, d, nz"
 
 
-def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
-    """Add `advance` for this loss, rule and noise to a module."""
+def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise, spots: Sequence[Spot] = ()) -> None:
+    """Add `advance` for this loss, rule and noise to a module; what is at `spots` differs from path to path."""
     src.line("from minidyn.compiler import lanes, side_by_side")
     src.line(
         "from minidyn.kernels.random import few_without_replacement, half_pair, next_pair, next_word, normals, "
@@ -34,9 +38,29 @@ def add_advance(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     if any(law.words > 1 for law, *_ in bound.draws):
         src.line("from minidyn.kernels.heavytails import stable, student")
     if loss.dim * (1 + len(rule.states)) <= IN_REGISTERS and loss.straight and not bound.of_batches:
-        _add_fused(src, loss, rule, bound)
+        _add_fused(src, loss, rule, bound, spots)
     else:
-        _add_called(src, loss, rule, bound)
+        _add_called(src, loss, rule, bound, spots)
+
+
+# -- what differs from path to path --
+
+
+def _lane_places(spots: Sequence[Spot], element: str, loops: bool) -> Places:
+    """How kernels read the numbers that differ: number j of them is `element` with j in its braces; with `loops` also
+    by a place that is an expression."""
+    hyper = {place: j for j, (array, place) in enumerate(spots) if array == "hp"}
+    places: Places = {}
+    if hyper:
+        places["hp"] = lambda q: element.format(hyper[q]) if q in hyper else f"hp[{q}]"
+    for array in {array for array, _ in spots} - {"hp"}:  # every place, in order
+        first = spots.index((array, 0))
+        places[array] = element.replace("{}", f"{first} + {{}}") if loops else partial(_after, element, first)
+    return places
+
+
+def _after(element: str, first: int, place: int) -> str:
+    return element.format(first + place)
 
 
 # -- what depends on the step alone --
@@ -53,13 +77,31 @@ def _tabulate(outputs: Sequence[Node]) -> tuple[list[Node], list[Node]]:
     return balanced(replaced(made, place), ["hp", "table"]), list(wanted.values())
 
 
+def _entry_lines(rule: Rule, entries: list[Node], places: Places) -> list[str]:
+    """The entries of the table at step `kk`: one text, wherever they go."""
+    stores = [store(n.graph, n, "table", j) for j, n in enumerate(entries)]
+    return Emitter(stores, places=places | {"kk": "kk"}, names=_hyper_names(rule)).lines()
+
+
+def _of_lanes(rule: Rule, entries: list[Node], spots: Sequence[Spot], places: Places) -> tuple[list[str], Places]:
+    """Lines that work out, in step `t` of a lane, what the table has of numbers that differ; how the table is read."""
+    apart = {j for j, n in enumerate(entries) if any(_differs(node, spots) for node in reachable([n]))}
+    if not apart:
+        return [], _TABLE
+    own: Places = {"table": lambda j: f"e_{j}"}
+    both: Places = {"table": lambda j: f"e_{j}" if j in apart else f"table[{j * _CHUNK} + t]"}
+    return ["kk = float(k + 1 + t)", *_entry_lines(rule, entries, places | own)], both
+
+
+def _differs(n: Node, spots: Sequence[Spot]) -> bool:
+    return n.op == "load" and n.data[:2] in spots
+
+
 def _add_table(src: Source, rule: Rule, entries: list[Node]) -> None:
     """Add `tabulate(table, k, count, hp)`, which fills the table for the next `count` steps."""
     if not entries:
         return
-    stores = [store(n.graph, n, "table", j) for j, n in enumerate(entries)]
-
-    body = Emitter(stores, places=_TABLE | {"kk": "kk"}, names=_hyper_names(rule)).lines()
+    body = _entry_lines(rule, entries, _TABLE)
     lines = ["for t in side_by_side(count):", "    kk = float(k + 1 + t)", *["    " + line for line in body]]
     src.add("tabulate", "table, k, count, hp", lines, "what depends on the step alone", fma=True)
 
@@ -82,7 +124,7 @@ def _chunked(entries: list[Node], block: list[str], before: list[str]) -> list[s
 # -- a few numbers: the whole step in registers --
 
 
-def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
+def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise, spots: Sequence[Spot]) -> None:
     g, size, states = Graph(), loss.dim, len(rule.states)
     gradient = {e.data[1]: d for e, d in bound.gradient(g)}
     new: list[Node] = []
@@ -99,12 +141,18 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
         p, a = divmod(q, 1 + states)
         stores.append(store(g, node, "aux" if a else "w", (a - 1) * size + p if a else p))
 
-    places = _TABLE | {
-        "w": "s_{}",
-        "aux": lambda q: f"s_{q + size}",
-        "z": "z_{}",
-        "label": lambda q: f"z_{q + bound.first_label}",
-    }
+    lane = _lane_places(spots, "v_{}", loops=False)
+    own, table = _of_lanes(rule, entries, spots, lane)
+    places = (
+        table
+        | lane
+        | {
+            "w": "s_{}",
+            "aux": lambda q: f"s_{q + size}",
+            "z": "z_{}",
+            "label": lambda q: f"z_{q + bound.first_label}",
+        }
+    )
     names = loss.names | _hyper_names(rule)
     emitter = loss.emitter(stores, places=places, mutable=("w", "aux"), names=names)
     kept = [f"s_{q}" for q in range(size * (1 + states))]
@@ -114,13 +162,13 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     lines = [
         "for lane in lanes(min(64, paths - 64*block)):",
         *[f"    {name} = s[{q * 64} + lane]" for q, name in enumerate(kept)],
+        *[f"    v_{j} = s[{(len(kept) + j) * 64} + lane]" for j in range(len(spots))],
         *[f"    {name} = r[{i * 64} + lane]" for i, name in enumerate(words)],
         *(["    kept = r[256 + lane].view(np.float64)"] if halved else []),
         "    live = ok[lane]",
         "    lost = 0.0",
         "    for t in range(count):",
-        *["        " + line for line in draws],
-        *["        " + line for line in emitter.lines()],
+        *["        " + line for line in [*draws, *own, *emitter.lines()]],
         *[f"        lost = lost + {name} * 0.0" for name in kept[:size]],  # zero until something is not finite
         "        live = live + 1.0 if lost == 0.0 else live",
         *[f"    s[{q * 64} + lane] = {name}" for q, name in enumerate(kept)],
@@ -135,7 +183,7 @@ def _add_fused(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
 # -- many numbers, or loops over samples and units --
 
 
-def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
+def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise, spots: Sequence[Spot]) -> None:
     size, states, first_label = loss.dim, len(rule.states), bound.first_label
     src.add("draw", "r, z, index, order, k, n", bound.draw_lines())
     g = Graph()
@@ -145,12 +193,13 @@ def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     label = "b" if loss.per_sample else "0"
     if loss.outputs is not None:
         label = f"b*{bound.per_sample} + {{}}" if loss.per_sample else "{}"
-    places: Places = {"w": _PATHS, "label": f"z[({first_label} + {label})*64 + lane]"}
+    differ = _lane_places(spots, f"s[({size * (1 + states)} + {{}})*64 + lane]", loops=True)
+    places: Places = differ | {"w": _PATHS, "label": f"z[({first_label} + {label})*64 + lane]"}
     places["pull"] = f"z[({bound.first_alike} + {'b' if loss.per_sample else '0'})*64 + lane]"
     headers = {SAMPLE: ["for b in range(n):", *picked]}
     emitter = loss.emitter(stores, places, headers=headers, blocks=_by_blocks(bound))
     src.add("noisy_grad", "s, c, d, nz, z, index, n, lane, out", [*before, *emitter.lines()], fma=True)
-    gaussian = _gaussian_lines(loss, bound)
+    gaussian = _gaussian_lines(loss, bound, differ)
     if gaussian:
         src.add("add_gaussian", "s, c, d, nz, z, lane, out", gaussian, fma=True)
     p = coordinate(size)
@@ -158,7 +207,7 @@ def _add_called(src: Source, loss: Loss, rule: Rule, bound: BoundNoise) -> None:
     here = [(p, 1)]
     aux = [rg.load("aux", a * size, here) for a in range(states)]
     outs = rule.update(rg, rg.load("s", 0, here), rg.load("out", 0, here), aux, rg.load("kk", 0))
-    rule_lines, entries = _rule_lines(rule, outs, size, p)
+    rule_lines, entries = _rule_lines(rule, outs, p, size, spots, differ)
     lines = [
         "for t in range(count):",
         "    used = draw(r, z, index, orders[block] if shuffles else own, k + t + 1, n)",
@@ -189,17 +238,21 @@ def _by_blocks(bound: BoundNoise) -> bool:
     return bound.batch % 8 == 0 or bound.batch >= 80
 
 
-def _rule_lines(rule: Rule, outs: list[Node], size: int, p: Index) -> tuple[list[str], list[Node]]:
+def _rule_lines(
+    rule: Rule, outs: list[Node], p: Index, size: int, spots: Sequence[Spot], differ: Places
+) -> tuple[list[str], list[Node]]:
     """The rule applied coordinate by coordinate, and the entries of its table."""
     new, entries = _tabulate(outs)
     g = new[0].graph
     stores = [store(g, n, "s", i * size, [(p, 1)]) for i, n in enumerate(new)]
 
-    places = _TABLE | {"s": _PATHS, "aux": f"s[({size} + {{}})*64 + lane]"}
-    return Emitter(stores, places=places, mutable=("s", "aux"), names=_hyper_names(rule)).lines(), entries
+    own, table = _of_lanes(rule, entries, spots, differ)
+    places = table | differ | {"s": _PATHS, "aux": f"s[({size} + {{}})*64 + lane]"}
+    lines = Emitter(stores, places=places, mutable=("s", "aux"), names=_hyper_names(rule)).lines()
+    return [*own, *lines], entries
 
 
-def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
+def _gaussian_lines(loss: Loss, bound: BoundNoise, differ: Places) -> list[str]:
     g = Graph()
     stores = [
         store(g, sigma * z, "out", *place(position), add=True)
@@ -210,4 +263,4 @@ def _gaussian_lines(loss: Loss, bound: BoundNoise) -> list[str]:
     if not stores:
         return []
     count = ["n = d.shape[0]"] if bound.alike and loss.per_sample else []
-    return [*count, *loss.emitter(stores, places={"w": _PATHS, "z": "z[({})*64 + lane]"}).lines()]
+    return [*count, *loss.emitter(stores, places=differ | {"w": _PATHS, "z": "z[({})*64 + lane]"}).lines()]

@@ -9,13 +9,14 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import InputError, said
-from minidyn.common.intake import number, one_of, whole
+from minidyn.common.intake import number, one_of, table, whole
 from minidyn.common.memory import need
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.graph.walk import printed
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
+from minidyn.maps.settings import Settings, settings_of
 from minidyn.simulate import observables
 from minidyn.simulate.checkpoint import Keeper, belongs, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
@@ -41,7 +42,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
              observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
              atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
              first_path: int = 0, threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
-             stop: Any = None) -> Run:  # fmt: skip
+             stop: Any = None, hyper: Any = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
     Parameters
@@ -83,6 +84,9 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         stability. For a flow without noise the instant is found between saves (`meta["stopped_at"]`, in steps, and
         `meta["located"]`). Maps, flows with noise, scipy's methods and flows that carry themselves are looked at where
         they are saved (`save_every=1`: at every step), and `ended` is the first save at which it holds.
+    hyper : numbers of a map that differ from path to path: `{name: (paths,)}` for the rule's hyperparameters, the
+        noise's `sigma` (where it is one number) and `label_std`, and the loss's constants. Path i is, to the bit, path
+        i of the map with its numbers. `paths` may be left out.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
@@ -97,7 +101,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     return _Planned(
         system, w0, steps, paths=paths, save_every=save_every, observe=observe, rng=rng, method=method, rtol=rtol,
         atol=atol, substeps=substeps, keep=keep, first_step=first_step, first_path=first_path, threads=threads,
-        checkpoint=checkpoint, stop=stop,
+        checkpoint=checkpoint, stop=stop, hyper=hyper,
     ).run(progress)  # fmt: skip
 
 
@@ -112,10 +116,11 @@ class _Planned:
     def __init__(self, system: Map | Flow, w0: Any, steps: int, *, paths: int, save_every: Any, rng: Any,
                  first_step: int, checkpoint: Any, observe: Any = None, method: Any = None, rtol: Any = None,
                  atol: Any = None, substeps: Any = None, keep: str = "paths", first_path: int = 0,
-                 threads: int | None = None, stop: Any = None):  # fmt: skip
+                 threads: int | None = None, stop: Any = None, hyper: Any = None):  # fmt: skip
         if not isinstance(system, (Map, Flow)):
             raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
         steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
+        paths = _paths_of(hyper, paths)
         every = every_of(system, steps, save_every)
         keep = one_of(keep, "keep", ("paths", "moments"))
         first_step, first_path = whole("first_step", first_step, 1), whole("first_path", first_path, 0)
@@ -123,24 +128,29 @@ class _Planned:
             system = system.beginning(first_step)
             first_step = system.first_step
         start = starts_of(system, w0, paths)
-        self.wanted, start = paths, start[: paths_needed(system, start)]
+        settings = _settings(system, hyper, paths)
+        self.wanted, start = paths, start if settings else start[: paths_needed(system, start)]
         paths = len(start)
         _check_room(system, steps, paths, count_of(steps, every), keep, checkpoint)
         self.entropy, key = seed_key(stored_seed(checkpoint) if rng is None else rng)
         self.began = time.perf_counter()
         asked = observables.asked(system.loss, observe)
-        self.watchers = observables.resolve(system if isinstance(system, Map) else system.map, asked)
+        self.watchers = observables.resolve(system if isinstance(system, Map) else system.map, asked, settings)
         ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
         self.engine = make_engine(
             system, start, steps, key, threads=thread_count(threads), first_step=first_step, first_path=first_path,
-            **ways,
+            settings=settings, **ways,
         )  # fmt: skip
         if stop is not None:
-            self.engine = StoppingEngine(self.engine, Conditions(system, stop))
+            self.engine = StoppingEngine(self.engine, Conditions(system, stop, settings))
         self.system, self.steps, self.paths, self.keep, self.first_step = system, steps, paths, keep, first_step
         self.first_path = first_path
+        self.hyper = dict(settings.given) if settings else {}
+        if clash := sorted(self.hyper.keys() & self.watchers.keys()):
+            raise InputError(f"the name {clash[0]} is taken by hyper; give the observable another one.")
         self.every, self.saves, self.checkpoint = every, saves_of(steps, every), checkpoint
         self.what = {} if checkpoint is None else _identity(system, start, asked, stop, {
+            "hyper": identity(self.hyper, "hyper"),
             "steps": steps, "paths": paths, "save_every": every, "keep": keep, "first_step": first_step,
             "first_path": first_path, "seed": json.dumps(self.entropy, default=int), "stream": key.tobytes().hex(),
             **{name: v if v is None or isinstance(v, str) else number(v, name) for name, v in ways.items()},
@@ -173,7 +183,25 @@ class _Planned:
             meta |= {"alike": alike} if self.wanted > self.paths else {}
             meta |= {"between_saves": phases.sentence} if phases.sentence else {}
             times = clock.time(steps_kept, self.first_step)
-            return recorder.run(steps_kept, times, status, ended, meta)
+            if "lr" in self.hyper:
+                meta["lr"], times = np.nan, np.full(len(times), np.nan)
+            run = recorder.run(steps_kept, times, status, ended, meta)
+            run.hyper |= self.hyper
+            return run
+
+
+def _paths_of(hyper: Any, paths: int) -> int:
+    """As many as there are numbers for, where nothing else is said."""
+    sizes = {np.size(values) for values in table(hyper, said("hyper")).values()} - {1}
+    return sizes.pop() if paths == 1 and len(sizes) == 1 else paths
+
+
+def _settings(system: Map | Flow, hyper: Any, paths: int) -> Settings | None:
+    if not hyper:
+        return None
+    if isinstance(system, Flow):
+        raise InputError(f"{said('hyper')} gives the paths of a map numbers of their own; make a flow for each number.")
+    return settings_of(system, hyper, paths)
 
 
 def paths_needed(system: Map | Flow, start: Floats) -> int:

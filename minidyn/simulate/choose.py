@@ -9,6 +9,7 @@ from minidyn.common.intake import between, number, shown, whole
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
+from minidyn.maps.settings import Settings
 from minidyn.simulate.engines import CarriedEngine, Engine, MapEngine
 from minidyn.simulate.odes import COMPILED, SCIPY, OdeEngine, ScipyEngine
 from minidyn.simulate.sdes import SdeEngine
@@ -20,9 +21,9 @@ _FINEST = 12
 
 def make_engine(system: Map | Flow, start: Floats, steps: int, key: Words | None = None, *, method: str | None = None,
                 rtol: float | None = None, atol: float | None = None, substeps: Any = None, threads: int = 1,
-                first_step: int = 1, first_path: int = 0) -> Engine:  # fmt: skip
+                first_step: int = 1, first_path: int = 0, settings: Settings | None = None) -> Engine:  # fmt: skip
     """The engine that carries this system from these starts (paths, size) for so many steps; the first path has the
-    random numbers of path `first_path`."""
+    random numbers of path `first_path`; `settings` are a map's."""
     key = seed_key(0)[1] if key is None else key
     if method is not None and not isinstance(method, str):
         raise InputError(f"method is the name of a scheme, such as 'auto' or 'heun', not {shown(method)}.")
@@ -32,7 +33,7 @@ def make_engine(system: Map | Flow, start: Floats, steps: int, key: Words | None
             raise InputError(f"a map runs exactly as it is: {useless[0]} is for flows.")
         if system.rule.scheduled:
             system.rule.table(first_step, steps)  # a schedule that does not exist everywhere is refused now
-        return MapEngine(system, start, key, threads, first_step, first_path)
+        return MapEngine(system, start, key, threads, first_step, first_path, settings)
     system = system.beginning(first_step)
     noisy = system.stochastic(start)
     rtol = (1e-3 if noisy else 1e-9) if rtol is None else between(rtol, "rtol", 0, 1)

@@ -14,6 +14,7 @@ from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps.discrete import Map, pack, unpack
+from minidyn.maps.settings import Settings
 from minidyn.simulate.clock import Clock
 from minidyn.solvers.piecewise import carry_all
 
@@ -121,16 +122,21 @@ class _Threaded(Engine):
 
 
 class MapEngine(_Threaded):
-    """A map on blocks of 64 paths side by side: states, random streams, how many steps of each lane were finite, and
-    orders of samples."""
+    """A map on blocks of 64 paths side by side: states, and behind them what `settings` give each path, random streams,
+    how many steps of each lane were finite, and orders of samples."""
 
     kept = ("blocks", "streams", "alive", "orders")
 
-    def __init__(self, system: Map, start: Floats, key: Words, threads: int, first: int, first_path: int = 0):
+    def __init__(self, system: Map, start: Floats, key: Words, threads: int, first: int, first_path: int = 0,
+                 settings: Settings | None = None):  # fmt: skip
         self.system, self.paths, self.before = system, len(start), first - 1
-        self.blocks = pack(start, system.components)
+        self.spots = settings.spots if settings else ()
+        self.blocks = pack(start, system.components + len(self.spots))
+        if settings:
+            own = self.blocks.reshape(len(self.blocks), -1, 64)[:, system.components :]
+            own[...] = pack(settings.values.T).reshape(own.shape)
         super().__init__(threads, len(self.blocks))
-        self.loop = system.advance(len(start))
+        self.loop = system.advance(len(start), self.spots)
         odd = system.bound.gaussian_rows % 2 == 1
         self.streams = seed_blocks(key, len(self.blocks), odd, first_path)
         self.alive = np.zeros((len(self.blocks), 64))

@@ -18,6 +18,7 @@ from minidyn.flows.base import Flow
 from minidyn.graph import walk
 from minidyn.maps.discrete import Map
 from minidyn.maps.recognize import recognized
+from minidyn.maps.settings import Settings
 from minidyn.simulate import observables
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.odes import OdeEngine
@@ -47,10 +48,12 @@ class Condition:
 
 
 class Conditions:
-    """All conditions of a run."""
+    """All conditions of a run; where `settings` give paths maps of their own, those of each one's."""
 
-    def __init__(self, system: Map | Flow, stop: Any):
+    def __init__(self, system: Map | Flow, stop: Any, settings: Settings | None = None):
         owner = system if isinstance(system, Map) else system.map
+        groups = settings.groups(owner, ("hp", "nz", "c")) if settings else []
+        self.groups = [(which, Conditions(m, stop)) for which, m in groups]
         listed = stop if isinstance(stop, Sequence) and not isinstance(stop, str) else [stop]
         self.all = [c for one in listed for c in _conditions(owner, one)]
         if not self.all:
@@ -58,6 +61,11 @@ class Conditions:
 
     def __call__(self, w: Floats) -> Floats:
         """Values (paths, conditions)."""
+        if self.groups:
+            out = np.empty((len(w), len(self.all)))
+            for which, of in self.groups:
+                out[which] = of(w[which])
+            return out
         return np.stack([c.value(w) for c in self.all], axis=1)
 
     def met(self, before: Floats, after: Floats) -> Truths:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from minidyn.common.arrays import Floats
+from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import numbers, shown
 from minidyn.graph import walk
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
+from minidyn.maps.settings import Settings
 from minidyn.minima.manifold import Manifold, curvatures
 from minidyn.minima.smoothness import Slopes, first_layer, mean_square
 from minidyn.simulate.noisy import OfMap, batch_sharpness, noise_alignment, update_sharpness
@@ -112,8 +113,35 @@ class Observable:
         return out
 
 
-def resolve(system: Map, observe: Any) -> dict[str, Observable]:
-    """`{name: function of w (paths, D)}` for what the user asked to observe."""
+@dataclass(frozen=True)
+class OfEach(Observable):
+    """An observable of paths whose maps differ: `groups` of paths, each with the observable of its own map."""
+
+    groups: tuple[tuple[NDArray[np.intp], Observable], ...] = ()
+
+    def __call__(self, w: Floats) -> Floats:
+        """The values (paths,) at the points of all paths, in their order."""
+        out = np.empty(len(w))
+        for which, one in self.groups:
+            out[which] = one(w[which])
+        return out
+
+
+def resolve(system: Map, observe: Any, settings: Settings | None = None) -> dict[str, Observable]:
+    """`{name: function of w (paths, D)}` for what the user asked to observe, of each path by its own `settings`."""
+    out = _resolved(system, observe)
+    if settings is None:
+        return out
+    for name, what in asked(system.loss, observe).items():
+        of_map = isinstance(what, str) and isinstance(NAMES[what][1], OfMap)
+        reads = ("hp", "nz", "c") if of_map else ("c",) if isinstance(what, (str, sp.Expr)) else ()
+        if groups := settings.groups(system, reads):
+            of = tuple((which, _resolved(m, {name: what})[name]) for which, m in groups)
+            out[name] = OfEach(name, out[name].function, False, out[name].whole, of)
+    return out
+
+
+def _resolved(system: Map, observe: Any) -> dict[str, Observable]:
     out = {}
     for name, what in asked(system.loss, observe).items():
         named = NAMES.get(what) if isinstance(what, str) else None

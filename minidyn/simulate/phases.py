@@ -53,7 +53,7 @@ class Phases:
     def _ahead(self, engine: MapEngine, done: int) -> Floats:
         """theta at this save and after each of a few steps, (steps + 1, paths, D), of the first block."""
         m, count = engine.system, min(engine.paths, 64)
-        first, loop = [getattr(engine, name)[:1].copy() for name in engine.kept], m.advance(count)
+        first, loop = [getattr(engine, name)[:1].copy() for name in engine.kept], m.advance(count, engine.spots)
         blocks = first[0]
         out = [blocks.reshape(-1, 64)[: m.dim, :count].T.copy()]
         for j in range(max(3, *self.periods)):

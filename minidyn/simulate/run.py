@@ -32,13 +32,15 @@ class Run(Reported, Result, Moving):
     """What `simulate` returns.
 
     steps : (T,) step numbers k at which the run was saved; the common clock of maps and flows.
-    time : (T,) flow time t (`lr k`, or the sum of a schedule's learning rates).
+    time : (T,) flow time t (`lr k`, or the sum of a schedule's learning rates); NaN where `hyper` gives each path a
+        learning rate of its own.
     w : (paths, T, D) parameters, NaN after a path has ended; None with `keep="moments"`. With a checkpoint, and from
         large files, it is mapped from disk and read-only.
     observables : name -> (paths, T).
     moments : name -> {"mean", "variance", "quantiles", "count"} over the paths at each time, for every
         parameter and observable, with `keep="moments"`.
     status, ended : (paths,) `Status` of each path and the step at which it ended.
+    hyper : name -> (paths,), what `hyper` gave each path.
     names : the D parameter names.  meta : what made the run (system, seed, versions, wall time).
     """
 
@@ -51,6 +53,7 @@ class Run(Reported, Result, Moving):
     names: list[str]
     meta: dict[str, Any] = field(compare=False)
     moments: dict[str, dict[str, Floats]] = field(default_factory=dict)
+    hyper: dict[str, Floats] = field(default_factory=dict)
 
     def _ingredients(self) -> dict[str, Any]:
         """How long a run took, and on how many threads, makes no other run of it."""
@@ -89,6 +92,7 @@ class Run(Reported, Result, Moving):
         total = hashlib.blake2b(json.dumps(self.names).encode(), digest_size=16)
         fixed: dict[str, Any] = {"steps": self.steps, "time": self.time, "status": self.status, "ended": self.ended}
         fixed |= {} if self.w is None else {"w": self.w}
+        fixed |= {f"setting {name}": v for name, v in self.hyper.items()}
         fixed |= {f"observable {name}": v for name, v in self.observables.items()}
         fixed |= {f"{stat} of {name}": v for name, stats in self.moments.items() for stat, v in sorted(stats.items())}
         for name, values in fixed.items():
@@ -141,6 +145,7 @@ class Run(Reported, Result, Moving):
             "parameter": self.names,
             "path": self.meta.get("first_path", 0) + np.arange(self.paths),
         }
+        coords |= {name: ("path", v) for name, v in self.hyper.items()}
         coords |= {"quantile": list(QUANTILES)} if self.moments else {}
         return xr.Dataset(values, coords, attrs={k: str(v) for k, v in self.meta.items()})
 
@@ -153,6 +158,7 @@ class Run(Reported, Result, Moving):
         alike = f" ({self.meta['alike']})" if self.meta.get("alike") else ""
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}{alike}"))
         rows += [("seed", self.seed)] if self.seed else []
+        rows += [(name, f"{digits(v.min())} to {digits(v.max())}, by path") for name, v in self.hyper.items()]
         shown = [*self.names[:6], *self.observables]
         for name in shown:
             if {"mean", "variance"} <= self.moments.get(name, {}).keys():

@@ -34,9 +34,11 @@ def check_run(run: Run) -> Run:
     _array(run.ended, "iu", (paths,))
     _array(run.time, "fiu", (saves,))
     _require(np.isin(run.status, [int(s) for s in Status]).all())
-    _texts([*run.names, *run.observables, *run.moments])
+    _texts([*run.names, *run.observables, *run.moments, *run.hyper])
     if run.w is not None:
         _array(run.w, "fiu", (paths, saves, size))
+    for values in run.hyper.values():
+        _array(values, "fiu", (paths,))
     for values in run.observables.values():
         _array(values, "fiub", (paths, saves))
     for stats in run.moments.values():

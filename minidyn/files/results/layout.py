@@ -113,6 +113,8 @@ def run_tree(run: Run) -> Group:
         group.add("w", ("path", "step", "parameter"), run.w, long_name="parameters")
     _add_moments(group, run.moments)
     taken = {*group.variables, "w", "quantile", "quantity"}
+    for name, values in run.hyper.items():
+        group.add(_name(name, taken), ("path",), values, role="setting", quantity=name)
     for name, values in run.observables.items():
         group.add(_name(name, taken), ("path", "step"), values, role="observable", quantity=name)
     return group
@@ -125,10 +127,12 @@ def run_of(group: Group) -> Run:
     for variable in group.having("moment").values():
         for name, values in zip(group.items(variable.dims[0]), variable.values, strict=True):
             moments.setdefault(name, {})[variable.attrs["statistic"]] = values
-    seen = {v.attrs["quantity"]: v.values for v in group.having("observable").values()}
+    seen, hyper = (
+        {v.attrs["quantity"]: v.values for v in group.having(role).values()} for role in ("observable", "setting")
+    )
     return check_run(Run(
         steps=arrays["step"], time=arrays["time"], w=arrays.get("w"), observables=seen, status=arrays["status"],
-        ended=arrays["ended"], names=group.items("parameter"), meta=_meta(group.attrs), moments=moments,
+        ended=arrays["ended"], names=group.items("parameter"), meta=_meta(group.attrs), moments=moments, hyper=hyper,
     ))  # fmt: skip
 
 

@@ -145,6 +145,10 @@ class Compiled(metaclass=Named):
         begins = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
         return {s: (int(k), shape) for s, k, shape in zip(self.constants, begins[:-1], shapes, strict=True)}
 
+    def place_of(self, constant: Any) -> int:
+        """Where a constant, or the first number of an array of them, lies in `c`."""
+        return self._places[constant][0]
+
     def _no_numbers(self) -> Numbers:
         """An empty table for loops. What may stay in registers is written out, unless that is longer than those."""
         loops = self.per_sample or any(b.shape for b in self.blocks) or self.dim > IN_REGISTERS

@@ -87,7 +87,7 @@ def test_literal_generator_is_the_published_one():
 def lanes(seed=0, first=0):
     """The seeded generators of 64 paths."""
     r = np.empty(320, np.uint64)
-    seed_lanes(seed_key(seed)[1], first, r)
+    seed_lanes(seed_key(seed)[1], first, 2**62, r)
     return r
 
 

@@ -132,10 +132,11 @@ def next_pair(s0, s1, s2, s3):
 
 
 @jit
-def seed_lanes(key, first, r):
-    """Seed the 64 lanes of a block for the paths first, first+1, ... of the run with this key."""
+def seed_lanes(key, first, period, r):
+    """Seed the 64 lanes of a block for the paths first, first+1, ... of the run with this key; after `period` paths
+    path 0 comes again."""
     for j in lanes(LANES):
-        path = _U(first + j)
+        path = _U((first + j) % period)
         for word in range(4):
             z = key[0] + (_U(4) * path + _U(word + 1)) * _U(0x9E3779B97F4A7C15)
             r[word * LANES + j] = mix(mix(z) ^ key[1])
@@ -147,10 +148,10 @@ def seed_lanes(key, first, r):
 
 
 @jit
-def _seed_all(key, streams):
+def _seed_all(key, period, streams):
     """`seed_lanes` for block after block."""
     for block in range(streams.shape[0]):
-        seed_lanes(key, LANES * block, streams[block])
+        seed_lanes(key, LANES * block, period, streams[block])
 
 
 def counted_from(key: NDArray[np.uint64], places: int) -> NDArray[np.uint64]:
@@ -158,12 +159,14 @@ def counted_from(key: NDArray[np.uint64], places: int) -> NDArray[np.uint64]:
     return np.array([(int(key[0]) + places * 0x9E3779B97F4A7C15) % 2**64, int(key[1])], np.uint64)
 
 
-def seed_blocks(key: NDArray[np.uint64], count: int, odd: bool = True, first_path: int = 0) -> NDArray[np.uint64]:
-    """The streams (count, 320) of `count` blocks of 64 paths, the first of which has this number; (count, 256) where
-    steps never draw an odd number of normals."""
+def seed_blocks(
+    key: NDArray[np.uint64], count: int, odd: bool = True, first_path: int = 0, period: int = 2**62
+) -> NDArray[np.uint64]:
+    """The streams (count, 320) of `count` blocks of 64 paths, the first of which has this number, and comes again after
+    `period` paths; (count, 256) where steps never draw an odd number of normals."""
     streams = np.empty((count, (WORDS if odd else WORDS - 1) * LANES), np.uint64)
     if count:
-        _seed_all(counted_from(key, 4 * first_path), streams)
+        _seed_all(counted_from(key, 4 * first_path), period, streams)
     return streams
 
 

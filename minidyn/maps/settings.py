@@ -22,11 +22,12 @@ from minidyn.maps.timeloop import Spot
 @dataclass(frozen=True)
 class Settings:
     """What differs: `given` (paths,) by name; the `spots` that kernels read for each path, and their `values`
-    (spots, paths)."""
+    (spots, paths). After `period` paths the random numbers come again: those are the paths of one setting."""
 
     given: Mapping[str, Floats]
     spots: tuple[Spot, ...]
     values: Floats
+    period: int = 2**62
 
     def groups(self, system: Map, arrays: Collection[str]) -> list[tuple[NDArray[np.intp], Map]]:
         """The paths that agree in what kernels read from these arrays, and a map of theirs; nothing where all agree."""
@@ -43,8 +44,8 @@ class Settings:
         return changed(system, {name: float(column[path]) for name, column in self.given.items()})
 
 
-def settings_of(system: Map, given: Any, paths: int) -> Settings:
-    """The settings of so many paths.
+def settings_of(system: Map, given: Any, paths: int, period: int = 2**62) -> Settings:
+    """The settings of so many paths, of which `period` have one setting.
 
     given : by name the numbers (paths,), or one for all: of the rule's hyperparameters, the noise's `sigma` (one number
         for all coordinates) and `label_std`, the loss's constants (by symbol or name).
@@ -66,7 +67,7 @@ def settings_of(system: Map, given: Any, paths: int) -> Settings:
             columns.setdefault((array, place), np.broadcast_to(value, paths))
     spots = tuple(sorted(columns))
     values = np.array([columns[spot] for spot in spots]).reshape(len(spots), paths)
-    return Settings(found, spots, values)
+    return Settings(found, spots, values, period)
 
 
 def changed(system: Map, values: Mapping[str, Any]) -> Map:

@@ -138,7 +138,8 @@ class MapEngine(_Threaded):
         super().__init__(threads, len(self.blocks))
         self.loop = system.advance(len(start), self.spots)
         odd = system.bound.gaussian_rows % 2 == 1
-        self.streams = seed_blocks(key, len(self.blocks), odd, first_path)
+        period = settings.period if settings else 2**62
+        self.streams = seed_blocks(key, len(self.blocks), odd, first_path, period)
         self.alive = np.zeros((len(self.blocks), 64))
         self.orders = system.orders(len(self.blocks))
         self.meta: dict[str, Any] = {"threads": self.workers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
@@ -258,7 +259,7 @@ class Flow(Remembering):
         points = np.ascontiguousarray(points)
         b, f = np.empty_like(points), np.zeros((len(points), self.size, self.columns))
         codes = self.fill(points, float(k), numbers, b, f)
-        if codes.any():
+        if np.count_nonzero(codes):
             row = int(np.argmax(codes != 0))
             raise self._refused(points[row], int(codes[row]))
         return b, f
@@ -298,9 +299,12 @@ class Flow(Remembering):
         evaluate(field, fns, points, k, model, b, f, codes)
         return codes
 
-    def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats]:
+    def _evaluate(self, w: ArrayLike, k: float) -> tuple[Floats, Floats, float, tuple[int, ...]]:
+        """Change per step (N, size) and noise factor (N, size, columns) at the points that w is, the learning rate, and
+        the shape in which they lie (...)."""
         points, k = self.check(w), finite(k, "k")
-        flat = points.reshape(-1, self.size)
+        lead = points.shape[:-1]
+        flat = points.reshape(math.prod(lead), self.size)
         if len(flat):
             drift, factor = self.evaluate(flat, k, self.numbers(flat))
         else:
@@ -311,22 +315,20 @@ class Flow(Remembering):
                 f"the learning rate is zero at step {k:g}: no time passes there, and per unit of time the {self.name} "
                 f"is not defined; ask at another step, as k={self.first_moving}."
             )
-        lead = points.shape[:-1]
-        return (
-            drift.reshape(*lead, self.size) / lr,
-            factor.reshape(*lead, self.size, self.columns) / np.sqrt(lr),
-        )
+        return drift, factor, lr, lead
 
     def drift(self, w: ArrayLike, k: float = 1) -> Floats:
         """Drift per unit of flow time `t`, shape (..., size); `k` matters only for schedules.
 
         Raises FlowError where the flow does not exist, InputError for a wrong shape.
         """
-        return self._evaluate(w, k)[0]
+        drift, _, lr, lead = self._evaluate(w, k)
+        return drift.reshape(*lead, self.size) / lr
 
     def diffusion(self, w: ArrayLike, k: float = 1) -> Floats:
         """A matrix `S` with `dw = drift dt + S dW`, shape (..., size, r): `S S^T` is the covariance per time."""
-        return self._evaluate(w, k)[1]
+        _, factor, lr, lead = self._evaluate(w, k)
+        return factor.reshape(*lead, self.size, self.columns) / np.sqrt(lr)
 
     def meaning(self, code: int) -> int:
         """What a status code of the field says: nothing is singular where the rule divides by nothing, so that what is

@@ -28,9 +28,11 @@ _A, _E = DOPRI5.a, DOPRI5.e[0].copy()
 
 def curvatures(loss: Loss, w: ArrayLike) -> Floats:
     """The eigenvalues of the Hessian in ascending order, shape (..., D); NaN where it is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        H = loss.hessian(w)
-    lost = ~np.isfinite(H).all(axis=(-2, -1))
+    H = loss.hessian(w)
+    fine = np.isfinite(H)
+    if fine.all():
+        return np.linalg.eigvalsh(H)
+    lost = ~fine.all(axis=(-2, -1))
     H[lost] = np.eye(loss.dim)  # LAPACK gives up on all matrices where one is not finite
     values = np.linalg.eigvalsh(H)
     values[lost] = np.nan
@@ -175,14 +177,10 @@ class Manifold(ByValue):
     def dimensions(self, ws: ArrayLike) -> set[int]:
         """The dimensions of the manifold at many points (N, D) of it, as a set; errors are those of `dimension`."""
         points = np.atleast_2d(self.loss.check(ws))
-        values = curvatures(self.loss, points)
-        with np.errstate(all="ignore"):
-            relative = values / np.abs(values).max(axis=1, keepdims=True)
-            flat = np.abs(relative) <= self.gap
-            clear = flat | (relative >= 100 * self.gap)  # neither negative nor near the gap
-        if not clear.all() or not np.isfinite(relative).all():
-            return {self.dimension(w) for w in points}
-        return set(flat.sum(axis=1).tolist())
+        found = np.empty(len(points), np.int64)
+        count_flat(curvatures(self.loss, points), self.gap, found)
+        dims = set(found.tolist())
+        return {self.dimension(w) for w in points} if -1 in dims else dims
 
     def tangent(self, w: ArrayLike) -> Floats:
         """Orthonormal basis of the tangent space at a point of the manifold, shape (D, d)."""
@@ -266,6 +264,23 @@ class Manifold(ByValue):
 
 # -- compiled loops --
 
+
+@jit
+def count_flat(values, gap, out):
+    """How many of the eigenvalues (N, D) of each Hessian belong to the tangent space, into `out` (N,); -1 where that is
+    not clear: others are negative, or near the gap, or none is a number."""
+    for b in range(values.shape[0]):
+        top = 0.0
+        for i in range(values.shape[1]):
+            top = max(top, abs(values[b, i]))
+        count = 0
+        clear = top > 0.0 and top < np.inf
+        for i in range(values.shape[1]):
+            relative = values[b, i] / top
+            flat = abs(relative) <= gap
+            clear = clear and (flat or relative >= 100 * gap)
+            count += 1 if flat else 0
+        out[b] = count if clear else -1
 
 @inner
 def newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step):

@@ -50,6 +50,8 @@ _FAR = 0.1
 
 def _some(points: Floats, count: int) -> Floats:
     """At most so many different ones of these points, spread evenly over them."""
+    if len(points) < 2:
+        return points
     chosen = np.linspace(0, len(points) - 1, min(count, len(points))).astype(int)
     return np.unique(points[chosen], axis=0)
 
@@ -155,12 +157,12 @@ class QuasistaticFlow(Flow):
         self.averaged.add_kernels(src)
         return src
 
-    @property
+    @cached_property
     def columns(self) -> int:  # type: ignore[override]
         """Columns of the noise factor."""
         return self.map.bound.gaussian_rows if self.couples else self.dim
 
-    @property
+    @cached_property
     def couples(self) -> bool:
         """Whether the map's own normals drive the flow: as many of them, at least, as noise may have directions along M
         once the oscillation adds its part."""
@@ -190,24 +192,32 @@ class QuasistaticFlow(Flow):
 
     def numbers(self, w0: Floats) -> Floats:
         """The dimension of `M` at the starting points, and the scale that decides ranks there."""
-        self.check_points(w0.reshape(-1, self.dim))
+        points = w0.reshape(-1, self.dim)
+        self.check_points(points)
         if self.averaged.rule.remembers:
             self._refuse_skew(
                 w0,
                 "is not known where squares of what is remembered are accumulated; use a batch of "
                 f"half the samples, or follow the map itself with {said('md.simulate')}",
             )
-        dims = self.manifold.dimensions(_some(w0.reshape(-1, self.dim), 64))
+        dims = self.manifold.dimensions(_some(points, 64))
         if len(dims) > 1:
             raise ManifoldError(f"the starting points lie on manifolds of different dimensions ({sorted(dims)}).")
         (dimension,) = dims
         if dimension == 0:
-            self.manifold.check_critical(w0.reshape(-1, self.dim)[0])
+            self.manifold.check_critical(points[0])
             raise ManifoldError(
                 "the minimum is isolated (the Hessian has full rank): there is no manifold to move along; "
                 f"{said('md.StochasticModifiedFlow')} describes the noise around it."
             )
-        return facts(self.map, self.accumulators, self.couples, dimension, self.manifold.gap)
+        out = self._facts.copy()
+        out[Fact.TANGENT] = dimension
+        return out
+
+    @cached_property
+    def _facts(self) -> Floats:
+        """`numbers` but for the dimension of `M`."""
+        return facts(self.map, self.accumulators, self.couples, 0, self.manifold.gap)
 
     def check_points(self, points: Floats) -> None:
         """Refuse minima (N, D) in a kink of the loss, and a first one that batches leave alone but drive away from."""

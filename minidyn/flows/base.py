@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from minidyn.common.byvalue import Remembering
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, flag, numbers, shown
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import Form, cached_property, derived, form
 from minidyn.common.reports import folded
 from minidyn.common.status import Status
 from minidyn.compiler import compiled
@@ -38,6 +39,12 @@ def stay(fns, w, hp, c, d, nz, fp):
 
 def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
     return Status.SOLVER_FAILED
+
+
+@cache
+def _pointer(function: Any, what: str, needs: tuple[str, ...]) -> Any:
+    """A flow's compiled function by its address; the same for the same function and kernels."""
+    return compiled(function).pointer(flow_signatures(needs)[what])
 
 
 FLOWS: dict[str, type[Flow]] = {}  # flows by the key that model files name them by
@@ -155,6 +162,16 @@ class Flow(Remembering):
         return self.dim
 
     @cached_property
+    def form(self) -> Form:
+        """All that the texts of its kernels depend on: what it is, its map but for the numbers, what was chosen."""
+        return form(type(self), self.map.form, self._chosen)
+
+    @property
+    def _chosen(self) -> tuple[Any, ...]:
+        """Those of its arguments that reach the texts of its kernels."""
+        return ()
+
+    @derived
     def source(self) -> Source:
         """The generated text of the flow's kernels."""
         raise NotImplementedError
@@ -221,16 +238,14 @@ class Flow(Remembering):
     @cached_property
     def pointers(self) -> tuple[Any, Any, tuple[Any, ...]]:
         """`field`, `retract` and the kernels that they take, as function pointers."""
-        types, cls = flow_signatures(self.needs), type(self)
-        field, retract = compiled(cls.field).pointer(types["field"]), compiled(cls.retract).pointer(types["retract"])
-        return field, retract, self._needed(self.needs)
+        cls, needs = type(self), self.needs
+        return _pointer(cls.field, "field", needs), _pointer(cls.retract, "retract", needs), self._needed(needs)
 
     @cached_property
     def jacobian_pointers(self) -> tuple[Any, tuple[Any, ...], int]:
         """`jacobian`, the kernels that it takes, and 1; a function that is never called and 0 where there is none."""
         function = type(self).jacobian
-        types = flow_signatures(self.jacobian_needs)
-        made = compiled(function if function is not None else _no_jacobian).pointer(types["jacobian"])
+        made = _pointer(function if function is not None else _no_jacobian, "jacobian", self.jacobian_needs)
         return made, self._needed(self.jacobian_needs), int(function is not None)
 
     def stochastic(self, w0: Floats) -> bool:
@@ -271,7 +286,7 @@ class Flow(Remembering):
     @cached_property
     def carrier(self) -> Any:
         """`carry` as a function pointer."""
-        return compiled(type(self).carry).pointer(flow_signatures(self.needs)["advance"])
+        return _pointer(type(self).carry, "advance", self.needs)
 
     def why(self, w: Floats, kept: Floats, code: int) -> tuple[int, str]:
         """Where `carry` stopped, at the state w: the status, looked at more closely, and a sentence."""

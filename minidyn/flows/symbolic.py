@@ -1,5 +1,6 @@
 """A flow that the user wrote: drift and diffusion as sympy expressions in the parameters."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import sympy as sp
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import InputError, ManifoldError
 from minidyn.common.intake import one_of, ordered, shown
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import cached_property, derived
 from minidyn.common.status import Status
 from minidyn.compiler import compiled, jit
 from minidyn.flows.base import Flow, stay
@@ -154,6 +155,14 @@ class SymbolicFlow(Flow):
         self.constraint = [self._own(_expression("constraint", e)) for e in ordered(constraint, "constraint")]
         self.source  # noqa: B018 - unknown symbols are reported now
 
+    def of(self, system: Map) -> Flow:
+        """The same flow of another map; of one that differs in numbers alone nothing is read again."""
+        if system.form != self.map.form:
+            return super().of(system)
+        flow = copy.copy(self)
+        flow.map = system
+        return flow
+
     def _own(self, e: sp.Expr) -> sp.Expr:
         """An expression in the parameters, the constants and the step number, which any symbol called k is."""
         self.loss.refuse_data("a symbolic flow", [e])
@@ -179,7 +188,7 @@ class SymbolicFlow(Flow):
             out += [b.symbol[key] for key in np.ndindex(*b.shape)] if b.shape else [b.symbol]
         return out
 
-    @cached_property
+    @derived
     def noise_kind(self) -> str:  # type: ignore[override]
         """ "additive", "diagonal", "commutative" or "general"."""
         g, x = self.factor.applyfunc(lambda e: sp.nsimplify(e, rational=True)), self.coordinates
@@ -225,7 +234,11 @@ class SymbolicFlow(Flow):
         places = matrix("f", self.columns) | {"k": "k", "d": "d[0, {}]"}
         return self.loss.emitter(stores, places=places).lines()
 
-    @cached_property
+    @property
+    def _chosen(self) -> tuple[Any, ...]:
+        return tuple(self.expressions), sp.ImmutableMatrix(self.factor), tuple(self.constraint)
+
+    @derived
     def source(self) -> Source:
         """`symbolic_field`, the slope of its drift along u (`symbolic_slope`), and `constraint` with its gradients.
 

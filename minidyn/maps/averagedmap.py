@@ -9,6 +9,7 @@ import numpy as np
 
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
+from minidyn.common.locks import Form, derived, form
 from minidyn.kernels import Source, pointer
 from minidyn.maps.averaging import averaged, check_noise
 from minidyn.maps.jets import add_bends, add_jets, add_tilts
@@ -25,6 +26,18 @@ class AveragedMap(ByValue):
         self.map, self.accumulators = system, accumulators
         self.rule = averaged(system.rule, accumulators)
         check_noise(self.rule, system.bound)
+
+    @property
+    def form(self) -> Form:
+        """The map's, and what becomes of accumulators."""
+        return form(type(self), self.map.form, self.accumulators)
+
+    @derived
+    def source(self) -> Source:
+        """The text of the kernels that `linearize` needs."""
+        src = Source(f"linearization of {self.map.rule.name} on {self.map.loss}")
+        self.add_kernels(src)
+        return src
 
     @property
     def feels_skew(self) -> bool:
@@ -46,9 +59,7 @@ class AveragedMap(ByValue):
 
     def linearize(self, w: Floats) -> tuple[int, Floats, Floats, Floats]:
         """Status code, fixed point z*, A = dF/dz and B = dF/dg at a point w of the manifold."""
-        src = Source(f"linearization of {self.map.rule.name} on {self.map.loss}")
-        self.add_kernels(src)
-        fns = self.pointers(src.load())
+        fns = self.pointers(self.source.load())
         m, dim, states = self.map, self.map.dim, len(self.map.rule.states)
         size, width = dim * (1 + states), 3 + states
         gap, gain, X = np.empty((size, size)), np.zeros((dim, 1 + states)), np.empty((dim, width))

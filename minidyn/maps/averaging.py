@@ -13,20 +13,22 @@ Whatever is linear in the gradient is its own average, for any noise.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import sympy as sp
 
 from minidyn.common.errors import FlowError, said
+from minidyn.common.locks import cached_property, shared
 from minidyn.graph import Graph, Node
 from minidyn.maps import rule_symbols
 from minidyn.maps.memories import (
     carried_states,
     memory_covariance,
     noise_of_mean,
+    number,
     shares_of_mean,
     shares_of_square,
+    squared_memories,
     steps_alike,
 )
 from minidyn.maps.quadrature import nodes
@@ -55,11 +57,11 @@ class AveragedRule:
         `E (g + xi)^2`, of `E g s` and of `E s t` for all states s, t, which add up to 1 for noise alone; none where it
         is the gradient itself.
     odd : whether curves are odd in the noise: then they are averaged over the oscillation as over wider noise.
-    alike : over how many steps what accumulators square stays alike, `sum_l r_l` over the correlations of its squares.
+    squared : of accumulators of memories, what `alike` follows from (`memories.squared_memories`).
     curved : outputs as they stand where they are no straight lines in the noise, before they are averaged; else None.
-    memory : what a sign or a curve sees of the noise, in units of its standard deviation: the weight of the fresh
+    remembered : what a sign or a curve sees of the noise, in units of its standard deviation: the weight of the fresh
         noise, the correlation of the noise one step apart, and its decay per further step; all 0 but the first
-        without memory. The last entry is the number of the state that remembers, -1 for none.
+        without memory. The last entry is the number of the state that remembers, -1 for none. In numbers: `memory`.
     breadth : the standard deviation of the noise that a curve sees, in units of that of the gradient's.
     remembers : whether an accumulator squares what is remembered.
     bell : whether an average holds for Gaussian noise only.
@@ -73,15 +75,31 @@ class AveragedRule:
     sign_gain: list[sp.Expr] | None
     accumulators: tuple[bool, ...]
     curved: list[sp.Expr | None]
-    memory: tuple[float, float, float, int] = (0.0, 0.0, 0.0, -1)
+    remembered: tuple[sp.Expr, sp.Expr, sp.Expr, int] = (sp.S.Zero, sp.S.Zero, sp.S.Zero, -1)
     remembers: bool = False
     bell: bool = False
     breadth: sp.Expr = sp.S.One
     cubes: tuple[sp.Expr, ...] = ()
     squares: tuple[sp.Expr, ...] = ()
     shares: tuple[sp.Expr, ...] = ()
-    alike: float = 1.0
+    squared: tuple[sp.Matrix, ...] = ()
     odd: bool = False
+
+    def of(self, rule: Rule) -> AveragedRule:
+        """The same of a rule with other numbers."""
+        return replace(self, rule=rule)
+
+    @cached_property
+    def memory(self) -> tuple[float, float, float, int]:
+        """`remembered` in numbers."""
+        *exprs, place = self.remembered
+        fresh, first, pole = (number(self.rule, e) for e in exprs)
+        return fresh, first, pole, place
+
+    @cached_property
+    def alike(self) -> float:
+        """Over how many steps what accumulators square stays alike, `sum_l r_l` over the correlations of its squares."""
+        return steps_alike(self.rule, self.squared) if self.squared else 1.0
 
     @property
     def answers(self) -> bool:
@@ -163,13 +181,17 @@ class AveragedRule:
         return "only its covariance enters"
 
 
-@lru_cache(maxsize=256)
 def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
     """Average a rule over its noise: accumulators by its second moments, `sign -> erf`, quadrature in whatever else is
     no straight line in `g`.
 
     With `"frozen"` the step uses the accumulators as they stand, not as they are updated.
     """
+    found: AveragedRule = shared((averaged, rule.form, accumulators), lambda: _averaged(rule, accumulators))
+    return found if found.rule is rule else found.of(rule)
+
+
+def _averaged(rule: Rule, accumulators: str) -> AveragedRule:
     steps = [settled(rule, e) for e in rule.step]
     kinks = {k for e in steps for k in e.atoms(*_KINKS)}
     if any(k.has(G) for k in kinks):
@@ -210,7 +232,7 @@ def averaged(rule: Rule, accumulators: str = "full") -> AveragedRule:
         rule, [e.xreplace(finish) for e in outputs], [e.xreplace(finish) for e in gain], None, squares,
         [e.xreplace(finish) if b else None for e, b in zip(plain, bent, strict=True)], memory, any(squared),
         any(bent) or any(map(_by_nodes, outputs)), breadth, tuple(cubes), tuple(squared_noise), shares,
-        steps_alike(rule, plain, squares, carried) if any(squared) else 1.0, odd,
+        squared_memories(rule, plain, squares, carried) if any(squared) else (), odd,
     )  # fmt: skip
 
 
@@ -276,8 +298,8 @@ def _breadth(
     curves: list[sp.Expr],
     carried: dict[sp.Symbol, list],
     updates: list[sp.Expr],
-) -> tuple[sp.Expr, tuple[float, float, float, int]]:
-    """The standard deviation of the noise that curves see, for unit noise in the gradient, and its `memory`.
+) -> tuple[sp.Expr, tuple[sp.Expr, sp.Expr, sp.Expr, int]]:
+    """The standard deviation of the noise that curves see, for unit noise in the gradient, and its `remembered`.
 
     They may bend in one running mean `g + ratio m`, and in nothing else that remembers."""
     means = set[sp.Expr]()
@@ -294,7 +316,7 @@ def _breadth(
     if len(means) > 1:
         what = f"{rule.name} bends in {len(means)} different means of the gradient"
         raise FlowError(f"{what}, and averaging handles one; follow the map itself with {said('md.simulate')}.")
-    return noise_of_mean(rule, means.pop(), updates) if means else (sp.S.One, (0.0, 0.0, 0.0, -1))
+    return noise_of_mean(rule, means.pop(), updates) if means else (sp.S.One, AveragedRule.remembered)
 
 
 def _quadrature(e: sp.Expr, q: sp.Expr = _Q) -> sp.Expr:

@@ -6,6 +6,7 @@ blocks of 64 paths side by side: component `q` of lane `j` is `s[q*64 + j]`.
 
 from __future__ import annotations
 
+import copy
 import math
 from types import ModuleType
 
@@ -17,7 +18,7 @@ from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import between, flag, numbers, shown, whole
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import Form, cached_property, derived, form
 from minidyn.compiler import Function
 from minidyn.kernels import Source
 from minidyn.kernels.random import seed_blocks, seed_key
@@ -77,10 +78,17 @@ class Map(ByValue):
     def with_lr(self, lr: float) -> Map:
         """The same map at another learning rate, a number or a schedule."""
         rate = lr if isinstance(lr, Expr) and not lr.is_number else between(lr, "lr", 0, np.inf)
-        return Map(self.loss, self.rule.with_hyper(lr=rate), self.noise)
+        new = copy.copy(self)
+        new.rule = self.rule.with_hyper(lr=rate)
+        return new
 
     # -- kernels --
     @cached_property
+    def form(self) -> Form:
+        """All that the texts of its kernels and of its flows' depend on; numbers are not."""
+        return form(self.rule.form, self.bound.form)
+
+    @derived
     def source(self) -> Source:
         """The generated text of `advance` (see `timeloop`)."""
         src = Source(f"map {self.rule.name} on {self.loss}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import sympy as sp
 
@@ -57,15 +59,22 @@ def shares_of_square(
     return tuple(p / whole for p in (second[G, G], *once, *twice))
 
 
-def steps_alike(rule: Rule, plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list]) -> float:
-    """`sum_l tr(M C_l M C_l^T) / tr(M C_0 M C_0)`: the squares `z^T M z` of noise and memories, Gaussian, with
-    `z' = F z + fresh noise`, `C_l = F^l C_0`."""
+def squared_memories(
+    rule: Rule, plain: list[sp.Expr], squares: tuple[bool, ...], carried: dict[sp.Symbol, list]
+) -> tuple[sp.Matrix, ...]:
+    """`M, F, C_0` of `steps_alike`, in the letters of hyperparameters."""
     e = next(e for e, a in zip(plain[1:], squares, strict=True) if a)
     noisy, P = [G, *carried], memory_covariance(rule, carried)
-    M = np.array([[number(rule, sp.diff(e, s, t)) for t in noisy] for s in noisy])
-    F = np.array([[0.0] * len(noisy), *([number(rule, sp.diff(carried[s][0], t)) for t in noisy] for s in carried)])
-    C = np.eye(len(noisy))
-    C[1:, 1:] = [[number(rule, P[s, t]) for t in carried] for s in carried]
+    M = sp.ImmutableMatrix([[sp.diff(e, s, t) for t in noisy] for s in noisy])
+    F = [[sp.S.Zero] * len(noisy), *([sp.diff(carried[s][0], t) for t in noisy] for s in carried)]
+    C = sp.diag(1, sp.Matrix([[P[s, t] for t in carried] for s in carried]))
+    return M, sp.ImmutableMatrix(F), sp.ImmutableMatrix(C)
+
+
+def steps_alike(rule: Rule, parts: tuple[sp.Matrix, ...]) -> float:
+    """`sum_l tr(M C_l M C_l^T) / tr(M C_0 M C_0)`: the squares `z^T M z` of noise and memories, Gaussian, with
+    `z' = F z + fresh noise`, `C_l = F^l C_0`."""
+    M, F, C = (np.array([number(rule, e) for e in part]).reshape(part.shape) for part in parts)
     total, first = 1.0, np.trace(M @ C @ M @ C)
     for _ in range(100_000):
         C = F @ C
@@ -85,8 +94,8 @@ def shares_of_mean(names: list[sp.Symbol], e: sp.Expr, breadth: sp.Expr) -> tupl
 
 def noise_of_mean(
     rule: Rule, inner: sp.Expr, updates: list[sp.Expr]
-) -> tuple[sp.Expr, tuple[float, float, float, int]]:
-    """The standard deviation of the noise in what a sign or a curve is taken of, for unit noise, and its `memory`.
+) -> tuple[sp.Expr, tuple[sp.Expr, sp.Expr, sp.Expr, int]]:
+    """The standard deviation of the noise in what a sign or a curve is taken of, for unit noise, and its `remembered`.
 
     With `c = alpha m + gamma g` and `m' = pole m + feed g` the noise of c has the autocovariance
     `alpha^2 feed^2 pole^l / (1 - pole^2) + alpha gamma feed pole^(l-1)` at lags l = 1, 2, ...
@@ -97,7 +106,7 @@ def noise_of_mean(
     linear = not any(e.free_symbols & moving for e in (gamma, *alphas)) and sp.diff(inner, THETA) == 0
     places = [a for a, e in enumerate(alphas) if e != 0]
     if linear and not places:
-        return sp.Abs(gamma), (1.0 if number(rule, gamma) > 0 else -1.0, 0.0, 0.0, -1)
+        return sp.Abs(gamma), (sp.Piecewise((1, gamma > 0), (-1, True)), sp.S.Zero, sp.S.Zero, -1)
     place = places[0] if len(places) == 1 else 0
     pole, feed = sp.diff(updates[place], states[place]), sp.diff(updates[place], G)
     mean = sp.expand(updates[place] - pole * states[place] - feed * G) == 0
@@ -113,11 +122,17 @@ def noise_of_mean(
         raise FlowError(f"{what} needs a constant {moving_hyper[0]}, not a schedule.")
     kept = alphas[place] ** 2 * feed**2 / (1 - pole**2)
     variance = gamma**2 + kept
-    next_step = number(rule, (kept * pole + alphas[place] * gamma * feed) / variance)
-    return sp.sqrt(variance), (number(rule, gamma / sp.sqrt(variance)), next_step, number(rule, pole), place)
+    next_step = (kept * pole + alphas[place] * gamma * feed) / variance
+    return sp.sqrt(variance), (gamma / sp.sqrt(variance), next_step, pole, place)
 
 
 def number(rule: Rule, e: sp.Expr) -> float:
     """An expression in the hyperparameters as a number; schedules stand at 1."""
-    numbers = {h: 1 if isinstance(v, sp.Expr) else v for h, v in rule.hyper.items()}
-    return float(e.subs({rule_symbols.hyper(h): v for h, v in numbers.items()}))
+    letters = {rule_symbols.hyper(h): h for h in rule.hyper}
+    used = [(s, rule.hyper[letters[s]]) for s in letters if s in e.free_symbols]
+    return _number(e, tuple((s, 1 if isinstance(v, sp.Expr) else v) for s, v in used))
+
+
+@lru_cache(maxsize=4096)
+def _number(e: sp.Expr, given: tuple[tuple[sp.Symbol, float], ...]) -> float:
+    return float(e.subs(dict(given)))

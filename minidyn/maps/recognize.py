@@ -8,8 +8,10 @@ from typing import Any
 import sympy as sp
 
 from minidyn.common.errors import InputError
+from minidyn.common.locks import shared
 from minidyn.maps import rule_symbols
 from minidyn.maps.rules import BUILTIN, Rule
+from minidyn.maps.rules.making import RuleFunction
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,22 @@ def recognized(rule: Rule) -> Recognized | None:
     """
     if rule.builtin:
         return Recognized(rule.name, {h: h for h in rule.hyper}, rule)
-    for made in BUILTIN:
-        for called in _readings(rule, made.states, list(made.defaults), made.step({})):
-            try:
-                made.checked({h: rule.hyper[own] for h, own in called.items()})
-            except InputError:
-                continue
-            return Recognized(made.name, called, rule)
+    for made, called in shared((recognized, rule.form), lambda: _candidates(rule)):
+        try:
+            made.checked({h: rule.hyper[own] for h, own in called.items()})
+        except InputError:
+            continue
+        return Recognized(made.name, called, rule)
     return None
+
+
+def _candidates(rule: Rule) -> list[tuple[RuleFunction, dict[str, str]]]:
+    """The published rules that make this step, whatever the numbers, and what their hyperparameters are called."""
+    return [
+        (made, called)
+        for made in BUILTIN
+        for called in _readings(rule, made.states, list(made.defaults), made.step({}))
+    ]
 
 
 def _readings(

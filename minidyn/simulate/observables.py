@@ -182,7 +182,7 @@ def _function(system: Map, what: Any) -> Callable[[Floats], Any]:
         make = NAMES[what][1]
         return make.of(system) if isinstance(make, OfMap) else make(loss)
     if isinstance(what, sp.Expr):
-        return Loss(what, loss.params, constants=loss.constants).value
+        return loss.beside(what).value
     if callable(what):
         return what
     raise InputError(f"{shown(what)} cannot be observed: use a name, a sympy expression or a function of w.")

@@ -16,7 +16,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError, InputError, said
 from minidyn.common.intake import one_of, whole
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import derived
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.flows.edge import cloud
@@ -105,7 +105,7 @@ class NoisyRodFlow(Flow):
         """`2 n + 2 n^2` for the `n` numbers of the map's state."""
         return 2 * self.map.components * (1 + self.map.components)
 
-    @cached_property
+    @derived
     def source(self) -> Source:
         """The averaged rule, `jets`, and the covariance of the noise."""
         src = Source(f"noisy rod flow of {self.map.rule.name} on {self.map.loss}")

@@ -13,7 +13,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import Form, cached_property, derived
 from minidyn.flows.base import Flow
 from minidyn.graph import Graph, Index, Node
 from minidyn.graph.derivatives import reverse
@@ -109,7 +109,12 @@ class TwoStep(ByValue):
         self.map, self.dim, self.size = system, system.dim, system.components
         self.states = len(system.rule.states)
 
-    @cached_property
+    @property
+    def form(self) -> Form:
+        """The map's."""
+        return self.map.form
+
+    @derived
     def source(self) -> Source:
         """The text of `rule_step` and `rule_slopes` (see `add_rule_kernels`)."""
         src = Source(f"steps of {self.map.rule.name} on {self.map.loss}")

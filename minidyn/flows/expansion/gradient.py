@@ -6,7 +6,7 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError, said
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import cached_property, derived
 from minidyn.compiler import compiled
 from minidyn.flows.base import WIDEST, Flow, stay
 from minidyn.flows.look import VIOLET
@@ -69,7 +69,7 @@ class GradientFlow(Flow):
             )
         self.known = known
 
-    @cached_property
+    @derived
     def source(self) -> Source:
         """`speed(hp)`, which is `lr / (1 - momentum)`; gradient and Hessian are the loss's own kernels."""
         src = Source(f"gradient flow of {self.map.loss}")

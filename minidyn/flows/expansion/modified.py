@@ -23,7 +23,7 @@ import sympy as sp
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError, said
 from minidyn.common.intake import finite, one_of
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import cached_property, derived
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.flows.expansion.epochs import FORCE, add_force, epoch, lean, place_of_rate
@@ -244,7 +244,11 @@ class ModifiedFlow(Flow):
         """What tables and figures call it."""
         return f"modified flow, order {self.order}"
 
-    @cached_property
+    @property
+    def _chosen(self) -> tuple[Any, ...]:
+        return (self.order,)
+
+    @derived
     def source(self) -> Source:
         """`steps`, the displacement of one coordinate with its slopes (see `add_steps`)."""
         src = Source(f"steps of {self.map.rule.name}")

@@ -24,7 +24,7 @@ import sympy as sp
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError, said
 from minidyn.common.intake import one_of
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import cached_property, derived
 from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.base import Flow, stay
@@ -236,7 +236,7 @@ class StochasticModifiedFlow(Flow):
         """The length of the map's whole state, `D (1 + number of auxiliary states)`."""
         return self.map.components
 
-    @cached_property
+    @derived
     def squares(self) -> bool:
         """Whether a step feels the square of the noise, as an accumulator does."""
         return any(sp.diff(e, G, 2) != 0 for e in self.moved.moved)
@@ -251,7 +251,11 @@ class StochasticModifiedFlow(Flow):
         """Whether all noise is Gaussian: then the map's own normals drive the flow."""
         return self.map.bound.couples
 
-    @cached_property
+    @property
+    def _chosen(self) -> tuple[Any, ...]:
+        return (self.order,)
+
+    @derived
     def source(self) -> Source:
         """The covariance of the noise, `steps`, and where the flow is `skewed` what third and fourth moments do.
 

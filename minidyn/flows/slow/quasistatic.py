@@ -25,7 +25,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.errors import FlowError, InputError, ManifoldError, said
 from minidyn.common.intake import one_of
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import cached_property, derived
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.flows.look import ORANGE
@@ -150,7 +150,11 @@ class QuasistaticFlow(Flow):
         """Its name, and its accumulators where they are not the self-consistent ones."""
         return self.name + (f" ({self.accumulators})" if self.accumulators != "self-consistent" else "")
 
-    @cached_property
+    @property
+    def _chosen(self) -> tuple[Any, ...]:
+        return (self.accumulators,)
+
+    @derived
     def source(self) -> Source:
         """The kernels of the averaged map; FlowError where the noise has no covariance per step."""
         src = Source(f"quasistatic flow of {self.map.rule.name} on {self.map.loss}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from minidyn.common.arrays import ArrayLike
 from minidyn.common.errors import InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import numbers, one_of, row_labels, table
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import cached_property, shared
 from minidyn.common.reports import Drawn
 from minidyn.graph import Graph, walk
 from minidyn.maps.loss.compiled import ONE_SAMPLE, Floats, differentiate, first_sample, mean
@@ -151,13 +152,19 @@ class Loss(Fitted, Drawn):
         return loss
 
     def _copy(self, constants: Mapping[Any, float], data: Mapping[Any, ArrayLike]) -> Loss:
-        new = Loss(self.expr, self.params, constants=constants, data=data)
-        for name in ("model", "outputs", "criterion", "target", "weight", "certain"):
-            if name in vars(self):
-                setattr(new, name, getattr(self, name))
+        """The same expression with other numbers: nothing of it is read again."""
+        new = copy.copy(self)
+        new.constants = {s: constant(s, v) for s, v in constants.items()}
+        if data is not self.data:
+            new._read_data(dict(data))
         if self.test is not None:
             new.test = self.test._copy(constants, self.test.data)
         return new
+
+    def beside(self, expr: Any) -> Loss:
+        """Another expression in the same parameters and constants, which is read once."""
+        made: Loss = shared((Loss, self.form, expr), lambda: Loss(expr, self.params, constants=self.constants))
+        return made if made.constants is self.constants else made._copy(self.constants, made.data)
 
     def hold_out(self, inputs: Mapping[Any, ArrayLike], target: ArrayLike) -> Loss:
         """The same regression with held-out samples at its side: `.test` is the loss on them.

@@ -11,7 +11,7 @@ import sympy as sp
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import Named
 from minidyn.common.errors import InputError
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import Form, cached_property, derived, form
 from minidyn.graph import SAMPLE, SHORTEST, Array, Converter, Graph, Index, Node, Numbers, derivatives, tables, walk
 from minidyn.kernels import Emitter, Places, Source, mangle, store, store_gradient
 from minidyn.maps.loss import quoted
@@ -32,6 +32,9 @@ class Compiled(metaclass=Named):
     model: Any
     outputs: Outputs | None
     weight: Any
+    criterion: str | None
+    target: Any
+    certain: bool
     blocks: list[Block]
     constants: dict[Any, Any]
     numbers: Numbers
@@ -39,6 +42,13 @@ class Compiled(metaclass=Named):
     n_samples: int | None
     rows: Floats
     _columns: dict[Any, tuple[int, tuple[int, ...]]]
+
+    @cached_property
+    def form(self) -> Form:
+        """All that the texts of its kernels depend on: neither the numbers of constants nor the samples."""
+        constants = tuple((s, np.shape(v)) for s, v in self.constants.items())
+        return form(self.expr, tuple(self.blocks), constants, tuple(self._columns.items()), self.per_sample,
+                    self.model, self.outputs, self.criterion, self.target, self.weight, self.certain)  # fmt: skip
 
     @property
     def per_sample(self) -> bool:
@@ -130,7 +140,7 @@ class Compiled(metaclass=Named):
         sample, output = f"    i = sample // {count}", f"    {index.var} = sample % {count}"
         return {"headers": {SAMPLE: ["if True:", sample], index: ["if True:", output]}, "sample_count": "1"}
 
-    @cached_property
+    @derived
     def straight(self) -> bool:
         """Whether its kernels have no loops: no data, no matrices, parameters and outputs one by one, no long sums."""
         loops = (self.outputs is not None and not self.outputs.listed) or self.numbers.used
@@ -154,7 +164,7 @@ class Compiled(metaclass=Named):
         loops = self.per_sample or any(b.shape for b in self.blocks) or self.dim > IN_REGISTERS
         return Numbers("c", sum(map(np.size, self.constants.values())), SHORTEST if loops else IN_REGISTERS + 1)
 
-    @cached_property
+    @derived
     def names(self) -> dict[tuple[str, int], str]:
         """Readable names of scalar parameters, constants and data in generated code."""
         out = {("w", b.offset): mangle(b.name, "p") for b in self.blocks if not b.shape}
@@ -176,7 +186,7 @@ class Compiled(metaclass=Named):
         """
         return self.source.load()
 
-    @cached_property
+    @derived
     def source(self) -> Source:
         """The generated text behind `kernels`."""
         src = Source(self._titled("loss"))
@@ -216,7 +226,7 @@ class Compiled(metaclass=Named):
             add_many(src, "model_grad", "The gradients of the model's outputs on all samples", samples=True)
         return src
 
-    @cached_property
+    @derived
     def sample_kernels(self) -> ModuleType:
         """Kernels of single samples that only stability and smoothness ask for: `sample_hvp`, and `input_grad`
         (the model's gradient in the columns of the data) for regressions. A module of its own, so that

@@ -14,6 +14,7 @@ import sympy as sp
 
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import FlowError, InputError
+from minidyn.common.locks import cached_property, shared
 from minidyn.graph import Graph, Index, Node, derivatives, walk
 from minidyn.kernels import Source, store
 from minidyn.maps.loss import Loss
@@ -62,9 +63,21 @@ class Additive(Part):
         sigma = self.entries(bound.loss)
         if sigma.shape and sigma.shape[0] != bound.loss.dim:
             raise InputError(f"sigma has {sigma.shape[0]} rows, expected {bound.loss.dim}: one for each parameter.")
+        if any(map(varies, sigma.flat)):
+            shared((Additive, bound.loss.form, self.form(bound.loss)), lambda: self._read(bound, sigma))
+
+    def _read(self, bound: BoundNoise, sigma: NDArray[Any]) -> bool:
+        """True; unknown symbols are reported."""
         bound.loss.refuse_data("sigma", sigma.flat)
-        for position in bound.positions:  # unknown symbols are reported now
+        for position in bound.positions:
             bound.sigma_terms(Graph(), position)
+        return True
+
+    def form(self, loss: Loss) -> Any:
+        """Its expressions and where they stand, its law and its shape."""
+        sigma = self.entries(loss)
+        written = tuple((place, v) for place, v in enumerate(sigma.flat) if varies(v))
+        return type(self), self.law, sigma.shape, written
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +95,12 @@ class Sigma:
         """How many numbers it draws per step."""
         return self.entries.shape[1] if self.entries.ndim == 2 else self.loss.dim
 
-    @property
+    @cached_property
     def varies(self) -> bool:
         """Whether it depends on the parameters."""
         return any(map(varies, self.entries.flat))
 
-    @property
+    @cached_property
     def numbers(self) -> list[float]:
         """What kernels read of it: its numbers, 0 where it has expressions."""
         return [0.0 if varies(v) else float(v) for v in self.entries.flat]
@@ -111,7 +124,7 @@ class Sigma:
             terms.append((entry(value, offset * width + r, steps), graph.load("z", self.row + r)))
         return terms
 
-    @property
+    @cached_property
     def matrix(self) -> NDArray[Any]:
         """As a matrix (D, r), whatever the shape of its entries."""
         sigma = self.entries
@@ -142,7 +155,7 @@ class Sigma:
                 value[i, c] = float(entry)
                 continue
             if entry not in known:
-                part = Loss(entry, loss.params, constants=loss.constants)
+                part = loss.beside(entry)
                 known[entry] = part.value(w), part.grad(w)
             value[i, c], slopes[c, i] = known[entry]
         return value, slopes if known else None

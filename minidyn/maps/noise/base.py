@@ -12,6 +12,7 @@ from minidyn.common.html import formulas
 from minidyn.common.intake import shown
 
 if TYPE_CHECKING:
+    from minidyn.maps.loss import Loss
     from minidyn.maps.noise.bound import BoundNoise
 
 NOISES: dict[str, type[Part]] = {}  # noises by the name that model files have for them
@@ -121,6 +122,11 @@ class Part(Noise):
     def from_options(cls, **options: Any) -> Noise:
         """The noise that a model file asks for."""
         return cls(**options)
+
+    def form(self, loss: Loss) -> Any:
+        """What of it reaches the texts of kernels on a loss; the numbers that kernels read (`BoundNoise.numbers`) need
+        not be in it."""
+        return self
 
     def among(self, parts: tuple[Part, ...]) -> str:
         """How it is written in a sum of these parts; nothing where another one's text says it."""

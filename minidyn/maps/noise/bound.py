@@ -18,7 +18,7 @@ import sympy as sp
 from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import Form, cached_property, form
 from minidyn.graph import Graph, Index, Node, derivatives
 from minidyn.kernels import Source, coordinate
 from minidyn.maps.loss import Loss, mean
@@ -61,6 +61,11 @@ class BoundNoise(ByValue):
         self.loss, self.noise = loss, noise or Noise()
         for part in sorted(self.noise.parts, key=lambda part: isinstance(part, Labels)):
             part.check(self)
+
+    @cached_property
+    def form(self) -> Form:
+        """All that the texts of kernels depend on: the loss, the number of its samples, what each part says."""
+        return form(self.loss.form, self.loss.n_samples, tuple(part.form(self.loss) for part in self.noise.parts))
 
     # -- its parts --
     @cached_property

@@ -54,6 +54,10 @@ class Labels(OfSamples):
         """A batch that the model file gives is a `Minibatch` beside it."""
         return LabelNoise(*options.values())
 
+    def form(self, loss: Loss) -> Any:
+        """All but the size of the numbers."""
+        return type(self), self.label_kind, self.label_std > 0.0
+
     @property
     def law(self) -> Law:
         """Of the numbers that change the targets."""

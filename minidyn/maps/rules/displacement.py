@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
+from minidyn.common.locks import Form, derived, shared
 from minidyn.graph import Graph, Node
 from minidyn.maps.rule_symbols import THETA, G
 from minidyn.maps.rules.rule import Rule, settled
@@ -31,11 +32,16 @@ class Displacement:
         return [f"${left} = {right}$" for left, right in rows]
 
     @property
+    def form(self) -> Form:
+        """The rule's."""
+        return self.rule.form
+
+    @derived
     def smooth(self) -> bool:
         """Whether the step has derivatives in the gradient and the states everywhere (no `sign`, `Abs`, ...)."""
         return not any(e.has(sp.sign, sp.Abs, sp.Min, sp.Max, sp.Piecewise, sp.Heaviside) for e in self.moved)
 
-    @property
+    @derived
     def linear(self) -> bool:
         """Whether the step is linear in the gradient and the states alone, with constant coefficients."""
         moving = {THETA, G, *self.rule.letters}
@@ -46,7 +52,10 @@ class Displacement:
 def displacement(rule: Rule) -> Displacement:
     """The step of a rule as a displacement of theta and of its states."""
     places = (THETA, *rule.letters)
-    return Displacement(rule, [displaced(settled(rule, e), s) for e, s in zip(rule.step, places, strict=True)])
+    made = shared((Displacement, rule.form), lambda: [
+        displaced(settled(rule, e), s) for e, s in zip(rule.step, places, strict=True)
+    ])  # fmt: skip
+    return Displacement(rule, made)
 
 
 def displaced(new: sp.Expr, old: sp.Symbol) -> sp.Expr:

@@ -17,7 +17,7 @@ from minidyn.common.errors import InputError, said
 from minidyn.common.html import formulas
 from minidyn.common.intake import finite, flag, shown
 from minidyn.common.intake import number as as_number
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import Form, cached_property, derived, form
 from minidyn.graph import SAMPLE, Converter, Graph, Node
 from minidyn.maps import rule_symbols
 from minidyn.maps.rule_symbols import NORMAL, THETA, VARIANCE, G, K
@@ -52,6 +52,19 @@ class Rule(ByValue):
     builtin: bool = field(default=False, compare=False)
 
     @cached_property
+    def form(self) -> Form:
+        """All but the numbers of the hyperparameters; which bias corrections die out is part of it."""
+        schedules = tuple((h, v if isinstance(v, sp.Expr) else None) for h, v in self.hyper.items())
+        choices = tuple((h, type(v), v) for h, v in self.structure.items())
+        return form(self.name, self.states, self.step, self.uses_step, schedules, choices, self.arguments,
+                    self.builtin, self.fading)  # fmt: skip
+
+    @cached_property
+    def fading(self) -> frozenset[sp.Pow]:
+        """The powers `beta**k` of bias corrections, which die out."""
+        return frozenset(p for p in _powers_of_k(self.step) if _dies_out(self, p))
+
+    @cached_property
     def letters(self) -> list[sp.Symbol]:
         """The symbols of the states."""
         return [rule_symbols.state(s) for s in self.states]
@@ -61,13 +74,13 @@ class Rule(ByValue):
         """What the user calls theta and the states."""
         return [self.arguments[0], *self.states]
 
-    @property
+    @cached_property
     def shown(self) -> dict[sp.Symbol, str]:
         """What each letter of `step` is called."""
         named = {THETA: self.arguments[0], G: self.arguments[1]} | {rule_symbols.state(s): s for s in self.states}
         return named | {rule_symbols.hyper(h): h for h in self.hyper}
 
-    @property
+    @cached_property
     def known(self) -> dict[sp.Symbol, sp.Symbol]:
         """The letters of the hyperparameters with the signs of their numbers."""
         return {rule_symbols.hyper(h): rule_symbols.hyper(h, v) for h, v in self.hyper.items()}
@@ -82,7 +95,7 @@ class Rule(ByValue):
         known = {v: k.name[:-1] for k, v in self.known.items()}
         return sp.sympify(e).xreplace({s: sp.Symbol(n) for s, n in {**known, **self.shown}.items()})
 
-    @property
+    @derived
     def divides(self) -> bool:
         """Whether a step divides by something, or takes a root of it, that the gradient or a state may make zero."""
         vary = {G, *self.letters}
@@ -130,12 +143,12 @@ class Rule(ByValue):
         rows[:, -1] = np.arange(first, first + steps)
         return rows
 
-    @property
+    @derived
     def own_clock(self) -> bool:
         """Whether the step number stands in the rule itself, other than in bias corrections `beta^k`."""
         return self.uses_step and any(settled(self, e).has(K) for e in self.step)
 
-    @property
+    @derived
     def rests(self) -> bool:
         """Whether a step whose learning rate is zero leaves theta where it is."""
         return bool(self.step[0].subs(rule_symbols.hyper("lr"), 0) == THETA)
@@ -162,7 +175,7 @@ class Rule(ByValue):
         With `held` (see `converter`) bias corrections alone, which are smooth, go on with the clock `k`.
         """
         convert = self.converter(graph, theta, g, states, k, held)
-        smooth = {p: p.xreplace({K: _CLOCK}) for e in self.step for p in _corrections(self, e)} if held else {}
+        smooth = {p: p.xreplace({K: _CLOCK}) for p in self.fading} if held else {}
         return [convert(e.xreplace(smooth)) for e in self.step]
 
     def nodes(self, graph: Graph, exprs: list[sp.Expr]) -> list[Node]:
@@ -275,20 +288,29 @@ def _wrong(name: str, number: float, builtin: bool) -> str:
     return ""
 
 
-def _corrections(rule: Rule, e: sp.Expr) -> list[sp.Pow]:
-    """The powers `beta**k` of bias corrections, which die out."""
-    powers = [p for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)]
-    return [p for p in powers if _dies_out(rule, p)]
-
-
 def settled(rule: Rule, e: sp.Expr) -> sp.Expr:
     """Bias corrections have died out: `beta**k -> 0` where |beta| < 1 (schedules are taken to stay there)."""
-    return e.xreplace({p: sp.S.Zero for p in _corrections(rule, e)})
+    return e.xreplace(dict.fromkeys(rule.fading, sp.S.Zero)) if rule.fading else e
+
+
+@lru_cache(maxsize=256)
+def _powers_of_k(step: tuple[sp.Expr, ...]) -> tuple[sp.Pow, ...]:
+    """The powers in a step whose exponent alone counts steps."""
+    powers = {p: None for e in step for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)}
+    return tuple(powers)
 
 
 def _dies_out(rule: Rule, power: sp.Pow) -> bool:
-    numbers = {rule_symbols.hyper(h): sp.Float(v) for h, v in rule.hyper.items() if not isinstance(v, sp.Expr)}
+    used = {s.name for s in power.free_symbols}
+    given = {h: v for h, v in rule.hyper.items() if not isinstance(v, sp.Expr) and rule_symbols.hyper(h).name in used}
+    return _vanishes_late(power, tuple(given.items()), frozenset({THETA, G, *rule.letters}))
+
+
+@lru_cache(maxsize=1024)
+def _vanishes_late(power: sp.Pow, given: tuple[tuple[str, float], ...], moving: frozenset[sp.Symbol]) -> bool:
+    """Whether a power is zero after very many steps, for these hyperparameters."""
+    numbers = {rule_symbols.hyper(h): sp.Float(v) for h, v in given}
     base, exponent = power.base.xreplace(numbers), power.exp.xreplace(numbers).subs(K, 10**12)
     if not (base.is_number and exponent.is_number):
-        return not power.free_symbols & {THETA, G, *rule.letters}
+        return not power.free_symbols & moving
     return bool(base == 0 or exponent * sp.log(sp.Abs(base)) < -100)

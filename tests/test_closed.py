@@ -271,7 +271,7 @@ def test_multiplied_noise_has_the_numerical_flow_in_closed_form(name, rule):
     for at in (0.8, 1.6):
         w = closed.chart.point([at])
         check_numerical(flow, closed, w, at)
-    assert closed.form.feedback.rows == 1
+    assert closed.derivation.feedback.rows == 1
 
 
 def test_closed_form_ends_where_second_moments_grow():
@@ -306,7 +306,7 @@ def test_mixed_directions_are_refused_before_they_take_hours():
         md.Manifold(loss, chart={x: s, v: 0, z: 0}, coordinates=[s]),
     )
     with pytest.raises(md.FlowError, match="too many to be solved for in closed form"):
-        _ = flow.closed_form().form
+        _ = flow.closed_form().derivation
     assert np.isfinite(flow.drift([0.4, 0.0, 0.0])).all()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -20,11 +19,10 @@ from minidyn.common.intake import finite, flag, numbers, shown
 from minidyn.common.locks import Form, cached_property, derived, form
 from minidyn.common.reports import folded
 from minidyn.common.status import Status
-from minidyn.compiler import compiled
 from minidyn.flows.look import Look
 from minidyn.kernels import Source, pointer
 from minidyn.kernels.by_pointer import evaluate
-from minidyn.kernels.pointers import flow_signatures
+from minidyn.kernels.pointers import flow_pointer
 from minidyn.maps.discrete import Map
 from minidyn.minima.manifold import Manifold
 
@@ -39,12 +37,6 @@ def stay(fns, w, hp, c, d, nz, fp):
 
 def _no_jacobian(fns, w, k, hp, c, d, nz, fp, J):
     return Status.SOLVER_FAILED
-
-
-@cache
-def _pointer(function: Any, what: str, needs: tuple[str, ...]) -> Any:
-    """A flow's compiled function by its address; the same for the same function and kernels."""
-    return compiled(function).pointer(flow_signatures(needs)[what])
 
 
 FLOWS: dict[str, type[Flow]] = {}  # flows by the key that model files name them by
@@ -239,13 +231,13 @@ class Flow(Remembering):
     def pointers(self) -> tuple[Any, Any, tuple[Any, ...]]:
         """`field`, `retract` and the kernels that they take, as function pointers."""
         cls, needs = type(self), self.needs
-        return _pointer(cls.field, "field", needs), _pointer(cls.retract, "retract", needs), self._needed(needs)
+        return flow_pointer(cls.field, "field", needs), flow_pointer(cls.retract, "retract", needs), self._needed(needs)
 
     @cached_property
     def jacobian_pointers(self) -> tuple[Any, tuple[Any, ...], int]:
         """`jacobian`, the kernels that it takes, and 1; a function that is never called and 0 where there is none."""
         function = type(self).jacobian
-        made = _pointer(function if function is not None else _no_jacobian, "jacobian", self.jacobian_needs)
+        made = flow_pointer(function if function is not None else _no_jacobian, "jacobian", self.jacobian_needs)
         return made, self._needed(self.jacobian_needs), int(function is not None)
 
     def stochastic(self, w0: Floats) -> bool:
@@ -286,7 +278,7 @@ class Flow(Remembering):
     @cached_property
     def carrier(self) -> Any:
         """`carry` as a function pointer."""
-        return _pointer(type(self).carry, "advance", self.needs)
+        return flow_pointer(type(self).carry, "advance", self.needs)
 
     def why(self, w: Floats, kept: Floats, code: int) -> tuple[int, str]:
         """Where `carry` stopped, at the state w: the status, looked at more closely, and a sentence."""

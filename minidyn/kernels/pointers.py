@@ -4,9 +4,12 @@ A loop that takes `field` as an argument of one of these types is compiled once 
 per model, and the generated kernel is compiled once, not again inside every loop.
 """
 
+from collections.abc import Callable
+from functools import cache
 from types import ModuleType
+from typing import Any
 
-from minidyn.compiler import FunctionPointer, signature
+from minidyn.compiler import FunctionPointer, compiled, signature
 from minidyn.compiler.types import Pointer, Tuple, parse
 
 SIGNATURES = {  # kernels of losses, rules and noises; a flow adds those that it generates, where it does
@@ -47,6 +50,12 @@ def flow_signatures(names: tuple[str, ...]) -> dict[str, Pointer]:
         "jacobian": Pointer(i8, (fns, f1, f8, f1, f1, f2, f1, f1, f2)),
         "advance": Pointer(i8, (fns, f1, f1, f8, f8, f8, f8, f1, f1, f2, f1, f1)),
     }
+
+
+@cache
+def flow_pointer(function: Callable[..., Any], what: str, needs: tuple[str, ...]) -> FunctionPointer:
+    """A flow's "field", "retract", ... by its address, compiled once for the kernels that it needs."""
+    return compiled(function).pointer(flow_signatures(needs)[what])
 
 
 def pointer(module: ModuleType, name: str) -> FunctionPointer:

@@ -98,7 +98,7 @@ class AveragedRule:
 
     @cached_property
     def alike(self) -> float:
-        """Over how many steps what accumulators square stays alike, `sum_l r_l` over the correlations of its squares."""
+        """Over how many steps what accumulators square stays alike: `sum_l r_l`, the correlations of its squares."""
         return steps_alike(self.rule, self.squared) if self.squared else 1.0
 
     @property

@@ -31,7 +31,7 @@ def curvatures(loss: Loss, w: ArrayLike) -> Floats:
     H = loss.hessian(w)
     fine = np.isfinite(H)
     if fine.all():
-        return np.linalg.eigvalsh(H)
+        return np.asarray(np.linalg.eigvalsh(H), np.float64)
     lost = ~fine.all(axis=(-2, -1))
     H[lost] = np.eye(loss.dim)  # LAPACK gives up on all matrices where one is not finite
     values = np.linalg.eigvalsh(H)
@@ -281,6 +281,7 @@ def count_flat(values, gap, out):
             clear = clear and (flat or relative >= 100 * gap)
             count += 1 if flat else 0
         out[b] = count if clear else -1
+
 
 @inner
 def newton_across(hessian, grad, w, c, d, gap, H, values, vectors, g, step):

@@ -17,7 +17,7 @@ from minidyn.common.arrays import ArrayLike, Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import FlowError, InputError, said
 from minidyn.common.intake import numbers
-from minidyn.common.locks import cached_property
+from minidyn.common.locks import Form, cached_property, derived, form, shared
 from minidyn.common.status import Status
 from minidyn.compiler import compiled
 from minidyn.flows.base import WIDEST
@@ -104,10 +104,28 @@ class ClosedFormFlow(QuasistaticFlow):
         assert self.manifold.chart is not None
         return self.manifold.chart
 
+    @property
+    def _chosen(self) -> tuple[Any, ...]:
+        return self.accumulators, self._basis
+
     @cached_property
-    def form(self) -> ChartForm:
-        """The derivation, per step and in the chart's own symbols."""
-        return Reduction(self.map, self.chart, self.accumulators).form()
+    def _basis(self) -> Form:
+        """What the derivation depends on beside the forms of rule and noise: the chart, the signs of hyperparameters,
+        and the numbers of the noise, of which some stand in the formulas."""
+        letters = tuple(rule_symbols.hyper(h, v) for h, v in self.map.rule.hyper.items())
+        return form(self.chart, letters, self.map.bound.numbers.tobytes())
+
+    def _derived(self, accumulators: str) -> ChartForm:
+        def derive() -> ChartForm:
+            return Reduction(self.map, self.chart, accumulators).form()
+
+        made: ChartForm = shared((Reduction, self.map.form, self._basis, accumulators), derive)
+        return made
+
+    @cached_property
+    def derivation(self) -> ChartForm:
+        """The equations, per step and in the chart's own symbols."""
+        return self._derived(self.accumulators)
 
     # -- formulas -----------------------------------------------------------------------------------
     @property
@@ -120,32 +138,32 @@ class ClosedFormFlow(QuasistaticFlow):
         """The symbols s."""
         return list(self.chart.names)
 
-    @cached_property
+    @derived
     def drift_formula(self) -> sp.Matrix:
         """`a(s)` with `ds = a dt + ...`, (d, 1), at finite lr."""
-        return self._public(self.form.drift / self._lr)
+        return self._public(self.derivation.drift / self._lr)
 
-    @cached_property
+    @derived
     def covariance_formula(self) -> sp.Matrix:
         """Covariance of `ds` per unit of t, (d, d)."""
-        return self._public(self.form.covariance / self._lr)
+        return self._public(self.derivation.covariance / self._lr)
 
     @property
     def letters(self) -> dict[sp.Symbol, sp.Expr]:
         """Definitions that the formulas use, in order."""
-        return {s: self._shown(e) for s, e in self.form.letters.items()}
+        return {s: self._shown(e) for s, e in self.derivation.letters.items()}
 
     @property
     def accumulated(self) -> list[sp.Expr]:
         """What accumulators see beside the noise at the minima: equations `e_1 = ...` for symbols of the formulas."""
-        return [self.chart.public(e) for e in self.form.seen]
+        return [self.chart.public(e) for e in self.derivation.seen]
 
     @property
     def values(self) -> dict[sp.Symbol, float]:
         """Numbers of the symbols in the formulas that are no coordinates."""
         shown = zip(self._hyper.values(), self.map.rule.hyper.values(), strict=True)
         numbers = {s: float(v) for s, v in shown if not isinstance(v, sp.Expr)}
-        return numbers | {self.chart.public(s): v for s, v in self.form.values.items()}
+        return numbers | {self.chart.public(s): v for s, v in self.derivation.values.items()}
 
     @property
     def _hyper(self) -> dict[sp.Symbol, sp.Symbol]:
@@ -157,14 +175,14 @@ class ClosedFormFlow(QuasistaticFlow):
         return self.chart.public(e.xreplace(self._hyper))
 
     def _public(self, m: sp.Matrix) -> sp.Matrix:
-        return m.applyfunc(lambda e: self._shown(tidy(e, 300) if not self.form.letters else e))
+        return m.applyfunc(lambda e: self._shown(tidy(e, 300) if not self.derivation.letters else e))
 
-    @cached_property
+    @derived
     def _leading_form(self) -> ChartForm:
         """The form without what the oscillation adds to accumulators, which is of higher order in lr."""
-        return Reduction(self.map, self.chart, "full").form() if self.form.seen else self.form
+        return self._derived("full") if self.derivation.seen else self.derivation
 
-    @cached_property
+    @derived
     def leading_drift(self) -> sp.Matrix | None:
         """The drift per unit of t to leading order in lr; None where the formula is too long to expand."""
         lr, form = self._lr, self._leading_form
@@ -173,7 +191,7 @@ class ClosedFormFlow(QuasistaticFlow):
         first = (form.drift / lr**2).applyfunc(lambda e: tidy(tidy(e, 2000).subs(lr, 0), 2000))
         return None if first.has(sp.nan, sp.zoo, sp.oo) else self._shown(lr) * first.applyfunc(self._shown)
 
-    @cached_property
+    @derived
     def potential(self) -> Potential | None:
         """U with `leading drift = -G^-1 grad U` in the chart, G flat or the rule's own metric, whichever gives the
         shorter formula; None if there is none."""
@@ -204,35 +222,39 @@ class ClosedFormFlow(QuasistaticFlow):
 
     @property
     def couples(self) -> bool:
-        """As of the numerical flow, where the derivation also has a factor on the map's own normals (`form.noise`)."""
-        return super().couples and self.form.noise is not None
+        """As of the numerical flow, where the derivation also has a factor on the map's own normals (its `noise`)."""
+        return super().couples and self.derivation.noise is not None
 
     @property
     def columns(self) -> int:  # type: ignore[override]
         """Columns of the noise factor."""
         return self.map.bound.gaussian_rows if self.couples else self.chart.dimension
 
-    @cached_property
+    @derived
     def source(self) -> Source:
         """`chart_form(s, ...)`, all that was derived, and `chart_place(s, ...)`, theta; both at coordinates s.
 
         `written_field` and `written_place` beside them where no matrix has to be factorized.
         """
         src = Source(f"closed form of the quasistatic flow of {self.map.rule.name}")
-        form = self.form
-        noise = list(form.noise) if self.couples and form.noise is not None else []
-        src.add(
-            "chart_form", "s, kk, hp, c, nz, out", self._lines(chart_outputs(form, self.chart, noise), form.letters)
-        )
+        made = self.derivation
+        noise = list(made.noise) if self.couples and made.noise is not None else []
+        outputs = chart_outputs(made, self.chart, noise)
+        src.add("chart_form", "s, kk, hp, c, nz, out", self._lines(outputs, made.letters))
         src.add("chart_place", "s, c, nz, out", self._lines(self.chart.place, {}))
-        if can_be_written(form, self.chart, self.couples):
-            add_chart_field(src, form, self.chart, self.couples, self._conversion)
+        if self._written:
+            add_chart_field(src, made, self.chart, self.couples, self._conversion)
         return src
+
+    @derived
+    def _written(self) -> bool:
+        """Whether no matrix has to be factorized."""
+        return can_be_written(self.derivation, self.chart, self.couples)
 
     @cached_property
     def inlined(self) -> tuple[Any, Any, tuple[Any, ...]] | None:
         """The field number by number, where no matrix has to be factorized."""
-        if not can_be_written(self.form, self.chart, self.couples):
+        if not self._written:
             return None
         return (
             compiled(field_as_written),
@@ -255,12 +277,12 @@ class ClosedFormFlow(QuasistaticFlow):
         self, g: Graph, array: str, offset: int, letters: dict[sp.Symbol, sp.Expr] | None = None
     ) -> Converter:
         """sympy -> nodes, with the coordinates read from an array; all letters are known unless some are given."""
-        letters = self.form.letters if letters is None else letters
+        letters = self.derivation.letters if letters is None else letters
         symbols: dict[Any, Node] = {c: g.load(array, offset + i) for i, c in enumerate(self.chart.coordinates)}
-        for i in range(len(self.form.seen)):
+        for i in range(len(self.derivation.seen)):
             symbols[sp.Symbol(f"e_{i + 1}", positive=True)] = g.load(array, offset + self.chart.dimension + i)
         constants = list(self.chart.constants.values())
-        for symbol, value in self.form.values.items():
+        for symbol, value in self.derivation.values.items():
             symbols[symbol] = g.load("c", constants.index(symbol)) if symbol in constants else g.const(value)
         rule = self.map.rule.converter(
             g, g.const(0.0), g.const(0.0), [g.const(0.0)] * len(self.map.rule.states), g.load("kk", 0), held=True
@@ -289,7 +311,7 @@ class ClosedFormFlow(QuasistaticFlow):
         self._refuse_skew(
             np.asarray(w0).reshape(-1, self.size)[:, : self.dim], "is not in closed forms; use the numerical flow"
         )
-        out, form = np.empty(len(Size)), self.form
+        out, form = np.empty(len(Size)), self.derivation
         out[Size.THETA], out[Size.COORDINATES] = self.dim, self.chart.dimension
         out[Size.NORMALS], out[Size.COUPLED] = self.columns if self.couples else 0, self.couples
         out[Size.CORE], out[Size.PAIRS] = form.core.rows, form.feedback.rows
@@ -311,7 +333,7 @@ class ClosedFormFlow(QuasistaticFlow):
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along the minima."""
-        return any(e != 0 for e in self.form.covariance)
+        return any(e != 0 for e in self.derivation.covariance)
 
     def explain(self, code: int) -> str:
         """A status in words; `SINGULAR` where a formula is not finite, others as of the numerical flow."""

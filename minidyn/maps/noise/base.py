@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from minidyn.common.arrays import Floats
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 from minidyn.common.html import formulas
@@ -76,6 +77,20 @@ def total(noises: Iterable[Noise]) -> Noise | None:
     """The sum of noises, None of none; one alone is itself."""
     several = list(noises)
     return Noise(*several) if len(several) > 1 else several[0] if several else None
+
+
+@dataclass(frozen=True)
+class LinearResponse:
+    """What a small displacement with the second moment W makes of the noise's covariance:
+
+        kappa [(1/n) sum H_i W H_i - H W H] + label (1/n) sum F_i W F_i + sum_c S_c W S_c^T
+
+    with `F_i` the Hessian of the model's output, `S_c` (c, D, D) the slopes of sigma's columns, if they are not zero.
+    """
+
+    kappa: float
+    label: float
+    slopes: Floats | None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@
 with kappa = 1/B (with replacement) or (n-B)/(B(n-1)) (without), and B = n for full batches.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from minidyn.maps.loss import Loss, mean
 from minidyn.maps.noise import additive
 from minidyn.maps.noise.additive import Additive, Sigma
 from minidyn.maps.noise.alike import LikeBatches
-from minidyn.maps.noise.base import Noise, total
+from minidyn.maps.noise.base import LinearResponse, Noise, total
 from minidyn.maps.noise.draws import NORMAL, Law
 from minidyn.maps.noise.labels import Labels
 from minidyn.maps.noise.minibatch import Minibatch
@@ -35,20 +35,6 @@ from minidyn.maps.noise.sampling import Sampling
 Column = tuple[sp.Expr, sp.Matrix, bool]
 _FEW = 8  # coordinates that are written out one by one
 _NUMBERS = ("std", "label", "kappa")  # of labels and batches, in every `nz`; sigma's numbers come after
-
-
-@dataclass(frozen=True)
-class LinearResponse:
-    """What a small displacement with the second moment W makes of the noise's covariance:
-
-        kappa [(1/n) sum H_i W H_i - H W H] + label (1/n) sum F_i W F_i + sum_c S_c W S_c^T
-
-    with `F_i` the Hessian of the model's output, `S_c` (c, D, D) the slopes of sigma's columns, if they are not zero.
-    """
-
-    kappa: float
-    label: float
-    slopes: Floats | None
 
 
 class BoundNoise(ByValue):
@@ -99,8 +85,8 @@ class BoundNoise(ByValue):
     @cached_property
     def sampling(self) -> Sampling:
         """How samples are chosen, or would be for this covariance; all of them where the noise does not say."""
-        found = [*self._chosen, *(part.of for part in self.alike)]
-        return found[0] if found else Minibatch(self.loss.n_samples or 1)
+        found = (*self._chosen, *(part.of for part in self.alike))
+        return next(iter(found), Minibatch(self.loss.n_samples or 1))
 
     @cached_property
     def silent(self) -> bool:

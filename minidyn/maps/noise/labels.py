@@ -14,6 +14,7 @@ from minidyn.common.errors import InputError
 from minidyn.common.intake import between, one_of
 from minidyn.graph import SAMPLE, Array, Graph, Node
 from minidyn.kernels import Source
+from minidyn.maps.loss import Loss
 from minidyn.maps.noise.base import Noise, Option, Part
 from minidyn.maps.noise.draws import LAWS, Law
 from minidyn.maps.noise.minibatch import Minibatch

@@ -61,6 +61,7 @@ from minidyn.minima.manifold import Manifold
 from minidyn.minima.smoothness import Smoothness, smoothness
 from minidyn.minima.stability import Condition, Stability, StabilityDiagram, stability, stability_diagram
 from minidyn.simulate import simulate
+from minidyn.simulate.joining import join
 from minidyn.simulate.run import Run
 
 _logging.getLogger("minidyn").addHandler(_logging.NullHandler())  # quiet unless the user asks
@@ -98,8 +99,8 @@ __all__ = [
     "Regimes", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
     "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status", "StochasticModifiedFlow", "StudentNoise",
     "SubquadraticFlow", "SymbolicFlow", "WorkerError",
-    "cache", "compare", "edge", "escape", "flatness", "list_models", "load", "load_model", "matrix", "regime", "rule",
-    "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
+    "cache", "compare", "edge", "escape", "flatness", "join", "list_models", "load", "load_model", "matrix",
+    "regime", "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from minidyn.simulate import observables
 from minidyn.simulate.checkpoint import Keeper, belongs, keeper, stored_seed
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine
+from minidyn.simulate.ensembles import Ensemble
 from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.identity import environment, identity
 from minidyn.simulate.phases import Phases
@@ -42,7 +43,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
              observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
              atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
              first_path: int = 0, threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
-             stop: Any = None, hyper: Any = None) -> Run:  # fmt: skip
+             stop: Any = None, hyper: Any = None, executor: Any = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
     Parameters
@@ -87,6 +88,11 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     hyper : numbers of a map that differ from path to path: `{name: (paths,)}` for the rule's hyperparameters, the
         noise's `sigma` (where it is one number) and `label_std`, and the loss's constants. Path i is, to the bit, path
         i of the map with its numbers. `paths` may be left out.
+    executor : workers that run parts of the ensemble: any `concurrent.futures.Executor` (threads, processes, dask's
+        `Client.get_executor()`), a client of dask, a function that makes an executor, or a number of processes on this
+        machine. The run is the same to the last bit; functions of w in `observe` and `stop` see the paths of their
+        part, and `threads`, 1 by default, are those of a part. The folder of a checkpoint holds a file for each part
+        that is done: whatever was killed, the same call goes on there.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
@@ -98,11 +104,23 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     >>> run.w[0, :, 0]
     array([1.    , 0.5   , 0.25  , 0.125 , 0.0625])
     """
-    return _Planned(
-        system, w0, steps, paths=paths, save_every=save_every, observe=observe, rng=rng, method=method, rtol=rtol,
-        atol=atol, substeps=substeps, keep=keep, first_step=first_step, first_path=first_path, threads=threads,
-        checkpoint=checkpoint, stop=stop, hyper=hyper,
-    ).run(progress)  # fmt: skip
+    given = {
+        "save_every": save_every, "observe": observe, "rng": rng, "method": method, "rtol": rtol, "atol": atol,
+        "substeps": substeps, "keep": keep, "first_step": first_step, "first_path": first_path, "threads": threads,
+        "checkpoint": checkpoint, "stop": stop, "hyper": hyper,
+    }  # fmt: skip
+    if executor is None:
+        return _Planned(system, w0, steps, paths=paths, **given).run(progress)
+    of_paths = _paths_given(system, w0, paths, hyper)
+    return Ensemble(_Planned, system, steps, *of_paths, given).run(executor, progress)
+
+
+def _paths_given(system: Map | Flow, w0: ArrayLike, paths: int, hyper: Any) -> tuple[int, Floats, dict[str, Floats]]:
+    """How many paths there are, and what is given of each: starts (size,) or (paths, size), and numbers by name."""
+    _check_system(system)
+    paths = _paths_of(hyper, whole("paths", paths, 1))
+    settings = _settings(system, hyper, paths)
+    return paths, _given_starts(system, w0, paths), dict(settings.given) if settings else {}
 
 
 def check_checkpoint(system: Map | Flow, w0: ArrayLike, steps: int, *, checkpoint: Any, **options: Any) -> None:
@@ -117,8 +135,7 @@ class _Planned:
                  first_step: int, checkpoint: Any, observe: Any = None, method: Any = None, rtol: Any = None,
                  atol: Any = None, substeps: Any = None, keep: str = "paths", first_path: int = 0,
                  threads: int | None = None, stop: Any = None, hyper: Any = None):  # fmt: skip
-        if not isinstance(system, (Map, Flow)):
-            raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
+        _check_system(system)
         steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
         paths = _paths_of(hyper, paths)
         every = every_of(system, steps, save_every)
@@ -188,6 +205,11 @@ class _Planned:
             run = recorder.run(steps_kept, times, status, ended, meta)
             run.hyper |= self.hyper
             return run
+
+
+def _check_system(system: Any) -> None:
+    if not isinstance(system, (Map, Flow)):
+        raise InputError(f"simulate runs a Map or a flow, not {type(system).__name__}.")
 
 
 def _paths_of(hyper: Any, paths: int) -> int:
@@ -283,6 +305,15 @@ def _called(what: Any) -> str:
 
 def starts_of(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
     """Starting parameters (paths, D), checked; one start for all paths is not copied."""
+    start = _given_starts(system, w0, paths)
+    if isinstance(system, Flow):
+        start = system.start(start)
+    start = start.reshape(-1, start.shape[-1])
+    return start if len(start) == paths else np.broadcast_to(start, (paths, start.shape[-1]))
+
+
+def _given_starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
+    """What was given as `w0`, (size,) for all paths or (paths, size), checked."""
     owner = system if isinstance(system, Map) else system.map
     start = owner.state(w0, "w0")
     if start.ndim > 2 or (start.ndim == 2 and len(start) not in (1, paths)):
@@ -291,7 +322,4 @@ def starts_of(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
         )
     if not np.isfinite(start).all():
         raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
-    if isinstance(system, Flow):
-        start = system.start(start)
-    start = start.reshape(-1, start.shape[-1])
-    return start if len(start) == paths else np.broadcast_to(start, (paths, start.shape[-1]))
+    return start

@@ -31,7 +31,7 @@ SECONDS = 5.0  # between two states,
 SPARE = 20.0  # and so many times what writing one takes
 _FORMAT = 3
 _MAGIC = b"minidyn checkpoint\n"
-_SUFFIX = ".rows"
+ROWS = ".rows"
 _BLOCK = 2**24
 
 
@@ -227,7 +227,7 @@ class FileRows(Rows):
         with self.guarded():
             self._present(name)
             shape = (count, *self.shapes[name])
-            return np.memmap(self.folder / (name + _SUFFIX), np.float64, "r", shape=shape).swapaxes(0, 1)
+            return np.memmap(self.folder / (name + ROWS), np.float64, "r", shape=shape).swapaxes(0, 1)
 
     def sync(self) -> None:
         """Everything that was put is on disk, under its name."""
@@ -238,7 +238,7 @@ class FileRows(Rows):
 
     def _present(self, name: str) -> None:
         """What was put is still what the folder holds under that name."""
-        path, file = self.folder / (name + _SUFFIX), self._file(name)
+        path, file = self.folder / (name + ROWS), self._file(name)
         here = os.fstat(file.fileno())
         if not self.folder.is_dir():
             raise FileNotFoundError(2, "the folder is gone")
@@ -247,7 +247,7 @@ class FileRows(Rows):
 
     def _lost(self, name: str) -> ArchiveError:
         return ArchiveError(
-            f"the checkpoint's file {self.folder / (name + _SUFFIX)} was deleted or cut while its run was going on; "
+            f"the checkpoint's file {self.folder / (name + ROWS)} was deleted or cut while its run was going on; "
             "delete the folder to start anew."
         )
 
@@ -260,7 +260,7 @@ class FileRows(Rows):
         if lengths.keys() != layout.keys():
             raise ValueError("other rows")
         for name, shape in layout.items():
-            path, total, left = self.folder / (name + _SUFFIX), 0, count * math.prod(shape) * 8
+            path, total, left = self.folder / (name + ROWS), 0, count * math.prod(shape) * 8
             if lengths[name][0] != left:
                 raise ValueError("other rows")
             with _reading(path), path.open("rb") as source:
@@ -272,7 +272,7 @@ class FileRows(Rows):
 
     def _file(self, name: str) -> FileIO:
         if name not in self.files:
-            path = self.folder / (name + _SUFFIX)
+            path = self.folder / (name + ROWS)
             self.files[name] = FileIO(path, "r+" if path.exists() else "x+")
         return self.files[name]
 
@@ -354,7 +354,7 @@ def damaged(path: Path) -> ArchiveError:
 def _is_own(path: Path) -> bool:
     """Whether a run may have made it; nothing that leads elsewhere is."""
     name = path.name
-    own = name in ("state", "lock") or name.endswith(_SUFFIX) or (name.startswith(PREFIX) and name.endswith(SUFFIX))
+    own = name in ("state", "lock") or name.endswith(ROWS) or (name.startswith(PREFIX) and name.endswith(SUFFIX))
     return own and path.is_file() and not path.is_symlink()
 
 

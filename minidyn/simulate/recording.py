@@ -62,11 +62,11 @@ class Recorder:
             self._observe({self.count: w}, engine)
             self.waiting |= {self.count: w} if any(watch.pointwise for watch in self.watchers.values()) else {}
         else:
-            table = [*map(_moments, engine.columns())]  # one after the other: a million paths are 8 MB each
+            table = [*map(moments_of, engine.columns())]  # one after the other: a million paths are 8 MB each
             if self.watchers:
                 w = engine.parameters()
                 seen = (watch(engine.states() if watch.whole else w) for watch in self.watchers.values())
-                table += [_moments(np.array(values)) for values in seen]
+                table += [moments_of(np.array(values)) for values in seen]
             self.rows.put("moments", self.count, np.array(table))
         self.also(engine, self.count)
         self.count += 1
@@ -100,14 +100,20 @@ class Recorder:
             w = self.rows.column("w", self.count)
             seen = {name: self.rows.column(f"observed-{q}", self.count) for q, name in enumerate(self.watchers)}
         else:
-            table = np.array(self.rows.column("moments", self.count))
-            for name, rows in zip([*self.names, *self.watchers], table, strict=True):
-                moments[name] = {stat: rows[:, q].copy() for q, stat in enumerate(_STATS)}
-                moments[name]["quantiles"] = rows[:, len(_STATS) :].T.copy()
+            moments = moments_by_name([*self.names, *self.watchers], np.array(self.rows.column("moments", self.count)))
         return Run(steps, times, w, seen, status, ended, list(self.names), meta, moments)
 
 
-def _moments(values: Floats) -> list[float]:
+def moments_by_name(names: list[str], table: Floats) -> dict[str, dict[str, Floats]]:
+    """What `moments_of` found of each quantity at each save (quantities, T, statistics), as a `Run` has it."""
+    out = {}
+    for name, rows in zip(names, table, strict=True):
+        out[name] = {stat: rows[:, q].copy() for q, stat in enumerate(_STATS)}
+        out[name]["quantiles"] = rows[:, len(_STATS) :].T.copy()
+    return out
+
+
+def moments_of(values: Floats) -> list[float]:
     """Mean, variance, count and quantiles of the values that are finite; their order is lost."""
     finite = np.isfinite(values)
     good = values if finite.all() else values[finite]

@@ -16,7 +16,7 @@ from typing import Any
 from minidyn.common.errors import ArchiveError, advice
 from minidyn.common.wholefiles import PREFIX, SUFFIX, sealed_end, write_sealed
 from minidyn.compiler.fingerprint import hash_of
-from minidyn.simulate.checkpoint import check_identity, claim, damaged, folder_of
+from minidyn.simulate.checkpoint import ROWS, check_identity, claim, damaged, folder_of
 from minidyn.simulate.identity import environment
 from minidyn.simulate.packed import unpack
 from minidyn.simulate.progress import Bar
@@ -187,7 +187,7 @@ class _Folder(_Shelf):
 def _is_own(path: Path) -> bool:
     """Whether a job may have made it; nothing that leads elsewhere is."""
     name = path.name
-    own = name in (_JOB, "lock") or (name.startswith(PREFIX) and name.endswith(SUFFIX))
+    own = name in (_JOB, "lock") or name.endswith(ROWS) or (name.startswith(PREFIX) and name.endswith(SUFFIX))
     own = own or (name.startswith(_TASK) and name.removeprefix(_TASK).isdecimal())
     return own and path.is_file() and not path.is_symlink()
 
@@ -245,7 +245,7 @@ class _Job:
                     heappush(self.todo, turn)
                     continue
             done, _ = wait(self.flying, _PATIENCE, FIRST_COMPLETED)
-            for future in done:
+            for future in sorted(done, key=_failed):  # what went well is kept before an error ends the job
                 number, executor = self.flying.pop(future)
                 data = self.crew.result(future, executor, number)
                 if data is None:
@@ -261,3 +261,7 @@ class _Job:
             number = heappop(self.todo)
             future, executor = self.crew.submit(self.call, self.pieces[number], number)
             self.flying[future] = number, executor
+
+
+def _failed(future: Future[bytes]) -> bool:
+    return future.cancelled() or future.exception() is not None

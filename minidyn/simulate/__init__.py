@@ -112,7 +112,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
     if executor is None:
         return _Planned(system, w0, steps, paths=paths, **given).run(progress)
     of_paths = _paths_given(system, w0, paths, hyper)
-    return Ensemble(_Planned, system, steps, *of_paths, given).run(executor, progress)
+    return Ensemble(simulate, _Planned, system, steps, *of_paths, given).run(executor, progress)
 
 
 def _paths_given(system: Map | Flow, w0: ArrayLike, paths: int, hyper: Any) -> tuple[int, Floats, dict[str, Floats]]:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -35,18 +35,20 @@ _WORK, _BYTES = (
 
 @dataclass(frozen=True)
 class _Part:
-    """How a worker runs the paths of a piece: `(first path, paths, what these paths have of their own)`."""
+    """How a worker runs the paths of a piece: `(first path, paths, what these paths have of their own)`.
 
+    run : `simulate`.
+    """
+
+    run: Callable[..., Run]
     system: Map | Flow
     steps: int
     options: Mapping[str, Any]
 
     def __call__(self, piece: tuple[int, int, dict[str, Any]]) -> dict[str, Any]:
-        from minidyn.simulate import simulate
-
         first, count, own = piece
         given = {**self.options, **own}
-        return part_of(simulate(self.system, steps=self.steps, paths=count, first_path=first, progress=False, **given))
+        return part_of(self.run(self.system, steps=self.steps, paths=count, first_path=first, progress=False, **given))
 
 
 class _Pieces(Sequence[Any]):
@@ -73,12 +75,12 @@ def _rows(values: Any, first: int, last: int) -> Any:
 class Ensemble:
     """An ensemble in parts, whose arguments are all checked.
 
-    plan : makes a run from the arguments of `simulate`, checked.  start, hyper : what is given of the paths, (size,) or
-    (paths, size), and (paths,) by name.  given : the other arguments of `simulate`.
+    run : `simulate`.  plan : what it makes of its arguments, all checked.  start, hyper : what is given of the paths,
+    (size,) or (paths, size), and (paths,) by name.  given : the other arguments of `simulate`.
     """
 
-    def __init__(self, plan: Any, system: Map | Flow, steps: int, paths: int, start: Floats, hyper: dict[str, Floats],
-                 given: dict[str, Any]):  # fmt: skip
+    def __init__(self, run: Callable[..., Run], plan: Any, system: Map | Flow, steps: int, paths: int,
+                 start: Floats, hyper: dict[str, Floats], given: dict[str, Any]):  # fmt: skip
         self.began, self.keep, self.folder = time.perf_counter(), given["keep"], folder_of(given["checkpoint"])
         stored = None if given["rng"] is not None else job_of(self.folder)
         entropy, _ = seed_key(given["rng"] if stored is None else json.loads(stored["seed"]))
@@ -99,7 +101,7 @@ class Ensemble:
             _check_room(self.paths, values)
         self.label = f"{system.name if isinstance(system, Flow) else 'Map'}, parts"
         rest = {name: v for name, v in given.items() if name not in own and name not in ("checkpoint", "first_path")}
-        self.work = _Part(system, steps, {**rest, "keep": "paths"})
+        self.work = _Part(run, system, steps, {**rest, "keep": "paths"})
 
     def run(self, executor: Any, progress: bool | None) -> Run:
         """The run of all paths, by the workers of an executor; `carry_tasks` has the folder of a checkpoint."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import resultfiles
 import sympy as sp
+import workers
 
 import minidyn as md
 from minidyn.files.results import index
@@ -38,6 +39,11 @@ def test_checkpoints(tmp_path):
 def test_kills(capfd):
     """A map and a comparison that are stopped four times each end with the same bits."""
     assert kills.failures(seed=1, count=4, kinds=("map", "compare")) == 0
+
+
+def test_killed_workers():
+    """Six workers of a pool that are killed at random instants leave no trace in an ensemble."""
+    assert workers.failures(seed=1, kills=6, pause=0.3) == 0
 
 
 @pytest.mark.parametrize("paths, saves, dim", [(1, 1, 1), (1, 130, 3), (7, 33, 64), (64, 65, 1), (130, 17, 5)])

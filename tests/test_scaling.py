@@ -2,6 +2,7 @@
 
 import re
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -302,3 +303,28 @@ def test_a_model_without_flows_says_so_to_scale(capsys):
     """`minidyn scale` of a model without flows names the model and what its file lacks."""
     assert call(["scale", "relu_net"]) == 2
     assert "relu_net has no flows whose order could be measured: its file names none." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("paths", [None, 200])
+def test_workers_make_the_same_study(paths, tmp_path):
+    """Each learning rate on a worker, in threads and in another process, planned or not: the same study; in its folder
+    it goes on, where the folder of another study is refused, and finished it runs nothing."""
+    valley = md.Loss((1 + x**2) * y**2 / 2, [x, y])
+    sgd = md.Map(valley, md.SGD(0.1), md.GaussianNoise(0.3))
+    given = {"lrs": [0.1, 0.05, 0.025], "w0": [1.0, 0.0], "time": 1.0, "rng": 3, "pilot": 100, "paths": paths}
+    given |= {"max_paths": 500, "observe": ["loss"]}
+    flows = md.QuasistaticFlow(sgd), md.StochasticModifiedFlow(sgd)
+    alone = md.scaling_study(sgd, *flows, **given)
+    with ThreadPoolExecutor(2) as threads:
+        assert md.scaling_study(sgd, *flows, **given, executor=threads) == alone
+        assert repr(alone.rows) == repr(md.scaling_study(sgd, *flows, **given, executor=threads).rows)
+    kept = given | {"checkpoint": tmp_path}
+    assert md.scaling_study(sgd, *flows, **kept, executor=1) == alone
+    with ThreadPoolExecutor(1) as threads:
+        done = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("task-*")}
+        assert len(done) == 3 * (1 + (paths is None))
+        next(iter(done)).unlink()
+        assert md.scaling_study(sgd, *flows, **kept, executor=threads) == alone
+        assert sum(p.stat().st_mtime_ns != done[p] for p in tmp_path.rglob("task-*")) == 1
+        with pytest.raises(md.InputError, match="belongs to another run"):
+            md.scaling_study(sgd, *flows, **(kept | {"observe": ["trace"]}), executor=threads)

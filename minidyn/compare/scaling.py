@@ -5,7 +5,9 @@ E[map] - E[flow] = C lr^p      at fixed t = lr k, or at fixed slow time lr^2 k
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +24,16 @@ from minidyn.flows.base import Flow
 from minidyn.maps.discrete import Map
 from minidyn.simulate import seed_key, starts_of
 from minidyn.simulate.checkpoint import folder_of
+from minidyn.simulate.identity import identity
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import provenance
+from minidyn.simulate.tasks import carry_tasks
 from minidyn.simulate.threads import thread_count
 
 log = logging.getLogger("minidyn")
 WORK = 3e8  # of a plan, if not said: tens of seconds on two cores for small models and large ones
 _FEW = 32  # paths of a pilot at least
+Rung = tuple[list[ScalingRow], list[str]]
 
 
 def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequence[float],
@@ -36,7 +41,7 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
                   slow_time: float | None = None, precision: float = 0.1, paths: int | None = None, pilot: int = 400,
                   max_paths: int = 100_000, work: float = WORK, observe: Any = None, rng: Any = None,
                   threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
-                  **flow_options: Any) -> ScalingStudy:  # fmt: skip
+                  executor: Any = None, **flow_options: Any) -> ScalingStudy:  # fmt: skip
     """The order p of `E[map] - E[flow] = C lr^p`, over a ladder of learning rates.
 
     Parameters
@@ -53,7 +58,9 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
         parameters, times the samples that a step looks at. What is beyond is taken from all differences alike.
     paths : as many at every learning rate instead, without a pilot.  A map without noise has one path.
     observe : quantities beside the parameters (see `compare`).
-    checkpoint : a folder in which every run of the study keeps its checkpoint; needs a seed in `rng`.
+    checkpoint : a folder in which every run of the study keeps its checkpoint, or, with an executor, each learning
+        rate its rows; needs a seed in `rng`.
+    executor : workers that take one learning rate each (see `simulate`), to the same bits.
     flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
     Returns a `ScalingStudy`. Raises InputError for arguments that do not fit.
@@ -78,7 +85,7 @@ def scaling_study(system: Map, *flows: Flow | Callable[[Map], Flow], lrs: Sequen
     maps = [system.with_lr(rate) for rate in rates]
     lengths = [_steps(span, rate, kind) for rate in rates]
     given = {"observe": observe, "threads": threads, "progress": progress, **flow_options}
-    study = _Study(maps, lengths, flows, w0, sequence, checkpoint, given)
+    study = _Study(maps, lengths, flows, w0, sequence, folder_of(checkpoint), executor, given)
     paths = 1 if system.noise is None else paths
     if paths is None:
         counts, planned = study.plan(precision, pilot, max_paths, work)
@@ -116,7 +123,8 @@ class _Study:
     flows: tuple[Any, ...]
     w0: Any
     sequence: np.random.SeedSequence
-    checkpoint: Any
+    folder: Path | None
+    executor: Any
     given: dict[str, Any]  # to every comparison
     remarks: list[str] = field(default_factory=list)
 
@@ -155,28 +163,64 @@ class _Study:
 
     def run(self, counts: list[list[int]], stage: str) -> list[ScalingRow]:
         """The rows of all learning rates, each with its own randomness; `counts` are paths by rate and flow."""
-        self.remarks.clear()
-        total = float(sum(sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)))
-        done, rows, label = 0.0, [], "scaling study" + ", pilot" * (stage == "pilot")
-        with Bar(total, 0, self.given["progress"], label, "path-steps") as bar:
-            for place, (m, steps, paths) in enumerate(zip(self.maps, self.lengths, counts, strict=True)):
-                bar.update(done, note=f"lr {m.lr():.4g}, {place + 1} of {len(self.maps)}")
-                rows += self._rung(steps, paths, stage, place)
-                done += sum(set(paths)) * steps
-            bar.update(total)
+        label = "scaling study" + ", pilot" * (stage == "pilot")
+        found = (self._here if self.executor is None else self._spread)(counts, stage, label)
+        self.remarks[:] = [remark for _, remarks in found for remark in remarks]
+        rows = [row for rung, _ in found for row in rung]
         order = {(r.flow, r.quantity): i for i, r in reversed(list(enumerate(rows)))}
         return sorted(rows, key=lambda r: order[r.flow, r.quantity])
 
-    def _rung(self, steps: int, counts: list[int], stage: str, place: int) -> list[ScalingRow]:
-        """The flows with as many paths together: path i of the map is the same in every group."""
-        m, flows = self.maps[place], self.rungs[place]
+    def _here(self, counts: list[list[int]], stage: str, label: str) -> list[Rung]:
+        """One learning rate after the other."""
+        total = float(sum(sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)))
+        done, found = 0.0, []
+        with Bar(total, 0, self.given["progress"], label, "path-steps") as bar:
+            for place, (m, steps, paths) in enumerate(zip(self.maps, self.lengths, counts, strict=True)):
+                bar.update(done, note=f"lr {m.lr():.4g}, {place + 1} of {len(self.maps)}")
+                found.append(self.rung(place, paths, stage))
+                done += sum(set(paths)) * steps
+            bar.update(total)
+        return found
+
+    def _spread(self, counts: list[list[int]], stage: str, label: str) -> list[Rung]:
+        """Each learning rate on a worker, those that take longest first."""
+        longest = [-sum(set(n)) * k for n, k in zip(counts, self.lengths, strict=True)]
+        places = sorted(range(len(counts)), key=longest.__getitem__)
+        threads = self.given["threads"] or 1
+        work = copy(self)  # what a worker needs: flows and starts are made
+        work.folder, work.executor, work.flows, work.w0 = None, None, (), None
+        work.given = self.given | {"progress": False, "threads": threads}
+        folder, what = None, {}
+        if self.folder is not None:
+            own = {name: value for name, value in self.given.items() if name not in ("progress", "threads")}
+            made_of = self.maps, self.rungs, self.starts, self.sequence.entropy, self.sequence.spawn_key, own
+            folder = self.folder / stage
+            what = {"map": repr(self.maps[0]), "steps": str(self.lengths), "paths": str(counts),
+                    "the study's content": identity(made_of, "the study")}  # fmt: skip
+        pieces = [(place, counts[place], stage) for place in places]
+        results = carry_tasks(work.task, pieces, self.executor, what=what, folder=folder, label=label,
+                              progress=self.given["progress"])  # fmt: skip
+        by_place = dict(zip(places, results, strict=True))
+        return [([ScalingRow(*row) for row in rows], said) for _, (rows, said) in sorted(by_place.items())]
+
+    def task(self, piece: tuple[int, list[int], str]) -> tuple[list[Any], list[str]]:
+        """`rung` for a worker: rows as tuples."""
+        rows, remarks = self.rung(*piece)
+        return [astuple(row) for row in rows], remarks
+
+    def rung(self, place: int, counts: list[int], stage: str) -> Rung:
+        """A learning rate's rows, and what is remarked of its comparisons.
+
+        The flows with as many paths are compared together: path i of the map is the same in every group.
+        """
+        m, flows, steps = self.maps[place], self.rungs[place], self.lengths[place]
         key = (*self.sequence.spawn_key, 2 * place + (stage == "study"))
         names = labels_of(m, flows)[1:]
         rows: list[ScalingRow] = []
+        remarks: list[str] = []
         for paths in dict.fromkeys(counts):
             group = [i for i, n in enumerate(counts) if n == paths]
-            folder = folder_of(self.checkpoint)
-            folder = folder and folder / f"{stage}-{place}-{group[0]}"
+            folder = self.folder and self.folder / f"{stage}-{place}-{group[0]}"
             result: Comparison = compare(
                 m,
                 *(flows[i] for i in group),
@@ -196,18 +240,19 @@ class _Study:
                 seen = (0.0, 0.0) if exact else (r.difference, r.standard_error)
                 rows.append(ScalingRow(r.quantity, called[r.flow], m.lr(), r.step, r.time, r.paths, r.map_mean,
                                        r.flow_mean, *seen, r.variance_ratio))  # fmt: skip
-            self._note(m.lr(), result, called)
-        return sorted(rows, key=lambda r: names.index(r.flow))
+            remarks += _remarks(m.lr(), result, called)
+        return sorted(rows, key=lambda r: names.index(r.flow)), remarks
 
-    def _note(self, lr: float, result: Comparison, called: dict[str, str]) -> None:
-        """Keep what a comparison says beside its table: paths that ended, what flows of mid-points do not describe."""
-        ended = [
-            f"at lr {lr:.6g} {called.get(label, label)}: {run.describe_status()}"
-            for label, run in result.runs.items()
-            if not run.finished.all()
-        ]
-        remark = result.meta["remark"]
-        self.remarks += [*ended, *([f"at the end of lr {lr:.6g} {remark}"] if remark else [])]
+
+def _remarks(lr: float, result: Comparison, called: dict[str, str]) -> list[str]:
+    """What a comparison says beside its table: paths that ended, what flows of mid-points do not describe."""
+    ended = [
+        f"at lr {lr:.6g} {called.get(label, label)}: {run.describe_status()}"
+        for label, run in result.runs.items()
+        if not run.finished.all()
+    ]
+    remark = result.meta["remark"]
+    return [*ended, *([f"at the end of lr {lr:.6g} {remark}"] if remark else [])]
 
 
 def work_of(system: Map) -> int:

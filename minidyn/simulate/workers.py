@@ -30,7 +30,7 @@ from minidyn.common.intake import shown, whole
 from minidyn.simulate.packed import pack
 from minidyn.simulate.threads import cores
 
-_LOSSES = 3  # of one task, or of all workers with nothing done in between, before it is their own fault
+_LOSSES = 5  # of one task, or of all workers with nothing done in between, before it is their own fault
 _LOOK = 5.0  # seconds between two looks at how large a cluster is
 _REMEMBERED = 4  # jobs whose work a process keeps
 

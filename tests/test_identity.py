@@ -35,7 +35,7 @@ def same(change, base):
 DRIFT = [-x * y**2, -(1 + x**2) * y]
 BASE = {"system": SGD, "w0": [1.0, 0.1], "steps": 12, "paths": 3, "save_every": 4, "observe": {"q": x**2}, "rng": 1,
         "method": None, "rtol": None, "atol": None, "substeps": None, "keep": "paths", "first_step": 1, "threads": 1,
-        "progress": False, "stop": None, "hyper": None}  # fmt: skip
+        "progress": False, "stop": None, "hyper": None, "first_path": 0}  # fmt: skip
 NOISY = BASE | {"system": md.SymbolicFlow(SGD, DRIFT, [x, y])}
 CHANGED = {
     "system": [md.Map(PLANE, md.SGD(0.1), md.GaussianNoise(0.31)), md.Map(PLANE, md.SGD(0.1, 0.5), SGD.noise),
@@ -45,7 +45,7 @@ CHANGED = {
     "rng": [2, np.random.SeedSequence(1, pool_size=8), np.random.SeedSequence(1), [1, 0]], "method": [], "rtol": [1e-3],
     "atol": [1e-3], "substeps": [1, 0.5, "adaptive"], "keep": ["moments"], "first_step": [2, 10], "threads": [2],
     "progress": [True], "stop": [x > 1.0, x - 1.0, lambda w: w[:, 0] > 1.0],
-    "hyper": [{"lr": [0.1, 0.2, 0.3]}, {"sigma": [0.3, 0.2, 0.1]}],
+    "hyper": [{"lr": [0.1, 0.2, 0.3]}, {"sigma": [0.3, 0.2, 0.1]}], "first_path": [1, 64],
 }  # fmt: skip
 FLOWS = {
     "system": [md.SymbolicFlow(SGD, DRIFT, [x, y], reading="stratonovich"), md.SymbolicFlow(SGD, DRIFT, [x, 2 * y])],

@@ -37,6 +37,7 @@ from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
 from minidyn.compare.regime import Regime, Regimes, regime
 from minidyn.compare.scaling import scaling_study
 from minidyn.compare.side_by_side import compare
+from minidyn.compare.sweep import Sweep, sample, sweep
 from minidyn.files.modelfile import list_models
 from minidyn.files.models import Model, load_model
 from minidyn.flows import (
@@ -98,9 +99,10 @@ __all__ = [
     "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit", "QuasistaticFlow", "RMSProp", "Regime",
     "Regimes", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
     "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status", "StochasticModifiedFlow", "StudentNoise",
-    "SubquadraticFlow", "SymbolicFlow", "WorkerError",
+    "SubquadraticFlow", "Sweep", "SymbolicFlow", "WorkerError",
     "cache", "compare", "edge", "escape", "flatness", "join", "list_models", "load", "load_model", "matrix",
-    "regime", "rule", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "vector",
+    "regime", "rule", "sample", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "sweep",
+    "vector",
 ]  # fmt: skip
 
 

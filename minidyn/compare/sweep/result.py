@@ -1,0 +1,158 @@
+"""What a sweep found: values by setting, labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidyn.common.arrays import Floats, NDArray
+from minidyn.common.errors import InputError
+from minidyn.common.intake import shown
+from minidyn.common.reports import Report, Reported, Result, Table, digits, named
+from minidyn.common.status import Status
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_ROWS = 8  # settings in the table of a summary, about
+_COLUMNS = 4  # quantities in it
+
+
+Values = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
+
+
+@dataclass(eq=False, repr=False)
+class Sweep(Reported, Result):
+    """What `sweep` returns.
+
+    dims : name -> what stands along this dimension of the values, numbers or texts: first those that were swept over,
+        then "path", or "statistic" (with `keep="moments"`), or "flow" (where flows were held against the map).
+    values : name -> (dimensions, array): quantities, `status` and `ended` of paths.
+    settings : of a list of settings, name -> (settings,).
+    meta : what made it.
+    """
+
+    dims: dict[str, NDArray[Any]]
+    values: Values
+    settings: dict[str, NDArray[Any]] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def over(self) -> list[str]:
+        """The dimensions that were swept over."""
+        return [name for name in self.dims if name not in ("path", "statistic", "flow")]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Settings along each of them."""
+        return tuple(len(self.dims[name]) for name in self.over)
+
+    @property
+    def quantities(self) -> list[str]:
+        """What was kept beside how paths ended."""
+        return [name for name in self.values if name not in ("status", "ended")]
+
+    def quantity(self, name: str) -> NDArray[Any]:
+        """The values of a quantity: the settings' dimensions, then the paths, statistics or flows."""
+        if not isinstance(name, str) or name not in self.values:
+            raise InputError(f"the sweep holds no {shown(name)}; it has {', '.join(self.values)}.")
+        return self.values[name][1]
+
+    def mean(self, name: str) -> Floats:
+        """The mean over the paths that are left at each setting; of flows the values themselves."""
+        dims, values = self.values[name] if name in self.values else ((), self.quantity(name))
+        if "statistic" in dims:
+            return np.asarray(values[..., 0])
+        if "path" not in dims:
+            return np.asarray(values, float)
+        good = np.isfinite(values)
+        count = good.sum(axis=-1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.asarray(np.where(good, values, 0.0).sum(axis=-1) / np.where(count, count, np.nan))
+
+    def to_xarray(self) -> xr.Dataset:
+        """The sweep as an `xarray.Dataset` whose dimensions carry the names that were swept over.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> gd = md.Map(md.Loss(x**2, [x]), md.GD(0.1))
+        >>> data = md.sweep(gd, over={"lr": [0.1, 0.2], "x": [1.0, 2.0, 3.0]}, steps=10).to_xarray()
+        >>> dict(data.sizes)
+        {'lr': 2, 'x_0': 3, 'path': 1}
+        """
+        import xarray as xr
+
+        beside = {name: (self.over[0], values) for name, values in self.settings.items() if name not in self.values}
+        return xr.Dataset(dict(self.values), {**self.dims, **beside}, attrs={k: str(v) for k, v in self.meta.items()})
+
+    def _report(self) -> Report:
+        m = self.meta
+        over = [
+            (name, _span(values)) for name, values in (self.settings or {n: self.dims[n] for n in self.over}).items()
+        ]
+        many = " x ".join(f"{n:,}" for n in self.shape)
+        rows = [("system", str(m.get("system", ""))), ("settings", many), *over]
+        rows += [("steps", f"{m.get('steps', 0):,}"), ("paths", f"{m.get('paths', 1):,} at each setting")]
+        rows += [("seed", str(m["seed"]))] if m.get("seed") else []
+        report: Report = ["Sweep", named(rows), "", self._table()]
+        return [*report, *self._ends()]
+
+    def _table(self) -> Table:
+        """Some settings, evenly chosen, and the means of the first quantities there."""
+        count = int(np.prod(self.shape))
+        places = np.unique(np.linspace(0, count - 1, min(count, _ROWS)).round().astype(int))
+        names, flows = self.quantities[:_COLUMNS], self.dims.get("flow", np.array([]))
+        columns = {name: self.mean(name).reshape(count, -1) for name in names}
+        along = self.settings or {
+            name: values[place.ravel()]
+            for (name, values), place in zip(
+                ((n, self.dims[n]) for n in self.over), np.indices(self.shape).reshape(len(self.shape), -1), strict=True
+            )
+        }
+        heads = [[name] if c.shape[1] == 1 else [f"{name}, {f}" for f in flows] for name, c in columns.items()]
+        table = [[*along, *(h for head in heads for h in head)]]
+        for place in places:
+            cells = [_cell(values[place]) for values in along.values()]
+            table.append([*cells, *(digits(v, 4) for c in columns.values() for v in c[place])])
+        title = f"{len(places)} of {count:,} settings" if len(places) < count else ""
+        return Table(table, 0, f"means over paths{', ' if title else ''}{title}" if _several(self) else title)
+
+    def _ends(self) -> list[str]:
+        """What became of paths that did not reach the end."""
+        if "status" not in self.values:
+            return []
+        codes, counts = np.unique(self.values["status"][1], return_counts=True)
+        if codes.tolist() == [Status.FINISHED]:
+            return []
+        total = counts.sum()
+        said = [f"{n:,} {Status(c).label}" for c, n in zip(codes.tolist(), counts.tolist(), strict=True)]
+        return ["", f"of {total:,} paths {', '.join(said)}"]
+
+
+def _several(sweep: Sweep) -> bool:
+    """Whether there are several paths at a setting."""
+    return int(sweep.meta.get("paths", 1)) > 1
+
+
+def _span(values: NDArray[Any]) -> str:
+    """What stands along a dimension, in a few words."""
+    if values.dtype.kind in "fiu" and len(values) > 3:
+        return f"{digits(values.min())} to {digits(values.max())}, {len(np.unique(values)):,} values"
+    return ", ".join(map(_cell, values[:6].tolist())) + (", ..." if len(values) > 6 else "")
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else digits(float(value), 4)
+
+
+def labelled(over: tuple[str, ...], shape: tuple[int, ...], found: Mapping[str, NDArray[Any]], last: str) -> Values:
+    """Arrays (settings, ...) as values of a sweep; `last` is the dimension after the settings' own."""
+    out = {}
+    for name, array in found.items():
+        tail = array.shape[1:]
+        which = () if not tail else ("path",) if name in ("status", "ended") else (last,)
+        out[name] = ((*over, *which), array.reshape(*shape, *tail))
+    return out

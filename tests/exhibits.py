@@ -29,6 +29,12 @@ def results():
         "stopped": stopped,
         "stopped run": stopped.runs["GD"],
         "scaling": model.scale([0.1, 0.05], slow_time=0.1, paths=32),
+        "sweep": md.sweep(
+            MAP, over={"lr": [0.05, 0.1, 1.5], "sigma": [0.1, 0.3]}, w0=[2, 0], steps=40, paths=20, rng=0
+        ),
+        "sweep of flows": md.sweep(
+            MAP, md.QuasistaticFlow, md.GradientFlow, over={"lr": [0.02, 0.05]}, w0=[2, 0], steps=20, paths=20, rng=0
+        ),
         "stability": md.stability(SAMPLED, [1.0]),
         "diagram": md.stability_diagram(SAMPLED, [[0.0], [1.0]], batches=[1, None]),
         "flatness": md.flatness(VALLEY, [1.0, 0.0], method="matrix-free", probes=4),

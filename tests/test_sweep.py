@@ -160,3 +160,22 @@ def test_what_is_no_sweep_is_refused(options, words):
     with pytest.raises(md.InputError, match=words) as caught:
         md.sweep(SGD, **given)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_file_keeps_a_sweep(which, tmp_path):
+    """What was saved comes back: dimensions, values, settings, to the bit; xarray opens it with the same labels."""
+    over = [{"lr": [0.01, 0.1], "sigma": [0.1, 0.2, 0.3]}, md.sample({"lr": (0.01, 0.2), "x": (0, 1)}, 5, rng=0),
+            {"rule": [md.GD(0.1), md.Adam(0.1)], "noise": [None, md.GaussianNoise(0.3)]}][which]  # fmt: skip
+    options = {"w0": [1.0, 0.5], "steps": 20, "paths": 3, "rng": 0}
+    found = md.sweep(SGD, *([md.GradientFlow] * (which == 0)), over=over, **options)
+    found.save(tmp_path / "sweep.h5")
+    back = md.load(tmp_path / "sweep.h5")
+    assert digest(back) == digest(found) and back.summary() == found.summary()
+    for kept, there in ((back.dims, found.dims), (back.settings, found.settings)):
+        assert list(kept) == list(there) and all((kept[n] == there[n]).all() for n in kept)
+    import xarray as xr
+
+    with xr.open_dataset(tmp_path / "sweep.h5", engine="h5netcdf") as data:
+        assert dict(data.sizes) == {name: len(values) for name, values in found.dims.items()}
+        assert (data["x"].values == found.quantity("x")).all()

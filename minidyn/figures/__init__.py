@@ -15,6 +15,7 @@ from minidyn.compare.comparison import Comparison
 from minidyn.compare.edge_of_stability import EdgeRun
 from minidyn.compare.escape import Escape
 from minidyn.compare.order import ScalingStudy
+from minidyn.compare.sweep import Sweep
 from minidyn.figures.canvas import Picture
 from minidyn.figures.diagram import plot_stability
 from minidyn.figures.edges import plot_edge, plot_escape
@@ -22,12 +23,13 @@ from minidyn.figures.losses import plot_loss
 from minidyn.figures.moving import animate
 from minidyn.figures.orders import plot_scaling
 from minidyn.figures.runs import plot_comparison, plot_run
+from minidyn.figures.sweeps import plot_sweep
 from minidyn.maps.loss import Loss
 from minidyn.simulate.run import Run
 
 __all__ = [
     "Picture", "animate", "plot", "plot_comparison", "plot_edge", "plot_escape", "plot_loss", "plot_run",
-    "plot_scaling", "plot_stability",
+    "plot_scaling", "plot_stability", "plot_sweep",
 ]  # fmt: skip
 
 
@@ -37,6 +39,7 @@ def plot(result: Any, **options: Any) -> Figure:
         Run: plot_run,
         Comparison: plot_comparison,
         ScalingStudy: plot_scaling,
+        Sweep: plot_sweep,
         EdgeRun: plot_edge,
         Escape: plot_escape,
         Loss: plot_loss,

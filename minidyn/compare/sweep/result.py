@@ -33,6 +33,12 @@ class Sweep(Reported, Result):
     values : name -> (dimensions, array): quantities, `status` and `ended` of paths.
     settings : of a list of settings, name -> (settings,).
     meta : what made it.
+
+    >>> import sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> found = md.sweep(md.Map(md.Loss(x**2 / 2, [x]), md.GD(0.1)), over={"lr": [0.5, 1.0, 2.5]}, w0=[1.0], steps=2)
+    >>> found.mean("x")
+    array([0.25, 0.  , 2.25])
     """
 
     dims: dict[str, NDArray[Any]]
@@ -97,28 +103,46 @@ class Sweep(Reported, Result):
         rows = [("system", str(m.get("system", ""))), ("settings", many), *over]
         rows += [("steps", f"{m.get('steps', 0):,}"), ("paths", f"{m.get('paths', 1):,} at each setting")]
         rows += [("seed", str(m["seed"]))] if m.get("seed") else []
-        report: Report = ["Sweep", named(rows), "", self._table()]
+        report: Report = ["Sweep", named(rows), "", self._gaps() if "flow" in self.dims else self._table()]
         return [*report, *self._ends()]
 
-    def _table(self) -> Table:
-        """Some settings, evenly chosen, and the means of the first quantities there."""
+    def _places(self) -> tuple[NDArray[np.intp], dict[str, NDArray[Any]]]:
+        """Some settings, evenly chosen, and by name what every setting has."""
         count = int(np.prod(self.shape))
-        places = np.unique(np.linspace(0, count - 1, min(count, _ROWS)).round().astype(int))
-        names, flows = self.quantities[:_COLUMNS], self.dims.get("flow", np.array([]))
-        columns = {name: self.mean(name).reshape(count, -1) for name in names}
-        along = self.settings or {
-            name: values[place.ravel()]
-            for (name, values), place in zip(
-                ((n, self.dims[n]) for n in self.over), np.indices(self.shape).reshape(len(self.shape), -1), strict=True
-            )
-        }
-        heads = [[name] if c.shape[1] == 1 else [f"{name}, {f}" for f in flows] for name, c in columns.items()]
-        table = [[*along, *(h for head in heads for h in head)]]
-        for place in places:
-            cells = [_cell(values[place]) for values in along.values()]
-            table.append([*cells, *(digits(v, 4) for c in columns.values() for v in c[place])])
-        title = f"{len(places)} of {count:,} settings" if len(places) < count else ""
-        return Table(table, 0, f"means over paths{', ' if title else ''}{title}" if _several(self) else title)
+        along = self.settings
+        if not along:
+            places = np.indices(self.shape).reshape(len(self.shape), -1)
+            along = {name: self.dims[name][place] for name, place in zip(self.over, places, strict=True)}
+        return np.unique(np.linspace(0, count - 1, min(count, _ROWS)).round().astype(int)), along
+
+    def _table(self) -> Table:
+        """The means of the first quantities, at some settings."""
+        places, along = self._places()
+        names, count = self.quantities[:_COLUMNS], int(np.prod(self.shape))
+        columns = [self.mean(name).ravel() for name in names]
+        rows = [[*(_cell(v[p]) for v in along.values()), *(digits(c[p], 4) for c in columns)] for p in places]
+        several = "means over paths" if int(self.meta.get("paths", 1)) > 1 else ""
+        some = f"{len(places)} of {count:,} settings" if len(places) < count else ""
+        return Table([[*along, *names], *rows], 0, ", ".join(filter(None, [several, some])))
+
+    def _gaps(self) -> Table:
+        """The differences of flows from the map, at some settings."""
+        places, along = self._places()
+        places, count = places[:: max(1, len(places) // 4)], int(np.prod(self.shape))
+        rows = []
+        for p in places:
+            for name in [n.removesuffix("_difference") for n in self.quantities if n.endswith("_difference")]:
+                mean, gap, error = (
+                    self.quantity(n).reshape(count, -1)[p]
+                    for n in (name, f"{name}_difference", f"{name}_standard_error")
+                )
+                for f, flow in enumerate(self.dims["flow"]):
+                    if np.isfinite(gap[f]):
+                        cells = digits(mean[0], 4), digits(gap[f], 3), digits(error[f], 2)
+                        rows.append([*(_cell(v[p]) for v in along.values()), str(flow), name, *cells])
+        head = [*along, "flow", "quantity", "map", "flow - map", "std. error"]
+        some = f", {len(places)} of {count:,} settings" if len(places) < count else ""
+        return Table([head, *rows], 0, f"flows against the map{some}")
 
     def _ends(self) -> list[str]:
         """What became of paths that did not reach the end."""
@@ -130,11 +154,6 @@ class Sweep(Reported, Result):
         total = counts.sum()
         said = [f"{n:,} {Status(c).label}" for c, n in zip(codes.tolist(), counts.tolist(), strict=True)]
         return ["", f"of {total:,} paths {', '.join(said)}"]
-
-
-def _several(sweep: Sweep) -> bool:
-    """Whether there are several paths at a setting."""
-    return int(sweep.meta.get("paths", 1)) > 1
 
 
 def _span(values: NDArray[Any]) -> str:

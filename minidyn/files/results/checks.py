@@ -13,6 +13,7 @@ from minidyn.common.status import Status
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
 from minidyn.compare.report import READ
+from minidyn.compare.sweep import Sweep
 from minidyn.simulate.run import Run
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
@@ -73,6 +74,22 @@ def check_study(study: ScalingStudy) -> ScalingStudy:
         _check_row(row)
     _check_meta(study.meta)
     return study
+
+
+def check_sweep(sweep: Sweep) -> Sweep:
+    """The sweep, if its values lie along its dimensions."""
+    _require(len(sweep.dims) > 0 and len(sweep.values) > 0 and len(sweep.over) > 0)
+    _texts([*sweep.dims, *sweep.values, *sweep.settings])
+    for values in sweep.dims.values():
+        _require(values.ndim == 1 and len(values) > 0 and values.dtype.kind in "fiuU")
+    for values in sweep.settings.values():
+        _require(values.shape == sweep.shape and values.dtype.kind in "fiuU")
+    for dims, values in sweep.values.values():
+        _require(list(dims[: len(sweep.over)]) == sweep.over and set(dims) <= set(sweep.dims))
+        _array(values, "fiu", tuple(len(sweep.dims[name]) for name in dims))
+    _require(("status" in sweep.values) == ("ended" in sweep.values) and sweep.quantities)
+    _check_meta(sweep.meta)
+    return sweep
 
 
 def _require(holds: Any) -> None:

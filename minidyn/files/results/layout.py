@@ -20,7 +20,8 @@ from minidyn.common.errors import ArchiveError, clipped, printable
 from minidyn.common.status import Status
 from minidyn.compare.comparison import Comparison, ErrorRow
 from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
-from minidyn.files.results.checks import check_comparison, check_run, check_study
+from minidyn.compare.sweep import Sweep
+from minidyn.files.results.checks import check_comparison, check_run, check_study, check_sweep
 from minidyn.simulate.run import QUANTILES, Run
 
 FORMAT = 2
@@ -204,10 +205,37 @@ def study_of(group: Group) -> ScalingStudy:
     return check_study(study)
 
 
+def sweep_tree(sweep: Sweep) -> Group:
+    """A sweep as a group: its dimensions as coordinates, its values along them."""
+    group = Group(_attributes("sweep", f"sweep of {_title(sweep.meta, sweep.meta.get('system', ''))}", sweep.meta))
+    taken = {*NETCDF}
+    dims = {name: _name(name, taken) for name in sweep.dims}
+    for role, table in (("dimension", sweep.dims), ("setting", sweep.settings)):
+        for name, values in table.items():
+            along = dims[name] if role == "dimension" else dims[sweep.over[0]]
+            named = along if role == "dimension" else _name(name, taken)
+            group.add_items(named, along, values.tolist(), role=role, quantity=name, dtype=values.dtype.str)
+    for name, (over, values) in sweep.values.items():
+        group.add(_name(name, taken), tuple(dims[d] for d in over), values, role="value", quantity=name)
+    return group
+
+
+def sweep_of(group: Group) -> Sweep:
+    """The sweep that a group holds."""
+    dims, settings = (
+        {v.attrs["quantity"]: np.array(group.items(n), v.attrs["dtype"]) for n, v in group.having(role).items()}
+        for role in ("dimension", "setting")
+    )
+    called = {name: variable.attrs["quantity"] for name, variable in group.having("dimension").items()}
+    values = {v.attrs["quantity"]: (tuple(called[d] for d in v.dims), v.values) for v in group.having("value").values()}
+    return check_sweep(Sweep(dims, values, settings, _meta(group.attrs)))
+
+
 KINDS: dict[str, tuple[type, Callable[[Any], Group], Callable[[Group], Any]]] = {  # what a file says it is
     "run": (Run, run_tree, run_of),
     "comparison": (Comparison, comparison_tree, comparison_of),
     "scaling": (ScalingStudy, study_tree, study_of),
+    "sweep": (Sweep, sweep_tree, sweep_of),
 }
 
 

@@ -24,6 +24,7 @@ import minidyn as md
 from minidyn.common.status import Status
 from minidyn.compiler import Known, across, horner, jit, lanes
 from minidyn.kernels import elimination, linalg, nullspaces, random
+from minidyn.kernels.cofactors import cofactors
 from minidyn.kernels.functions import asin_slope, heaviside, logcosh, logistic, logistic_slope, sign, softplus
 from minidyn.kernels.vectormath import (
     acos,
@@ -246,6 +247,13 @@ def tables():
         sp.Trace((B * A).applyfunc(sp.tanh)) + sp.Trace(square.inverse()) + sp.Determinant(square) / 9, [A, B]
     )
     yield from jets(loss, np.random.default_rng(4).normal(size=loss.dim))
+    through = md.Loss((sp.Determinant(md.matrix("C", 4, 4)) - 1) ** 2, [md.matrix("C", 4, 4)])
+    singular = np.diag([1.0, 2.0, 1.0, 0.0]).ravel()
+    yield from jets(through, singular)
+    for k in (2, 3):
+        cofactors(np.cos(np.arange(16.0 * (1 + k))), k, out := np.empty(16), 0, 4, 1, 4)
+        yield out
+    yield md.simulate(md.Map(through, md.SGD(0.05), md.GaussianNoise(0.1)), singular, 5, paths=5, rng=0).w
     u = np.random.default_rng(5).normal(size=(43, 2)).round(3)
     fits = [sp.log(1 + sp.exp(x * a + y * b)) * z + (z - a * sp.tanh(x * b)) ** 2 for a, b in u]
     written = md.Loss(sp.Add(*fits) / 43, [x, y, z])

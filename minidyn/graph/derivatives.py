@@ -111,7 +111,7 @@ def reverse(output: Node, array: str, fixed: frozenset[Index] = NO_INDICES) -> l
             contributions = [(a, bar * slope) for a, slope in pairs if slope is not None and a.id in active]
         for a, flow in contributions:
             for index in sorted(n.indices - a.indices - fixed, reverse=True):
-                if n.op != "sum" and n.op not in tables.TABLES:
+                if n.op not in ("sum", "moved", "dot"):  # whose flows have the loops of their arguments
                     flow = g.sum(flow, index)
             adjoint[a.id] = adjoint[a.id] + flow if a.id in adjoint else flow
     return [(n, adjoint.get(n.id, zero)) for n in nodes if n.id in wanted]

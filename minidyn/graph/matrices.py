@@ -27,7 +27,7 @@ from minidyn.graph.walk import postorder, printed
 if TYPE_CHECKING:
     from minidyn.graph.reading import Converter
 
-_FEW = 3  # rows up to which a determinant is written out, so that it has slopes where it is zero
+_FEW = 3  # rows up to which a determinant is written out
 
 
 @dataclass(frozen=True)

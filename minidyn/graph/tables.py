@@ -6,14 +6,16 @@ arithmetic. The operations here take or give all entries at once, and so are the
     moved(x)(j) = x(i)        the same table, its loops under other names (a transpose: rows and columns exchanged)
     dot(a, b)(i, j)           = sum_k a(i, k) b(k, j)
     inverse(a), det(a)        of a square matrix; logdet(a) = log(det(a)), NaN where that is negative
+    cofactors(a, e1, ..., ek) the derivatives of det(a) along matrices e1, ..., ek and each entry, without an inverse
     literal                   a matrix of numbers
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 from minidyn.graph.nodes import NO_INDICES, Graph, Index, Node
 
-TABLES = frozenset(("moved", "dot", "inverse", "det", "logdet"))
+TABLES = frozenset(("moved", "dot", "inverse", "det", "logdet", "cofactors"))
 _FIRST = 40  # the level of the first axis: inside all sums that are written as such
 
 
@@ -94,7 +96,8 @@ def inverse(a: Node, size: int) -> Node:
     rows, columns = axis(0, size), axis(1, size)
     if rows is None or columns is None:
         return 1.0 / a
-    return a.graph.make("inverse", (a,), (rows, columns), a.indices | {rows, columns})
+    a = _filled(a, rows, columns)
+    return a.graph.make("inverse", (a,), (rows, columns), a.indices)
 
 
 def determinant(a: Node, size: int, log: bool = False) -> Node:
@@ -102,11 +105,29 @@ def determinant(a: Node, size: int, log: bool = False) -> Node:
     rows, columns = axis(0, size), axis(1, size)
     if rows is None or columns is None:
         return a.graph.unary("log", a) if log else a
+    a = _filled(a, rows, columns)
     return a.graph.make("logdet" if log else "det", (a,), (rows, columns), a.indices - {rows, columns})
 
 
+def cofactors(a: Node, rows: Index, columns: Index, along: Sequence[Node] = ()) -> Node:
+    """The derivatives of det(a) in its entries, a matrix; or their mixed derivative along some matrices, each once."""
+    g = a.graph
+    if len(along) >= rows.size or any(e.is_const and e.data == 0.0 for e in along):
+        return g.const(0.0)
+    args = [a, *sorted((_filled(e, rows, columns) for e in along), key=lambda n: n.id)]
+    return g.make("cofactors", args, (rows, columns))
+
+
+def _filled(a: Node, rows: Index, columns: Index) -> Node:
+    """A matrix whose rows or columns are all the same as one that has all its entries."""
+    if {rows, columns} <= a.indices:
+        return a
+    ones = (1.0,) * (rows.size * columns.size)
+    return a * a.graph.make("literal", data=(ones, rows, columns), indices=frozenset((rows, columns)))
+
+
 def square(n: Node) -> tuple[Index, Index]:
-    """The loops over rows and columns that an inverse or a determinant takes up."""
+    """The loops over rows and columns of the matrices that an operation takes, other than a product."""
     rows, columns = n.data
     return rows, columns
 
@@ -123,8 +144,9 @@ def tangent(n: Node, tangents: Sequence[Node]) -> Node:
     if n.op == "inverse":  # -A^-1 dA A^-1
         first = dot(moved(n, {columns: k}), moved(change, {rows: k, columns: m}), k)
         return -dot(first, moved(n, {rows: m}), m)
-    slope = g.sum(g.sum(_turned(inverse(n.args[0], rows.size), rows, columns) * change, columns), rows)
-    return _share(n, slope)
+    if n.op == "cofactors":
+        return reduce(g.add, [_with(n, q, t) for q, t in enumerate(tangents)])
+    return g.sum(g.sum(_slope(n) * change, columns), rows)
 
 
 def adjoints(n: Node, bar: Node) -> list[tuple[Node, Node]]:
@@ -141,19 +163,24 @@ def adjoints(n: Node, bar: Node) -> list[tuple[Node, Node]]:
     if n.op == "inverse":  # -A^-T bar A^-T
         first = dot(moved(n, {rows: k, columns: rows}), moved(bar, {rows: k, columns: m}), k)
         return [(a, -dot(first, moved(n, {rows: columns, columns: m}), m))]
-    slope = bar * _turned(inverse(a, rows.size), rows, columns)
-    return [(a, _share(n, slope))]
+    if n.op == "cofactors":
+        return [(x, _with(n, q, bar)) for q, x in enumerate(n.args)]
+    return [(a, bar * _slope(n))]
 
 
-def _share(n: Node, slope: Node) -> Node:
-    """A slope of a determinant, given that of its logarithm, which is no number where the logarithm is none."""
+def _with(n: Node, q: int, change: Node) -> Node:
+    """Cofactors along one matrix more (q = 0), or along another one than their q-th."""
+    a, *along = n.args
+    return cofactors(a, *square(n), [e for k, e in enumerate(along, 1) if k != q] + [change])
+
+
+def _slope(n: Node) -> Node:
+    """The derivatives in the entries of a determinant, or of its logarithm: no numbers where that is none."""
+    rows, columns = square(n)
     if n.op == "det":
-        return n * slope
+        return cofactors(n.args[0], rows, columns)
+    slope = moved(inverse(n.args[0], rows.size), {rows: columns, columns: rows})
     return n.graph.select(n.graph.binary("eq", n, n), slope, n.graph.unary("undefined", n))
-
-
-def _turned(n: Node, rows: Index, columns: Index) -> Node:
-    return moved(n, {rows: columns, columns: rows})
 
 
 def _factored(n: Node) -> tuple[Node | None, Node]:

@@ -85,7 +85,7 @@ class Source:
     def text(self) -> str:
         """The module's text so far, its imports first: those of every module, then what this one calls beside them."""
         head, *body = self._parts
-        homes = {name: f.home for name, f in FUNCTIONS.items()} | dict.fromkeys(calls.FUNCTIONS, "dense")
+        homes = {name: f.home for name, f in FUNCTIONS.items()} | calls.HOMES
         called = {name for part in body for name in re.findall(r"\b(\w+)\(", part) if homes.get(name)}
         lines = [
             f"from minidyn.kernels.{home} import {', '.join(sorted(n for n in called if homes[n] == home))}\n"

@@ -1,4 +1,4 @@
-"""Whole matrices in generated code: calls of `kernels.dense`, and where their arguments lie."""
+"""Whole matrices in generated code: calls of `kernels.dense` and `kernels.cofactors`, and where their arguments lie."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from minidyn.graph import NO_INDICES, Graph, Index, Node, reachable, tables
 from minidyn.kernels.rewrite import rewritten
 
-TAKERS = frozenset(("dot", "inverse", "det", "logdet"))  # these take whole arrays
-GIVERS = frozenset(("dot", "inverse", "literal"))  # these give one
-FUNCTIONS = ("determinant", "invert", "log_determinant", "product")  # of `kernels.dense`
+TAKERS = frozenset(("dot", "inverse", "det", "logdet", "cofactors"))  # these take whole arrays
+GIVERS = frozenset(("dot", "inverse", "cofactors", "literal"))  # these give one
+HOMES = dict.fromkeys(("determinant", "invert", "log_determinant", "product"), "dense") | dict.fromkeys(
+    ("cofactors", "placed"), "cofactors"
+)  # in which module of `kernels` each function is
 _SCALARS = {"det": "determinant", "logdet": "log_determinant"}
 
 
@@ -58,7 +60,7 @@ Holder = Callable[[Node], tuple[str, str, dict[Index, str]]]
 
 
 def arguments(n: Node, rows: Index, columns: Index, hold: Holder) -> str:
-    """A matrix as an argument of `kernels.dense`: the array, where it begins, the steps down and right."""
+    """A matrix as an argument of these functions: the array, where it begins, the steps down and right."""
     array, start, steps = hold(n)
     others = [f"{i.var}*{s}" for i, s in steps.items() if i not in (rows, columns)]
     return ", ".join([array, " + ".join([start, *others]), steps[rows], steps[columns]])
@@ -74,8 +76,14 @@ def call(n: Node, hold: Holder) -> list[str]:
         sides = f"{arguments(a, i, k, hold)}, {arguments(b, over, j, hold)}"
         return [f"product({sides}, {out}, {i.size}, {j.size}, {k.size})"]
     rows, columns = tables.square(n)
-    given, made = arguments(n.args[0], rows, columns, hold), arguments(n, rows, columns, hold)
-    return [f"invert({given}, {made}, {rows.size})"]
+    given, made = [arguments(a, rows, columns, hold) for a in n.args], arguments(n, rows, columns, hold)
+    if n.op == "inverse":
+        return [f"invert({given[0]}, {made}, {rows.size})"]
+    return [
+        f"m{n.id} = np.empty({len(given)}*{rows.size}*{columns.size})",
+        *(f"placed({a}, m{n.id}, {k}, {rows.size})" for k, a in enumerate(given)),
+        f"cofactors(m{n.id}, {len(given) - 1}, {made}, {rows.size})",
+    ]
 
 
 def scalar(n: Node, hold: Holder) -> str:

@@ -63,7 +63,7 @@ def product(a, a0, a_down, a_right, b, b0, b_down, b_right, out, m, p, n):
 
 
 @dense
-def _triangle(w, n, width):
+def triangle(w, n, width):
     """Elimination of rows of `width` numbers, of which the first n make a square; the sign of its determinant, or 0.
 
     The largest pivot comes up by exchanges that are choices, not branches, so that lanes can take them side by side.
@@ -100,7 +100,7 @@ def invert(a, a0, a_down, a_right, out, out0, out_down, out_right, n):
         for j in range(n):
             w[i * width + j] = a[a0 + i * a_down + j * a_right]
             w[i * width + n + j] = 1.0 if i == j else 0.0
-    _triangle(w, n, width)
+    triangle(w, n, width)
     for k in range(n - 1, -1, -1):
         top = k * width
         pivot = w[top + k]
@@ -122,7 +122,7 @@ def _reduced(a, a0, a_down, a_right, w, n):
     for i in range(n):
         for j in range(n):
             w[i * n + j] = a[a0 + i * a_down + j * a_right]
-    return _triangle(w, n, n)
+    return triangle(w, n, n)
 
 
 @dense

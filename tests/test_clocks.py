@@ -358,7 +358,7 @@ def test_steps_of_nearly_the_same_rate_are_made_together_with_the_exact_sums(nam
     found, exact = (md.simulate(s, [1.0, 0.0], steps=4001, paths=70, rng=1, save_every=997) for s in (flow, system))
     assert np.allclose(found.w[..., 0], exact.w[..., 0], rtol=0, atol=1e-12)
     clock = Clock(flow, 4001, True, 32)
-    assert clock.ends[-1] == 4001 and len(clock.ends) < 2200 and np.diff(clock.ends, prepend=0).max() <= 32
+    assert 4001 <= clock.ends[-1] <= 4033 and len(clock.ends) < 2200 and np.diff(clock.ends, prepend=0).max() <= 32
 
 
 def test_joined_steps_give_the_drift_of_single_ones():

@@ -3,11 +3,12 @@
 import json
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minidyn.common.arrays import ArrayLike, Floats
+from minidyn.common.arrays import ArrayLike, Floats, Words
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import number, one_of, table, whole
 from minidyn.common.memory import need
@@ -23,12 +24,13 @@ from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.ensembles import Ensemble
 from minidyn.simulate.events import Conditions, StoppingEngine
+from minidyn.simulate.going_on import WAYS, ending_of, left_by
 from minidyn.simulate.identity import environment, identity
 from minidyn.simulate.phases import Phases
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.recording import Recorder
 from minidyn.simulate.run import Run, provenance
-from minidyn.simulate.saves import LOG, count_of, every_of, saves_of
+from minidyn.simulate.saves import LOG, count_of, every_of, regular, saves_between, saves_of
 from minidyn.simulate.threads import thread_count
 
 __all__ = [
@@ -36,14 +38,19 @@ __all__ = [
 ]  # fmt: skip
 
 _SAVE = 50  # bytes that a save takes beside its values
+_DEFAULTS: dict[str, Any] = {  # of what makes a run, beside the system and where it starts
+    "paths": 1, "save_every": None, "rng": None, "keep": None, "first_step": 1, "first_path": 0, "hyper": None,
+    **dict.fromkeys(WAYS),
+}  # fmt: skip
 log = logging.getLogger("minidyn")
 
 
-def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, save_every: Any = None,
-             observe: Any = None, rng: Any = None, method: str | None = None, rtol: float | None = None,
-             atol: float | None = None, substeps: Any = None, keep: str = "paths", first_step: int = 1,
-             first_path: int = 0, threads: int | None = None, progress: bool | None = None, checkpoint: Any = None,
-             stop: Any = None, hyper: Any = None, executor: Any = None) -> Run:  # fmt: skip
+def simulate(system: Map | Flow, w0: ArrayLike | None = None, steps: int | None = None, *, paths: int = 1,
+             save_every: Any = None, observe: Any = None, rng: Any = None, method: str | None = None,
+             rtol: float | None = None, atol: float | None = None, substeps: Any = None, keep: str | None = None,
+             first_step: int = 1, first_path: int = 0, threads: int | None = None, progress: bool | None = None,
+             checkpoint: Any = None, stop: Any = None, hyper: Any = None, executor: Any = None,
+             continue_from: Run | None = None) -> Run:  # fmt: skip
     """Run a map or a flow for a number of steps, many paths at once.
 
     Parameters
@@ -72,7 +79,7 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         the step that its time lies in; `Run.time` is 0 before the first and grows by the learning rates.
     first_path : the number of the first path, whose random numbers it has: path i of this run is path `first_path + i`
         of a larger one, bit for bit, so that parts of it run anywhere; `w0` (paths, D) holds the starts of these.
-    keep : "paths" keeps every path, "moments" only mean, variance and quantiles at each save.
+    keep : "paths" (the default) keeps every path, "moments" only mean, variance and quantiles at each save.
     threads : at most this many; by default as many as this process may use.  progress : show a bar; by default on a
         terminal, once a second has passed. The logger `minidyn` gets the same every ten seconds (level INFO).
     checkpoint : a folder for this run alone, where its state is written every few seconds, and its saves as they are
@@ -93,6 +100,12 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         machine. The run is the same to the last bit; functions of w in `observe` and `stop` see the paths of their
         part, and `threads`, 1 by default, are those of a part. The folder of a checkpoint holds a file for each part
         that is done: whatever was killed, the same call goes on there.
+    continue_from : a run of the same system, also one that `md.load` read: its paths make `steps` more steps, with the
+        bits of one long run; leave `w0` and `rng` out. Steps and times count on, and the first save is where that run
+        ended. `method`, tolerances and `substeps` stay the run's; `save_every`, `keep` and `hyper` too where they are
+        not given; `observe` and `stop` are given again. Paths that have ended stay so. With another learning rate,
+        noise level or constant of the loss it is a fork: what paths carry and their random streams go on under the new
+        numbers.
 
     Returns a `Run`. Ctrl-C returns what there is, with the status `interrupted`.
     Raises InputError for arguments that do not fit (a checkpoint of another run among them), FlowError where a flow
@@ -110,12 +123,15 @@ def simulate(system: Map | Flow, w0: ArrayLike, steps: int, *, paths: int = 1, s
         "checkpoint": checkpoint, "stop": stop, "hyper": hyper,
     }  # fmt: skip
     if executor is None:
-        return _Planned(system, w0, steps, paths=paths, **given).run(progress)
+        return _Planned(system, w0, steps, paths=paths, continue_from=continue_from, **given).run(progress)
+    if continue_from is not None:
+        raise InputError("a run goes on in one piece: give continue_from or executor, not both.")
+    given["keep"] = keep or "paths"
     of_paths = _paths_given(system, w0, paths, hyper)
     return Ensemble(simulate, _Planned, system, steps, *of_paths, given).run(executor, progress)
 
 
-def _paths_given(system: Map | Flow, w0: ArrayLike, paths: int, hyper: Any) -> tuple[int, Floats, dict[str, Floats]]:
+def _paths_given(system: Map | Flow, w0: Any, paths: int, hyper: Any) -> tuple[int, Floats, dict[str, Floats]]:
     """How many paths there are, and what is given of each: starts (size,) or (paths, size), and numbers by name."""
     _check_system(system)
     paths = _paths_of(hyper, whole("paths", paths, 1))
@@ -131,47 +147,50 @@ def check_checkpoint(system: Map | Flow, w0: ArrayLike, steps: int, *, checkpoin
 class _Planned:
     """A run whose arguments are all checked."""
 
-    def __init__(self, system: Map | Flow, w0: Any, steps: int, *, paths: int, save_every: Any, rng: Any,
-                 first_step: int, checkpoint: Any, observe: Any = None, method: Any = None, rtol: Any = None,
-                 atol: Any = None, substeps: Any = None, keep: str = "paths", first_path: int = 0,
-                 threads: int | None = None, stop: Any = None, hyper: Any = None):  # fmt: skip
+    def __init__(self, system: Map | Flow, w0: Any, steps: Any, *, observe: Any = None, threads: int | None = None,
+                 checkpoint: Any = None, stop: Any = None, continue_from: Any = None, **given: Any):  # fmt: skip
         _check_system(system)
-        steps, paths = whole("steps", steps, 1), whole("paths", paths, 1)
-        paths = _paths_of(hyper, paths)
-        every = every_of(system, steps, save_every)
-        keep = one_of(keep, "keep", ("paths", "moments"))
-        first_step, first_path = whole("first_step", first_step, 1), whole("first_path", first_path, 0)
+        steps = whole("steps", steps, 1)
+        self.before = before = None if continue_from is None else ending_of(continue_from)
+        given = _DEFAULTS | given
+        given = given if before is None else before.options({"w0": w0} | given)
+        ways = {name: given[name] for name in WAYS}
+        paths = _paths_of(given["hyper"], whole("paths", given["paths"], 1))
+        self.every = every_of(system, steps, given["save_every"])
+        self.keep = one_of(given["keep"] or "paths", "keep", ("paths", "moments"))
+        first_step, self.first_path = (
+            whole("first_step", given["first_step"], 1),
+            whole("first_path", given["first_path"], 0),
+        )
         if isinstance(system, Flow):
             system = system.beginning(first_step)
             first_step = system.first_step
-        start = starts_of(system, w0, paths)
-        settings = _settings(system, hyper, paths)
-        self.wanted, start = paths, start if settings else start[: paths_needed(system, start)]
-        paths = len(start)
-        _check_room(system, steps, paths, count_of(steps, every), keep, checkpoint)
-        self.entropy, key = seed_key(stored_seed(checkpoint) if rng is None else rng)
+        self.system, self.first_step, self.checkpoint = system, first_step, checkpoint
+        self.forks = before is not None and before.forks(system, given["hyper"])
+        settings = _settings(system, given["hyper"], paths)
+        self.start, self.wanted, self.entropy, key = (
+            self._source(w0, paths, settings, given["rng"]) if before is None else before.source()
+        )
+        self.paths, done = len(self.start), 0 if before is None else before.done
+        _check_room(system, steps, self.paths, count_of(steps, self.every), self.keep, checkpoint)
         self.began = time.perf_counter()
         asked = observables.asked(system.loss, observe)
         self.watchers = observables.resolve(system if isinstance(system, Map) else system.map, asked, settings)
-        ways = {"method": method, "rtol": rtol, "atol": atol, "substeps": substeps}
+        self.steps, self.saves = done + steps, saves_between(done, done + steps, self.every)
         self.engine = make_engine(
-            system, start, steps, key, threads=thread_count(threads), first_step=first_step, first_path=first_path,
-            settings=settings, **ways,
+            system, self.start, self.steps, key, threads=thread_count(threads), first_step=first_step,
+            first_path=self.first_path, settings=settings, **ways,
         )  # fmt: skip
+        self.stop = stop
         if stop is not None:
             self.engine = StoppingEngine(self.engine, Conditions(system, stop, settings))
-        self.system, self.steps, self.paths, self.keep, self.first_step = system, steps, paths, keep, first_step
-        self.first_path = first_path
+        if before is not None:
+            self.engine = before.put(self.engine, system, stop, self.forks)
         self.hyper = dict(settings.given) if settings else {}
         if clash := sorted(self.hyper.keys() & self.watchers.keys()):
             raise InputError(f"the name {clash[0]} is taken by hyper; give the observable another one.")
-        self.every, self.saves, self.checkpoint = every, saves_of(steps, every), checkpoint
-        self.what = {} if checkpoint is None else _identity(system, start, asked, stop, {
-            "hyper": identity(self.hyper, "hyper"),
-            "steps": steps, "paths": paths, "save_every": every, "keep": keep, "first_step": first_step,
-            "first_path": first_path, "seed": json.dumps(self.entropy, default=int), "stream": key.tobytes().hex(),
-            **{name: v if v is None or isinstance(v, str) else number(v, name) for name, v in ways.items()},
-        })  # fmt: skip
+        self.facts = self._facts(ways, key)
+        self.what = {} if checkpoint is None else self._what(asked)
 
     def run(self, progress: bool | None) -> Run:
         """The engine is carried from save to save."""
@@ -182,8 +201,11 @@ class _Planned:
             recorder.also = phases.look
             what_runs = system.name if isinstance(system, Flow) else "Map"
             bar = Bar(self.steps, self.paths, progress, what_runs)
-            done, interrupted = _carry(engine, recorder, kept, saves, bar)
+            done, interrupted = _carry(engine, recorder, kept, saves, bar, regular(saves, self.every))
             status, ended = engine.ending(done)
+            if self.forks and self.before is not None:
+                over = self.before.status != Status.FINISHED
+                status[over], ended[over] = self.before.status[over], self.before.ended[over]
             if interrupted:
                 running = status == Status.FINISHED
                 status[running], ended[running] = Status.INTERRUPTED, done
@@ -195,16 +217,51 @@ class _Planned:
                 **engine.meta, "wall_seconds": kept.seconds + time.perf_counter() - self.began, **provenance(),
             }  # fmt: skip
             meta |= {"flow": system.key, "leaves_out": system.leaves_out} if isinstance(system, Flow) else {}
+            meta |= {"went_on_from": saves[0]} if self.before is not None else {}
             alike = f"without noise all {self.wanted:,} paths are alike: one was run"
             meta |= {"first_path": self.first_path} if self.first_path else {}
             meta |= {"alike": alike} if self.wanted > self.paths else {}
             meta |= {"between_saves": phases.sentence} if phases.sentence else {}
-            times = clock.time(steps_kept, self.first_step)
+            step, at = self.facts["origin"]
+            times = at + clock.time(steps_kept - step, self.first_step + step)
             if "lr" in self.hyper:
                 meta["lr"], times = np.nan, np.full(len(times), np.nan)
             run = recorder.run(steps_kept, times, status, ended, meta)
             run.hyper |= self.hyper
+            engine.release()
+            run._end = None if interrupted else partial(left_by, self, engine, run, done)
             return run
+
+    def _source(self, w0: Any, paths: int, settings: Settings | None, rng: Any) -> tuple[Floats, int, Any, Words]:
+        """Of a run from `w0`: starts (paths, size), how many were asked for, the seed's entropy, the streams' key."""
+        if w0 is None:
+            raise InputError("simulate begins at w0, or goes on with continue_from: give one of them.")
+        start = starts_of(self.system, w0, paths)
+        entropy, key = seed_key(stored_seed(self.checkpoint) if rng is None else rng)
+        return start if settings else start[: paths_needed(self.system, start)], paths, entropy, key
+
+    def _facts(self, ways: dict[str, Any], key: Words) -> dict[str, Any]:
+        """What a run that goes on from this one must know of it; `ways` as they were given, but for a default that the
+        number of steps decides."""
+        if ways["substeps"] is None:
+            ways = ways | {"substeps": self.engine.meta.get("substeps")}
+        origin = 0, 0.0  # where the clock is that of the system from: the start, or a fork
+        if self.before is not None:
+            facts = self.before.facts
+            origin = (self.before.done, facts["time"]) if self.forks else facts["origin"]
+        return {
+            "paths": self.paths, "save_every": self.every, "keep": self.keep, "first_step": self.first_step,
+            "first_path": self.first_path, "seed": json.dumps(self.entropy, default=int),
+            "stream": key.tobytes().hex(), "wanted": self.wanted, "ways": ways, "origin": origin,
+        }  # fmt: skip
+
+    def _what(self, asked: dict[str, Any]) -> dict[str, str]:
+        """What the run is, for its checkpoint."""
+        facts = {name: value for name, value in self.facts.items() if name not in ("wanted", "ways", "origin")}
+        ways = {n: v if v is None or isinstance(v, str) else number(v, n) for n, v in self.facts["ways"].items()}
+        before = {} if self.before is None else {"the run it goes on from": self.before.digest()}
+        options = {"hyper": identity(self.hyper, "hyper"), "steps": self.steps, **facts, **ways, **before}
+        return _identity(self.system, self.start, asked, self.stop, options)
 
 
 def _check_system(system: Any) -> None:
@@ -244,10 +301,15 @@ def _check_room(system: Map | Flow, steps: int, paths: int, saves: int, keep: st
     )
 
 
-def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], bar: Bar) -> tuple[int, bool]:
-    """Carry the engine from save to save; the steps done, and whether Ctrl-C ended it."""
+def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], bar: Bar,
+           regular: bool) -> tuple[int, bool]:  # fmt: skip
+    """Carry the engine from save to save; the steps done, and whether Ctrl-C ended it.
+
+    regular : whether the last save is one of those that a longer run has too."""
     done = kept.resume(engine, recorder)
     if done:
+        engine.look_ahead(done, 0)
+    if done > saves[0]:
         log.info("%s goes on after step %d of %d", bar.label, done, saves[-1])
 
     def alive() -> int:
@@ -262,7 +324,8 @@ def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], b
                 while done < target:
                     kept.note(done, engine, recorder)
                     count = engine.slice(target - done)
-                    engine.advance(done, count)
+                    ends = done + count == saves[-1] and not regular
+                    (engine.look_ahead if ends else engine.advance)(done, count)
                     done += count
                     bar.update(done, alive)
                 recorder.save(engine)

@@ -36,15 +36,15 @@ _BLOCK = 2**24
 
 
 class Keeper:
-    """Where a run's saves go, and where it starts: in memory, from step 0."""
+    """Where a run's saves go, and where it starts: in memory, from the first of its saves."""
 
-    def __init__(self, rows: Rows):
-        self.rows = rows
+    def __init__(self, rows: Rows, saves: Sequence[int]):
+        self.rows, self.saves = rows, saves
         self.seconds = 0.0  # that earlier attempts took
 
     def resume(self, engine: Engine, recorder: Recorder) -> int:
         """Put engine and recorder where the last attempt left them; the steps done."""
-        return 0
+        return self.saves[0]
 
     def note(self, done: int, engine: Engine, recorder: Recorder, last: bool = False) -> None:
         """Write the state, if it is time to."""
@@ -55,7 +55,7 @@ def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int]) -> Iter
     """The keeper of a run that saves at these steps: a `Checkpoint` where a path is given, memory otherwise."""
     folder = folder_of(path)
     if folder is None:
-        yield Keeper(Rows(len(saves)))
+        yield Keeper(Rows(len(saves)), saves)
         return
     checkpoint = Checkpoint(folder, identity, saves)
     try:
@@ -117,8 +117,8 @@ class Checkpoint(Keeper):
     """A run's folder on disk."""
 
     def __init__(self, folder: Path, identity: Mapping[str, str], saves: Sequence[int]):
-        self.folder, self.identity, self.saves = folder, identity, saves
-        super().__init__(FileRows(folder, self._guarded))
+        self.folder, self.identity = folder, identity
+        super().__init__(FileRows(folder, self._guarded), saves)
         self.rows: FileRows
         self.safe = -1  # the step of the state on disk
         self._lock: Any = None
@@ -144,7 +144,7 @@ class Checkpoint(Keeper):
         """
         file = self.folder / "state"
         if not file.exists():
-            return 0
+            return self.saves[0]
         with _reading(file), file.open("rb") as source:
             header = _header(source)
             check_identity(self.folder, header["identity"], self.identity)

@@ -34,8 +34,27 @@ class Engine(Protocol):
     def advance(self, done: int, count: int) -> None:
         """Carry all paths from step `done` of the run to step `done + count`."""
 
+    def look_ahead(self, done: int, count: int) -> None:
+        """`advance` to where the run happens to end: nothing of that stays in what goes on from `state`. With a count
+        of 0, after `restore`: show the paths at step `done`, to which an engine may have looked ahead."""
+        if count:
+            self.advance(done, count)
+
+    def begin_again(self, done: int, z: Floats) -> None:
+        """After `restore`, as another system of the same kind: go on from the whole states z (paths, size) at step
+        `done`, on the same streams. An engine whose state is just that has nothing to do."""
+        return
+
+    def release(self) -> None:
+        """Give up what only an engine under way needs."""
+        return
+
     def parameters(self) -> Floats:
         """Theta (paths, D) where the run stands; NaN where a path has ended."""
+
+    def whole(self) -> Floats:
+        """All that the system carries of each path (paths, size): of a map its states, of a flow its own; NaN alike."""
+        return self.states()
 
     def states(self) -> Floats:
         """Whole states of the map (paths, components), of flows that do not carry them theta; NaN alike."""
@@ -77,6 +96,10 @@ class FlowEngine(Engine):
         """Theta (paths, D), of each path that of its point; NaN where it has ended."""
         return self.shown[self.which, : self.flow.dim]
 
+    def whole(self) -> Floats:
+        """The flow's states."""
+        return self.shown[self.which]
+
     @property
     def carried(self) -> int:
         """How many numbers of the map's state the flow's begins with: all, or theta."""
@@ -107,6 +130,12 @@ class _Threaded(Engine):
         if self._rate == 0.0:
             return min(wanted, 16)
         return max(1, min(wanted, int(_SLICE * self._rate)))
+
+    def release(self) -> None:
+        """The threads."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=False)
+            self.pool = None
 
     def spread(self, count: int, work: Callable[[int, int], None]) -> None:
         began = time.perf_counter()
@@ -164,6 +193,11 @@ class MapEngine(_Threaded):
 
         self.spread(count, work)
 
+    def with_states(self, blocks: Floats) -> Floats:
+        """The states of other blocks, with what this engine gives each path."""
+        size = 64 * self.system.components
+        return np.concatenate([blocks[:, :size], self.blocks[:, size:]], axis=1)
+
     def parameters(self) -> Floats:
         """Theta (paths, D), a copy; all of it NaN where any of it is not finite."""
         return self._parts(self.system.dim)
@@ -219,26 +253,53 @@ class FlowPaths(FlowEngine, _Threaded):
 class CarriedEngine(FlowPaths):
     """A flow without noise that carries itself from event to event; equal starting points are carried once."""
 
-    kept = ("shown", "rows", "status", "ended")
+    kept = ("shown", "rows", "status", "ended", "at")
+    _LONGEST = 16  # steps between two ends of a call
 
     def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float, steps: int, threads: int):
         self.shown, self.which = distinct(start)
         super().__init__(flow, self.shown, len(self.shown), threads, Clock(flow, steps))
         self.rows = np.zeros((len(self.shown), flow.remembers))
+        self.at = np.zeros(1, np.int64)  # the step where all of this stands
+        self.left: Arrays = {}  # what stood before a look ahead, which goes on from there
         self.tolerance = rtol, atol
         self.meta: dict[str, Any] = {"method": "dopri5", "rtol": rtol, "atol": atol}
 
     def slice(self, wanted: int) -> int:
         """At most 16 steps, however quick: where a call ends a step ends, and no bit may depend on the time."""
-        return min(wanted, 16)
+        ahead = int(self.at[0] - self.left["at"][0]) if self.left else 0
+        return min(wanted, self._LONGEST - ahead)
+
+    def look_ahead(self, done: int, count: int) -> None:
+        """Where a call ends a step ends: this one is made again, and longer, when the run goes on."""
+        self._return()
+        if 0 < done + count - self.at[0] < self._LONGEST:
+            self.left = {name: array.copy() for name, array in self.state().items()}
+        self._carry(int(self.at[0]), done + count)
+
+    def _return(self) -> None:
+        """Go back to where a look ahead began."""
+        if self.left:
+            self.restore(self.left)
+
+    def begin_again(self, done: int, z: Floats) -> None:
+        """As from a start at the states z."""
+        self.shown[self.which] = z
+        self.rows[...], self.at[0], self.left = 0.0, done, {}
 
     def advance(self, done: int, count: int) -> None:
-        """Carry each start from step `done` to `done + count`. One that fails, or is no longer finite, is NaN from then
-        on; it fails in the step of the map that its clock is in."""
-        for stretch, until, _, _ in self.clock.stretches(done, done + count):
+        """Carry each start to step `done + count`, from where a look ahead has left it, or from `done`."""
+        self._return()
+        self._carry(int(self.at[0]), done + count)
+
+    def _carry(self, done: int, target: int) -> None:
+        """Carry each start from step to step. One that fails, or is no longer finite, is NaN from then on; it fails in
+        the step of the map that its clock is in."""
+        for stretch, until, _, _ in self.clock.stretches(done, target):
             self.stretch = stretch
             self.spread(until - done, partial(self._work, (self.clock.at(done), self.clock.at(until))))
             done = until
+        self.at[0] = target
         for path in np.flatnonzero((self.status != 0) & (self.ended == 0)):
             kept = self.rows[path]
             self.ended[path] = min(math.floor(self.clock.steps(kept[0])) + 1, done)
@@ -261,11 +322,14 @@ class CarriedEngine(FlowPaths):
         )
 
     def state(self) -> Arrays:
-        """The arrays, and what the first failure was, as bytes."""
-        return super().state() | {"reason": np.frombuffer(self.meta.get("reason", "").encode(), np.uint8)}
+        """The arrays, and what the first failure was, as bytes; those before a look ahead."""
+        reason = np.frombuffer(self.meta.get("reason", "").encode(), np.uint8)
+        return self.left or super().state() | {"reason": reason}
 
     def restore(self, state: Arrays) -> None:
         """Go on from such a state."""
         super().restore(state)
+        self.left = {}
+        self.meta.pop("reason", None)
         if len(state["reason"]):
             self.meta["reason"] = state["reason"].tobytes().decode()

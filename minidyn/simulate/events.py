@@ -1,5 +1,7 @@
 """Conditions that end a path: a comparison becomes true, an expression crosses zero, a quantity reaches a level."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -59,6 +61,13 @@ class Conditions:
         if not self.all:
             raise InputError(f"stop={stop!r} holds no condition; {_KINDS}.")
 
+    @classmethod
+    def none(cls, system: Map | Flow) -> Conditions:
+        """None at all, for paths that other conditions have ended."""
+        found = cls(system, lambda w: w[:, 0])
+        found.all = []
+        return found
+
     def __call__(self, w: Floats) -> Floats:
         """Values (paths, conditions)."""
         if self.groups:
@@ -84,18 +93,21 @@ class StoppingEngine(Engine):
 
     def __init__(self, inner: Engine, conditions: Conditions):
         self.inner, self.conditions = inner, conditions
-        self.watched = inner if isinstance(inner, OdeEngine) else None
-        self.which = slice(None) if self.watched is None else self.watched.which
-        first = inner.parameters() if self.watched is None else self.watched.points[:, : self.watched.flow.dim]
+        self.watched = inner if isinstance(inner, OdeEngine) and conditions.all else None
+        self.which = inner.which if isinstance(inner, OdeEngine) else slice(None)
+        first = inner.points[:, : inner.flow.dim] if isinstance(inner, OdeEngine) else inner.parameters()
         self.stop_at = np.zeros(1, np.int64)
         self.stop_when = np.full(len(first), np.inf)  # how many steps are over when a path ends
         self.stop_before = np.full((len(first), len(conditions.all)), np.nan)
+        self.left: Arrays = {}  # what was known before a look ahead
         self._look(first, 0.0)
         name = ", ".join(c.name for c in conditions.all)
         self.meta: dict[str, Any] = {**inner.meta, "stop": name, "located": self.watched is not None}
 
     def _look(self, w: Floats, step: float) -> None:
         """Look at all paths where they are, w (N, D); those that meet a condition end after `step` steps."""
+        if not self.conditions.all:
+            return
         value = self.conditions(w)
         hit = self.conditions.met(self.stop_before, value).any(axis=1) & ~np.isfinite(self.stop_when)
         self.stop_when[hit] = step
@@ -110,11 +122,47 @@ class StoppingEngine(Engine):
 
         Others are looked at in `parameters`, where the run is saved.
         """
+        self._return()
         self.stop_at[0] = done + count
         if self.watched is None:
             self.inner.advance(done, count)
         else:
             self.watched.advance_watched(done, count, self._watch)
+
+    def look_ahead(self, done: int, count: int) -> None:
+        """Where an engine is looked at where it is saved, this look is one that a longer run does not have."""
+        if self.watched is not None:
+            super().look_ahead(done, count)
+            return
+        self._return()
+        self.left = {name: array.copy() for name, array in super().state().items()}
+        self.stop_at[0] = done + count
+        self.inner.look_ahead(done, count)
+
+    def _return(self) -> None:
+        if self.left:
+            super().restore(self.left)
+            self.left = {}
+
+    def go_on(self, done: int, kept: Arrays, alike: bool, w: Floats) -> None:
+        """Paths that have stopped in a run of `done` steps, whose arrays are `kept`, stay so; where conditions are not
+        alike those that meet one there, at w (paths, D), stop."""
+        self.stop_at[0] = done
+        self.stop_when[...] = kept.get("stop_when", np.inf)
+        self.stop_before[...] = kept["stop_before"] if alike else np.nan
+        if not alike and not isinstance(self.inner, OdeEngine):
+            self._look(w, float(done))
+
+    def begin_again(self, done: int, z: Floats) -> None:
+        """The inner engine; conditions are looked at where it begins."""
+        self.inner.begin_again(done, z)
+        if self.watched is not None:
+            self.stop_before[...] = np.nan
+            self._look(self.watched.points[:, : self.watched.flow.dim], float(done))
+
+    def release(self) -> None:
+        """As the inner engine."""
+        self.inner.release()
 
     def _watch(self, engine: OdeEngine, moved: Truths) -> Truths:
         """Look at the points that have made a step; True where a point may go on."""
@@ -179,6 +227,10 @@ class StoppingEngine(Engine):
         """The inner engine's, NaN likewise; `parameters` has looked at them."""
         return self._ended(self.inner.states())
 
+    def whole(self) -> Floats:
+        """Likewise."""
+        return self._ended(self.inner.whole())
+
     def _ended(self, w: Floats) -> Floats:
         if self.stop_at[0]:  # a path that stops where it starts shows its start
             w[(self.stop_when <= self.stop_at[0])[self.which]] = np.nan
@@ -199,13 +251,14 @@ class StoppingEngine(Engine):
         return status, ended
 
     def state(self) -> Arrays:
-        """The inner engine's state, and which paths have ended."""
-        return self.inner.state() | super().state()
+        """The inner engine's state, and which paths have ended; before a look ahead."""
+        return self.inner.state() | (self.left or super().state())
 
     def restore(self, state: Arrays) -> None:
         """Go on from the state of an engine that was made alike."""
         self.inner.restore(state)
         super().restore(state)
+        self.left = {}
 
 
 def _conditions(owner: Map, one: Any) -> list[Condition]:

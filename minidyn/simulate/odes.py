@@ -55,9 +55,21 @@ class OdeEngine(FlowPaths):
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
         self.rows = np.zeros((n, SIZE))
-        self.rows[:, At.NOW] = self.clock.at(0)
-        self.rows[:, At.MODE] = float(method == "radau")
+        self._start(0)
         self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
+
+    def _start(self, step: int) -> None:
+        """Nothing is known yet but the points, at this step."""
+        self.rows[...] = 0.0
+        self.rows[:, At.NOW] = self.clock.at(step)
+        self.rows[:, At.MODE] = float(self.method == "radau")
+
+    def begin_again(self, done: int, z: Floats) -> None:
+        """As from a start at the states z."""
+        ended = self.rows[self.status != 0].copy()
+        self.points[self.which] = self.starts[self.which] = self.shown[self.which] = z
+        self._start(done)
+        self.rows[self.status != 0] = ended
 
     def _choose(self, patience: float) -> None:
         """The loop of explicit steps, and what of the flow and the method it is given."""
@@ -114,7 +126,7 @@ class OdeEngine(FlowPaths):
             self.stretch = stretch
             if begins:
                 self._begin()
-            yield self.clock.at(until), self.clock.at(end)
+            yield self.clock.at(until), self.clock.end(end)
 
     def _begin(self) -> None:
         """Where the stretch under way begins the field becomes another one: the last slope is not that of the point."""
@@ -141,7 +153,8 @@ class OdeEngine(FlowPaths):
         self.stretch, *_, begins = stretches[0]
         if begins:
             self._begin()
-        targets, ends = (np.array([self.clock.at(s[place]) for s in stretches]) for place in (1, 2))
+        targets = np.array([self.clock.at(until) for _, until, _, _ in stretches])
+        ends = np.array([self.clock.end(end) for _, _, end, _ in stretches])
         stretch_of = targets, ends, self.clock.hyper[[q for q, *_ in stretches]]
         crossed = [len(stretches)]
 
@@ -203,7 +216,7 @@ class OdeEngine(FlowPaths):
     def _show(self, target: float, only: int | None = None) -> None:
         t = self.tableau
         if only is None and not self.status.any() and (self.rows[:, At.NOW] == target).all():
-            self.shown[...] = self.points  # the end: nothing lies inside a step
+            self.shown[...] = self.points  # nothing lies inside a step
             return
 
         def work(first: int, last: int) -> None:
@@ -279,7 +292,7 @@ class ScipyEngine(FlowPaths):
             self.stretch = stretch
             target = self.clock.at(until)
             if (begins or not self.solvers) and self.clock.moves[self.stretch]:
-                self._begin(self.clock.at(end))
+                self._begin(self.clock.at(min(end, self.clock.last)))
             for path, solver in enumerate(self.solvers):
                 self._carry(path, solver, target)
         for path, solver in enumerate(self.solvers):

@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,8 @@ from minidyn.compiler import backends
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from minidyn.simulate.going_on import Ending
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -42,6 +44,9 @@ class Run(Reported, Result, Moving):
     status, ended : (paths,) `Status` of each path and the step at which it ended.
     hyper : name -> (paths,), what `hyper` gave each path.
     names : the D parameter names.  meta : what made the run (system, seed, versions, wall time).
+    state : (paths, components) where the paths stand at the end: of a map theta and the rule's states, of a flow its
+        own state; NaN where a path has ended. With all else that `simulate(system, continue_from=run, steps=...)` needs
+        it is kept, in files too; None where it is not known.
     """
 
     steps: Integers
@@ -54,6 +59,22 @@ class Run(Reported, Result, Moving):
     meta: dict[str, Any] = field(compare=False)
     moments: dict[str, dict[str, Floats]] = field(default_factory=dict)
     hyper: dict[str, Floats] = field(default_factory=dict)
+    _end: "Ending | Callable[[], Ending] | None" = field(default=None, compare=False)
+
+    @property
+    def ending(self) -> "Ending | None":
+        """What `simulate` needs to go on from here; None where it is not known."""
+        if callable(self._end):
+            self._end = self._end()
+        return self._end
+
+    @property
+    def state(self) -> Floats | None:
+        """Where the paths stand at the end."""
+        return None if self.ending is None else self.ending.z.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_end": self.ending}
 
     def _ingredients(self) -> dict[str, Any]:
         """How long a run took, and on how many threads, makes no other run of it."""
@@ -79,8 +100,8 @@ class Run(Reported, Result, Moving):
         raise InputError(f"the run holds no {shown(name)}; it has {', '.join([*self.names[:20], *self.observables])}.")
 
     def digest(self) -> str:
-        """A hash of all that the run holds but `meta`: runs of equal bits have equal ones, whatever the threads, the
-        wall time or the interruptions.
+        """A hash of all that the run holds but `meta` and `state`: runs of equal bits have equal ones, whatever the
+        threads, the wall time or the interruptions.
 
         >>> import sympy as sp, minidyn as md
         >>> x = sp.Symbol("x")
@@ -154,6 +175,8 @@ class Run(Reported, Result, Moving):
             ("system", str(self.meta.get("system", ""))),
             ("steps", f"{self.steps[-1]:,} in {len(self.steps)} saves"),
         ]
+        if self.meta.get("went_on_from"):
+            rows.append(("goes on", f"from step {self.meta['went_on_from']:,} of an earlier run"))
         running = self.finished | (self.status == Status.INTERRUPTED)
         alike = f" ({self.meta['alike']})" if self.meta.get("alike") else ""
         rows.append(("paths", f"{self.paths:,}: {self.describe_status()}{alike}"))

@@ -1,5 +1,7 @@
 """At which steps a run is saved: every so many, or logarithmically, where most happens early."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,21 @@ def saves_of(steps: int, every: Any) -> list[int]:
     if every == LOG:
         return [0, *np.unique(np.geomspace(1, steps, count_of(steps, LOG) - 1).round().astype(np.int64)).tolist()]
     return [*range(0, steps, every), steps]
+
+
+def saves_between(first: int, last: int, every: Any) -> list[int]:
+    """Those of them from step `first` on, where a run goes on; it is saved there too.
+
+    >>> saves_between(10, 20, 4)
+    [10, 12, 16, 20]
+    """
+    saves = saves_of(last, every)
+    return saves if first == 0 else [first, *saves[bisect_right(saves, first) :]]
+
+
+def regular(saves: Sequence[int], every: Any) -> bool:
+    """Whether the last save is not only there because the run ends."""
+    return every == LOG or saves[-1] % every == 0
 
 
 def round_saves(saves: Integers, most: int) -> Integers:

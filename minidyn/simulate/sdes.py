@@ -13,7 +13,7 @@ from minidyn.maps.discrete import pack, unpack
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.sde_adaptive import UNIT, advance_adaptive
-from minidyn.simulate.sde_loops import NO_PATH, PLAN, advance_sde, advance_stretches
+from minidyn.simulate.sde_loops import NO_PATH, PLAN, advance_sde, advance_stretches, draw_only
 from minidyn.solvers.schemes import Scheme
 
 _NEVER = 1 << 40  # steps: the last stretch has no end that a step could cross
@@ -140,6 +140,19 @@ class SdeEngine(FlowPaths):
                 rows += [(at, goal, goal, span, q)] * (at < goal) + [(goal, end, end, end - goal, q)] * (goal < end)
             at = until
         return np.array(rows, np.int64), numbers
+
+    def begin_again(self, done: int, z: Floats) -> None:
+        """The main chain goes on from the states z; what the map has drawn up to there is drawn."""
+        self.blocks[...] = pack(z)
+        if self.span:
+            paths = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
+            draw_only(self.normals, self.given[2], paths, 0, len(self.blocks), int(self.at[0]), done)
+        self.at[0] = done
+        self.places[...], self.sizes[...] = done * UNIT, UNIT
+
+    def whole(self) -> Floats:
+        """The flow's states (paths, size) as shown."""
+        return unpack(self.shown, self.paths)
 
     def parameters(self) -> Floats:
         """Theta (paths, D) as shown, a copy; NaN where a path has ended."""

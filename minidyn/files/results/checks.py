@@ -14,6 +14,7 @@ from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
 from minidyn.compare.report import READ
 from minidyn.compare.sweep import Sweep
+from minidyn.simulate.going_on import Ending
 from minidyn.simulate.run import Run
 
 _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
@@ -47,7 +48,26 @@ def check_run(run: Run) -> Run:
         for stat, values in stats.items():
             _array(values, "fiub", (*values.shape[:1], saves) if stat == "quantiles" else (saves,))
     _check_meta(run.meta)
+    if run.ending is not None:
+        _check_ending(run.ending, paths)
     return run
+
+
+def _check_ending(end: Ending, paths: int) -> None:
+    """What going on reads before it has an engine, which holds the arrays against its own."""
+    facts, told = end.facts, end.told
+    _require(type(end.done) is int and end.done > 0 and isinstance(facts, dict) and isinstance(told, dict))
+    _array(end.z, "f", (paths, end.z.shape[-1]))
+    _array(end.start, "f", (len(end.start), end.start.shape[-1]))
+    _require(len(end.start) in (1, paths))
+    for name, least in (("first_step", 1), ("wanted", 1), ("first_path", 0)):
+        _require(type(facts[name]) is int and facts[name] >= least)
+    _require(facts["keep"] in ("paths", "moments") and len(bytes.fromhex(facts["stream"])) == 16)
+    step, time = facts["origin"]
+    _require(type(step) is int and 0 <= step <= end.done and all(type(t) is float for t in (time, facts["time"])))
+    _require("save_every" in facts and "layout" in facts and isinstance(facts["seed"], str))
+    _require(all(isinstance(facts[name], dict) for name in ("ways", "found")))
+    _require("untold" in told or all(isinstance(told[name], str) for name in ("system", "stop")))
 
 
 def check_comparison(result: Comparison) -> Comparison:

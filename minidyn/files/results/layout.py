@@ -22,6 +22,7 @@ from minidyn.compare.comparison import Comparison, ErrorRow
 from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
 from minidyn.compare.sweep import Sweep
 from minidyn.files.results.checks import check_comparison, check_run, check_study, check_sweep
+from minidyn.simulate.going_on import Ending
 from minidyn.simulate.run import QUANTILES, Run
 
 FORMAT = 2
@@ -118,6 +119,8 @@ def run_tree(run: Run) -> Group:
         group.add(_name(name, taken), ("path",), values, role="setting", quantity=name)
     for name, values in run.observables.items():
         group.add(_name(name, taken), ("path", "step"), values, role="observable", quantity=name)
+    if run.ending is not None:
+        group.groups["state"] = ending_tree(run.ending)
     return group
 
 
@@ -134,7 +137,36 @@ def run_of(group: Group) -> Run:
     return check_run(Run(
         steps=arrays["step"], time=arrays["time"], w=arrays.get("w"), observables=seen, status=arrays["status"],
         ended=arrays["ended"], names=group.items("parameter"), meta=_meta(group.attrs), moments=moments, hyper=hyper,
+        _end=ending_of(group.groups["state"], arrays, hyper) if "state" in group.groups else None,
     ))  # fmt: skip
+
+
+def ending_tree(end: Ending) -> Group:
+    """Where a run ended as a group: what paths and engine hold there; axes of one length share a coordinate."""
+    own = {"facts": end.facts, "told": end.known(), "done": end.done, "engine": list(end.arrays or ())}
+    group = Group({OWN + name: value for name, value in own.items()})
+    empty = {}
+    for name, values in {"z": end.z, "start": end.start, **(end.arrays or {})}.items():
+        if not values.size:
+            empty[name] = values.dtype.str, list(values.shape)
+            continue
+        axes = tuple(f"axis_{place}_{size}" for place, size in enumerate(values.shape))
+        for axis, size in zip(axes, values.shape, strict=True):
+            if axis not in group.variables:
+                group.add(axis, (axis,), np.arange(size))
+        group.add(name, axes, values)
+    group.attrs[OWN + "empty"] = empty
+    return group
+
+
+def ending_of(group: Group, run: Mapping[str, NDArray[Any]], hyper: dict[str, NDArray[Any]]) -> Ending:
+    """Where a run ended, whose own arrays and settings are those."""
+    own = {name.removeprefix(OWN): value for name, value in group.attrs.items()}
+    arrays = {name: variable.values for name, variable in group.variables.items()}
+    arrays |= {name: np.empty(shape, dtype) for name, (dtype, shape) in own["empty"].items()}
+    engine = {name: arrays[name] for name in own["engine"]} or None
+    ended = run["status"], run["ended"]
+    return Ending(own["done"], engine, arrays["z"], arrays["start"], *ended, hyper, own["facts"], own["told"])
 
 
 def _add_moments(group: Group, moments: Mapping[str, Mapping[str, Any]]) -> None:

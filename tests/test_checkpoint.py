@@ -286,7 +286,7 @@ def refused(error=md.InputError, **changes):
 def test_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
     """Other steps, seeds, starts, rules, noises or versions are named, with what the checkpoint has."""
     run(checkpoint=tmp_path)
-    assert "steps is 40 there and 48 here; give another path" in refused(checkpoint=tmp_path, steps=48)
+    assert "steps is 40 there and 32 here; give another path" in refused(checkpoint=tmp_path, steps=32)
     assert "seed is 3 there and 4 here" in refused(checkpoint=tmp_path, rng=4)
     assert "keep is paths there and moments here" in refused(checkpoint=tmp_path, keep="moments")
     assert "system is " in refused(checkpoint=tmp_path, system=SYSTEMS["ode"])

@@ -373,6 +373,9 @@ def test_runs_that_do_not_know_their_state_say_so(monkeypatch):
             raise KeyboardInterrupt
         real(self, engine)
 
+    parts = [md.simulate(SGD, [2.0, 0.3], 20, paths=5, rng=1, first_path=first) for first in (0, 5)]
+    assert "put together from parts" in refused(SGD, continue_from=md.join(parts), steps=5)
+    assert "in one piece" in refused(SGD, continue_from=parts[0], steps=5, executor=1)
     monkeypatch.setattr(recorder, "save", save)
     part = md.simulate(SGD, [2.0, 0.3], 20, save_every=5)
     assert part.state is None and "it was interrupted" in refused(SGD, continue_from=part, steps=5)
@@ -394,6 +397,24 @@ def test_a_state_that_was_changed_is_refused():
         run = md.simulate(flow, [1.0, 1.0], 20, paths=3, rng=0, substeps="adaptive")
         run.ending.arrays[name] = run.ending.arrays[name] + 10**9
         assert f"does not fit this system ({name})" in refused(flow, continue_from=run, steps=5)
+
+
+def test_paths_with_numbers_and_places_of_their_own_go_on(tmp_path):
+    """`hyper` and `first_path` stay, from files too; other numbers, or numbers where there were none, make a fork."""
+    rates = np.linspace(0.01, 0.3, 70)
+    own = {"rng": 3, "first_path": 7, "save_every": 9, "hyper": {"lr": rates, "c": rates}}
+    long, short = (md.simulate(SYSTEMS["momentum"](), [2.0, 0.3], steps, **own) for steps in (80, 50))
+    for turn in range(3):
+        on = md.simulate(SYSTEMS["momentum"](), continue_from=through(short, tmp_path, turn), steps=30)
+        same_second_part(long, short, on)
+        assert on.hyper.keys() == {"lr", "c"} and on.meta["first_path"] == 7
+    base = SYSTEMS["momentum"]()
+    for start in (short, md.simulate(base, [2.0, 0.3], 50, paths=70, rng=1)):
+        on = md.simulate(base, continue_from=start, steps=20, hyper={"lr": rates[::-1]})
+        path = 5 if start is short else 60
+        alone = md.Map(VALLEY if start is not short else VALLEY.with_constants({c: 1.0}), base.rule.with_hyper(lr=rates[::-1][path]), NOISE)
+        one = md.simulate(alone, continue_from=start, steps=20, hyper={"lr": np.full(70, alone.lr())})
+        np.testing.assert_array_equal(on.w[path], one.w[path])
 
 
 def test_clock_and_words_count_on():

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ def same(change, base):
 DRIFT = [-x * y**2, -(1 + x**2) * y]
 BASE = {"system": SGD, "w0": [1.0, 0.1], "steps": 12, "paths": 3, "save_every": 4, "observe": {"q": x**2}, "rng": 1,
         "method": None, "rtol": None, "atol": None, "substeps": None, "keep": "paths", "first_step": 1, "threads": 1,
-        "progress": False, "stop": None, "hyper": None, "first_path": 0}  # fmt: skip
+        "progress": False, "stop": None, "hyper": None, "first_path": 0, "continue_from": None}  # fmt: skip
 NOISY = BASE | {"system": md.SymbolicFlow(SGD, DRIFT, [x, y])}
 CHANGED = {
     "system": [md.Map(PLANE, md.SGD(0.1), md.GaussianNoise(0.31)), md.Map(PLANE, md.SGD(0.1, 0.5), SGD.noise),
@@ -45,7 +46,7 @@ CHANGED = {
     "rng": [2, np.random.SeedSequence(1, pool_size=8), np.random.SeedSequence(1), [1, 0]], "method": [], "rtol": [1e-3],
     "atol": [1e-3], "substeps": [1, 0.5, "adaptive"], "keep": ["moments"], "first_step": [2, 10], "threads": [2],
     "progress": [True], "stop": [x > 1.0, x - 1.0, lambda w: w[:, 0] > 1.0],
-    "hyper": [{"lr": [0.1, 0.2, 0.3]}, {"sigma": [0.3, 0.2, 0.1]}], "first_path": [1, 64],
+    "hyper": [{"lr": [0.1, 0.2, 0.3]}, {"sigma": [0.3, 0.2, 0.1]}], "first_path": [1, 64], "continue_from": [],
 }  # fmt: skip
 FLOWS = {
     "system": [md.SymbolicFlow(SGD, DRIFT, [x, y], reading="stratonovich"), md.SymbolicFlow(SGD, DRIFT, [x, 2 * y])],
@@ -69,6 +70,11 @@ def run(given, folder=None):
     return md.simulate(**given, checkpoint=folder).digest()
 
 
+def copied(folder, number):
+    """A folder like this one: a checkpoint that takes more steps is no longer that of fewer."""
+    return shutil.copytree(folder, f"{folder}-{number}", dirs_exist_ok=True)
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """Checkpoints of the two runs that everything is changed of."""
@@ -83,9 +89,9 @@ def kept(tmp_path_factory):
 def test_a_changed_argument_is_refused_or_gives_the_fresh_run(kind, name, kept):
     """simulate: resuming with any other argument is refused or the bits of a run without a checkpoint."""
     base, changes = (BASE, CHANGED) if kind == "map" else (NOISY, FLOWS)
-    for value in changes[name]:
-        given = base | {name: value}
-        again = outcome(lambda given=given: run(given, kept[kind]))
+    for turn, value in enumerate(changes[name]):
+        given, folder = base | {name: value}, copied(kept[kind], f"{name}-{turn}")
+        again = outcome(lambda given=given, folder=folder: run(given, folder))
         assert again is None or again == run(given), f"{name}={value!r}"
     assert run(base, kept[kind]) == run(base)
 
@@ -123,7 +129,8 @@ def check_every_argument(of, run, usual, others, folder):
     for name, values in others.items():
         for value in values:
             given = usual | {name: value}
-            again = outcome(lambda given=given: run(given, folder))
+            own = copied(folder, name)
+            again = outcome(lambda given=given, own=own: run(given, own))
             assert again is None or again == run(given), f"{name}={value!r}"
     assert run(usual, folder) == base == run(usual)
 
@@ -254,6 +261,26 @@ def test_what_is_written_twice_is_the_same():
     finally:
         globals()["SCALE"] = 2.0
     assert identity(f, "q") == before
+
+
+class Half:
+    """An object that computes something once."""
+
+    def __init__(self, number):
+        self.number = number
+
+    @functools.cached_property
+    def half(self):
+        return self.number / 2
+
+
+def test_what_was_computed_since_is_no_part_of_an_object():
+    """An object is the same before and after a property of it was computed; with another number it is another one."""
+    one, other = Half(3.0), Half(3.0)
+    assert one.half == 1.5 and same(one, other) and not same(one, Half(4.0))
+    flows = [md.QuasistaticFlow(md.Map(PLANE, md.SGD(10 / (sp.Symbol("k") + 100)), SGD.noise)) for _ in range(2)]
+    md.simulate(flows[0], [1.0, 0.0], 4)
+    assert same(*flows)
 
 
 def test_things_that_refer_to_themselves_come_to_an_end():

@@ -19,7 +19,7 @@ from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
 from minidyn.maps.settings import Settings, settings_of
 from minidyn.simulate import observables
-from minidyn.simulate.checkpoint import Keeper, belongs, keeper, stored_seed
+from minidyn.simulate.checkpoint import Keeper, belongs, ends_of, keeper, stored
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.ensembles import Ensemble
@@ -84,7 +84,8 @@ def simulate(system: Map | Flow, w0: ArrayLike | None = None, steps: int | None 
         terminal, once a second has passed. The logger `minidyn` gets the same every ten seconds (level INFO).
     checkpoint : a folder for this run alone, where its state is written every few seconds, and its saves as they are
         made: memory does not grow with them (`Run.w` is then mapped from disk, and read-only). The same call goes on
-        where a killed one was, to the same bits (`Run.digest`), or returns a finished run; to start anew, delete it.
+        where a killed one was, to the same bits (`Run.digest`), or returns a finished run; with more `steps` it goes on
+        from there as one long run, whose `save_every` and `substeps` are those that it has. To start anew, delete it.
     stop : a condition, or a list of them, that ends a path with the status `stopped` where it is or becomes true: a
         comparison such as `x > 2`, or several, `(x > 2) & (y < 0)`; a function of w that returns True and False. A
         sympy expression or another function of w ends it where it is zero or changes its sign, `{"sharpness": 40.0}`
@@ -152,8 +153,10 @@ class _Planned:
         _check_system(system)
         steps = whole("steps", steps, 1)
         self.before = before = None if continue_from is None else ending_of(continue_from)
-        given = _DEFAULTS | given
+        kept = stored(checkpoint)
+        asked_for = given = _DEFAULTS | given
         given = given if before is None else before.options({"w0": w0} | given)
+        given = given | {name: value for name, value in kept.items() if given.get(name, value) is None}
         ways = {name: given[name] for name in WAYS}
         paths = _paths_of(given["hyper"], whole("paths", given["paths"], 1))
         self.every = every_of(system, steps, given["save_every"])
@@ -176,7 +179,9 @@ class _Planned:
         self.began = time.perf_counter()
         asked = observables.asked(system.loss, observe)
         self.watchers = observables.resolve(system if isinstance(system, Map) else system.map, asked, settings)
-        self.steps, self.saves = done + steps, saves_between(done, done + steps, self.every)
+        self.steps = done + steps
+        self.ends = ends_of(checkpoint, kept["ends"], self.steps)
+        self.saves = saves_between(done, self.ends, self.every)
         self.engine = make_engine(
             system, self.start, self.steps, key, threads=thread_count(threads), first_step=first_step,
             first_path=self.first_path, settings=settings, **ways,
@@ -190,12 +195,16 @@ class _Planned:
         if clash := sorted(self.hyper.keys() & self.watchers.keys()):
             raise InputError(f"the name {clash[0]} is taken by hyper; give the observable another one.")
         self.facts = self._facts(ways, key)
-        self.what = {} if checkpoint is None else self._what(asked)
+        self.what, self.chosen = {}, {}
+        if checkpoint is not None:
+            chosen = {"save_every": self.every, "substeps": self.facts["ways"]["substeps"]}
+            self.chosen = {name: value for name, value in chosen.items() if asked_for[name] is None}
+            self.what = self._what(asked, {name: asked_for[name] for name in WAYS})
 
     def run(self, progress: bool | None) -> Run:
         """The engine is carried from save to save."""
         system, engine, saves = self.system, self.engine, self.saves
-        with keeper(self.checkpoint, self.what, saves) as kept:
+        with keeper(self.checkpoint, self.what, saves, self.ends, self.chosen) as kept:
             recorder = Recorder(system.loss, self.watchers, self.keep, kept.rows, self.paths)
             phases = Phases(system, 1 if self.every == LOG else self.every, saves)
             recorder.also = phases.look
@@ -237,7 +246,7 @@ class _Planned:
         if w0 is None:
             raise InputError("simulate begins at w0, or goes on with continue_from: give one of them.")
         start = starts_of(self.system, w0, paths)
-        entropy, key = seed_key(stored_seed(self.checkpoint) if rng is None else rng)
+        entropy, key = seed_key(rng)
         return start if settings else start[: paths_needed(self.system, start)], paths, entropy, key
 
     def _facts(self, ways: dict[str, Any], key: Words) -> dict[str, Any]:
@@ -255,12 +264,12 @@ class _Planned:
             "stream": key.tobytes().hex(), "wanted": self.wanted, "ways": ways, "origin": origin,
         }  # fmt: skip
 
-    def _what(self, asked: dict[str, Any]) -> dict[str, str]:
-        """What the run is, for its checkpoint."""
+    def _what(self, asked: dict[str, Any], ways: dict[str, Any]) -> dict[str, str]:
+        """What the run is, for its checkpoint; `ways` as they were given."""
         facts = {name: value for name, value in self.facts.items() if name not in ("wanted", "ways", "origin")}
-        ways = {n: v if v is None or isinstance(v, str) else number(v, n) for n, v in self.facts["ways"].items()}
+        ways = {n: v if v is None or isinstance(v, str) else number(v, n) for n, v in ways.items()}
         before = {} if self.before is None else {"the run it goes on from": self.before.digest()}
-        options = {"hyper": identity(self.hyper, "hyper"), "steps": self.steps, **facts, **ways, **before}
+        options = {"hyper": identity(self.hyper, "hyper"), **facts, **ways, **before}
         return _identity(self.system, self.start, asked, self.stop, options)
 
 

@@ -4,16 +4,21 @@ A checkpoint is a folder. `state` holds the engine's arrays, how far the run is,
 and what the run is; it is written under another name, synced and renamed, so at any instant it is whole. A file of
 saves has one row per save. What stands behind the rows that `state` counts was written after it and is written again,
 with the same bits, when the run goes on.
+
+A run may be given more steps than it was begun with. A save that was made only because it had ended is none of a longer
+one: it goes, and the steps from the one before on are made as if it had never ended.
 """
 
 import json
 import math
 import os
+import shutil
 import time
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,13 +28,13 @@ import numpy as np
 from minidyn.common.arrays import Arrays, Floats
 from minidyn.common.errors import ArchiveError, InputError, advice, clipped, said
 from minidyn.common.intake import shown
-from minidyn.common.wholefiles import PREFIX, SEAL_SIZE, SUFFIX, lock, sealed_end, write_sealed
+from minidyn.common.wholefiles import PREFIX, SEAL_SIZE, SUFFIX, lock, sealed_end, write_sealed, write_whole
 from minidyn.simulate.engines import Engine
 from minidyn.simulate.recording import Recorder, Rows
 
 SECONDS = 5.0  # between two states,
 SPARE = 20.0  # and so many times what writing one takes
-_FORMAT = 3
+_FORMAT = 4
 _MAGIC = b"minidyn checkpoint\n"
 ROWS = ".rows"
 _BLOCK = 2**24
@@ -51,13 +56,16 @@ class Keeper:
 
 
 @contextmanager
-def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int]) -> Iterator[Keeper]:
-    """The keeper of a run that saves at these steps: a `Checkpoint` where a path is given, memory otherwise."""
+def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int], ends: list[int],
+           chosen: dict[str, Any]) -> Iterator[Keeper]:  # fmt: skip
+    """The keeper of a run that saves at these steps: a `Checkpoint` where a path is given, memory otherwise.
+
+    ends : the steps at which the run was to end, one after the other.  chosen : see `stored`."""
     folder = folder_of(path)
     if folder is None:
         yield Keeper(Rows(len(saves)), saves)
         return
-    checkpoint = Checkpoint(folder, identity, saves)
+    checkpoint = Checkpoint(folder, identity, saves, ends, chosen)
     try:
         checkpoint.open()
         yield checkpoint
@@ -65,14 +73,31 @@ def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int]) -> Iter
         checkpoint.close()
 
 
-def stored_seed(path: Any) -> Any:
-    """The seed of the run in a checkpoint, None where there is none: a run without a seed resumes with its own."""
+def stored(path: Any) -> dict[str, Any]:
+    """What the run in a checkpoint brings itself where it is not given, nothing where there is none: `rng`, and of
+    `save_every` and `substeps` what was chosen by the number of steps; and the steps at which it was to end, `ends`."""
     folder = folder_of(path)
     file = None if folder is None else folder / "state"
     if file is None or not os.path.isfile(file):
-        return None
+        return {"ends": []}
     with _reading(file), file.open("rb") as source:
-        return json.loads(_header(source)["identity"]["seed"])
+        header = _header(source)
+        seed, chosen = header["identity"]["seed"], header["chosen"]
+        if not chosen.keys() <= {"save_every", "substeps"}:
+            raise ValueError("no choices")
+        return {"ends": _steps(header["ends"]), "rng": json.loads(seed), **chosen}
+
+
+def stored_seed(path: Any) -> Any:
+    """The seed of the run in a checkpoint, None where there is none: a run without a seed resumes with its own."""
+    return stored(path).get("rng")
+
+
+def ends_of(path: Any, known: list[int], steps: int) -> list[int]:
+    """The ends of a run of so many steps whose checkpoint knows of these; InputError where they were more steps."""
+    if known and steps < known[-1]:
+        check_identity(Path(os.fsdecode(path)), {"steps": str(known[-1])}, {"steps": str(steps)})
+    return known if steps in known[-1:] else [*known, steps]
 
 
 def belongs(path: Any, identity: Mapping[str, str]) -> None:
@@ -116,8 +141,9 @@ def claim(folder: Path, own: Callable[[Path], bool]) -> BinaryIO:
 class Checkpoint(Keeper):
     """A run's folder on disk."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, str], saves: Sequence[int]):
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, identity: Mapping[str, str], saves: Sequence[int], ends: list[int],
+                 chosen: dict[str, Any]):  # fmt: skip
+        self.folder, self.identity, self.ends, self.chosen = folder, identity, ends, chosen
         super().__init__(FileRows(folder, self._guarded), saves)
         self.rows: FileRows
         self.safe = -1  # the step of the state on disk
@@ -148,12 +174,14 @@ class Checkpoint(Keeper):
         with _reading(file), file.open("rb") as source:
             header = _header(source)
             check_identity(self.folder, header["identity"], self.identity)
-            done, count = (_whole(header[name]) for name in ("done", "saves"))
-            known = done <= self.saves[-1] and count == bisect_right(self.saves, done)
+            done, kept = (_whole(header[name]) for name in ("done", "saves"))
+            ends, count = _steps(header["ends"]), bisect_right(self.saves, done)
+            longer = len(ends) < len(self.ends) and done == ends[-1]  # it may have a save more, which is no longer one
+            known = ends == self.ends[: len(ends)] and done <= ends[-1] and kept - count in (0, int(longer))
             if not known or not 0 <= header["seconds"] < math.inf:
                 raise ValueError("steps that no run makes")
             arrays = _arrays(source, header["arrays"], engine.state())
-            self.rows.check(header["rows"], recorder.layout(), count)
+            self.rows.check(header["rows"], recorder.layout(), kept, count)
             engine.restore(arrays)
         recorder.count, self.seconds, self.safe = count, float(header["seconds"]), done
         return done
@@ -172,6 +200,8 @@ class Checkpoint(Keeper):
         header = {
             "format": _FORMAT,
             "identity": self.identity,
+            "ends": self.ends,
+            "chosen": self.chosen,
             "done": done,
             "saves": recorder.count,
             "seconds": self.seconds + now - self._began,
@@ -255,20 +285,25 @@ class FileRows(Rows):
         """What a state must know of the files."""
         return {name: list(known) for name, known in self.sums.items()}
 
-    def check(self, lengths: Mapping[str, Any], layout: Mapping[str, tuple[int, ...]], count: int) -> None:
-        """Take over the files of an earlier attempt: `count` rows of each shape, which must be as they were."""
+    def check(self, lengths: Mapping[str, Any], layout: Mapping[str, tuple[int, ...]], count: int, keep: int) -> None:
+        """Take over the files of an earlier attempt: `count` rows of each shape, which must be as they were, and of
+        which the first ones are kept. Where that is not all, a run may still be read from the others: they stay, in a
+        file without a name."""
         if lengths.keys() != layout.keys():
             raise ValueError("other rows")
         for name, shape in layout.items():
-            path, total, left = self.folder / (name + ROWS), 0, count * math.prod(shape) * 8
-            if lengths[name][0] != left:
+            path, row = self.folder / (name + ROWS), math.prod(shape) * 8
+            if lengths[name][0] != count * row:
                 raise ValueError("other rows")
             with _reading(path), path.open("rb") as source:
-                while left and (block := source.read(min(left, _BLOCK))):
-                    total, left = zlib.crc32(block, total), left - len(block)
-            if left or total != lengths[name][1]:
+                first = _sum(source, keep * row)
+                total = _sum(source, (count - keep) * row, first)
+            if first is None or total != lengths[name][1]:
                 raise damaged(path)
-            self.sums[name], self.shapes[name] = (lengths[name][0], total), shape
+            if keep < count:
+                with self.guarded(), path.open("rb") as source:
+                    write_whole(path, partial(shutil.copyfileobj, source), tidy=False)
+            self.sums[name], self.shapes[name] = (keep * row, first), shape
 
     def _file(self, name: str) -> FileIO:
         if name not in self.files:
@@ -281,6 +316,14 @@ class FileRows(Rows):
         for file in self.files.values():
             with suppress(OSError):  # a full disk was reported when the row was put
                 file.close()
+
+
+def _sum(source: BinaryIO, left: int, total: int | None = 0) -> int | None:
+    """The CRC-32 of so many bytes behind those whose sum is `total`; None where there are fewer."""
+    while left and total is not None:
+        block = source.read(min(left, _BLOCK))
+        total, left = zlib.crc32(block, total) if block else None, left - len(block)
+    return total
 
 
 # -- the state file ------------------------------------------------------------------------------
@@ -327,6 +370,13 @@ def _arrays(source: BinaryIO, said: Any, own: Arrays) -> Arrays:
         if a.size:
             source.readinto(a.data)  # type: ignore[attr-defined]
     return arrays
+
+
+def _steps(value: Any) -> list[int]:
+    """Steps of a header, one or more that grow."""
+    if not value or sorted({*value}) != value:
+        raise ValueError("no steps")
+    return [_whole(step) for step in value]
 
 
 def _whole(value: Any) -> int:

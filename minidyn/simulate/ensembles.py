@@ -94,7 +94,7 @@ class Ensemble:
         bounds = _bounds(system, paths, steps, values) if self.paths > 1 else [0, paths]
         self.pieces = _Pieces(bounds, first, own)
         self.what = planned.what | {
-            "paths": str(paths), "w0": identity(start, "w0"), "hyper": identity(hyper, "hyper"), "keep": "paths",
+            "steps": str(steps), "paths": str(paths), "w0": identity(start, "w0"), "hyper": identity(hyper, "hyper"), "keep": "paths",
             "parts": str(len(self.pieces)),
         }  # fmt: skip
         if self.keep == "paths" and self.folder is None:

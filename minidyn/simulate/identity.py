@@ -7,6 +7,7 @@ wrote them; packages are their names and versions.
 
 import builtins
 import dis
+import functools
 import importlib
 import platform
 import random
@@ -30,6 +31,7 @@ from minidyn.compiler.llvm import instruction_set
 from minidyn.graph import walk
 
 _PLAIN = (bool, float, complex, str, bytes)
+_CACHED = functools.cached_property
 _NEVER = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)  # other numbers every time
 
 
@@ -125,8 +127,10 @@ class _Reader:
             if known is None:
                 raise _Unknown(shown(value))
             return known
-        rest = [None if part is None else list(part) for part in parts[3:5]]
-        return hash_of("object", *map(self.of, parts[:3]), *map(self.of, rest))
+        state, *rest = [*parts[2:3], *(None if part is None else list(part) for part in parts[3:5])] or [None]
+        if isinstance(state, dict):  # without what was computed since
+            state = {n: v for n, v in state.items() if not isinstance(getattr(type(value), n, None), _CACHED)}
+        return hash_of("object", *map(self.of, (*parts[:2], state)), *map(self.of, rest))
 
     # -- code -------------------------------------------------------------------------------------
     def _code(self, value: Any) -> bytes:

@@ -59,14 +59,18 @@ def saves_of(steps: int, every: Any) -> list[int]:
     return [*range(0, steps, every), steps]
 
 
-def saves_between(first: int, last: int, every: Any) -> list[int]:
-    """Those of them from step `first` on, where a run goes on; it is saved there too.
+def saves_between(first: int, ends: Sequence[int], every: Any) -> list[int]:
+    """Those of them from step `first` on, where a run goes on and is saved too, for one that was to end at these steps
+    one after the other. Logarithmic saves of a shorter run, which a longer one would not have, stay.
 
-    >>> saves_between(10, 20, 4)
-    [10, 12, 16, 20]
+    >>> saves_between(10, [20], 4), saves_between(0, [10, 20], 4)
+    ([10, 12, 16, 20], [0, 4, 8, 12, 16, 20])
     """
-    saves = saves_of(last, every)
-    return saves if first == 0 else [first, *saves[bisect_right(saves, first) :]]
+    out = [first]
+    for end in ends if every == LOG else ends[-1:]:
+        saves = saves_of(end, every)
+        out += saves[bisect_right(saves, out[-1]) :]
+    return out
 
 
 def regular(saves: Sequence[int], every: Any) -> bool:

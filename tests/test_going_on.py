@@ -412,7 +412,7 @@ def test_paths_with_numbers_and_places_of_their_own_go_on(tmp_path):
     for start in (short, md.simulate(base, [2.0, 0.3], 50, paths=70, rng=1)):
         on = md.simulate(base, continue_from=start, steps=20, hyper={"lr": rates[::-1]})
         path = 5 if start is short else 60
-        alone = md.Map(VALLEY if start is not short else VALLEY.with_constants({c: 1.0}), base.rule.with_hyper(lr=rates[::-1][path]), NOISE)
+        alone = md.Map(VALLEY, base.rule.with_hyper(lr=rates[::-1][path]), NOISE)
         one = md.simulate(alone, continue_from=start, steps=20, hyper={"lr": np.full(70, alone.lr())})
         np.testing.assert_array_equal(on.w[path], one.w[path])
 

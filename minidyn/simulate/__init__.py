@@ -129,7 +129,7 @@ def simulate(system: Map | Flow, w0: ArrayLike | None = None, steps: int | None 
         raise InputError("a run goes on in one piece: give continue_from or executor, not both.")
     given["keep"] = keep or "paths"
     of_paths = _paths_given(system, w0, paths, hyper)
-    return Ensemble(simulate, _Planned, system, steps, *of_paths, given).run(executor, progress)
+    return Ensemble(simulate, _Planned, system, whole("steps", steps, 1), *of_paths, given).run(executor, progress)
 
 
 def _paths_given(system: Map | Flow, w0: Any, paths: int, hyper: Any) -> tuple[int, Floats, dict[str, Floats]]:

@@ -94,8 +94,8 @@ class Ensemble:
         bounds = _bounds(system, paths, steps, values) if self.paths > 1 else [0, paths]
         self.pieces = _Pieces(bounds, first, own)
         self.what = planned.what | {
-            "steps": str(steps), "paths": str(paths), "w0": identity(start, "w0"), "hyper": identity(hyper, "hyper"), "keep": "paths",
-            "parts": str(len(self.pieces)),
+            "steps": str(steps), "paths": str(paths), "w0": identity(start, "w0"), "hyper": identity(hyper, "hyper"),
+            "keep": "paths", "parts": str(len(self.pieces)),
         }  # fmt: skip
         if self.keep == "paths" and self.folder is None:
             _check_room(self.paths, values)

@@ -232,8 +232,8 @@ def ending_of(run: Any) -> Ending:
         raise InputError(f"continue_from is a run that simulate returned or load read, not {shown(run)}.")
     if run.ending is None:
         raise InputError(
-            "the run does not know where its paths stand: it was interrupted, put together from parts, or is from a file "
-            "of an earlier minidyn; the same call with checkpoint=... goes on after an interruption."
+            "the run does not know where its paths stand: it was interrupted, put together from parts, or is from a "
+            "file of an earlier minidyn; the same call with checkpoint=... goes on after an interruption."
         )
     if run.ending.facts["layout"] != LAYOUT:
         raise InputError(

@@ -185,7 +185,7 @@ def test_without_noise_it_is_the_rod_flow(rule):
     """The same path of mid-point and half-difference as the rod flow's, and no cloud."""
     system = md.Map(LOGCOSH, rule)
     noisy, rod = md.NoisyRodFlow(system), md.RodFlow(system)
-    runs = [md.simulate(flow, [5.0, 0.3], 60, save_every=20) for flow in (noisy, rod)]
+    runs = [md.simulate(flow, [5.0, 0.3], 60, save_every=20, rtol=1e-11, atol=1e-14) for flow in (noisy, rod)]
     np.testing.assert_allclose(runs[0].w, runs[1].w, rtol=1e-6, atol=1e-12)
     w = noisy.start([5.0, 0.3])
     np.testing.assert_allclose(noisy.drift(w)[: rod.size], rod.drift(rod.start([5.0, 0.3])), rtol=1e-9)

@@ -17,7 +17,6 @@ exact to leading order, and so is the noise, where each step's counts as its rat
 from collections.abc import Iterator
 
 import numpy as np
-from sympy import Expr
 
 from minidyn.common.arrays import Floats
 from minidyn.common.errors import InputError
@@ -65,8 +64,7 @@ class Clock:
         still = np.zeros(len(rows), bool)
         if "lr" in rule.hyper and flow.rests:
             still = rows[:, list(rule.hyper).index("lr")] == 0.0
-        alone = rule.rate_changes and sum(isinstance(v, Expr) for v in rule.hyper.values()) == 1
-        if longest > 1 and flow.rate_power and alone and not flow.own_clock:
+        if longest > 1 and flow.rate_power and rule.schedules == ["lr"] and not flow.own_clock:
             self._join(rows, list(rule.hyper).index("lr"), longest, flow.rate_power)
         self.moves = ~still[self.ends - 1]
         if still.any():

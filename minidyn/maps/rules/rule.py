@@ -113,6 +113,11 @@ class Rule(ByValue):
         return any(isinstance(v, sp.Expr) for v in self.hyper.values())
 
     @cached_property
+    def schedules(self) -> list[str]:
+        """The hyperparameters that change with the step."""
+        return [name for name, value in self.hyper.items() if isinstance(value, sp.Expr)]
+
+    @cached_property
     def rate_changes(self) -> bool:
         """Whether the learning rate is a schedule."""
         return isinstance(self.hyper.get("lr"), sp.Expr)

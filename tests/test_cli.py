@@ -183,6 +183,10 @@ WRITING = {
         ["scale", "valley", "--lrs", "0.1,0.05", "--slow-time", "0.1", "--paths", "64", "--out", "made"],
         ["made.h5", "made.png"],
     ),
+    "sweep": (
+        ["sweep", "valley", "--over", "lr=0.05,0.1", "--steps", "20", "--paths", "8", "--out", "made"],
+        ["made.h5", "made.png"],
+    ),
     "stability": (["stability", "valley", "--starts", "2", "--out", "made"], ["made.png"]),
     "who-wins": (["who-wins", "scalar_deep", "--out", "made.md"], ["made.md"]),
     "plot": (["plot", "valley.h5", "--out", "made.png"], ["made.png"]),

@@ -94,12 +94,27 @@ GIVEN = {
     "run": "valley --steps 4 --paths 3",
     "stability": "two_wells --starts 1",
     "scale": "valley --lrs 0.1,0.05 --slow-time 0.1 --paths 8",
+    "sweep": "valley --over lr=0.1,0.2 --steps 4 --paths 3",
     "plot": "none.h5",
     "who-wins": "valley",
 }
 COUNTS = ["-1", "0.5", "nan", "x", "", "1e400", "9" * 20]
 NUMBERS = ["-1", "nan", "inf", "x", ""]
 WRONG = {
+    "--over": [
+        "lr",
+        "lr=",
+        "lr=x",
+        "lr=1:2",
+        "lr=0:1:5:log",
+        "lr=1:2:3:4",
+        "lr=-1,1",
+        "q=1",
+        "lr=1:2:9999999",
+        "=1",
+        "",
+    ],
+    "--reduce": ["median", ""],
     "--lrs": ["x", "-1,0.1", "nan,0.1", "0.1"],
     "--out": ["/dev/null/x"],
     "--checkpoint": ["/dev/null/x"],
@@ -122,7 +137,8 @@ def test_every_option_with_a_wrong_value(name, option, value, called):
     code, out, err = called(name, *GIVEN[name].split(), option, value)
     assert code in (1, 2) and out == "" and err.count("\n") == 1
     assert option in err or (value == "/dev/null/x" and value in err), err
-    assert not re.search(r"\bmd\.|\w=(?!=)|\(\)|\b(save_every|slow_time|max_paths|rng|first_step)\b", err), err
+    bare = re.sub(r"\blr=[^ ]*", "", err)  # as --over takes it
+    assert not re.search(r"\bmd\.|\w=(?!=)|\(\)|\b(save_every|slow_time|max_paths|rng|first_step)\b", bare), err
 
 
 def test_what_stands_in_a_model_file_is_no_option(called, tmp_path):
@@ -138,7 +154,9 @@ def test_what_stands_in_a_model_file_is_no_option(called, tmp_path):
     "command",
     ["run valley --paths 1000000000000", "run valley --lr 3", "scale valley --time 1 --slow-time 1",
      "scale valley --lrs 0.1", "stability two_wells --batch 9", "stability valley --out a.xyz", "plot none.h5",
-     "scale valley --time 1e30"],
+     "scale valley --time 1e30", "sweep valley", "sweep valley --over lr=0.1 --over lr=0.2",
+     "sweep valley --over lr=0.1 --over x=nan", "sweep valley --over batch=2", "sweep relu_net --over lr=0.1 --against",
+     "sweep valley --over lr=0.1 --against --reduce max"],
 )  # fmt: skip
 def test_faults_beyond_one_option_are_answered_without_python(command, called):
     """Where no value alone is wrong no sentence names a function, an argument or a keyword of Python's either."""

@@ -179,11 +179,14 @@ def test_other_commands_fit_too(said):
         ["models"], ["stability", "two_wells", "--starts", 3, "--no-figure", *"--lr 0.1 --lr 0.7 --batch 1".split(),
                      "--batch", 0, "--lr", 0.3],
         ["scale", "valley", "--lrs", "0.1,0.05", "--slow-time", 0.1, "--paths", 64, "--no-figure"],
+        ["sweep", "valley", "--over", "lr=0.01:1:9:log", "--over", "sigma=0,1", "--over", "x=1,2", "--steps", 50,
+         "--paths", 9, "--no-figure"],
+        ["sweep", "valley", "--over", "lr=0.05,0.1", "--steps", 50, "--paths", 9, "--against", "--no-figure"],
     ):  # fmt: skip
         code, out, err = said(*command)
         assert code == 0, err
         fits(out)
-    for command in ("", "run", "scale", "derive", "who-wins", "stability", "show", "plot", "cache", "models"):
+    for command in ("", "run", "scale", "sweep", "derive", "who-wins", "stability", "show", "plot", "cache", "models"):
         fits(said(*[command] * bool(command), "--help")[1])
 
 

@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from minidyn.cli import sweeps  # noqa: F401  # its command
 from minidyn.cli.commands import app
 from minidyn.cli.shell import give_up, run
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from minidyn import __version__, load
+from minidyn.cli.options import Checkpoint, Debug, ModelName, NoFigure, Out, ResultFile, Seed, Threads
 from minidyn.cli.outputs import check_writable, picture_at, results_at, write, write_text
 from minidyn.cli.shell import Said, stop_if_asked
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
@@ -45,32 +46,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _complete_model(typed: str) -> list[str]:
-    return [name for name in list_models() if name.startswith(typed)]
-
-
-_ModelName = Annotated[
-    str,
-    typer.Argument(metavar="MODEL", help="A name of the library or a TOML file.", autocompletion=_complete_model),
-]
-_File = Annotated[Path, typer.Argument(metavar="FILE.h5", help="A result that `minidyn run` or `save` wrote.")]
-_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read in `shell.run`
-_Seed = Annotated[int | None, typer.Option(min=0, help="Seed; the same seed gives the same bits.")]
-_Threads = Annotated[int | None, typer.Option(min=1, help="At most so many threads; by default all.")]
-_Out = Annotated[
-    str,
-    typer.Option(
-        help="Where results go: a folder, or the start of the file names; with .pdf or .svg pictures are such.",
-        metavar="PATH",
-    ),
-]
-_NoFigure = Annotated[bool, typer.Option("--no-figure", help="Write no picture.")]
-_Checkpoint = Annotated[
-    str,
-    typer.Option(help="A folder for the run's state: the same command goes on where it was killed.", metavar="PATH"),
-]
-
-
 @app.callback()
 def _start(
     version: Annotated[
@@ -84,7 +59,7 @@ def _start(
 
 
 @app.command()
-def models(debug: _Debug = False) -> Said:
+def models(debug: Debug = False) -> Said:
     """List the models of the library."""
     table = [["model", "title; parameters, rule, noise"]]
     for name in list_models():
@@ -97,19 +72,19 @@ def models(debug: _Debug = False) -> Said:
 @app.command()
 def run(
     context: typer.Context,
-    model: _ModelName,
+    model: ModelName,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of steps k.")] = None,
     paths: Annotated[int | None, typer.Option(min=1, help="Number of independent paths.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    seed: _Seed = None,
+    seed: Seed = None,
     save_every: Annotated[
         str | None, typer.Option(help="Steps between two saves, or log.", metavar="INTEGER|log")
     ] = None,
-    threads: _Threads = None,
-    checkpoint: _Checkpoint = "",
-    out: _Out = "",
-    no_figure: _NoFigure = False,
-    debug: _Debug = False,
+    threads: Threads = None,
+    checkpoint: Checkpoint = "",
+    out: Out = "",
+    no_figure: NoFigure = False,
+    debug: Debug = False,
 ) -> Said:
     """Run a model's map beside its flows and say which is right.
 
@@ -126,7 +101,7 @@ def run(
     _load_meanwhile("minidyn.files.results", *[] if no_figure else ["minidyn.figures"])
     result = (_run_map if alone else Model.run)(chosen, threads=threads, checkpoint=checkpoint or None)
     stop_if_asked()
-    result.meta["command"] = _command(context)
+    result.meta["command"] = command_of(context)
     took = "" if alone else f"total {time.perf_counter() - began:.2f} s, compilation included\n"
     known = {} if alone else {"loss": chosen.loss}
     wrote, failure = write(outputs, result.save, lambda path: result.plot(path=path, **known))
@@ -149,7 +124,7 @@ def _run_map(model: Model, **options: Any) -> Run:
     return run
 
 
-def _command(context: typer.Context) -> str:
+def command_of(context: typer.Context) -> str:
     """What was typed."""
     return shlex.join(["minidyn", *(context.obj or [])])
 
@@ -157,7 +132,7 @@ def _command(context: typer.Context) -> str:
 @app.command()
 def scale(
     context: typer.Context,
-    model: _ModelName,
+    model: ModelName,
     lrs: Annotated[str, typer.Option(help="Learning rates, such as 0.1,0.05,0.025.", metavar="LR,LR,...")] = "",
     time: Annotated[float | None, typer.Option(help="End of every run: t = lr k.")] = None,
     slow_time: Annotated[float | None, typer.Option(help="End of every run: lr^2 k.")] = None,
@@ -167,12 +142,12 @@ def scale(
     work: Annotated[
         float, typer.Option(help="Plan at most so much: paths times steps times the gradients of a step.")
     ] = WORK,
-    seed: _Seed = None,
-    threads: _Threads = None,
-    checkpoint: _Checkpoint = "",
-    out: _Out = "",
-    no_figure: _NoFigure = False,
-    debug: _Debug = False,
+    seed: Seed = None,
+    threads: Threads = None,
+    checkpoint: Checkpoint = "",
+    out: Out = "",
+    no_figure: NoFigure = False,
+    debug: Debug = False,
 ) -> Said:
     """Measure the order of a model's flows in the learning rate.
 
@@ -183,7 +158,7 @@ def scale(
     chosen = load_model(model).with_overrides(seed=seed)
     rates = _rates(lrs) if lrs else None
     if not chosen.spec.experiment.flows:
-        raise InputError(_flowless(chosen, "whose order could be measured"))
+        raise InputError(flowless(chosen, "whose order could be measured"))
     outputs = results_at(out, f"{chosen.name}-scaling", no_figure)
     study = chosen.scale(
         rates,
@@ -196,7 +171,7 @@ def scale(
         threads=threads,
         checkpoint=checkpoint or None,
     )
-    study.meta["command"] = _command(context)
+    study.meta["command"] = command_of(context)
     wrote, failure = write(outputs, study.save, lambda path: study.plot(path=path))
     return Said(f"{study.summary()}\n\n{wrote}", failure)
 
@@ -210,9 +185,9 @@ def _rates(text: str) -> list[float]:
 
 @app.command()
 def derive(
-    model: _ModelName,
+    model: ModelName,
     latex: Annotated[bool, typer.Option("--latex", help="Equations in LaTeX.")] = False,
-    debug: _Debug = False,
+    debug: Debug = False,
 ) -> Said:
     """Print the equations of a model's flows.
 
@@ -221,11 +196,11 @@ def derive(
     chosen = load_model(model)
     flows = chosen.flows()
     if not flows:
-        return Said(folded(_flowless(chosen, "to derive")))
+        return Said(folded(flowless(chosen, "to derive")))
     return Said(folded("\n\n".join(_described(flow, chosen.w0, latex) for flow in flows)))
 
 
-def _flowless(model: Model, purpose: str) -> str:
+def flowless(model: Model, purpose: str) -> str:
     """That a model's file names no flows, and how it would."""
     known = ", ".join(FLOWS)
     return (
@@ -248,7 +223,7 @@ def who_wins(
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models at the edge; by default all of them.")
     ] = None,
     out: Annotated[str, typer.Option(help="The report, a Markdown file.", metavar="PATH")] = "who_wins.md",
-    debug: _Debug = False,
+    debug: Debug = False,
 ) -> Said:
     """Compare every flow with the map at the edge of stability.
 
@@ -265,7 +240,7 @@ def who_wins(
 
 @app.command()
 def stability(
-    model: _ModelName,
+    model: ModelName,
     lr: Annotated[list[float] | None, typer.Option(help="Learning rate; repeat it for several.")] = None,
     batch: Annotated[
         list[int] | None, typer.Option(min=0, help="Batch size, 0 for the full batch; repeat it for several.")
@@ -275,7 +250,7 @@ def stability(
     seed: Annotated[int, typer.Option(min=0, help="Seed of those points.")] = 0,
     out: Annotated[str, typer.Option(help="The picture: .png, .pdf or .svg, or a folder for it.", metavar="PATH")] = "",
     no_figure: Annotated[bool, typer.Option("--no-figure", help="Write no picture.")] = False,
-    debug: _Debug = False,
+    debug: Debug = False,
 ) -> Said:
     """Report which minima of a model its rule can stay in."""
     known = load_model(model)
@@ -301,7 +276,7 @@ def stability(
 
 
 @app.command()
-def show(file: _File, debug: _Debug = False) -> Said:
+def show(file: ResultFile, debug: Debug = False) -> Said:
     """Print what a result file holds: its table and what made it."""
     result = load(file)
     lines = [repr(result)]
@@ -315,12 +290,12 @@ def show(file: _File, debug: _Debug = False) -> Said:
 
 @app.command()
 def plot(
-    file: _File,
+    file: ResultFile,
     out: Annotated[
         str,
         typer.Option(help="The picture: .png, .pdf or .svg, or a folder for it; FILE.png by default.", metavar="PATH"),
     ] = "",
-    debug: _Debug = False,
+    debug: Debug = False,
 ) -> Said:
     """Draw a result file."""
     target = picture_at(out or str(file.with_suffix(".png")), file.stem)
@@ -334,7 +309,7 @@ def plot(
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete the compiled kernels.")] = False,
-    debug: _Debug = False,
+    debug: Debug = False,
 ) -> Said:
     """Say where compiled kernels are kept, or delete them."""
     before = kernels.info()

@@ -45,7 +45,12 @@ NAMES: dict[str, str] = (
     | {f"md.{flow.__name__}": f'the flow "{key}"' for key, flow in FLOWS.items()}
     | {f"md.{name}": f'the rule "{name}"' for name in LIBRARY}
 )
-_ARGUMENTS = {"seed": "rng", "batch": "batches", "lr": "lrs"}  # of the library, where an option has another name
+_ARGUMENTS = {
+    "seed": "rng",
+    "batch": "batches",
+    "lr": "lrs",
+    "workers": "executor",
+}  # of the library, where an option has another name
 
 
 def names_for(options: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
 from minidyn.compare.scaling import WORK, scaling_study, work_of
 from minidyn.compare.side_by_side import compare
+from minidyn.compare.sweep import Sweep, sweep
 from minidyn.files.modelfile import read_model, read_model_text
 from minidyn.files.modelfile.spec import LR, LossSpec, ModelSpec
 from minidyn.flows import FLOWS
@@ -42,7 +43,7 @@ class Model(ByValue):
 
     _offers = (
         "name title description reference text map loss manifold minima flows w0 steps paths save_every "
-        "seed observe run scale with_overrides"
+        "seed observe run scale sweep with_overrides"
     )
     spec: ModelSpec
     loss: Loss
@@ -197,6 +198,28 @@ class Model(ByValue):
         start = "" if said.w0 is None or "w0" in options else _placed(self.loss.param_names, said.w0)
         study.meta |= {"model": self.name, "model_text": self.text, "start": start}
         return study
+
+    def sweep(self, over: Any, against: bool = False, **options: Any) -> Sweep:
+        """A `sweep` of the map from where the model starts; keyword arguments override.
+
+        over : what varies.  against : hold the model's flows against the map at every setting.
+        options : those of `sweep`: w0, steps, paths, observe, reduce, save_every, rng, stop, keep, executor, ...
+
+        >>> import minidyn as md
+        >>> md.load_model("valley").sweep({"lr": [0.05, 0.1]}, steps=20, paths=8).shape
+        (2,)
+        """
+        given: dict[str, Any] = {
+            "w0": self.w0,
+            "steps": self.steps,
+            "paths": self.paths,
+            "save_every": self.save_every,
+            "observe": self.observe,
+            "rng": self.seed,
+        } | options
+        found = sweep(self.map, *(self.flows(charted=False) if against else ()), over=over, **given)
+        found.meta |= {"model": self.name, "model_text": self.text}
+        return found
 
     def _span(self, lrs: Any, power: int, work: float) -> float:
         """`lr^power k` of the model's own run; with noise less, where a few paths at all rates are beyond the work."""

@@ -11,7 +11,7 @@ import numpy as np
 import sympy as sp
 
 from minidyn.common.arrays import Floats, NDArray
-from minidyn.common.errors import InputError, said
+from minidyn.common.errors import InputError
 from minidyn.common.intake import between, numbers, shown, table
 from minidyn.maps.discrete import Map
 from minidyn.maps.noise.base import total
@@ -54,7 +54,7 @@ def settings_of(system: Map, given: Any, paths: int, period: int = 2**62) -> Set
     """
     columns: dict[Spot, Floats] = {}
     found: dict[str, Floats] = {}
-    for key, values in table(given, said("hyper")).items():
+    for key, values in table(given, "hyper").items():
         name, spot = _spot(system, key)
         column = _column(name, values, paths)
         _check(system, name, spot, column)

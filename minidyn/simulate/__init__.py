@@ -280,7 +280,7 @@ def _check_system(system: Any) -> None:
 
 def _paths_of(hyper: Any, paths: int) -> int:
     """As many as there are numbers for, where nothing else is said."""
-    sizes = {np.size(values) for values in table(hyper, said("hyper")).values()} - {1}
+    sizes = {np.size(values) for values in table(hyper, "hyper").values()} - {1}
     return sizes.pop() if paths == 1 and len(sizes) == 1 else paths
 
 
@@ -288,7 +288,7 @@ def _settings(system: Map | Flow, hyper: Any, paths: int) -> Settings | None:
     if not hyper:
         return None
     if isinstance(system, Flow):
-        raise InputError(f"{said('hyper')} gives the paths of a map numbers of their own; make a flow for each number.")
+        raise InputError("hyper gives the paths of a map numbers of their own; make a flow for each number.")
     return settings_of(system, hyper, paths)
 
 

@@ -122,11 +122,11 @@ def _plan(
         raise InputError(f"a map runs exactly as it is: {next(iter(options))}= is for flows.")
     steps, paths, first_step = whole("steps", steps, 1), whole("paths", paths, 1), whole("first_step", first_step, 1)
     listed = (reduce,) if isinstance(reduce, str) else tuple(reduce)
-    for how in listed:
+    for how in listed or ("",):
         one_of(how, "reduce", REDUCTIONS)
     one_of(keep, "keep", ("paths", "moments"))
     if made and (listed != ("last",) or stop is not None or keep != "paths"):
-        raise InputError(f"flows are held against the map at the end: leave {said('reduce, stop, keep')} out.")
+        raise InputError(f"flows are held against the map at the end: leave {said('reduce')}, a stop and moments out.")
     if folder_of(checkpoint) is not None and rng is None and base.noise is not None:
         raise InputError(f"a sweep with a checkpoint needs a seed: give {said('rng=0')} or another number.")
     grid = grid_of(base, over)
@@ -140,7 +140,8 @@ def _plan(
     taken = [name for name in asked if name in grid.columns or name in ("flow", "statistic", "setting")]
     if taken:
         raise InputError(
-            f"the name {taken[0]} is taken in the sweep; give another one with {said('observe={name: ...}')}."
+            f"the name {taken[0]} is taken in the sweep; give another one with "
+            f"{said('observe={name: expression or function}')}."
         )
     entropy, key = seed_key(rng)
     return Plan(

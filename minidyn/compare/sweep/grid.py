@@ -220,7 +220,7 @@ def parts_of(system: Map, grid: Grid) -> list[tuple[NDArray[np.intp], Map]]:
         made = structured(system, grid.at(int(places[0])))
         names = grid.numbers(made)
         if unknown := [name for name in names if name not in names_of(made)]:
-            raise InputError(f"{unknown[0]} cannot be swept over; {_may(made)}.")
+            raise InputError(f"{said('over')} names {unknown[0]}, which cannot be swept over; {_may(made)}.")
         settings_of(made, {name: grid.columns[name][places] for name in names}, len(places))
         out.append((places, made))
     return out
@@ -236,7 +236,7 @@ def starts_at(system: Map, grid: Grid, places: NDArray[np.intp], w0: Any, paths:
         base = np.stack([np.atleast_2d(m.state(w0(m), "w0")) for m in maps])
     elif w0 is None:
         if len(named) < system.dim:
-            raise InputError(f"{said('w0')} is missing: give starting parameters, or sweep over all of them.")
+            raise InputError("w0 is missing: give starting parameters, or sweep over all of them.")
         base = np.zeros((1, 1, system.dim))
     else:
         base = np.atleast_2d(system.state(w0, "w0"))[None]

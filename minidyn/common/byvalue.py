@@ -65,7 +65,7 @@ class ByValue(metaclass=Named):
 
     def __hash__(self) -> int:
         parts = self._ingredients().values()
-        kept = [v for v in parts if isinstance(v, (str, int, ByValue)) or hasattr(v, "free_symbols")]
+        kept = [v for v in parts if isinstance(v, (str, int, ByValue)) or hasattr(type(v), "free_symbols")]
         return hash((type(self).__qualname__, *(v for v in kept if isinstance(v, Hashable))))
 
 

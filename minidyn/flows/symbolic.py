@@ -160,7 +160,7 @@ class SymbolicFlow(Flow):
         if system.form != self.map.form:
             return super().of(system)
         flow = copy.copy(self)
-        flow.map = system
+        flow.map, vars(flow)["form"] = system, self.form
         return flow
 
     def _own(self, e: sp.Expr) -> sp.Expr:

@@ -128,9 +128,13 @@ def noise_of_mean(
 
 def number(rule: Rule, e: sp.Expr) -> float:
     """An expression in the hyperparameters as a number; schedules stand at 1."""
-    letters = {rule_symbols.hyper(h): h for h in rule.hyper}
-    used = [(s, rule.hyper[letters[s]]) for s in letters if s in e.free_symbols]
-    return _number(e, tuple((s, 1 if isinstance(v, sp.Expr) else v) for s, v in used))
+    letters, inside = {rule_symbols.hyper(h): v for h, v in rule.hyper.items()}, _letters_in(e)
+    return _number(e, tuple((s, 1 if isinstance(v, sp.Expr) else v) for s, v in letters.items() if s in inside))
+
+
+@lru_cache(maxsize=4096)
+def _letters_in(e: sp.Expr) -> frozenset[sp.Symbol]:
+    return frozenset(e.free_symbols)
 
 
 @lru_cache(maxsize=4096)

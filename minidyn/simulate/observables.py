@@ -15,6 +15,7 @@ import sympy as sp
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import numbers, shown
+from minidyn.common.locks import shared
 from minidyn.graph import walk
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
@@ -159,7 +160,7 @@ def asked(loss: Loss, observe: Any) -> dict[str, Any]:
     if isinstance(observe, Mapping):
         items: list[tuple[str, Any]] = [(str(k), v) for k, v in observe.items()]
     else:
-        items = [(o if isinstance(o, str) else walk.named(getattr(o, "__name__", o)), o) for o in observe]
+        items = [(o if isinstance(o, str) else _called(o), o) for o in observe]
     names = [name for name, _ in items]
     for name in names:
         if name in loss.param_names:
@@ -170,6 +171,13 @@ def asked(loss: Loss, observe: Any) -> dict[str, Any]:
                 f"{said('observe={name: expression or function}')}."
             )
     return dict(items)
+
+
+def _called(what: Any) -> str:
+    """What an expression or a function is called; a long one is printed once."""
+    if isinstance(what, sp.Basic):
+        return str(shared((walk.named, what), lambda: walk.named(what)))
+    return walk.named(getattr(what, "__name__", what))
 
 
 def _function(system: Map, what: Any) -> Callable[[Floats], Any]:

@@ -14,7 +14,7 @@ from minidyn.common.arrays import ArrayLike
 from minidyn.common.errors import InputError
 from minidyn.common.html import formulas
 from minidyn.common.intake import numbers, one_of, row_labels, table
-from minidyn.common.locks import cached_property, shared
+from minidyn.common.locks import cached_property, derived, shared
 from minidyn.common.reports import Drawn
 from minidyn.graph import Graph, walk
 from minidyn.maps.loss.compiled import ONE_SAMPLE, Floats, differentiate, first_sample, mean
@@ -318,7 +318,7 @@ class Loss(Fitted, Drawn):
                 out.append(b.name)
         return out
 
-    @cached_property
+    @derived
     def _printed(self) -> str:
         return walk.printed(self.expr, 70)
 

@@ -62,7 +62,7 @@ class Rule(ByValue):
     @cached_property
     def fading(self) -> frozenset[sp.Pow]:
         """The powers `beta**k` of bias corrections, which die out."""
-        return frozenset(p for p in _powers_of_k(self.step) if _dies_out(self, p))
+        return frozenset(p for p, letters in _powers_of_k(self.step) if _dies_out(self, p, letters))
 
     @cached_property
     def letters(self) -> list[sp.Symbol]:
@@ -205,7 +205,8 @@ class Rule(ByValue):
         return replace(self, hyper={**self.hyper, **checked})
 
     def __repr__(self) -> str:
-        given = [f"{h}={v}" for h, v in self.hyper.items()] + [f"{h}={v!r}" for h, v in self.structure.items()]
+        given = [f"{h}={_said(v) if isinstance(v, sp.Expr) else v}" for h, v in self.hyper.items()]
+        given += [f"{h}={v!r}" for h, v in self.structure.items()]
         return f"{self.name}({', '.join(given)})"
 
     def describe(self, latex: bool = False) -> str:
@@ -228,6 +229,12 @@ class Rule(ByValue):
 
     def _repr_html_(self) -> str:
         return formulas(repr(self), [self._repr_latex_()], self.describe())
+
+
+@lru_cache(maxsize=1024)
+def _said(value: sp.Expr) -> str:
+    """The text of a schedule."""
+    return str(value)
 
 
 @cache
@@ -263,11 +270,10 @@ def _values(rule_name: str, name: str, value: sp.Expr, first: int, steps: int, b
 def check_hyper(rule_name: str, name: str, value: Any, builtin: bool) -> Any:
     """A number or a schedule in k; ranges are those of `lr` in any rule, and of PyTorch's names in PyTorch's rules."""
     if isinstance(value, sp.Expr) and not value.is_number:
-        foreign = value.free_symbols - {K}
-        named_k = [s for s in foreign if s.name == "k"]
-        if len(foreign) > len(named_k):
+        schedule = _in_k(value)
+        if schedule is None:
             raise InputError(f"{rule_name}: the schedule {name} = {value} may only use the step number k.")
-        return value.subs({s: K for s in named_k})
+        return schedule
     try:
         number = as_number(value, name)
     except InputError as e:
@@ -278,6 +284,13 @@ def check_hyper(rule_name: str, name: str, value: Any, builtin: bool) -> Any:
         what = "the learning rate lr" if name == "lr" else name
         raise InputError(f"{rule_name}: {what} is {number:g}; {wrong}.")
     return number
+
+
+@lru_cache(maxsize=1024)
+def _in_k(value: sp.Expr) -> sp.Expr | None:
+    """A schedule in the step number, which any symbol called k is; None where it uses another one."""
+    foreign = value.free_symbols - {K}
+    return value.subs({s: K for s in foreign}) if all(s.name == "k" for s in foreign) else None
 
 
 def _wrong(name: str, number: float, builtin: bool) -> str:
@@ -299,16 +312,16 @@ def settled(rule: Rule, e: sp.Expr) -> sp.Expr:
 
 
 @lru_cache(maxsize=256)
-def _powers_of_k(step: tuple[sp.Expr, ...]) -> tuple[sp.Pow, ...]:
-    """The powers in a step whose exponent alone counts steps."""
+def _powers_of_k(step: tuple[sp.Expr, ...]) -> tuple[tuple[sp.Pow, frozenset[sp.Symbol]], ...]:
+    """The powers in a step whose exponent alone counts steps, and the letters in each."""
     powers = {p: None for e in step for p in e.atoms(sp.Pow) if p.exp.has(K) and not p.base.has(K)}
-    return tuple(powers)
+    return tuple((p, frozenset(p.free_symbols)) for p in powers)
 
 
-def _dies_out(rule: Rule, power: sp.Pow) -> bool:
-    used = {s.name for s in power.free_symbols}
-    given = {h: v for h, v in rule.hyper.items() if not isinstance(v, sp.Expr) and rule_symbols.hyper(h).name in used}
-    return _vanishes_late(power, tuple(given.items()), frozenset({THETA, G, *rule.letters}))
+def _dies_out(rule: Rule, power: sp.Pow, letters: frozenset[sp.Symbol]) -> bool:
+    numbers = {h: v for h, v in rule.hyper.items() if not isinstance(v, sp.Expr)}
+    given = tuple((h, v) for h, v in numbers.items() if rule_symbols.hyper(h) in letters)
+    return _vanishes_late(power, given, frozenset({THETA, G, *rule.letters}))
 
 
 @lru_cache(maxsize=1024)

@@ -268,14 +268,17 @@ class ModifiedFlow(Flow):
 
         That is so where theta's displacement is proportional to lr, and those of the states are free of it.
         """
-        lr = sp.Dummy("lr")
-        rates = {rule_symbols.hyper("lr"): lr, rule_symbols.hyper("lr", self.map.rule.hyper.get("lr", 1.0)): lr}
-        theta, *states = (e.xreplace(rates) for e in self.moved.moved)
-        apart = not any(e.has(lr) for e in states) and sp.expand(theta - lr * sp.diff(theta, lr)) == 0
         own = [h for h, v in self.map.rule.hyper.items() if isinstance(v, sp.Expr)] == ["lr"] and not self.own_clock
-        if self.order > 1 or not (apart and own):
+        if self.order > 1 or not (own and self._scales):
             return None
         return numbers[:, list(self.map.rule.hyper).index("lr")]
+
+    @derived
+    def _scales(self) -> bool:
+        """Whether theta moves in proportion to lr, and the states whatever it is."""
+        theta, *states = self.moved.moved
+        lr = rule_symbols.hyper("lr")
+        return not any(e.has(lr) for e in states) and sp.expand(theta - lr * sp.diff(theta, lr)) == 0
 
     def explain(self, code: int) -> str:
         """A status in words; `SINGULAR` where the rule has no derivatives, or its states no rest."""

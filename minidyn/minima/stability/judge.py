@@ -6,7 +6,7 @@ from minidyn.common.arrays import ArrayLike
 from minidyn.common.errors import InputError
 from minidyn.common.intake import between, one_of, shown, whole
 from minidyn.maps.discrete import Map
-from minidyn.minima.stability.operator import Modes
+from minidyn.minima.stability.operator import Modes, radii
 from minidyn.minima.stability.report import Condition, Stability
 from minidyn.minima.stability.setup import Minimum
 from minidyn.minima.stability.slopes import closed_form_threshold, states_of
@@ -78,7 +78,7 @@ def _sharpness_limit(modes: Modes) -> float:
     def radius(lam: float) -> float:
         block = modes.a.copy()
         block[:, 0] += lam * modes.b
-        return float(np.abs(np.linalg.eigvals(block)).max())
+        return float(radii(block[None])[0])
 
     low, high = 0.0, 1e-3 / abs(modes.b[0])
     if radius(high) > 1:

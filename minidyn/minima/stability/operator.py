@@ -62,6 +62,12 @@ class Curvatures(ByValue):
         return self.batch(np.eye(len(self.lam)))
 
 
+def radii(blocks: Floats) -> Floats:
+    """The spectral radii (r,) of matrices (r, p, p)."""
+    eigenvalues = blocks[:, 0] if blocks.shape[1] == 1 else np.linalg.eigvals(blocks)
+    return np.asarray(np.abs(eigenvalues).max(axis=1))
+
+
 def by_ranks(h: Floats, W: Floats) -> Floats:
     """`(1/n) sum_i H_i W H_i` with `H_i = sum_c h_ic h_ic^T`, h (n, C, r)."""
     along = np.einsum("ica,iea->ice", h @ W, h)
@@ -125,7 +131,7 @@ class Modes(ByValue):
 
     @cached_property
     def _radii(self) -> Floats:
-        return np.abs(np.linalg.eigvals(self.blocks)).max(axis=1)
+        return radii(self.blocks)
 
     @cached_property
     def deterministic(self) -> float:

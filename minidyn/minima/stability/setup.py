@@ -85,7 +85,12 @@ class Minimum(ByValue):
 
     def slopes_at(self, lr: float | None) -> Slopes:
         """The rule's slopes, at another learning rate if one is given."""
-        return rule_slopes(self.map, self.w, self.map.bound.variance(self.w), self.given, self.k, lr)
+        return rule_slopes(self.map, self.w, self._variance, self.given, self.k, lr)
+
+    @cached_property
+    def _variance(self) -> Floats:
+        """That of the noise at w, by coordinate."""
+        return self.map.bound.variance(self.w)
 
     @cached_property
     def response(self) -> LinearResponse:
@@ -97,7 +102,7 @@ class Minimum(ByValue):
     def preconditioner(self) -> Floats:
         """`P` (D,): 1 for rules that treat all coordinates alike; `lr P` is the lasting answer to a gradient."""
         s = self.slopes
-        alike = np.allclose(s.a, s.a[:1], rtol=1e-12, atol=0) and np.allclose(s.b, s.b[:1], rtol=1e-12, atol=0)
+        alike = _alike(s.a, 1e-12) and _alike(s.b, 1e-12)
         if alike and len(s.kept) == len(self.map.rule.states):
             return np.ones(len(self.w))
         gain = s.gain / self.map.lr(self.k)
@@ -134,7 +139,7 @@ class Minimum(ByValue):
         t = self.scales
         a = slopes.a * t[:, None, :] / t[:, :, None]
         b = slopes.b / (t * t[:, :1])
-        if not (np.allclose(a, a[:1], rtol=1e-9, atol=1e-14) and np.allclose(b, b[:1], rtol=1e-9, atol=0)):
+        if not (_alike(a, 1e-9, 1e-14) and _alike(b, 1e-9)):
             raise FlowError(
                 f"{self.map.rule} answers differently in each coordinate, beyond a preconditioner; "
                 "its stability is not worked out."
@@ -271,3 +276,9 @@ class Minimum(ByValue):
             f"w is not a minimum: the gradient has the norm {rest:.3g}; "
             f"{said('Manifold(loss).project(w)')} leads to the minimum below it."
         )
+
+
+def _alike(rows: Floats, rtol: float, atol: float = 0.0) -> bool:
+    """Whether all coordinates have the first one's numbers, to a tolerance."""
+    first = rows[:1]
+    return bool((np.abs(rows - first) <= atol + rtol * np.abs(first)).all())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def rule_slopes(system: Map, w: Floats, q: Floats, given: Floats | None, k: floa
     states = np.zeros((count, len(w))) if given is None else given.copy()
     moving = [a for a in range(count) if given is None or not rule.accumulators[a]]
     with np.errstate(all="ignore"):
-        _settle(str(system.rule), update, states, moving, w, q, values, k)
+        _settle(system.rule, update, states, moving, w, q, values, k)
         kept = tuple(a for a in range(count) if not rule.accumulators[a])
         rows = (0, *(1 + a for a in kept))
         full = jacobian(w, np.zeros_like(w), q, states, values, k)
@@ -89,11 +90,16 @@ def rule_slopes(system: Map, w: Floats, q: Floats, given: Floats | None, k: floa
 
 
 def _number(value: Any, k: float) -> float:
-    return float(value.subs(K, k)) if isinstance(value, sp.Expr) else float(value)
+    return _at_step(value, k) if isinstance(value, sp.Expr) else float(value)
+
+
+@lru_cache(maxsize=1024)
+def _at_step(schedule: sp.Expr, k: float) -> float:
+    return float(schedule.subs(K, k))
 
 
 def _settle(
-    name: str,
+    rule: Rule,
     update: Callable[..., Any],
     states: Floats,
     moving: list[int],
@@ -115,7 +121,7 @@ def _settle(
             step = np.linalg.solve(block, gap[..., None])[..., 0]
         except np.linalg.LinAlgError:
             raise FlowError(
-                f"{name} has no stationary state at the minimum: a state of it grows without end there; give the whole "
+                f"{rule} has no stationary state at the minimum: a state of it grows without end there; give the whole "
                 "state z of a run (its accumulators are held), or use a rule that forgets, such as "
                 f"{said('md.RMSProp')}."
             ) from None

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.byvalue import ByValue
+from minidyn.common.frames import frame
 from minidyn.common.locks import cached_property
 from minidyn.common.reports import Moving, Report, Reported, Result
 from minidyn.common.units import unit_of
 from minidyn.compare.distributions import DISTANCES, LawRow, distances
 from minidyn.compare.report import report_of
+from minidyn.compare.tables import dataset_of
 from minidyn.simulate.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
 
 _NEAR_ZERO = 1e-14
 
@@ -170,6 +176,28 @@ class Comparison(Reported, Result, Moving):
                 rms = largest * float(np.sqrt(np.mean((gap / largest) ** 2))) if largest > 0 else largest
                 out[name, label] = {"sup": largest, "rms": rms}
         return out
+
+    def to_xarray(self) -> xr.Dataset:
+        """The comparison as an `xarray.Dataset`.
+
+        value (quantity, label, path, step): what is compared, of the map and of each flow, NaN where there is no such
+        path or it has ended; labels are those of `quantities`.  map_mean, ..., difference, standard_error, sigmas,
+        paths, variance_ratio (quantity, flow, step): the rows of the table, NaN at other steps.
+
+        >>> import minidyn as md
+        >>> data = md.load_model("valley").run(steps=200, paths=30).to_xarray()
+        >>> data["difference"].dims, data["value"].dims
+        (('quantity', 'flow', 'step'), ('quantity', 'label', 'path', 'step'))
+        """
+        return dataset_of(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The rows of the table (`errors`) as a table of pandas, with the ends `low` and `high` of 95 % confidence
+        intervals of the difference. InputError where pandas is not installed.
+        """
+        columns = {f.name: [getattr(row, f.name) for row in self.errors] for f in fields(ErrorRow)}
+        ends = [row.interval() for row in self.errors]
+        return frame(columns | {"low": [low for low, _ in ends], "high": [high for _, high in ends]})
 
     def _report(self) -> Report:
         """Which flow is right, by how much, and whether that is more than chance; the values; how it was run."""

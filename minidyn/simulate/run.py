@@ -15,6 +15,7 @@ import numpy as np
 
 from minidyn.common.arrays import Codes, Floats, Integers, Truths
 from minidyn.common.errors import InputError
+from minidyn.common.frames import apart, frame
 from minidyn.common.intake import shown
 from minidyn.common.reports import Moving, Report, Reported, Result, digits, named
 from minidyn.common.status import Status
@@ -22,6 +23,7 @@ from minidyn.common.units import unit_of
 from minidyn.compiler import backends
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from minidyn.simulate.going_on import Ending
@@ -161,14 +163,46 @@ class Run(Reported, Result, Moving):
                 values[f"{name}_{stat}"] = (dims, v)
         values |= {"status": ("path", self.status), "ended": ("path", self.ended)}
         coords: dict[str, Any] = {
-            "step": ("step", self.steps, {"long_name": "step number k"}),
-            "time": ("step", self.time, {"long_name": "flow time t"}),
+            **clock(self.steps, self.time),
             "parameter": self.names,
             "path": self.meta.get("first_path", 0) + np.arange(self.paths),
         }
         coords |= {name: ("path", v) for name, v in self.hyper.items()}
         coords |= {"quantile": list(QUANTILES)} if self.moments else {}
         return xr.Dataset(values, coords, attrs={k: str(v) for k, v in self.meta.items()})
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """The run as a table of pandas: a row for each path and save, with what `hyper` gave the path, parameters and
+        observables; of moments a row for each quantity and save. InputError where pandas is not installed.
+
+        >>> import sympy as sp, minidyn as md
+        >>> x = sp.Symbol("x")
+        >>> run = md.simulate(md.Map(md.Loss(x**2, [x]), md.GD(0.25)), w0=[1.0], steps=2, observe="loss")
+        >>> print(run.to_dataframe())
+           path  step  time     x    loss
+        0     0     0  0.00  1.00  1.0000
+        1     0     1  0.25  0.50  0.2500
+        2     0     2  0.50  0.25  0.0625
+        """
+        saves = len(self.steps)
+        if self.w is None:
+            stats = [*self.moments.values()]
+            table: dict[str, Any] = {"quantity": np.repeat([*self.moments], saves)}
+            table |= {"step": np.tile(self.steps, len(stats)), "time": np.tile(self.time, len(stats))}
+            for name in ("mean", "variance", "count"):
+                table[name] = np.concatenate([s[name] for s in stats])
+            for place, q in enumerate(QUANTILES):
+                table[f"quantile {q}"] = np.concatenate([s["quantiles"][place] for s in stats])
+            return frame(table)
+        table = {"path": np.repeat(self.meta.get("first_path", 0) + np.arange(self.paths), saves)}
+        table |= {"step": np.tile(self.steps, self.paths), "time": np.tile(self.time, self.paths)}
+        for name, values in self.hyper.items():
+            table[apart(name, table, "given")] = np.repeat(values, saves)
+        for place, name in enumerate(self.names):
+            table[apart(name, table, "parameter")] = self.w[:, :, place].ravel()
+        for name, values in self.observables.items():
+            table[apart(name, table, "observed")] = values.ravel()
+        return frame(table)
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [
@@ -207,6 +241,14 @@ class Run(Reported, Result, Moving):
 
     def _report(self) -> Report:
         return ["Run", named(self._rows())]
+
+
+def clock(steps: Integers, time: Floats) -> dict[str, Any]:
+    """The clock that maps and flows share, as coordinates along `step`."""
+    return {
+        "step": ("step", steps, {"long_name": "step number k", "units": "steps"}),
+        "time": ("step", time, {"long_name": "flow time t", "units": "learning rate x steps"}),
+    }
 
 
 @cache

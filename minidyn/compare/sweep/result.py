@@ -10,11 +10,13 @@ import numpy as np
 
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import InputError
+from minidyn.common.frames import apart, frame
 from minidyn.common.intake import shown
 from minidyn.common.reports import Report, Reported, Result, Table, digits, named
 from minidyn.common.status import Status
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 _ROWS = 8  # settings in the table of a summary, about
@@ -93,6 +95,18 @@ class Sweep(Reported, Result):
 
         beside = {name: (self.over[0], values) for name, values in self.settings.items() if name not in self.values}
         return xr.Dataset(dict(self.values), {**self.dims, **beside}, attrs={k: str(v) for k, v in self.meta.items()})
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The sweep as a table of pandas, a row for each setting and path, statistic or flow. InputError where pandas
+        is not installed."""
+        names = [*self.dims]
+        size = [len(values) for values in self.dims.values()]
+        table: dict[str, Any] = dict(zip(names, np.meshgrid(*self.dims.values(), indexing="ij"), strict=True))
+        along = {name: ((self.over[0],), values) for name, values in self.settings.items()}
+        for name, (dims, values) in {**along, **self.values}.items():
+            places = tuple(slice(None) if d in dims else None for d in names)
+            table[apart(name, table, "quantity")] = np.broadcast_to(values[places], size)
+        return frame({name: column.ravel() for name, column in table.items()})
 
     def _report(self) -> Report:
         m = self.meta

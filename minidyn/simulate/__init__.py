@@ -11,6 +11,7 @@ import numpy as np
 from minidyn.common.arrays import ArrayLike, Floats, Words
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import number, one_of, table, whole
+from minidyn.common.locks import cached_property
 from minidyn.common.memory import need
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
@@ -194,7 +195,8 @@ class _Planned:
         self.hyper = dict(settings.given) if settings else {}
         if clash := sorted(self.hyper.keys() & self.watchers.keys()):
             raise InputError(f"the name {clash[0]} is taken by hyper; give the observable another one.")
-        self.facts = self._facts(ways, key)
+        self.origin = (0, 0.0) if before is None else before.origin(self.forks)
+        self.ways, self.key = ways, key
         self.what, self.chosen = {}, {}
         if checkpoint is not None:
             chosen = {"save_every": self.every, "substeps": self.facts["ways"]["substeps"]}
@@ -231,7 +233,7 @@ class _Planned:
             meta |= {"first_path": self.first_path} if self.first_path else {}
             meta |= {"alike": alike} if self.wanted > self.paths else {}
             meta |= {"between_saves": phases.sentence} if phases.sentence else {}
-            step, at = self.facts["origin"]
+            step, at = self.origin
             times = at + clock.time(steps_kept - step, self.first_step + step)
             if "lr" in self.hyper:
                 meta["lr"], times = np.nan, np.full(len(times), np.nan)
@@ -249,19 +251,17 @@ class _Planned:
         entropy, key = seed_key(rng)
         return start if settings else start[: paths_needed(self.system, start)], paths, entropy, key
 
-    def _facts(self, ways: dict[str, Any], key: Words) -> dict[str, Any]:
-        """What a run that goes on from this one must know of it; `ways` as they were given, but for a default that the
-        number of steps decides."""
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a run that goes on from this one must know of it; its ways as they were given, but for a default that
+        the number of steps decides."""
+        ways = self.ways
         if ways["substeps"] is None:
             ways = ways | {"substeps": self.engine.meta.get("substeps")}
-        origin = 0, 0.0  # where the clock is that of the system from: the start, or a fork
-        if self.before is not None:
-            facts = self.before.facts
-            origin = (self.before.done, facts["time"]) if self.forks else facts["origin"]
         return {
             "paths": self.paths, "save_every": self.every, "keep": self.keep, "first_step": self.first_step,
             "first_path": self.first_path, "seed": json.dumps(self.entropy, default=int),
-            "stream": key.tobytes().hex(), "wanted": self.wanted, "ways": ways, "origin": origin,
+            "stream": self.key.tobytes().hex(), "wanted": self.wanted, "ways": ways, "origin": self.origin,
         }  # fmt: skip
 
     def _what(self, asked: dict[str, Any], ways: dict[str, Any]) -> dict[str, str]:

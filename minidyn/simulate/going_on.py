@@ -72,6 +72,11 @@ class Ending:
         start = np.broadcast_to(self.start, (len(self.status), self.start.shape[1]))
         return start, self.facts["wanted"], json.loads(self.facts["seed"]), key
 
+    def origin(self, forks: bool) -> tuple[int, float]:
+        """The step and the time from which on the clock is that of the system: the start, or a fork."""
+        step, at = (self.done, self.facts["time"]) if forks else self.facts["origin"]
+        return step, at
+
     def digest(self) -> str:
         """A hash of all that reaches what comes."""
         total = hashlib.blake2b(json.dumps([self.done, self.facts, self.known()], default=str).encode(), digest_size=16)

@@ -21,6 +21,7 @@ WORKLOADS = {
     "hessian": "benchmarks.derivatives:higher",
     "quasistatic": "benchmarks.flows:quasistatic",
     "calls": "benchmarks.calls:small",
+    "sweep": "benchmarks.sweeps:many_settings",
     "compile": "benchmarks.startup:cold",
     "start": "benchmarks.startup:processes",
     "backends": "benchmarks.backends:costs",

@@ -77,3 +77,24 @@ def test_killed_workers_leave_no_trace(cluster):
     finally:
         over.set()
         killer.join()
+
+
+def swept(executor=None, **options):
+    """A sweep over numbers and structure, with a function of this module observed."""
+    over = {"lr": np.geomspace(0.01, 0.5, 12), "noise": [None, SGD.noise], "x": [0.5, 1.0]}
+    given = {"steps": 60, "paths": 40, "rng": 5, "observe": ["loss", square], "progress": False} | options
+    return md.sweep(SGD, over=over, w0=[0.0, 0.2], executor=executor, **given)
+
+
+def test_a_sweep_has_the_same_bits_on_a_cluster(cluster, tmp_path):
+    """Settings on a cluster, some of whose workers are killed, on spawned processes, in a folder: those of one process."""
+    made, client = cluster
+    made.scale(2)
+    whole = swept()
+    assert swept(client) == whole and swept(client, checkpoint=tmp_path) == whole
+    flows = {"over": {"lr": [0.05, 0.1]}, "w0": [1.0, 0.0], "steps": 20, "paths": 30, "rng": 1}
+    assert md.sweep(SGD, md.QuasistaticFlow, executor=client, **flows) == md.sweep(SGD, md.QuasistaticFlow, **flows)
+    assert md.sweep(FLOW, executor=2, **flows) == md.sweep(FLOW, **flows)
+    for part in list(tmp_path.glob("task-*"))[::2]:
+        part.unlink()
+    assert swept(checkpoint=tmp_path) == whole

@@ -19,7 +19,7 @@ LINE = md.Loss(x**2 / 2, [x])
 DATA = md.Loss.regression(a * sp.tanh(b * u), [a, b], {u: np.linspace(-1, 2, 7)}, np.linspace(0, 1, 7))
 NOISE = md.GaussianNoise(0.3)
 SGD = md.Map(VALLEY, md.SGD(0.1), NOISE)
-GD = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.4))
+GD = md.Map(md.Loss((2 + x / 10) * sp.log(sp.cosh(y)), [x, y]), md.GD(0.9))  # slow along the edge of stability
 WARM = sp.Piecewise((0.01 * k, k < 30), (0.3, k < 117), (0.05, True))
 SLOW = 10 / (k + 100)
 
@@ -38,6 +38,7 @@ SYSTEMS = {
     "schedule": map_of(VALLEY, md.SGD(SLOW, momentum=0.5), NOISE),
     "gradient": lambda: md.GradientFlow(SGD),
     "warming": lambda: md.GradientFlow(md.Map(VALLEY, md.GD(WARM))),
+    "rising": lambda: md.GradientFlow(md.Map(VALLEY, md.GD(0.002 * k))),
     "decaying modified": lambda: md.ModifiedFlow(md.Map(VALLEY, md.GD(WARM)), order=2),
     "modified momentum": lambda: md.ModifiedFlow(md.Map(VALLEY, md.SGD(0.1, momentum=0.5)), order=2),
     "sde": lambda: md.QuasistaticFlow(SGD),
@@ -64,6 +65,8 @@ def starts_of(system, paths, seed):
     rng = np.random.default_rng(seed)
     owner = system if isinstance(system, md.Map) else system.map
     middle, spread = np.array([2.0, 0.3][: owner.dim]), np.array([0.05, 0.05][: owner.dim])
+    if owner.loss == GD.loss:
+        middle = np.array([4.0, 0.5])
     if isinstance(system, md.QuasistaticFlow):  # which lives on y = 0
         middle[1] = spread[1] = 0.0
     return middle + spread * rng.standard_normal((paths, owner.dim))
@@ -288,10 +291,10 @@ def test_conditions_go_on(name, tmp_path):
     count = 8 if name == "gradient" else 40
     start = starts_of(system, count, 3)
     own = {"paths": count, "rng": 3, **own}
-    stop = [{"map": x > 2.1, "sde": x > 2.1, "rod": x < 1.93, "gradient": y < 0.07}[name], y + 1.0]
+    stop = [{"map": x - 2.1, "sde": x > 2.1, "rod": x < 3.2, "gradient": y - 0.35}[name], y + 1.0]
     long = md.simulate(system, start, 120, stop=stop, **own)
     at = int(np.median(long.ended[long.status == md.Status.STOPPED])) + 1
-    for turn, cut in enumerate((at, at + 1, at + 2)):
+    for turn, cut in enumerate((at - 2, at - 1, at + 2)):
         short = through(md.simulate(system, start, cut, stop=stop, **own), tmp_path, turn)
         on = md.simulate(system, continue_from=short, steps=120 - cut, stop=list(stop))
         np.testing.assert_array_equal(on.status, long.status)

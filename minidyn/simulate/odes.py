@@ -66,10 +66,8 @@ class OdeEngine(FlowPaths):
 
     def begin_again(self, done: int, z: Floats) -> None:
         """As from a start at the states z."""
-        ended = self.rows[self.status != 0].copy()
         self.points[self.which] = self.starts[self.which] = self.shown[self.which] = z
         self._start(done)
-        self.rows[self.status != 0] = ended
 
     def _choose(self, patience: float) -> None:
         """The loop of explicit steps, and what of the flow and the method it is given."""

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.arrays import Floats
+from minidyn.common.errors import InputError
 from minidyn.compiler import jit
 from minidyn.flows.edge.twostep import TwoStep, along_slopes
 from minidyn.kernels import pointer
 from minidyn.maps.discrete import Map
-from minidyn.maps.loss import Loss
+from minidyn.maps.settings import Settings
 
 LATE = 1e15  # the number of a step at which bias corrections are over
 _ALIGNING = 4  # over a quarter of the steps v turns into the direction that grows most
@@ -118,18 +119,16 @@ class Tangent:
             for name in names
         )
 
-    def numbers(self, paths: int, name: str = "", values: Any = ()) -> tuple[Floats, Floats]:
-        """Each path's hyperparameters (paths, H + 1), the step number behind them, and constants of the loss
-        (paths, C): the map's own, but for the one of this `name`."""
-        rule, loss = self.map.rule, self.map.loss
-        hp, c = np.tile([*rule.hyper_values, LATE], (paths, 1)), np.tile(loss.c, (paths, 1))
-        if name in rule.hyper:
-            hp[:, list(rule.hyper).index(name)] = values
-        elif name:
-            c[:, places_of(loss)[name]] = values
+    def numbers(self, paths: int, settings: Settings | None = None) -> tuple[Floats, Floats]:
+        """Each path's hyperparameters (paths, H + 1), the step number behind them, and constants of the loss (paths, C):
+        the map's own, but for what differs from path to path."""
+        hp, c = np.tile([*self.map.rule.hyper_values, LATE], (paths, 1)), np.tile(self.map.loss.c, (paths, 1))
+        if settings is not None:
+            for (array, place), column in zip(settings.spots, settings.values, strict=True):
+                {"hp": hp, "c": c}[array][:, place] = column
         return hp, c
 
-    def follow(self, z: Floats, steps: int, saved: int, numbers: tuple[Floats, Floats], first_step: int = 1,
+    def follow(self, z: Floats, steps: int, saved: int, numbers: tuple[Floats, Floats], first_step: float = 1,
                table: Floats | None = None, threads: int = 1) -> tuple[Floats, Floats]:  # fmt: skip
         """Carry the states z (paths, components), in place, through `steps` steps: theta (paths, saved + 1, D) at the
         last points, and the largest Lyapunov exponent per step (paths,) over the last three quarters, NaN of a path
@@ -163,11 +162,9 @@ class Tangent:
         return after, columns.T, points
 
 
-def places_of(loss: Loss) -> dict[str, int]:
-    """Where each constant that is one number stands among the numbers `Loss.c`."""
-    out, at = {}, 0
-    for symbol, value in loss.constants.items():
-        if np.ndim(value) == 0:
-            out[str(symbol)] = at
-        at += np.size(value)
-    return out
+def autonomous(system: Any, what: str) -> None:
+    """Refuse, for a function that is called so, what is no map, and a map with noise or one that changes with time."""
+    if not isinstance(system, Map) or system.noise is not None:
+        raise InputError(f"{what} looks at a Map without noise; drop the noise.")
+    if system.rule.scheduled or system.rule.own_clock:
+        raise InputError(f"{what} looks at what a map settles to; {system.rule} changes from step to step.")

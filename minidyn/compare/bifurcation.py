@@ -1,0 +1,215 @@
+"""Bifurcation diagrams: what a map without noise settles to, against one of its numbers.
+
+All values at once, each a path of one kernel. The first half of a run is left to the transient; along the second the
+exact tangent map gives the largest Lyapunov exponent; the last points are kept, and their period is found.
+Source: Strogatz, *Nonlinear dynamics and chaos* (1994), chapter 10.
+"""
+
+import time
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from minidyn.common.arrays import ArrayLike, Floats, Integers
+from minidyn.common.byvalue import ByValue
+from minidyn.common.errors import InputError, said
+from minidyn.common.intake import numbers, whole
+from minidyn.common.reports import Report, Reported, Result, Table, digits
+from minidyn.compare.cycles import LONGEST, attractor, periods_of
+from minidyn.compare.tangent import Tangent, autonomous
+from minidyn.maps.discrete import Map, unpack
+from minidyn.maps.settings import Settings, settings_of
+from minidyn.simulate import observables
+from minidyn.simulate.choose import make_engine
+from minidyn.simulate.engines import MapEngine
+from minidyn.simulate.progress import Bar
+from minidyn.simulate.run import provenance
+from minidyn.simulate.threads import thread_count
+
+NONE, DIVERGED = 0, -1  # periods that are none
+_PARTING = 3.0  # neighbours that part by less than e^3 over the steps looked at do so along a drift
+_SHARE = 0.75  # of the second half of a run, over which the exponent is a mean
+_TOGETHER = 64  # values between two looks at Ctrl-C
+_ROWS = 20  # of the table
+
+
+@dataclass(frozen=True, eq=False)
+class Window(ByValue):
+    """Neighbouring values at which a map does the same.
+
+    kind : "at rest", "period 2", "period 3", ..., "erratic" or "irregular" (no period up to 64, with and without a
+        positive exponent), "diverged".  first, last : of the values.  count : how many there are.
+    exponent : the largest Lyapunov exponents among them, least and largest.
+    """
+
+    kind: str
+    first: float
+    last: float
+    count: int
+    exponent: tuple[float, float]
+
+
+@dataclass(eq=False, repr=False)
+class Bifurcation(Reported, Result):
+    """What `bifurcation` returns, for N values of the parameter.
+
+    parameter, values : its name, and the values (N,).
+    points : quantity -> (N, K), the values that it takes in the last K steps; NaN where a run diverged.
+    period : (N,) after how many steps a run repeats, 1 at rest; 0 where there is no period up to 64, -1 where the run
+        diverged.
+    exponent : (N,) largest Lyapunov exponent per step: positive where neighbouring runs part.
+    steps : how many steps each run took.  meta : how the diagram was made.
+    """
+
+    parameter: str
+    values: Floats
+    points: dict[str, Floats]
+    period: Integers
+    exponent: Floats
+    steps: int
+    meta: dict[str, Any] = field(compare=False)
+
+    @property
+    def kinds(self) -> list[str]:
+        """What the map does at each value, in the words of `Window`."""
+        parts = self.exponent * (_SHARE * (self.steps - self.steps // 2)) > _PARTING
+        named = {DIVERGED: "diverged", 1: "at rest"}
+        return [
+            ("erratic" if parts[i] else "irregular") if p == NONE else named.get(p, f"period {p}")
+            for i, p in enumerate(self.period.tolist())
+        ]
+
+    @property
+    def windows(self) -> list[Window]:
+        """Runs of neighbouring values at which the map does the same."""
+        out, at = [], 0
+        for kind, group in groupby(self.kinds):
+            count = len(list(group))
+            known = self.exponent[at : at + count][~np.isnan(self.exponent[at : at + count])]
+            ends = (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
+            out.append(Window(kind, float(self.values[at]), float(self.values[at + count - 1]), count, ends))
+            at += count
+        return out
+
+    def _report(self) -> Report:
+        by_kind: dict[str, list[Window]] = {}
+        for window in self.windows:
+            by_kind.setdefault(window.kind, []).append(window)
+        table = [["at the end", "values", "windows", f"widest, in {self.parameter}", "largest Lyapunov exponent"]]
+        for kind, windows in list(by_kind.items())[:_ROWS]:
+            widest = max(windows, key=lambda w: w.count)
+            ends = dict.fromkeys(digits(v, 6) for v in (widest.first, widest.last))
+            known = [w.exponent for w in windows if w.exponent[0] == w.exponent[0]] or [(np.nan, np.nan)]
+            low, high = min(e[0] for e in known), max(e[1] for e in known)
+            about = dict.fromkeys(digits(v, 3, sign=True) for v in (low, high))
+            count = sum(w.count for w in windows)
+            table.append([kind, f"{count:,}", f"{len(windows):,}", " to ".join(ends), " to ".join(about)])
+        left = list(by_kind)[_ROWS:]
+        kept = next(iter(self.points.values())).shape[1]
+        return [
+            str(self.meta["system"]),
+            f"{len(self.values):,} values of {self.parameter}, {self.steps:,} steps each; the last {kept:,} are kept",
+            Table(table),
+            *([f"and {', '.join(left)}"] if left else []),
+        ]
+
+
+def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, steps: int = 4000, keep: int = 256,
+                observe: Any = None, threads: int | None = None, progress: bool | None = None) -> Bifurcation:  # fmt: skip
+    """What a map without noise settles to at each of many values of one of its numbers.
+
+    Parameters
+    ----------
+    system : the map; neither noise nor schedules.  over : what varies: a hyperparameter by name, such as "lr", or a
+        constant of the loss.  values : (N,), increasing.
+    w0 : start of all runs, theta (D,) or the map's whole state, or of each (N, ...).
+    steps : of each run: the second half gives the exponent.  keep : so many last points are kept; periods up to 64,
+        and up to half of them, are found.
+    observe : quantities beside the parameters, as in `simulate`; without them the parameters alone.
+
+    A run that has not settled when it ends, as beside a period doubling, is followed to its end by Newton's method: the
+    period is that of the attracting cycle, exact however slowly the run nears it.
+
+    Returns a `Bifurcation`. Raises InputError for arguments that do not fit.
+
+    >>> import numpy as np, sympy as sp, minidyn as md
+    >>> x, y = sp.symbols("x y")
+    >>> gd = md.Map(md.Loss((x * y - 1)**2 / 2, [x, y]), md.GD(0.9))
+    >>> seen = md.bifurcation(gd, "lr", np.linspace(0.9, 1.29, 40), w0=[0.9, 0.9])
+    >>> [(w.kind, round(w.first, 2), round(w.last, 2)) for w in seen.windows]
+    [('at rest', 0.9, 1.0), ('period 2', 1.01, 1.23), ('period 4', 1.24, 1.28), ('period 8', 1.29, 1.29)]
+    """
+    began = time.perf_counter()
+    autonomous(system, "bifurcation")
+    given, steps, keep = numbers(values, "values"), whole("steps", steps, 16), whole("keep", keep, 2)
+    if given.ndim != 1 or not len(given) or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
+        raise InputError(f"{said('values')} is an increasing list of finite numbers, one or more.")
+    if keep > steps // 2:
+        raise InputError(f"keep is {keep}; it must be at most half of the {steps:,} steps.")
+    settings = settings_of(system, {over: given}, len(given))
+    (name,) = settings.given
+    repeated = settings_of(system, {over: np.repeat(given, keep)}, len(given) * keep)
+    watched = observables.resolve(system, observe, repeated)  # refused now, not after the run
+    z = _starts(system, w0, len(given))
+    theta, period, exponent = _carried(system, settings, z, steps, keep, thread_count(threads), progress)
+    points = {n: np.ascontiguousarray(theta[:, :, i]) for i, n in enumerate(system.loss.param_names)}
+    flat = theta.reshape(-1, system.dim)
+    points |= {n: watch(flat).reshape(theta.shape[:2]) for n, watch in watched.items()}
+    meta = {
+        "system": repr(system), "paths": len(given), "wall_seconds": time.perf_counter() - began, **provenance(),
+    }  # fmt: skip
+    return Bifurcation(name, given, points, period, exponent, steps, meta)
+
+
+def _starts(system: Map, w0: ArrayLike, count: int) -> Floats:
+    """Whole states (count, components) that the runs start from."""
+    z = system.whole_state(w0, "w0")
+    if z.ndim > 2 or (z.ndim == 2 and len(z) not in (1, count)):
+        raise InputError(
+            f"w0 has shape {z.shape}, expected ({system.dim},) for all values or ({count}, {system.dim})."
+        )
+    if not np.isfinite(z).all():
+        raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
+    return np.array(np.broadcast_to(z, (count, system.components)))
+
+
+def _carried(
+    system: Map, settings: Settings, z: Floats, steps: int, keep: int, threads: int, progress: bool | None
+) -> tuple[Floats, Integers, Floats]:
+    """The last points (N, keep, D), periods and exponents."""
+    count, half = len(z), steps // 2
+    engine = make_engine(system, z, half, threads=threads, settings=settings)
+    assert isinstance(engine, MapEngine)
+    tangent = Tangent(system)
+    hp, c = tangent.numbers(count, settings)
+    theta, exponent = np.empty((count, keep + 1, system.dim)), np.empty(count)
+    period, done = np.zeros(count, np.int64), 0
+    with Bar(steps, count, progress, "bifurcation") as bar:
+        while done < half:
+            size = engine.slice(half - done)
+            engine.advance(done, size)
+            done += size
+            bar.update(done)
+        z = unpack(engine.blocks, count, 0, system.components)
+        for low in range(0, count, _TOGETHER * threads):
+            part = slice(low, low + _TOGETHER * threads)
+            own = hp[part], c[part]
+            theta[part], exponent[part] = tangent.follow(z[part], steps - half, keep, own, half + 1, threads=threads)
+            period[part] = _periods(tangent, z[part], theta[part], exponent[part] * _SHARE * (steps - half), own)
+            bar.update(half + (steps - half) * min(1.0, part.stop / count))
+    theta[period == DIVERGED] = np.nan
+    return theta[:, 1:], period, exponent
+
+
+def _periods(tangent: Tangent, z: Floats, theta: Floats, parted: Floats, own: tuple[Floats, Floats]) -> Integers:
+    """The period of each run, from its last points (N, T + 1, D) or, where they have not settled, its cycle.
+
+    parted : the logarithm of how far neighbours have parted: an erratic run needs no look at cycles."""
+    finite = np.isfinite(theta).all(axis=(1, 2))
+    period, certain = periods_of(np.where(finite[:, None, None], theta, 0.0))
+    for i in np.flatnonzero(finite & ~certain & ~(parted > _PARTING)):
+        found = attractor(tangent, z[i], theta[i], own[0][i], own[1][i], LONGEST)
+        period[i] = found.period if found is not None else period[i]
+    return np.where(finite, period, DIVERGED)

@@ -29,8 +29,12 @@ from minidyn.common.errors import (
     WorkerError,
 )
 from minidyn.common.status import Status
+from minidyn.compare.basins import Basins, basin
+from minidyn.compare.bifurcation import Bifurcation, bifurcation
 from minidyn.compare.comparison import Comparison, ErrorRow
+from minidyn.compare.destinations import BoxDimension
 from minidyn.compare.distributions import LawRow
+from minidyn.compare.doublings import Doublings, doublings
 from minidyn.compare.edge_of_stability import EdgeRun, edge
 from minidyn.compare.escape import Escape, escape
 from minidyn.compare.order import OrderFit, ScalingRow, ScalingStudy
@@ -74,7 +78,7 @@ except _PackageNotFoundError:  # a source tree that was not installed
 
 
 def load(path: _Any) -> _Any:
-    """Read back what `Run.save` or `Comparison.save` wrote.
+    """Read back what `save` of a run, a comparison or another result wrote.
 
     Arrays from 256 MB on stay in the file and are read where they are looked at: a file in use must not be cut or
     written to (moving and deleting it does no harm).
@@ -93,16 +97,16 @@ def load(path: _Any) -> _Any:
 
 
 __all__ = [
-    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "CentralFlow", "Comparison", "Condition", "EdgeRun", "ErrorRow",
-    "Escape", "ExpressionError", "Flatness", "Flow", "FlowError", "GaussianNoise", "GradientFlow", "InputError",
-    "LabelNoise", "LawRow", "Lion", "Loss", "Manifold", "ManifoldError", "Map", "Minibatch", "MinidynError", "Model",
-    "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit", "QuasistaticFlow", "RMSProp", "Regime",
-    "Regimes", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness",
-    "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status", "StochasticModifiedFlow", "StudentNoise",
-    "SubquadraticFlow", "Sweep", "SymbolicFlow", "WorkerError",
-    "cache", "compare", "edge", "escape", "flatness", "join", "list_models", "load", "load_model", "matrix",
-    "regime", "rule", "sample", "scaling_study", "simulate", "smoothness", "stability", "stability_diagram", "sweep",
-    "vector",
+    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Basins", "Bifurcation", "BoxDimension", "CentralFlow", "Comparison",
+    "Condition", "Doublings", "EdgeRun", "ErrorRow", "Escape", "ExpressionError", "Flatness", "Flow", "FlowError",
+    "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold", "ManifoldError",
+    "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit",
+    "QuasistaticFlow", "RMSProp", "Regime", "Regimes", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow",
+    "ScalingStudy", "SignGD", "Smoothness", "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status",
+    "StochasticModifiedFlow", "StudentNoise", "SubquadraticFlow", "Sweep", "SymbolicFlow", "WorkerError",
+    "basin", "bifurcation", "cache", "compare", "doublings", "edge", "escape", "flatness", "join", "list_models",
+    "load", "load_model", "matrix", "regime", "rule", "sample", "scaling_study", "simulate", "smoothness", "stability",
+    "stability_diagram", "sweep", "vector",
 ]  # fmt: skip
 
 

@@ -299,7 +299,7 @@ def test_results_that_do_not_fit_together(tmp_path):
     unfit["cannot hold"] = np.full((3, 5), None)
     for words, values in unfit.items():
         assert words in error_of(results.save, make_run(observables={"loss": values}), tmp_path / "a")
-    with pytest.raises(InputError, match="give a Run, a Comparison, a ScalingStudy or a Sweep"):
+    with pytest.raises(InputError, match="give a Run or another result"):
         results.save({"w": 1}, tmp_path / "a")
     assert not os.listdir(tmp_path)
 

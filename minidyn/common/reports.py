@@ -47,7 +47,8 @@ class Drawn(ByValue):
         panels : what to draw, a name or several, instead of the first six. Of a run: parameters and observables. Of a
             comparison: those, and "landscape". Of a scaling study: quantities. Of a stability diagram: settings, such
             as "lr 0.1, batch 4". Of `edge`: "sharpness", "amplitude". Of `escape`: "distance", "destinations". Of a
-            loss: the parameter or the two parameters that vary.
+            bifurcation diagram: quantities and "exponent". Of `basin`: "basins", "shares". Of a loss: the parameter
+            or the two parameters that vary.
         size : width and height in inches, such as (8, 5).
         ax : matplotlib axes into which one panel is drawn, with its legend, instead of a figure of its own.
         options : of a comparison `loss`, whose level sets and minima are drawn (its own by default); of a loss `at`,
@@ -57,7 +58,8 @@ class Drawn(ByValue):
         the differences below, and for two parameters the landscape and the minima. Of a scaling study: differences over
         lr on logarithmic axes, with error bars and fits. Of a stability diagram: a panel for each setting. Of `edge`:
         sharpness and oscillation over the steps. Of `escape`: the distance from the minimum, and where paths went. Of a
-        loss: a curve, or level sets and minima.
+        bifurcation diagram: long-run values and the exponent over the parameter. Of `basin`: the starts in the colours
+        of the places where they end. Of a loss: a curve, or level sets and minima.
         """
         from minidyn import figures
 

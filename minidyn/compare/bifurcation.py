@@ -33,6 +33,7 @@ _PARTING = 3.0  # neighbours that part by less than e^3 over the steps looked at
 _SHARE = 0.75  # of the second half of a run, over which the exponent is a mean
 _TOGETHER = 64  # values between two looks at Ctrl-C
 _ROWS = 20  # of the table
+_KEEP = 256  # points of a value
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +75,11 @@ class Bifurcation(Reported, Result):
     @property
     def kinds(self) -> list[str]:
         """What the map does at each value, in the words of `Window`."""
-        parts = self.exponent * (_SHARE * (self.steps - self.steps // 2)) > _PARTING
+        parted = (self.exponent * (_SHARE * (self.steps - self.steps // 2)) > _PARTING).tolist()
         named = {DIVERGED: "diverged", 1: "at rest"}
         return [
-            ("erratic" if parts[i] else "irregular") if p == NONE else named.get(p, f"period {p}")
-            for i, p in enumerate(self.period.tolist())
+            ("erratic" if parts else "irregular") if p == NONE else named.get(p, f"period {p}")
+            for p, parts in zip(self.period.tolist(), parted, strict=True)
         ]
 
     @property
@@ -116,8 +117,9 @@ class Bifurcation(Reported, Result):
         ]
 
 
-def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, steps: int = 4000, keep: int = 256,
-                observe: Any = None, threads: int | None = None, progress: bool | None = None) -> Bifurcation:  # fmt: skip
+def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, steps: int = 4000, keep: int | None = None,
+                observe: Any = None, threads: int | None = None,
+                progress: bool | None = None) -> Bifurcation:  # fmt: skip
     """What a map without noise settles to at each of many values of one of its numbers.
 
     Parameters
@@ -125,8 +127,8 @@ def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, ste
     system : the map; neither noise nor schedules.  over : what varies: a hyperparameter by name, such as "lr", or a
         constant of the loss.  values : (N,), increasing.
     w0 : start of all runs, theta (D,) or the map's whole state, or of each (N, ...).
-    steps : of each run: the second half gives the exponent.  keep : so many last points are kept; periods up to 64,
-        and up to half of them, are found.
+    steps : of each run: the second half gives the exponent.  keep : so many last points are kept, by default 256
+        or half of the steps; periods up to 64, and up to half of them, are found.
     observe : quantities beside the parameters, as in `simulate`; without them the parameters alone.
 
     A run that has not settled when it ends, as beside a period doubling, is followed to its end by Newton's method: the
@@ -143,7 +145,8 @@ def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, ste
     """
     began = time.perf_counter()
     autonomous(system, "bifurcation")
-    given, steps, keep = numbers(values, "values"), whole("steps", steps, 16), whole("keep", keep, 2)
+    given, steps = numbers(values, "values"), whole("steps", steps, 16)
+    keep = min(_KEEP, steps // 2) if keep is None else whole("keep", keep, 2)
     if given.ndim != 1 or not len(given) or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
         raise InputError(f"{said('values')} is an increasing list of finite numbers, one or more.")
     if keep > steps // 2:
@@ -157,19 +160,24 @@ def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, ste
     points = {n: np.ascontiguousarray(theta[:, :, i]) for i, n in enumerate(system.loss.param_names)}
     flat = theta.reshape(-1, system.dim)
     points |= {n: watch(flat).reshape(theta.shape[:2]) for n, watch in watched.items()}
-    meta = {
-        "system": repr(system), "paths": len(given), "wall_seconds": time.perf_counter() - began, **provenance(),
-    }  # fmt: skip
+    took = time.perf_counter() - began
+    meta = {"system": _over(system, name, given), "paths": len(given), "wall_seconds": took, **provenance()}
     return Bifurcation(name, given, points, period, exponent, steps, meta)
+
+
+def _over(system: Map, name: str, values: Floats) -> str:
+    """The map in words, with the range of a hyperparameter that varies."""
+    about = f"{name}={digits(values[0], 6)} to {digits(values[-1], 6)}"
+    return (
+        repr(system).replace(f"{name}={system.rule.hyper[name]}", about) if name in system.rule.hyper else repr(system)
+    )
 
 
 def _starts(system: Map, w0: ArrayLike, count: int) -> Floats:
     """Whole states (count, components) that the runs start from."""
     z = system.whole_state(w0, "w0")
     if z.ndim > 2 or (z.ndim == 2 and len(z) not in (1, count)):
-        raise InputError(
-            f"w0 has shape {z.shape}, expected ({system.dim},) for all values or ({count}, {system.dim})."
-        )
+        raise InputError(f"w0 has shape {z.shape}, expected ({system.dim},) for all values or ({count}, {system.dim}).")
     if not np.isfinite(z).all():
         raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
     return np.array(np.broadcast_to(z, (count, system.components)))
@@ -207,7 +215,7 @@ def _periods(tangent: Tangent, z: Floats, theta: Floats, parted: Floats, own: tu
     """The period of each run, from its last points (N, T + 1, D) or, where they have not settled, its cycle.
 
     parted : the logarithm of how far neighbours have parted: an erratic run needs no look at cycles."""
-    finite = np.isfinite(theta).all(axis=(1, 2))
+    finite = np.asarray(np.isfinite(theta).all(axis=(1, 2)))
     period, certain = periods_of(np.where(finite[:, None, None], theta, 0.0))
     for i in np.flatnonzero(finite & ~certain & ~(parted > _PARTING)):
         found = attractor(tangent, z[i], theta[i], own[0][i], own[1][i], LONGEST)

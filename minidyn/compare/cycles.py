@@ -17,6 +17,7 @@ LONGEST = 64  # the longest period that is looked for
 SETTLED = 1e-9  # what returns so near, relative to theta, has settled
 _APART = 1e-5  # points of one cycle are farther apart than this, or Newton's method has to say what it is
 _NEAR = 0.1  # a return within this part of the orbit's extent may be a cycle
+_SLOW, _CLOSE = 100.0, 0.05  # the end of a slow approach lies within so many extents, and this part of theta
 _TURNS = 40  # of Newton's method
 _NEUTRAL = 1e-9  # an eigenvalue is no farther outside the unit circle than rounding, where it is not near 1
 _ALONG = 1e-5  # nor near 1, as along a manifold of minima
@@ -48,6 +49,11 @@ class Cycle:
         real = self.multipliers.real[np.abs(self.multipliers.imag) <= 1e-9 * (1.0 + np.abs(self.multipliers))]
         return float(real.min(initial=1.0))
 
+    @property
+    def lowest(self) -> float:
+        """The least real part of all multipliers, which moves without jumps."""
+        return float(self.multipliers.real.min())
+
 
 def cycle_from(tangent: Tangent, z: Floats, period: int, hp: Floats, c: Floats) -> Cycle | None:
     """The cycle of at most `period` steps near z (components,); None where Newton's method finds none.
@@ -75,7 +81,7 @@ def _minimal(tangent: Tangent, points: Floats, jacobian: Floats, hp: Floats, c: 
         if period % n == 0 and np.abs(points[n:] - points[:-n]).max() <= 1e-7 * size:
             _, jacobian, points = tangent.around(points[0], n, hp, c)
             break
-    values = np.linalg.eigvals(jacobian)
+    values = np.linalg.eigvals(jacobian).astype(complex)
     return Cycle(points, values[np.argsort(-np.abs(values), kind="stable")], jacobian)
 
 
@@ -94,7 +100,9 @@ def periods_of(theta: Floats, longest: int = LONGEST) -> tuple[NDArray[np.int64]
     return period, certain
 
 
-def attractor(tangent: Tangent, z: Floats, theta: Floats, hp: Floats, c: Floats, longest: int = LONGEST) -> Cycle | None:
+def attractor(
+    tangent: Tangent, z: Floats, theta: Floats, hp: Floats, c: Floats, longest: int = LONGEST
+) -> Cycle | None:
     """The attracting cycle on which a run that has not settled is ending, or None.
 
     z : the last state.  theta (T + 1, D) : the last points.  Beside a doubling a run settles slowly, on the old cycle
@@ -109,6 +117,9 @@ def attractor(tangent: Tangent, z: Floats, theta: Floats, hp: Floats, c: Floats,
             tries = [(0.5 * (z + tangent.around(z, p // 2, hp, c)[0]), p // 2), *tries]
         for start, period in tries:
             found = cycle_from(tangent, start, period, hp, c)
-            if found is not None and found.attracts and np.abs(found.points[0] - z).max() <= extent + SETTLED * size:
+            if found is None or not found.attracts:
+                continue
+            away = float(np.abs(found.points[0] - z)[: theta.shape[1]].max())
+            if away <= max(extent, SETTLED * size, min(_SLOW * extent, _CLOSE * size)):
                 return found
     return None

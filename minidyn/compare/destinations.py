@@ -4,11 +4,11 @@ Ends are put into cells as wide as two of them may lie apart; cells that touch, 
 Source of the dimension: Grebogi, McDonald, Ott, Yorke (1983); McDonald, Grebogi, Ott, Yorke (1985).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -17,61 +17,64 @@ from minidyn.common.arrays import Floats, Integers, NDArray
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError
 
-_FINE, _COARSE = 2, 12  # boxes in grid spacings: the smallest that is fitted, and how many of the largest fit a side
-_BETWEEN = 1.4  # one size of a box over the one before
+_SIZES = 10.0 ** -np.arange(2.0, 6.1, 0.5)  # of boxes, as parts of the window
+_FEW = 20  # mixed boxes, below which a size says too little
+_CORNERS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 
 
 @dataclass(frozen=True, eq=False)
 class BoxDimension(ByValue):
-    """The box-counting dimension of a border: `N(s) ~ s^(-dimension)`.
+    """The box-counting dimension of a border in the plane: it runs through `N(s) ~ s^-dimension` boxes of side s.
 
-    dimension, error : the fitted exponent and its error, one standard deviation: that of the fit, and half of what fits
-        to the smaller and to the larger boxes differ by.
-    sizes, counts : boxes, in grid spacings, and how many of that size hold several labels, mean over where they begin.
+    dimension, error : the exponent, fitted to the smaller two thirds of the sizes, and its standard error; it grows
+        where the points are no straight line.
+    sizes : of boxes, as parts of the window.  mixed : the part of the boxes of each size whose corners have several
+        labels, `N(s) s^2`.  boxes : how many of each size were looked at.
     """
 
     dimension: float
     error: float
-    sizes: Integers
-    counts: Floats
+    sizes: Floats
+    mixed: Floats
+    boxes: int
 
     def __str__(self) -> str:
         return f"{self.dimension:.3f} ± {self.error:.3f}"
 
 
-def box_dimension(labels: NDArray[Any]) -> BoxDimension:
-    """The dimension of the border between the labels (n, m) of a grid of equally wide spacings.
+def box_dimension(
+    label: Callable[[Floats], NDArray[Any]], low: Floats, high: Floats, boxes: int, rng: np.random.Generator
+) -> BoxDimension:
+    """The dimension of the border between the labels (N,) of points (N, 2) in the window from `low` to `high`.
 
-    A box of size s covers s + 1 points a side, and is counted where these have several labels. The mean over all places
-    where boxes may begin is taken, so that counts are smooth.
+    Boxes of each size lie anywhere in the window, so their part that is mixed is that of all of them, with the error of
+    a binomial count. Sizes go down from a hundredth of the window to a millionth, or to where the border is rarely met:
+    so far down a picture, whose points are as far apart as the threads that it should show, does not reach.
 
-    Raises InputError where the grid has less than 64 points a side, or there is no border.
+    Raises InputError where the border is met at less than three sizes.
     """
-    side = min(labels.shape) - 1
-    if side < 63:
-        raise InputError(f"a grid of {' x '.join(map(str, labels.shape))} starts is too coarse for a dimension; take 64.")
-    steps = np.log(side / _COARSE / _FINE) / np.log(_BETWEEN)
-    sizes = np.unique(np.round(_FINE * _BETWEEN ** np.arange(int(steps) + 1))).astype(np.int64)
-    counts = np.array([_mixed(labels, int(s)) * (labels.size / s**2) for s in sizes])
-    if not counts.all():
-        raise InputError("all starts have one label: there is no border whose dimension could be measured.")
-    x, y = -np.log(sizes), np.log(counts)
-    half = len(x) // 2
-    slopes = [float(np.polyfit(x[part], y[part], 1)[0]) for part in (slice(None), slice(half + 1), slice(half, None))]
-    rest = y - np.polyval(np.polyfit(x, y, 1), x)
-    scatter = float(np.sqrt((rest**2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum()))
-    return BoxDimension(slopes[0], float(np.hypot(scatter, 0.5 * (slopes[1] - slopes[2]))), sizes, counts)
-
-
-def _mixed(labels: NDArray[Any], size: int) -> float:
-    """The part of the boxes of `size + 1` points a side, wherever they begin, that have several labels."""
-    low, high = labels, labels
-    for axis in (0, 1):
-        low = minimum_filter1d(low, size + 1, axis=axis)
-        high = maximum_filter1d(high, size + 1, axis=axis)
-    before, after = (size + 1) // 2, size - (size + 1) // 2  # of the point that a window is kept at
-    inside = (slice(before, -after or None),) * 2
-    return float((low != high)[inside].mean())
+    seen: list[float] = []
+    for size in _SIZES:
+        corners = rng.uniform(0.0, 1.0 - size, (boxes, 1, 2)) + size * _CORNERS
+        labels = label((low + (high - low) * corners).reshape(-1, 2)).reshape(boxes, 4)
+        count = int((labels != labels[:, :1]).any(axis=1).sum())
+        if count < _FEW:
+            break
+        seen.append(count / boxes)
+    if len(seen) < 3:
+        raise InputError(
+            f"the border is met by less than {_FEW} of {boxes:,} boxes of {_SIZES[len(seen)]:.2g} of the window: it is "
+            "short or there is none; take a smaller window, or more boxes."
+        )
+    sizes, mixed = _SIZES[: len(seen)].copy(), np.array(seen)
+    finest = slice(min(len(seen) // 3, len(seen) - 3), None)
+    x, y, part = np.log(sizes[finest]), np.log(mixed[finest]), mixed[finest]
+    weights = np.sqrt(boxes * part / np.maximum(1.0 - part, 1.0 / boxes))  # one over the errors of y
+    design = weights[:, None] * np.stack([np.ones_like(x), x], axis=1)
+    found, *_ = np.linalg.lstsq(design, weights * y)
+    misfit = ((design @ found - weights * y) ** 2).sum() / (len(x) - 2)
+    error = np.sqrt(np.linalg.inv(design.T @ design)[1, 1] * max(1.0, misfit))
+    return BoxDimension(float(2.0 - found[1]), float(error), sizes, mixed, boxes)
 
 
 def gathered(ends: Floats, apart: float) -> tuple[NDArray[np.intp], int]:

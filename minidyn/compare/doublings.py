@@ -71,7 +71,7 @@ class Doublings(Reported, ByValue):
 
 def doublings(system: Map, over: Any, between: ArrayLike, *, w0: ArrayLike, count: int = 6,
               steps: int = 20_000) -> Doublings:  # fmt: skip
-    """The first `count` values of a parameter at which the cycle that a map without noise settles on doubles its period.
+    """The first `count` values of a parameter at which the cycle that a map settles on doubles its period.
 
     Parameters
     ----------
@@ -88,6 +88,12 @@ def doublings(system: Map, over: Any, between: ArrayLike, *, w0: ArrayLike, coun
     >>> gd = md.Map(md.Loss((x * y - 1)**2 / 2, [x, y]), md.GD(0.9))
     >>> print(md.doublings(gd, "lr", (0.9, 1.5), w0=[0.9, 0.9], count=4).summary())
       period  doubles at lr   ratio
+      ------  -------------  ------
+           1              1       -
+           2   1.2360679775  4.5429
+           4  1.28803175448  4.6412
+           8  1.29922793965       -
+    the cascade ends near lr = 1.3022793
     """
     return _Following(system, over, between, w0, whole("steps", steps, 100)).cascade(whole("count", count, 1))
 
@@ -165,7 +171,7 @@ class _Following:
         while (self.last - value) * stride > 0:
             ahead = min(value + stride, self.last) if stride > 0 else max(value + stride, self.last)
             found = self.at(ahead, cycle.points[0], cycle.period)
-            if found is None or found.period != cycle.period or abs(found.flip - cycle.flip) > _SWING:
+            if found is None or found.period != cycle.period or abs(found.lowest - cycle.lowest) > _SWING:
                 stride /= 2
                 if abs(stride) < _SHORTEST * abs(value):
                     return f"the cycle of {cycle.period:,} steps ends at {self.name} = {value:.10g} without doubling."

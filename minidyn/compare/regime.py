@@ -194,7 +194,7 @@ def regimes_of(system: Map, w0: ArrayLike, steps: int, *, first_step: int = 1, t
         engine = make_engine(system, z, steps, first_step=first_step, threads=workers)
         assert isinstance(engine, MapEngine)
         engine.advance(0, steps - tail)
-        z = unpack(engine.blocks, len(z))
+        z = unpack(engine.blocks, len(z), 0, system.components)
     first, tangent = first_step + steps - tail, Tangent(system)
     table = system.rule.table(first, tail) if system.rule.scheduled else None
     parts = []

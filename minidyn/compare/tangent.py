@@ -120,8 +120,8 @@ class Tangent:
         )
 
     def numbers(self, paths: int, settings: Settings | None = None) -> tuple[Floats, Floats]:
-        """Each path's hyperparameters (paths, H + 1), the step number behind them, and constants of the loss (paths, C):
-        the map's own, but for what differs from path to path."""
+        """Each path's hyperparameters (paths, H + 1), the step number behind them, and constants of the loss
+        (paths, C): the map's own, but for what differs from path to path."""
         hp, c = np.tile([*self.map.rule.hyper_values, LATE], (paths, 1)), np.tile(self.map.loss.c, (paths, 1))
         if settings is not None:
             for (array, place), column in zip(settings.spots, settings.values, strict=True):

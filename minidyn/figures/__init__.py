@@ -11,6 +11,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from minidyn.compare.basins import Basins
+from minidyn.compare.bifurcation import Bifurcation
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.edge_of_stability import EdgeRun
 from minidyn.compare.escape import Escape
@@ -19,6 +21,7 @@ from minidyn.compare.sweep import Sweep
 from minidyn.figures.canvas import Picture
 from minidyn.figures.diagram import plot_stability
 from minidyn.figures.edges import plot_edge, plot_escape
+from minidyn.figures.longrun import plot_basins, plot_bifurcation
 from minidyn.figures.losses import plot_loss
 from minidyn.figures.moving import animate
 from minidyn.figures.orders import plot_scaling
@@ -28,8 +31,8 @@ from minidyn.maps.loss import Loss
 from minidyn.simulate.run import Run
 
 __all__ = [
-    "Picture", "animate", "plot", "plot_comparison", "plot_edge", "plot_escape", "plot_loss", "plot_run",
-    "plot_scaling", "plot_stability", "plot_sweep",
+    "Picture", "animate", "plot", "plot_basins", "plot_bifurcation", "plot_comparison", "plot_edge", "plot_escape",
+    "plot_loss", "plot_run", "plot_scaling", "plot_stability", "plot_sweep",
 ]  # fmt: skip
 
 
@@ -42,6 +45,8 @@ def plot(result: Any, **options: Any) -> Figure:
         Sweep: plot_sweep,
         EdgeRun: plot_edge,
         Escape: plot_escape,
+        Bifurcation: plot_bifurcation,
+        Basins: plot_basins,
         Loss: plot_loss,
     }
     draw = next((draw for kind, draw in kinds.items() if isinstance(result, kind)), plot_stability)

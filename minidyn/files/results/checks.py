@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from minidyn.common.status import Status
+from minidyn.compare.basins import MOVING, Basins
+from minidyn.compare.bifurcation import DIVERGED, Bifurcation
 from minidyn.compare.comparison import Comparison
 from minidyn.compare.order import ScalingStudy
 from minidyn.compare.report import READ
@@ -110,6 +112,39 @@ def check_sweep(sweep: Sweep) -> Sweep:
     _require(("status" in sweep.values) == ("ended" in sweep.values) and sweep.quantities)
     _check_meta(sweep.meta)
     return sweep
+
+
+def check_bifurcation(diagram: Bifurcation) -> Bifurcation:
+    """The bifurcation diagram, if its arrays have the shapes and kinds of one."""
+    count = len(diagram.values)
+    _require(count > 0 and len(diagram.points) > 0 and type(diagram.steps) is int and "system" in diagram.meta)
+    _texts([diagram.parameter, *diagram.points])
+    for values, kinds in ((diagram.values, "f"), (diagram.exponent, "f"), (diagram.period, "i")):
+        _array(values, kinds, (count,))
+    _require((diagram.period >= DIVERGED).all())
+    _require(len({points.shape for points in diagram.points.values()}) == 1)
+    for points in diagram.points.values():
+        _array(points, "f", (count, points.shape[-1]))
+    _check_meta(diagram.meta)
+    return diagram
+
+
+def check_basins(basins: Basins) -> Basins:
+    """The basins, if their labels are those of their places."""
+    shape = tuple(len(v) for v in basins.axes.values()) or basins.labels.shape[:1]
+    _require(len(basins.axes) in (0, 2) and basins.labels.size > 0 and "system" in basins.meta)
+    _require(type(basins.steps) is int)
+    _texts(basins.axes)
+    _array(basins.labels, "i", shape)
+    _require(((basins.labels >= MOVING) & (basins.labels < len(basins.places))).all())
+    _array(basins.ends, "f", (*shape, basins.ends.shape[-1]))
+    for values in basins.axes.values():
+        _array(values, "f", values.shape[:1])
+    for place in basins.places:
+        _array(place.at, "f", basins.ends.shape[-1:])
+        _require(isinstance(place.period, int) and isinstance(place.starts, int))
+    _check_meta(basins.meta)
+    return basins
 
 
 def _require(holds: Any) -> None:

@@ -15,6 +15,7 @@ MAP = md.Map(VALLEY, md.SGD(0.05), md.GaussianNoise(0.3))
 EDGE = md.Map(LOGCOSH, md.GD(0.1))
 SAMPLED = md.Map(WELLS, md.SGD(0.7), md.Minibatch(1))
 LEAVING = md.Map(md.Loss(x**4 / 4, [x]), md.GD(1.0), md.GaussianNoise(0.5))
+WILD = md.Map(md.Loss(x**2 * (x - 1) ** 2 / 4 + y**2 / 2, [x, y]), md.GD(0.5))
 LOGISTIC = md.Map(md.Loss(-2.9 * x**2 / 2 + 3.9 * x**3 / 3, [x]), md.GD(1.0))
 
 
@@ -43,6 +44,9 @@ def results():
         "erratic edge": md.edge(LOGISTIC, md.RodFlow(LOGISTIC), w0=[0.3], steps=600, save_every=300),
         "regime": md.regime(LOGISTIC, [0.3], 600),
         "regimes": md.regime(LOGISTIC, [[0.3], [0.4], [1.5]], 600),
+        "bifurcation": md.bifurcation(LOGISTIC, "lr", [0.8, 0.9, 1.0, 1.2], w0=[0.3], steps=400),
+        "doublings": md.doublings(LOGISTIC, "lr", (0.6, 0.95), w0=[0.3], count=3),
+        "basins": md.basin(WILD, {x: [-9.0, 0.3, 0.7], y: [0.0, 1.0]}, 200),
         "smoothness": md.smoothness(regression, [1.0, 0.5]),
     }
 

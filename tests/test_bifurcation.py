@@ -67,6 +67,16 @@ def test_long_periods_are_found():
     assert longer.period[0] == 0 and longer.kinds == ["irregular"]
 
 
+def test_the_orbit_of_a_scalar_product():
+    """Of `(x y - 1)^2 / 2` from a balanced start, beyond lr = 1: `u1 u2 = 1/lr`, `(u1 + u2)^2 = 1 + 3/lr`, to 1e-12."""
+    values = np.linspace(1.05, 1.2, 7)
+    seen = md.bifurcation(md.Map(md.Loss((x * y - 1) ** 2 / 2, [x, y]), md.GD(1.0)), "lr", values, w0=[0.9, 0.9])
+    u, v = seen.points["x"][:, -1], seen.points["x"][:, -2]
+    np.testing.assert_allclose(u * v, 1 / values, rtol=1e-12)
+    np.testing.assert_allclose((u + v) ** 2, 1 + 3 / values, rtol=1e-12)
+    np.testing.assert_allclose(seen.points["y"], seen.points["x"], rtol=1e-12)
+
+
 def monodromy(system, z, n):
     """The Jacobian of n steps by central differences of `Map.step` at a late step."""
     out = np.empty((len(z), len(z)))
@@ -170,6 +180,7 @@ def test_a_range_of_learning_rates_is_named():
         ({"values": [1.0, np.nan]}, "increasing list"),
         ({"values": "a"}, "must be real numbers"),
         ({"over": "beta"}, "is no number of this map"),
+        ({"over": ["lr"]}, "over names a number of the map"),
         ({"over": "lr", "values": [-1.0, 1.0]}, "must be positive"),
         ({"keep": 300}, "at most half of the 400 steps"),
         ({"w0": [0.1, 0.2]}, "w0 has shape"),

@@ -22,7 +22,18 @@ def test_every_public_name_has_a_docstring_with_an_example():
     """What a user calls explains itself: a docstring, with an example for everything but errors and plain records."""
     plain = {"Comparison", "EdgeRun", "ErrorRow", "Run", "Status", "Rule", "Noise", "Model", "Flow", "cache"}
     plain |= {"Condition", "Escape", "Flatness", "Smoothness", "Stability", "StabilityDiagram"}
-    plain |= {"LawRow", "Regime", "Regimes", "OrderFit", "ScalingRow", "ScalingStudy"}
+    plain |= {
+        "LawRow",
+        "Regime",
+        "Regimes",
+        "Basins",
+        "Bifurcation",
+        "BoxDimension",
+        "Doublings",
+        "OrderFit",
+        "ScalingRow",
+        "ScalingStudy",
+    }
     for name in minidyn.__all__:
         thing = getattr(minidyn, name)
         assert thing.__doc__, name

@@ -18,9 +18,9 @@ from minidyn.common.errors import InputError, said
 from minidyn.common.intake import numbers, whole
 from minidyn.common.reports import Report, Reported, Result, Table, digits
 from minidyn.compare.cycles import LONGEST, attractor, periods_of
-from minidyn.compare.tangent import Tangent, autonomous
+from minidyn.compare.tangent import Tangent, autonomous, varied
 from minidyn.maps.discrete import Map, unpack
-from minidyn.maps.settings import Settings, settings_of
+from minidyn.maps.settings import Settings
 from minidyn.simulate import observables
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import MapEngine
@@ -151,9 +151,9 @@ def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, ste
         raise InputError(f"{said('values')} is an increasing list of finite numbers, one or more.")
     if keep > steps // 2:
         raise InputError(f"keep is {keep}; it must be at most half of the {steps:,} steps.")
-    settings = settings_of(system, {over: given}, len(given))
+    settings = varied(system, over, given)
     (name,) = settings.given
-    repeated = settings_of(system, {over: np.repeat(given, keep)}, len(given) * keep)
+    repeated = varied(system, over, np.repeat(given, keep))
     watched = observables.resolve(system, observe, repeated)  # refused now, not after the run
     z = _starts(system, w0, len(given))
     theta, period, exponent = _carried(system, settings, z, steps, keep, thread_count(threads), progress)

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from minidyn.common.arrays import Floats, Integers, NDArray
 from minidyn.common.byvalue import ByValue
@@ -79,6 +76,10 @@ def box_dimension(
 
 def gathered(ends: Floats, apart: float) -> tuple[NDArray[np.intp], int]:
     """Of ends (N, F), the place that each belongs to (N,), and how many places there are."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
     cells, which = _cells(np.floor(ends / apart).astype(np.int64))
     pairs = cKDTree(cells).query_pairs(1.5, p=np.inf, output_type="ndarray")
     links = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(len(cells), len(cells)))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.byvalue import ByValue
@@ -22,9 +21,8 @@ from minidyn.common.intake import numbers, shown, whole
 from minidyn.common.reports import Report, Reported, Table, digits
 from minidyn.compare.cycles import LONGEST, Cycle, attractor, cycle_from
 from minidyn.compare.readings import one_start
-from minidyn.compare.tangent import LATE, Tangent, autonomous
+from minidyn.compare.tangent import LATE, Tangent, autonomous, varied
 from minidyn.maps.discrete import Map
-from minidyn.maps.settings import settings_of
 
 DELTA = 4.669201609102990  # Feigenbaum's constant
 _STRIDES = 64  # of the interval, the first stride; then the multiplier says how long one is
@@ -107,7 +105,7 @@ class _Following:
         if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] == ends[1]:
             raise InputError(f"{said('between')} is two different values of the parameter, not {shown(between)}.")
         z = one_start(system, w0)
-        self.settings = settings_of(system, {over: ends}, 2)
+        self.settings = varied(system, over, ends)
         (self.name,) = self.settings.given
         self.tangent, self.system, (self.first, self.last) = Tangent(system), system, map(float, ends)
         self.hp, self.c = self.tangent.numbers(2, self.settings)
@@ -132,6 +130,8 @@ class _Following:
 
     def cascade(self, count: int) -> Doublings:
         """Doubling after doubling, each from the cycle that the last one made."""
+        from scipy.optimize import brentq
+
         value, cycle, stride = self.first, self.start, (self.last - self.first) / _STRIDES
         found: list[tuple[int, float]] = []
         stopped = ""

@@ -16,11 +16,12 @@ import numpy as np
 
 from minidyn.common.arrays import Floats
 from minidyn.common.errors import InputError
+from minidyn.common.intake import shown
 from minidyn.compiler import jit
 from minidyn.flows.edge.twostep import TwoStep, along_slopes
 from minidyn.kernels import pointer
 from minidyn.maps.discrete import Map
-from minidyn.maps.settings import Settings
+from minidyn.maps.settings import Settings, settings_of
 
 LATE = 1e15  # the number of a step at which bias corrections are over
 _ALIGNING = 4  # over a quarter of the steps v turns into the direction that grows most
@@ -168,3 +169,10 @@ def autonomous(system: Any, what: str) -> None:
         raise InputError(f"{what} looks at a Map without noise; drop the noise.")
     if system.rule.scheduled or system.rule.own_clock:
         raise InputError(f"{what} looks at what a map settles to; {system.rule} changes from step to step.")
+
+
+def varied(system: Map, over: Any, values: Floats) -> Settings:
+    """The settings of paths that differ in the number called `over`, a name or a symbol."""
+    if not isinstance(over, str) and not getattr(over, "is_Symbol", False):
+        raise InputError(f"over names a number of the map, such as 'lr', or is a constant's symbol, not {shown(over)}.")
+    return settings_of(system, {over: values}, len(values))

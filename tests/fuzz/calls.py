@@ -33,6 +33,7 @@ SAMPLES = md.Loss.regression(a * x, [a], {x: [1.0, 2.0]}, [0.5, 1.0])
 FLOOR = md.Manifold(PLANE, chart={x: s, y: 0}, coordinates=[s])
 PLAIN = md.Map(PLANE, md.GD(0.125))
 NOISY = md.Map(PLANE, md.SGD(0.05), md.GaussianNoise(0.3))
+CUBIC = md.Map(md.Loss(-3 * x**2 / 2 + 4 * x**3 / 3, [x]), md.GD(0.5))
 PICKED = md.Map(SAMPLES, md.SGD(0.1), md.Minibatch(1))
 ADAM = md.Map(PLANE, md.Adam(0.01), md.GaussianNoise(0.3))
 FOLDER = Path(tempfile.mkdtemp())
@@ -148,6 +149,13 @@ CALLS: dict[str, Call] = {
     "escape": (md.escape, {"system": [PICKED], "w": [[0.5]]}, {
         "radius": [1e-6], "steps": [9], "paths": [4], "growth_steps": [2], "rng": [0], "k": [1]}),
     "regime": (md.regime, {"system": [PLAIN], "w0": POINT, "steps": [40]}, {"first_step": [1]}),
+    "bifurcation": (md.bifurcation, {"system": [PLAIN], "over": ["lr"], "values": LRS, "w0": POINT}, {
+        "steps": [40], "keep": [4], "observe": OBSERVE, "threads": [1], "progress": [False]}),
+    "doublings": (md.doublings, {"system": [CUBIC], "over": ["lr"], "between": [[0.5, 0.9]], "w0": [[0.3]]}, {
+        "count": [1], "steps": [500]}),
+    "basin": (md.basin, {"system": [PLAIN], "starts": [[[1.0, 0.2], [0.5, 0.1]], {x: [0.1, 0.2], y: [0.1]}]}, {
+        "steps": [9], "at": [None, [0.0, 0.0]], "by": [None, "loss", x], "apart": [None, 0.1], "first_step": [1],
+        "threads": [1], "progress": [False]}),
     "edge": (md.edge, {"system": [PLAIN], "w0": POINT, "steps": [4]}, {
         "save_every": [1], "first_step": [1], "rtol": [1e-8], "atol": [1e-11]}),
     "quantity": (RUN.quantity, {"name": ["x", "loss"]}, {}), "save": (RUN.save, {"path": [FOLDER / "run.h5"]}, {}),

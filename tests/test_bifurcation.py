@@ -5,6 +5,8 @@ import pytest
 import sympy as sp
 
 import minidyn as md
+from minidyn.compare.bifurcation import _periods
+from minidyn.compare.tangent import Tangent, varied
 
 x, y, r = sp.symbols("x y r")
 LOGISTIC = md.Map(md.Loss((1 - r) * x**2 / 2 + r * x**3 / 3, [x], constants={r: 2.5}), md.GD(1.0))
@@ -75,6 +77,18 @@ def test_the_orbit_of_a_scalar_product():
     np.testing.assert_allclose(u * v, 1 / values, rtol=1e-12)
     np.testing.assert_allclose((u + v) ** 2, 1 + 3 / values, rtol=1e-12)
     np.testing.assert_allclose(seen.points["y"], seen.points["x"], rtol=1e-12)
+
+
+def test_a_quiet_phase_is_no_rest():
+    """Adam where its accumulators vanish rests beside a minimum that does not attract until it bursts again: a run that
+    is quiet for its last 256 steps is called erratic, and one that has settled after an erratic transient is not."""
+    quiet = md.Map(md.Loss((1 + x**2) * sp.log(sp.cosh(y)) - x / 3 + x**4 / 50, [x, y]), md.Adam(0.1, eps=0.1))
+    seen = md.bifurcation(quiet, "lr", [1.6], w0=[1.0, 0.3], steps=4000)
+    assert np.ptp(seen.points["y"]) < 1e-6 and seen.exponent[0] > 0.03 and seen.kinds == ["erratic"]
+    tangent, z = Tangent(LOGISTIC), np.full((1, 1), 0.3)
+    own = tangent.numbers(1, varied(LOGISTIC, r, np.array([3.835])))
+    theta, _ = tangent.follow(z, 900, 200, own)
+    assert _periods(tangent, z, theta, np.array([5.0]), own).tolist() == [3]
 
 
 def monodromy(system, z, n):

@@ -374,6 +374,8 @@ def thing(kind):
         "diagram": lambda: md.stability_diagram(JUMPY, [[0.0], [1.0]]),
         "edge": lambda: md.edge(gd, md.RodFlow(gd), w0=[4.5, 0.1], steps=20),
         "escape": lambda: md.escape(JUMPY, [1.0], paths=50, steps=40, rng=0),
+        "bifurcation": lambda: md.bifurcation(gd, "lr", np.linspace(0.1, 1.5, 40), w0=[1.0, 0.5], steps=200),
+        "basins": lambda: md.basin(gd, {x: np.linspace(-9, 9, 30), y: np.linspace(-2, 2, 30)}, 300),
         "loss": lambda: WELLS,
         "slice": lambda: gd.loss,
     }
@@ -383,7 +385,7 @@ def thing(kind):
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("comparison", "x"), ("run", "x"), ("study", "y"), ("diagram", "lr 0.7, batch 1"), ("edge", "amplitude"),
-     ("escape", "distance"), ("loss", "x"), ("slice", "x y")],
+     ("escape", "distance"), ("bifurcation", "exponent"), ("basins", "basins"), ("loss", "x"), ("slice", "x y")],
 )  # fmt: skip
 def test_plot_takes_panels_size_and_axes(kind, name, tmp_path):
     """Every result draws the panels that are named, in the size that is wanted, or one panel in somebody's axes, with

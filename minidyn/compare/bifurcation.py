@@ -214,10 +214,13 @@ def _carried(
 def _periods(tangent: Tangent, z: Floats, theta: Floats, parted: Floats, own: tuple[Floats, Floats]) -> Integers:
     """The period of each run, from its last points (N, T + 1, D) or, where they have not settled, its cycle.
 
-    parted : the logarithm of how far neighbours have parted: an erratic run needs no look at cycles."""
+    parted : the logarithm of how far neighbours have parted. Where they have, points that return are looked at again: a
+    run may be quiet for long beside a point that does not attract; where they have not, those that do not return yet.
+    """
     finite = np.asarray(np.isfinite(theta).all(axis=(1, 2)))
     period, certain = periods_of(np.where(finite[:, None, None], theta, 0.0))
-    for i in np.flatnonzero(finite & ~certain & ~(parted > _PARTING)):
+    apart = parted > _PARTING
+    for i in np.flatnonzero(finite & np.where(apart, period != NONE, ~certain)):
         found = attractor(tangent, z[i], theta[i], own[0][i], own[1][i], LONGEST)
-        period[i] = found.period if found is not None else period[i]
+        period[i] = found.period if found is not None else NONE if apart[i] else period[i]
     return np.where(finite, period, DIVERGED)

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.reports import digits
@@ -52,11 +51,6 @@ def plot_bifurcation(
     return compose(there, title, details, path=path, only=panels, size=size, ax=ax)
 
 
-def _named(ax: Axes, colour: str, label: str) -> None:
-    """An entry of the legend for what is drawn in this colour."""
-    ax.add_patch(Rectangle((0.0, 0.0), 0.0, 0.0, color=colour, lw=0, label=label))
-
-
 def _draw_points(ax: Axes, result: Bifurcation, name: str, kinds: NDArray[Any]) -> None:
     points = np.where(np.abs(result.points[name]) < HUGE, result.points[name], np.nan)
     settled = result.period > 0
@@ -75,8 +69,7 @@ def _draw_points(ax: Axes, result: Bifurcation, name: str, kinds: NDArray[Any]) 
         dot: dict[str, Any] = (
             {"ms": 1.6} if label.startswith("at rest") else {"ms": 0.9, "alpha": thin}
         )  # so that density is seen
-        ax.plot(x, y.ravel(), ls="", marker="o", mew=0, color=colour, rasterized=True, **dot)
-        _named(ax, colour, label)
+        ax.plot(x, y.ravel(), ls="", marker="o", mew=0, color=colour, rasterized=True, label=label, **dot)
     _shade(ax, result)
     low, high = _ends(points)
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
@@ -87,7 +80,8 @@ def _draw_points(ax: Axes, result: Bifurcation, name: str, kinds: NDArray[Any]) 
 def _shade(ax: Axes, result: Bifurcation) -> None:
     """Where runs diverge."""
     for n, window in enumerate(w for w in result.windows if w.kind == "diverged"):
-        ax.axvspan(window.first, window.last, color=_GONE, lw=0, zorder=0, label="_" if n else "diverged")
+        ends, label = [window.first, window.last], "_" if n else "diverged"
+        ax.fill_between(ends, 0.0, 1.0, color=_GONE, lw=0, zorder=0, transform=ax.get_xaxis_transform(), label=label)
 
 
 def _ends(points: Floats) -> tuple[float, float]:
@@ -161,16 +155,18 @@ def _rows(result: Basins) -> list[tuple[str, str, NDArray[np.bool_]]]:
 
 def _place(place: Place) -> str:
     """A place in so many letters as stand in a legend."""
-    at = ", ".join(digits(v + 0.0, 3).replace("-", "−") for v in np.round(place.at, 6))
+    at = ", ".join(digits(v + 0.0, 2).replace("-", "−") for v in np.round(place.at, 6))
     where = f"({at})" if len(place.at) <= 3 else f"|w| = {np.linalg.norm(place.at):.4g}"
-    return where if place.period == 1 else f"period {place.period} about {where}"
+    return where if place.period == 1 else f"period {place.period}, {where}"
 
 
 def _draw_grid(ax: Axes, result: Basins, rows: list[tuple[str, str, NDArray[np.bool_]]]) -> None:
     image = np.zeros(result.labels.shape)
     for n, (label, colour, chosen) in enumerate(rows):
         image[chosen] = n
-        _named(ax, colour, label)
+        one = [int(places[0]) for places in np.nonzero(chosen)]
+        at = [[values[i]] for values, i in zip(result.axes.values(), one, strict=True)]
+        ax.plot(*at, ls="", marker="s", ms=0.5, mew=0, color=colour, label=label)
     edges = [_edges(values) for values in result.axes.values()]
     colours = ListedColormap([colour for _, colour, _ in rows])
     ax.pcolorfast(*edges, image.T, cmap=colours, vmin=-0.5, vmax=len(rows) - 0.5, zorder=0)

@@ -26,6 +26,7 @@ LEFT, RIGHT, TOP, BOTTOM, BETWEEN, BAR = 0.86, 0.24, 0.30, 0.46, 0.10, 0.58  # a
 WIDTH = 3.0  # of axes
 _EDGE, _LINE = 0.1, 0.165  # of the figure; lines of its head
 _LEAST, _SQUARE = 0.4, 3.6  # of axes: at least; a landscape that stands alone
+_DOT = 6.0  # points: a dot in a legend is no smaller
 _THIN = 2.5  # points: an area that is no taller than a line on it is not seen
 _MAP = [look.colour for look, _ in READINGS.values()]
 
@@ -257,11 +258,19 @@ def legend_of(axes: Sequence[Axes]) -> list[Any]:
             if not _in_sight(ax, handle):
                 continue
             if known is None:
-                found[label] = copy.copy(handle) if isinstance(handle, Line2D) else handle
+                found[label] = _seen(handle) if isinstance(handle, Line2D) else handle
             elif isinstance(known, Line2D) and isinstance(handle, PathCollection):
                 known.set_marker(handle.get_paths()[0])
                 known.set_markersize(5)
     return sorted(found.values(), key=_rank)
+
+
+def _seen(handle: Line2D) -> Line2D:
+    """A line as it stands in a legend: dots large enough to show their colour."""
+    line = copy.copy(handle)
+    if line.get_linestyle() in ("None", "") and float(line.get_markersize()) < _DOT:
+        line.set(markersize=_DOT, alpha=1.0)
+    return line
 
 
 def _in_sight(ax: Axes, handle: Any) -> bool:

@@ -53,6 +53,31 @@ timed("Hessian", hessian)
 print("JSON", json.dumps(taken))
 """
 
+# Runs in a new process: `model`, or nothing for a net that Python writes out term by term; prints seconds as JSON.
+_FIRST = """
+import json, sys, time
+import numpy as np, sympy as sp
+import minidyn as md
+import minidyn.files.models
+given, rng, m = sys.argv[1:], np.random.default_rng(0), 100
+began = time.process_time()
+if given:
+    model = md.load_model(given[0])
+    loss, rule = model.loss, model.map
+else:
+    a, w, b = (sp.symbols(f"{letter}:{m}") for letter in "awb")
+    x = sp.Symbol("x")
+    net = sp.Add(*(a[j] * sp.tanh(w[j] * x + b[j]) for j in range(m)))
+    loss = md.Loss.regression(net, [*a, *w, *b], {x: rng.normal(size=200)}, rng.normal(size=200))
+    rule = md.Map(loss, md.SGD(0.01))
+at = rng.normal(size=loss.dim) / 10
+built = time.process_time()
+loss.grad(at)
+gradient = time.process_time()
+rule.step(at)
+print("JSON", json.dumps([built - began, gradient - built, time.process_time() - gradient]))
+"""
+
 _WARM = """
 import sys
 from benchmarks import problems
@@ -118,6 +143,19 @@ def cold(quick: bool) -> Iterator[Row]:
         what = work.removeprefix("W5 cold, ").removesuffix(": all five")
         note = f"compilation alone, {compiling[work]:.2f} s against {base:.2f} s: 1 if independent of the size"
         yield Row(f"W5 cold, {what} over L3", "times", compiling[work] / base, note=note)
+
+
+def first(quick: bool) -> Iterator[Row]:
+    """To the first gradient with an empty cache: nets of matrices, of several outputs, and of terms written out."""
+    for name, given in (("deep_linear_net", True), ("softmax_net", True), ("a net written out", False)):
+        runs = []
+        for _ in range(1 if quick else 3):
+            with tempfile.TemporaryDirectory() as cache:
+                said = _python(cache, "-c", _FIRST, *[name] * given).said
+            runs.append(json.loads(said.split("JSON ", 1)[1]))
+        built, gradient, step = (statistics.median(part) for part in zip(*runs, strict=True))
+        note = f"the loss {built:.2f}, its gradient {gradient:.2f}; the map's first step then {step:.2f}"
+        yield Row(f"first gradient, {name}", "s", built + gradient, bar=1.0, note=note, extra={"runs": runs})
 
 
 def processes(quick: bool) -> Iterator[Row]:

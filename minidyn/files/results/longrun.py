@@ -12,7 +12,7 @@ from minidyn.files.results.layout import OWN, Group, _attributes, _meta, _name, 
 
 def bifurcation_tree(diagram: Bifurcation) -> Group:
     """A bifurcation diagram as a group: its arrays on the axes value, of the parameter, and point."""
-    attrs = _attributes("bifurcation", _title(diagram.meta, diagram.parameter), diagram.meta)
+    attrs = _attributes("bifurcation", _title(diagram.meta, f"the long run against {diagram.parameter}"), diagram.meta)
     group = Group(attrs | {OWN + "parameter": diagram.parameter, OWN + "steps": diagram.steps})
     group.add("value", ("value",), diagram.values, long_name=diagram.parameter)
     group.add("point", ("point",), np.arange(next(iter(diagram.points.values())).shape[1]))

@@ -87,7 +87,7 @@ def swept(executor=None, **options):
 
 
 def test_a_sweep_has_the_same_bits_on_a_cluster(cluster, tmp_path):
-    """Settings on a cluster, some of whose workers are killed, on spawned processes, in a folder: those of one process."""
+    """Settings on a cluster, some of whose workers are killed, on spawned processes, in a folder: one process's."""
     made, client = cluster
     made.scale(2)
     whole = swept()

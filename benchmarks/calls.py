@@ -13,12 +13,11 @@ from benchmarks.harness import Case, Row, interleaved
 
 _ADD = "np.add of two pairs"
 _UNIT = 1.6  # microseconds that it takes on the machine for which the bars are stated
-_POINT = [1.0, 0.8]
+_POINT, _OTHER = [1.0, 0.8], [0.5, 0.25]
 
 
 def small(quick: bool) -> Iterator[Row]:
     """Small calls on the valley; bars are processor time where one `np.add` of two pairs takes 1.6 us."""
-    pair, other = np.array(_POINT), np.array([0.5, 0.25])
     cases: dict[str, tuple[Case, float | None]] = {
         "loss.grad": (_gradient(), 15),
         "quasistatic drift, D = 2": (_drift(), 40),
@@ -32,7 +31,7 @@ def small(quick: bool) -> Iterator[Row]:
         "compare, 100 steps and 10 paths": (_compare(), 6000),
         "stability": (_stability(), 2000),
     }
-    timed: dict[str, Case] = {_ADD: lambda: np.add(pair, other)}
+    timed: dict[str, Case] = {_ADD: lambda: np.add(_POINT, _OTHER)}
     seconds = interleaved(timed | {name: run for name, (run, _) in cases.items()}, 3 if quick else 15)
     for name, (_, bar) in cases.items():
         yield Row(name, "us", seconds[name] * 1e6, _ADD, seconds[_ADD] * 1e6, None if bar is None else bar / _UNIT)

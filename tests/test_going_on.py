@@ -380,7 +380,7 @@ def test_runs_that_do_not_know_their_state_say_so(monkeypatch):
     assert "put together from parts" in refused(SGD, continue_from=md.join(parts), steps=5)
     assert "in one piece" in refused(SGD, continue_from=parts[0], steps=5, executor=1)
     monkeypatch.setattr(recorder, "save", save)
-    part = md.simulate(SGD, [2.0, 0.3], 20, save_every=5)
+    part = md.simulate(SGD, [2.0, 0.3], 20, save_every=5, keep="moments")
     assert part.state is None and "it was interrupted" in refused(SGD, continue_from=part, steps=5)
 
 

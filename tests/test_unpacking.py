@@ -43,7 +43,7 @@ def filled(out, value):
 def arguments(rng):
     """One call's arguments for `gathered`, of random sizes and numbers."""
     n, m, p = (int(v) for v in rng.integers(0, 4, 3))
-    count = int(rng.choice([0, 1, -1, 2**29, -(2**30), 2**31, -(2**45), 2**59, 2**61]))
+    count = int(rng.choice([0, 1, -1, 2**29, -(2**30), 2**31, -(2**45), 2**59, 2**62, -(2**62)]))
     nested = rng.normal(size=(n, m)), (float(rng.normal()), count), rng.integers(-9, 9, m)
     seed = np.uint64(rng.integers(0, 2**63, dtype=np.uint64) * np.uint64(2) + np.uint64(1))
     return rng.normal(size=p), nested, float(rng.normal()), doubled, seed, bool(rng.integers(2)), np.zeros(p)

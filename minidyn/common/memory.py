@@ -7,6 +7,8 @@ from pathlib import Path
 
 from minidyn.common.errors import InputError
 
+_LITTLE = 2.0**24  # bytes, for which nobody looks
+
 
 def available() -> float:
     """Bytes that this process can still take; infinity where the system does not say."""
@@ -25,6 +27,8 @@ def available() -> float:
 
 def need(size: float, what: str, advice: str) -> None:
     """Refuse what needs so many bytes where there are fewer: InputError with both sizes."""
+    if size <= _LITTLE:
+        return
     there = available()
     if size > there:
         raise InputError(f"{what} would take {_shown(size)} of memory, and {_shown(there)} are free; {advice}.")

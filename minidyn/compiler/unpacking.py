@@ -73,7 +73,7 @@ class _Text:
         self.demand(fits)
 
     def whole(self, value: str) -> str:
-        """The number in an int of at most two digits."""
+        """The number in an int below 2^62."""
         count = self.load("i64", value, _COUNT)
         if sys.version_info >= (3, 12):  # three bits of flags below: 0 is positive, 2 negative
             sign = self.let(f"and i64 {count}, 3")
@@ -81,11 +81,15 @@ class _Text:
         else:
             negative = self.let(f"icmp slt i64 {count}, 0")
             digits = self.let(f"select i1 {negative}, i64 {self.let(f'sub i64 0, {count}')}, i64 {count}")
-        self.demand(self.let(f"icmp ule i64 {digits}, 2"))
+        self.demand(self.let(f"icmp ule i64 {digits}, 3"))
         total = "0"
-        for place in range(2):  # an int of no digit has room for one, and objects end at a multiple of 16 bytes
-            digit = self.let(f"zext i32 {self.load('i32', value, _DIGITS + 4 * place)} to i64")
+        for place in range(3):  # an int of no digit has room for one, which is read where another is not there
             there = self.let(f"icmp ugt i64 {digits}, {place}")
+            offset = self.let(f"select i1 {there}, i64 {_DIGITS + 4 * place}, i64 {_DIGITS}")
+            where = self.let(f"getelementptr i8, ptr {value}, i64 {offset}")
+            digit = self.let(f"zext i32 {self.let(f'load i32, ptr {where}, align 4')} to i64")
+            if place == 2:
+                self.demand(self.let(f"icmp ule i64 {self.let(f'select i1 {there}, i64 {digit}, i64 0')}, 4"))
             part = self.let(f"shl i64 {self.let(f'select i1 {there}, i64 {digit}, i64 0')}, {_DIGIT * place}")
             total = self.let(f"add i64 {total}, {part}")
         return self.let(f"select i1 {negative}, i64 {self.let(f'sub i64 0, {total}')}, i64 {total}")

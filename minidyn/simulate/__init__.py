@@ -20,9 +20,9 @@ from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
 from minidyn.maps.settings import Settings, settings_of
 from minidyn.simulate import observables
-from minidyn.simulate.checkpoint import Keeper, belongs, ends_of, keeper, stored
+from minidyn.simulate.carrying import carry
+from minidyn.simulate.checkpoint import belongs, ends_of, keeper, stored
 from minidyn.simulate.choose import make_engine
-from minidyn.simulate.engines import Engine
 from minidyn.simulate.ensembles import Ensemble
 from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.going_on import WAYS, ending_of, left_by
@@ -209,10 +209,10 @@ class _Planned:
         with keeper(self.checkpoint, self.what, saves, self.ends, self.chosen) as kept:
             recorder = Recorder(system.loss, self.watchers, self.keep, kept.rows, self.paths)
             phases = Phases(system, 1 if self.every == LOG else self.every, saves)
-            recorder.also = phases.look
+            recorder.also, recorder.looking = phases.look, bool(phases.periods)
             what_runs = system.name if isinstance(system, Flow) else "Map"
             bar = Bar(self.steps, self.paths, progress, what_runs)
-            done, interrupted = _carry(engine, recorder, kept, saves, bar, regular(saves, self.every))
+            done, interrupted = carry(engine, recorder, kept, saves, bar, regular(saves, self.every))
             status, ended = engine.ending(done)
             if self.forks and self.before is not None:
                 over = self.before.status != Status.FINISHED
@@ -308,47 +308,6 @@ def _check_room(system: Map | Flow, steps: int, paths: int, saves: int, keep: st
         f"a run of {paths:,} paths with {saves - 1:,} saves",
         f"take fewer paths, save less often ({said('save_every')}), or {less}",
     )
-
-
-def _carry(engine: Engine, recorder: Recorder, kept: Keeper, saves: list[int], bar: Bar,
-           regular: bool) -> tuple[int, bool]:  # fmt: skip
-    """Carry the engine from save to save; the steps done, and whether Ctrl-C ended it.
-
-    regular : whether the last save is one of those that a longer run has too."""
-    done = kept.resume(engine, recorder)
-    if done:
-        engine.look_ahead(done, 0)
-    if done > saves[0]:
-        log.info("%s goes on after step %d of %d", bar.label, done, saves[-1])
-
-    def alive() -> int:
-        return int((engine.ending(done)[0] == Status.FINISHED).sum())
-
-    try:
-        with bar:
-            bar.start(done)
-            if not recorder.count:
-                recorder.save(engine)
-            for target in saves[recorder.count :]:
-                while done < target:
-                    kept.note(done, engine, recorder)
-                    count = engine.slice(target - done)
-                    ends = done + count == saves[-1] and not regular
-                    (engine.look_ahead if ends else engine.advance)(done, count)
-                    done += count
-                    bar.update(done, alive)
-                recorder.save(engine)
-            recorder.observe()
-            kept.note(done, engine, recorder, last=True)
-    except KeyboardInterrupt:
-        if not recorder.count:
-            raise
-        log.warning("%s was interrupted after step %d", bar.label, done)
-        return done, True
-    taken = max(time.perf_counter() - bar.began, 1e-9)
-    speed = (done - bar.first) / taken
-    log.info("%s: %d steps of %d paths in %.3g s, %.3g steps/s", bar.label, done, bar.paths, taken, speed)
-    return done, False
 
 
 def _identity(

@@ -4,18 +4,20 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from minidyn.common.arrays import Arrays, Codes, Floats, Integers, NDArray, Truths, Words
 from minidyn.common.status import Status
+from minidyn.compiler import Function, FunctionPointer
 from minidyn.flows.base import Flow
 from minidyn.kernels.random import seed_blocks
 from minidyn.maps.discrete import Map, pack, unpack
 from minidyn.maps.settings import Settings
 from minidyn.simulate.clock import Clock
+from minidyn.simulate.map_loops import ADVANCE, carry_saving
 from minidyn.solvers.piecewise import carry_all
 
 _SLICE = 0.2  # seconds of work between two looks at Ctrl-C and the progress bar
@@ -25,6 +27,7 @@ class Engine(Protocol):
     """What `simulate` asks of a system under way."""
 
     meta: dict[str, Any]
+    saves_by_itself: bool = False  # whether it has `advance_saving`
     kept: ClassVar[tuple[str, ...]] = ()  # the arrays that change as it advances, of fixed shapes
 
     def slice(self, wanted: int) -> int:
@@ -48,6 +51,16 @@ class Engine(Protocol):
     def release(self) -> None:
         """Give up what only an engine under way needs."""
         return
+
+    def advance_saving(self, done: int, targets: Integers) -> Floats:
+        """Carry all paths from step `done` to the last of the `targets`; theta (paths, targets, D) at each of them, as
+        `parameters` says it there."""
+        out = []
+        for target in targets.tolist():
+            self.advance(done, target - done)
+            out.append(self.parameters())
+            done = target
+        return np.stack(out, axis=1)
 
     def parameters(self) -> Floats:
         """Theta (paths, D) where the run stands; NaN where a path has ended."""
@@ -78,6 +91,8 @@ class Engine(Protocol):
 
 def distinct(start: Floats) -> tuple[Floats, NDArray[np.intp]]:
     """The different rows of the starting points, and which of them each one is."""
+    if len(start) == 1 or not start.strides[0]:
+        return start[:1].copy(), np.zeros(len(start), np.intp)
     points, which = np.unique(start, axis=0, return_inverse=True)
     return np.ascontiguousarray(points), which.ravel()
 
@@ -150,6 +165,12 @@ class _Threaded(Engine):
             self._rate = count / taken
 
 
+@lru_cache(maxsize=256)
+def _by_address(loop: Function) -> FunctionPointer:
+    """A map's time loop for compiled code that does not know it."""
+    return loop.pointer(ADVANCE)
+
+
 class MapEngine(_Threaded):
     """A map on blocks of 64 paths side by side: states, and behind them what `settings` give each path, random streams,
     how many steps of each lane were finite, and orders of samples."""
@@ -172,6 +193,20 @@ class MapEngine(_Threaded):
         self.alive = np.zeros((len(self.blocks), 64))
         self.orders = system.orders(len(self.blocks))
         self.meta: dict[str, Any] = {"threads": self.workers}
+        self.by_address = _by_address(self.loop)
+        self.saves_by_itself = self.by_address.address is not None  # else it would be compiled for each map
+
+    def advance_saving(self, done: int, targets: Integers) -> Floats:
+        """From save to save without a look at Python, as `advance` goes."""
+        m, out = self.system, np.empty((self.paths, len(targets), self.system.dim))
+        numbers = m.hyper, m.loss.c, m.loss.rows, m.bound.numbers
+
+        def work(first: int, last: int) -> None:
+            span = first, last, self.paths, self.before + done
+            carry_saving(self.by_address, (*self.state().values(),), span, targets - done, numbers, out)
+
+        self.spread(int(targets[-1]) - done, work)
+        return out
 
     def advance(self, done: int, count: int) -> None:
         """Carry the blocks through `count` steps, on all threads; step n of the run is the map's `first + n - 1`."""

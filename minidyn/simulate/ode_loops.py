@@ -160,3 +160,13 @@ def show(system, tableau, columns, paths, shown, first, last, target):
         if status[path] != 0:
             for i in range(size):
                 out[i] = np.nan
+
+
+@jit
+def show_all(system, tableau, columns, paths, shown, first, last, places, out):
+    """`show` at one place on the clock after the other; what it shows (N, places, size) into `out`."""
+    for q in range(places.shape[0]):
+        show(system, tableau, columns, paths, shown, first, last, places[q])
+        for path in range(first, last):
+            for i in range(shown.shape[1]):
+                out[path, q, i] = shown[path, i]

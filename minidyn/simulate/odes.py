@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from minidyn.flows.base import Flow, stay
 from minidyn.kernels.by_pointer import evaluate
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import Engine, FlowPaths, distinct
-from minidyn.simulate.ode_loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show
+from minidyn.simulate.ode_loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show, show_all
 from minidyn.solvers.rows import SIZE, At
 from minidyn.solvers.tableaus import TABLEAUS
 from minidyn.solvers.unrolled import unrolled
@@ -89,11 +90,52 @@ class OdeEngine(FlowPaths):
 
     def advance(self, done: int, count: int) -> None:
         """Carry every point at least to step `done + count`; `shown` holds its state at that step."""
-        passed = self._pass(done, count)
-        for target, end in self._stretches(passed, done + count - passed):
+        self._reach(done, count)
+        self._show(self.clock.at(done + count))
+
+    def _reach(self, done: int, count: int) -> None:
+        clock, passed = self.clock, done
+        if len(clock.ends) == 1:
+            goals = iter([(clock.at(done + count), clock.end(int(clock.ends[0])))])
+        else:
+            passed = self._pass(done, count)
+            goals = self._stretches(passed, done + count - passed)
+        for target, end in goals:
             while self._attempt(target, end, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
                 pass
-        self._show(self.clock.at(done + count))
+
+    saves_by_itself = True
+
+    def advance_saving(self, done: int, targets: Integers) -> Floats:
+        """From save to save; those that lie inside the steps which led to one are shown with it."""
+        places = [self.clock.at(int(target)) for target in targets]
+        out = np.empty((len(self.points), len(places), self.flow.size))
+        turn = 0
+        while turn < len(places):
+            self._reach(done, int(targets[turn]) - done)
+            now = self.rows[self.status == 0, At.NOW]
+            near, far = (now.min(), now.max()) if len(now) else (np.inf, np.inf)
+            until = max(turn + 1, bisect_right(places, near) - (near == far))
+            if until == turn + 1:  # where the steps end nothing lies inside one
+                self._show(places[turn])
+                out[:, turn] = self.shown
+            else:
+                self._show_all(np.array(places[turn:until]), out[:, turn:until])
+            done, turn = int(targets[until - 1]), until
+        return out[self.which, :, : self.flow.dim]
+
+    def _show_all(self, places: Floats, out: Floats) -> None:
+        """Show the points (N, places, size) at several places on the clock, one after the other."""
+        t, shown = self.tableau, np.empty(out.shape)
+
+        def work(first: int, last: int) -> None:
+            show_all(
+                (*self.flow.pointers, self.arrays), (t.a, t.c, t.p, t.stages), self.flow.columns, self.paths,
+                self.shown, first, last, places, shown,
+            )  # fmt: skip
+
+        self.spread(1, work)
+        out[...] = shown
 
     def advance_watched(self, done: int, count: int, watch: Watch) -> None:
         """Carry on step by step; `watch` sees which points have moved and says which may go on."""

@@ -65,6 +65,8 @@ class Phases:
     @property
     def sentence(self) -> str:
         """What the saves hide, or nothing."""
+        if not self.found:
+            return ""
         least = SEEN * float(np.linalg.norm(self.high - self.low))
         seen = [found for found in self.found if found[0] > least]
         if len(seen) < _SAVES:

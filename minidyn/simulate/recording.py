@@ -45,7 +45,8 @@ class Recorder:
         self.most = _TOGETHER // (paths * (loss.dim**2 + loss.rows.size))  # saves: a point takes a Hessian, or samples
         self.waiting: dict[int, Floats] = {}  # saves (paths, D) at which what is pointwise is not observed yet
         self.together = 1  # as many of them are observed at once
-        self.also: Callable[[Engine, int], None] = lambda engine, turn: None  # what else is looked at
+        self.also: Callable[[Engine, int], None] = lambda engine, turn: None  # what else is looked at,
+        self.looking = False  # if anything is
 
     def layout(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the rows that every save brings."""
@@ -70,6 +71,20 @@ class Recorder:
             self.rows.put("moments", self.count, np.array(table))
         self.also(engine, self.count)
         self.count += 1
+        if len(self.waiting) >= self.together:
+            self.observe()
+
+    @property
+    def plain(self) -> bool:
+        """Whether saves need but the parameters: several may be added at once."""
+        return self.keep == "paths" and not self.looking and all(w.pointwise for w in self.watchers.values())
+
+    def add(self, w: Floats) -> None:
+        """Add several saves, theta (paths, saves, D) at them, where they are `plain`."""
+        begin, self.count = self.count, self.count + w.shape[1]
+        self.rows.arrays["w"][:, begin : self.count] = w
+        if self.watchers:
+            self.waiting |= {begin + turn: w[:, turn] for turn in range(w.shape[1])}
         if len(self.waiting) >= self.together:
             self.observe()
 

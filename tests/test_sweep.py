@@ -129,6 +129,21 @@ def test_what_ends_a_path_and_what_is_kept():
     assert by_start.quantity("y")[2, 1, 0] == md.simulate(md.Map(VALLEY, md.GD(0.2)), starts[2], 9).w[0, -1, 1]
 
 
+def test_periods_are_those_of_the_logistic_map():
+    """GD on a cubic is the logistic map: rest, two, four, eight, chaos, the window of three, escape, where they are
+    known to be."""
+    logistic = md.Map(md.Loss(a * (x**3 / 3 - x**2 / 2) + x**2 / 2, [x], constants={a: 3.0}), md.GD(1.0))
+    rates = [2.8, 3.2, 3.5, 3.55, 3.9, 3.835, 4.2]
+    found = md.sweep(logistic, over={"a": rates, "x": [0.3, 0.41]}, steps=20_000, reduce=["last", "period"])
+    assert found.quantity("period")[..., 0].T.tolist() == [[1, 2, 4, 8, 0, 3, -1]] * 2
+    w = 0.3
+    for _ in range(20_000):
+        w = 3.2 * w * (1 - w)
+    assert min(abs(found.quantity("x")[1, 0, 0] - v) for v in (w, 3.2 * w * (1 - w))) < 1e-12
+    with pytest.raises(md.InputError, match="without noise"):
+        md.sweep(SGD, over={"lr": [0.1]}, w0=[1, 1], steps=5, reduce="period")
+
+
 @pytest.mark.parametrize("kind", ["sobol", "halton", "latin", "random"])
 @pytest.mark.parametrize("count", [1, 5, 64])
 def test_a_sample_fills_its_ranges(kind, count):

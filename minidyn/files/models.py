@@ -174,7 +174,7 @@ class Model(ByValue):
         """A `scaling_study` of the map and its flows from where the model starts; keyword arguments override.
 
         lrs : at least two learning rates.  options : those of `scaling_study`: time or slow_time, w0, precision, paths,
-            pilot, max_paths, work, observe, rng, threads, progress, checkpoint.
+            pilot, max_paths, work, observe, rng, threads, executor, progress, checkpoint.
 
         What is not given is as the model file's `[scaling]` says. Else there are four learning rates, the model's own
         the largest, with steps that double from one to the next, and runs are as long as the model's own one: at fixed

@@ -48,6 +48,8 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
     observe : see `simulate`; with more than six parameters these alone are kept, by default the loss.
     reduce : what is kept of each path, one or several of: "last", its values at the end; "end", their mean over the
         saves of the last quarter; "min", "max" over all saves. Values are called `x`, `x_end`, `x_min`, `x_max`.
+        "period", of maps without noise: after how many steps they repeat, 1 at rest, 0 where no period up to 64 is seen
+        in the 128 steps beyond the end, -1 where the path has ended.
     stop : ends a path (see `simulate`); `ended` then has the step at which it did.
     keep : "paths" keeps the values of every path, "moments" only mean, variance, count and quantiles at each setting.
     executor : who does the work: a `concurrent.futures.Executor`, a client of dask, a number of processes; by default
@@ -135,6 +137,8 @@ def _plan(
     if not np.isfinite(start).all():
         raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
     quiet = all(m.noise is None for _, m in parts)
+    if "period" in listed and not (quiet and isinstance(system, Map)):
+        raise InputError("a period is that of a map without noise.")
     asked = observables.asked(base.loss, "loss" if observe is None and base.dim > _FEW else observe)
     observables.resolve(base, asked)
     taken = [name for name in asked if name in grid.columns or name in ("flow", "statistic", "setting")]

@@ -9,6 +9,7 @@ import numpy as np
 from minidyn.common.arrays import Arrays, Floats, NDArray, Words
 from minidyn.common.errors import FlowError, ManifoldError
 from minidyn.common.status import Status
+from minidyn.compare.cycles import LONGEST, periods_of
 from minidyn.compare.readings import labels_of
 from minidyn.compare.side_by_side import compare
 from minidyn.compare.sweep.grid import Grid, parts_of, starts_at, structured, system_at
@@ -21,9 +22,10 @@ from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.recording import moments_of
 from minidyn.simulate.saves import saves_of
 
-REDUCTIONS = ("last", "end", "min", "max")
+REDUCTIONS = ("last", "end", "min", "max", "period")
 _END = 0.25  # of a run, over whose saves "end" is the mean
 _MOST, _LEAST, _PARTS = 2**16, 2**10, 64  # lanes of a piece, and how many pieces at least where there are many
+_LOOK = 2 * LONGEST  # steps beyond the end in which a period is looked for, on few lanes at a time
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Plan:
     @property
     def saves(self) -> list[int]:
         """Where the paths are looked at; the end alone where nothing else is asked for."""
-        early = self.stop is not None or set(self.reduce) != {"last"}
+        early = self.stop is not None or not {"last", "period"} >= set(self.reduce)
         return saves_of(self.steps, self.every if early else self.steps)
 
     def pieces(self) -> list[NDArray[np.intp]]:
@@ -64,6 +66,7 @@ class Plan:
         lanes = self.grid.count * self.paths
         together = isinstance(self.system, Map) and not self.flows
         most = max(1, int(np.clip(lanes / _PARTS, _LEAST, _MOST)) // self.paths) if together else 1
+        most = max(1, most // 8) if "period" in self.reduce else most
         out: list[NDArray[np.intp]] = []
         for places, _ in parts_of(self.base, self.grid):
             out += np.array_split(places, -(-len(places) // most))
@@ -102,7 +105,20 @@ def _lanes(plan: Plan, threads: int, places: NDArray[np.intp]) -> dict[str, Any]
         seen = (watch(engine.states() if watch.whole else w) for watch in watchers.values())
         kept.see(save, [*(w[:, system.loss.param_names.index(name)] for name in plan.names), *seen])
     status, ended = engine.ending(done)
-    return kept.rows(len(places), status, ended)
+    rows = kept.rows(len(places), status, ended)
+    return rows | {"period": _periods(engine, done).reshape(len(places), -1)} if "period" in plan.reduce else rows
+
+
+def _periods(engine: Any, done: int) -> Floats:
+    """By path, after how many steps the map repeats: 1 at rest, 0 where there is no period up to 64, -1 where the path
+    has ended."""
+    ahead = [engine.parameters()]
+    for step in range(done, done + _LOOK):
+        engine.advance(step, 1)
+        ahead.append(engine.parameters())
+    theta = np.stack(ahead, axis=1)
+    there = np.isfinite(theta).all(axis=(1, 2))
+    return np.where(there, periods_of(np.where(there[:, None, None], theta, 0.0))[0], -1).astype(float)
 
 
 def _flow(plan: Plan, threads: int, flow: Flow, place: int) -> dict[str, Any]:
@@ -157,13 +173,14 @@ class _Kept:
     def __init__(self, plan: Plan):
         self.plan, self.turns = plan, 0
         self.kept: dict[str, Floats] = {}
+        self._reductions = [how for how in plan.reduce if how != "period"]
 
     def see(self, step: int, columns: Iterable[Floats]) -> None:
         """Take the values (paths,) of all quantities at a save."""
         plan = self.plan
         late = step >= (1 - _END) * plan.steps
         for name, values in zip((*plan.names, *plan.asked), columns, strict=True):
-            for how in plan.reduce:
+            for how in self._reductions:
                 key = _key(name, how)
                 before = self.kept.get(key)
                 if how == "last":
@@ -180,7 +197,7 @@ class _Kept:
     def rows(self, settings: int, status: Any, ended: Any) -> dict[str, Any]:
         """All that is kept, (settings, paths) or (settings, statistics) by name, and how paths ended."""
         out: dict[str, Any] = {}
-        for how in self.plan.reduce:
+        for how in self._reductions:
             for name in (*self.plan.names, *self.plan.asked):
                 values = self.kept[key := _key(name, how)]
                 table = np.array(values / self.turns if how == "end" else values).reshape(settings, -1)

@@ -29,6 +29,8 @@ WORKLOADS = {
     "backends": "benchmarks.backends:costs",
     "growth": "benchmarks.growth:exponents",
     "memory": "benchmarks.growth:memory",
+    "cluster": "benchmarks.cluster:gains",
+    "client": "benchmarks.cluster:memory",
 }
 
 # study() or study(quick=...) prints what it finds; only by name

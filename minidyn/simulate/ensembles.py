@@ -27,10 +27,8 @@ from minidyn.simulate.tasks import carry_tasks, job_of
 
 log = logging.getLogger("minidyn")
 _LEAST, _MOST = 16, 1024  # parts of an ensemble, if it has as many blocks of 64 paths
-_WORK, _BYTES = (
-    1e9,
-    2**24,
-)  # gradients of one sample by one parameter in a part, and bytes of its saves, beyond which more
+_WORK = 1e9  # gradients of one sample by one parameter in a part: beyond there are more parts
+_BYTES = 2**22  # of the values that a part brings, likewise
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from minidyn.simulate.checkpoint import ROWS
 from minidyn.simulate.recording import moments_by_name, moments_of
 from minidyn.simulate.run import Run
 
-_READ = 2**26  # bytes of values that are read at once for moments
+_READ = 2**24  # bytes of values that are read at once for moments
 _WRITTEN = 2**24  # of missing paths that are written at once
 _OF_PARTS = ("wall_seconds", "threads", "paths", "first_path", "method", "steps_made", "stopped_at", "reason", "alike")
 _SEEN = 20  # instants of paths that stopped, at most, in `meta["stopped_at"]`
@@ -57,7 +57,9 @@ def join(runs: Iterable[Run]) -> Run:
     joining = Joining(paths, Values(paths, Held))
     for run in parts:
         joining.add(part_of(run))
-    return joining.run()
+    whole = joining.run()
+    whole.meta["wall_seconds"] = sum(float(run.meta.get("wall_seconds", 0.0)) for run in parts)
+    return whole
 
 
 def _check_neighbours(first: Run, before: Run, run: Run) -> None:
@@ -218,8 +220,10 @@ class Joining:
     def add(self, part: Mapping[str, Any]) -> None:
         """The next paths."""
         self.kept.add(part)
-        small = {name: value for name, value in part.items() if name != "w"}
-        self.parts.append(small | {"observables": list(part["observables"])})
+        small = {name: np.array(part[name]) for name in ("steps", "time", "status", "ended")}  # no views of large ones
+        hyper = {name: np.array(values) for name, values in part["hyper"].items()}
+        named = {"names": part["names"], "meta": part["meta"], "observables": list(part["observables"])}
+        self.parts.append(small | named | {"hyper": hyper})
 
     def run(self) -> Run:
         """The run of all paths; those that did not come are `interrupted` before the first step."""

@@ -23,7 +23,7 @@ from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import provenance
 from minidyn.simulate.workers import Call, Crew, done_here
 
-_FLYING, _AHEAD = 4, 16  # tasks under way, and results that wait for earlier ones in memory, for each worker
+_FLYING, _AHEAD = 4, 6  # tasks under way, and results that wait for earlier ones in memory, for each worker
 _PATIENCE = 0.2  # seconds between two looks at the progress bar
 _FORMAT = 1
 _JOB, _TASK = "job", "task-"

@@ -46,7 +46,7 @@ def results():
         "regimes": md.regime(LOGISTIC, [[0.3], [0.4], [1.5]], 600),
         "bifurcation": md.bifurcation(LOGISTIC, "lr", [0.8, 0.9, 1.0, 1.2], w0=[0.3], steps=400),
         "doublings": md.doublings(LOGISTIC, "lr", (0.6, 0.95), w0=[0.3], count=3),
-        "basins": md.basin(WILD, {x: [-9.0, 0.3, 0.7], y: [0.0, 1.0]}, 200),
+        "basins": md.basin(WILD, {x: [-3.0, 0.3, 2.0], y: [0.0, 1.0]}, 200),
         "smoothness": md.smoothness(regression, [1.0, 0.5]),
     }
 
@@ -88,7 +88,7 @@ def rows():
     found = results()
     first, fit, law = found["comparison"].errors[0], found["scaling"].fits[0], found["comparison"].laws()[0]
     return [first, law, found["scaling"].rows[0], fit, found["stability"].conditions[0], md.Status.DIVERGED,
-            md.cache.info()]  # fmt: skip
+            md.cache.info(), found["basins"].dimension(boxes=20_000, rng=0)]  # fmt: skip
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from minidyn.common.errors import InputError, clipped, said
 
 Labels = Callable[[], Sequence[str]]
 _PLAIN = (float, int, bool, np.float64, np.int64, np.bool_)
-_DOUBLE = np.dtype(np.float64)
+_DOUBLE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 _LARGEST = 2**53  # whole numbers beyond are not exact in the clocks of kernels
 _OWN = (np.ndarray, np.matrix, np.memmap)
 _REFUSED = dict.fromkeys("UST", "text, and numbers are expected; convert it first") | {
@@ -38,6 +38,8 @@ def numbers(value: Any, name: str, labels: Labels | None = None, copy: bool = Tr
     """
     if type(value) is np.ndarray and value.dtype is _DOUBLE:
         return value if not copy and value.flags.carray else np.array(value, order="C")
+    if type(value) is np.ndarray and value.dtype is _WHOLE:
+        return value.astype(np.float64, order="C")
     if isinstance(value, (bool, np.bool_)):
         raise InputError(f"{said(name)} must be a number, not {value!r}.")
     if isinstance(value, Mapping) and labels is not None:
@@ -53,6 +55,8 @@ def numbers(value: Any, name: str, labels: Labels | None = None, copy: bool = Tr
     array = _as_array(bare, name)
     if axes is not None:
         array = _in_order(array, axes, name, labels)
+    if array.dtype is _DOUBLE:
+        return np.array(array, order="C", subok=False)
     with np.errstate(over="ignore", invalid="ignore"):
         out = np.array(array, dtype=np.float64, order="C", subok=False)
     if array.dtype.itemsize > 8 and array.dtype.kind == "f" and (np.isinf(out) & np.isfinite(array)).any():

@@ -216,6 +216,10 @@ class Map(ByValue):
         return z, a, b
 
     def __repr__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return f"Map({self.loss}, {self.rule}, {self.noise or 'no noise'})"
 
     def _repr_html_(self) -> str:

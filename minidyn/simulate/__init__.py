@@ -294,6 +294,8 @@ def _settings(system: Map | Flow, hyper: Any, paths: int) -> Settings | None:
 
 def paths_needed(system: Map | Flow, start: Floats) -> int:
     """How many of these paths differ: one where there is neither noise nor another start."""
+    if len(start) == 1:
+        return 1
     noisy = system.noise is not None if isinstance(system, Map) else system.stochastic(start[:1])
     return len(start) if noisy or start.strides[0] else 1
 

@@ -127,6 +127,8 @@ class FlowEngine(Engine):
     def ending(self, done: int) -> tuple[Codes, Integers]:
         """Status and last step (paths,) as noted of each path's point; `done` where it goes on."""
         codes = self.status[self.which]
+        if not np.count_nonzero(codes):
+            return np.zeros(len(codes), np.int8), np.full(len(codes), done, np.int64)
         status = np.where(codes == Status.SINGULAR, self.flow.meaning(Status.SINGULAR), codes).astype(np.int8)
         return status, np.where(status == 0, done, self.ended[self.which])
 
@@ -263,6 +265,8 @@ class MapEngine(_Threaded):
     def ending(self, done: int) -> tuple[Codes, Integers]:
         """Status and end (paths,): `DIVERGED` at the first step that was not finite, else `FINISHED` at `done`."""
         alive = self.alive.ravel()[: self.paths]
+        if not np.count_nonzero(alive < done):
+            return np.zeros(self.paths, np.int8), np.full(self.paths, done, np.int64)
         status = np.where(alive < done, Status.DIVERGED, Status.FINISHED).astype(np.int8)
         return status, np.where(alive < done, alive + 1, done).astype(np.int64)
 

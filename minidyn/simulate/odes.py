@@ -33,6 +33,7 @@ _SAFETY_SYMMETRIC = {"tsit5": 0.1, "dopri5": 0.1, "dop853": 0.3, "radau": 0.3}
 _HOLD = 0.8  # of the method's limit of stability: nearer to it a symmetric flow at rest would be kept from resting
 _PATIENCE = 60.0  # steps in a row, or nearly, that stability holds back, before another method is worth its price
 _SMALL = 100  # numbers in a state: beyond, linear systems of three times the size cost more than small explicit steps
+_FIRST = np.zeros(1, np.intp)
 _ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
 
 
@@ -113,8 +114,7 @@ class OdeEngine(FlowPaths):
         turn = 0
         while turn < len(places):
             self._reach(done, int(targets[turn]) - done)
-            now = self.rows[self.status == 0, At.NOW]
-            near, far = (now.min(), now.max()) if len(now) else (np.inf, np.inf)
+            near, far = self._reached()
             until = max(turn + 1, bisect_right(places, near) - (near == far))
             if until == turn + 1:  # where the steps end nothing lies inside one
                 self._show(places[turn])
@@ -123,6 +123,13 @@ class OdeEngine(FlowPaths):
                 self._show_all(np.array(places[turn:until]), out[:, turn:until])
             done, turn = int(targets[until - 1]), until
         return out[self.which, :, : self.flow.dim]
+
+    def _reached(self) -> tuple[float, float]:
+        """Where on the clock the first and the last of the points stand that go on; infinity where none does."""
+        now = self.rows[self.status == 0, At.NOW] if self.status.any() else self.rows[:, At.NOW]
+        if len(now) < 2:
+            return (float(now[0]),) * 2 if len(now) else (np.inf, np.inf)
+        return float(now.min()), float(now.max())
 
     def _show_all(self, places: Floats, out: Floats) -> None:
         """Show the points (N, places, size) at several places on the clock, one after the other."""
@@ -217,9 +224,13 @@ class OdeEngine(FlowPaths):
         waiting: list[int] = []
 
         def work(first: int, last: int) -> None:
-            here = slice(first, last)
-            going = (self.status[here] == 0) & (self.rows[here, At.NOW] < target) & (self.rows[here, At.MODE] == 0.0)
-            paths = going.nonzero()[0]
+            if last - first == 1:
+                going = not self.status[first] and self.rows[first, At.NOW] < target and not self.rows[first, At.MODE]
+                paths = _FIRST if going else _FIRST[:0]
+            else:
+                at = slice(first, last)
+                left = (self.rows[at, At.NOW] < target) & (self.rows[at, At.MODE] == 0.0)
+                paths = ((self.status[at] == 0) & left).nonzero()[0]
             count = len(paths)
             if count:
                 todo = np.full(count + BESIDE, first + paths[-1])

@@ -26,6 +26,7 @@ class SdeEngine(FlowPaths):
     `span` steps of the map are one step of the scheme, or a step of the map is 2^level of them; `span` 0 is adaptive.
     """
 
+    saves_by_itself = True
     kept = ("blocks", "shown", "streams", "status", "ended", "at", "windows", "places", "sizes", "counts")
 
     def __init__(self, flow: Flow, start: Floats, key: Words, scheme: Scheme, span: int, level: int,

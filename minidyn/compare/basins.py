@@ -13,7 +13,7 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, Integers, NDArray
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import InputError, said
+from minidyn.common.errors import InputError
 from minidyn.common.intake import between, flag, numbers, shown, whole
 from minidyn.common.reports import Report, Reported, Result, Table, digits, share
 from minidyn.compare.cycles import LONGEST
@@ -192,7 +192,7 @@ def _starts(system: Map, starts: Any, at: ArrayLike | None) -> tuple[Floats, dic
     """Whole states (N, components) to start from, and the axes of a grid."""
     if not isinstance(starts, Mapping):
         if at is not None:
-            raise InputError(f"{said('at')} goes with a grid; a list of starts holds all parameters.")
+            raise InputError("at goes with a grid; a list of starts holds all parameters.")
         z = system.whole_state(starts, "starts")
         if z.ndim != 2 or not len(z):
             raise InputError(f"starts has shape {z.shape}, expected (N, {system.dim}), or values of two parameters.")

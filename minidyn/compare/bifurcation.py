@@ -14,7 +14,7 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import InputError, said
+from minidyn.common.errors import InputError
 from minidyn.common.intake import numbers, whole
 from minidyn.common.reports import Report, Reported, Result, Table, digits
 from minidyn.compare.cycles import LONGEST, attractor, periods_of
@@ -148,7 +148,7 @@ def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, ste
     given, steps = numbers(values, "values"), whole("steps", steps, 16)
     keep = min(_KEEP, steps // 2) if keep is None else whole("keep", keep, 2)
     if given.ndim != 1 or not len(given) or not np.isfinite(given).all() or (np.diff(given) <= 0).any():
-        raise InputError(f"{said('values')} is an increasing list of finite numbers, one or more.")
+        raise InputError("values is an increasing list of finite numbers, one or more.")
     if keep > steps // 2:
         raise InputError(f"keep is {keep}; it must be at most half of the {steps:,} steps.")
     settings = varied(system, over, given)

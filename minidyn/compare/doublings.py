@@ -16,7 +16,7 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike, Floats, Integers
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import InputError, SolverError, said
+from minidyn.common.errors import InputError, SolverError
 from minidyn.common.intake import numbers, shown, whole
 from minidyn.common.reports import Report, Reported, Table, digits
 from minidyn.compare.cycles import LONGEST, Cycle, attractor, cycle_from
@@ -103,7 +103,7 @@ class _Following:
         autonomous(system, "doublings")
         ends = numbers(between, "between")
         if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] == ends[1]:
-            raise InputError(f"{said('between')} is two different values of the parameter, not {shown(between)}.")
+            raise InputError(f"between is two different values of the parameter, not {shown(between)}.")
         z = one_start(system, w0)
         self.settings = varied(system, over, ends)
         (self.name,) = self.settings.given
@@ -119,7 +119,7 @@ class _Following:
         if found is None:
             raise InputError(
                 f"at {self.name} = {self.first:g} the run from w0 settles on no cycle of up to {LONGEST} steps within "
-                f"{steps:,} steps; begin {said('between')} where it does, or run more steps."
+                f"{steps:,} steps; begin between where it does, or run more steps."
             )
         return found
 

@@ -33,7 +33,7 @@ SECONDS = 5.0  # of this process's own time
 
 
 def examples(folder: Path) -> list[Path]:
-    """A run, one with moments, a comparison, a scaling study, a bifurcation diagram, basins."""
+    """Runs, a comparison, sweeps, a scaling study, a bifurcation diagram, basins."""
     x, y = sp.symbols("x y")
     sgd = md.Map(md.Loss((1 + x**2) * y**2 / 2, [x, y]), md.SGD(0.1), md.GaussianNoise(0.3))
     flow = md.QuasistaticFlow(sgd)
@@ -41,6 +41,9 @@ def examples(folder: Path) -> list[Path]:
         "run": md.simulate(sgd, [1.0, 0.1], 20, paths=3, rng=0, observe=["loss", x * y]),
         "moments": md.simulate(sgd, [1.0, 0.1], 20, paths=5, rng=0, keep="moments"),
         "comparison": md.compare(sgd, flow, w0=[1.0, 0.1], steps=20, paths=40, rng=0),
+        "sweep": md.sweep(sgd, over={"lr": [0.1, 0.2], "noise": [None, sgd.noise]}, w0=[1, 0.1], steps=9, paths=3),
+        "flows": md.sweep(sgd, md.GradientFlow, over={"lr": [0.1, 0.2]}, w0=[1, 0.1], steps=9, paths=3),
+        "listed": md.sweep(sgd, over=md.sample({"lr": (0.1, 0.2)}, 4, rng=0), w0=[1, 0.1], steps=9, paths=2, rng=0),
         "study": md.scaling_study(sgd, flow, lrs=[0.1, 0.05], w0=[1.0, 0.1], time=0.5, paths=20, rng=0),
         "bifurcation": md.bifurcation(md.Map(sgd.loss, sgd.rule), "lr", [0.1, 0.2, 5.0], w0=[1.0, 0.1], steps=40),
         "basins": md.basin(md.Map(sgd.loss, sgd.rule), {x: [-9.0, 1.0], y: [0.0, 9.0]}, 40),

@@ -85,8 +85,10 @@ def check_comparison(result: Comparison) -> Comparison:
                 result.pair(name, label)  # which must go together
     for row in result.errors:
         _check_row(row)
+        _require(result.holds(row.quantity, row.flow))
     _check_meta(result.meta)
     _require(all(reading in READ for reading in result.meta.get("reads", {}).values()))
+    _texts(name for names in result.meta.get("zero", {}).values() for name in names)
     return result
 
 
@@ -94,6 +96,7 @@ def check_study(study: ScalingStudy) -> ScalingStudy:
     """The scaling study, if its rows are rows of one."""
     for row in (*study.rows, *study.fits):
         _check_row(row)
+    _require({(f.quantity, f.flow) for f in study.fits} <= {(r.quantity, r.flow) for r in study.rows})
     _check_meta(study.meta)
     return study
 
@@ -109,7 +112,14 @@ def check_sweep(sweep: Sweep) -> Sweep:
     for dims, values in sweep.values.values():
         _require(list(dims[: len(sweep.over)]) == sweep.over and set(dims) <= set(sweep.dims))
         _array(values, "fiu", tuple(len(sweep.dims[name]) for name in dims))
-    _require(("status" in sweep.values) == ("ended" in sweep.values) and sweep.quantities)
+    ends = {"status", "ended"} & {*sweep.values}
+    _require(sweep.quantities and len(ends) == (0 if "flow" in sweep.dims else 2))
+    gaps = [name.removesuffix("_difference") for name in sweep.values if name.endswith("_difference")]
+    for name in gaps if "flow" in sweep.dims else ():
+        shapes = [np.shape(sweep.quantity(n)) for n in (name, f"{name}_difference", f"{name}_standard_error")]
+        _require(shapes == [sweep.shape, *[(*sweep.shape, len(sweep.dims["flow"]))] * 2])
+    if "status" in sweep.values:
+        _require(np.isin(sweep.quantity("status"), [int(s) for s in Status]).all())
     _check_meta(sweep.meta)
     return sweep
 

@@ -272,7 +272,7 @@ def _value(value: float, size: float) -> str:
 
 def _many_paths(result: Comparison, label: str, scales: Scales) -> Report:
     """The verdict on one flow, then the means behind it."""
-    rows = [row for row in result.errors if row.flow == label]
+    rows = [row for row in result.errors if row.flow == label and (row.quantity, label) in scales]
     names = list(dict.fromkeys(row.quantity for row in rows))
     said: Report = [_verdict(result, label, rows, scales)]
     for name in names:

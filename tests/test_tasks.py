@@ -241,7 +241,7 @@ def test_few_tasks_wait_at_a_time():
     slow.open = False
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, {"a": {3}}, np.array([None]), 1j], ids=repr)
+@pytest.mark.parametrize("value", [object(), {1: 2}, {"a": {3}}, np.array([None]), 1j], ids=lambda v: type(v).__name__)
 def test_results_that_have_no_file_are_refused(value):
     """A task must return what can be kept to the bit."""
     with pytest.raises(md.InputError, match="a task returned"):

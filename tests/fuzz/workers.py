@@ -53,7 +53,11 @@ def crew(kind: str, workers: int) -> Iterator[tuple[Any, Callable[[], list[int]]
 
         given = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
         with LocalCluster(**given) as cluster, Client(cluster) as client:
-            yield client, lambda: [nanny.pid for nanny in list(cluster.workers.values()) if nanny.pid]
+            # one that is killed while it starts is not started again: that is dask's way, and nobody is left to work
+            yield (
+                client,
+                lambda: [n.pid for n in list(cluster.workers.values()) if n.pid and n.status.name == "running"],
+            )
         return
     context = mp.get_context("forkserver" if kind == "fork" else kind)
     if kind == "fork":

@@ -6,6 +6,7 @@ brings along, functions of a script and lambdas travel too.
 
 import hashlib
 import importlib
+import logging
 import multiprocessing as mp
 import os
 import pickle
@@ -30,8 +31,10 @@ from minidyn.common.intake import shown, whole
 from minidyn.simulate.packed import pack
 from minidyn.simulate.threads import cores
 
+log = logging.getLogger("minidyn")
 _LOSSES = 5  # of one task, or of all workers with nothing done in between, before it is their own fault
 _LOOK = 5.0  # seconds between two looks at how large a cluster is
+_ALONE = 3  # looks that find no workers, before somebody is told
 _REMEMBERED = 4  # jobs whose work a process keeps
 
 
@@ -144,6 +147,7 @@ class Crew:
         self.breaks = 0  # of all workers, since a task was done
         self._seen = -_LOOK
         self._size = 1
+        self.alone = 0  # looks in a row that found no workers
 
     @property
     def here(self) -> bool:
@@ -158,6 +162,9 @@ class Crew:
             self._size = getattr(self.executor, "_max_workers", None) or cores()
             if client is not None:
                 self._size = sum(client.nthreads().values())
+                self.alone = self.alone + 1 if self._size == 0 else 0
+                if self.alone == _ALONE:
+                    log.warning("the cluster has had no workers for a while; waiting for one")
             self._seen = time.perf_counter()
         return max(1, self._size)
 

@@ -98,11 +98,11 @@ def test_runs_too_large_are_refused_with_their_size(monkeypatch):
     for given in ({"paths": 10**12}, {"steps": 10**12} | often, {"steps": 10**6, "paths": 10**6} | often):
         with pytest.raises(md.InputError, match=wanted):
             md.simulate(SGD, [1.0, 0.0], **({"steps": 3} | given))
-    monkeypatch.setattr(memory, "available", lambda: 1e5)
-    assert "a run of 1,000 paths with 10 saves would take 0.000" in sentence(
-        lambda: md.simulate(SGD, [1.0, 0.0], 9, save_every=1, paths=1000)
+    monkeypatch.setattr(memory, "available", lambda: 2e7)
+    assert "a run of 120,000 paths with 10 saves would take 0.02" in sentence(
+        lambda: md.simulate(SGD, [1.0, 0.0], 9, save_every=1, paths=120_000)
     )
-    md.simulate(SGD, [1.0, 0.0], 9, save_every=1, paths=100)
+    md.simulate(SGD, [1.0, 0.0], 9, save_every=1, paths=100_000)
 
 
 def test_a_table_too_large_is_refused_with_its_size(tmp_path):

@@ -177,6 +177,22 @@ def test_what_is_no_sweep_is_refused(options, words):
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
+@pytest.mark.parametrize(
+    "names", [("x", "x_0"), ("path", "flow"), ("setting", "x"), ("statistic", "status"), ("y", "x")]
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_dimensions_have_names_of_their_own(names, listed, tmp_path):
+    """Whatever constants are called, and whatever starts are swept, no two dimensions share a name."""
+    constants = {sp.Symbol(n): 0.5 for n in names if n not in ("x", "y")}
+    loss = md.Loss((1 + x**2) * y**2 + sum(constants) * x**2, [x, y], constants=constants)
+    over = [{n: v for n in names} for v in (0.1, 0.2, 0.3)] if listed else {n: [0.1, 0.2, 0.3] for n in names}
+    found = md.sweep(md.Map(loss, md.GD(0.1), md.GaussianNoise(0.1)), over=over, w0=[1, 1], steps=4, paths=2, rng=0)
+    assert len(found.shape) == 2 - listed and len({*found.dims, *found.settings}) == len(names) + 1 + listed
+    assert found.to_xarray()["x"].shape == (*found.shape, 2) and found.summary() and found.plot()
+    found.save(tmp_path / "a.h5")
+    assert md.load(tmp_path / "a.h5") == found
+
+
 @pytest.mark.parametrize("which", range(3))
 def test_a_file_keeps_a_sweep(which, tmp_path):
     """What was saved comes back: dimensions, values, settings, to the bit; xarray opens it with the same labels."""

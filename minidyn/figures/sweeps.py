@@ -63,7 +63,8 @@ def plot_sweep(sweep: Sweep, *, path: Any = None, panels: Any = None, size: Any 
         only = [p.name for name in only for p in there if name in (p.name, p.name.partition(", ")[0])] or only
     per = max(len(there) // max(len(fields), 1), 1)
     most = min(_MOST, PANELS if per == 1 else max(per, PANELS))
-    title, *made = named("over " + " and ".join(_along(sweep)), str(sweep.meta.get("system", "")),
+    *most, last = _along(sweep)
+    title, *made = named("over " + " and ".join(filter(None, [", ".join(most), last])), str(sweep.meta.get("system", "")),
                          sweep.meta.get("model"))  # fmt: skip
     paths, steps = int(sweep.meta.get("paths", 1)), int(sweep.meta.get("steps", 0))
     details = [*made, " × ".join(f"{n:,}" for n in sweep.shape) + " settings", f"{paths:,} paths" * (paths > 1),
@@ -138,7 +139,7 @@ def _panels(sweep: Sweep, field: _Field, shades: Any) -> list[Panel]:
     out = []
     for place in np.ndindex(*(len(sweep.dims[name]) for name in apart)):
         chosen = dict(zip(apart, place, strict=True))
-        said = "".join(f", {name} {_said(sweep.dims[name][i])}" for name, i in chosen.items())
+        said = "".join(f", {name} = {_said(sweep.dims[name][i])}" for name, i in chosen.items())
         given: dict[str, Any] = {"axes": axes, "chosen": chosen, "title": field.name + said}
         given |= {"shades": shades} if mapped else {"within": within}
         out.append(Panel(field.name + said, partial(draw, sweep=sweep, field=field, **given), (2.1,), False,
@@ -147,6 +148,7 @@ def _panels(sweep: Sweep, field: _Field, shades: Any) -> list[Panel]:
 
 
 def _said(value: Any) -> str:
+    """A value along a dimension."""
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
@@ -179,7 +181,7 @@ def _draw_curves(ax: Axes, sweep: Sweep, field: _Field, axes: list[str], within:
     seen = []
     for number, name in enumerate(names):
         look = PALETTE[number % _CURVES]
-        label = "mean over paths" * (low is not None) if name is None else f"{within[0]} {_said(name)}"
+        label = "mean over paths" * (low is not None) if name is None else f"{within[0]} = {_said(name)}"
         style: dict[str, Any] = {"color": look.colour, "ls": look.dash if name is not None else "-", "lw": 1.6}
         style |= {"marker": look.marker, "ms": 3.5} if len(at) <= 40 else {}
         curve = np.where(np.abs(mean[:, number]) < HUGE, mean[:, number], np.nan)
@@ -192,8 +194,9 @@ def _draw_curves(ax: Axes, sweep: Sweep, field: _Field, axes: list[str], within:
         seen.append(curve)
     log = field.name != _SHARE and is_log([mean, *([] if low is None or field.gap else [low])])
     set_limits(ax, [mean], {"band": seen}, log, decades=12)
-    if len(at) > 1:
-        ax.set_xlim(at.min(), at.max())
+    if field.name == _SHARE:
+        ax.set_ylim(-0.04, 1.04)
+    ax.margins(x=0.025)
     _name_axis(ax, "x", axes[0], along)
     tidy(ax.yaxis)
     grid(ax)

@@ -100,11 +100,11 @@ def _spot(system: Map, key: Any) -> tuple[str, Spot]:
     """The name by which a number goes, and where kernels read it."""
     loss, hyper = system.loss, list(system.rule.hyper)
     constants = {str(s): s for s, value in loss.constants.items() if not np.shape(value)}
+    if str(key) in hyper and str(key) in constants:
+        raise InputError(f"{key} is a hyperparameter and a constant of the loss; give the constant another name.")
     if isinstance(key, str) and key in hyper:
         if isinstance(system.rule.hyper[key], sp.Expr):
             raise InputError(f"{key} is the schedule {system.rule.hyper[key]}, which all paths share.")
-        if key in constants:
-            raise InputError(f"{key} is a hyperparameter and a constant of the loss; give the constant as its symbol.")
         return key, ("hp", hyper.index(key))
     if isinstance(key, str) and (spot := _noise_spot(system, key)) is not None and key not in constants:
         return key, spot

@@ -1,5 +1,6 @@
 """Many settings side by side: a map or a flow over a grid of numbers, and flows against the map at every setting."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -82,14 +83,17 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
         last, along = "flow", np.array(labels_of(plan.base, plan.flows)[1:])
     elif keep == "moments":
         last = "statistic"
-    dims = {_free(name, found): values for name, values in grid.labels.items()}
+    taken = {*found, "path", "flow", "statistic"}
+    called = _free(grid.labels, taken)
+    dims = {called[name]: values for name, values in grid.labels.items()}
     dims |= {"path": np.arange(plan.paths)} if not plan.flows else {}
     dims |= {last: along} if last != "statistic" else {last: np.array(["mean", "variance", "count", *_shares()])}
     meta = {
         "system": repr(system), "flows": [f.name for f in plan.flows], "steps": plan.steps, "paths": plan.paths,
         "reduce": list(plan.reduce), "seed": str(plan.entropy) if not plan.base.bound.silent else "", **provenance(),
     }  # fmt: skip
-    beside = {_free(name, found): values for name, values in grid.beside.items()}
+    called = _free(grid.beside, taken | {*dims})
+    beside = {called[name]: values for name, values in grid.beside.items()}
     return Sweep(dims, labelled(tuple(dims)[: len(grid.dims)], grid.shape, found, last), beside, meta)
 
 
@@ -102,9 +106,16 @@ def _shares() -> list[str]:
     return [f"quantile {q:g}" for q in QUANTILES]
 
 
-def _free(name: str, taken: Any) -> str:
-    """A name for a dimension; that of a starting value is the parameter's with `_0`."""
-    return f"{name}_0" if name in taken else name
+def _free(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Names that are free: a taken one gets `_0`, as that of a starting value beside its parameter."""
+    names, taken = list(names), set(taken)
+    out = {name: name for name in names if name not in taken}
+    for name in names:
+        other = name
+        while other in taken or (name not in out and other in out.values()):
+            other += "_0"
+        out.setdefault(name, other)
+    return out
 
 
 def _plan(

@@ -63,9 +63,9 @@ def plot_sweep(sweep: Sweep, *, path: Any = None, panels: Any = None, size: Any 
         only = [p.name for name in only for p in there if name in (p.name, p.name.partition(", ")[0])] or only
     per = max(len(there) // max(len(fields), 1), 1)
     most = min(_MOST, PANELS if per == 1 else max(per, PANELS))
-    *most, last = _along(sweep)
-    title, *made = named("over " + " and ".join(filter(None, [", ".join(most), last])), str(sweep.meta.get("system", "")),
-                         sweep.meta.get("model"))  # fmt: skip
+    *first, last = _along(sweep)
+    over = " and ".join(filter(None, [", ".join(first), last]))
+    title, *made = named(f"over {over}", str(sweep.meta.get("system", "")), sweep.meta.get("model"))
     paths, steps = int(sweep.meta.get("paths", 1)), int(sweep.meta.get("steps", 0))
     details = [*made, " × ".join(f"{n:,}" for n in sweep.shape) + " settings", f"{paths:,} paths" * (paths > 1),
                f"{steps:,} steps", f"seed {sweep.meta['seed']}" * bool(sweep.meta.get("seed"))]  # fmt: skip

@@ -210,3 +210,30 @@ def test_a_file_keeps_a_sweep(which, tmp_path):
     with xr.open_dataset(tmp_path / "sweep.h5", engine="h5netcdf") as data:
         assert dict(data.sizes) == {name: len(values) for name, values in found.dims.items()}
         assert (data["x"].values == found.quantity("x")).all()
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("power", [-17, -6, 0, 7])
+def test_ticks_times_the_power_in_the_title_are_the_values(power, listed):
+    """What is read off an axis, times the power of ten over it, is what is there, in curves and in lists."""
+    plain = str.maketrans("−⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "-0123456789-", ",")
+    lrs = [0.1, 0.2, 0.3, 0.4]
+    over = [{"lr": lr} for lr in lrs] if listed else {"lr": lrs}
+    gd = md.Map(md.Loss(x**2 / 2, [x]), md.GD(0.1))
+    fig = md.sweep(gd, over=over, w0=[2.0 * 10.0**power], steps=1).plot()
+    (ax,) = fig.axes
+    fig.canvas.draw()
+    said = ax.get_title(loc="left").partition("×10")[2].rstrip(")").translate(plain)
+    ticks = [(t, label.get_text()) for t, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True)]
+    scale = 10.0 ** int(said or 0)
+    assert ticks and all(float(text.translate(plain)) * scale == pytest.approx(t, rel=1e-6) for t, text in ticks)
+
+
+def test_a_flow_that_a_setting_has_not_leaves_the_others():
+    """Where a flow cannot even be made the others are compared, and the map has its mean; the missing one is NaN."""
+    quiet = {"noise": [None, md.GaussianNoise(0.2)]}
+    found = md.sweep(SGD, md.QuasistaticFlow, md.GradientFlow, over=quiet, w0=[1, 0.1], steps=9, paths=4, rng=0)
+    assert np.isfinite(found.quantity("x")).all()
+    assert (
+        np.isfinite(found.quantity("x_difference")[:, 1]).all() and np.isfinite(found.quantity("x_difference")[1]).all()
+    )

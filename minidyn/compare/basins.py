@@ -20,6 +20,7 @@ from minidyn.compare.cycles import LONGEST
 from minidyn.compare.destinations import BoxDimension, box_dimension, gathered
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
+from minidyn.maps.loss.parameters import name_of
 from minidyn.simulate import observables
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.engines import MapEngine
@@ -199,7 +200,7 @@ def _starts(system: Map, starts: Any, at: ArrayLike | None) -> tuple[Floats, dic
         axes = {}
     else:
         names = system.loss.param_names
-        axes = {str(key): numbers(values, str(key)) for key, values in starts.items()}
+        axes = {name_of(key): numbers(values, name_of(key)) for key, values in starts.items()}
         if len(axes) != 2 or not set(axes) <= {*names}:
             raise InputError(
                 f"a grid of starts has two of the parameters {', '.join(names[:20])}, not {shown(starts)}."

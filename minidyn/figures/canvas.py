@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from minidyn.common.errors import ArchiveError, InputError
+from minidyn.common.intake import shown
 from minidyn.common.wholefiles import write_whole
 
 
@@ -70,6 +72,8 @@ def rendered(fig: Figure, kind: str, dpi: float | None = None) -> bytes:
 
 def target_of(path: Any, known: Any, what: str, default: str) -> tuple[Path, str]:
     """The file and its kind, by the extension of its name."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"the path of {what} is a file's name, not {shown(path)}.")
     target = Path(path).expanduser()
     target = target if target.suffix[1:2].isalpha() else target.with_name(f"{target.name}.{default}")
     kind = target.suffix[1:].lower()

@@ -198,9 +198,9 @@ def _draw_curves(ax: Axes, sweep: Sweep, field: _Field, axes: list[str], within:
         ax.set_ylim(-0.04, 1.04)
     ax.margins(x=0.025)
     _name_axis(ax, "x", axes[0], along)
-    tidy(ax.yaxis)
+    said = tidy(ax.yaxis)
     grid(ax)
-    ax.set_title(_titled(title), loc="left")
+    ax.set_title("".join([_titled(title), *said]), loc="left")
 
 
 def _draw_map(ax: Axes, sweep: Sweep, field: _Field, axes: list[str], chosen: dict[str, int], title: str,
@@ -227,9 +227,9 @@ def _draw_list(ax: Axes, sweep: Sweep, field: _Field, shades: Any) -> None:
         ax.plot(at, mean, ls="", marker="o", ms=4, color=PALETTE[0].colour)
         set_limits(ax, [mean], {}, is_log([mean]), decades=12)
         _name_axis(ax, "x", names[0], first)
-        tidy(ax.yaxis)
+        said = tidy(ax.yaxis)
         grid(ax)
-        ax.set_title(_titled(field.name), loc="left")
+        ax.set_title("".join([_titled(field.name), *said]), loc="left")
         return
     second, gone = sweep.settings[names[1]], ~np.isfinite(mean)
     if gone.any():

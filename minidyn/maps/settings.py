@@ -127,7 +127,7 @@ def _noise_spot(system: Map, name: str) -> Spot | None:
 
 def _column(name: str, values: Any, paths: int) -> Floats:
     column = numbers(values, name)
-    if column.shape not in ((), (1,), (paths,)):
+    if column.shape not in ((), (1,), (paths,)) or not column.size:
         raise InputError(
             f"{name} has shape {column.shape}, expected ({paths},): one number for each path, or one for all."
         )

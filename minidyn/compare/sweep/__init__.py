@@ -9,7 +9,7 @@ import numpy as np
 
 from minidyn.common.arrays import ArrayLike
 from minidyn.common.errors import InputError, said
-from minidyn.common.intake import one_of, whole
+from minidyn.common.intake import one_of, ordered, whole
 from minidyn.compare.readings import check_flows, check_options, labels_of
 from minidyn.compare.sweep.grid import grid_of, parts_of, sample, starts_at
 from minidyn.compare.sweep.result import Sweep, labelled
@@ -26,6 +26,7 @@ from minidyn.simulate.threads import thread_count
 __all__ = ["Sweep", "sample", "sweep"]
 
 _FEW = 6  # parameters that are kept each; beyond, what is observed
+_GIVEN = {"grid": "over", "every": "save_every", "asked": "observe", "entropy": "rng"}  # parts of a plan, as arguments
 
 
 def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLike | Any = None, steps: int,
@@ -72,7 +73,7 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
                  checkpoint, flow_options)  # fmt: skip
     pieces = plan.pieces()
     kept = folder_of(checkpoint) is not None
-    what = {f.name: _told(f.name, getattr(plan, f.name)) for f in fields(plan)} if kept else {}
+    what = {_GIVEN.get(f.name, f.name): _told(f.name, getattr(plan, f.name)) for f in fields(plan)} if kept else {}
     count = thread_count(threads) if threads is not None or executor is None else 1
     done = carry_tasks(partial(carry, plan, count), pieces, executor, what=what, folder=checkpoint, label="sweep",
                        progress=progress)  # fmt: skip
@@ -134,7 +135,7 @@ def _plan(
     if options and isinstance(system, Map) and not made:
         raise InputError(f"a map runs exactly as it is: {next(iter(options))}= is for flows.")
     steps, paths, first_step = whole("steps", steps, 1), whole("paths", paths, 1), whole("first_step", first_step, 1)
-    listed = (reduce,) if isinstance(reduce, str) else tuple(reduce)
+    listed = (reduce,) if isinstance(reduce, str) else tuple(ordered(reduce, "reduce"))
     for how in listed or ("",):
         one_of(how, "reduce", REDUCTIONS)
     one_of(keep, "keep", ("paths", "moments"))

@@ -1,5 +1,6 @@
 """The settings of a sweep: a grid, a list, a sample; and the system that each one makes of the base system."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,12 @@ import numpy as np
 from minidyn.common.arrays import Floats, NDArray
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import number, numbers, one_of, shown, whole
+from minidyn.common.memory import need
 from minidyn.graph import walk
 from minidyn.kernels.random import seed_key
 from minidyn.maps.discrete import Map
 from minidyn.maps.loss import Loss
+from minidyn.maps.loss.parameters import name_of
 from minidyn.maps.noise import Noise
 from minidyn.maps.rules import Rule
 from minidyn.maps.settings import changed, names_of, settings_of
@@ -86,6 +89,7 @@ def sample(ranges: Mapping[Any, Any], count: int, kind: str = "sobol", rng: Any 
     found = [_range(name, ends) for name, ends in ranges.items()]
     generator = np.random.default_rng(seed_key(rng)[0])
     size = len(found)
+    need(16.0 * 2.0 * count * size, f"{count:,} settings", "ask for fewer")
     if kind == "random":
         points = generator.random((count, size))
     elif kind == "sobol":
@@ -124,6 +128,7 @@ def _product(system: Map, over: Mapping[Any, Any]) -> Grid:
             raise InputError(f"{name} is given twice.")
         axes[name] = column
     shape = tuple(map(len, axes.values()))
+    need(32.0 * len(shape) * math.prod(shape), f"a grid of {math.prod(shape):,} settings", "give fewer values")
     places = np.indices(shape).reshape(len(shape), -1)
     columns = {name: values[place] for (name, values), place in zip(axes.items(), places, strict=True)}
     labels = {name: _labels(values) for name, values in axes.items()}
@@ -145,7 +150,7 @@ def _list(system: Map, over: Sequence[Mapping[Any, Any]]) -> Grid:
 
 def _column(system: Map, key: Any, values: Any) -> tuple[str, NDArray[Any]]:
     """The name of something to sweep over, and its values, checked: (n,) numbers or objects, (n, D) starts."""
-    name = str(key)
+    name = name_of(key)
     if name in _KINDS:
         return name, _objects(name, values)
     if name == _STARTS:

@@ -1,6 +1,7 @@
 """The work of a sweep: pieces of it, each a few settings of one structure, and what is kept of their paths."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,23 +149,38 @@ def _compared(plan: Plan, threads: int, places: NDArray[np.intp]) -> dict[str, A
     out |= {f"{name}_{what}": np.full(shape, np.nan) for name in names for what in ("difference", "standard_error")}
     for row, place in enumerate(places):
         system = system_at(plan.base, plan.grid, int(place))
-        flows = [flow.of(system) for flow in plan.flows]
-        labels = labels_of(system, flows)[1:]
         start = starts_at(plan.base, plan.grid, places[row : row + 1], plan.w0, plan.paths)[0]
+        flows = dict(_existing(plan, system))
+        labels = labels_of(system, list(flows.values()))[1:]
         try:
-            result = compare(system, *flows, w0=start, steps=plan.steps, paths=plan.paths, save_every=plan.steps,
-                             observe=plan.asked or None, rng=np.random.SeedSequence(plan.entropy), rows=1,
-                             first_step=plan.first_step, threads=threads, progress=False, missing="remark",
-                             **plan.options)  # fmt: skip
-        except (FlowError, ManifoldError):
+            if not flows:
+                raise FlowError("none of the flows exists here.")
+            result = compare(system, *flows.values(), w0=start, steps=plan.steps, paths=plan.paths,
+                             save_every=plan.steps, observe=plan.asked or None,
+                             rng=np.random.SeedSequence(plan.entropy), rows=1, first_step=plan.first_step,
+                             threads=threads, progress=False, missing="remark", **plan.options)  # fmt: skip
+        except (FlowError, ManifoldError):  # of no flow, but of the map
+            run = simulate(system, start, plan.steps, paths=plan.paths, save_every=plan.steps, observe=plan.asked,
+                           rng=plan.entropy, first_step=plan.first_step, threads=threads, progress=False)  # fmt: skip
+            for name in names:
+                last = run.quantity(name)[:, -1]
+                out[name][row] = last[np.isfinite(last)].mean() if np.isfinite(last).any() else np.nan
             continue
+        numbers = list(flows)
         for r in result.errors:
             if r.quantity in names and r.flow in labels:
-                place_of = row, labels.index(r.flow)
+                place_of = row, numbers[labels.index(r.flow)]
                 out[r.quantity][row] = r.map_mean
                 out[f"{r.quantity}_difference"][place_of] = r.difference
                 out[f"{r.quantity}_standard_error"][place_of] = r.standard_error
     return out
+
+
+def _existing(plan: Plan, system: Map) -> Iterator[tuple[int, Flow]]:
+    """The flows that there are of a map, with their numbers."""
+    for number, flow in enumerate(plan.flows):
+        with suppress(FlowError, ManifoldError):
+            yield number, flow.of(system)
 
 
 class _Kept:

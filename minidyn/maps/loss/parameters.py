@@ -90,7 +90,16 @@ def label_of(p: Any) -> Any:
     return p.label if isinstance(p, sp.IndexedBase) else p
 
 
-def shape_of(p: Any) -> tuple[int, ...]:
+def name_of(key: Any) -> str:
+    """What a parameter goes by, as `Loss.param_names` has it, by its name or as a symbol or an entry of a matrix.
+
+    >>> name_of(sp.MatrixSymbol("W", 3, 2)[0, 1])
+    'W[0,1]'
+    """
+    return str(key).replace(", ", ",") if isinstance(key, sp.Basic) else str(key)
+
+
+def shape_of(p: Any, what: str = "a parameter") -> tuple[int, ...]:
     """The shape of a parameter, () for a scalar; InputError for what is none."""
     if isinstance(p, sp.Symbol):
         return ()
@@ -99,7 +108,7 @@ def shape_of(p: Any) -> tuple[int, ...]:
             raise InputError(f"{p} needs a shape of whole numbers, such as md.vector('{p}', 10).")
         return tuple(int(n) for n in p.shape)
     raise InputError(
-        f"{shown(p)} cannot be a parameter: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
+        f"{shown(p)} cannot be {what}: use sympy Symbols, matrices of symbols, MatrixSymbols or md.vector(...)."
     )
 
 
@@ -110,7 +119,7 @@ def as_list(params: Any) -> list[Any]:
 
 def constant(symbol: Any, value: Any) -> Any:
     """The number of a constant, or those of a matrix or an `md.vector`."""
-    shape = () if isinstance(symbol, sp.Symbol) else shape_of(symbol)
+    shape = () if isinstance(symbol, sp.Symbol) else shape_of(symbol, "a constant")
     if not shape:
         return finite(value, f"the constant {symbol}")
     array = numbers(value, f"the constant {label_of(symbol)}")

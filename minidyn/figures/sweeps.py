@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from minidyn.common.status import Status
 from minidyn.compare.sweep import Sweep
 from minidyn.figures.scales import grid, is_log, set_limits, tidy
 from minidyn.figures.sheet import Panel, compose
-from minidyn.figures.style import FAINT, GREY, HUGE, PANELS, named, power_of_ten, pretty
+from minidyn.figures.style import FAINT, GREY, HUGE, PANELS, named, power_of_ten, pretty, text_width
 from minidyn.flows.look import PALETTE
 
 _MAPPED = 4  # numbers along a dimension from which on it is an axis of a heat map
@@ -27,6 +28,9 @@ _BAR = 0.42  # inches above a heat map
 _SHARE = "finished"  # the panel of the paths that are left, as a share
 _SETTLED = 0.99  # of a setting's paths that are left, where its values rule the colours
 _NEAR = 0.3  # of their range by which the others may widen it
+_MIDDLE, _FAR = (0.02, 0.98), 20.0  # quantiles of their values; a range so many times theirs is that of outliers
+_BESIDE = 0.3  # of the room between two texts that curves of one panel take
+_TITLE, _SMALL = 9.5, 7.0  # points: of a panel's title, and where it is long
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,15 @@ def plot_sweep(sweep: Sweep, *, path: Any = None, panels: Any = None, size: Any 
     per = max(len(there) // max(len(fields), 1), 1)
     most = min(_MOST, PANELS if per == 1 else max(per, PANELS))
     *first, last = _along(sweep)
-    over = " and ".join(filter(None, [", ".join(first), last]))
-    title, *made = named(f"over {over}", str(sweep.meta.get("system", "")), sweep.meta.get("model"))
+    over = "over " + " and ".join(filter(None, [", ".join(first), last]))
+    title, *made = named(
+        f"|flow − map| {over}" if "flow" in sweep.dims else over,
+        str(sweep.meta.get("system", "")),
+        sweep.meta.get("model"),
+    )
     paths, steps = int(sweep.meta.get("paths", 1)), int(sweep.meta.get("steps", 0))
-    details = [*made, " × ".join(f"{n:,}" for n in sweep.shape) + " settings", f"{paths:,} paths" * (paths > 1),
+    many = " × ".join(f"{n:,}" for n in sweep.shape)
+    details = [*made, f"{many} setting" + "s" * (many != "1"), f"{paths:,} paths" * (paths > 1),
                f"{steps:,} steps", f"seed {sweep.meta['seed']}" * bool(sweep.meta.get("seed"))]  # fmt: skip
     drawn = len(only) if only is not None else min(most, len(there))
     empty = any(not np.isfinite(field.mean).all() for field in fields.values())
@@ -96,7 +105,7 @@ def _fields(sweep: Sweep) -> Iterator[_Field]:
                 error = sweep.quantity(name.removesuffix("_difference") + "_standard_error")
                 for number, flow in enumerate(flows):
                     gap = np.abs(values[..., number])
-                    called = f"{flow}, |flow − map| in {name.removesuffix('_difference')}"
+                    called = f"{name.removesuffix('_difference')}, {flow}"
                     yield _Field(called, name, gap, gap - 2 * error[..., number], gap + 2 * error[..., number], True)
         elif "statistic" in dims:
             low, high = (values[..., list(sweep.dims["statistic"]).index(f"quantile {q}")] for q in ("0.05", "0.95"))
@@ -156,7 +165,7 @@ def _above(sweep: Sweep) -> float:
     return _BAR if len(sweep.settings) > 1 else 0.0
 
 
-def _part(values: Floats, sweep: Sweep, chosen: Mapping[str, int], order: list[str]) -> Floats:
+def _part(values: NDArray[Any], sweep: Sweep, chosen: Mapping[str, int], order: list[str]) -> NDArray[Any]:
     """The values at what is chosen, their axes in this order."""
     left = [name for name in sweep.over if name not in chosen]
     found = values[tuple(chosen.get(name, slice(None)) for name in sweep.over)]
@@ -170,37 +179,51 @@ def _draw_curves(ax: Axes, sweep: Sweep, field: _Field, axes: list[str], within:
                  title: str) -> None:  # fmt: skip
     """Curves over one number, or marks over texts, one for each value of what is within the panel."""
     along = sweep.dims[axes[0]]
-    at = along if along.dtype.kind in "fiu" else np.arange(len(along))
+    joined = along.dtype.kind in "fiu"
+    at = np.asarray(along if joined else np.arange(len(along)), float)
     order = np.argsort(at, kind="stable")
     names = [None] if not within else list(sweep.dims[within[0]])
-    mean, low, high = (
+    mean, low, high, settled = (
         None if v is None else _part(v, sweep, chosen, [*axes, *within]).reshape(len(along), -1)[order]
-        for v in (field.mean, field.low, field.high)
+        for v in (field.mean, field.low, field.high, _settled(sweep))
     )
-    assert mean is not None
-    seen = []
+    assert mean is not None and settled is not None
+    ruling, others = [mean], [mean]
     for number, name in enumerate(names):
         look = PALETTE[number % _CURVES]
         label = "mean over paths" * (low is not None) if name is None else f"{within[0]} = {_said(name)}"
         style: dict[str, Any] = {"color": look.colour, "ls": look.dash if name is not None else "-", "lw": 1.6}
-        style |= {"marker": look.marker, "ms": 3.5} if len(at) <= 40 else {}
-        curve = np.where(np.abs(mean[:, number]) < HUGE, mean[:, number], np.nan)
-        ax.plot(at[order], curve, label=label or "_", **style)
+        style |= {"marker": look.marker, "ms": 3.5} if len(at) <= 40 or not joined else {}
+        style |= {} if joined else {"ls": ""}
+        place = at[order] if joined else at + _BESIDE * ((number + 0.5) / len(names) - 0.5)
+        there = np.abs(mean[:, number]) < HUGE
+        ax.plot(place, np.where(there, mean[:, number], np.nan), label=label or "_", **style)
         if low is not None and high is not None:
             what = "± 2 standard errors" if field.gap else "5 to 95 % of paths"
-            ax.fill_between(at[order], low[:, number], high[:, number], color=look.colour, alpha=0.18, lw=0,
+            band = [np.where(there, end[:, number], np.nan) for end in (low, high)]
+            ax.fill_between(*_bars(place, band, joined, len(names)), color=look.colour, alpha=0.18, lw=0,
                             label=what if number == 0 else "_")  # fmt: skip
-            seen += [low[:, number], high[:, number]]
-        seen.append(curve)
+            others += band
+            ruling += [end[settled[:, number]] for end in band] if not field.gap else []
     log = field.name != _SHARE and is_log([mean, *([] if low is None or field.gap else [low])])
-    set_limits(ax, [mean], {"band": seen}, log, decades=12)
+    set_limits(ax, ruling, {"band": others}, log, decades=12)
     if field.name == _SHARE:
         ax.set_ylim(-0.04, 1.04)
     ax.margins(x=0.025)
     _name_axis(ax, "x", axes[0], along)
     said = tidy(ax.yaxis)
     grid(ax)
-    ax.set_title("".join([_titled(title), *said]), loc="left")
+    _set_title(ax, "".join([_titled(title), *said]))
+
+
+def _bars(at: Floats, band: list[Floats], joined: bool, curves: int) -> tuple[Floats, Floats, Floats]:
+    """Places, lower and upper ends of a band; of places that nothing joins a bar for each."""
+    if joined:
+        return at, band[0], band[1]
+    half = 0.4 * _BESIDE / curves
+    apart = (np.repeat(end[:, None], 3, axis=1) * [1, 1, np.nan] for end in band)
+    low, high = (end.ravel() for end in apart)
+    return (at[:, None] + [-half, half, half]).ravel(), low, high
 
 
 def _draw_map(ax: Axes, sweep: Sweep, field: _Field, axes: list[str], chosen: dict[str, int], title: str,
@@ -229,7 +252,7 @@ def _draw_list(ax: Axes, sweep: Sweep, field: _Field, shades: Any) -> None:
         _name_axis(ax, "x", names[0], first)
         said = tidy(ax.yaxis)
         grid(ax)
-        ax.set_title("".join([_titled(field.name), *said]), loc="left")
+        _set_title(ax, "".join([_titled(field.name), *said]))
         return
     second, gone = sweep.settings[names[1]], ~np.isfinite(mean)
     if gone.any():
@@ -240,6 +263,14 @@ def _draw_list(ax: Axes, sweep: Sweep, field: _Field, shades: Any) -> None:
     _add_bar(ax, image, shades, field.name)
 
 
+def _settled(sweep: Sweep) -> NDArray[np.bool_]:
+    """Settings (over) whose paths are left; all where there is none of them."""
+    left = np.ones(sweep.shape, bool)
+    if "status" in sweep.values:
+        left = (sweep.quantity("status") == Status.FINISHED).mean(axis=-1) >= _SETTLED
+    return left if left.any() else np.ones_like(left)
+
+
 def _shades(sweep: Sweep, fields: list[_Field]) -> dict[str, Any]:
     """Colours that everybody tells apart, dark to light, logarithmic where all is positive and far apart. Settings
     whose paths are left rule them: where most have diverged a mean may be anything."""
@@ -247,12 +278,14 @@ def _shades(sweep: Sweep, fields: list[_Field]) -> dict[str, Any]:
     if fields[0].name == _SHARE or not np.isfinite(values).any():
         return {"cmap": "viridis", "norm": Normalize(0, 1)}
     settled = np.isfinite(values)
-    if "status" in sweep.values:
-        left = (sweep.quantity("status") == Status.FINISHED).mean(axis=-1) >= _SETTLED
-        settled = settled & left if (settled & left).any() else settled
+    left = settled & _settled(sweep)
+    settled = left if left.any() else settled
     log = is_log([values[np.isfinite(values)]])
     values = np.log10(values) if log else values
     low, high = values[settled].min(), values[settled].max()
+    inner = np.quantile(values[settled], _MIDDLE)
+    if high - low > _FAR * (inner[1] - inner[0]) > 0:
+        low, high = inner
     room = _NEAR * (high - low)
     near = values[(values >= low - room) & (values <= high + room)]
     low, high = near.min(), near.max()
@@ -278,13 +311,23 @@ def _add_bar(ax: Axes, image: Any, shades: dict[str, Any], title: str) -> None:
     if isinstance(shades["norm"], LogNorm):
         place.xaxis.set_major_formatter(lambda v, _: f"{v:.3g}" if 1e-3 <= v < 1e4 else _power(v))
     place.tick_params(labelsize=7, pad=1.5, length=2)
-    ax.set_title("".join([_titled(title), *said]), loc="left", y=1 + 0.38 / height, pad=0)
+    _set_title(ax, "".join([_titled(title), *said]), y=1 + 0.38 / height, pad=0)
 
 
 def _power(value: float) -> str:
     power = int(np.floor(np.log10(value) + 1e-9)) if value > 0 else 0
     first = f"{value / 10.0**power:.2g}"
     return power_of_ten(power) if first == "1" else f"{first}×{power_of_ten(power)}"
+
+
+def _set_title(ax: Axes, title: str, **place: Any) -> None:
+    """A panel's title, smaller where it would reach the next panel, and cut where that does not help."""
+    room = 72 * ax.get_window_extent().width / ax.figure.dpi + 8
+    letters = re.sub(r"[${}\\]", "", title)
+    size = float(np.clip(_TITLE * room / text_width(letters, _TITLE), _SMALL, _TITLE))
+    while len(title) > 4 and "$" not in title and text_width(title, size) > room:
+        title = title[:-2] + "…"
+    ax.set_title(title, loc="left", fontsize=size, **place)
 
 
 def _titled(title: str) -> str:

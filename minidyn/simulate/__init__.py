@@ -280,7 +280,7 @@ def _check_system(system: Any) -> None:
 
 def _paths_of(hyper: Any, paths: int) -> int:
     """As many as there are numbers for, where nothing else is said."""
-    sizes = {np.size(values) for values in table(hyper, "hyper").values()} - {1}
+    sizes = {np.size(values) for values in table(hyper, "hyper").values()} - {0, 1}
     return sizes.pop() if paths == 1 and len(sizes) == 1 else paths
 
 

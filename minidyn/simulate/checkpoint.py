@@ -12,6 +12,7 @@ one: it goes, and the steps from the one before on are made as if it had never e
 import json
 import math
 import os
+import re
 import shutil
 import time
 import zlib
@@ -35,6 +36,7 @@ from minidyn.simulate.recording import Recorder, Rows
 SECONDS = 5.0  # between two states,
 SPARE = 20.0  # and so many times what writing one takes
 _FORMAT = 4
+_HASH = re.compile("[0-9a-f]{16,}")
 _MAGIC = b"minidyn checkpoint\n"
 ROWS = ".rows"
 _BLOCK = 2**24
@@ -114,9 +116,11 @@ def check_identity(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, s
     for name in {**ours, **theirs}:
         there, here = theirs.get(name, "not given"), ours.get(name, "not given")
         if there != here:
+            hashed = _HASH.fullmatch(there) or _HASH.fullmatch(here)  # which nobody reads
+            how = "another one there" if hashed else f"{clipped(there)} there and {clipped(here)} here"
             raise InputError(
-                f"the checkpoint {folder} belongs to another run: {clipped(name)} is {clipped(there)} there and "
-                f"{clipped(here)} here; give another path, or delete it to start anew."
+                f"the checkpoint {folder} belongs to another run: {clipped(name)} is {how}; give another path, or "
+                "delete it to start anew."
             )
 
 

@@ -109,7 +109,7 @@ def test_a_folder_goes_on_with_other_workers(tmp_path, threads, monkeypatch):
 
     def counted(self, piece):
         carried.append(piece[0])
-        if len(carried) == 4:
+        if len(carried) >= 4:  # also what the pool had taken before it heard
             raise ZeroDivisionError
         return real(self, piece)
 

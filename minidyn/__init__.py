@@ -68,6 +68,7 @@ from minidyn.minima.stability import Condition, Stability, StabilityDiagram, sta
 from minidyn.simulate import simulate
 from minidyn.simulate.joining import join
 from minidyn.simulate.run import Run
+from minidyn.studies import Claim, Study, study
 
 _logging.getLogger("minidyn").addHandler(_logging.NullHandler())  # quiet unless the user asks
 
@@ -97,16 +98,16 @@ def load(path: _Any) -> _Any:
 
 
 __all__ = [
-    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Basins", "Bifurcation", "BoxDimension", "CentralFlow", "Comparison",
-    "Condition", "Doublings", "EdgeRun", "ErrorRow", "Escape", "ExpressionError", "Flatness", "Flow", "FlowError",
-    "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold", "ManifoldError",
-    "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise", "NoisyRodFlow", "OrderFit",
-    "QuasistaticFlow", "RMSProp", "Regime", "Regimes", "Reshuffle", "RodFlow", "Rule", "Run", "ScalingRow",
-    "ScalingStudy", "SignGD", "Smoothness", "SolverError", "Stability", "StabilityDiagram", "StableNoise", "Status",
-    "StochasticModifiedFlow", "StudentNoise", "SubquadraticFlow", "Sweep", "SymbolicFlow", "WorkerError",
-    "basin", "bifurcation", "cache", "compare", "doublings", "edge", "escape", "flatness", "join", "list_models",
-    "load", "load_model", "matrix", "regime", "rule", "sample", "scaling_study", "simulate", "smoothness", "stability",
-    "stability_diagram", "sweep", "vector",
+    "GD", "SGD", "Adam", "AdamW", "ArchiveError", "Basins", "Bifurcation", "BoxDimension", "CentralFlow", "Claim",
+    "Comparison", "Condition", "Doublings", "EdgeRun", "ErrorRow", "Escape", "ExpressionError", "Flatness", "Flow",
+    "FlowError", "GaussianNoise", "GradientFlow", "InputError", "LabelNoise", "LawRow", "Lion", "Loss", "Manifold",
+    "ManifoldError", "Map", "Minibatch", "MinidynError", "Model", "ModelFileError", "ModifiedFlow", "Noise",
+    "NoisyRodFlow", "OrderFit", "QuasistaticFlow", "RMSProp", "Regime", "Regimes", "Reshuffle", "RodFlow", "Rule",
+    "Run", "ScalingRow", "ScalingStudy", "SignGD", "Smoothness", "SolverError", "Stability", "StabilityDiagram",
+    "StableNoise", "Status", "StochasticModifiedFlow", "StudentNoise", "Study", "SubquadraticFlow", "Sweep",
+    "SymbolicFlow", "WorkerError", "basin", "bifurcation", "cache", "compare", "doublings", "edge", "escape",
+    "flatness", "join", "list_models", "load", "load_model", "matrix", "regime", "rule", "sample", "scaling_study",
+    "simulate", "smoothness", "stability", "stability_diagram", "study", "sweep", "vector",
 ]  # fmt: skip
 
 

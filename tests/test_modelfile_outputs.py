@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from minidyn.common.errors import ModelFileError
-from minidyn.files.modelfile.place import library
+from minidyn.common.shipped import shipped
 from minidyn.files.models import model_of_text
 
 CLASSES = """
@@ -43,7 +43,8 @@ def test_outputs_in_a_letter_or_a_list():
         "mine",
     ).loss
     words = [
-        row["species"] for row in csv.DictReader((library() / "penguins.csv").read_text(encoding="utf-8").splitlines())
+        row["species"]
+        for row in csv.DictReader((shipped("models") / "penguins.csv").read_text(encoding="utf-8").splitlines())
     ]
     labels = np.array([["Adelie", "Chinstrap", "Gentoo"].index(word) for word in words])
     w = np.random.default_rng(0).normal(size=9)

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from minidyn.cli import sweeps  # noqa: F401  # its command
+from minidyn.cli import studies, sweeps  # noqa: F401  # their commands
 from minidyn.cli.commands import app
 from minidyn.cli.shell import give_up, run
 

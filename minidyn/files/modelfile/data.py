@@ -9,7 +9,8 @@ import numpy as np
 
 from minidyn.common.intake import shown
 from minidyn.common.memory import need
-from minidyn.files.modelfile.place import first_file, library
+from minidyn.common.shipped import shipped
+from minidyn.files.modelfile.place import first_file
 from minidyn.files.modelfile.table import Table, describe
 from minidyn.files.modelfile.wording import nearest
 
@@ -126,7 +127,7 @@ def _read_csv(table: Table, folder: Path | None) -> tuple[list[str], list[list[s
     name = table.get("file", str)
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in name.replace("\\", "/").split("/"):
         table.fail("file", "the path of a CSV file below the model file's folder")
-    path = first_file([*([] if folder is None else [folder]), library()], name)
+    path = first_file([*([] if folder is None else [folder]), shipped("models")], name)
     if path is None:
         table.fail("file", "a CSV file beside the model file or among minidyn's own")
     size = path.stat().st_size if isinstance(path, Path) else 0

@@ -8,8 +8,9 @@ from typing import Any
 
 from minidyn.common.errors import ModelFileError
 from minidyn.common.intake import shown
+from minidyn.common.shipped import shipped
 from minidyn.files.modelfile import sections
-from minidyn.files.modelfile.place import first_file, library
+from minidyn.files.modelfile.place import first_file
 from minidyn.files.modelfile.spec import ModelSpec
 from minidyn.files.modelfile.table import Table
 from minidyn.files.modelfile.wording import did_you_mean
@@ -25,7 +26,7 @@ def list_models() -> list[str]:
     >>> "valley" in md.list_models()
     True
     """
-    return sorted(Path(found.name).stem for found in library().iterdir() if found.name.endswith(".toml"))
+    return sorted(Path(found.name).stem for found in shipped("models").iterdir() if found.name.endswith(".toml"))
 
 
 def find_model(name_or_path: str | Path) -> Path | Traversable:
@@ -37,7 +38,7 @@ def find_model(name_or_path: str | Path) -> Path | Traversable:
         raise ModelFileError(f"A model is named by a text or a path, not by {shown(name_or_path)}.")
     name, path = str(name_or_path), Path(name_or_path)
     if name in list_models():
-        return library().joinpath(f"{name}.toml")
+        return shipped("models").joinpath(f"{name}.toml")
     if found := first_file([Path()], name):
         return found
     if path.suffix or len(path.parts) != 1:

@@ -1,0 +1,94 @@
+"""`minidyn reproduce`: the studies, run from their notebooks, and the table of what holds."""
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minidyn.cli.commands import app
+from minidyn.cli.options import Debug
+from minidyn.cli.outputs import check_writable
+from minidyn.cli.shell import Said
+from minidyn.common.errors import InputError, SolverError
+from minidyn.common.reports import Report, Table, as_text
+from minidyn.studies.claims import HOLDS, table_of
+from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook
+from minidyn.studies.study import REPORT, summary_of
+
+
+def _complete(typed: str) -> list[str]:
+    return [name for name in list_studies() if name.startswith(typed)]
+
+
+@app.command()
+def reproduce(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY]...", help="Names of studies, or paths of their notebooks.", autocompletion=_complete
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All studies.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: half a minute each.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="How many notebooks run at the same time.")] = 1,
+    out: Annotated[
+        str, typer.Option(help="The folder of results; by default results, or results-quick.", metavar="PATH")
+    ] = "",
+    store: Annotated[bool, typer.Option("--store", help="Keep the notebooks as they ran where they lie, too.")] = False,
+    debug: Debug = False,
+) -> Said:
+    """Run studies: what was published, measured anew, claim by claim.
+
+    Each writes a report, figures, data and the executed notebook into a folder of its name. Without a name: which
+    studies there are.
+    """
+    names = list_studies() if every else list(dict.fromkeys(studies or []))
+    if every and studies:
+        raise InputError("give names of studies or --all, not both.")
+    if not names:
+        return Said(f"studies: {', '.join(list_studies())}\n\nminidyn reproduce STUDY... or --all, also with --quick")
+    notebooks = [find_study(name) for name in names]
+    folder = Path(out or ("results-quick" if quick else "results")).expanduser()
+    check_writable(folder / "a study" / REPORT)
+    outcomes = _run_all(notebooks, quick, folder, store, jobs)
+    wrong = [f"{outcome.name} ({outcome.verdict})" for outcome in outcomes if _is_wrong(outcome, quick)]
+    failure = SolverError(f"not all is as claimed: {', '.join(wrong)}.") if wrong else None
+    return Said(as_text(_report(outcomes, folder)), failure)
+
+
+def _run_all(notebooks: list[Path], quick: bool, folder: Path, store: bool, jobs: int) -> list[Outcome]:
+    """Run notebooks, some at the same time; a line on stderr for each that is done."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(jobs) as pool:
+        asked = [pool.submit(run_notebook, notebook, quick, folder, store) for notebook in notebooks]
+        try:
+            for count, done in enumerate(as_completed(asked), 1):
+                line = (
+                    f"{time.perf_counter() - began:5.0f} s  {count} of {len(asked)}  {'  '.join(done.result().row())}"
+                )
+                print(line, file=sys.stderr, flush=True)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [done.result() for done in asked]
+
+
+def _is_wrong(outcome: Outcome, quick: bool) -> bool:
+    """Whether a study broke or a claim fails; at quick sizes claims may be undecided."""
+    return outcome.verdict not in ((HOLDS, "undecided") if quick else (HOLDS,))
+
+
+def _report(outcomes: list[Outcome], folder: Path) -> Report:
+    """One study: all its claims. Several: a row each, and the claims that do not hold."""
+    broken: Report = [f"{outcome.name} broke: {outcome.broken}." for outcome in outcomes if outcome.broken]
+    if len(outcomes) == 1:
+        (only,) = outcomes
+        tables: Report = [f"{only.name}: {summary_of(only.claims)}", table_of(only.claims)] if only.claims else []
+        return [*tables, *broken, "", f"wrote {only.folder}"]
+    rows = Table([["study", "", "took", "verdict"], *(outcome.row() for outcome in outcomes)], left=2)
+    other = [claim for outcome in outcomes for claim in outcome.claims if claim.verdict != HOLDS]
+    rest: Report = ["", table_of(other)] if other else []
+    everything = summary_of([claim for outcome in outcomes for claim in outcome.claims])
+    return [rows, *rest, *broken, "", f"{everything}; wrote {folder}"]

@@ -1,0 +1,1 @@
+"""Studies, one notebook each; tutorials in a folder of their own."""

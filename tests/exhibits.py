@@ -83,19 +83,30 @@ def noises():
 
 
 @functools.cache
+def study():
+    """A study that is under way; of its claims one holds, fails, is undecided, and one a paper has otherwise."""
+    made = md.study("exhibit", folder="nowhere")
+    made.claim("holds", 1.0, 0.01, 1, "minidyn", within=0.1)
+    made.claim("fails", float("nan"), 0, (None, 2), "minidyn")
+    made.claim("is undecided", 1.0, 0.1, (1, None), "minidyn")
+    made.claim("is otherwise there", 1.0, 0.01, (0.9, 1.15), "Wu, Ma, E 2018, table 1", published=1.2)
+    return made
+
+
+@functools.cache
 def rows():
     """What results consist of, an ending, and what the cache says of itself."""
     found = results()
     first, fit, law = found["comparison"].errors[0], found["scaling"].fits[0], found["comparison"].laws()[0]
     return [first, law, found["scaling"].rows[0], fit, found["stability"].conditions[0], md.Status.DIVERGED,
-            md.cache.info(), found["basins"].dimension(boxes=20_000, rng=0)]  # fmt: skip
+            md.cache.info(), found["basins"].dimension(boxes=20_000, rng=0), *study().claims]  # fmt: skip
 
 
 @functools.cache
 def everything():
     """All of them."""
     manifolds = [md.Manifold(VALLEY), md.Manifold(VALLEY, **CHART), md.Manifold(VALLEY, **CHART).chart]
-    return [*shown_objects(), *noises(), *manifolds, *results().values(), *rows()]
+    return [*shown_objects(), *noises(), *manifolds, *results().values(), *rows(), study()]
 
 
 @functools.cache

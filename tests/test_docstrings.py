@@ -33,6 +33,7 @@ def test_every_public_name_has_a_docstring_with_an_example():
         "OrderFit",
         "ScalingRow",
         "ScalingStudy",
+        "Study",
     }
     for name in minidyn.__all__:
         thing = getattr(minidyn, name)

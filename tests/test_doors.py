@@ -51,7 +51,7 @@ def test_names_are_said_as_each_door_has_them():
 
 
 ONLY_PYTHON = ("figures/", "compiler/", "maps/loss/", "simulate/events.py", "simulate/choose.py", "simulate/odes.py",
-               "simulate/going_on.py", "minima/smoothness.py")  # fmt: skip  # what no command has
+               "simulate/going_on.py", "minima/smoothness.py", "studies/")  # fmt: skip  # what no command has
 
 
 def said_in(tree):
@@ -96,6 +96,7 @@ GIVEN = {
     "scale": "valley --lrs 0.1,0.05 --slow-time 0.1 --paths 8",
     "sweep": "valley --over lr=0.1,0.2 --steps 4 --paths 3",
     "plot": "none.h5",
+    "reproduce": "none.ipynb --quick",
     "who-wins": "valley",
 }
 COUNTS = ["-1", "0.5", "nan", "x", "", "1e400", "9" * 20]

@@ -15,7 +15,7 @@ from minidyn.cli.shell import Said
 from minidyn.common.errors import InputError, SolverError
 from minidyn.common.reports import Report, Table, as_text
 from minidyn.studies.claims import HOLDS, table_of
-from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook
+from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook, title_of
 from minidyn.studies.study import REPORT, summary_of
 
 
@@ -33,7 +33,7 @@ def reproduce(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All studies.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: half a minute each.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="How many notebooks run at the same time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many notebooks run at the same time.")] = 1,
     out: Annotated[
         str, typer.Option(help="The folder of results; by default results, or results-quick.", metavar="PATH")
     ] = "",
@@ -42,17 +42,18 @@ def reproduce(
 ) -> Said:
     """Run studies: what was published, measured anew, claim by claim.
 
-    Each writes a report, figures, data and the executed notebook into a folder of its name. Without a name: which
-    studies there are.
+    Each writes a report, figures, data and the executed notebook into a folder of its name. Without a name:
+    which studies there are.
     """
     names = list_studies() if every else list(dict.fromkeys(studies or []))
     if every and studies:
         raise InputError("give names of studies or --all, not both.")
     if not names:
-        return Said(f"studies: {', '.join(list_studies())}\n\nminidyn reproduce STUDY... or --all, also with --quick")
-    notebooks = [find_study(name) for name in names]
+        known = Table([["study", "title"], *([name, title_of(find_study(name))] for name in list_studies())], 2)
+        return Said(as_text([known, "", "minidyn reproduce STUDY... or --all, also with --quick"]))
     folder = Path(out or ("results-quick" if quick else "results")).expanduser()
     check_writable(folder / "a study" / REPORT)
+    notebooks = [find_study(name) for name in names]
     outcomes = _run_all(notebooks, quick, folder, store, jobs)
     wrong = [f"{outcome.name} ({outcome.verdict})" for outcome in outcomes if _is_wrong(outcome, quick)]
     failure = SolverError(f"not all is as claimed: {', '.join(wrong)}.") if wrong else None

@@ -55,7 +55,7 @@ class Claim(Reported, ByValue):
         """The range in words.
 
         >>> Claim("a", 1.0, 0.0, 0.9, 1.1, "b").expected(), Claim("a", 1.0, 0.0, 0.9, math.inf, "b").expected()
-        ('1 +- 0.1', '>= 0.9')
+        ('1 ± 0.1', '>= 0.9')
         """
         low, high = self.low, self.high
         if low == -math.inf:
@@ -63,15 +63,16 @@ class Claim(Reported, ByValue):
         if high == math.inf:
             return f">= {digits(low, 4)}"
         middle, half = (low + high) / 2, (high - low) / 2
-        if low == high:
-            return digits(middle, 6)
-        short = digits(middle, 6)
-        near = abs(float(short) - middle) <= 1e-9 * half + 1e-12 * abs(middle)
-        return f"{short} +- {digits(half, 2)}" if near else f"{digits(low, 4)} to {digits(high, 4)}"
+        around, ends = f"{digits(middle, 6)} ± {digits(half, 2)}", f"{digits(low, 4)} to {digits(high, 4)}"
+        exact = all(
+            abs(float(f"{value:.{count}g}") - value) < 1e-9 * max(abs(low), abs(high))
+            for value, count in ((middle, 6), (half, 2))
+        )
+        return digits(middle, 6) if low == high else around if exact and len(around) <= len(ends) else ends
 
     def row(self) -> list[str]:
         """Its row in a table: name, measured, expected, source, verdict."""
-        seen = digits(self.measured, 5) + (f" +- {digits(self.error, 2)}" if self.error else "")
+        seen = digits(self.measured, 5) + (f" ± {digits(self.error, 2)}" if self.error else "")
         source = self.source if self.published is None else f"{self.source}, there {digits(self.published, 4)}"
         return [self.name, source, seen, self.expected(), self.verdict]
 
@@ -98,9 +99,7 @@ def claim_of(
     low, high = _range(expected, within)
     there = None if published is None else finite(published, "published")
     if there is not None and low <= there <= high:
-        raise InputError(
-            f"published is {shown(published)}, inside of what is expected; give it where it does not hold."
-        )
+        raise InputError(f"published is {shown(published)}, which is expected; it is given where it does not hold.")
     return Claim(name.strip(), _measured(measured), spread, low, high, source.strip(), there)
 
 

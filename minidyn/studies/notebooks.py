@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -66,6 +67,13 @@ def find_study(given: str) -> Path:
     if path.suffix == ".ipynb" and path.is_file():
         return path
     raise InputError(f"there is no study called {shown(given)}; there are {', '.join(sorted(known))}.")
+
+
+def title_of(path: Path) -> str:
+    """What a notebook is called: its first heading."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines()]
+    return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), path.stem)
 
 
 def run_notebook(path: Path, quick: bool, results: Path, store: bool = False) -> Outcome:
@@ -139,7 +147,8 @@ def _execute(notebook: Any, folder: Path, told: Mapping[str, str]) -> str:
     client.create_kernel_manager()
     client.km.kernel_cmd = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     try:
-        client.execute(env=os.environ | told, stderr=subprocess.DEVNULL)  # what cells write there is in the notebook
+        # what cells write to stderr is in the notebook
+        asyncio.run(client.async_execute(env=os.environ | told, stderr=subprocess.DEVNULL))
     except nbclient.exceptions.CellExecutionError as error:
         lines = [line for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
         return clipped(printable(lines[-1]), 200)

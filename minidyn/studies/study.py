@@ -33,10 +33,11 @@ _DPI = 130
 
 
 class Study(Reported):
-    """What a notebook states, measures and records; made by `md.study`.
+    """What a notebook states, measures and records; `md.study` makes it.
 
     name : that of the notebook and of the folder of its results.  quick : whether sizes are to be small, so that all
-    is done in half a minute.  folder : where results go.  claims : those stated so far.
+    is done in half a minute.  folder : where results go.  claims : those stated so far.  figures : captions of
+    figures by their names.
     """
 
     def __init__(self, name: str, quick: bool, folder: Path):
@@ -94,9 +95,10 @@ class Study(Reported):
         _show(figure)
 
     def keep(self, **results: Any) -> None:
-        """Keep numbers in the study's HDF5 file, a group each: arrays, runs, comparisons, sweeps, or xarray datasets.
+        """Keep numbers in the study's HDF5 file.
 
-        What has many paths is thinned or averaged before: the file is small, and goes with the report.
+        results : name=what, a group of the file each: an array, a run, comparison or sweep, or an xarray dataset. What
+        has many paths is thinned or averaged before: the file is small, and goes with the report.
         """
         self._open()
         for name, given in results.items():
@@ -160,11 +162,13 @@ def study(name: str, *, quick: bool | None = None, folder: Any = None) -> Study:
     name : lower-case words joined by hyphens.  quick : whether sizes are to be small; folder : where the folder of the
     study's results goes. By default both are what `minidyn reproduce` says, else full size and `results`.
 
-    >>> import tempfile, minidyn as md
+    >>> import tempfile, sympy as sp, minidyn as md
+    >>> x = sp.Symbol("x")
+    >>> descent = md.Map(md.Loss(3 * x**2 / 2, [x]), md.GD(0.1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     study = md.study("contraction", folder=folder)
-    ...     factor = md.Map(md.load_model("two_wells").loss, md.GD(0.1)).step([1e-3], noise=False)[0] / 1e-3
-    ...     _ = study.claim("factor at x = 0", factor, 0, 0.9, "1 - lr a, a = 1", within=1e-12)
+    ...     factor = descent.step([1.0], noise=False)[0]
+    ...     _ = study.claim("factor of a step", factor, 0, 0.7, "1 - lr a, a = 3", within=1e-12)
     ...     study.close().claims[0].verdict
     'holds'
     """

@@ -284,10 +284,12 @@ class BoundNoise(ByValue):
         displacement along them then drives it further. `curvature` is the largest at w."""
         if not tangent.size or self.kappa == 0.0 or self.loss.n_samples in (None, 1):
             return False
-        if np.abs(self.loss.sample_grads(w)).max() > 1e-7 * curvature * (1.0 + np.abs(w).max()):
+        unit = 1.0 + np.abs(w).max()
+        left = np.abs(self.loss.sample_grads(w)).max() / unit
+        if left > 1e-7 * curvature:
             return False
         bent = self.loss.sample_hvps(w, np.ascontiguousarray(tangent.T)) @ tangent
-        return bool(np.abs(bent).max() > 1e-7 * curvature)
+        return bool(np.abs(bent).max() > max(1e-7 * curvature, 1e3 * left))  # else it is of a fit that is not finished
 
     # -- what linear stability is told --
     def linear_response(self, w: Floats) -> LinearResponse:

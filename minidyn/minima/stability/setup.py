@@ -16,6 +16,7 @@ from minidyn.minima.stability.operator import Curvatures, Modes, by_ranks
 from minidyn.minima.stability.slopes import Slopes, rule_slopes
 
 _ROOM = 40_000_000  # numbers that the sample Hessians of a loss without interpolation may take
+_FITTED = 1e-5  # of the targets' size: samples that are missed by less are fitted, as gradients so small are zero
 _LAG = 1_000_000  # numbers that what noise sees of the motion along the minima may take
 
 
@@ -61,7 +62,8 @@ class Minimum(ByValue):
         Hessians: `H_i = sum_c h_ic h_ic^T`."""
         if self.loss.criterion != "squared":
             return None
-        if np.abs(self.loss.residuals(self.w)).max() > 1e-9 * (1.0 + np.abs(self.loss.data[self.loss.target]).max()):
+        near = _FITTED * (1.0 + np.abs(self.loss.data[self.loss.target]).max())
+        if np.abs(self.loss.residuals(self.w)).max() > near:
             return None
         return self.loss.residual_grads(self.w) * np.sqrt(self._shares)[:, None]
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minidyn.common.arrays import Floats
+from minidyn.common.arrays import Floats, Integers
 from minidyn.common.errors import InputError
 from minidyn.flows.base import Flow
 from minidyn.maps.rules import Rule
@@ -101,6 +101,10 @@ class Clock:
     def at(self, step: int) -> float:
         """Where on the clock a step of the run ends."""
         return step + 0.5 if self._places is None else float(self._places[step])
+
+    def places(self, steps: Integers) -> Floats:
+        """Where on the clock these steps of the run end."""
+        return steps + 0.5 if self._places is None else self._places[steps]
 
     def end(self, step: int) -> float:
         """Where on the clock the stretch ends whose last step this is; infinity where nothing ends it."""

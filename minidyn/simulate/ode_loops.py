@@ -5,6 +5,8 @@ What the loops are given comes in a few tuples, those of the steps in `solvers.e
     paths = (points, starts, slopes, rows, status)   where all paths stand: their points, the last steps' starts and
                                                      slopes, their rows of numbers
     goal  = (target, end, attempts)                  where to on the clock, what not to pass, how many attempts
+    seen  = (looks, system, tableau, shown, out)     whether points are shown; `show` is given the next three; where
+                                                     they are kept (N, saves, size), if that has room
 """
 
 import numpy as np
@@ -65,6 +67,37 @@ def advance_explicit(system, method, shape, todo, count, paths, goal, control):
         count = still_going(todo, count, rows, status, target)
         spent += now
     return count
+
+
+@jit(fma=True, thorough=True)
+def advance_saving(system, method, shape, paths, own, goal, control, seen):
+    """Carry the points first .. last-1 of `own` past one place on the clock after the other, from number `turn` on, by
+    at most so many attempts each, and show them there; the number of the first place that one of them has not passed
+    yet: it needs more attempts, or steps of another kind.
+
+    goal : (places, end, attempts)."""
+    points, _, _, rows, status = paths
+    first, last, turn = own
+    places, end, attempts = goal
+    looks, of, tableau, shown, out = seen
+    _, _, _, columns = shape
+    todo = np.empty(last - first + BESIDE, np.int64)
+    for q in range(turn, places.shape[0]):
+        for j in range(last - first):
+            todo[j] = first + j
+        count = still_going(todo, last - first, rows, status, places[q])
+        if count > 0:
+            advance_explicit(system, method, shape, todo, count, paths, (places[q], end, attempts), control)
+        for path in range(first, last):
+            if status[path] == 0 and rows[path, At.NOW] < places[q]:
+                return q
+        if looks:
+            show(of, tableau, columns, paths, shown, first, last, places[q])
+        if q < out.shape[1]:
+            for path in range(first, last):
+                for i in range(points.shape[1]):
+                    out[path, q, i] = shown[path, i]
+    return places.shape[0]
 
 
 @jit(fma=True, thorough=True)
@@ -160,13 +193,3 @@ def show(system, tableau, columns, paths, shown, first, last, target):
         if status[path] != 0:
             for i in range(size):
                 out[i] = np.nan
-
-
-@jit
-def show_all(system, tableau, columns, paths, shown, first, last, places, out):
-    """`show` at one place on the clock after the other; what it shows (N, places, size) into `out`."""
-    for q in range(places.shape[0]):
-        show(system, tableau, columns, paths, shown, first, last, places[q])
-        for path in range(first, last):
-            for i in range(shown.shape[1]):
-                out[path, q, i] = shown[path, i]

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +17,7 @@ from minidyn.flows.base import Flow, stay
 from minidyn.kernels.by_pointer import evaluate
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import Engine, FlowPaths, distinct
-from minidyn.simulate.ode_loops import BESIDE, advance_explicit, advance_implicit, pass_stretches, show, show_all
+from minidyn.simulate.ode_loops import BESIDE, advance_implicit, advance_saving, pass_stretches, show
 from minidyn.solvers.rows import SIZE, At
 from minidyn.solvers.tableaus import TABLEAUS
 from minidyn.solvers.unrolled import unrolled
@@ -33,7 +32,6 @@ _SAFETY_SYMMETRIC = {"tsit5": 0.1, "dopri5": 0.1, "dop853": 0.3, "radau": 0.3}
 _HOLD = 0.8  # of the method's limit of stability: nearer to it a symmetric flow at rest would be kept from resting
 _PATIENCE = 60.0  # steps in a row, or nearly, that stability holds back, before another method is worth its price
 _SMALL = 100  # numbers in a state: beyond, linear systems of three times the size cost more than small explicit steps
-_FIRST = np.zeros(1, np.intp)
 _ATTEMPTS = {"explicit": 20_000, "implicit": 500}  # between two looks at Ctrl-C
 
 
@@ -57,6 +55,7 @@ class OdeEngine(FlowPaths):
         self.starts, self.shown = self.points.copy(), self.points.copy()
         self.slopes = np.zeros((n, max(len(t.a), 3), size))
         self.rows = np.zeros((n, SIZE))
+        self._nothing = np.empty((n, 0, size))  # where nothing is kept
         self._start(0)
         self.meta: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "noise": "none"}
 
@@ -79,7 +78,7 @@ class OdeEngine(FlowPaths):
         self.control = 1.0 / (t.estimate + 1.0), t.limit, hold, patience, (rtol, atol)
         self.functions = flow.inlined or flow.pointers
         lanes = flow.inlined is not None and flow.in_lanes and len(self.points) >= _FEW
-        self.loop, self.through = (f if lanes else f.one_by_one for f in (advance_explicit, pass_stretches))
+        self.loop, self.through = (f if lanes else f.one_by_one for f in (advance_saving, pass_stretches))
         shape: tuple[Any, ...] = (Known(1), flow.size, flow.size, flow.columns)
         if flow.inlined is not None:
             wide = flow.size if flow.in_lanes else 8 * -(-flow.size // 8)
@@ -91,58 +90,60 @@ class OdeEngine(FlowPaths):
 
     def advance(self, done: int, count: int) -> None:
         """Carry every point at least to step `done + count`; `shown` holds its state at that step."""
-        self._reach(done, count)
-        self._show(self.clock.at(done + count))
-
-    def _reach(self, done: int, count: int) -> None:
-        clock, passed = self.clock, done
-        if len(clock.ends) == 1:
-            goals = iter([(clock.at(done + count), clock.end(int(clock.ends[0])))])
-        else:
-            passed = self._pass(done, count)
-            goals = self._stretches(passed, done + count - passed)
-        for target, end in goals:
-            while self._attempt(target, end, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
-                pass
+        self._carry(done, np.array([done + count]), self._nothing)
 
     saves_by_itself = True
 
     def advance_saving(self, done: int, targets: Integers) -> Floats:
-        """From save to save; those that lie inside the steps which led to one are shown with it."""
-        places = [self.clock.at(int(target)) for target in targets]
-        out = np.empty((len(self.points), len(places), self.flow.size))
-        turn = 0
-        while turn < len(places):
-            self._reach(done, int(targets[turn]) - done)
-            near, far = self._reached()
-            until = max(turn + 1, bisect_right(places, near) - (near == far))
-            if until == turn + 1:  # where the steps end nothing lies inside one
-                self._show(places[turn])
-                out[:, turn] = self.shown
-            else:
-                self._show_all(np.array(places[turn:until]), out[:, turn:until])
-            done, turn = int(targets[until - 1]), until
+        """From save to save without a look at Python, as far as explicit steps with the same numbers go."""
+        out = np.empty((len(self.points), len(targets), self.flow.size))
+        self._carry(done, targets, out)
         return out[self.which, :, : self.flow.dim]
 
-    def _reached(self) -> tuple[float, float]:
-        """Where on the clock the first and the last of the points stand that go on; infinity where none does."""
-        now = self.rows[self.status == 0, At.NOW] if self.status.any() else self.rows[:, At.NOW]
-        if len(now) < 2:
-            return (float(now[0]),) * 2 if len(now) else (np.inf, np.inf)
-        return float(now.min()), float(now.max())
-
-    def _show_all(self, places: Floats, out: Floats) -> None:
-        """Show the points (N, places, size) at several places on the clock, one after the other."""
-        t, shown = self.tableau, np.empty(out.shape)
+    def _carry(self, done: int, targets: Integers, out: Floats) -> None:
+        """Carry every point past one target after the other; `out` (N, targets, size) keeps its state at each."""
+        clock, places = self.clock, self.clock.places(targets)
+        turns = dict.fromkeys(self.bounds[:-1], 0)  # the target that the points of each thread are on the way to
+        one = len(clock.ends) == 1
+        end = clock.end(int(clock.ends[0])) if one else np.inf
+        attempts = max(1, _ATTEMPTS["explicit"] // len(places)) if one else 0
 
         def work(first: int, last: int) -> None:
-            show_all(
-                (*self.flow.pointers, self.arrays), (t.a, t.c, t.p, t.stages), self.flow.columns, self.paths,
-                self.shown, first, last, places, shown,
+            goal = places, end, attempts
+            turns[first] = turn = self._step(first, last, turns[first], goal, 1, out)
+            if one and turn < len(places):
+                self._step_implicitly(first, last, (places[turn], end, _ATTEMPTS["implicit"]))
+
+        while (turn := min(turns.values())) < len(places):
+            if not one:
+                self._reach(int(targets[turn - 1]) if turn else done, int(targets[turn]))
+            self.spread(1, work)
+
+    def _step(self, first: int, last: int, turn: int, goal: tuple[Floats, float, int], looks: int, out: Floats) -> int:
+        """`advance_saving` of `ode_loops`, with the points first .. last-1."""
+        t, flow = self.tableau, self.flow
+        arrays = self.arrays
+        seen = looks, (*flow.pointers, arrays), (t.a, t.c, t.p, t.stages), self.shown, out
+        system = *self.functions, arrays
+        passed: int = self.loop(system, *self.given, self.paths, (first, last, turn), goal, self.control, seen)
+        return passed
+
+    def _step_implicitly(self, first: int, last: int, goal: tuple[float, float, int]) -> None:
+        """`advance_implicit`, with those of the points first .. last-1 that are stiff."""
+        if self.may_turn_stiff and self.rows[first:last, At.MODE].any():
+            flow, back = self.flow, int(self.method == "auto")
+            system = *flow.pointers, self.arrays
+            advance_implicit(
+                system, flow.jacobian_pointers, flow.columns, self.paths, first, last, goal, back,
+                self._tolerance("radau"),
             )  # fmt: skip
 
-        self.spread(1, work)
-        out[...] = shown
+    def _reach(self, done: int, until: int) -> None:
+        """Carry every point at least to step `until`, through stretches that have their own numbers."""
+        passed = self._pass(done, until - done)
+        for target, end in self._stretches(passed, until - passed):
+            while not self._attempt(target, end, _ATTEMPTS["explicit"], _ATTEMPTS["implicit"]):
+                pass
 
     def advance_watched(self, done: int, count: int, watch: Watch) -> None:
         """Carry on step by step; `watch` sees which points have moved and says which may go on."""
@@ -218,41 +219,18 @@ class OdeEngine(FlowPaths):
         self.stretch = stretches[max(behind - 1, 0)][0]
         return stretches[behind - 1][1] if behind else done
 
-    def _attempt(self, target: float, end: float, explicit: int, implicit: int) -> int:
-        """Make up to so many steps towards the clock `target`, never beyond `end`, with every point; how many are not
-        there yet."""
-        waiting: list[int] = []
+    def _attempt(self, target: float, end: float, explicit: int, implicit: int) -> bool:
+        """Make up to so many steps towards the clock `target`, never beyond `end`, with every point; whether all were
+        there before the implicit ones."""
+        there: list[int] = []
 
         def work(first: int, last: int) -> None:
-            if last - first == 1:
-                going = not self.status[first] and self.rows[first, At.NOW] < target and not self.rows[first, At.MODE]
-                paths = _FIRST if going else _FIRST[:0]
-            else:
-                at = slice(first, last)
-                left = (self.rows[at, At.NOW] < target) & (self.rows[at, At.MODE] == 0.0)
-                paths = ((self.status[at] == 0) & left).nonzero()[0]
-            count = len(paths)
-            if count:
-                todo = np.full(count + BESIDE, first + paths[-1])
-                todo[:count] = first + paths
-                system = *self.functions, self.arrays
-                count = self.loop(system, *self.given, todo, count, self.paths, (target, end, explicit), self.control)
-            if self.may_turn_stiff and self.rows[first:last, At.MODE].any():
-                count += advance_implicit(
-                    (*self.flow.pointers, self.arrays),
-                    self.flow.jacobian_pointers,
-                    self.flow.columns,
-                    self.paths,
-                    first,
-                    last,
-                    (target, end, implicit),
-                    int(self.method == "auto"),
-                    self._tolerance("radau"),
-                )
-            waiting.append(count)
+            there.append(self._step(first, last, 0, (np.array([target]), end, explicit), 0, self._nothing))
+            if not there[-1]:
+                self._step_implicitly(first, last, (target, end, implicit))
 
         self.spread(1, work)
-        return sum(waiting)
+        return all(there)
 
     @property
     def paths(self) -> tuple[NDArray[Any], ...]:

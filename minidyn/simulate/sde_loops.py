@@ -231,6 +231,22 @@ def advance_sde(system, scheme, normals, shape, rates, paths, first, last, span_
 
 
 @jit(fma=True, thorough=True)
+def advance_saving(system, scheme, normals, shape, rates, paths, first, last, way, out):
+    """`advance_sde` from step `at` of the main chain to one target after the other, by steps of `span`; the states
+    that are shown at each into `out` (paths, targets, numbers), if that has room. way : (at, span, targets)."""
+    _, shown, _, _, _, _ = paths
+    at, span, targets = way
+    for q in range(targets.shape[0]):
+        goal = at + (targets[q] - at) // span * span
+        advance_sde(system, scheme, normals, shape, rates, paths, first, last, (at, goal, targets[q], span))
+        at = goal
+        if q < out.shape[1]:
+            for path in range(64 * first, min(64 * last, out.shape[0])):
+                for i in range(out.shape[2]):
+                    out[path, q, i] = shown[path // 64, i * 64 + path % 64]
+
+
+@jit(fma=True, thorough=True)
 def draw_only(normals, shape, paths, first, last, k0, goal):
     """Nothing moves in the steps k0 .. goal, but the map draws: so do the streams."""
     blocks, shown, streams, _, _, _ = paths

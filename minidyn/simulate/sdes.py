@@ -13,7 +13,7 @@ from minidyn.maps.discrete import pack, unpack
 from minidyn.simulate.clock import Clock
 from minidyn.simulate.engines import FlowPaths
 from minidyn.simulate.sde_adaptive import UNIT, advance_adaptive
-from minidyn.simulate.sde_loops import NO_PATH, PLAN, advance_sde, advance_stretches, draw_only
+from minidyn.simulate.sde_loops import NO_PATH, PLAN, advance_saving, advance_stretches, draw_only
 from minidyn.solvers.schemes import Scheme
 
 _NEVER = 1 << 40  # steps: the last stretch has no end that a step could cross
@@ -34,6 +34,8 @@ class SdeEngine(FlowPaths):
         self.blocks = pack(start)
         super().__init__(flow, start, len(self.blocks), threads, Clock(flow, steps, True, span))
         self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
+        self._alike = span > 0 and len(self.clock.ends) == 1 and bool(self.clock.moves[0])
+        self._nothing = np.empty((0, 0, 0))  # where nothing is kept
         self.rtol, self.atol = rtol, atol
         # 1 where the map's first step takes the normal that is kept: see `half_pair`
         self.shift = (flow.first_step - 1) % 2 * (flow.draws[0] % 2)
@@ -77,35 +79,51 @@ class SdeEngine(FlowPaths):
             (self.clock.rates, self.clock.rate),
         )
         lanes = flow.inlined is not None and self.paths >= _FEW
-        self.loop, self.loops = (f if lanes else f.one_by_one for f in (advance_sde, advance_stretches))
+        self.loop, self.loops = (f if lanes else f.one_by_one for f in (advance_saving, advance_stretches))
 
     def slice(self, wanted: int) -> int:
         """Up to the end of a step of the scheme: one in which a slice ends is made again by the next slice."""
         count, span = super().slice(wanted), max(1, self.span)
         return min(wanted, -(-(self.beyond + count) // span) * span - self.beyond)
 
+    def advance_saving(self, done: int, targets: Integers) -> Floats:
+        """From save to save without a look at Python, where all steps of the scheme are alike."""
+        if not self._alike:
+            return super().advance_saving(done, targets)
+        out = np.empty((self.paths, len(targets), self.flow.dim))
+        self._carry(targets, out, int(targets[-1]) - done)
+        return out
+
+    def _carry(self, targets: Integers, out: Floats, count: int) -> None:
+        """Carry the paths through `count` steps to one target after the other; `out` keeps what is shown there."""
+        system, at = (*self.functions, self.arrays), int(self.at[0])
+        paths = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
+        way = at, self.span, targets
+        self.spread(count, lambda first, last: self.loop(system, *self.given, paths, first, last, way, out))
+        target = int(targets[-1])
+        self.at[0] += (target - at) // self.span * self.span
+        self.beyond = target - int(self.at[0])
+
     def advance(self, done: int, count: int) -> None:
         """Carry the paths to step `done + count`; a step of the scheme that ends beyond is shown in part, and redone.
 
         The main chain stays at the last whole one before, so that where a run is saved leaves no trace in it.
         """
-        target, clock, at, span = done + count, self.clock, int(self.at[0]), self.span
+        if self._alike:
+            self._carry(np.array([done + count]), self._nothing, count)
+            return
+        target, at = done + count, int(self.at[0])
         paths = self.blocks, self.shown, self.streams, self.key, self.status, self.ended
-        goal = at + (target - at) // span * span if span else target
-        one = span > 0 and len(clock.ends) == 1 and bool(clock.moves[0])
-        plan, hyper = (np.zeros((0, PLAN), np.int64), clock.hyper) if one or not span else self._plan(at, target)
+        plan, hyper = self._plan(at, target) if self.span else (np.zeros((0, PLAN), np.int64), self.clock.hyper)
 
         def work(first: int, last: int) -> None:
-            if one:
-                system, steps = (*self.functions, self.arrays), (at, goal, target, span)
-                self.loop(system, *self.given, paths, first, last, steps)
-            elif span:
+            if self.span:
                 self.loops(self.functions, *self.given, paths, first, last, plan, hyper, self.model)
             else:
                 self._advance_adaptive(paths, first, last, target)
 
         self.spread(count, work)
-        self.at[0] = plan[-1, 1] if len(plan) else goal
+        self.at[0] = plan[-1, 1] if len(plan) else target
         self.beyond = target - int(self.at[0])
 
     def _advance_adaptive(self, paths: tuple[Any, ...], first: int, last: int, target: int) -> None:

@@ -218,3 +218,22 @@ def test_what_is_wrong_is_said():
     for w in ([1.0, 2.0], [0.5, 0.9]):
         with pytest.raises(md.ManifoldError, match="is no minimum: the gradient has the norm"):
             md.QuasistaticFlow(md.Map(loss, md.SGD(0.1), md.GaussianNoise(0.1))).drift(w)
+
+
+@pytest.mark.parametrize("size", [2, 5, 8, 9])
+def test_dimensions_are_those_of_exact_spectra(size):
+    """At minima with known eigenvalues, flat, clear or negative, of any size; NaN has no dimension."""
+    rng = np.random.default_rng(size)
+    w = sp.symbols(f"w:{size}")
+    turn = np.linalg.qr(rng.normal(size=(size, size)))[0]
+    for flat in range(size):
+        values = np.where(np.arange(size) < flat, 1e-12 * rng.random(size), 10.0 ** rng.uniform(-3, 2, size))
+        H = sp.Matrix((turn * values) @ turn.T)
+        minima = md.Manifold(md.Loss((sp.Matrix([w]) * H * sp.Matrix(w))[0] / 2, w))
+        assert minima.dimensions(rng.normal(size=(3, size))) == {flat}
+    with pytest.raises(md.ManifoldError, match="not finite"):
+        twisted = sum(v**2 for v in w) + (w[0] * w[1] * w[2] if size > 2 else w[0] ** 4)
+        md.Manifold(md.Loss(twisted, w)).dimensions([np.where(np.arange(size) == (2 if size > 2 else 0), np.nan, 0.0)])
+    steep = md.Manifold(md.Loss((sum(v**2 for v in w[1:]) - w[0] ** 2) / 2, w))
+    with pytest.raises(md.ManifoldError, match=r"saddle|no minimum"):
+        steep.dimensions(np.zeros((1, size)))

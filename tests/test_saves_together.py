@@ -1,5 +1,8 @@
 """Successive saves that are made in one call have the bits of saves made one by one."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import sympy as sp
@@ -7,6 +10,8 @@ import sympy as sp
 import minidyn as md
 from minidyn.simulate import carrying
 from minidyn.simulate.engines import MapEngine
+from minidyn.simulate.odes import OdeEngine
+from minidyn.simulate.sdes import SdeEngine
 
 x, y, k = sp.symbols("x y k")
 VALLEY = md.Loss((1 + x**2) * y**2 / 2, [x, y])
@@ -51,3 +56,28 @@ def test_several_saves_are_one_call(monkeypatch):
     monkeypatch.setattr(MapEngine, "advance_saving", lambda self, *args: calls.append(args) or real(self, *args))
     md.simulate(SYSTEMS["map"](), [1.0, 0.2], 10, rng=0)
     assert len(calls) == 1 and list(calls[0][1]) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("name, engine, inner", [
+    ("gradient", OdeEngine, "_step"), ("modified with noise", SdeEngine, "_carry"),
+])  # fmt: skip
+def test_a_flow_goes_to_its_kernel_once(name, engine, inner, monkeypatch):
+    """All saves of a short run of a flow are made and shown by one call of compiled code."""
+    calls = []
+    real = getattr(engine, inner)
+    monkeypatch.setattr(engine, inner, lambda self, *args: calls.append(args) or real(self, *args))
+    run = md.simulate(SYSTEMS[name](), [1.0, 0.2], 10, rng=0)
+    assert len(calls) == 1 and len(run.steps) == 11 and np.isfinite(run.w).all()
+
+
+@pytest.mark.parametrize("name", ["map", "gradient", "modified with noise", "rod"])
+def test_a_run_is_gone_where_nobody_holds_it(name):
+    """A loop over settings leaves no cycles behind: a run goes at once, with its engine."""
+    gc.disable()
+    try:
+        run = md.simulate(SYSTEMS[name](), [1.0, 0.2], 10, rng=0)
+        gone = weakref.ref(run)
+        del run
+        assert gone() is None
+    finally:
+        gc.enable()

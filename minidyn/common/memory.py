@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minidyn.common.errors import InputError
 
-_LITTLE = 2.0**24  # bytes, for which nobody looks
+LITTLE = 2.0**24  # bytes, for which nobody looks
 
 
 def available() -> float:
@@ -27,7 +27,7 @@ def available() -> float:
 
 def need(size: float, what: str, advice: str) -> None:
     """Refuse what needs so many bytes where there are fewer: InputError with both sizes."""
-    if size <= _LITTLE:
+    if size <= LITTLE:
         return
     there = available()
     if size > there:

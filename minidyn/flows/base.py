@@ -123,10 +123,8 @@ class Flow(Remembering):
         if manifold is not None and not isinstance(manifold, Manifold):
             raise InputError(f"manifold must be a Manifold of the map's loss, not {manifold!r}.")
         if manifold is not None and manifold.loss != self.map.loss:
-            raise InputError(
-                f"the manifold is that of another loss, {manifold.loss}; the map's is {self.map.loss}: give "
-                "md.Manifold(map.loss)."
-            )
+            other = f"the manifold is that of another loss, {manifold.loss}; the map's is {self.map.loss}"
+            raise InputError(f"{other}: give md.Manifold(map.loss).")
 
     @property
     def leaves_out(self) -> str:
@@ -248,6 +246,10 @@ class Flow(Remembering):
         """Numbers that the kernels read as `fp`, found from the starting points."""
         return np.zeros(1)
 
+    def has_noise(self, w0: Floats, numbers: Floats) -> bool:
+        """`stochastic`, where the `numbers` of these starting points are known."""
+        return self.stochastic(w0)
+
     def start(self, w0: ArrayLike) -> Floats:
         """The flow's state (..., size) for a map that starts at `w0`: theta (..., D), or the map's whole state."""
         return self.theta(w0)
@@ -312,10 +314,8 @@ class Flow(Remembering):
         points, k = self.check(w), finite(k, "k")
         lead = points.shape[:-1]
         flat = points.reshape(math.prod(lead), self.size)
-        if len(flat):
-            drift, factor = self.evaluate(flat, k, self.numbers(flat))
-        else:
-            drift, factor = np.empty((0, self.size)), np.empty((0, self.size, self.columns))
+        none = np.empty((0, self.size)), np.empty((0, self.size, self.columns))
+        drift, factor = self.evaluate(flat, k, self.numbers(flat)) if len(flat) else none
         lr = self.map.lr(max(k, 1))
         if lr == 0.0:
             raise InputError(

@@ -9,7 +9,7 @@ LLVM works on many lanes at once.
 """
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ inline = partial(jit, inline=True, fma=True)
 
 def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:
     """(entropy that reproduces the run, key of its random streams) from a seed, SeedSequence or Generator."""
+    if type(rng) is int and rng >= 0:
+        return rng, _key_of(rng).copy()
     if isinstance(rng, np.random.Generator):
         rng = [int(x) for x in rng.integers(0, 2**32, 4, dtype=np.uint64)]
     if isinstance(rng, np.random.SeedSequence):
@@ -47,6 +49,12 @@ def seed_key(rng: Any) -> tuple[Any, NDArray[np.uint64]]:
         words = _words(entropy)
         entropy = [*words, *[0] * (sequence.pool_size - len(words)), *_words(sequence.spawn_key)]
     return entropy, np.asarray(sequence.generate_state(2, np.uint64), dtype=np.uint64)
+
+
+@lru_cache(maxsize=256)
+def _key_of(seed: int) -> NDArray[np.uint64]:
+    """The key of a whole number."""
+    return np.asarray(np.random.SeedSequence(seed).generate_state(2, np.uint64), dtype=np.uint64)
 
 
 def generator(rng: Any) -> np.random.Generator:
@@ -156,6 +164,8 @@ def _seed_all(key, period, streams):
 
 def counted_from(key: NDArray[np.uint64], places: int) -> NDArray[np.uint64]:
     """The key with which a hash that counts on from key[0] has at 0, 1, ... what it had so many places later."""
+    if not places:
+        return key
     return np.array([(int(key[0]) + places * 0x9E3779B97F4A7C15) % 2**64, int(key[1])], np.uint64)
 
 

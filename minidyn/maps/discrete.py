@@ -243,7 +243,8 @@ def pack(states: Floats, components: int | None = None) -> Floats:
     count, q = states.shape
     full = count // 64
     blocks = np.zeros((-(-count // 64), components or q, 64))
-    blocks[:full, :q] = states[: full * 64].reshape(full, 64, q).transpose(0, 2, 1)
+    if full:
+        blocks[:full, :q] = states[: full * 64].reshape(full, 64, q).transpose(0, 2, 1)
     if full < len(blocks):
         blocks[full, :q] = states[-1][:, None]
         blocks[full, :q, : count - full * 64] = states[full * 64 :].T

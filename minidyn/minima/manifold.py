@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minidyn.common.arrays import ArrayLike, Floats, NDArray
+from minidyn.common.arrays import ArrayLike, Floats, NDArray, all_of
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import InputError, ManifoldError, said
 from minidyn.common.html import formulas
@@ -22,6 +22,7 @@ from minidyn.solvers.explicit import combined, norm, rescaled
 from minidyn.solvers.tableaus import DOPRI5
 
 _FEW = 256  # points that a thread of its own is not worth
+_SMALL = 8  # parameters, up to which rotations take less time than the way to LAPACK
 _WIDE = 1_000  # parameters, beyond which a Hessian is only multiplied with
 _A, _E = DOPRI5.a, DOPRI5.e[0].copy()
 
@@ -30,7 +31,7 @@ def curvatures(loss: Loss, w: ArrayLike) -> Floats:
     """The eigenvalues of the Hessian in ascending order, shape (..., D); NaN where it is not finite."""
     H = loss.hessian(w)
     fine = np.isfinite(H)
-    if fine.all():
+    if all_of(fine):
         return np.asarray(np.linalg.eigvalsh(H), np.float64)
     lost = ~fine.all(axis=(-2, -1))
     H[lost] = np.eye(loss.dim)  # LAPACK gives up on all matrices where one is not finite
@@ -95,8 +96,8 @@ class Manifold(ByValue):
         more than `max_steps` steps.
         """
         points, codes = self.limits(w, rtol, max_steps)
-        bad = np.argwhere(codes != 0)
-        if len(bad):
+        if np.count_nonzero(codes):
+            bad = np.argwhere(codes)
             start = self.loss.check(w)[tuple(bad[0])]
             if not np.isfinite(start).all():
                 raise InputError("w contains NaN or Inf; give finite points.")
@@ -111,11 +112,11 @@ class Manifold(ByValue):
         """Where gradient flow ends (..., D), NaN where at no minimum, and codes (...): 0, or why at none."""
         given, rtol = self.loss.check(w), between(rtol, "rtol", 0, 1)
         max_steps = whole("max_steps", max_steps, 1)
-        points = np.ascontiguousarray(given.reshape(-1, self.loss.dim)).copy()
+        points = given.reshape(-1, self.loss.dim).copy()
         codes = np.zeros(len(points), np.int64)
-        finite = np.isfinite(points).all(axis=1)
-        reached = points[finite]
-        inner = codes[finite]
+        numbers = np.isfinite(points)
+        lost = None if all_of(numbers) else ~numbers.all(axis=1)
+        reached, inner = (points, codes) if lost is None else (points[~lost], codes[~lost])
         grad, hessian = pointer(self.loss.kernels, "grad"), pointer(self.loss.kernels, "hessian")
 
         def work(part: slice) -> None:
@@ -129,9 +130,10 @@ class Manifold(ByValue):
                 list(pool.map(work, map(slice, bounds, bounds[1:])))
         else:
             work(slice(None))
-        points[finite], codes[finite] = reached, inner
-        codes[~finite] = Status.DIVERGED
-        points[codes != 0] = np.nan
+        if lost is not None:
+            points[~lost], codes[~lost], codes[lost] = reached, inner, Status.DIVERGED
+        if np.count_nonzero(codes):
+            points[codes != 0] = np.nan
         return points.reshape(given.shape), codes.reshape(given.shape[:-1])
 
     def _spectrum(self, w: ArrayLike) -> tuple[Floats, Floats, int]:
@@ -178,7 +180,11 @@ class Manifold(ByValue):
         """The dimensions of the manifold at many points (N, D) of it, as a set; errors are those of `dimension`."""
         points = np.atleast_2d(self.loss.check(ws))
         found = np.empty(len(points), np.int64)
-        count_flat(curvatures(self.loss, points), self.gap, found)
+        if self.loss.dim <= _SMALL:
+            loss = self.loss
+            flat_directions(pointer(loss.kernels, "hessian"), points, loss.c, loss.rows, self.gap, found)
+        else:
+            count_flat(curvatures(self.loss, points), self.gap, found)
         dims = set(found.tolist())
         return {self.dimension(w) for w in points} if -1 in dims else dims
 
@@ -281,6 +287,23 @@ def count_flat(values, gap, out):
             clear = clear and (flat or relative >= 100 * gap)
             count += 1 if flat else 0
         out[b] = count if clear else -1
+
+
+@jit
+def flat_directions(hessian, ws, c, d, gap, out):
+    """`count_flat` of the Hessians at the points ws (N, D)."""
+    size = ws.shape[1]
+    H, vectors, values = np.empty((size, size)), np.empty((size, size)), np.empty((1, size))
+    for b in range(ws.shape[0]):
+        hessian(ws[b], c, d, H)
+        lost = 0.0
+        for i in range(size):
+            for j in range(size):
+                lost += H[i, j] * 0.0
+        symmetric_eigen(H, values[0], vectors)
+        for i in range(size):
+            values[0, i] += lost
+        count_flat(values, gap, out[b : b + 1])
 
 
 @inner

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from minidyn.common.arrays import ArrayLike, Floats, Words
+from minidyn.common.arrays import ArrayLike, Floats, Words, all_of
 from minidyn.common.errors import InputError, said
 from minidyn.common.intake import number, one_of, table, whole
 from minidyn.common.locks import cached_property
-from minidyn.common.memory import need
+from minidyn.common.memory import LITTLE, need
 from minidyn.common.status import Status
 from minidyn.flows.base import Flow
 from minidyn.graph.walk import printed
@@ -179,7 +179,8 @@ class _Planned:
         _check_room(system, steps, self.paths, count_of(steps, self.every), self.keep, checkpoint)
         self.began = time.perf_counter()
         asked = observables.asked(system.loss, observe)
-        self.watchers = observables.resolve(system if isinstance(system, Map) else system.map, asked, settings)
+        owner = system if isinstance(system, Map) else system.map
+        self.watchers = observables.resolve(owner, asked, settings) if asked else {}
         self.steps = done + steps
         self.ends = ends_of(checkpoint, kept["ends"], self.steps)
         self.saves = saves_between(done, self.ends, self.every)
@@ -193,7 +194,7 @@ class _Planned:
         if before is not None:
             self.engine = before.put(self.engine, system, stop, self.forks)
         self.hyper = dict(settings.given) if settings else {}
-        if clash := sorted(self.hyper.keys() & self.watchers.keys()):
+        if self.hyper and (clash := sorted(self.hyper.keys() & self.watchers.keys())):
             raise InputError(f"the name {clash[0]} is taken by hyper; give the observable another one.")
         self.origin = (0, 0.0) if before is None else before.origin(self.forks)
         self.ways, self.key = ways, key
@@ -229,10 +230,12 @@ class _Planned:
             }  # fmt: skip
             meta |= {"flow": system.key, "leaves_out": system.leaves_out} if isinstance(system, Flow) else {}
             meta |= {"went_on_from": saves[0]} if self.before is not None else {}
-            alike = f"without noise all {self.wanted:,} paths are alike: one was run"
-            meta |= {"first_path": self.first_path} if self.first_path else {}
-            meta |= {"alike": alike} if self.wanted > self.paths else {}
-            meta |= {"between_saves": phases.sentence} if phases.sentence else {}
+            if self.first_path:
+                meta["first_path"] = self.first_path
+            if self.wanted > self.paths:
+                meta["alike"] = f"without noise all {self.wanted:,} paths are alike: one was run"
+            if sentence := phases.sentence:
+                meta["between_saves"] = sentence
             step, at = self.origin
             times = at + clock.time(steps_kept - step, self.first_step + step)
             if "lr" in self.hyper:
@@ -240,7 +243,7 @@ class _Planned:
             run = recorder.run(steps_kept, times, status, ended, meta)
             run.hyper |= self.hyper
             engine.release()
-            run._end = None if interrupted else partial(left_by, self, engine, run, done)
+            run._end = None if interrupted else partial(left_by, self, engine, done)
             return run
 
     def _source(self, w0: Any, paths: int, settings: Settings | None, rng: Any) -> tuple[Floats, int, Any, Words]:
@@ -280,6 +283,8 @@ def _check_system(system: Any) -> None:
 
 def _paths_of(hyper: Any, paths: int) -> int:
     """As many as there are numbers for, where nothing else is said."""
+    if hyper is None:
+        return paths
     sizes = {np.size(values) for values in table(hyper, "hyper").values()} - {0, 1}
     return sizes.pop() if paths == 1 and len(sizes) == 1 else paths
 
@@ -304,9 +309,12 @@ def _check_room(system: Map | Flow, steps: int, paths: int, saves: int, keep: st
     """Refuse a run whose paths and saves are more than there is memory for, before any of it is taken."""
     size = system.components if isinstance(system, Map) else system.size
     kept = 8 * system.dim * paths * saves if keep == "paths" and checkpoint is None else 0
+    taken = 8 * size * paths + _SAVE * saves + kept
+    if taken <= LITTLE:
+        return
     less = said("keep less (keep='moments', checkpoint=...)")
     need(
-        8 * size * paths + _SAVE * saves + kept,
+        taken,
         f"a run of {paths:,} paths with {saves - 1:,} saves",
         f"take fewer paths, save less often ({said('save_every')}), or {less}",
     )
@@ -353,6 +361,6 @@ def _given_starts(system: Map | Flow, w0: ArrayLike, paths: int) -> Floats:
         raise InputError(
             f"w0 has shape {start.shape}, expected ({system.dim},) for all paths or ({paths}, {system.dim})."
         )
-    if not np.isfinite(start).all():
+    if not all_of(np.isfinite(start)):
         raise InputError("w0 contains NaN or Inf; give finite starting parameters.")
     return start

@@ -9,6 +9,8 @@ A run may be given more steps than it was begun with. A save that was made only 
 one: it goes, and the steps from the one before on are made as if it had never ended.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -49,6 +51,12 @@ class Keeper:
         self.rows, self.saves = rows, saves
         self.seconds = 0.0  # that earlier attempts took
 
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
     def resume(self, engine: Engine, recorder: Recorder) -> int:
         """Put engine and recorder where the last attempt left them; the steps done."""
         return self.saves[0]
@@ -57,22 +65,13 @@ class Keeper:
         """Write the state, if it is time to."""
 
 
-@contextmanager
 def keeper(path: Any, identity: Mapping[str, str], saves: Sequence[int], ends: list[int],
-           chosen: dict[str, Any]) -> Iterator[Keeper]:  # fmt: skip
+           chosen: dict[str, Any]) -> Keeper:  # fmt: skip
     """The keeper of a run that saves at these steps: a `Checkpoint` where a path is given, memory otherwise.
 
     ends : the steps at which the run was to end, one after the other.  chosen : see `stored`."""
     folder = folder_of(path)
-    if folder is None:
-        yield Keeper(Rows(len(saves)), saves)
-        return
-    checkpoint = Checkpoint(folder, identity, saves, ends, chosen)
-    try:
-        checkpoint.open()
-        yield checkpoint
-    finally:
-        checkpoint.close()
+    return Keeper(Rows(len(saves)), saves) if folder is None else Checkpoint(folder, identity, saves, ends, chosen)
 
 
 def stored(path: Any) -> dict[str, Any]:
@@ -156,12 +155,13 @@ class Checkpoint(Keeper):
         self._due = 0.0
 
     # -- opening ---------------------------------------------------------------------------------
-    def open(self) -> None:
+    def __enter__(self) -> Keeper:
         """Make the folder or take it over; refuses one that holds something else, or that another run is using."""
         with self._guarded():
             self._lock = claim(self.folder, _is_own)
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the files of saves and give up the lock: another run may have the folder."""
         self.rows.close()
         if self._lock is not None:

@@ -35,21 +35,22 @@ def make_engine(system: Map | Flow, start: Floats, steps: int, key: Words | None
             system.rule.table(first_step, steps)  # a schedule that does not exist everywhere is refused now
         return MapEngine(system, start, key, threads, first_step, first_path, settings)
     system = system.beginning(first_step)
-    noisy = system.stochastic(start)
+    numbers = system.numbers(start)
+    noisy = system.has_noise(start, numbers)
     rtol = (1e-3 if noisy else 1e-9) if rtol is None else between(rtol, "rtol", 0, 1)
     atol = (1e-6 if noisy else 1e-12) if atol is None else between(atol, "atol", 0, 1)
     if noisy:
         way = *_steps_of(system, method, substeps, steps), rtol, atol
-        return SdeEngine(system, start, key, *way, steps, threads, first_path)
+        return SdeEngine(system, start, numbers, key, *way, steps, threads, first_path)
     if system.carry is not None:
         if method is not None:
             raise InputError(f"the {system.name} brings its own way to move, from event to event: leave method= out.")
-        return CarriedEngine(system, start, rtol, atol, steps, threads)
+        return CarriedEngine(system, start, numbers, rtol, atol, steps, threads)
     method = method or "auto"
     if method in COMPILED:
-        return OdeEngine(system, start, method, rtol, atol, steps, threads)
+        return OdeEngine(system, start, numbers, method, rtol, atol, steps, threads)
     if method.startswith("scipy:") and method[6:] in SCIPY:
-        return ScipyEngine(system, start, method[6:], rtol, atol, steps)
+        return ScipyEngine(system, start, numbers, method[6:], rtol, atol, steps)
     if method in SCHEMES:
         raise InputError(f"this flow has no noise: {method!r} is for flows with noise; use method='auto'.")
     raise InputError(

@@ -104,7 +104,7 @@ class Clock:
 
     def places(self, steps: Integers) -> Floats:
         """Where on the clock these steps of the run end."""
-        return steps + 0.5 if self._places is None else self._places[steps]
+        return steps.astype(np.float64) + 0.5 if self._places is None else self._places[steps]
 
     def end(self, step: int) -> float:
         """Where on the clock the stretch ends whose last step this is; infinity where nothing ends it."""

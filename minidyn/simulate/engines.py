@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from minidyn.common.arrays import Arrays, Codes, Floats, Integers, NDArray, Truths, Words
+from minidyn.common.arrays import Arrays, Codes, Floats, Integers, NDArray, Truths, Words, all_of
 from minidyn.common.status import Status
 from minidyn.compiler import Function, FunctionPointer
 from minidyn.flows.base import Flow
@@ -244,9 +244,10 @@ class MapEngine(_Threaded):
         return self._parts(self.system.components)
 
     def _parts(self, count: int) -> Floats:
-        gone = self._gone()
         w = unpack(self.blocks, self.paths, 0, count)
-        w[gone] = np.nan
+        fine = np.isfinite(w[:, : self.system.dim])
+        if not all_of(fine):
+            w[~fine.all(axis=1)] = np.nan
         return w
 
     def columns(self) -> Iterator[Floats]:
@@ -272,15 +273,15 @@ class MapEngine(_Threaded):
 
 
 class FlowPaths(FlowEngine, _Threaded):
-    """What all kinds of flow keep: starts (N, size), statuses, a clock, numbers for the kernels."""
+    """What all kinds of flow keep: starts (N, size), statuses, a clock, `numbers` and others for the kernels."""
 
-    def __init__(self, flow: Flow, start: Floats, blocks: int, threads: int, clock: Clock):
+    def __init__(self, flow: Flow, start: Floats, numbers: Floats, blocks: int, threads: int, clock: Clock):
         super().__init__(threads, blocks)
         self.flow, self.clock = flow, clock
         self.status = np.zeros(len(start), np.int64)
         self.ended = np.zeros(len(start), np.int64)
         m = flow.map
-        self.model = m.loss.c, m.loss.rows, m.bound.numbers, flow.numbers(start)
+        self.model = m.loss.c, m.loss.rows, m.bound.numbers, numbers
         self.stretch = 0  # the one under way
 
     @property
@@ -295,9 +296,9 @@ class CarriedEngine(FlowPaths):
     kept = ("shown", "rows", "status", "ended", "at")
     _LONGEST = 16  # steps between two ends of a call
 
-    def __init__(self, flow: Flow, start: Floats, rtol: float, atol: float, steps: int, threads: int):
+    def __init__(self, flow: Flow, start: Floats, numbers: Floats, rtol: float, atol: float, steps: int, threads: int):
         self.shown, self.which = distinct(start)
-        super().__init__(flow, self.shown, len(self.shown), threads, Clock(flow, steps))
+        super().__init__(flow, self.shown, numbers, len(self.shown), threads, Clock(flow, steps))
         self.rows = np.zeros((len(self.shown), flow.remembers))
         self.at = np.zeros(1, np.int64)  # the step where all of this stands
         self.left: Arrays = {}  # what stood before a look ahead, which goes on from there

@@ -248,7 +248,7 @@ def ending_of(run: Any) -> Ending:
     return run.ending
 
 
-def left_by(plan: Any, engine: Engine, run: Run, done: int) -> Ending:
+def left_by(plan: Any, engine: Engine, done: int, run: Run) -> Ending:
     """Where a run ends that was planned so, and whose engine has made `done` steps."""
     inner = getattr(engine, "inner", engine)
     found = {name: getattr(inner, name, engine.meta.get(name)) for name in WAYS}

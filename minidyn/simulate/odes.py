@@ -43,9 +43,10 @@ class OdeEngine(FlowPaths):
 
     kept = ("points", "starts", "slopes", "rows", "shown", "status")
 
-    def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int, threads: int):
+    def __init__(self, flow: Flow, start: Floats, numbers: Floats, method: str, rtol: float, atol: float,
+                 steps: int, threads: int):  # fmt: skip
         self.points, self.which = distinct(start)
-        super().__init__(flow, self.points, len(self.points), threads, Clock(flow, steps))
+        super().__init__(flow, self.points, numbers, len(self.points), threads, Clock(flow, steps))
         self.method, self.rtol, self.atol = method, rtol, atol
         explicit = method if method in TABLEAUS else ("tsit5" if rtol >= _LOOSE else "dop853")
         self.tableau = t = TABLEAUS[explicit]
@@ -130,7 +131,7 @@ class OdeEngine(FlowPaths):
 
     def _step_implicitly(self, first: int, last: int, goal: tuple[float, float, int]) -> None:
         """`advance_implicit`, with those of the points first .. last-1 that are stiff."""
-        if self.may_turn_stiff and self.rows[first:last, At.MODE].any():
+        if self.may_turn_stiff and np.count_nonzero(self.rows[first:last, At.MODE]):
             flow, back = self.flow, int(self.method == "auto")
             system = *flow.pointers, self.arrays
             advance_implicit(
@@ -270,23 +271,24 @@ class OdeEngine(FlowPaths):
 
         With "auto", `meta["method"]` says which methods the points are at.
         """
-        stiff = self.rows[:, At.MODE] != 0.0
         if self.method == "auto":
-            name = "radau" if stiff.all() else f"{self.tableau.name}, radau" if stiff.any() else self.tableau.name
+            stiff, name = np.count_nonzero(self.rows[:, At.MODE]), self.tableau.name
+            name = name if not stiff else "radau" if stiff == len(self.rows) else f"{name}, radau"
             self.meta["method"] = f"auto ({name})"
-        lost = self.status != 0
-        self.ended[lost] = [min(math.floor(self.clock.steps(k)) + 1, done) for k in self.rows[lost, At.NOW]]
+        if np.count_nonzero(self.status):
+            lost = self.status != 0
+            self.ended[lost] = [min(math.floor(self.clock.steps(k)) + 1, done) for k in self.rows[lost, At.NOW]]
         return super().ending(done)
 
 
 class ScipyEngine(FlowPaths):
     """A flow without noise by one of scipy's solvers, step by step with its own dense output."""
 
-    def __init__(self, flow: Flow, start: Floats, method: str, rtol: float, atol: float, steps: int):
+    def __init__(self, flow: Flow, start: Floats, numbers: Floats, method: str, rtol: float, atol: float, steps: int):
         from scipy import integrate  # slow to import, and few runs need it
 
         points, self.which = distinct(start)
-        super().__init__(flow, points, len(points), 1, Clock(flow, steps))
+        super().__init__(flow, points, numbers, len(points), 1, Clock(flow, steps))
         self.shown = points
         self.retract, self.fns = flow.pointers[1:]
         options: dict[str, Any] = {"rtol": max(rtol, 100 * np.finfo(float).eps), "atol": atol}

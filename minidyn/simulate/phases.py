@@ -26,11 +26,12 @@ class Phases:
     """Looks ahead at every save, over up to 64 paths, and keeps the largest oscillation that saves hide."""
 
     def __init__(self, system: Any, save_every: int, saves: Sequence[int]):
-        hidden = [p for p in _PERIODS if save_every % p == 0]
-        self.periods = hidden if isinstance(system, Map) and system.noise is None else []
+        still = isinstance(system, Map) and system.noise is None
+        self.periods = [p for p in _PERIODS if save_every % p == 0] if still else []
         self.saves, self.save_every = saves, save_every
         self.found: list[tuple[float, int, int]] = []  # size, period, step
-        self.low, self.high = np.full(system.dim, np.inf), np.full(system.dim, -np.inf)  # where the paths were
+        if self.periods:  # where the paths were
+            self.low, self.high = np.full(system.dim, np.inf), np.full(system.dim, -np.inf)
 
     def look(self, engine: Any, turn: int) -> None:
         """Look ahead of save number `turn`, where the engine stands."""

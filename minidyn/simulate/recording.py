@@ -60,8 +60,9 @@ class Recorder:
         if self.keep == "paths":
             w = engine.parameters()
             self.rows.put("w", self.count, w)
-            self._observe({self.count: w}, engine)
-            self.waiting |= {self.count: w} if any(watch.pointwise for watch in self.watchers.values()) else {}
+            if self.watchers:
+                self._observe({self.count: w}, engine)
+                self.waiting |= {self.count: w} if any(watch.pointwise for watch in self.watchers.values()) else {}
         else:
             table = [*map(moments_of, engine.columns())]  # one after the other: a million paths are 8 MB each
             if self.watchers:

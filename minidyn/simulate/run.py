@@ -61,13 +61,13 @@ class Run(Reported, Result, Moving):
     meta: dict[str, Any] = field(compare=False)
     moments: dict[str, dict[str, Floats]] = field(default_factory=dict)
     hyper: dict[str, Floats] = field(default_factory=dict)
-    _end: "Ending | Callable[[], Ending] | None" = field(default=None, compare=False)
+    _end: "Ending | Callable[[Run], Ending] | None" = field(default=None, compare=False)
 
     @property
     def ending(self) -> "Ending | None":
         """What `simulate` needs to go on from here; None where it is not known."""
         if callable(self._end):
-            self._end = self._end()
+            self._end = self._end(self)
         return self._end
 
     @property

@@ -29,10 +29,10 @@ class SdeEngine(FlowPaths):
     saves_by_itself = True
     kept = ("blocks", "shown", "streams", "status", "ended", "at", "windows", "places", "sizes", "counts")
 
-    def __init__(self, flow: Flow, start: Floats, key: Words, scheme: Scheme, span: int, level: int,
+    def __init__(self, flow: Flow, start: Floats, numbers: Floats, key: Words, scheme: Scheme, span: int, level: int,
                  rtol: float, atol: float, steps: int, threads: int, first_path: int = 0):  # fmt: skip
         self.blocks = pack(start)
-        super().__init__(flow, start, len(self.blocks), threads, Clock(flow, steps, True, span))
+        super().__init__(flow, start, numbers, len(self.blocks), threads, Clock(flow, steps, True, span))
         self.paths, self.scheme, self.span, self.level = len(start), scheme, span, level
         self._alike = span > 0 and len(self.clock.ends) == 1 and bool(self.clock.moves[0])
         self._nothing = np.empty((0, 0, 0))  # where nothing is kept

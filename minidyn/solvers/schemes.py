@@ -67,17 +67,20 @@ def fitting(name: str, reading: str, noise: str, flow: str, square: bool, adapti
     of noise as coordinates.
     """
     scheme = SCHEMES[name]
-    others = [s.name for s in SCHEMES.values() if s.reading == reading and noise in s.strong]
-    hint = f"use {' or '.join(repr(o) for o in others)}"
+
+    def hint() -> str:
+        others = [s.name for s in SCHEMES.values() if s.reading == reading and noise in s.strong]
+        return f"use {' or '.join(repr(o) for o in others)}"
+
     if scheme.reading != reading and noise != "additive":
         raise InputError(
             f"{name!r} reads an equation as {READINGS[scheme.reading]} and the {flow} is meant as "
-            f"{READINGS[reading]}: it would converge to another limit; {hint}."
+            f"{READINGS[reading]}: it would converge to another limit; {hint()}."
         )
     if noise not in scheme.strong or (scheme.square and not square):
         raise InputError(
             f"{name!r} is for {_KIND[list(scheme.strong)[-1]]}, and the {flow} has {noise} noise"
-            f"{'' if noise not in scheme.strong else ' that is no square matrix'}; {hint}."
+            f"{'' if noise not in scheme.strong else ' that is no square matrix'}; {hint()}."
         )
     if adaptive and noise not in scheme.adaptive:
         able = [s.name for s in SCHEMES.values() if s.reading == reading and noise in s.adaptive]

@@ -335,6 +335,10 @@ class ClosedFormFlow(QuasistaticFlow):
         """Whether noise has a component along the minima."""
         return any(e != 0 for e in self.derivation.covariance)
 
+    def has_noise(self, w0: Floats, numbers: Floats) -> bool:
+        """The same."""
+        return self.stochastic(w0)
+
     def explain(self, code: int) -> str:
         """A status in words; `SINGULAR` where a formula is not finite, others as of the numerical flow."""
         if code == Status.SINGULAR:

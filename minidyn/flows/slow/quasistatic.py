@@ -17,6 +17,7 @@ Source: Ma, Kunin, Ying (2022); Katzenberger (1991); Li, Wang, Arora (2022); Li,
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +28,7 @@ from minidyn.common.errors import FlowError, InputError, ManifoldError, said
 from minidyn.common.intake import one_of
 from minidyn.common.locks import cached_property, derived
 from minidyn.common.status import Status
+from minidyn.compiler import jit
 from minidyn.flows.base import Flow
 from minidyn.flows.look import ORANGE
 from minidyn.flows.slow.descriptions import describe_quasistatic, no_motion
@@ -54,6 +56,19 @@ def _some(points: Floats, count: int) -> Floats:
         return points
     chosen = np.linspace(0, len(points) - 1, min(count, len(points))).astype(int)
     return np.unique(points[chosen], axis=0)
+
+
+@jit
+def too_far(points, given):
+    """The first of the points (N, D) of `M` that lies far from where it was started from; -1 where none does."""
+    for n in range(points.shape[0]):
+        apart, size = 0.0, 0.0
+        for i in range(points.shape[1]):
+            apart += (points[n, i] - given[n, i]) ** 2
+            size += points[n, i] ** 2
+        if math.sqrt(apart) > _FAR * (1.0 + math.sqrt(size)):
+            return n
+    return -1
 
 
 def _retract(fns, w, hp, c, d, nz, fp):
@@ -184,13 +199,13 @@ class QuasistaticFlow(Flow):
         """The limit of the gradient flow from `w0`; refuses starts that are far from `M`."""
         given = self.theta(w0)
         points = self.manifold.project(given)
-        far = np.linalg.norm(points - given, axis=-1) > _FAR * (1 + np.linalg.norm(points, axis=-1))
-        if np.any(far):
-            first = tuple(np.argwhere(far)[0])
-            distance = np.linalg.norm(points - given, axis=-1)[first]
+        flat, before = points.reshape(-1, self.dim), given.reshape(-1, self.dim)
+        first = too_far(flat, np.ascontiguousarray(before))
+        if first >= 0:
+            distance = np.linalg.norm(flat[first] - before[first])
             raise ManifoldError(
                 f"w0 lies {distance:.3g} away from the manifold of minima, too far for a flow that lives on it; "
-                f"start near it, for example at {said('manifold.project(w0)')} = {np.round(points[first], 4).tolist()}."
+                f"start near it, for example at {said('manifold.project(w0)')} = {np.round(flat[first], 4).tolist()}."
             )
         return points
 
@@ -253,7 +268,11 @@ class QuasistaticFlow(Flow):
 
     def stochastic(self, w0: Floats) -> bool:
         """Whether noise has a component along `M`, here or beside: label noise on interpolating minima has none."""
-        numbers, starts = self.numbers(w0), _some(w0.reshape(-1, self.dim), 16)
+        return self.has_noise(w0, self.numbers(w0))
+
+    def has_noise(self, w0: Floats, numbers: Floats) -> bool:
+        """`stochastic`, by these `numbers`."""
+        starts = _some(w0.reshape(-1, self.dim), 16)
         if any(self._drives(w, numbers) for w in starts):
             return True
         bound = self.map.bound  # noise of labels and batches is zero along M as a whole, or nowhere
@@ -262,7 +281,7 @@ class QuasistaticFlow(Flow):
         )
 
     def _drives(self, w: Floats, numbers: Floats) -> bool:
-        return bool(np.abs(self.evaluate(w[None], self.first_moving, numbers)[1]).max() > 0.0)
+        return bool(np.count_nonzero(np.abs(self.evaluate(w[None], self.first_moving, numbers)[1]) > 0.0))
 
     def _beside(self, w: Floats) -> Iterator[Floats]:
         """Points of `M` near w, on both sides in every direction where M goes on: noise may vanish at w alone."""

@@ -44,7 +44,6 @@ STUDIES = {
     "million": "benchmarks.studies:million",
     "ulp": "benchmarks.ulp:main",
     "orders": "benchmarks.orders:orders",
-    "adam": "benchmarks.adam:main",
     "closed-forms": "benchmarks.closed_forms:main",
     "label-noise": "benchmarks.label_noise:main",
     "smoothness": "benchmarks.smoothness:main",

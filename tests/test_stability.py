@@ -265,6 +265,17 @@ def test_conditions_say_what_they_know():
     assert said == {"undecided", "stable", "unstable"}
 
 
+def test_non_uniformity_alone_forbids_nothing_in_several_directions():
+    """A minimum beyond the bound on s that the second-moment operator, written down, keeps: no condition says unstable."""
+    points = np.array([[1.6, 0.4], [-0.4, -1.0], [1.0, -1.2]])
+    base, _ = least_squares(3, 2)
+    z, y = base.data
+    loss = base.with_data({z: points, y: np.zeros(3)})
+    s = md.stability(md.Map(loss, md.SGD(0.83), md.Minibatch(1)), [0.0, 0.0])
+    assert dense_radius(loss, np.zeros(2), md.SGD(0.83), 1.0) == pytest.approx(s.growth, rel=1e-9) and s.growth < 1
+    assert 0.83 * s.nonuniformity > 1.05 and {c.says for c in s.conditions} == {"undecided"}
+
+
 def test_direction():
     """The unstable direction of separate parabolas is the coordinate whose samples disagree most."""
     u, v, p, q = sp.symbols("u v p q")

@@ -49,7 +49,10 @@ class StabilityDiagram(Reported, Drawn):
         return a, np.sqrt(np.maximum(1 - (1 - lr * a) ** 2, 0.0) / kappa) / lr
 
     def box(self, setting: int) -> tuple[float, float]:
-        """The necessary box: the largest sharpness, and the largest non-uniformity `1/(lr sqrt(kappa))`."""
+        """The box: the largest sharpness, and the largest non-uniformity `1/(lr sqrt(kappa))`.
+
+        Necessary for stability in one parameter; in several the bound on the non-uniformity is a guide.
+        """
         lr, kappa = self.settings[setting][0], self.kappas[setting]
         return float(self.limits[setting]), 1 / (lr * np.sqrt(kappa)) if kappa > 0 else np.inf
 
@@ -77,7 +80,7 @@ def stability_diagram(
     """Sharpness and non-uniformity of many minima (N, D), and which `lrs` and `batches` keep each of them.
 
     By default the map's own learning rate and batch; a batch of None is the full one. The verdicts are exact
-    (`stability`), the regions drawn are those of theory: the necessary box and the boundary of one parameter.
+    (`stability`), the regions drawn are those of theory: the box and the boundary of one parameter.
 
     >>> import sympy as sp, minidyn as md
     >>> x, c = sp.symbols("x c")

@@ -163,7 +163,11 @@ def _critical_batch(place: Minimum) -> float | None:
 
 
 def _conditions(place: Minimum) -> tuple[Condition, ...]:
-    """The published conditions for SGD without momentum, in the rule's own metric."""
+    """The published conditions for SGD without momentum, in the rule's own metric.
+
+    The bound on s follows from the sufficient condition. It is necessary for stability in one direction alone: in
+    several, noise can turn what it makes larger into directions that contract.
+    """
     modes = place.modes
     step = -modes.b[0]  # lr, or the average rule's share of it
     kappa, a = modes.kappa, float(modes.lam[0])
@@ -171,6 +175,7 @@ def _conditions(place: Minimum) -> tuple[Condition, ...]:
     s = float(np.sqrt(max(np.linalg.eigvalsh(spread)[-1], 0.0)))
     within = np.diag((1 - step * modes.lam) ** 2) + step**2 * kappa * spread
     bound = 1 / (step * np.sqrt(kappa)) if kappa > 0 else np.inf
+    alone = len(modes.lam) == 1
     return (
         Condition(
             "sufficient",
@@ -181,7 +186,7 @@ def _conditions(place: Minimum) -> tuple[Condition, ...]:
             "undecided",
         ),
         Condition("necessary", "sharpness a", a, 2 / step, "undecided", "unstable"),
-        Condition("necessary", "non-uniformity s", s, bound, "undecided", "unstable"),
+        Condition("necessary" if alone else "of the first", "non-uniformity s", s, bound, "undecided", "unstable" if alone else "undecided"),
     )
 
 

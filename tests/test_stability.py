@@ -266,7 +266,7 @@ def test_conditions_say_what_they_know():
 
 
 def test_non_uniformity_alone_forbids_nothing_in_several_directions():
-    """A minimum beyond the bound on s that the second-moment operator, written down, keeps: no condition says unstable."""
+    """A minimum beyond the bound on s that the second-moment operator, as a matrix, keeps: no condition forbids it."""
     points = np.array([[1.6, 0.4], [-0.4, -1.0], [1.0, -1.2]])
     base, _ = least_squares(3, 2)
     z, y = base.data

@@ -24,7 +24,7 @@ def plot_stability(diagram: StabilityDiagram, *, path: Any = None, panels: Any =
                    ) -> Figure:  # fmt: skip
     """One panel for each learning rate and batch: where a minimum is stable, and where the minima are.
 
-    Shaded: stable if the loss had one parameter. Dashed: the box of `StabilityDiagram.box`. The verdicts on the minima are exact.
+    Shaded: stable if the loss had one parameter. Dashed: the box of theory. The verdicts on the minima are exact.
 
     >>> import sympy as sp, minidyn as md
     >>> x, c = sp.symbols("x c")

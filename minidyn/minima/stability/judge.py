@@ -186,7 +186,14 @@ def _conditions(place: Minimum) -> tuple[Condition, ...]:
             "undecided",
         ),
         Condition("necessary", "sharpness a", a, 2 / step, "undecided", "unstable"),
-        Condition("necessary" if alone else "of the first", "non-uniformity s", s, bound, "undecided", "unstable" if alone else "undecided"),
+        Condition(
+            "necessary" if alone else "of the first",
+            "non-uniformity s",
+            s,
+            bound,
+            "undecided",
+            "unstable" if alone else "undecided",
+        ),
     )
 
 

@@ -16,7 +16,8 @@ from minidyn.minima.stability.setup import Minimum
 class Condition(ByValue):
     """A published condition, `value <= bound`.
 
-    kind : "sufficient", "necessary", or "of the first", necessary for the first, sufficient one.  quantity : the formula of what is bounded.  value, bound : its two sides.
+    kind : "sufficient", "necessary", or "of the first", which is necessary for the first, sufficient one.
+    quantity : the formula of what is bounded.  value, bound : its two sides.
     if_true, if_false : what follows where it holds, and where it fails: "stable", "unstable" or "undecided".
     """
 

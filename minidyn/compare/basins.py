@@ -4,6 +4,7 @@ After the run a start is at rest, on a cycle, on the way, or gone. Cycles are to
 theta over their steps; ends that lie together, as along a curve of minima, are one place.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from minidyn.common.reports import Report, Reported, Result, Table, digits, shar
 from minidyn.compare.cycles import LONGEST
 from minidyn.compare.destinations import BoxDimension, box_dimension, gathered
 from minidyn.kernels.random import seed_key
-from minidyn.maps.discrete import Map
+from minidyn.maps.discrete import Map, unpack
 from minidyn.maps.loss.parameters import name_of
 from minidyn.simulate import observables
 from minidyn.simulate.choose import make_engine
@@ -32,6 +33,7 @@ DIVERGED, MOVING = -1, -2  # labels of starts that end nowhere
 _BACK = 1e-6  # what returns so near, relative to theta, is on a cycle
 _APART = 0.01  # of the ends' extent: ends within it are one place
 _ROWS = 12  # of the table
+log = logging.getLogger("minidyn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,7 @@ class Basins(Reported, Result):
         return [
             str(self.meta["system"]),
             f"{total:,} starts{f', {where}' if where else ''}; {self.steps:,} steps each",
+            *([f"interrupted {self.meta['interrupted']}"] if "interrupted" in self.meta else []),
             Table(table, 2),
             *([f"and {left:,} more places, where {rest:,} starts end"] if left > 0 else []),
         ]
@@ -136,7 +139,8 @@ def basin(system: Map, starts: Any, steps: int = 1000, *, at: ArrayLike | None =
     apart : ends, or values of `by`, within this distance of each other belong together, and so do chains of them; by
         default a hundredth of the extent of all ends.
 
-    Returns `Basins`. Raises InputError for arguments that do not fit.
+    Returns `Basins`; after Ctrl-C those of the steps that all starts have made, which `steps` says. Raises InputError
+    for arguments that do not fit.
 
     >>> import numpy as np, sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
@@ -156,7 +160,9 @@ def basin(system: Map, starts: Any, steps: int = 1000, *, at: ArrayLike | None =
     watch = None if by is None else next(iter(observables.resolve(system, {"by": by}).values()))
     near = None if apart is None else between(apart, "apart", 0, np.inf)
     workers = thread_count(threads)
-    ends, period, seen = _run(system, z, steps, first_step, watch, workers, progress)
+    asked = steps
+    engine, steps = _carried(_engine(system, z, asked + 1, first_step, workers), asked, progress, True)
+    ends, period, seen = _ended(engine, steps, first_step, watch, workers)
     near = _nearness(period, seen[1]) if near is None else near
     labels, places = _labelled(period, seen, near)
     shape = tuple(len(v) for v in axes.values()) if axes else (len(z),)
@@ -164,6 +170,8 @@ def basin(system: Map, starts: Any, steps: int = 1000, *, at: ArrayLike | None =
         "system": repr(system), "paths": len(z), "apart": near, "wall_seconds": time.perf_counter() - began,
         **provenance(),
     }  # fmt: skip
+    if steps < asked:
+        meta["interrupted"] = f"after {steps:,} of {asked:,} steps"
     again = _Again(system, z[0], tuple(axes), steps, first_step, watch, near, workers) if axes else None
     return Basins(labels.reshape(shape), places, axes, ends.reshape(*shape, -1), steps, meta, again)
 
@@ -185,7 +193,9 @@ class _Again(ByValue):
         """The labels of starts (N, 2), places numbered by how many of these end there."""
         z = np.tile(self.start, (len(points), 1))
         z[:, [self.system.loss.param_names.index(name) for name in self.names]] = points
-        _, period, seen = _run(self.system, z, self.steps, self.first_step, self.watch, self.threads, False)
+        engine = _engine(self.system, z, self.steps + 1, self.first_step, self.threads)
+        engine, _ = _carried(engine, self.steps, False, False)
+        _, period, seen = _ended(engine, self.steps, self.first_step, self.watch, self.threads)
         return _labelled(period, seen, self.near)[0]
 
 
@@ -219,18 +229,31 @@ def _starts(system: Map, starts: Any, at: ArrayLike | None) -> tuple[Floats, dic
     return z, axes
 
 
-def _run(
-    system: Map, z: Floats, steps: int, first_step: int, watch: Any, threads: int, progress: bool | None
+def _carried(engine: MapEngine, steps: int, progress: bool | None, partly: bool) -> tuple[MapEngine, int]:
+    """The engine after so many steps; `partly` they may be fewer, after Ctrl-C, as many as all starts have made."""
+    done, kept, system = 0, engine.blocks, engine.system
+    try:
+        with Bar(steps, engine.paths, progress, "basins") as bar:
+            while done < steps:
+                count = engine.slice(steps - done)
+                engine.advance(done, count)
+                done += count
+                kept = engine.blocks.copy()
+                bar.update(done)
+    except KeyboardInterrupt:
+        if not (partly and done):
+            raise
+        log.warning("basin was interrupted after %d of %d steps", done, steps)
+        z = unpack(kept, engine.paths, 0, system.components)
+        engine = _engine(system, z, done + 1, engine.before + 1, engine.workers)
+    return engine, done
+
+
+def _ended(
+    engine: MapEngine, steps: int, first_step: int, watch: Any, threads: int
 ) -> tuple[Floats, NDArray[np.int64], tuple[Floats, Floats]]:
-    """Theta after the run, periods, and of each cycle the mean of theta and what tells it apart."""
-    engine = _engine(system, z, steps + 1, first_step, threads)
-    with Bar(steps, len(z), progress, "basins") as bar:
-        done = 0
-        while done < steps:
-            count = engine.slice(steps - done)
-            engine.advance(done, count)
-            done += count
-            bar.update(done)
+    """Theta after so many steps, periods, and of each cycle the mean of theta and what tells it apart."""
+    system = engine.system
     ends, state = engine.parameters(), engine.states()
     engine.advance(steps, 1)
     period = np.where(np.isfinite(ends).all(axis=1), MOVING, DIVERGED).astype(np.int64)

@@ -5,6 +5,7 @@ exact tangent map gives the largest Lyapunov exponent; the last points are kept,
 Source: Strogatz, *Nonlinear dynamics and chaos* (1994), chapter 10.
 """
 
+import logging
 import time
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -31,6 +32,7 @@ from minidyn.simulate.threads import thread_count
 NONE, DIVERGED = 0, -1  # periods that are none
 _PARTING = 3.0  # neighbours that part by less than e^3 over the steps looked at do so along a drift
 _SHARE = 0.75  # of the second half of a run, over which the exponent is a mean
+log = logging.getLogger("minidyn")
 _TOGETHER = 64  # values between two looks at Ctrl-C
 _ROWS = 20  # of the table
 _KEEP = 256  # points of a value
@@ -112,6 +114,7 @@ class Bifurcation(Reported, Result):
         return [
             str(self.meta["system"]),
             f"{len(self.values):,} values of {self.parameter}, {self.steps:,} steps each; the last {kept:,} are kept",
+            *([f"interrupted {self.meta['interrupted']}"] if "interrupted" in self.meta else []),
             Table(table),
             *([f"and {', '.join(left)}"] if left else []),
         ]
@@ -134,7 +137,8 @@ def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, ste
     A run that has not settled when it ends, as beside a period doubling, is followed to its end by Newton's method: the
     period is that of the attracting cycle, exact however slowly the run nears it.
 
-    Returns a `Bifurcation`. Raises InputError for arguments that do not fit.
+    Returns a `Bifurcation`; after Ctrl-C that of the first values, which are finished (KeyboardInterrupt where none
+    is). Raises InputError for arguments that do not fit.
 
     >>> import numpy as np, sympy as sp, minidyn as md
     >>> x, y = sp.symbols("x y")
@@ -157,11 +161,16 @@ def bifurcation(system: Map, over: Any, values: ArrayLike, *, w0: ArrayLike, ste
     watched = observables.resolve(system, observe, repeated)  # refused now, not after the run
     z = _starts(system, w0, len(given))
     theta, period, exponent = _carried(system, settings, z, steps, keep, thread_count(threads), progress)
+    asked, given = len(given), given[: len(period)]
+    if len(given) < asked:
+        watched = observables.resolve(system, observe, varied(system, over, np.repeat(given, keep)))
     points = {n: np.ascontiguousarray(theta[:, :, i]) for i, n in enumerate(system.loss.param_names)}
     flat = theta.reshape(-1, system.dim)
     points |= {n: watch(flat).reshape(theta.shape[:2]) for n, watch in watched.items()}
     took = time.perf_counter() - began
     meta = {"system": _over(system, name, given), "paths": len(given), "wall_seconds": took, **provenance()}
+    if len(given) < asked:
+        meta["interrupted"] = f"after {len(given):,} of {asked:,} values"
     return Bifurcation(name, given, points, period, exponent, steps, meta)
 
 
@@ -186,29 +195,36 @@ def _starts(system: Map, w0: ArrayLike, count: int) -> Floats:
 def _carried(
     system: Map, settings: Settings, z: Floats, steps: int, keep: int, threads: int, progress: bool | None
 ) -> tuple[Floats, Integers, Floats]:
-    """The last points (N, keep, D), periods and exponents."""
+    """The last points (N, keep, D), periods and exponents; of the first values that are finished, after Ctrl-C."""
     count, half = len(z), steps // 2
     engine = make_engine(system, z, half, threads=threads, settings=settings)
     assert isinstance(engine, MapEngine)
     tangent = Tangent(system)
     hp, c = tangent.numbers(count, settings)
     theta, exponent = np.empty((count, keep + 1, system.dim)), np.empty(count)
-    period, done = np.zeros(count, np.int64), 0
-    with Bar(steps, count, progress, "bifurcation") as bar:
-        while done < half:
-            size = engine.slice(half - done)
-            engine.advance(done, size)
-            done += size
-            bar.update(done)
-        z = unpack(engine.blocks, count, 0, system.components)
-        for low in range(0, count, _TOGETHER * threads):
-            part = slice(low, low + _TOGETHER * threads)
-            own = hp[part], c[part]
-            theta[part], exponent[part] = tangent.follow(z[part], steps - half, keep, own, half + 1, threads=threads)
-            period[part] = _periods(tangent, z[part], theta[part], exponent[part] * _SHARE * (steps - half), own)
-            bar.update(half + (steps - half) * min(1.0, part.stop / count))
+    period, done, finished = np.zeros(count, np.int64), 0, 0
+    try:
+        with Bar(steps, count, progress, "bifurcation") as bar:
+            while done < half:
+                size = engine.slice(half - done)
+                engine.advance(done, size)
+                done += size
+                bar.update(done)
+            z = unpack(engine.blocks, count, 0, system.components)
+            for low in range(0, count, _TOGETHER * threads):
+                part = slice(low, low + _TOGETHER * threads)
+                own, rest = (hp[part], c[part]), steps - half
+                theta[part], exponent[part] = tangent.follow(z[part], rest, keep, own, half + 1, threads=threads)
+                period[part] = _periods(tangent, z[part], theta[part], exponent[part] * _SHARE * rest, own)
+                finished = min(part.stop, count)
+                bar.update(half + rest * finished / count)
+    except KeyboardInterrupt:
+        if not finished:
+            log.warning("bifurcation was interrupted at step %d of %d, where no value is finished", done, steps)
+            raise
+        log.warning("bifurcation was interrupted after %d of %d values", finished, count)
     theta[period == DIVERGED] = np.nan
-    return theta[:, 1:], period, exponent
+    return theta[:finished, 1:], period[:finished], exponent[:finished]
 
 
 def _periods(tangent: Tangent, z: Floats, theta: Floats, parted: Floats, own: tuple[Floats, Floats]) -> Integers:

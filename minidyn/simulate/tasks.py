@@ -6,7 +6,7 @@ is not done.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from heapq import heappop, heappush
@@ -31,7 +31,7 @@ _LINE = 64  # bytes before a result: the job's hash and the task's number
 
 
 def carry_tasks(work: Callable[[Any], Any], pieces: Sequence[Any], executor: Any, *, what: Mapping[str, str],
-                folder: Any = None, label: str = "tasks", progress: bool | None = None) -> Iterator[Any]:  # fmt: skip
+                folder: Any = None, label: str = "tasks", progress: bool | None = None) -> Generator[Any]:  # fmt: skip
     """Yield `work(piece)` of every piece, in their order, as the workers of an executor find it.
 
     Parameters

@@ -59,7 +59,8 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
     checkpoint : a folder for this sweep alone; the same call goes on there to the same bits. Needs a seed in `rng`.
     steps, save_every, rng, first_step, progress, flow_options : see `simulate`.
 
-    Returns a `Sweep`. Raises InputError for arguments that do not fit, before anything runs.
+    Returns a `Sweep`; after Ctrl-C that of the settings that are finished, with NaN and the status `interrupted` at the
+    others (KeyboardInterrupt where none is). Raises InputError for arguments that do not fit, before anything runs.
 
     >>> import sympy as sp, minidyn as md
     >>> x = sp.Symbol("x")
@@ -77,7 +78,7 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
     count = thread_count(threads) if threads is not None or executor is None else 1
     done = carry_tasks(partial(carry, plan, count), pieces, executor, what=what, folder=checkpoint, label="sweep",
                        progress=progress)  # fmt: skip
-    found = merged(plan, done, pieces)
+    found, finished = merged(plan, done, pieces)
     grid = plan.grid
     last, along = "path", np.arange(plan.paths)
     if plan.flows:
@@ -93,6 +94,8 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
         "system": repr(system), "flows": [f.name for f in plan.flows], "steps": plan.steps, "paths": plan.paths,
         "reduce": list(plan.reduce), "seed": str(plan.entropy) if not plan.base.bound.silent else "", **provenance(),
     }  # fmt: skip
+    if finished < grid.count:
+        meta["interrupted"] = f"after {finished:,} of {grid.count:,} settings"
     called = _free(grid.beside, taken | {*dims})
     beside = {called[name]: values for name, values in grid.beside.items()}
     return Sweep(dims, labelled(tuple(dims)[: len(grid.dims)], grid.shape, found, last), beside, meta)

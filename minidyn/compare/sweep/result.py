@@ -159,7 +159,12 @@ class Sweep(Reported, Result):
         return Table([head, *rows], 0, f"flows against the map{some}")
 
     def _ends(self) -> list[str]:
-        """What became of paths that did not reach the end."""
+        """What became of settings and paths that did not reach the end."""
+        if "interrupted" in self.meta:
+            return ["", f"interrupted {self.meta['interrupted']}; the others are NaN", *self._lost()]
+        return ["", *lost] if (lost := self._lost()) else []
+
+    def _lost(self) -> list[str]:
         if "status" not in self.values:
             return []
         codes, counts = np.unique(self.values["status"][1], return_counts=True)
@@ -167,7 +172,7 @@ class Sweep(Reported, Result):
             return []
         total = counts.sum()
         said = [f"{n:,} {Status(c).label}" for c, n in zip(codes.tolist(), counts.tolist(), strict=True)]
-        return ["", f"of {total:,} paths {', '.join(said)}"]
+        return [f"of {total:,} paths {', '.join(said)}"]
 
 
 def _span(values: NDArray[Any]) -> str:

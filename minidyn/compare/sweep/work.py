@@ -1,7 +1,8 @@
 """The work of a sweep: pieces of it, each a few settings of one structure, and what is kept of their paths."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+import logging
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from minidyn.simulate.saves import saves_of
 REDUCTIONS = ("last", "end", "min", "max", "period")
 _END = 0.25  # of a run, over whose saves "end" is the mean
 _MOST, _LEAST, _PARTS = 2**16, 2**10, 64  # lanes of a piece, and how many pieces at least where there are many
+log = logging.getLogger("minidyn")
 _LOOK = 2 * LONGEST  # steps beyond the end in which a period is looked for, on few lanes at a time
 
 
@@ -232,12 +234,25 @@ def _stacked(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def merged(plan: Plan, results: Iterable[Mapping[str, Any]], pieces: list[NDArray[np.intp]]) -> Arrays:
-    """The results of all pieces in the order of the grid, arrays (settings, ...) by name."""
+def merged(plan: Plan, results: Generator[Mapping[str, Any]], pieces: list[NDArray[np.intp]]) -> tuple[Arrays, int]:
+    """The results of all pieces in the order of the grid, arrays (settings, ...) by name, and of how many settings.
+
+    After Ctrl-C the others are NaN, with the status `interrupted`; without any setting it passes on."""
     out: Arrays = {}
-    for places, result in zip(pieces, results, strict=True):
-        for name, values in result.items():
-            if name not in out:
-                out[name] = np.empty((plan.grid.count, *np.shape(values)[1:]), np.asarray(values).dtype)
-            out[name][places] = values
-    return out
+    done = 0
+    try:
+        with closing(results):
+            for places, result in zip(pieces, results, strict=True):
+                for name, values in result.items():
+                    if name not in out:
+                        out[name] = np.empty((plan.grid.count, *np.shape(values)[1:]), np.asarray(values).dtype)
+                    out[name][places] = values
+                done += len(places)
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        log.warning("the sweep was interrupted after %d of %d settings", done, plan.grid.count)
+        left = np.concatenate(pieces)[done:]
+        for name, values in out.items():
+            values[left] = np.nan if values.dtype.kind == "f" else Status.INTERRUPTED if name == "status" else 0
+    return out, done

@@ -35,16 +35,8 @@ WORKLOADS = {
 
 # study() or study(quick=...) prints what it finds; only by name
 STUDIES = {
-    "agreement": "benchmarks.agreement:agreement",
     "instructions": "benchmarks.instructions:instructions",
-    "coupling": "benchmarks.studies:coupling",
-    "coverage": "benchmarks.studies:coverage",
-    "hashes": "benchmarks.studies:hashes",
-    "kills": "benchmarks.studies:kills",
-    "million": "benchmarks.studies:million",
-    "ulp": "benchmarks.ulp:main",
-    "orders": "benchmarks.orders:orders",
-    "closed-forms": "benchmarks.closed_forms:main",
+    "million": "benchmarks.million:million",
     "label-noise": "benchmarks.label_noise:main",
     "smoothness": "benchmarks.smoothness:main",
     "stability": "benchmarks.stability:main",

@@ -79,7 +79,7 @@ def by_formula(closed, at):
 
 @pytest.mark.parametrize(("name", "rule"), NOISES)
 def test_closed_form_equals_the_numerical_flow(name, rule):
-    """Drift and covariance are the numerical flow's to 1e-10 at random points (more: `benchmarks.closed_forms`)."""
+    """Drift and covariance are the numerical flow's to 1e-10 at random points."""
     flow, closed = flow_of(name, rule), closed_of(name, rule)
     chart = flow.manifold.chart
     samples = chart.sample(3, np.random.default_rng(11))

@@ -1,4 +1,4 @@
-"""Orders of convergence: those of the schemes for noise; `python -m benchmarks orders` measures all of them longer."""
+"""Orders of convergence: those of the schemes for noise; `python tests/orders.py` measures all of them longer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import sympy as sp
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from orders import STEPS, ends, flow_of, problems, strong_order, weak_order
+
 import minidyn as md
-from benchmarks.orders import STEPS, ends, flow_of, problems, strong_order, weak_order
 from minidyn.solvers.schemes import SCHEMES
 
 

@@ -6,9 +6,9 @@ import mpmath
 import numpy as np
 import pytest
 from mpmath import mp
+from ulp import BEYOND_ONE, INTERVALS, errors, function, points
 
 import minidyn as md
-from benchmarks.ulp import BEYOND_ONE, INTERVALS, errors, function, points
 from minidyn.graph import FUNCTIONS
 from minidyn.kernels import vectormath
 from minidyn.kernels.vectormath import elementwise

@@ -86,10 +86,12 @@ def _report(outcomes: list[Outcome], folder: Path) -> Report:
     broken: Report = [f"{outcome.name} broke: {outcome.broken}." for outcome in outcomes if outcome.broken]
     if len(outcomes) == 1:
         (only,) = outcomes
-        tables: Report = [f"{only.name}: {summary_of(only.claims)}", table_of(only.claims)] if only.claims else []
+        tables: Report = (
+            [f"{only.name}: {summary_of(only.claims)}", table_of(only.claims, sources=False)] if only.claims else []
+        )
         return [*tables, *broken, "", f"wrote {only.folder}"]
     rows = Table([["study", "", "took", "verdict"], *(outcome.row() for outcome in outcomes)], left=2)
     other = [claim for outcome in outcomes for claim in outcome.claims if claim.verdict != HOLDS]
-    rest: Report = ["", table_of(other)] if other else []
+    rest: Report = ["", table_of(other, sources=False)] if other else []
     everything = summary_of([claim for outcome in outcomes for claim in outcome.claims])
     return [rows, *rest, *broken, "", f"{everything}; wrote {folder}"]

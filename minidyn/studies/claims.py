@@ -148,6 +148,7 @@ def claim_in(record: Mapping[str, Any]) -> Claim:
     )
 
 
-def table_of(claims: list[Claim]) -> Table:
-    """Claims as a table of 80 columns."""
-    return Table([["claim", "source", "measured", "expected", "verdict"], *(c.row() for c in claims)], left=2)
+def table_of(claims: list[Claim], sources: bool = True) -> Table:
+    """Claims as a table, with or without where they are from."""
+    rows = [["claim", "source", "measured", "expected", "verdict"], *(claim.row() for claim in claims)]
+    return Table(rows, 2) if sources else Table([[name, *rest] for name, _, *rest in rows])

@@ -1,7 +1,7 @@
 """Largest errors of minidyn's elementary functions, in units in the last place, against fifty digits.
 
-    python -m benchmarks.ulp            # a million points for each function, about a minute each
-    python -m benchmarks.ulp 10000 exp  # fewer points, one function
+    python tests/ulp.py            # a million points for each function, about a minute each
+    python tests/ulp.py 10000 exp  # fewer points, one function
 
 Points are uniform where a function turns, and spread over all exponents.
 """

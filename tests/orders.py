@@ -1,7 +1,7 @@
 """Measured orders of the schemes for noise, and the accuracy of the methods without: the tables of docs/solvers.md.
 
-    python -m benchmarks orders            all three tables
-    python -m benchmarks.orders noise      one of them
+    python tests/orders.py            all three tables
+    python tests/orders.py noise      one of them
 
 The three: accuracy, gradient, noise.
 """
@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,6 @@ from scipy.optimize import minimize_scalar
 
 import minidyn as md
 from minidyn.solvers.schemes import SCHEMES
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 x, y = sp.symbols("x y", real=True)
 STEPS = 32  # of the map, which is only a clock here: T = 1

@@ -37,7 +37,6 @@ WORKLOADS = {
 STUDIES = {
     "instructions": "benchmarks.instructions:instructions",
     "million": "benchmarks.million:million",
-    "label-noise": "benchmarks.label_noise:main",
     "smoothness": "benchmarks.smoothness:main",
     "stability": "benchmarks.stability:main",
 }

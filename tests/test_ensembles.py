@@ -93,6 +93,27 @@ def test_processes_have_the_same_bits(name, pool):
     assert run(name, executor=pool, keep="moments") == run(name, keep="moments")
 
 
+@pytest.mark.parametrize("system, flows", [
+    (SGD, (md.QuasistaticFlow, md.StochasticModifiedFlow)), (GD, (md.RodFlow, md.GradientFlow)),
+], ids=["noisy", "still"])  # fmt: skip
+def test_comparisons_on_workers_are_those_of_this_process(system, flows, tmp_path, threads, pool):
+    """The map and each flow in parts: the same table, quantities and runs, also where it goes on without its seed."""
+    call = dict(w0=NEAR, steps=40, paths=COUNT, observe="loss", progress=False)
+    made = [flow(system) for flow in flows]
+    here = md.compare(system, *made, rng=3, **call)
+    for executor in (threads, pool):
+        there = md.compare(system, *made, rng=3, executor=executor, checkpoint=tmp_path / "folder", **call)
+        again = md.compare(system, *made, executor=threads, checkpoint=tmp_path / "folder", **call)
+        for found in (there, again):
+            assert found.errors == here.errors and len(here.errors) > 0
+            assert {name: run.digest() for name, run in found.runs.items()} == {
+                name: run.digest() for name, run in here.runs.items()
+            }
+            for name, by in here.quantities.items():
+                for label, values in by.items():
+                    np.testing.assert_array_equal(found.quantities[name][label], values)
+
+
 def test_moments_do_not_need_all_values_at_once(threads, monkeypatch):
     """Values are read back a few saves at a time, whatever fits, to the same moments."""
     whole = run(keep="moments")

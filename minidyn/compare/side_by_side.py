@@ -1,5 +1,6 @@
 """A map and its flows side by side, on one clock, with error bars on the difference."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from minidyn.simulate.checkpoint import folder_of, stored_seed
 from minidyn.simulate.progress import Bar
 from minidyn.simulate.run import Run
 from minidyn.simulate.saves import LOG, round_saves
+from minidyn.simulate.tasks import job_of
 from minidyn.simulate.threads import thread_count
 
 _FEW = 6  # up to this many parameters each is compared; beyond, observables are
@@ -31,7 +33,7 @@ _ROUNDING = 1e-9  # and what is observed, below this part of what it is along th
 def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1000, coupled: bool = True,
             save_every: Any = None, observe: Any = None, rng: Any = None, rows: int = 5, first_step: int = 1,
             threads: int | None = None, progress: bool | None = None, checkpoint: Any = None, missing: str = "raise",
-            **flow_options: Any) -> Comparison:  # fmt: skip
+            executor: Any = None, **flow_options: Any) -> Comparison:  # fmt: skip
     """Run a map and its flows in lock-step on one clock, and say how well they agree.
 
     Parameters
@@ -48,6 +50,8 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     checkpoint : a folder in which every run keeps its own checkpoint (see `simulate`).
     missing : what happens where a flow does not exist: "raise", or "remark", where the other flows are compared and
         the summary says why this one is not (`meta["missing"]`).
+    executor : workers that run the paths of the map and of each flow in parts, to the same bits (see `simulate`); what
+        is said of them is found here.
     rows : steps shown in the table; quantities are kept at up to 21 saves, at up to 601 for one path or logarithmic
         saves, or more where `rows` is larger.  flow_options : passed to `simulate` for flows (`rtol`, `substeps`).
 
@@ -69,7 +73,7 @@ def compare(system: Map, *flows: Flow, w0: ArrayLike, steps: int, paths: int = 1
     """
     return _Experiment(
         system, flows, w0, steps, paths, coupled, save_every, observe, rng, rows, first_step, threads, progress,
-        checkpoint, missing, flow_options,
+        checkpoint, missing, executor, flow_options,
     ).result()  # fmt: skip
 
 
@@ -92,12 +96,13 @@ class _Experiment:
     progress: bool | None
     checkpoint: Any
     missing: str
+    executor: Any
     flow_options: dict[str, Any]
 
     def result(self) -> Comparison:
         """Everything is checked before anything runs; then the map, its flows, and what is said of them."""
         self.check()
-        entropy, _ = seed_key(stored_seed(self.folder(0)) if self.rng is None else self.rng)
+        entropy, _ = seed_key(self._stored_seed() if self.rng is None else self.rng)
         given = isinstance(self.rng, np.random.SeedSequence)
         sequence = self.rng if given else np.random.SeedSequence(entropy)
         counts, absent = self.existing()
@@ -181,7 +186,9 @@ class _Experiment:
         with Bar(len(todo), 0, self.progress, "compare", "runs") as bar:
             for label, (system, w0, options) in todo.items():
                 bar.update(len(runs))
-                runs[label] = simulate(system, w0, self.steps, progress=self.progress, **options)
+                runs[label] = simulate(
+                    system, w0, self.steps, progress=self.progress, executor=self.executor, **options
+                )
                 if label == self.name:
                     _stop_if_interrupted(runs[label])
                 elif (runs[label].status == Status.INTERRUPTED).any():
@@ -199,6 +206,11 @@ class _Experiment:
     def common(self) -> dict[str, Any]:
         """What all runs are given."""
         return {"save_every": self.save_every, "threads": self.threads}
+
+    def _stored_seed(self) -> Any:
+        """That of the map's run in the folder, in parts or in one piece; None where there is none."""
+        job = job_of(self.folder(0))
+        return stored_seed(self.folder(0)) if job is None else json.loads(job["seed"])
 
     @property
     def seen(self) -> dict[str, Any]:

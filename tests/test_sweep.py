@@ -112,6 +112,22 @@ def test_flows_are_swept_and_held_against_the_map():
     assert np.isfinite(beyond.quantity("x_difference")[0]).all() and np.isnan(beyond.quantity("x_difference")[1]).all()
 
 
+def test_the_maps_mean_is_its_own_whatever_stands_beside_it():
+    """Not that of a flow's reading, of which `reads` tells; the same at the edge, where mid-points are far from it."""
+    system, options = md.Map(VALLEY, md.GD(0.9)), {"over": {"x": [0.2, 1.3]}, "w0": [0.0, 0.3], "steps": 4}
+    bare = md.sweep(system, **options)
+    flows = {md.GradientFlow: "iterates", md.RodFlow: "midpoints"}
+    for order in (list(flows), list(flows)[::-1]):
+        held = md.sweep(system, *order, **options)
+        assert [*held.meta["reads"].values()] == [flows[flow] for flow in order]
+        for name in ("x", "y"):
+            np.testing.assert_array_equal(held.quantity(name), bare.mean(name))
+        assert "mid-points" in held.summary() and "iterates" in held.summary()
+    rows = md.compare(system, md.RodFlow(system), w0=[1.3, 0.3], steps=4, rows=1, save_every=4).errors
+    (row,) = [r for r in rows if r.quantity == "y"]
+    assert abs(row.map_mean - held.quantity("y")[1]) > 0.01  # mid-points are another mean
+
+
 def test_what_does_not_exist_takes_nothing_else_away():
     """A flow that a rule or a loss does not have is NaN there; the map and the other flows are as without it."""
     lam = sp.Symbol("lam")

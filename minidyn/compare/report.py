@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minidyn.compare.distributions import LawRow
 
 READ = {"iterates": "{}", "midpoints": "mid-points of {}", "projected": "{} on the minima"}
-_SHORT = {"iterates": "iterates", "midpoints": "mid-points", "projected": "on the minima"}
+SHORT = {"iterates": "iterates", "midpoints": "mid-points", "projected": "on the minima"}
 _MEANT = {
     "midpoints": "mid-points: (theta_k + theta_{k+1})/2 of two successive iterates",
     "projected": "on the minima: Phi(theta_k), the limit of the gradient flow from theta_k",
@@ -128,7 +128,7 @@ def _one_path(result: Comparison, labels: list[str]) -> Report:
         cells = [_strayed((name, label), gaps, scales) for name in result.quantities]
         until = _last_alive(result, label)
         rows.append(
-            [label + ("" if until is None else f" to step {min(until, last):,}"), _SHORT[result.reading(label)], *cells]
+            [label + ("" if until is None else f" to step {min(until, last):,}"), SHORT[result.reading(label)], *cells]
         )
     title = f"largest difference from {result.map_label} (in brackets: as a part of how far {result.map_label} moves)"
     said: Report = [Table(rows, 2, title), *_closest(result, labels, gaps, scales), *_jumps(result, scales)]

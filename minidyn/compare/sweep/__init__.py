@@ -39,7 +39,8 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
     ----------
     system : a `Map`, all of whose settings run side by side in one kernel, or a flow, made anew at each setting.
     flows : flows of the map (or classes, such as `md.RodFlow`) to be held against it by `compare` at every setting; a
-        flow that does not exist there is NaN.
+        flow that does not exist there is NaN. `x` is the mean of the map as it is, `x_difference` that of a flow from
+        the map as the flow reads it: iterates, mid-points or projected (`meta["reads"]`).
     over : `{name: values}`, a grid of all combinations, or a list of settings `[{name: value}, ...]` (`md.sample` makes
         one). Names are the rule's hyperparameters, the noise's `sigma` and `label_std`, constants of the loss, `batch`,
         a parameter (its starting value), `w0` (starts, (n, D)), or `loss`, `rule`, `noise` with objects.
@@ -94,6 +95,8 @@ def sweep(system: Map | Flow, *flows: Flow | type[Flow], over: Any, w0: ArrayLik
         "system": repr(system), "flows": [f.name for f in plan.flows], "steps": plan.steps, "paths": plan.paths,
         "reduce": list(plan.reduce), "seed": str(plan.entropy) if not plan.base.bound.silent else "", **provenance(),
     }  # fmt: skip
+    if plan.flows:
+        meta["reads"] = {label: flow.reads for label, flow in zip(along.tolist(), plan.flows, strict=True)}
     if finished < grid.count:
         meta["interrupted"] = f"after {finished:,} of {grid.count:,} settings"
     called = _free(grid.beside, taken | {*dims})

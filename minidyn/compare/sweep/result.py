@@ -14,6 +14,7 @@ from minidyn.common.frames import apart, frame
 from minidyn.common.intake import shown
 from minidyn.common.reports import Report, Reported, Result, Table, digits, named
 from minidyn.common.status import Status
+from minidyn.compare.report import SHORT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,6 +144,7 @@ class Sweep(Reported, Result):
         """The differences of flows from the map, at some settings."""
         places, along = self._places()
         places, count = places[:: max(1, len(places) // 4)], int(np.prod(self.shape))
+        reads = self.meta.get("reads", {})
         rows = []
         for p in places:
             for name in [n.removesuffix("_difference") for n in self.quantities if n.endswith("_difference")]:
@@ -153,8 +155,9 @@ class Sweep(Reported, Result):
                 for f, flow in enumerate(self.dims["flow"]):
                     if np.isfinite(gap[f]):
                         cells = digits(mean[0], 4), digits(gap[f], 3), digits(error[f], 2)
-                        rows.append([*(_cell(v[p]) for v in along.values()), str(flow), name, *cells])
-        head = [*along, "flow", "quantity", "map", "flow - map", "std. error"]
+                        read = [SHORT.get(reads.get(str(flow)), "")] * bool(reads)
+                        rows.append([*(_cell(v[p]) for v in along.values()), str(flow), *read, name, *cells])
+        head = [*along, "flow", *["map read as"] * bool(reads), "quantity", "map", "flow - map", "std. error"]
         some = f", {len(places)} of {count:,} settings" if len(places) < count else ""
         return Table([head, *rows], 0, f"flows against the map{some}")
 

@@ -22,6 +22,7 @@ from minidyn.simulate import observables, simulate
 from minidyn.simulate.choose import make_engine
 from minidyn.simulate.events import Conditions, StoppingEngine
 from minidyn.simulate.recording import moments_of
+from minidyn.simulate.run import Run
 from minidyn.simulate.saves import saves_of
 
 REDUCTIONS = ("last", "end", "min", "max", "period")
@@ -145,7 +146,8 @@ def _flow(plan: Plan, threads: int, flow: Flow, place: int) -> dict[str, Any]:
 
 
 def _compared(plan: Plan, threads: int, places: NDArray[np.intp]) -> dict[str, Any]:
-    """The map and its flows side by side at each of these settings: means at the end, and differences (flow)."""
+    """The map and its flows side by side at each of these settings: the map's means at the end, as it is, and
+    differences (flow), each from the map as the flow reads it."""
     shape, names = (len(places), len(plan.flows)), (*plan.names, *plan.asked)
     out: dict[str, Any] = {name: np.full(len(places), np.nan) for name in names}
     out |= {f"{name}_{what}": np.full(shape, np.nan) for name in names for what in ("difference", "standard_error")}
@@ -164,18 +166,23 @@ def _compared(plan: Plan, threads: int, places: NDArray[np.intp]) -> dict[str, A
         except (FlowError, ManifoldError):  # of no flow, but of the map
             run = simulate(system, start, plan.steps, paths=plan.paths, save_every=plan.steps, observe=plan.asked,
                            rng=plan.entropy, first_step=plan.first_step, threads=threads, progress=False)  # fmt: skip
-            for name in names:
-                last = run.quantity(name)[:, -1]
-                out[name][row] = last[np.isfinite(last)].mean() if np.isfinite(last).any() else np.nan
+            _note_means(out, row, names, run)
             continue
+        _note_means(out, row, names, next(iter(result.runs.values())))
         numbers = list(flows)
         for r in result.errors:
             if r.quantity in names and r.flow in labels:
                 place_of = row, numbers[labels.index(r.flow)]
-                out[r.quantity][row] = r.map_mean
                 out[f"{r.quantity}_difference"][place_of] = r.difference
                 out[f"{r.quantity}_standard_error"][place_of] = r.standard_error
     return out
+
+
+def _note_means(out: dict[str, Any], row: int, names: tuple[str, ...], run: Run) -> None:
+    """The means over the paths of the map that are left."""
+    for name in names:
+        last = run.quantity(name)[:, -1]
+        out[name][row] = last[np.isfinite(last)].mean() if np.isfinite(last).any() else np.nan
 
 
 def _existing(plan: Plan, system: Map) -> Iterator[tuple[int, Flow]]:

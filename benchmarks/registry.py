@@ -37,7 +37,6 @@ WORKLOADS = {
 STUDIES = {
     "instructions": "benchmarks.instructions:instructions",
     "million": "benchmarks.million:million",
-    "smoothness": "benchmarks.smoothness:main",
     "stability": "benchmarks.stability:main",
 }
 

@@ -188,7 +188,6 @@ WRITING = {
         ["made.h5", "made.png"],
     ),
     "stability": (["stability", "valley", "--starts", "2", "--out", "made"], ["made.png"]),
-    "who-wins": (["who-wins", "scalar_deep", "--out", "made.md"], ["made.md"]),
     "plot": (["plot", "valley.h5", "--out", "made.png"], ["made.png"]),
     "show": (["show", "valley.h5"], []),
     "help": (["--help"], []),

@@ -97,7 +97,6 @@ GIVEN = {
     "sweep": "valley --over lr=0.1,0.2 --steps 4 --paths 3",
     "plot": "none.h5",
     "reproduce": "none.ipynb --quick",
-    "who-wins": "valley",
 }
 COUNTS = ["-1", "0.5", "nan", "x", "", "1e400", "9" * 20]
 NUMBERS = ["-1", "nan", "inf", "x", ""]

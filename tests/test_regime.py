@@ -5,7 +5,7 @@ import pytest
 import sympy as sp
 
 import minidyn as md
-from minidyn.cli import who_wins
+from minidyn.compare import side_by_side
 from minidyn.compare.regime import _periods
 
 x, y = sp.symbols("x y")
@@ -117,12 +117,24 @@ def test_edge_and_compare_name_a_longer_period(tmp_path):
     assert "remark" not in plain.summary()
 
 
-def test_who_wins_notes_an_erratic_map(monkeypatch):
-    """The report's notes on flows of mid-points carry the remark."""
-    monkeypatch.setattr(who_wins, "regimes_of", lambda *_: md.Regime(4, 0.0, 1.0, 256, "."))
-    entries = who_wins.entries_of("quartic", steps=20)
-    edge = ("central", "subquadratic", "rod", "rod, order 2", "noisy-rod")
-    assert all(("orbit of period four" in e.note) == (e.flow in edge) for e in entries)
+@pytest.mark.parametrize(
+    ("flow", "remarked"),
+    [
+        (md.GradientFlow, False),
+        (md.ModifiedFlow, False),
+        (md.CentralFlow, True),
+        (md.SubquadraticFlow, True),
+        (md.RodFlow, True),
+        (lambda system: md.RodFlow(system, order=2), True),
+    ],
+    ids=["gradient", "modified", "central", "subquadratic", "rod", "rod, order 2"],
+)
+def test_flows_of_midpoints_carry_the_remark(flow, remarked, monkeypatch):
+    """That a map ends on a longer period is said beside flows of mid-points, not beside those of iterates."""
+    monkeypatch.setattr(side_by_side, "regimes_of", lambda *_, **__: md.Regime(4, 0.0, 1.0, 256, "."))
+    model = md.load_model("quartic")
+    result = md.compare(model.map, flow(model.map), w0=model.w0, steps=20, progress=False)
+    assert ("orbit of period four" in result.summary()) == remarked
 
 
 @pytest.mark.parametrize("w0", ["a", [np.nan, 1.0], [[[1.0, 2.0]]], np.empty((0, 2)), None])

@@ -186,7 +186,7 @@ def test_other_commands_fit_too(said):
         code, out, err = said(*command)
         assert code == 0, err
         fits(out)
-    for command in ("", "run", "scale", "sweep", "derive", "who-wins", "stability", "show", "plot", "cache", "models"):
+    for command in ("", "run", "scale", "sweep", "derive", "stability", "show", "plot", "cache", "models"):
         fits(said(*[command] * bool(command), "--help")[1])
 
 

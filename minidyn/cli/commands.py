@@ -6,14 +6,13 @@ import shlex
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from minidyn import __version__, load
 from minidyn.cli.options import Checkpoint, Debug, ModelName, NoFigure, Out, ResultFile, Seed, Threads
-from minidyn.cli.outputs import check_writable, picture_at, results_at, write, write_text
+from minidyn.cli.outputs import picture_at, results_at, write
 from minidyn.cli.shell import Said, stop_if_asked
 from minidyn.common.errors import ArchiveError, InputError, ManifoldError, MinidynError, SolverError, printable
 from minidyn.common.reports import Table, as_text, fold, folded
@@ -217,27 +216,6 @@ def _described(flow: Flow, w0: Any, latex: bool) -> str:
         return flow.describe(latex)
 
 
-@app.command("who-wins")
-def who_wins(
-    models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models at the edge; by default all of them.")
-    ] = None,
-    out: Annotated[str, typer.Option(help="The report, a Markdown file.", metavar="PATH")] = "who_wins.md",
-    debug: Debug = False,
-) -> Said:
-    """Compare every flow with the map at the edge of stability.
-
-    Without MODEL also over rules and learning rates.
-    """
-    from minidyn.cli.who_wins import report  # which other commands start without
-
-    target = _report_at(out)
-    rows: list[str] = []
-    text = report(models or (), say=rows.append)
-    wrote, failure = write([target], lambda path: write_text(text, path))
-    return Said("\n".join([*map(folded, rows), wrote]), failure)
-
-
 @app.command()
 def stability(
     model: ModelName,
@@ -333,14 +311,6 @@ def _introduction(model: Model) -> str:
     count = "one path, for it has no noise" if alone else f"{model.paths:,} path{'s' * (model.paths != 1)}"
     said = [f"{model.name}: {model.title}", f"running {model.map.rule}{beside}: {count}, {model.steps:,} steps"]
     return folded("\n".join(said))
-
-
-def _report_at(out: str) -> Path:
-    """Where a report goes, known to be writable: the file itself, or its own name in a folder."""
-    target = Path(out).expanduser()
-    target = target / "who_wins.md" if target.is_dir() or out.endswith("/") else target
-    check_writable(target)
-    return target
 
 
 def loss_of(result: Comparison) -> Any:

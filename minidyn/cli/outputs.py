@@ -7,7 +7,6 @@ from typing import Any
 
 from minidyn.common.errors import ArchiveError, InputError
 from minidyn.common.reports import WIDTH
-from minidyn.common.wholefiles import write_whole
 
 PICTURES = (".png", ".pdf", ".svg", ".eps", ".jpeg", ".jpg", ".ps", ".svgz", ".tif", ".tiff", ".webp")
 
@@ -76,8 +75,3 @@ def check_writable(target: Path) -> None:
             pass
     except OSError as error:
         raise ArchiveError(f"cannot write {target}: {error.strerror}; give another --out.") from error
-
-
-def write_text(text: str, target: Path) -> None:
-    """Write a text file, whole or not at all."""
-    write_whole(target, lambda file: file.write(text.encode()))

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import dask
 import numpy as np
 import pytest
 import sympy as sp
@@ -21,7 +22,8 @@ FLOW = md.QuasistaticFlow(SGD)
 @pytest.fixture(scope="module")
 def cluster():
     given = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(**given, silence_logs="CRITICAL") as made, Client(made) as client:
+    lasting = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"})  # see docs/cluster.md
+    with lasting, LocalCluster(**given, silence_logs="CRITICAL") as made, Client(made) as client:
         yield made, client
 
 

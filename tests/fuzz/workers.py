@@ -49,15 +49,19 @@ def ensemble(executor: Any = None) -> str:
 def crew(kind: str, workers: int) -> Iterator[tuple[Any, Callable[[], list[int]]]]:
     """What is given as `executor`, and the numbers of the processes behind it."""
     if kind == "dask":
+        import dask
         from distributed import Client, LocalCluster
 
         given = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-        with LocalCluster(**given) as cluster, Client(cluster) as client:
-            # one that is killed while it starts is not started again: that is dask's way, and nobody is left to work
-            yield (
-                client,
-                lambda: [n.pid for n in list(cluster.workers.values()) if n.pid and n.status.name == "running"],
-            )
+        # 15 s after a worker was lost the cluster gives up its nanny, if it is away then: it may be, for another kill
+        lasting = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"})
+
+        def running() -> list[int]:
+            nannies = list(cluster.workers.values())
+            return [n.pid for n in nannies if n.pid and n.process and n.process.status.name == "running"]
+
+        with lasting, LocalCluster(**given) as cluster, Client(cluster) as client:
+            yield client, running
         return
     context = mp.get_context("forkserver" if kind == "fork" else kind)
     if kind == "fork":

@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 from minidyn.common.reports import as_text
 from minidyn.studies.claims import table_of
 from minidyn.studies.notebooks import claims_of, list_studies, run_notebook
+from minidyn.studies.page import page_of
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -81,6 +82,11 @@ def test_stored_study_holds(path):
     assert there == named | {"report.json"} | {report["data"]} - {None}
     assert len(report["figures"]) >= 1
     assert all(file.stat().st_size < 500_000 for file in folder.iterdir() if file.suffix != ".ipynb")
+
+
+def test_the_page_says_what_the_reports_say():
+    """results/README.md is what the reports make of it."""
+    assert (RESULTS / "README.md").read_text(encoding="utf-8") == page_of(RESULTS)
 
 
 @each([*STUDIES, *TUTORIALS])

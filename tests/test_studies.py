@@ -241,7 +241,9 @@ def test_several_notebooks_side_by_side(tmp_path, capsys):
         and "two (fails)" in err
         and "2 of 2" in err
     )
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"one", "two"}
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"one", "two", "README.md"}
+    page = (tmp_path / "made" / "README.md").read_text()
+    assert "1 of 2 claims hold" in page and "## one" in page and "| a | minidyn | 2 ± 0.01 | 1 ± 0.2 | fails |" in page
 
 
 @pytest.mark.parametrize(

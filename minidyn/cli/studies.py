@@ -10,12 +10,13 @@ import typer
 
 from minidyn.cli.commands import app
 from minidyn.cli.options import Debug
-from minidyn.cli.outputs import check_writable
+from minidyn.cli.outputs import check_writable, write_text
 from minidyn.cli.shell import Said
 from minidyn.common.errors import InputError, SolverError
 from minidyn.common.reports import Report, Table, as_text
 from minidyn.studies.claims import HOLDS, table_of
 from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook, title_of
+from minidyn.studies.page import PAGE, page_of
 from minidyn.studies.study import REPORT, summary_of
 
 
@@ -42,8 +43,8 @@ def reproduce(
 ) -> Said:
     """Run studies: what was published, measured anew, claim by claim.
 
-    Each writes a report, figures, data and the executed notebook into a folder of its name. Without a name:
-    which studies there are.
+    Each writes a report, figures, data and the executed notebook into a folder of its name; a page shows all that is
+    there. Without a name: which studies there are.
     """
     names = list_studies() if every else list(dict.fromkeys(studies or []))
     if every and studies:
@@ -55,6 +56,7 @@ def reproduce(
     check_writable(folder / "a study" / REPORT)
     notebooks = [find_study(name) for name in names]
     outcomes = _run_all(notebooks, quick, folder, store, jobs)
+    write_text(page_of(folder), folder / PAGE)
     wrong = [f"{outcome.name} ({outcome.verdict})" for outcome in outcomes if _is_wrong(outcome, quick)]
     failure = SolverError(f"not all is as claimed: {', '.join(wrong)}.") if wrong else None
     return Said(as_text(_report(outcomes, folder)), failure)
@@ -94,4 +96,4 @@ def _report(outcomes: list[Outcome], folder: Path) -> Report:
     other = [claim for outcome in outcomes for claim in outcome.claims if claim.verdict != HOLDS]
     rest: Report = ["", table_of(other, sources=False)] if other else []
     everything = summary_of([claim for outcome in outcomes for claim in outcome.claims])
-    return [rows, *rest, *broken, "", f"{everything}; wrote {folder}"]
+    return [rows, *rest, *broken, "", f"{everything}; wrote {folder / PAGE}"]

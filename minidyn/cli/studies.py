@@ -10,13 +10,13 @@ import typer
 
 from minidyn.cli.commands import app
 from minidyn.cli.options import Debug
-from minidyn.cli.outputs import check_writable, write_text
+from minidyn.cli.outputs import check_writable
 from minidyn.cli.shell import Said
 from minidyn.common.errors import InputError, SolverError
 from minidyn.common.reports import Report, Table, as_text
 from minidyn.studies.claims import HOLDS, table_of
 from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook, title_of
-from minidyn.studies.page import PAGE, page_of
+from minidyn.studies.page import PAGE, write_page
 from minidyn.studies.study import REPORT, summary_of
 
 
@@ -56,7 +56,7 @@ def reproduce(
     check_writable(folder / "a study" / REPORT)
     notebooks = [find_study(name) for name in names]
     outcomes = _run_all(notebooks, quick, folder, store, jobs)
-    write_text(page_of(folder), folder / PAGE)
+    write_page(folder)
     wrong = [f"{outcome.name} ({outcome.verdict})" for outcome in outcomes if _is_wrong(outcome, quick)]
     failure = SolverError(f"not all is as claimed: {', '.join(wrong)}.") if wrong else None
     return Said(as_text(_report(outcomes, folder)), failure)

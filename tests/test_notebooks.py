@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 from minidyn.common.reports import as_text
 from minidyn.studies.claims import table_of
-from minidyn.studies.notebooks import claims_of, list_studies, run_notebook
+from minidyn.studies.notebooks import claims_of, list_studies, run_notebook, to_the_end
 from minidyn.studies.page import page_of
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def test_tutorial_runs(path, tmp_path, monkeypatch):
 @each(STUDIES)
 def test_study_runs_quickly(path, tmp_path):
     """At quick sizes a study runs to its end without a warning, and no claim fails."""
-    outcome = run_notebook(path, quick=True, results=tmp_path)
+    outcome = to_the_end(run_notebook(path, quick=True, results=tmp_path))
     notebook = nbformat.read(tmp_path / path.stem / path.name, as_version=4)
     assert not outcome.broken and not unwanted(notebook)
     assert outcome.name == path.stem

@@ -2,6 +2,12 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -270,3 +276,29 @@ def test_without_a_name_studies_are_listed(capsys):
     """`minidyn reproduce` says which studies there are."""
     assert call(["reproduce"]) == 0
     assert "minidyn reproduce STUDY" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_kernels_too(tmp_path):
+    """An interrupted `minidyn reproduce` says so, ends with 130 within seconds, and leaves no kernel behind."""
+    marker = tmp_path / "kernel"
+    waits = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    path = notebook(tmp_path / "a.ipynb", OPENED, waits)
+    code = "import sys; from minidyn.cli import main; sys.argv[1:] = ['reproduce', sys.argv[1]]; main()"
+    environment = os.environ | {"PYTHONPATH": str(Path(md.__file__).parents[1])}
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, path], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while not (marker.exists() and marker.read_text()) and time.monotonic() < until:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130 and "interrupted" in err and "Traceback" not in err
+    kernel = int(marker.read_text())
+    while time.monotonic() < until:
+        try:
+            os.kill(kernel, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the kernel is left")

@@ -1,8 +1,8 @@
 """`minidyn reproduce`: the studies, run from their notebooks, and the table of what holds."""
 
+import asyncio
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +14,13 @@ from minidyn.cli.outputs import check_writable
 from minidyn.cli.shell import Said
 from minidyn.common.errors import InputError, SolverError
 from minidyn.common.reports import Report, Table, as_text
+from minidyn.simulate.threads import cores
 from minidyn.studies.claims import HOLDS, table_of
-from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook, title_of
+from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook, title_of, to_the_end
 from minidyn.studies.page import PAGE, write_page
 from minidyn.studies.study import REPORT, summary_of
+
+_MOST = 4  # notebooks at the same time, if it is not said: each has memory and threads of its own
 
 
 def _complete(typed: str) -> list[str]:
@@ -34,7 +37,10 @@ def reproduce(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All studies.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: half a minute each.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many notebooks run at the same time.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="How many notebooks run at the same time; by default one a core, up to four."),
+    ] = None,
     out: Annotated[
         str, typer.Option(help="The folder of results; by default results, or results-quick.", metavar="PATH")
     ] = "",
@@ -55,26 +61,31 @@ def reproduce(
     folder = Path(out or ("results-quick" if quick else "results")).expanduser()
     check_writable(folder / "a study" / REPORT)
     notebooks = [find_study(name) for name in names]
-    outcomes = _run_all(notebooks, quick, folder, store, jobs)
+    outcomes = to_the_end(_run_all(notebooks, quick, folder, store, jobs or min(cores(), _MOST)))
     write_page(folder)
     wrong = [f"{outcome.name} ({outcome.verdict})" for outcome in outcomes if _is_wrong(outcome, quick)]
     failure = SolverError(f"not all is as claimed: {', '.join(wrong)}.") if wrong else None
     return Said(as_text(_report(outcomes, folder)), failure)
 
 
-def _run_all(notebooks: list[Path], quick: bool, folder: Path, store: bool, jobs: int) -> list[Outcome]:
+async def _run_all(notebooks: list[Path], quick: bool, folder: Path, store: bool, jobs: int) -> list[Outcome]:
     """Run notebooks, some at the same time; a line on stderr for each that is done."""
-    began = time.perf_counter()
-    with ThreadPoolExecutor(jobs) as pool:
-        asked = [pool.submit(run_notebook, notebook, quick, folder, store) for notebook in notebooks]
-        try:
-            for count, done in enumerate(as_completed(asked), 1):
-                line = (
-                    f"{time.perf_counter() - began:5.0f} s  {count} of {len(asked)}  {'  '.join(done.result().row())}"
-                )
-                print(line, file=sys.stderr, flush=True)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    began, free = time.perf_counter(), asyncio.Semaphore(jobs)
+
+    async def one(notebook: Path) -> Outcome:
+        async with free:
+            return await run_notebook(notebook, quick, folder, store)
+
+    asked = [asyncio.create_task(one(notebook)) for notebook in notebooks]
+    try:
+        for count, done in enumerate(asyncio.as_completed(asked), 1):
+            outcome = await done
+            at = f"{time.perf_counter() - began:5.0f} s  {count} of {len(asked)}"
+            print("  ".join([at, *outcome.row()]), file=sys.stderr, flush=True)
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
     return [done.result() for done in asked]
 
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minidyn.common.byvalue import ByValue
 from minidyn.common.errors import ArchiveError, InputError, advice, clipped, printable
@@ -24,6 +25,7 @@ from minidyn.common.wholefiles import write_whole
 from minidyn.studies.claims import Claim, claim_in
 from minidyn.studies.study import QUICK, REPORT, RESULTS, summary_of, verdict_of
 
+Result = TypeVar("Result")
 _OPENS = re.compile(r"md\.study\(\s*[\"']([a-z0-9-]+)[\"']")
 _LONGEST = 4 * 3600  # seconds that one cell may take
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -76,18 +78,18 @@ def title_of(path: Path) -> str:
     return next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), path.stem)
 
 
-def run_notebook(path: Path, quick: bool, results: Path, store: bool = False) -> Outcome:
+async def run_notebook(path: Path, quick: bool, results: Path, store: bool = False) -> Outcome:
     """Run a study's notebook in a kernel of its own; its results lie in a folder of its name below `results`.
 
     store : also keep the notebook as it ran where it was taken from.  A cell that fails ends the run and is told of;
-    nothing is raised.  Raises InputError for a file that is no notebook of a study.
+    nothing is raised. Cancelled, it leaves no kernel behind.  Raises InputError for a file that is no study's notebook.
     """
     name, notebook = _read(path)
     _need("nbclient", "ipykernel")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         told = {QUICK: str(int(quick)), RESULTS: str(results.resolve())}
-        broken = _execute(notebook, Path(scratch), told)
+        broken = await _execute(notebook, Path(scratch), told)
     took = time.perf_counter() - began
     text = import_module("nbformat").writes(notebook)
     for target in [results / name / f"{name}.ipynb", *[path] * store]:
@@ -99,6 +101,25 @@ def run_notebook(path: Path, quick: bool, results: Path, store: bool = False) ->
     if not broken and not claims:
         broken = "it ended without study.close()"
     return Outcome(name, claims, took, results / name, broken)
+
+
+def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns. It runs in a thread: in the main one nbclient would take Ctrl-C for itself. An interrupt
+    cancels it, and passes on when it has cleaned up."""
+    task: list[asyncio.Task[Result]] = []
+
+    async def watched() -> Result:
+        task.append(asyncio.create_task(work))
+        return await task[0]
+
+    with ThreadPoolExecutor(1) as pool:  # which waits for its thread
+        running = pool.submit(lambda: asyncio.run(watched()))
+        try:
+            return running.result()
+        except BaseException:
+            if task and not running.done():
+                task[0].get_loop().call_soon_threadsafe(task[0].cancel)
+            raise
 
 
 def claims_of(report: Path) -> list[Claim]:
@@ -134,7 +155,7 @@ def _read(path: Path) -> tuple[str, Any]:
     return opened[0], notebook
 
 
-def _execute(notebook: Any, folder: Path, told: Mapping[str, str]) -> str:
+async def _execute(notebook: Any, folder: Path, told: Mapping[str, str]) -> str:
     """Run all cells; where and why it stopped, "" where it did not."""
     nbclient = import_module("nbclient")
     client = nbclient.NotebookClient(
@@ -148,7 +169,7 @@ def _execute(notebook: Any, folder: Path, told: Mapping[str, str]) -> str:
     client.km.kernel_cmd = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     try:
         # what cells write to stderr is in the notebook
-        asyncio.run(client.async_execute(env=os.environ | told, stderr=subprocess.DEVNULL))
+        await client.async_execute(env=os.environ | told, stderr=subprocess.DEVNULL)
     except nbclient.exceptions.CellExecutionError as error:
         lines = [line for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
         return clipped(printable(lines[-1]), 200)

@@ -11,6 +11,8 @@ from minidyn.minima.stability.report import Condition, Stability
 from minidyn.minima.stability.setup import Minimum
 from minidyn.minima.stability.slopes import closed_form_threshold, states_of
 
+_BESIDE = 1e-9  # of a learning rate: to either side of where its limit is expected
+
 
 def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, method: str = "krylov") -> Stability:
     """Whether the optimizer stays at a minimum: the spectral radius of `T(W) = A W A^T + B N(W) B^T` is at most 1.
@@ -48,7 +50,8 @@ def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, met
     place = Minimum(system, point, k, given, gap, method == "dense")
     place.check()
     modes = place.modes
-    lr, batch = _largest_lr(place), _critical_batch(place)
+    threshold = _sharpness_limit(modes)
+    lr, batch = _largest_lr(place, threshold), _critical_batch(place)
     n = system.loss.n_samples
     conditions = _conditions(place) if len(modes.b) == 1 and not place.slopes.signs else ()
     return Stability(
@@ -61,7 +64,7 @@ def stability(system: Map, w: ArrayLike, *, k: float = 1, gap: float = 1e-7, met
         preconditioned_sharpness=float(modes.lam[0]),
         preconditioner=place.preconditioner,
         threshold=closed_form_threshold(system.rule, k),
-        threshold_from_A=_sharpness_limit(modes),
+        threshold_from_A=threshold,
         max_lr=lr,
         critical_batch=batch,
         min_batch=None if batch is None or n is None or batch > n * (1 + 1e-12) else max(1, int(np.ceil(batch - 1e-8))),
@@ -74,6 +77,9 @@ def _sharpness_limit(modes: Modes) -> float:
     """The sharpness at which `A` itself loses stability, found from its blocks."""
 
     from scipy.optimize import brentq
+
+    if modes.a.size == 1:  # |1 + lam b| <= 1
+        return 2.0 / -float(modes.b[0]) if modes.b[0] < 0 else 0.0
 
     def radius(lam: float) -> float:
         block = modes.a.copy()
@@ -90,8 +96,11 @@ def _sharpness_limit(modes: Modes) -> float:
     return float(brentq(lambda lam: radius(lam) - (1 + 1e-15), low, high, xtol=1e-15 * high, rtol=1e-14))
 
 
-def _largest_lr(place: Minimum) -> float | None:
-    """The learning rate below which the minimum is stable, the rest of the map unchanged."""
+def _largest_lr(place: Minimum, threshold: float) -> float | None:
+    """The learning rate below which the minimum is stable, the rest of the map unchanged.
+
+    threshold : the largest stable sharpness at the map's own rate; where that is a number over the rate, the limit is
+    known and looked at first."""
     from scipy.optimize import brentq
 
     if "lr" not in place.map.rule.hyper:
@@ -107,6 +116,9 @@ def _largest_lr(place: Minimum) -> float | None:
         return at(log_lr).deterministic - (1 + 1e-15)
 
     high = low = np.log(place.map.lr(place.k))
+    known = low + np.log(threshold / place.modes.lam[0]) if 0 < threshold < np.inf else low
+    if plain(known - _BESIDE) <= 0 < plain(known + _BESIDE):
+        low, high = known - _BESIDE, known + _BESIDE
     while plain(high) <= 0:
         low, high = high, high + 0.7
         if high > 600:

@@ -146,7 +146,7 @@ class Model(ByValue):
         """`compare` the map with its flows as the model file says; keyword arguments override.
 
         options : those of `compare`: w0, steps, paths, save_every, observe, rng, coupled, rows, first_step, threads,
-            progress, checkpoint, missing.
+            executor, progress, checkpoint, missing.
 
         A flow that does not exist here is left out, and the summary says why, as long as one is there.
 

@@ -119,6 +119,8 @@ class Sweep(Reported, Result):
         rows += [("steps", f"{m.get('steps', 0):,}"), ("paths", f"{m.get('paths', 1):,} at each setting")]
         rows += [("seed", str(m["seed"]))] if m.get("seed") else []
         report: Report = ["Sweep", named(rows), "", self._gaps() if "flow" in self.dims else self._table()]
+        if reads := self.meta.get("reads"):
+            report.append(f"how the map is read: {', '.join(f'{SHORT[how]} ({flow})' for flow, how in reads.items())}")
         return [*report, *self._ends()]
 
     def _places(self) -> tuple[NDArray[np.intp], dict[str, NDArray[Any]]]:
@@ -144,7 +146,6 @@ class Sweep(Reported, Result):
         """The differences of flows from the map, at some settings."""
         places, along = self._places()
         places, count = places[:: max(1, len(places) // 4)], int(np.prod(self.shape))
-        reads = self.meta.get("reads", {})
         rows = []
         for p in places:
             for name in [n.removesuffix("_difference") for n in self.quantities if n.endswith("_difference")]:
@@ -155,9 +156,8 @@ class Sweep(Reported, Result):
                 for f, flow in enumerate(self.dims["flow"]):
                     if np.isfinite(gap[f]):
                         cells = digits(mean[0], 4), digits(gap[f], 3), digits(error[f], 2)
-                        read = [SHORT.get(reads.get(str(flow)), "")] * bool(reads)
-                        rows.append([*(_cell(v[p]) for v in along.values()), str(flow), *read, name, *cells])
-        head = [*along, "flow", *["map read as"] * bool(reads), "quantity", "map", "flow - map", "std. error"]
+                        rows.append([*(_cell(v[p]) for v in along.values()), str(flow), name, *cells])
+        head = [*along, "flow", "quantity", "map", "flow - map", "std. error"]
         some = f", {len(places)} of {count:,} settings" if len(places) < count else ""
         return Table([head, *rows], 0, f"flows against the map{some}")
 

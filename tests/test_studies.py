@@ -221,6 +221,16 @@ def test_a_notebook_is_run_and_judged(cells, code, says, tmp_path, monkeypatch, 
         assert shown.cells[0].execution_count == 1
 
 
+def test_a_report_of_before_is_not_taken_for_this_one(tmp_path, monkeypatch, capsys):
+    """A notebook that ends without `study.close()` is told of where an earlier run has left its report, which stays."""
+    monkeypatch.chdir(tmp_path)
+    assert call(["reproduce", notebook(tmp_path / "a.ipynb", OPENED, CLAIMED.format(1), "study.close()")]) == 0
+    kept = (tmp_path / "results" / "tried" / "report.json").read_bytes()
+    assert call(["reproduce", notebook(tmp_path / "a.ipynb", OPENED, CLAIMED.format(1))]) == 1
+    assert "it ended without study.close()" in capsys.readouterr().out
+    assert (tmp_path / "results" / "tried" / "report.json").read_bytes() == kept
+
+
 def test_quick_sizes_may_leave_claims_open(tmp_path, monkeypatch, capsys):
     """With --quick a claim may be undecided, and results go elsewhere; --store keeps the notebook as it ran."""
     monkeypatch.chdir(tmp_path)

@@ -15,10 +15,10 @@ from minidyn.cli.shell import Said
 from minidyn.common.errors import InputError, SolverError
 from minidyn.common.reports import Report, Table, as_text
 from minidyn.simulate.threads import cores
-from minidyn.studies.claims import HOLDS, table_of
+from minidyn.studies.claims import HOLDS, UNDECIDED, table_of
 from minidyn.studies.notebooks import Outcome, find_study, list_studies, run_notebook, title_of, to_the_end
 from minidyn.studies.page import PAGE, write_page
-from minidyn.studies.study import REPORT, summary_of
+from minidyn.studies.study import summary_of
 
 _MOST = 4  # notebooks at the same time, if it is not said: each has memory and threads of its own
 
@@ -59,7 +59,7 @@ def reproduce(
         known = Table([["study", "title"], *([name, title_of(find_study(name))] for name in list_studies())], 2)
         return Said(as_text([known, "", "minidyn reproduce STUDY... or --all, also with --quick"]))
     folder = Path(out or ("results-quick" if quick else "results")).expanduser()
-    check_writable(folder / "a study" / REPORT)
+    check_writable(folder / PAGE)
     notebooks = [find_study(name) for name in names]
     outcomes = to_the_end(_run_all(notebooks, quick, folder, store, jobs or min(cores(), _MOST)))
     write_page(folder)
@@ -91,7 +91,7 @@ async def _run_all(notebooks: list[Path], quick: bool, folder: Path, store: bool
 
 def _is_wrong(outcome: Outcome, quick: bool) -> bool:
     """Whether a study broke or a claim fails; at quick sizes claims may be undecided."""
-    return outcome.verdict not in ((HOLDS, "undecided") if quick else (HOLDS,))
+    return outcome.verdict not in ((HOLDS, UNDECIDED) if quick else (HOLDS,))
 
 
 def _report(outcomes: list[Outcome], folder: Path) -> Report:

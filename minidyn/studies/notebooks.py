@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minidyn.common.byvalue import ByValue
-from minidyn.common.errors import ArchiveError, InputError, advice, clipped, printable
+from minidyn.common.errors import ArchiveError, InputError, clipped, printable
 from minidyn.common.intake import shown
 from minidyn.common.shipped import shipped
-from minidyn.common.wholefiles import write_whole
 from minidyn.studies.claims import Claim, claim_in
-from minidyn.studies.study import QUICK, REPORT, RESULTS, summary_of, verdict_of
+from minidyn.studies.study import QUICK, REPORT, RESULTS, summary_of, verdict_of, write_result
 
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 _OPENS = re.compile(r"md\.study\(\s*[\"']([a-z0-9-]+)[\"']")
 _LONGEST = 4 * 3600  # seconds that one cell may take
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -86,29 +85,27 @@ async def run_notebook(path: Path, quick: bool, results: Path, store: bool = Fal
     """
     name, notebook = _read(path)
     _need("nbclient", "ipykernel")
-    began = time.perf_counter()
+    began, report = time.perf_counter(), results / name / REPORT
+    before = _made(report)
     with tempfile.TemporaryDirectory() as scratch:
         told = {QUICK: str(int(quick)), RESULTS: str(results.resolve())}
         broken = await _execute(notebook, Path(scratch), told)
     took = time.perf_counter() - began
     text = import_module("nbformat").writes(notebook)
     for target in [results / name / f"{name}.ipynb", *[path] * store]:
-        try:
-            write_whole(target, lambda file: file.write(text.encode()), sync=False)
-        except OSError as error:
-            raise ArchiveError(f"cannot write {target}: {advice(error)}.") from error
-    claims = [] if broken else claims_of(results / name / REPORT)
-    if not broken and not claims:
+        write_result(target, lambda file: file.write(text.encode()))
+    if not broken and _made(report) == before:
         broken = "it ended without study.close()"
+    claims = [] if broken else claims_of(report)
     return Outcome(name, claims, took, results / name, broken)
 
 
-def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+def to_the_end(work: Coroutine[Any, Any, Returned]) -> Returned:
     """What `work` returns. It runs in a thread: in the main one nbclient would take Ctrl-C for itself. An interrupt
     cancels it, and passes on when it has cleaned up."""
-    task: list[asyncio.Task[Result]] = []
+    task: list[asyncio.Task[Returned]] = []
 
-    async def watched() -> Result:
+    async def watched() -> Returned:
         task.append(asyncio.create_task(work))
         return await task[0]
 
@@ -123,10 +120,16 @@ def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def claims_of(report: Path) -> list[Claim]:
-    """The claims of a report, none where there is no such file."""
-    if not report.is_file():
-        return []
+    """The claims of a report."""
     return [claim_in(record) for record in json.loads(report.read_text(encoding="utf-8"))["claims"]]
+
+
+def _made(report: Path) -> tuple[int, int] | None:
+    """What tells a report from one that was there before; None where there is none."""
+    if not report.exists():
+        return None
+    found = report.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _installed() -> dict[str, Path]:

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minidyn.common.wholefiles import write_whole
 from minidyn.studies.claims import Claim, claim_in
-from minidyn.studies.study import REPORT, summary_of, verdict_of
+from minidyn.studies.study import REPORT, summary_of, verdict_of, write_result
 
 PAGE = "README.md"
 
@@ -16,7 +15,7 @@ PAGE = "README.md"
 def write_page(folder: Path) -> None:
     """Write `README.md` into a folder of results."""
     text = page_of(folder).encode()
-    write_whole(folder / PAGE, lambda file: file.write(text), sync=False)
+    write_result(folder / PAGE, lambda file: file.write(text))
 
 
 def page_of(folder: Path) -> str:

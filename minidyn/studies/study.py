@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from importlib import import_module, metadata
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from minidyn.common.reports import Report, Reported
 from minidyn.common.wholefiles import write_whole
 from minidyn.compiler.llvm import instruction_set
 from minidyn.simulate.progress import in_notebook
-from minidyn.studies.claims import FAILS, HOLDS, Claim, claim_of, table_of
+from minidyn.simulate.run import provenance
+from minidyn.studies.claims import FAILS, HOLDS, UNDECIDED, Claim, claim_of, table_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,7 +85,7 @@ class Study(Reported):
             raise InputError(f"figure is a matplotlib figure, such as result.plot() returns, not {shown(figure)}.")
         if not isinstance(caption, str) or not caption.strip():
             raise InputError("caption says in a sentence what is to be seen on the figure.")
-        name = _name(name, "name")
+        name = _name(name, "figure")
         if name in self.figures:
             raise InputError(f"the study has a figure called {shown(name)} already.")
         self._write(f"{name}.png", lambda file: figure.savefig(file, format="png", dpi=_DPI))
@@ -120,7 +121,7 @@ class Study(Reported):
 
     def report(self) -> dict[str, Any]:
         """What the report says: claims with their verdicts, figures, versions, and on what it was measured."""
-        versions = {name: metadata.version(name) for name in _PACKAGES}
+        versions = provenance()
         took = 0.0 if self._began is None else time.perf_counter() - self._began
         return {
             "study": self.name,
@@ -131,7 +132,7 @@ class Study(Reported):
             "data": DATA if self._data else None,
             "seconds": round(took, 1),
             "machine": {"processor": instruction_set(), "cores": os.cpu_count()},
-            "versions": versions,
+            "versions": {name: versions[name] for name in _PACKAGES},
         }
 
     def _open(self) -> None:
@@ -146,10 +147,7 @@ class Study(Reported):
         file.write(memory.getbuffer())
 
     def _write(self, name: str, fill: Callable[[Any], Any]) -> None:
-        try:
-            write_whole(self.folder / name, fill, sync=False)
-        except OSError as error:
-            raise ArchiveError(f"cannot write {self.folder / name}: {advice(error)}.") from error
+        write_result(self.folder / name, fill)
 
     def _report(self) -> Report:
         sizes = ", quick sizes" if self.quick else ""
@@ -178,10 +176,18 @@ def study(name: str, *, quick: bool | None = None, folder: Any = None) -> Study:
     return Study(name, given, place / name)
 
 
+def write_result(target: Path, fill: Callable[[Any], Any]) -> None:
+    """Write a file of the results, whole or not at all; ArchiveError where that cannot be."""
+    try:
+        write_whole(target, fill, sync=False)
+    except OSError as error:
+        raise ArchiveError(f"cannot write {target}: {advice(error)}.") from error
+
+
 def verdict_of(claims: list[Claim]) -> str:
     """`holds` if all do, `fails` if one does, else `undecided`."""
     found = {claim.verdict for claim in claims}
-    return FAILS if FAILS in found else HOLDS if found == {HOLDS} else "undecided"
+    return FAILS if FAILS in found else HOLDS if found == {HOLDS} else UNDECIDED
 
 
 def summary_of(claims: list[Claim]) -> str:
